@@ -1,0 +1,155 @@
+"""`@claim`: a function that returns a hypothesis becomes a test of it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from pytest_scrub.errors import HypothesisError, ScrubError
+from pytest_scrub.options import VERDICT_PROPERTY
+from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, Verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pytest_scrub.metrics import Batch, Metric
+    from pytest_scrub.session import Session
+
+
+if TYPE_CHECKING:
+    _Failed = BaseException
+else:
+    _Failed = pytest.fail.Exception
+
+
+class ClaimFailed(_Failed):
+    """A claim whose prediction did not hold; the message is the whole report.
+
+    Use the subclasses with `xfail(raises=Refuted, strict=True)`, so that a claim that cannot be tested, or that
+    has a typo, does not pass for a refuted one.
+    """
+
+    __module__ = "builtins"  # as pytest's own: CI prints the class's name without its home
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.msg, self.pytrace = message, False  # pytest prints the message alone, without our frames
+
+
+class Refuted(ClaimFailed):
+    """The gap lies beyond the tolerance."""
+
+    __module__ = "builtins"
+
+
+class Undecided(ClaimFailed):
+    """The budget was spent and the interval straddles the tolerance."""
+
+    __module__ = "builtins"
+
+
+class Untested(ClaimFailed):
+    """The data hold too few swaps to say anything."""
+
+    __module__ = "builtins"
+
+
+class Misstated(ClaimFailed):
+    """The claim, its data or its model cannot be given a meaning."""
+
+    __module__ = "builtins"
+
+
+FAILURES: dict[str, type[ClaimFailed]] = {REFUTED: Refuted, UNDECIDED: Undecided, UNTESTED: Untested}
+
+
+def claim(
+    *,
+    tolerance: float | None = None,
+    min_recovered: float | None = None,
+    metric: Metric | Callable[[Tensor, Batch], Tensor] | None = None,
+    samples: int | None = None,
+    model: str = "scrub_model",
+    data: str = "scrub_data",
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Make a test of a function that takes fixtures and returns a hypothesis.
+
+    **Arguments**
+
+    - `tolerance`: the largest mean gap either way that the claim accepts, in the metric's unit.
+    - `min_recovered`: the least share recovered, instead of `tolerance` or beside it.
+    - `metric`: a `Metric` or a function of (output, batch); cross-entropy by default.
+    - `samples`: how many references are drawn, each with one swap; `--scrub-samples` by default.
+    - `model`, `data`: the names of the fixtures that give the network and the `Dataset`.
+
+    **Raises** `HypothesisError` at collection for a tolerance that is missing or negative.
+    """
+    from pytest_scrub.checking import require_tolerance
+
+    if callable(tolerance):
+        raise HypothesisError("write @claim(tolerance=...) with a tolerance, not a bare @claim")
+    require_tolerance(tolerance, min_recovered)
+    for option, fixture in (("model", model), ("data", data)):
+        if not isinstance(fixture, str):
+            raise HypothesisError(f"{option}= of @claim takes the name of a fixture, not {type(fixture).__name__}")
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., None]:
+        own = inspect.signature(function)
+        needed = [
+            name for name in dict.fromkeys(("request", "scrub_session", model, data)) if name not in own.parameters
+        ]
+
+        @functools.wraps(function)
+        def test(*args: Any, **fixtures: Any) -> None:
+            __tracebackhide__ = True
+            own_fixtures = {name: value for name, value in fixtures.items() if name in own.parameters}
+            session: Session = fixtures["scrub_session"]
+            run = functools.partial(
+                session.check,
+                model=fixtures[model],
+                data=fixtures[data],
+                tolerance=tolerance,
+                min_recovered=min_recovered,
+                metric=metric,
+                samples=samples,
+                name=fixtures["request"].node.nodeid,
+            )
+            try:
+                verdict = run(function(*args, **own_fixtures))
+            except ScrubError as error:
+                raise_at(function, Misstated(str(error)))
+            fixtures["request"].node.user_properties.append((VERDICT_PROPERTY, verdict.to_json()))
+            if not verdict.held:
+                raise_at(function, failure(verdict))
+
+        parameters = [*own.parameters.values(), *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in needed)]
+        test.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        marked: Callable[..., None] = pytest.mark.claim(test)
+        return marked
+
+    return decorate
+
+
+def failure(verdict: Verdict) -> ClaimFailed:
+    """What a claim that did not hold raises; its message is the report."""
+    from pytest_scrub.reports.terminal import failure_text
+
+    return FAILURES[verdict.outcome](failure_text(verdict))
+
+
+def raise_at(function: Callable[..., Any], error: BaseException) -> NoReturn:
+    """Raise `error` on the first line of `function`.
+
+    The claim's own frame is gone by then, and editors and CI show a failure on the line of the last visible
+    frame, so a frame is made that stands there.
+    """
+    __tracebackhide__ = True
+    code = inspect.unwrap(function).__code__
+    # Line numbers count from the start of the compiled text.
+    line = compile("\n" * (code.co_firstlineno - 1) + "raise error from None", code.co_filename, "exec")
+    exec(line, {"error": error})
+    raise AssertionError("unreachable")

@@ -1,0 +1,555 @@
+"""Datasets: model inputs, labels, features, which rows may be references or donors, and how to show a row.
+
+A dataset knows nothing of a model or of a claim. Two rows *agree* on a feature when its values are equal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_scrub.errors import DataError, did_you_mean
+from pytest_scrub.hypothesis_tree import Agreement, Span
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import Self
+
+TOKENS, MASK = "tokens", "attention_mask"
+TOKEN_NAMES = (TOKENS, "input_ids")  # inputs that hold token ids: ours, and what Hugging Face calls them
+DIGEST_BYTES = 16  # 128 bits: no two rows of any real dataset collide
+
+Ints = NDArray[np.int64]
+Field = str | Callable[[Any], Any]
+Names = str | Sequence[str] | Mapping[str, Field]
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """`index`: int64 [K] positions, the same for every row, or [rows, K], filled up with -1 on the right."""
+
+    index: Ints
+
+    @property
+    def static(self) -> bool:
+        """Whether every row has the same positions."""
+        return self.index.ndim == 1
+
+
+class Dataset:
+    """The rows that a claim is tested on; never changed in place, neither by us nor by its owner.
+
+    **Arguments**
+
+    - `inputs`: `[rows, ...]` tokens (kept under the name `"tokens"`), or a mapping from the names of the
+      model's inputs to tensors or arrays. Tensors stay on their device and are not copied.
+    - `labels`: `[rows, ...]` class indices, tokens or floats; bools and integers are kept as int64.
+    - `label_pos`: the output positions that the labels speak of, as for `positions`; `None` is all of them.
+    - `features`: name to column (`[rows]` or `[rows, k]` bools, ints, floats, strings, tuples of them), or to
+      a function of all rows' inputs (`dict[str, Tensor]`) that returns one; called when first needed.
+    - `show`: a tokenizer (anything with `decode`), or a function of one row's `dict[str, Tensor]` to a str.
+    - `name`: how reports call the dataset.
+    - `digest`: identifies inputs and labels, where hashing all of them would take too long.
+    - `references`, `donors`: a bool mask or row numbers; all rows by default. With `donors` alone, the other
+      rows are the references.
+
+    **Raises** `DataError`; for a bad feature when it is first used.
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        *,
+        labels: Any = None,
+        label_pos: int | slice | Span | str | None = None,
+        features: Mapping[str, Any] | None = None,
+        show: Any = None,
+        name: str | None = None,
+        digest: str | None = None,
+        references: Any = None,
+        donors: Any = None,
+    ) -> None:
+        self.inputs = _inputs(inputs)
+        self.labels = None if labels is None else _labels(labels, len(self), self.device)
+        self.label_pos = label_pos
+        self.name = name
+        if show is not None and not callable(show) and not hasattr(show, "decode"):
+            raise DataError(f"show= takes a tokenizer or a function of a row, not a {type(show).__name__}")
+        everything = np.arange(len(self))
+        self.donor_rows = _chosen(everything if donors is None else donors, len(self), "donors=")
+        if references is None:
+            references = everything if donors is None else np.setdiff1d(everything, self.donor_rows)
+        self.reference_rows = _chosen(references, len(self), "references=")
+        self._show, self._digest = show, digest
+        self._features = dict(features or {})
+        self._stale: frozenset[str] = frozenset()  # columns, which do not cover the rows of `extend`
+        self._values: dict[str, NDArray[Any]] = {}
+        self._codes: dict[Agreement, Ints] = {}
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    @property
+    def device(self) -> Any:
+        """The `torch.device` that all inputs are on."""
+        return next(iter(self.inputs.values())).device
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(self._features)
+
+    def feature(self, name: str) -> NDArray[Any]:
+        """`[rows]` or `[rows, ...]` values, read-only; text, mixed and ragged values are an object array."""
+        if name not in self._values:
+            if name not in self._features:
+                has = f"it has {', '.join(self._features)}" if self._features else "give it in features="
+                has = f"{did_you_mean(name, self._features)}; {has}"
+                raise DataError(f"the dataset has no feature {name!r}{has}")
+            if name in self._stale:
+                raise DataError(
+                    f"feature {name!r} is a column and has no values for rows that extend() added; give it"
+                    " as a function of the inputs, for only functions work on fresh inputs"
+                )
+            source = self._features[name]
+            column = source(dict(self.inputs)) if callable(source) else source
+            self._values[name] = _frozen(_column(name, column, len(self)))
+        return self._values[name]
+
+    def codes(self, agreement: Agreement) -> Ints:
+        """`[rows]`: equal exactly where the rows agree; `EXACT` is the row itself, whatever its content."""
+        if agreement not in self._codes:
+            columns = [_value_codes(self.feature(name)) for name in agreement.features]
+            codes = np.arange(len(self)) if agreement.exact else _row_codes(len(self), columns)
+            self._codes[agreement] = _frozen(codes)
+        return self._codes[agreement]
+
+    @cached_property
+    def content(self) -> Ints:
+        """`[rows]`: equal exactly where all inputs are equal, byte for byte; labels do not count."""
+        return _frozen(_row_codes(len(self), [_bytes(tensor) for tensor in self.inputs.values()]))
+
+    def batch(self, rows: Any) -> dict[str, Tensor]:
+        """The model inputs at `rows` (row numbers or a bool mask), on the dataset's device."""
+        import torch
+
+        index = torch.as_tensor(rows if isinstance(rows, torch.Tensor) else np.array(rows), device=self.device)
+        return {name: tensor[index] for name, tensor in self.inputs.items()}
+
+    def positions(self, spec: int | slice | Span | str, length: int, *, where: str) -> Positions:
+        """The positions that `spec` names in a tensor with `length` of them.
+
+        **Arguments**
+
+        - `spec`: an int (negative counts from the end), a slice, or the name of a feature with an int or a
+          bool mask `[rows, length]` per row.
+        - `where`: how errors call it, such as `"pos= of head1.0"`.
+
+        **Raises** `DataError` for a position out of range, no position at all, or an unfit feature.
+        """
+        if isinstance(spec, str):
+            where = f"{where}, the feature {spec!r},"
+            return Positions(_frozen(_column_positions(self.feature(spec), length, where)))
+        return Positions(_frozen(_static_positions(spec, length, where)))
+
+    def digest(self) -> str:
+        """Hex: the given `digest=`, or a hash of inputs and labels with their names, types and shapes."""
+        if self._digest is None:
+            self._digest = _hash(self.inputs, {} if self.labels is None else {"labels=": self.labels})
+        return self._digest
+
+    def row_digest(self, row: int) -> str:
+        """Hex: a hash of one row's inputs, the same wherever the row is and whatever surrounds it."""
+        return _hash({name: tensor[row] for name, tensor in self.inputs.items()})
+
+    def show(self, row: int) -> str:
+        """One line for a person; control characters are escaped."""
+        text = self._text({name: tensor[row] for name, tensor in self.inputs.items()})
+        if not isinstance(text, str):
+            raise DataError(f"show= returned {text!r} for row {row}; return a str")
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+    def _text(self, row: dict[str, Tensor]) -> Any:
+        ids = next((row[name] for name in TOKEN_NAMES if name in row), next(iter(row.values())))
+        if hasattr(self._show, "decode"):  # before calling it: Hugging Face's tokenizers are callable too
+            return self._show.decode(ids.tolist())
+        if self._show is not None:
+            return self._show(row)
+        if ids.ndim == 1 and not ids.is_floating_point():
+            return " ".join(str(token) for token in ids.tolist())
+        shown = {name: np.array2string(np.array(tensor.tolist()), threshold=50) for name, tensor in row.items()}
+        return " ".join(f"{name}={' '.join(text.split())}" for name, text in shown.items())
+
+    def to(self, device: Any) -> Dataset:
+        """The same dataset with inputs and labels on `device`; what is known of its rows is shared."""
+        moved = copy(self)
+        moved.inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        moved.labels = None if self.labels is None else self.labels.to(device)
+        return moved
+
+    def extend(self, inputs: Any, labels: Any = None) -> Dataset:
+        """A dataset with fresh rows at its end, which are donors and never references.
+
+        **Arguments**
+
+        - `inputs`: as for `Dataset`, with the names, types and row shapes of this one's.
+        - `labels`: of the fresh rows; zeros by default, as only the label of a reference is ever read.
+
+        **Raises** `DataError` where they do not fit; later, where a feature that is a column is used.
+        """
+        fresh = {name: tensor.to(self.device) for name, tensor in _inputs(inputs).items()}
+        count = len(next(iter(fresh.values())))
+        known = {} if self.labels is None else {"labels": self.labels}
+        extra = {name: tensor.new_zeros(count, *tensor.shape[1:]) for name, tensor in known.items()}
+        if labels is not None:
+            extra = {"labels": _labels(labels, count, self.device)}
+        extended = Dataset(
+            _joined(self.inputs, fresh),
+            labels=_joined(known, extra).get("labels"),
+            label_pos=self.label_pos,
+            features=self._features,
+            show=self._show,
+            name=self.name,
+            references=self.reference_rows,
+            donors=np.concatenate([self.donor_rows, np.arange(len(self), len(self) + count)]),
+        )
+        extended._stale = frozenset(name for name, source in self._features.items() if not callable(source))
+        for name in self._values.keys() - extended._stale:  # only the fresh rows are computed anew
+            old, new = self._values[name], _column(name, self._features[name](dict(fresh)), count)
+            same = (old.dtype, old.shape[1:]) == (new.dtype, new.shape[1:])
+            column = np.concatenate([old, new]) if same else [*old, *new]
+            extended._values[name] = _frozen(_column(name, column, len(extended)))
+        return extended
+
+    @classmethod
+    def from_npz(cls, path: str | Path, *, inputs: Names, **fields: Any) -> Self:
+        """A dataset from the arrays of an `.npz` file; nothing is ever unpickled.
+
+        **Arguments**
+
+        - `inputs`: the field that holds the tokens, a list of fields, or a mapping from inputs to fields.
+        - `labels`: a field.
+        - `features`: a list of fields, or a mapping from features to fields or functions of all rows' inputs.
+        - `name`: by default the file's. All else as for `Dataset`.
+        """
+        file = _file(path)
+        try:
+            archive = np.load(file, allow_pickle=False)
+            names = archive.files
+        except (ValueError, EOFError, BadZipFile, AttributeError) as error:  # a bare array has no files
+            raise DataError(f"{path} is not an .npz file ({error}); write it with numpy.savez") from error
+        with archive:
+            return cls._load(_table(names, archive, path), inputs, **{"name": Path(path).name, **fields})
+
+    @classmethod
+    def from_safetensors(cls, path: str | Path, *, inputs: Names, **fields: Any) -> Self:
+        """A dataset from the tensors of a `.safetensors` file; arguments as for `from_npz`."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            tensors = load_file(_file(path))
+        except SafetensorError as error:
+            raise DataError(f"{path} is not a .safetensors file ({error})") from error
+        return cls._load(_table(tensors, tensors, path), inputs, **{"name": Path(path).name, **fields})
+
+    @classmethod
+    def from_jsonl(cls, path: str | Path, *, tokenize: Field, pad: int | None = None, **fields: Any) -> Self:
+        """A dataset from a file with one JSON object per line; blank lines are skipped.
+
+        **Arguments**
+
+        - `tokenize`: a function of a record to its token ids, or to a mapping from inputs to ids; or the
+          field that holds the ids.
+        - `pad`: the id that rows are filled up with on the right; an `attention_mask` marks what was there.
+        - `labels`: a field, or a function of a record.
+        - `features`: a list of fields, or a mapping from features to fields or functions of a record.
+        - `name`: by default the file's. All else as for `Dataset`.
+        """
+        records = list(_records(_file(path)))
+
+        def field(of: Field) -> list[Any]:
+            return [of(record) if callable(of) else _of(record, of, where) for where, record in records]
+
+        rows = field(tokenize)
+        inputs: dict[str, list[Any]] = {TOKENS: rows}
+        if rows and isinstance(rows[0], Mapping):
+            places = [f"what tokenize= returns for {where}" for where, _ in records]
+            inputs = {name: [_of(row, name, at) for row, at in zip(rows, places)] for name in rows[0]}
+        return cls._load(field, _padded(inputs, pad, path), **{"name": Path(path).name, **fields})
+
+    @classmethod
+    def from_hf(cls, dataset: Any, *, inputs: Names, pad: int | None = None, **fields: Any) -> Self:
+        """A dataset from one split of a `datasets.Dataset`; as `from_npz`, with `pad` as in `from_jsonl`."""
+        names, kind = getattr(dataset, "column_names", None), type(dataset).__name__
+        if not isinstance(names, list):
+            raise DataError(f"from_hf() takes one split of a datasets.Dataset, not a {kind}")
+        field = _table(names, dataset.with_format(None), "the Hugging Face dataset")
+        columns = {name: list(field(of)) for name, of in _named(inputs, TOKENS).items()}
+        return cls._load(field, _padded(columns, pad, "the Hugging Face dataset"), **fields)
+
+    @classmethod
+    def _load(cls, field: Callable[[Any], Any], inputs: Any, **fields: Any) -> Self:
+        labels, features = fields.pop("labels", None), _named(fields.pop("features", None) or ())
+        return cls(
+            {name: field(of) if isinstance(of, str) else of for name, of in _named(inputs, TOKENS).items()},
+            labels=None if labels is None else field(labels),
+            features={name: field(of) for name, of in features.items()},
+            **fields,
+        )
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    array.setflags(write=False)
+    return array
+
+
+def _tensor(what: str, value: Any) -> Tensor:
+    import torch
+
+    try:  # arrays are copied: they may be read-only, which torch does not know
+        tensor = torch.as_tensor(np.array(value) if isinstance(value, np.ndarray) else value).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{what} is no tensor ({error}); give numbers, in rows of one length") from error
+    if tensor.ndim == 0:
+        raise DataError(f"{what} is a single number; its first dimension has to be the rows")
+    return tensor
+
+
+def _inputs(inputs: Any) -> dict[str, Tensor]:
+    named = inputs if isinstance(inputs, Mapping) else {TOKENS: inputs}
+    tensors = {name: _tensor(f"input {name!r}", value) for name, value in named.items()}
+    sizes = ", ".join(f"{name} {len(tensor)}" for name, tensor in tensors.items())
+    if len({len(tensor) for tensor in tensors.values()}) > 1:
+        raise DataError(f"the inputs differ in their number of rows ({sizes}); give as many of each")
+    if not any(map(len, tensors.values())):
+        raise DataError("the dataset has no rows; give at least one")
+    devices = sorted({str(tensor.device) for tensor in tensors.values()})
+    if len(devices) > 1:
+        raise DataError(f"the inputs are on several devices ({', '.join(devices)}); move them to one")
+    return tensors
+
+
+def _labels(labels: Any, rows: int, device: Any) -> Tensor:
+    tensor = _tensor("labels=", labels).to(device)
+    if len(tensor) != rows:
+        raise DataError(f"there are {len(tensor)} labels for {rows} rows; give one per row")
+    return tensor if tensor.is_floating_point() else tensor.long()
+
+
+def _joined(old: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
+    import torch
+
+    def kind(tensors: dict[str, Tensor]) -> dict[str, str]:
+        return {name: f"{name} {t.dtype} {['rows', *t.shape[1:]]}" for name, t in sorted(tensors.items())}
+
+    if kind(old) != kind(fresh):
+        has, needs = ", ".join(kind(fresh).values()), ", ".join(kind(old).values()) or "none"
+        raise DataError(f"extend() got {has}, but the dataset has {needs}; make names, types and shapes fit")
+    return {name: torch.cat([tensor, fresh[name]]) for name, tensor in old.items()}
+
+
+def _chosen(spec: Any, rows: int, what: str) -> Ints:
+    """Ascending row numbers from a bool mask or from row numbers, each once, or it is drawn more often."""
+    index = np.array(spec.tolist() if hasattr(spec, "tolist") else spec)
+    if index.dtype == bool and index.shape == (rows,):
+        index = np.flatnonzero(index)
+    if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
+        has = f"not {index.dtype} of shape {list(index.shape)}"
+        raise DataError(f"{what} takes row numbers, or a mask of {rows} bools, {has}")
+    if not index.size:
+        raise DataError(f"{what} holds no row; references and donors need at least one each")
+    if index.min() < 0 or index.max() >= rows:
+        wrong = index[(index < 0) | (index >= rows)][0]
+        raise DataError(f"{what} holds row {wrong}, but rows go from 0 to {rows - 1}")
+    index, counts = np.unique(index, return_counts=True)
+    if counts.max() > 1:
+        raise DataError(f"{what} holds row {index[counts.argmax()]} several times; name each row once")
+    return _frozen(index.astype(np.int64))
+
+
+def _column(name: str, column: Any, rows: int) -> NDArray[Any]:
+    """`[rows, ...]` checked values: a typed array where that loses nothing, else one of Python objects."""
+    if hasattr(column, "detach"):
+        tensor = column.detach().cpu()
+        column = (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
+    if isinstance(column, (str, bytes, Mapping, AbstractSet)) or not np.iterable(column):
+        raise DataError(f"feature {name!r} is of type {type(column).__name__}; give one value per row")
+    column = column if isinstance(column, np.ndarray) else list(column)
+    if len(column) != rows:
+        raise DataError(f"feature {name!r} has {len(column)} values for {rows} rows; give one per row")
+    simple = isinstance(column, np.ndarray) and column.dtype.kind in "biufU" and column.dtype != np.longdouble
+    if simple and np.array_equal(column, column):  # else there is a NaN, which the loop below names
+        return np.array(column)
+    values = [_plain(value, name, row) for row, value in enumerate(column)]
+    types = {type(part) for value in values for part in (value if isinstance(value, tuple) else (value,))}
+    if types <= {bool, int, float}:
+        with suppress(ValueError, OverflowError):  # tuples of several lengths
+            typed = np.array(values)
+            if typed.dtype != object and _plain(typed, name, 0) == tuple(values):  # no int was rounded
+                return typed
+    return np.fromiter(values, dtype=object, count=rows)
+
+
+def _plain(value: Any, name: str, row: int) -> Any:
+    """A Python bool, int, float or str, or a tuple of them."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # scalars and rows of numpy or torch
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(part, name, row) for part in value)
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        what = "None" if value is None else "NaN"
+        raise DataError(f"feature {name!r} is {what} at row {row}, which equals nothing; give it a value")
+    if not isinstance(value, (bool, int, float, str)):
+        kind = type(value).__name__
+        raise DataError(f"feature {name!r} holds a value of type {kind} at row {row}; give numbers, strings or tuples")
+    return value
+
+
+def _value_codes(values: NDArray[Any]) -> Ints:
+    """`[rows]`: equal exactly where the values are, as Python's `==` has it."""
+    if values.dtype == object:
+        seen: dict[Any, int] = {}
+        return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int64, len(values))
+    return _row_codes(len(values), [values + 0.0 if values.dtype.kind == "f" else values])  # no -0.0
+
+
+def _row_codes(rows: int, columns: list[NDArray[Any]]) -> Ints:
+    """`[rows]`: equal exactly where the rows of all `columns` are equal, byte for byte."""
+    raw = [np.ascontiguousarray(column).reshape(-1).view(np.uint8) for column in columns]
+    table = np.concatenate([np.empty((rows, 0), np.uint8), *(r.reshape(rows, -1) for r in raw if r.size)], axis=1)
+    if not table.shape[1]:
+        return np.zeros(rows, np.int64)
+    inverse = np.unique(table.view(np.dtype((np.void, table.shape[1]))), return_inverse=True)[1]
+    return inverse.reshape(rows).astype(np.int64)
+
+
+def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
+    import torch
+
+    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def _hash(*named: Mapping[str, Tensor]) -> str:
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    for name, tensor in (item for tensors in named for item in sorted(tensors.items())):
+        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        digest.update(_bytes(tensor).data)
+    return digest.hexdigest()
+
+
+def _static_positions(spec: int | slice | Span, length: int, where: str) -> Ints:
+    if isinstance(spec, int) and not isinstance(spec, bool):
+        if not -length <= spec < length:
+            raise DataError(f"{where} is {spec}, but positions go from {-length} to {length - 1}")
+        return np.array([spec % length])
+    span = spec.slice if isinstance(spec, Span) else spec
+    if not isinstance(span, slice):
+        raise DataError(f"{where} takes an int, a slice or the name of a feature, not {spec!r}")
+    index = np.arange(length)[span]
+    if not index.size:
+        raise DataError(f"{where} is {spec}, which holds none of the {length} positions; widen it")
+    return index
+
+
+def _column_positions(values: NDArray[Any], length: int, where: str) -> Ints:
+    """`[rows, K]` from one int per row, or from a bool mask `[rows, length]`."""
+    if values.dtype.kind in "iu" and values.ndim == 1:
+        outside = (values < -length) | (values >= length)
+        if outside.any():
+            row = outside.argmax()
+            where = f"{where} is {values[row]} at row {row}"
+            raise DataError(f"{where}, but positions go from {-length} to {length - 1}")
+        return np.asarray(values.astype(np.int64) % length)[:, None]
+    if values.dtype != bool or values.ndim != 2:
+        has = f"{values.dtype} {list(values.shape)}"
+        raise DataError(f"{where} holds {has}; give one int per row, or a bool mask [rows, positions]")
+    if values.shape[1] != length:
+        raise DataError(f"{where} is a mask of {values.shape[1]} positions, but there are {length}")
+    counts = values.sum(axis=1)
+    if not counts.all():
+        raise DataError(f"{where} marks no position at row {counts.argmin()}; mark at least one in every row")
+    first = np.argsort(~values, axis=1, kind="stable")[:, : counts.max()]
+    return np.where(np.arange(counts.max()) < counts[:, None], first, -1)
+
+
+def _file(path: str | Path) -> str:
+    if not Path(path).is_file():
+        raise DataError(f"there is no file {path}; relative paths start at {Path.cwd()}")
+    return str(path)
+
+
+def _records(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`("line 3 of x.jsonl", record)` for every line that is not blank."""
+    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
+        if line.strip():
+            where = f"line {number} of {path}"
+            try:
+                record = json.loads(line)
+            except ValueError as error:  # also what is not UTF-8
+                raise DataError(f"{where} is not JSON ({error}); mend the line or take it out") from error
+            if not isinstance(record, dict):
+                raise DataError(f"{where} holds a {type(record).__name__}; write one JSON object per line")
+            yield where, record
+
+
+def _of(record: Mapping[str, Any], name: str, where: object) -> Any:
+    if name not in record:
+        has = ", ".join(record) or "none"
+        raise DataError(f"{where} has no field {name!r}{did_you_mean(name, record)}; its fields are {has}")
+    return record[name]
+
+
+def _table(names: Iterable[str], table: Any, source: object) -> Callable[[Any], Any]:
+    """What a loader's user may name: a field of `table`, or a function, which stays as it is."""
+    known = dict.fromkeys(names)
+
+    def field(of: Any) -> Any:
+        if callable(of):
+            return of
+        _of(known, of, source)
+        try:
+            return table[of]
+        except ValueError as error:  # numpy's, for an array that would have to be unpickled
+            raise DataError(f"{of!r} of {source} cannot be read ({error}); store numbers or text") from error
+
+    return field
+
+
+def _named(fields: Any, lone: str | None = None) -> dict[str, Any]:
+    """`inputs=` or `features=` of a loader as a mapping from our name to the field."""
+    if isinstance(fields, str):
+        return {lone or fields: fields}
+    return dict(fields) if isinstance(fields, Mapping) else {name: name for name in fields}
+
+
+def _padded(inputs: dict[str, list[Any]], pad: int | None, source: object) -> dict[str, list[Any]]:
+    """`inputs` with rows of one length: filled up on the right with `pad`, and a mask of what was there."""
+    sizes = {name: [len(row) if hasattr(row, "__len__") else 0 for row in inputs[name]] for name in inputs}
+    ragged = {name: counts for name, counts in sizes.items() if len(set(counts)) > 1}
+    counts = next(iter((ragged or sizes).values()))
+    for name, others in ragged.items():
+        if pad is None:
+            spread = f"{min(others)} to {max(others)} tokens"
+            raise DataError(f"{name!r} of {source} has rows of {spread}; give pad= the id of the pad token")
+        if 0 in others:
+            raise DataError(f"{name!r} of {source} has no tokens at row {others.index(0)}; take the row out")
+        if others != counts:
+            raise DataError(f"{name!r} of {source} has rows of other lengths than {next(iter(ragged))!r}")
+    if pad is None or not any(counts):
+        return inputs
+    padded = {MASK: [[1] * count + [0] * (max(counts) - count) for count in counts], **inputs}
+    for name in ragged:
+        fill = [pad if name in TOKEN_NAMES else 0] * max(counts)
+        padded[name] = [[*row, *fill[len(row) :]] for row in padded[name]]
+    return padded

@@ -1,0 +1,182 @@
+"""Static checks of a hypothesis against a network and a dataset: each error one sentence with a remedy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+import torch
+
+from pytest_scrub.data import MASK as MASK_INPUT
+from pytest_scrub.data import Dataset, Positions
+from pytest_scrub.errors import DataError, HypothesisError
+from pytest_scrub.hypothesis_tree import ROOT, Node, Span
+from pytest_scrub.metrics import MetricPosition
+from pytest_scrub.models.graph import ModelGraph, require_component
+from pytest_scrub.swaps import node_paths
+
+MASK = "mask"
+
+
+@dataclass
+class Checked:
+    """A hypothesis whose names, slots and positions are known to exist.
+
+    - `positions`: node path to its positions; None where the node names none.
+    - `output`: the output positions that the metric reads, None for all of the output.
+    """
+
+    graph: ModelGraph
+    dataset: Dataset
+    positions: dict[str, Positions | None] = field(default_factory=dict)
+    output: Positions | None = None
+    _examples: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def is_anywhere(self, node: Node) -> bool:
+        """Whether the node is read along every path."""
+        return node.via == "any" or (node.via is None and not self.graph.reads_directly)
+
+    def resolve(self, spec: int | slice | Span | str, component: str, where: str) -> Positions:
+        """The positions `spec` names in a component's activation."""
+        value = self.example(component)
+        if value.ndim < 2:
+            raise HypothesisError(f"{where}: {component} has no positions, one number for each input; leave pos= out")
+        return self.dataset.positions(spec, value.shape[1], where=where)
+
+    def example(self, component: str) -> torch.Tensor:
+        """A component's activation on the first row, `[1, ...]`: for its shape and type."""
+        if component not in self._examples:
+            site = self.graph.value_site((component,), None)
+            with torch.no_grad():
+                self._examples[component] = self.graph.capture([site], self.dataset.batch(np.zeros(1, np.int64)))[site]
+        return self._examples[component]
+
+
+def check(graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPosition) -> Checked:
+    """Every static error, but for features, which the swap space checks.
+
+    **Raises** `HypothesisError` or `DataError` with the node's path and what to do.
+    """
+    checked = Checked(graph, dataset)
+    pos = dataset.label_pos if metric_pos is None else metric_pos
+    if pos is not None:
+        checked.output = checked.resolve(pos, ROOT, "the metric's output positions")
+    nodes = {path: node for path, node, _ in node_paths(root)}
+    for path, node, parent in node_paths(root):
+        for component in node.components:
+            require_component(graph, component, path)
+        if node.pos is not None:
+            where = f"pos= of {path}"
+            checked.positions[path] = checked.resolve(node.pos, node.components[0], where)
+        else:
+            checked.positions[path] = None
+        if parent is not None:
+            _check_edge(checked, path, node, nodes[parent])
+    for path, node, _ in node_paths(root):
+        _check_siblings(checked, path, node)
+    return checked
+
+
+def _check_edge(checked: Checked, path: str, node: Node, parent: Node) -> None:
+    graph, above, anywhere = checked.graph, parent.component, checked.is_anywhere(node)
+    if node.via == "direct" and not graph.reads_directly:
+        raise HypothesisError(f"{path}: components of {graph.source} are always read along every path; leave via= out")
+    for component in node.components:
+        slots = graph.slots(above, component, anywhere)
+        if not slots:
+            raise HypothesisError(f"{path}: {above} cannot read {component}{_reason(graph, above, component)}")
+        if node.into is not None and node.into not in slots:
+            raise HypothesisError(f"{path}: {above} reads {component} through {_listed(slots)}, not into={node.into!r}")
+        if component == MASK:
+            _check_mask(checked, path, node)
+        width = graph.width(component)
+        if node.subspace is not None and width is not None and node.subspace.width != width:
+            raise HypothesisError(
+                f"{path}: subspace= has {node.subspace.width} rows, but the activations of {component} have {width} numbers"
+            )
+    if node.computed_by is not None and len(node.components) > 1 and (anywhere or not graph.adds):
+        raise HypothesisError(
+            f"{path}: computed_by= of a group gives the sum of its members, so they must be read directly"
+        )
+
+
+def _check_mask(checked: Checked, path: str, node: Node) -> None:
+    if MASK_INPUT not in checked.dataset.inputs:
+        raise HypothesisError(
+            f"{path}: the inputs have no {MASK_INPUT!r}, so every key is visible and mask swaps nothing"
+        )
+    if node.reads or node.pos is not None or node.subspace is not None or node.computed_by is not None:
+        raise HypothesisError(
+            f"{path}: mask is a leaf of visible keys; leave reads=, pos=, subspace= and computed_by= out"
+        )
+
+
+def _reason(graph: ModelGraph, parent: str, child: str) -> str:
+    if child == MASK:
+        return ": only heads read the mask directly; use via='any' for all of them below it"
+    if not graph.reads_directly and graph.components.index(child) > graph.components.index(parent):
+        return ", which is computed later or not at all before it"
+    if graph.slots(parent, child, True):
+        return " directly; use via='any' for every path between them"
+    return ", which is not computed before it"
+
+
+def _listed(slots: tuple[str, ...]) -> str:
+    return ", ".join(slots[:-1]) + " or " + slots[-1] if len(slots) > 1 else "no slot of its own"
+
+
+def _check_siblings(checked: Checked, path: str, parent: Node) -> None:
+    """**Raises** where two children claim the same edge, or a child is put where nobody looks."""
+    paths = [(p, n) for p, n, above in node_paths(parent) if above == ROOT]
+    paths = [(path + p.removeprefix(ROOT), n) for p, n in paths]
+    for (first, a), (second, b) in combinations(paths, 2):
+        if _overlap(checked, parent, first, a, second, b):
+            raise HypothesisError(
+                f"{first} and {second} claim the same edge into {parent.component} twice; join them into one node, "
+                "or part them by into=, pos= or orthogonal subspaces"
+            )
+    seen = checked.output if parent.components == (ROOT,) else checked.positions[path]
+    for child_path, child in paths:
+        _check_is_seen(checked, child_path, child, parent, seen)
+
+
+def _slots(checked: Checked, parent: Node, node: Node, component: str) -> set[str]:
+    slots = checked.graph.slots(parent.component, component, checked.is_anywhere(node))
+    return {slot for slot in slots if node.into in (None, slot)}
+
+
+def _overlap(checked: Checked, parent: Node, first: str, a: Node, second: str, b: Node) -> bool:
+    common = set(a.components) & set(b.components)
+    if not any(_slots(checked, parent, a, name) & _slots(checked, parent, b, name) for name in common):
+        return False
+    if a.subspace is not None and b.subspace is not None and a.subspace.is_orthogonal_to(b.subspace):
+        return False
+    here, there = checked.positions[first], checked.positions[second]
+    if here is None or there is None:
+        return True
+    rows = len(checked.dataset)
+    x, y = (np.broadcast_to(p.index, (rows, p.index.shape[-1])) for p in (here, there))
+    return bool(((x[:, :, None] == y[:, None, :]) & (x[:, :, None] >= 0)).any())
+
+
+def _check_is_seen(checked: Checked, path: str, child: Node, parent: Node, seen: Positions | None) -> None:
+    at = checked.positions[path]
+    if at is None or seen is None or checked.is_anywhere(child) or not (at.static and seen.static):
+        return
+    if any(_slots(checked, parent, child, name) & {"k", "v"} for name in child.components):
+        return  # keys and values are read at every position
+    if not np.intersect1d(at.index, seen.index).size:
+        raise HypothesisError(
+            f"{path}: {parent.component} is read at position {', '.join(map(str, seen.index.tolist()))} only, so swapping "
+            f"{child.component} at {', '.join(map(str, at.index.tolist()))} would change nothing"
+        )
+
+
+def require_floating(output: torch.Tensor, source: str) -> None:
+    """**Raises** `DataError` where a network returns integers."""
+    if not output.is_floating_point():
+        raise DataError(
+            f"{source} returns {str(output.dtype).removeprefix('torch.')} numbers; a metric needs floating-point outputs "
+            "such as logits, so return those"
+        )

@@ -1,0 +1,250 @@
+"""The evaluator: the metric of a swap set, as a pure function of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pytest_scrub.data import Dataset, Positions
+from pytest_scrub.engine.checks import check, require_floating
+from pytest_scrub.engine.plan import Step, compile_plan
+from pytest_scrub.engine.store import ActivationStore, Progress
+from pytest_scrub.errors import DataError, HypothesisError
+from pytest_scrub.hypothesis_tree import Node
+from pytest_scrub.metrics import Batch, Metric, as_metric
+from pytest_scrub.models.graph import ModelGraph, Site, Where, at_rows, select
+from pytest_scrub.swaps import SwapSet, SwapSpace
+
+BATCH_BYTES = 1 << 28  # what the tensors of one batch of swaps may take together
+COPIES = 8  # a value, its difference, its sum, its norm, ...: how many of each are alive at once
+MOST_COLUMNS = 8192
+COLUMNS_OF_A_RERUN = 256  # a rerun network holds far more than the values that a claim names
+
+
+@dataclass(frozen=True)
+class _Swaps:
+    """One batch of a swap set on the device."""
+
+    references: Tensor
+    donors: Tensor
+    watched: str | None = None
+    seen: list[Tensor] | None = None
+
+    def rows(self, slot: int | None) -> Tensor:
+        return self.references if slot is None else self.donors[slot]
+
+
+class Evaluator:
+    """Evaluates the swap sets of one hypothesis on one network, dataset and metric.
+
+    **Arguments**
+
+    - `graph`: the network.
+    - `dataset`: inputs, labels and features.
+    - `hypothesis`: the root of the tree.
+    - `metric`: a `Metric`, a function of (output, batch), or None for cross-entropy.
+    - `store`: clean activations to share with other evaluators of the same network and dataset.
+    - `batch_size`: columns evaluated at once; by default what fits in memory. Figures do not depend on it.
+    - `progress`: called with (what, done, total).
+
+    **Raises** `HypothesisError`, `DataError` or `ModelError` for what static checks can find.
+    """
+
+    def __init__(
+        self,
+        graph: ModelGraph,
+        dataset: Dataset,
+        hypothesis: Node,
+        metric: Metric | Callable[[Tensor, Batch], Tensor] | None = None,
+        *,
+        store: ActivationStore | None = None,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.graph, self.dataset, self.hypothesis = graph, dataset, hypothesis
+        self.metric = as_metric(metric)
+        self.space = SwapSpace(hypothesis, dataset)
+        self.store = ActivationStore(graph, dataset) if store is None else store
+        self.checked = check(graph, dataset, hypothesis, self.metric.pos)
+        self.plan = compile_plan(hypothesis, self.checked)
+        self._clean = graph.reader("output", (), self.checked.output)
+        self._batch_size, self._progress = batch_size, progress
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """The clean activations that evaluating caches."""
+        steps = [site for step in self.plan.walk() for site in step.sites]
+        read = [site for step in self.plan.walk() if step.reader for site in step.reader.sites]
+        return tuple(dict.fromkeys([*steps, *read, *(self._clean.sites if self.metric.needs_clean else ())]))
+
+    @cached_property
+    def carriers(self) -> tuple[int | None, ...]:
+        """The slots whose rows are read; None = the references."""
+        slots = {step.carrier for step in self.plan.walk() if step.node.computed_by is None}
+        return tuple(slots | ({None} if self.metric.needs_clean else set()))
+
+    # What swap sets give ---------------------------------------------------------------------------------
+
+    def evaluate(self, swap_set: SwapSet) -> npt.NDArray[np.float64]:
+        """The scrubbed metric of every reference, float64 `[R]`.
+
+        **Raises** `DataError` where the swap set is not one of this hypothesis and dataset.
+        """
+        parts = self._each_batch(swap_set, lambda swaps: self._scrubbed(swaps).cpu())
+        return np.concatenate([part.numpy() for part in parts]) if parts else np.empty(0)
+
+    def outputs(self, swap_set: SwapSet) -> Tensor:
+        """The scrubbed output of every reference at the metric's positions, `[R, (K,) ...]`."""
+        return torch.cat(self._each_batch(swap_set, self._output))
+
+    def unscrubbed(self, references: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """The metric of the untouched network, float64 `[R]`; each distinct reference is computed once."""
+        rows, back = np.unique(references, return_inverse=True)
+        self.store.ensure(self._clean.sites, rows, self._progress)
+        values = []
+        size = self._columns(self._clean.sites)
+        with torch.no_grad():
+            for start in range(0, len(rows), size):
+                batch = torch.from_numpy(rows[start : start + size]).to(self.dataset.device)
+                values.append(self._metric(batch, self._clean_output(batch)).cpu().numpy())
+        found: npt.NDArray[np.float64] = np.concatenate(values)[back] if values else np.empty(0)
+        return found
+
+    def gradient(self, swap_set: SwapSet, slot: str) -> Tensor:
+        """The gradient of the metric with respect to the activation of the node at `slot`, `[R, (K,) ...]`.
+
+        **Raises** `HypothesisError` for a rest, which is no single activation, and for a group read in parts.
+        """
+        step = next((step for step in self.plan.walk() if step.path == slot), None)
+        if step is None or len(step.parts) != 1:
+            raise HypothesisError(f"{slot} has no single activation to differentiate; name a node that is no rest")
+
+        def differentiate(swaps: _Swaps) -> Tensor:
+            seen: list[Tensor] = []
+            watched = _Swaps(swaps.references, swaps.donors, slot, seen)
+            with torch.enable_grad():
+                return torch.autograd.grad(self._scrubbed(watched).sum(), seen)[0]
+
+        return torch.cat(self._each_batch(swap_set, differentiate))
+
+    def contributions(self, slot: str, donors: npt.NDArray[np.int64]) -> Tensor:
+        """The activation that each donor would give the leaf at `slot`, `[donors, (K,) ...]`, before it is read.
+
+        **Raises** `HypothesisError` where the slot is no leaf read at the same positions on every row.
+        """
+        step = next((step for step in self.plan.walk() if step.path == slot), None)
+        if step is None or len(step.sites) != 1:
+            raise HypothesisError(f"{slot} is not a leaf with one activation")
+        self.store.ensure(step.sites, donors, self._progress)
+        rows = torch.from_numpy(donors).to(self.dataset.device)
+        return self.store.take(step.sites[0], rows, at_rows(step.positions, rows))
+
+    # The tree --------------------------------------------------------------------------------------------
+
+    def _each_batch(self, swap_set: SwapSet, function: Callable[[_Swaps], Tensor]) -> list[Tensor]:
+        self.space.require_own(swap_set)
+        used = np.zeros(len(self.dataset), dtype=np.bool_)
+        for slot in self.carriers:
+            used[swap_set.references if slot is None else swap_set.donors[slot]] = True
+        self.store.ensure(self.sites, np.flatnonzero(used), self._progress)
+        results = []
+        references = torch.from_numpy(swap_set.references.copy()).to(self.dataset.device)
+        donors = torch.from_numpy(swap_set.donors.copy()).to(self.dataset.device)
+        size = self._batch_size or self._columns(self.sites)
+        with torch.no_grad():
+            for start in range(0, len(references), size):
+                batch = _Swaps(references[start : start + size], donors[:, start : start + size])
+                results.append(function(batch))
+                if self._progress is not None:
+                    self._progress("scrubbed evaluations", min(start + size, len(references)), len(references))
+        return results
+
+    def _columns(self, sites: Sequence[Site]) -> int:
+        """How many references fit into one batch."""
+        if any(step.reader is not None and step.reader.reruns for step in self.plan.walk()):
+            return COLUMNS_OF_A_RERUN
+        per_column = COPIES * sum(self.store.bytes_per_row(site) for site in sites)
+        return max(1, min(MOST_COLUMNS, BATCH_BYTES // max(per_column, 1)))
+
+    def _scrubbed(self, swaps: _Swaps) -> Tensor:
+        self._require_as_many("the output", self.checked.output, swaps.references, swaps.rows(self.plan.carrier))
+        return self._metric(swaps.references, self._output(swaps))
+
+    def _output(self, swaps: _Swaps) -> Tensor:
+        where = at_rows(self.checked.output, swaps.rows(self.plan.carrier))
+        return self._as_output(self._values(self.plan, swaps, where)[0])
+
+    def _clean_output(self, rows: Tensor) -> Tensor:
+        return self._as_output(self._clean.value(self.store, rows, at_rows(self.checked.output, rows), ()))
+
+    def _as_output(self, output: Tensor) -> Tensor:
+        """What the metric gets: floating point, and no dimension for a position that an int names."""
+        require_floating(output, self.graph.source)
+        return output[:, 0] if self._one_position else output
+
+    @cached_property
+    def _one_position(self) -> bool:
+        spec = self.dataset.label_pos if self.metric.pos is None else self.metric.pos
+        return isinstance(spec, int) or (isinstance(spec, str) and self.dataset.feature(spec).ndim == 1)
+
+    def _metric(self, references: Tensor, output: Tensor) -> Tensor:
+        labels = None if self.dataset.labels is None else self.dataset.labels[references]
+        clean = self._clean_output(references) if self.metric.needs_clean else None
+        positions = at_rows(self.checked.output, references)
+        return self.metric(output, Batch(self.dataset, references, labels, positions, clean))
+
+    def _values(self, step: Step, swaps: _Swaps, inherited: Where) -> list[Tensor]:
+        """The activations a step gives its parent, one for each of its parts."""
+        carrier = swaps.rows(step.carrier)
+        where = inherited if step.positions is None else at_rows(step.positions, carrier)
+        if step.node.computed_by is not None:
+            values = [self._computed(step, swaps.rows(step.donor), where)]
+        elif step.reader is None:
+            values = [self.store.take(site, carrier, where) for site in step.sites]
+        else:
+            below: list[Tensor] = []
+            for child in step.children:
+                self._require_as_many(child.path, child.positions, carrier, swaps.rows(child.carrier))
+                below += self._values(child, swaps, where if child.same else None)
+            values = [step.reader.value(self.store, carrier, where, below)]
+        if step.path == swaps.watched and swaps.seen is not None:
+            values = [value.detach().requires_grad_() for value in values]
+            swaps.seen.extend(values)
+        return values
+
+    def _require_as_many(self, path: str, positions: Positions | None, here: Tensor, there: Tensor) -> None:
+        """**Raises** `DataError` where two carriers have masks with different counts of positions."""
+        if positions is None or positions.static or positions.index.shape[1] == 1:
+            return
+        index = torch.from_numpy(positions.index).to(here.device)
+        counts = [(index[rows] >= 0).sum(1) for rows in (here, there)]
+        if not torch.equal(*counts):
+            at = int((counts[0] != counts[1]).nonzero()[0])
+            raise DataError(
+                f"{path}: its position mask has {int(counts[0][at])} positions on row {int(here[at])} and "
+                f"{int(counts[1][at])} on row {int(there[at])}, which is to stand in for it; "
+                "let them agree on a feature that counts the positions"
+            )
+
+    def _computed(self, step: Step, rows: Tensor, where: Where) -> Tensor:
+        """What `computed_by=` gives for the feature values of the donors, laid out like the activation."""
+        assert step.node.computed_by is not None and step.node.agrees_on is not None
+        features = [self.dataset.feature(name)[rows.cpu().numpy()] for name in step.node.agrees_on.features]
+        clean = self.checked.example(step.node.components[0])
+        value = torch.as_tensor(step.node.computed_by(*features), device=self.dataset.device).to(clean.dtype)
+        whole = clean.shape[1:]
+        if value.shape[1:] == whole and where is not None:
+            return select(value, where)
+        wanted = whole if where is None else (where.shape[-1], *whole[1:])
+        if len(value) != len(rows) or value.shape[1:] not in (wanted, wanted[1:] if wanted[:1] == (1,) else wanted):
+            raise HypothesisError(
+                f"{step.path}: computed_by= has to return [{len(rows)}, {', '.join(map(str, wanted))}] (or all "
+                f"positions, [{len(rows)}, {', '.join(map(str, whole))}]), not {list(value.shape)}"
+            )
+        return value.reshape(len(rows), *wanted)

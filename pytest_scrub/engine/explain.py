@@ -1,0 +1,75 @@
+"""What evaluating a hypothesis would take, without evaluating it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pytest_scrub.engine.evaluator import Evaluator
+
+
+@dataclass(frozen=True)
+class ExplainedSlot:
+    """One slot: its path, on what donors agree, and how many a reference has (least, median, most)."""
+
+    slot: str
+    agrees_on: str
+    donors: tuple[int, float, int]
+    with_other: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A plan in words and numbers; `str()` is for people.
+
+    - `cached`: clean activations that are kept, one forward pass of the network for all of them.
+    - `cached_bytes`: their size on all rows of different content.
+    - `recomputed`: what every evaluation computes anew; leaves cost a gather.
+    - `reruns`: whether every evaluation reruns whole layers.
+    """
+
+    hypothesis: str
+    slots: tuple[ExplainedSlot, ...]
+    cached: tuple[str, ...]
+    cached_bytes: int
+    rows: int
+    recomputed: tuple[str, ...]
+    reruns: bool
+
+    def __str__(self) -> str:
+        lines = [self.hypothesis, "", "slots (allowed donors: least, median, most; references with another donor):"]
+        for slot in self.slots:
+            least, median, most = slot.donors
+            lines.append(f"  {slot.slot}: {slot.agrees_on}: {least}, {median:g}, {most}; {slot.with_other:.0%}")
+        lines.append(f"cached for {self.rows} rows of different content, {self.cached_bytes / 2**20:.1f} MiB at most:")
+        lines += [f"  {site}" for site in self.cached] or ["  nothing"]
+        lines.append("recomputed for every swap:")
+        lines += [f"  {part}" for part in self.recomputed] or ["  nothing"]
+        return "\n".join(lines)
+
+
+def explain(evaluator: Evaluator) -> Explanation:
+    """Slots, donors and cost of an evaluator's hypothesis. The network sees one row, to learn the sizes."""
+    store, space = evaluator.store, evaluator.space
+    rows = len(np.unique(evaluator.dataset.content))
+    steps = [step for step in evaluator.plan.walk() if step.reader is not None]
+    slots = tuple(
+        ExplainedSlot(
+            slot.path,
+            str(slot.agrees_on),
+            (int(support.donors.min()), float(np.median(support.donors)), int(support.donors.max())),
+            support.share,
+        )
+        for slot, support in zip(space.slots, space.support(), strict=True)
+    )
+    store.ensure(evaluator.sites, np.zeros(1, dtype=np.int64))
+    return Explanation(
+        hypothesis=str(evaluator.hypothesis),
+        slots=slots,
+        cached=tuple(str(site) for site in evaluator.sites),
+        cached_bytes=rows * sum(store.bytes_per_row(site) for site in evaluator.sites),
+        rows=rows,
+        recomputed=tuple(part for step in steps if step.reader for part in step.reader.recomputes),
+        reruns=any(step.reader is not None and step.reader.reruns for step in steps),
+    )

@@ -1,0 +1,190 @@
+"""Any `torch.nn.Module`: its named modules are the components, and children are read along every path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_scrub.data import Positions
+from pytest_scrub.errors import ModelError
+from pytest_scrub.hypothesis_tree import ROOT
+from pytest_scrub.models.digests import digest_of
+from pytest_scrub.models.graph import Clean, Edit, Inputs, Reader, Site, Where, at_rows, blend, select
+from pytest_scrub.models.plain import sum_of
+
+LONE_INPUT = "tokens"  # what a dataset calls its input when it was given one tensor and no name
+
+
+class _Computed(Exception):
+    """Ends a forward pass as soon as the wanted module has its output."""
+
+
+class ModuleGraph:
+    """A torch module whose named submodules are the components.
+
+    The order in which modules finish on a first batch says what can read what: a parent can read what was
+    computed before it. A module that is called twice, or does not return a tensor, cannot be claimed.
+
+    **Arguments**
+
+    - `module`: called with the dataset's lone tensor, or with its named inputs as keywords.
+    - `output`: picks the tensor of interest from what the module returns; by default the tensor itself, or its
+      `.logits`.
+    """
+
+    reads_directly = False
+    adds = False
+
+    def __init__(self, module: nn.Module, output: Callable[[Any], Tensor] | None = None) -> None:
+        refuse_dropout(module)
+        self.module = module
+        self.source = f"torch module {type(module).__name__}"
+        self._output = output
+        self._modules = {name: child for name, child in module.named_modules() if name}
+        self.components = (*self._modules, ROOT)
+        self._order: dict[str, int] | None = None
+        self._unfit: dict[str, str] = {}
+
+    @property
+    def device(self) -> torch.device:
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        return tensors[0].device if tensors else torch.device("cpu")
+
+    def slots(self, parent: str, child: str, anywhere: bool) -> tuple[str, ...]:
+        if self._order is None:
+            raise ModelError("a torch module has to be run on a batch of the dataset before claims can be checked")
+        for name in (parent, child):
+            if name in self._unfit:
+                raise ModelError(f"module {name!r} {self._unfit[name]}, so it cannot be claimed; claim a module in it")
+        return ("in",) if anywhere and self._order[child] < self._order[parent] else ()
+
+    def width(self, component: str) -> int | None:
+        return None
+
+    def value_site(self, components: tuple[str, ...], positions: tuple[int, ...] | None) -> Site:
+        return Site("value", components, positions)
+
+    def run(self, inputs: Inputs) -> Tensor:
+        with torch.no_grad():
+            return self._forward(inputs)
+
+    def _forward(self, inputs: Inputs) -> Tensor:
+        returned = self.module(inputs[LONE_INPUT]) if set(inputs) == {LONE_INPUT} else self.module(**inputs)
+        out = self._output(returned) if self._output else getattr(returned, "logits", returned)
+        if not isinstance(out, Tensor):
+            raise ModelError(
+                f"{self.source} returns {type(out).__name__}, not a tensor; say which with ModuleGraph(module, output=...)"
+            )
+        return out
+
+    @contextmanager
+    def _hooked(self, hooks: Mapping[str, Callable[[Tensor], Tensor | None]]) -> Iterator[None]:
+        handles = [
+            self._modules[name].register_forward_hook(lambda _m, _i, out, hook=hook: hook(out))
+            for name, hook in hooks.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _run_until(self, stop: str, inputs: Inputs, hooks: Mapping[str, Callable[[Tensor], Tensor | None]]) -> Tensor:
+        """The value of `stop` in a run with hooks, which ends as soon as it is computed."""
+        found: list[Tensor] = []
+
+        def finish(out: Tensor) -> None:
+            found.append(out)
+            raise _Computed
+
+        if stop == ROOT:
+            with self._hooked(hooks):
+                return self._forward(inputs)
+        with self._hooked({**hooks, stop: finish}):
+            try:
+                self._forward(inputs)
+            except _Computed:
+                pass
+        return found[0]
+
+    def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
+        names = {name for site in sites for name in site.names}
+        seen: dict[str, Tensor] = {}
+        with torch.no_grad(), self._hooked({name: _keeping(seen, name) for name in names - {ROOT}}):
+            seen[ROOT] = self._forward(inputs)
+        return {
+            site: select(
+                sum_of(seen, site), None if site.positions is None else torch.tensor(site.positions, device=self.device)
+            )
+            for site in sites
+        }
+
+    def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
+        edits = tuple(edits)
+        site = self.value_site((component,), None)
+        if not edits:
+            return Reader((site,), (), lambda clean, rows, at, _: clean.take(site, rows, at), (), False)
+
+        def value(clean: Clean, rows: Tensor, at: Where, values: Sequence[Tensor]) -> Tensor:
+            hooks: dict[str, list[tuple[Edit, Tensor]]] = {}
+            for edit, new in zip(edits, values, strict=True):
+                hooks.setdefault(edit.components[0], []).append((edit, new))
+            replace = {name: _replacing(here, rows) for name, here in hooks.items()}
+            return select(self._run_until(component, clean.inputs(rows), replace), at)
+
+        return Reader((), tuple("all" for _ in edits), value, (f"the network up to {component}",), True)
+
+    def prove(self, inputs: Inputs) -> None:
+        """Learns the order of the modules, and **raises** `ModelError` where two clean runs differ."""
+        calls: list[str] = []
+        self._unfit = {}
+
+        def note(name: str, out: Any) -> None:
+            if name in calls:
+                self._unfit[name] = "is called more than once in one forward pass"
+            elif not isinstance(out, Tensor):
+                self._unfit[name] = f"returns {type(out).__name__}, not a tensor"
+            calls.append(name)
+
+        with torch.no_grad(), self._hooked({name: partial(note, name) for name in self._modules}):
+            first = self._forward(inputs)
+        self._unfit |= {name: "is not called by the forward pass" for name in self._modules if name not in calls}
+        self._order = {name: i for i, name in enumerate(calls)} | {ROOT: len(calls)}
+        if not torch.equal(first, self.run(inputs)):
+            raise ModelError(
+                f"{self.source}: two clean runs on the same inputs differ; make it deterministic (eval mode)"
+            )
+
+    def digest(self) -> str:
+        tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        return digest_of(tensors.items(), repr(self.module))
+
+
+def refuse_dropout(module: nn.Module) -> None:
+    """**Raises** `ModelError` where a module in train mode would drop activations at random."""
+    for name, child in module.named_modules():
+        if child.training and "dropout" in type(child).__name__.lower() and getattr(child, "p", 0) > 0:
+            raise ModelError(
+                f"the model is in train mode and {name or 'it'} drops activations at random; call model.eval()"
+            )
+
+
+def _keeping(seen: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
+    def keep(out: Tensor) -> None:
+        seen[name] = out
+
+    return keep
+
+
+def _replacing(edits: Sequence[tuple[Edit, Tensor]], rows: Tensor) -> Callable[[Tensor], Tensor]:
+    def replace(out: Tensor) -> Tensor:
+        for edit, value in edits:
+            out = blend(out, value, at_rows(edit.at, rows), edit.subspace)
+        return out
+
+    return replace

@@ -1,0 +1,78 @@
+"""What the engine needs from a transformer, whatever library or architecture it comes from.
+
+A residual stream is a sum, so a transformer whose parts are known one by one can be recomposed from them: the
+embeddings, every head's `z @ W_O`, the output biases and the MLPs add up to what the final norm reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    Norm = Callable[[Tensor], Tensor]  # [..., d_model] -> [..., d_model]
+    Rotate = Callable[[Tensor, Tensor], Tensor]  # [..., pos, d_head], position ids -> [..., pos, d_head]
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """One attention layer: `z = softmax(rotate(q) @ rotate(k).T * scale, capped, masked) @ v`.
+
+    With `x = norm(residual stream)`: `q = x @ W_Q + b_Q`, and so on. Query head `h` reads key and value head
+    `h * kv_heads // heads`. Weights are views of the model's own wherever its layout allows a view.
+    """
+
+    norm: Norm
+    W_Q: Tensor  # [heads, d_model, d_head]
+    W_K: Tensor  # [kv_heads, d_model, d_head]
+    W_V: Tensor  # [kv_heads, d_model, d_head]
+    W_O: Tensor  # [heads, d_head, d_model]
+    b_Q: Tensor | None  # [heads, d_head]
+    b_K: Tensor | None  # [kv_heads, d_head]
+    b_V: Tensor | None  # [kv_heads, d_head]
+    b_O: Tensor | None  # [d_model]
+    scale: float  # a factor, not a divisor
+    softcap: float | None  # scores become softcap * tanh(scores / softcap)
+    rotate: Rotate | None  # position ids [pos] or [..., pos], which broadcast; None without rotary embeddings
+
+
+@dataclass(frozen=True, eq=False)
+class Mlp:
+    """One MLP layer, which adds `apply(norm(residual stream))`."""
+
+    norm: Norm
+    apply: Callable[[Tensor], Tensor]  # [..., d_model] -> [..., d_model], output bias included
+    bias: Tensor | None  # [d_model], the output bias; None without one, and with experts
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A transformer in parts, and the real network beside them.
+
+    Inputs are `{"tokens": int [batch, pos], "attention_mask": [batch, pos]}`; the mask may be left out, and its
+    ones are the keys that can be seen. Position ids are always the column numbers 0 to pos - 1.
+    """
+
+    attention: tuple[Attention, ...]
+    mlps: tuple[Mlp, ...]  # empty in an attention-only model, else one per layer
+    unembed: Callable[[Tensor], Tensor]  # [..., d_model] -> [..., d_vocab_out], final norm included
+    has_pos_embed: bool
+    causal: bool
+    parallel: bool  # attention and MLP of a layer read the same residual stream
+    n_heads: int
+    d_model: int
+    d_head: int
+    dtype: torch.dtype
+    device: torch.device
+    # The real network, in the caller's grad mode: inputs -> logits [batch, pos, d_vocab_out].
+    run: Callable[[dict[str, Tensor]], Tensor]
+    # One pass of the real network, without gradients, read out by its own hooks. Names: "embed", "pos_embed",
+    # "resid_pre.L", "resid_mid.L", "resid_post.L", "mlp_out.L" [batch, pos, d_model], "z.L" [batch, pos, heads,
+    # d_head], "logits".
+    capture: Callable[[dict[str, Tensor], Sequence[str]], dict[str, Tensor]]
+    parameters: Callable[[], Iterable[tuple[str, Tensor]]]  # everything learned, for a digest
+    source: str  # for messages, e.g. "TransformerBridge (GPT2LMHeadModel)"

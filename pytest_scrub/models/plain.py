@@ -1,0 +1,157 @@
+"""Plain computation graphs of Python functions: toy models, and networks written as programs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+
+import torch
+from torch import Tensor
+
+from pytest_scrub.data import Positions
+from pytest_scrub.errors import ModelError
+from pytest_scrub.hypothesis_tree import ROOT
+from pytest_scrub.models.digests import digest_of
+from pytest_scrub.models.graph import Clean, Edit, Inputs, Reader, Site, Where, at_rows, blend, kept, select
+
+
+class FunctionGraph:
+    """A network given as functions of named inputs and of one another.
+
+    ```python
+    FunctionGraph(A=lambda a: 2 * a, B=lambda b: 3 * b, output=lambda A, B: A + B)
+    ```
+
+    Every function is called with tensors `[batch, ...]` and returns one; its parameters say what it reads. Names
+    that are no node are inputs of the dataset. Reading is direct by default: only that argument is exchanged.
+
+    **Arguments**
+
+    - `nodes`: name to function; one of them is called `output`.
+
+    **Raises** `ModelError` without an `output`, for a cycle, or for parameters that are not plain names.
+    """
+
+    reads_directly = True
+    adds = False
+    source = "a graph of functions"
+
+    def __init__(self, **nodes: Callable[..., Tensor]) -> None:
+        if ROOT not in nodes:
+            raise ModelError(f"a FunctionGraph needs a node called 'output'; it has {', '.join(nodes) or 'none'}")
+        self.nodes: Mapping[str, Callable[..., Tensor]] = nodes
+        self.arguments = {name: self._parameters(name, node) for name, node in nodes.items()}
+        try:
+            order = list(TopologicalSorter(self.arguments).static_order())
+        except CycleError as error:
+            raise ModelError(f"the nodes {' -> '.join(error.args[1])} read one another in a circle") from error
+        self.input_names = tuple(name for name in order if name not in nodes)
+        self.components = tuple(name for name in order if name != ROOT) + (ROOT,)
+        self._above = {name: self._ancestors(name) for name in self.components}
+
+    @staticmethod
+    def _parameters(name: str, node: Callable[..., Tensor]) -> tuple[str, ...]:
+        parameters = inspect.signature(node).parameters.values()
+        if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters):
+            raise ModelError(f"node {name!r} has to name its arguments after the nodes and inputs that it reads")
+        return tuple(p.name for p in parameters)
+
+    def _ancestors(self, name: str) -> frozenset[str]:
+        direct = self.arguments.get(name, ())
+        return frozenset(direct).union(*(self._ancestors(argument) for argument in direct))
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def slots(self, parent: str, child: str, anywhere: bool) -> tuple[str, ...]:
+        reads = child in self._above[parent] if anywhere else child in self.arguments.get(parent, ())
+        return (child,) if reads and not anywhere else self.arguments[parent] if reads else ()
+
+    def width(self, component: str) -> int | None:
+        return None
+
+    def value_site(self, components: tuple[str, ...], positions: tuple[int, ...] | None) -> Site:
+        return Site("value", components, positions)
+
+    def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
+        values = self._evaluate(inputs, {})
+        return {
+            site: select(sum_of(values, site), None if site.positions is None else torch.tensor(site.positions))
+            for site in sites
+        }
+
+    def _evaluate(self, inputs: Inputs, replaced: Mapping[str, Callable[[Tensor], Tensor]]) -> dict[str, Tensor]:
+        """All values of a run in which some are replaced as soon as they are computed."""
+        values: dict[str, Tensor] = {}
+        for name in self.components:
+            if name in self.nodes:
+                value = self.nodes[name](*(values[argument] for argument in self.arguments[name]))
+            elif name in inputs:
+                value = inputs[name]
+            else:
+                raise ModelError(f"the dataset has no input {name!r}, which the graph reads; it has {sorted(inputs)}")
+            values[name] = replaced[name](value) if name in replaced else value
+        return values
+
+    def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
+        edits = tuple(edits)
+        arguments = self.arguments.get(component, ())
+        by_run = [(i, edit) for i, edit in enumerate(edits) if edit.anywhere]
+        by_hand = [(i, edit) for i, edit in enumerate(edits) if not edit.anywhere]
+        if not edits:
+            site = Site("value", (component,), kept(where))
+            return Reader((site,), (), lambda clean, rows, at, _: clean.take(site, rows, at), (), False)
+        own = {name: Site("value", (name,)) for name in arguments}
+
+        def replacements(rows: Tensor, values: Sequence[Tensor], which: Sequence[tuple[int, Edit]]) -> Replacements:
+            return {
+                name: _blending(values[i], at_rows(edit.at, rows), edit)
+                for i, edit in which
+                for name in edit.components
+            }
+
+        def value(clean: Clean, rows: Tensor, at: Where, values: Sequence[Tensor]) -> Tensor:
+            plain = {name: clean.take(own[name], rows, None) for name in arguments} if not by_run else {}
+            reads = {}
+            for argument in arguments:
+                run = [(i, edit) for i, edit in by_run if edit.into in (None, argument)]
+                seen = self._evaluate(clean.inputs(rows), replacements(rows, values, run)) if run else plain
+                reads[argument] = seen[argument] if seen else clean.take(own[argument], rows, None)
+            for name, replace in replacements(rows, values, by_hand).items():
+                reads[name] = replace(reads[name])
+            return select(self.nodes[component](*(reads[argument] for argument in arguments)), at)
+
+        return Reader(tuple(own.values()), tuple("all" for _ in edits), value, (component,), False)
+
+    def run(self, inputs: Inputs) -> Tensor:
+        return self._evaluate(inputs, {})[ROOT]
+
+    def prove(self, inputs: Inputs) -> None:
+        """**Raises** `ModelError` where two clean runs differ, or a node does not return one value per row."""
+        first, second = self._evaluate(inputs, {}), self._evaluate(inputs, {})
+        rows = len(next(iter(inputs.values())))
+        for name in self.nodes:
+            if not isinstance(first[name], Tensor) or first[name].ndim == 0 or len(first[name]) != rows:
+                raise ModelError(f"node {name!r} has to return a tensor with one value for each of the {rows} rows")
+            if not torch.equal(first[name], second[name]):
+                raise ModelError(f"node {name!r} gave two different values on the same inputs; make it deterministic")
+
+    def digest(self) -> str:
+        code = [f"{name}{getattr(node, '__code__', node)!r}" for name, node in self.nodes.items()]
+        sources = [getattr(getattr(node, "__code__", None), "co_code", b"").hex() for node in self.nodes.values()]
+        return digest_of((), *sorted(self.nodes), *(sources or code))
+
+
+Replacements = dict[str, Callable[[Tensor], Tensor]]
+
+
+def _blending(value: Tensor, at: Where, edit: Edit) -> Callable[[Tensor], Tensor]:
+    return lambda current: blend(current, value, at, edit.subspace)
+
+
+def sum_of(values: Mapping[str, Tensor], site: Site) -> Tensor:
+    """The summed values of a site's components."""
+    first, *others = (values[name] for name in site.names)
+    return sum(others, first)

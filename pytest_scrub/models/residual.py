@@ -1,0 +1,474 @@
+"""Transformers whose components add to one residual stream.
+
+A directly read child changes its parent's input by a difference of contributions, so nothing between child
+and parent is run (Elhage et al., "A Mathematical Framework for Transformer Circuits", 2021). Reading along
+every path reruns the layers in between. The arithmetic is proved against the network's own hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from pytest_scrub.data import Positions
+from pytest_scrub.errors import ModelError
+from pytest_scrub.hypothesis_tree import HEAD_SLOTS, ROOT
+from pytest_scrub.models.digests import digest_of
+from pytest_scrub.models.graph import (
+    Clean,
+    Edit,
+    Inputs,
+    Reader,
+    Site,
+    Where,
+    add_at,
+    at_rows,
+    blend,
+    kept,
+    project,
+    select,
+)
+from pytest_scrub.models.parts import Attention, Parts
+
+MASK = "mask"
+EMBEDDINGS = ("embed", "pos_embed")
+# Relative to the largest value of the tensor compared. float64 networks may still normalise in float32
+# (RMSNorm in Hugging Face and TransformerLens does), so their bound is float32's.
+PROOF_TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+OUTPUT_STAGE = 1 << 30
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a component sits: what it is, its layer and head, and its order of computation."""
+
+    kind: str
+    layer: int
+    head: int
+    stage: int
+
+
+class ResidualGraph:
+    """A transformer as a graph of heads, MLPs and embeddings around one residual stream.
+
+    **Arguments**
+
+    - `parts`: the network taken apart, see `pytest_scrub.models.parts`.
+    """
+
+    reads_directly = True
+    adds = True
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.source = parts.source
+        self._places = self._lay_out()
+        self.components = tuple(self._places)
+
+    @property
+    def device(self) -> torch.device:
+        return self.parts.device
+
+    def _lay_out(self) -> dict[str, _Place]:
+        parts, places = self.parts, {MASK: _Place(MASK, 0, 0, 0), "embed": _Place("embed", 0, 0, 0)}
+        if parts.has_pos_embed:
+            places["pos_embed"] = _Place("pos_embed", 0, 0, 0)
+        for layer in range(len(parts.attention)):
+            for head in range(parts.n_heads):
+                places[f"head{layer}.{head}"] = _Place("head", layer, head, 2 * layer + 1)
+            if parts.mlps:
+                stage = 2 * layer + (1 if parts.parallel else 2)
+                places[f"mlp{layer}"] = _Place("mlp", layer, 0, stage)
+        places[ROOT] = _Place(ROOT, len(parts.attention), 0, OUTPUT_STAGE)
+        return places
+
+    def slots(self, parent: str, child: str, anywhere: bool) -> tuple[str, ...]:
+        above, below = self._places[parent], self._places[child]
+        if below.kind == MASK:
+            if above.kind == "head":
+                return (MASK,) if not anywhere else (*HEAD_SLOTS, MASK)
+            return ("in",) if anywhere and above.stage > 1 else ()
+        if below.stage >= above.stage:
+            return ()
+        return HEAD_SLOTS if above.kind == "head" else ("in",)
+
+    def width(self, component: str) -> int | None:
+        return None if component in (MASK, ROOT) else self.parts.d_model
+
+    def value_site(self, components: tuple[str, ...], positions: tuple[int, ...] | None) -> Site:
+        return Site("value", components, None if components == (MASK,) else positions)
+
+    def run(self, inputs: Inputs) -> Tensor:
+        return self.parts.run(dict(inputs))
+
+    def digest(self) -> str:
+        return digest_of(self.parts.parameters(), self.source, str(self.parts.causal), str(self.components))
+
+    # Clean activations -----------------------------------------------------------------------------------
+
+    def _hooks(self, site: Site) -> set[str]:
+        if site.kind == "stream":
+            return {f"resid_{site.names[0]}"}
+        if site.kind in HEAD_SLOTS:
+            return {f"resid_pre.{self._places[site.names[0]].layer}"}
+        names = (self._places[name] for name in site.names if name != MASK)
+        return {
+            {"head": f"z.{p.layer}", "mlp": f"mlp_out.{p.layer}", ROOT: "logits"}.get(p.kind, p.kind) for p in names
+        }
+
+    def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
+        names = sorted(set[str]().union(*(self._hooks(site) for site in sites)))
+        seen = self.parts.capture(dict(inputs), names) if names else {}
+        captured: dict[Site, Tensor] = {}
+        for site in sites:
+            where = None if site.positions is None else torch.tensor(site.positions, device=self.device)
+            captured[site] = self._activation(site, seen, inputs, where)
+        return captured
+
+    def _activation(self, site: Site, seen: dict[str, Tensor], inputs: Inputs, where: Where) -> Tensor:
+        if site.kind == "stream":
+            return select(seen[f"resid_{site.names[0]}"], where)
+        if site.kind in HEAD_SLOTS:
+            place = self._places[site.names[0]]
+            return self._project(place, site.kind, select(seen[f"resid_pre.{place.layer}"], where), where)
+        if site.names == (MASK,):
+            return visible_keys(inputs)
+        return torch.stack([self._contribution(name, seen, where) for name in site.names]).sum(0)
+
+    def _contribution(self, name: str, seen: dict[str, Tensor], where: Where) -> Tensor:
+        place = self._places[name]
+        if place.kind == "head":
+            attention = self.parts.attention[place.layer]
+            z = select(seen[f"z.{place.layer}"], where)[:, :, place.head]
+            if attention.b_V is not None:
+                z = z - attention.b_V[self._kv(place)]
+            return z @ attention.W_O[place.head]
+        if place.kind == "mlp":
+            out, bias = select(seen[f"mlp_out.{place.layer}"], where), self.parts.mlps[place.layer].bias
+            return out if bias is None else out - bias
+        return select(seen["logits" if name == ROOT else name], where)
+
+    # Attention -------------------------------------------------------------------------------------------
+
+    def _kv(self, place: _Place) -> int:
+        """The key and value head of a query head (they differ in grouped-query attention)."""
+        return place.head * self.parts.attention[place.layer].W_K.shape[0] // self.parts.n_heads
+
+    def _project(self, place: _Place, slot: str, stream: Tensor, where: Where) -> Tensor:
+        """A head's q, k or v from the residual stream before it, `[B, K, d_model] -> [B, K, d_head]`.
+
+        v has no bias: attention weights sum to one, so its bias is a constant and belongs to nobody.
+        """
+        attention = self.parts.attention[place.layer]
+        x = attention.norm(stream)
+        if slot == "v":
+            return x @ attention.W_V[self._kv(place)]
+        weight, bias, head = (
+            (attention.W_Q, attention.b_Q, place.head)
+            if slot == "q"
+            else (attention.W_K, attention.b_K, self._kv(place))
+        )
+        x = x @ weight[head] if bias is None else torch.addmm(
+            bias[head], x.reshape(-1, x.shape[-1]), weight[head]
+        ).view(*x.shape[:-1], -1)  # fmt: skip
+        if attention.rotate is None:
+            return x
+        positions = torch.arange(x.shape[1], device=x.device) if where is None else where.clamp(min=0)
+        return attention.rotate(x, positions)
+
+    def _pattern(self, attention: Attention, q: Tensor, k: Tensor, visible: Tensor, where: Where) -> Tensor:
+        """Attention weights `[B, K, P]` of queries at `where` on all keys."""
+        scores = q @ k.transpose(-1, -2) * attention.scale
+        if attention.softcap is not None:
+            scores = attention.softcap * torch.tanh(scores / attention.softcap)
+        keys = torch.arange(k.shape[-2], device=k.device)
+        seen = visible[:, None, :]
+        if self.parts.causal:
+            queries = keys if where is None else where.clamp(min=0)
+            seen = seen & (keys <= queries.unsqueeze(-1))
+        return scores.masked_fill(~seen, float("-inf")).softmax(-1)
+
+    def _head(self, name: str, q: Tensor, k: Tensor, v: Tensor, visible: Tensor, where: Where) -> Tensor:
+        place = self._places[name]
+        attention = self.parts.attention[place.layer]
+        return self._pattern(attention, q, k, visible, where) @ v @ attention.W_O[place.head]
+
+    @cached_property
+    def _constants(self) -> list[Tensor]:
+        """Per layer, what attention adds whatever it attends to: the biases of values and output."""
+        found = []
+        for attention in self.parts.attention:
+            constant = attention.W_O.new_zeros(self.parts.d_model)
+            if attention.b_O is not None:
+                constant = constant + attention.b_O
+            if attention.b_V is not None:
+                repeats = attention.W_O.shape[0] // attention.b_V.shape[0]
+                constant = constant + torch.einsum(
+                    "he,hed->d", attention.b_V.repeat_interleave(repeats, 0), attention.W_O
+                )
+            found.append(constant.detach())
+        return found
+
+    # Reading ---------------------------------------------------------------------------------------------
+
+    def stream_before(self, component: str) -> str:
+        """The point of the residual stream that a component reads."""
+        place = self._places[component]
+        if place.kind == ROOT:
+            return f"post.{place.layer - 1}"
+        return f"{'mid' if place.kind == 'mlp' and not self.parts.parallel else 'pre'}.{place.layer}"
+
+    def stream_site(self, component: str, positions: tuple[int, ...] | None) -> Site:
+        return Site("stream", (self.stream_before(component),), positions)
+
+    def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
+        return ResidualReading(self, component, tuple(edits), where).compiled()
+
+    def apply(self, component: str, stream: Tensor) -> Tensor:
+        """An MLP (without its output bias) or the output, from the residual stream it reads."""
+        if component == ROOT:
+            return self.parts.unembed(stream)
+        mlp = self.parts.mlps[self._places[component].layer]
+        out = mlp.apply(mlp.norm(stream))
+        return out if mlp.bias is None else out - mlp.bias
+
+    def first_changed_layer(self, edits: Sequence[Edit]) -> int:
+        return min(self.first_layer(name) for edit in edits for name in edit.components)
+
+    def first_layer(self, component: str) -> int:
+        """The first layer that can see a component's value."""
+        return self._places[component].layer
+
+    def rerun(
+        self, clean: Clean, carrier: Tensor, edits: Sequence[tuple[Edit, Tensor]], stop: str, wanted: set[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The residual stream `[B, P, d_model]` before `stop` in a run on `carrier` in which the edited
+        components are replaced as soon as they are computed; and the run's own values of `wanted`."""
+        first = self.first_changed_layer([edit for edit, _ in edits])
+        stream = clean.take(Site("stream", (f"pre.{first}",)), carrier, None)
+        visible = clean.take(Site("value", (MASK,)), carrier, None)
+        values: dict[str, Tensor] = {}
+
+        def settle(name: str, value: Tensor) -> Tensor:
+            """The component's value in this run, replaced where it is edited."""
+            for edit, new in edits:
+                if name in edit.components:
+                    value = blend(value, new, at_rows(edit.at, carrier), edit.subspace)
+            if name in wanted:
+                values[name] = value
+            return value
+
+        of_interest = wanted.union(*(edit.components for edit, _ in edits))
+        if MASK in of_interest:
+            visible = settle(MASK, visible)
+        for name in EMBEDDINGS:
+            if name in of_interest:
+                value = clean.take(Site("value", (name,)), carrier, None)
+                stream = stream + (settle(name, value) - value)
+        for layer in range(first, len(self.parts.attention)):
+            if self._places[stop].stage <= 2 * layer + 1:
+                return stream, values
+            after = stream + self._constants[layer]
+            for head in range(self.parts.n_heads):
+                name = f"head{layer}.{head}"
+                q, k, v = (self._project(self._places[name], slot, stream, None) for slot in HEAD_SLOTS)
+                after = after + settle(name, self._head(name, q, k, v, visible, None))
+            if stop == f"mlp{layer}":
+                return after, values
+            if self.parts.mlps:
+                name = f"mlp{layer}"
+                value = self.apply(name, stream if self.parts.parallel else after)
+                bias = self.parts.mlps[layer].bias
+                after = after + settle(name, value) + (0 if bias is None else bias)
+            stream = after
+        return stream, values
+
+    # Proof -----------------------------------------------------------------------------------------------
+
+    def prove(self, inputs: Inputs) -> None:
+        """Two clean runs agree; the parts sum to the stream; recomputed parts are the network's own.
+
+        **Raises** `ModelError` naming the first part that differs, relative to the output's scale.
+        """
+        self._refuse_masked_out(visible_keys(inputs))
+        layers = range(len(self.parts.attention))
+        names = ["embed", "logits", *(f"{n}.{i}" for i in layers for n in ("resid_pre", "resid_post", "z"))]
+        names += ["pos_embed"] if self.parts.has_pos_embed else []
+        names += [f"{n}.{i}" for i in layers for n in ("resid_mid", "mlp_out")] if self.parts.mlps else []
+        if self.parts.parallel:
+            names = [name for name in names if not name.startswith("resid_mid")]
+        seen = self.parts.capture(dict(inputs), names)
+        again = self.run(inputs)
+        if not torch.equal(seen["logits"], again):
+            self._same("two clean runs on the same inputs", seen["logits"], again, "make it deterministic (eval mode)")
+        self._prove_sums(seen)
+        for name, place in self._places.items():
+            if place.kind == "head":
+                stream = seen[f"resid_pre.{place.layer}"]
+                q, k, v = (self._project(place, slot, stream, None) for slot in HEAD_SLOTS)
+                mine = self._head(name, q, k, v, visible_keys(inputs), None)
+            elif place.kind in ("mlp", ROOT):
+                mine = self.apply(name, seen[f"resid_{self.stream_before(name)}"])
+            else:
+                continue
+            self._same(f"{name}, recomputed from what it reads,", mine, self._contribution(name, seen, None))
+
+    def _prove_sums(self, seen: dict[str, Tensor]) -> None:
+        stream = seen["embed"] + (seen["pos_embed"] if self.parts.has_pos_embed else 0)
+        for layer in range(len(self.parts.attention)):
+            self._same(f"the stream before layer {layer}", stream, seen[f"resid_pre.{layer}"])
+            heads = [self._contribution(f"head{layer}.{head}", seen, None) for head in range(self.parts.n_heads)]
+            stream = stream + self._constants[layer] + torch.stack(heads).sum(0)
+            if self.parts.mlps:
+                if not self.parts.parallel:
+                    self._same(f"the stream before mlp{layer}", stream, seen[f"resid_mid.{layer}"])
+                stream = stream + seen[f"mlp_out.{layer}"]
+            self._same(f"the stream after layer {layer}", stream, seen[f"resid_post.{layer}"])
+
+    def _same(self, what: str, mine: Tensor, theirs: Tensor, remedy: str = "") -> None:
+        scale = theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny)
+        off = float(((mine - theirs).abs().max() / scale).nan_to_num(nan=float("inf")))
+        if off > PROOF_TOLERANCE.get(theirs.dtype, 0.0):
+            raise ModelError(
+                f"{self.source}: {what} differs from the network's own by {off:.1e} of its scale, so this network is "
+                f"not the sum of parts that a claim needs; {remedy or 'wrap it as a plain torch module instead'}"
+            )
+
+    def _refuse_masked_out(self, visible: Tensor) -> None:
+        empty = ~visible[:, 0] if self.parts.causal else ~visible.any(1)
+        if empty.any():
+            raise ModelError(
+                f"in row {int(empty.nonzero()[0])} of the batch a query sees no key at all: "
+                + ("pad on the right, since attention is causal" if self.parts.causal else "unmask at least one token")
+            )
+
+
+def visible_keys(inputs: Inputs) -> Tensor:
+    """bool `[B, P]`: the keys that attention may see."""
+    mask = inputs.get("attention_mask")
+    return torch.ones_like(inputs["tokens"], dtype=torch.bool) if mask is None else mask.bool()
+
+
+class ResidualReading:
+    """One component read with some of its inputs replaced, compiled for a transformer."""
+
+    def __init__(self, graph: ResidualGraph, component: str, edits: tuple[Edit, ...], where: Positions | None) -> None:
+        self.graph, self.component, self.edits, self.where = graph, component, edits, where
+        self.is_head = component.startswith("head")
+        self.slots = HEAD_SLOTS if self.is_head else ("in",)
+        self.feeds = [
+            {s for s in graph.slots(component, edit.components[0], edit.anywhere) if edit.into in (None, s)}
+            for edit in edits
+        ]
+
+    def _among(self, slot: str, anywhere: bool) -> list[int]:
+        """The edits that change a slot."""
+        return [i for i, edit in enumerate(self.edits) if edit.anywhere == anywhere and slot in self.feeds[i]]
+
+    def _spec(self, slot: str) -> Positions | None:
+        """Where a slot is read: queries, MLPs and the output only where the value is wanted."""
+        return None if slot in ("k", "v") else self.where
+
+    def compiled(self) -> Reader:
+        wide = tuple(
+            "all" if edit.anywhere or feeds & {"k", "v", MASK} else "same"
+            for edit, feeds in zip(self.edits, self.feeds, strict=True)
+        )
+        changed = [s for s in self.slots if self._changed(s)]
+        reruns = [s for s in self.slots if self._among(s, True)]
+        return Reader(
+            sites=tuple(dict.fromkeys(self._sites())),
+            child_positions=wide,
+            value=self.value,
+            recomputes=(
+                *(f"{self.component}[{s}]" if self.is_head else self.component for s in changed),
+                *(f"the layers below {self.component}, for {s}" for s in reruns),
+            ),
+            reruns=bool(reruns),
+        )
+
+    def _changed(self, slot: str) -> bool:
+        return bool(self._among(slot, False) or self._among(slot, True))
+
+    def _sites(self) -> list[Site]:
+        sites = [Site("value", (MASK,))] if self.is_head else []
+        for slot in self.slots:
+            positions = kept(self._spec(slot))
+            if not self._changed(slot):
+                sites.append(
+                    Site(slot, (self.component,), positions)
+                    if self.is_head
+                    else self.graph.stream_site(self.component, positions)
+                )
+                continue
+            rerun = [self.edits[i] for i in self._among(slot, True)]
+            if rerun:
+                first = self.graph.first_changed_layer(rerun)
+                sites += [Site("stream", (f"pre.{first}",)), Site("value", (MASK,))]
+                beside = [name for i in self._among(slot, False) for name in self.edits[i].components]
+                edited = [name for edit in rerun for name in edit.components if name in EMBEDDINGS]
+                # What lies below the first changed layer has its clean value in the run.
+                below = [name for name in beside if self.graph.first_layer(name) < first or name in EMBEDDINGS]
+                sites += [Site("value", (name,)) for name in (*edited, *below)]
+                continue
+            sites.append(self.graph.stream_site(self.component, positions))
+            for edit in (self.edits[i] for i in self._among(slot, False)):
+                sites.append(Site("value", edit.components, positions if edit.at is None else kept(edit.at)))
+        return sites
+
+    def value(self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]) -> Tensor:
+        """The component at `where` when its edits have `values`: `[B, K, d_model]`, or logits."""
+        if not self.is_head:
+            return self.graph.apply(self.component, self._stream(clean, carrier, "in", where, values))
+        q, k, v = (self._projected(clean, carrier, slot, where, values) for slot in HEAD_SLOTS)
+        visible = clean.take(Site("value", (MASK,)), carrier, None)
+        for i in self._among(MASK, False) + self._among(MASK, True):
+            visible = values[i]
+        return self.graph._head(self.component, q, k, v, visible, where)
+
+    def _projected(self, clean: Clean, carrier: Tensor, slot: str, where: Where, values: Sequence[Tensor]) -> Tensor:
+        here = where if slot == "q" else None
+        if not self._changed(slot):
+            return clean.take(Site(slot, (self.component,), kept(self._spec(slot))), carrier, here)
+        stream = self._stream(clean, carrier, slot, here, values)
+        return self.graph._project(self.graph._places[self.component], slot, stream, here)
+
+    def _stream(self, clean: Clean, carrier: Tensor, slot: str, where: Where, values: Sequence[Tensor]) -> Tensor:
+        """What a slot reads at `where`, `[B, K, d_model]`."""
+        positions = kept(self._spec(slot))
+        direct = self._among(slot, False)
+        rerun = [(self.edits[i], values[i]) for i in self._among(slot, True)]
+        own: dict[str, Tensor] = {}
+        if rerun:
+            wanted = {name for i in direct for name in self.edits[i].components}
+            stream, own = self.graph.rerun(clean, carrier, rerun, self.component, wanted)
+            stream = select(stream, where)
+        else:
+            stream = clean.take(self.graph.stream_site(self.component, positions), carrier, where)
+        for i in direct:
+            edit, at = self.edits[i], at_rows(self.edits[i].at, carrier)
+            spot = where if edit.at is None else at
+            if rerun:
+                current = select(self._own(clean, carrier, edit, own), spot)
+            else:
+                site = Site("value", edit.components, positions if edit.at is None else kept(edit.at))
+                current = clean.take(site, carrier, spot)
+            value = values[i]
+            if edit.at is None and where is not None and self.compiled_wide(i):
+                value = select(value, where)
+            stream = add_at(stream, where, project(value - current, edit.subspace), spot)
+        return stream
+
+    def _own(self, clean: Clean, carrier: Tensor, edit: Edit, own: dict[str, Tensor]) -> Tensor:
+        parts = [
+            own[name] if name in own else clean.take(Site("value", (name,)), carrier, None) for name in edit.components
+        ]
+        return torch.stack(parts).sum(0)
+
+    def compiled_wide(self, i: int) -> bool:
+        """Whether edit i's value comes at all positions."""
+        return bool(self.edits[i].anywhere or self.feeds[i] & {"k", "v", MASK})

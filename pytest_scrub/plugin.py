@@ -1,0 +1,64 @@
+"""The pytest plugin: options, fixtures and the summary. Thin, and free of torch until a claim runs.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+# Registered as fixtures by being here.
+from pytest_scrub.fixtures import (  # noqa: F401
+    scrub,
+    scrub_data,
+    scrub_device,
+    scrub_model,
+    scrub_seed,
+    scrub_session,
+)
+from pytest_scrub.options import OPTIONS, VERDICT_PROPERTY, option
+
+if TYPE_CHECKING:
+    from pytest_scrub.verdict import Verdict
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Every option has an ini twin: --scrub-seed and scrub_seed."""
+    group = parser.getgroup("scrub", "pytest-scrub: interpretability hypotheses as tests")
+    for option_ in OPTIONS:
+        text = f"{option_.help} (default {option_.default})"
+        group.addoption(f"--scrub-{option_.name}", dest=f"scrub_{option_.name}", default=None, help=text, metavar="X")
+        parser.addini(f"scrub_{option_.name}", help=text, default=option_.default)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers the marker, and refuses malformed options before anything is collected."""
+    config.addinivalue_line("markers", "claim: a hypothesis about a network, checked by pytest-scrub")
+    for option_ in OPTIONS:
+        option(config, option_.name)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One line per claim, in the order of the test ids; nothing where there was no claim."""
+    verdicts = list(_verdicts(terminalreporter.stats))
+    if verdicts:
+        from pytest_scrub.reports.terminal import summary_lines
+
+        terminalreporter.section("claims")
+        for verdict, line in summary_lines(verdicts, terminalreporter.config.get_terminal_writer().fullwidth):
+            colour = {"held": "green", "refuted": "red"}.get(verdict.outcome, "yellow")
+            terminalreporter.write_line(line, **{colour: True})
+
+
+def _verdicts(stats: dict[str, list[Any]]) -> Iterator[Verdict]:
+    seen: set[str] = set()
+    for report in (report for reports in stats.values() for report in reports):
+        for name, value in getattr(report, "user_properties", ()):
+            if name == VERDICT_PROPERTY and value not in seen:
+                from pytest_scrub.verdict import Verdict
+
+                seen.add(value)
+                yield Verdict.from_json(value)

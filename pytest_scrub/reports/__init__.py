@@ -1,0 +1,1 @@
+"""Verdicts for people and machines; nothing here reads anything but a `Verdict`."""

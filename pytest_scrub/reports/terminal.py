@@ -1,0 +1,97 @@
+"""Verdicts as text: the summary's one line per claim, and the whole story of one that did not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pytest_scrub.verdict import HELD, LEAST_TESTED, REFUTED, UNTESTED, NodeReport, Verdict, untested_nodes
+
+
+def summary_lines(verdicts: Sequence[Verdict], width: int) -> Iterator[tuple[Verdict, str]]:
+    """`(verdict, line)` sorted by claim; names are cut in the middle where the line is too wide."""
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.claim):
+        recovered = "" if verdict.recovered is None else f", recovered {verdict.recovered:.1%}"
+        figures = f" gap {verdict.gap} tolerance {verdict.tolerance:.3g}{recovered}"
+        outcome = f"{verdict.outcome:<10}"
+        room = max(width - len(outcome) - len(figures) - 1, 20)
+        yield verdict, f"{outcome}{_shortened(verdict.claim, room)}{figures}"
+
+
+def _shortened(name: str, room: int) -> str:
+    if len(name) <= room:
+        return name
+    end = room * 2 // 3
+    return f"{name[: room - end - 3]}...{name[-end:]}"
+
+
+def failure_text(verdict: Verdict) -> str:
+    """Prediction, what happened, and the table node by node; the first line is enough by itself."""
+    lines = [headline(verdict), "", *_explained(verdict), "", verdict.hypothesis, "", *_table(verdict)]
+    lines += ["", f"{verdict.samples} samples, seed {verdict.seed}; {verdict.interval_kind}"]
+    return "\n".join(lines)
+
+
+def headline(verdict: Verdict) -> str:
+    """The outcome in one line."""
+    gap = f"gap {verdict.gap} in {verdict.metric}, tolerance {verdict.tolerance:.4g}"
+    if verdict.outcome == UNTESTED:
+        names = ", ".join(node.slot for node in untested_nodes(verdict.nodes))
+        return f"claim untested: too few references have another donor for {names}"
+    return f"claim {verdict.outcome}: {gap}"
+
+
+def _explained(verdict: Verdict) -> Iterator[str]:
+    yield (
+        f"predicted: swapping what the claim allows leaves the {verdict.metric} within "
+        f"{verdict.tolerance:.4g} of the unscrubbed {verdict.unscrubbed:.4g}"
+    )
+    yield (
+        f"measured:  scrubbed {verdict.scrubbed:.4g}, gap {verdict.gap}; {verdict.share_worse:.1%} of samples got "
+        f"worse, mean absolute change {verdict.absolute_change:.4g}"
+    )
+    if verdict.recovered is None:
+        yield f"recovered: not defined, as {verdict.recovered_reason}"
+    else:
+        yield f"recovered: {verdict.recovered:.1%} of the way from the random baseline {verdict.baseline:.4g}"
+    yield from _remedy(verdict)
+
+
+def _remedy(verdict: Verdict) -> Iterator[str]:
+    if verdict.outcome == UNTESTED:
+        for node in untested_nodes(verdict.nodes):
+            yield _why_untested(node)
+    elif verdict.outcome == REFUTED:
+        better = "better" if (verdict.gap.mean < 0) == (verdict.baseline > verdict.unscrubbed) else "worse"
+        yield f"so the claim is false of this network and data: scrubbed, it does {better} than the tolerance allows"
+    elif verdict.outcome != HELD:
+        yield (
+            "undecided: the interval straddles the tolerance; draw more, with samples= of the claim or "
+            f"--scrub-samples above {verdict.samples}"
+        )
+
+
+def _why_untested(node: NodeReport) -> str:
+    if not node.must_be_tested:
+        return f"untested:  {node.slot} takes no donor but the row itself: nothing was swapped; claim what it agrees on"
+    return (
+        f"untested:  {node.slot} has a donor of other content for {node.with_other:.1%} of the references (at least "
+        f"{LEAST_TESTED:.0%} are needed); add rows that share {node.agrees_on} but differ elsewhere, or agree on less"
+    )
+
+
+def _table(verdict: Verdict) -> Iterator[str]:
+    """Node by node: donors per reference, how often something was swapped, and the gap when only it is."""
+    header = ("node", "agrees on", "donors (min/median/max)", "with another", "gap alone")
+    rows = [
+        (
+            node.slot,
+            node.agrees_on,
+            f"{node.donors[0]}/{node.donors[1]:g}/{node.donors[2]}",
+            f"{node.with_other:.0%}",
+            "" if node.alone is None else str(node.alone),
+        )
+        for node in verdict.nodes
+    ]
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

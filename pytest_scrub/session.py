@@ -1,0 +1,118 @@
+"""What the claims of one test session share: options, and clean activations."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from pytest_scrub.data import Dataset
+    from pytest_scrub.engine.evaluator import Evaluator
+    from pytest_scrub.engine.explain import Explanation
+    from pytest_scrub.engine.store import ActivationStore, Progress
+    from pytest_scrub.hypothesis_tree import Node
+    from pytest_scrub.swaps import SwapSet, SwapSpace
+    from pytest_scrub.verdict import Verdict
+
+STORES_KEPT = 2  # suites move from circuit to circuit; parametrised models alternate between a few
+MEMORY_SHARE = 0.25  # of what is free when the first claim runs
+
+ShowProgress = Callable[[str], AbstractContextManager["Progress | None"]]
+
+
+@dataclass
+class Session:
+    """Runs claims with the session's options, sharing clean activations between those on the same network and data.
+
+    - `seed`, `samples`: `--scrub-seed`, `--scrub-samples`.
+    - `show_progress`: opens a progress display for one claim.
+    """
+
+    seed: int
+    samples: int
+    show_progress: ShowProgress = lambda _: nullcontext()
+    _stores: OrderedDict[tuple[int, int], tuple[Any, Dataset, ActivationStore]] = field(default_factory=OrderedDict)
+
+    def store(self, model: Any, data: Dataset) -> ActivationStore:
+        """The clean activations of a network on a dataset; the two last used are kept."""
+        from pytest_scrub.engine.store import ActivationStore
+        from pytest_scrub.models import as_graph
+
+        key = (id(model), id(data))  # kept alive by the entry, so an id is never used again
+        if key not in self._stores:
+            self._stores[key] = (model, data, ActivationStore(as_graph(model), data, _free_memory()))
+            while len(self._stores) > STORES_KEPT:
+                self._stores.popitem(last=False)
+        self._stores.move_to_end(key)
+        return self._stores[key][2]
+
+    def check(
+        self, hypothesis: Any, *, model: Any, data: Any, samples: int | None, name: str, **options: Any
+    ) -> Verdict:
+        """`pytest_scrub.check` with the session's options."""
+        from pytest_scrub.checking import check
+        from pytest_scrub.data import Dataset
+
+        store = self.store(model, data) if isinstance(data, Dataset) else None
+        with self.show_progress(name) as progress:
+            return check(
+                hypothesis, model, data, samples=self.samples if samples is None else samples, seed=self.seed,
+                name=name, store=store, progress=progress, **options,
+            )  # fmt: skip
+
+
+def _free_memory() -> int | None:
+    """Bytes that cached activations may take, None where the system does not say what is free."""
+    import os
+
+    try:
+        return int(MEMORY_SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True)
+class Scrub:
+    """The fixture `scrub`: the engine for tests of one's own, with the same network, data and seed as a claim.
+
+    - `session`, `model`, `data`, `name`: what a claim in this test would use.
+    """
+
+    session: Session
+    model: Any
+    data: Dataset
+    name: str
+
+    def check(self, hypothesis: Node, *, samples: int | None = None, **options: Any) -> Verdict:
+        """The verdict on a hypothesis; `options` as for `pytest_scrub.check`. Nothing is raised where it is refuted."""
+        return self.session.check(
+            hypothesis, model=self.model, data=self.data, samples=samples, name=self.name, **options
+        )
+
+    def evaluator(self, hypothesis: Node, metric: Any = None) -> Evaluator:
+        """The evaluator of a hypothesis, sharing this session's clean activations."""
+        from pytest_scrub.engine.evaluator import Evaluator
+
+        store = self.session.store(self.model, self.data)
+        return Evaluator(store.graph, self.data, hypothesis, metric, store=store)
+
+    def space(self, hypothesis: Node) -> SwapSpace:
+        """The swap sets a hypothesis allows on this data."""
+        return self.evaluator(hypothesis).space
+
+    def gap(self, swap_set: SwapSet, hypothesis: Node, metric: Any = None) -> npt.NDArray[np.float64]:
+        """Scrubbed minus unscrubbed metric of every reference of a swap set, float64 `[R]`."""
+        evaluator = self.evaluator(hypothesis, metric)
+        return evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)
+
+    def explain(self, hypothesis: Node, metric: Any = None) -> Explanation:
+        """Slots, donors, and what would be cached and recomputed; print it. No swap is evaluated."""
+        from pytest_scrub.engine.explain import explain
+
+        return explain(self.evaluator(hypothesis, metric))

@@ -1,0 +1,439 @@
+"""What a hypothesis allows: swap sets, and the space that draws, counts, checks and enumerates them.
+
+A swap set is one donor row for every slot of the tree, for every reference. Everything else in the package
+either makes swap sets or evaluates them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_scrub.errors import DataError, HypothesisError, did_you_mean
+from pytest_scrub.hypothesis_tree import ROOT, Agreement, Node
+from pytest_scrub.joining import join
+
+if TYPE_CHECKING:
+    from pytest_scrub.data import Dataset
+
+Rows = npt.NDArray[np.int64]
+_Chance = Callable[[Rows, Rows], npt.NDArray[np.float64]]
+REFERENCE = -1  # the parent of a slot whose donor must agree with the reference itself
+ENUMERATION_CHUNK = 1 << 18  # swap-set columns held at once; a few dozen MB for a deep tree
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place of the tree that takes a donor.
+
+    - `path`: stable name, such as `output/head1.0[k]/rest`.
+    - `node`: the node whose own input this is or, for a rest, whose rest this is.
+    - `agrees_on`: what the donor agrees on with the input in slot `parent` (`REFERENCE`: the reference).
+    - `shares`: the slot whose donor it takes, where the node says so.
+    """
+
+    path: str
+    node: Node
+    is_rest: bool
+    agrees_on: Agreement
+    parent: int
+    shares: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SwapSet:
+    """Donors for every slot and reference: what an evaluator evaluates, and a counterexample is.
+
+    - `references`: int64 `[R]`, dataset rows.
+    - `donors`: int64 `[slots, R]`, dataset rows.
+    - `slots`: the S slot paths.
+    - `dataset`: digest of the dataset whose rows are meant.
+    """
+
+    references: Rows
+    donors: Rows
+    slots: tuple[str, ...]
+    dataset: str
+
+    def __post_init__(self) -> None:
+        for name in ("references", "donors"):
+            rows = np.array(getattr(self, name), dtype=np.int64)
+            rows.setflags(write=False)
+            object.__setattr__(self, name, rows)
+        expected = (len(self.slots), *self.references.shape)
+        if self.references.ndim != 1 or self.donors.shape != expected:
+            raise DataError(
+                f"a swap set of {len(self.slots)} slots has donors [slots, R] beside references [R]; "
+                f"these are {self.donors.shape} and {self.references.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, SwapSet)
+            and (self.slots, self.dataset) == (other.slots, other.dataset)
+            and np.array_equal(self.references, other.references)
+            and np.array_equal(self.donors, other.donors)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.slots, self.dataset, self.references.tobytes(), self.donors.tobytes()))
+
+    def __getitem__(self, which: slice | npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> SwapSet:
+        """The same swaps for some of the references."""
+        return SwapSet(self.references[which], self.donors[:, which], self.slots, self.dataset)
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One donor that a hypothesis does not allow."""
+
+    column: int
+    slot: str
+    donor: int
+    parent: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.slot}: row {self.donor} may not stand in for row {self.parent}: {self.why}"
+
+
+@dataclass(frozen=True)
+class Support:
+    """How far one slot can be tested on the references of a dataset.
+
+    - `donors`: int64 `[references]`, allowed donors, the row itself included.
+    - `share`: share of references with an allowed donor of other content.
+    """
+
+    slot: str
+    donors: Rows
+    share: float
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Donor rows sorted by agreement class, so that drawing and listing are index arithmetic."""
+
+    codes: Rows  # [rows]
+    order: Rows  # donor rows, grouped by code
+    start: Rows  # [classes]
+    size: Rows  # [classes]
+    outside: npt.NDArray[np.bool_]  # [rows]: not a donor row itself, and so one more allowed donor of its own
+
+    @classmethod
+    def of(cls, codes: Rows, donor_rows: Rows) -> _Classes:
+        order = donor_rows[np.argsort(codes[donor_rows], kind="stable")]
+        size = np.bincount(codes[donor_rows], minlength=int(codes.max()) + 1)
+        outside = np.ones(len(codes), dtype=np.bool_)
+        outside[donor_rows] = False
+        return cls(codes, order, np.cumsum(size) - size, size, outside)
+
+    def count(self, rows: Rows) -> Rows:
+        return self.size[self.codes[rows]] + self.outside[rows]
+
+    def pick(self, rows: Rows, nth: Rows) -> Rows:
+        """The nth allowed donor of each row, `nth < count(rows)`."""
+        code = self.codes[rows]
+        if not len(self.order):
+            return rows
+        listed = nth < self.size[code]
+        return np.where(listed, self.order[np.minimum(self.start[code] + nth, len(self.order) - 1)], rows)
+
+
+def node_paths(root: Node) -> list[tuple[str, Node, str | None]]:
+    """`(path, node, parent path)` for every node, parents before children."""
+    found: list[tuple[str, Node, str | None]] = []
+
+    def walk(node: Node, path: str, parent: str | None) -> None:
+        found.append((path, node, parent))
+        seen: Counter[str] = Counter()
+        for child in node.reads:
+            seen[child.label] += 1
+            nth = "" if seen[child.label] == 1 else f"#{seen[child.label]}"
+            walk(child, f"{path}/{child.label}{nth}", path)
+
+    walk(root, ROOT, None)
+    return found
+
+
+def slots_of(root: Node) -> tuple[Slot, ...]:
+    """The slots of a tree: every node's own input (the root's only where it names a feature) and every rest.
+
+    **Raises** `HypothesisError` where `shares=` names no sibling, or one with another feature.
+    """
+    slots: list[Slot] = []
+    index: dict[str, int] = {}
+
+    def add(slot: Slot) -> None:
+        index[slot.path] = len(slots)
+        slots.append(slot)
+
+    for path, node, parent in node_paths(root):
+        above = REFERENCE if parent is None else index.get(parent, REFERENCE)
+        if node.agrees_on is not None:
+            add(Slot(path, node, False, node.agrees_on, above))
+        if node.rest is not None:
+            add(Slot(f"{path}/rest", node, True, node.rest, index.get(path, REFERENCE)))
+    return tuple(_with_shares(slots, slot) for slot in slots)
+
+
+def _with_shares(slots: list[Slot], slot: Slot) -> Slot:
+    if slot.is_rest or slot.node.shares is None:
+        return slot
+    siblings = {
+        other.node.name: i
+        for i, other in enumerate(slots)
+        if other.parent == slot.parent and other.path.rpartition("/")[0] == slot.path.rpartition("/")[0]
+        and not other.is_rest and other.node.name and other is not slot
+    }  # fmt: skip
+    source = siblings.get(slot.node.shares)
+    if source is None:
+        raise HypothesisError(
+            f"{slot.path} shares the donor of {slot.node.shares!r}, but no sibling has that name=; "
+            f"siblings with a name: {sorted(name for name in siblings if name) or 'none'}"
+        )
+    if slots[source].agrees_on != slot.agrees_on or slots[source].node.shares is not None:
+        raise HypothesisError(
+            f"{slot.path} shares the donor of {slot.node.shares!r}, so both must agree on the same "
+            f"({slot.agrees_on} against {slots[source].agrees_on}), and that one must have a donor of its own"
+        )
+    return Slot(slot.path, slot.node, False, slot.agrees_on, slot.parent, source)
+
+
+class SwapSpace:
+    """The swap sets that a hypothesis allows on a dataset.
+
+    An allowed donor of a slot is a donor row that agrees, as the hypothesis says, with the parent's own
+    input; that input itself is always allowed.
+
+    **Arguments**
+
+    - `hypothesis`: the root of a tree, as `output(...)` makes it.
+    - `dataset`: gives rows, features, and which rows may be references and donors.
+
+    **Raises** `DataError` for a feature that the dataset lacks or cannot compute.
+    """
+
+    def __init__(self, hypothesis: Node, dataset: Dataset, *, frozen: Collection[str] = ()) -> None:
+        if hypothesis.components != (ROOT,):
+            raise HypothesisError(f"a hypothesis starts at output(...), not at {hypothesis.component}")
+        self.hypothesis = hypothesis
+        self.dataset = dataset
+        self.slots = slots_of(hypothesis)
+        self.paths = tuple(slot.path for slot in self.slots)
+        # A slot that shares a donor moves with its owner.
+        owners = {s.path: s.path if s.shares is None else self.paths[s.shares] for s in self.slots}
+        self.frozen = frozenset(path for path in self.paths if owners[path] in frozen)
+        by_agreement: dict[Agreement, _Classes] = {}
+        for slot in self.slots:
+            if slot.agrees_on not in by_agreement:
+                codes = self._codes(slot)
+                by_agreement[slot.agrees_on] = _Classes.of(codes, dataset.donor_rows)
+        self._classes = [by_agreement[slot.agrees_on] for slot in self.slots]
+
+    def _codes(self, slot: Slot) -> Rows:
+        try:
+            return self.dataset.codes(slot.agrees_on)
+        except DataError as error:
+            raise DataError(f"{slot.path}: {error}") from error
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Slot path to row of `SwapSet.donors`."""
+        return {path: i for i, path in enumerate(self.paths)}
+
+    def keep(self, nodes: Collection[str]) -> SwapSpace:
+        """Only these slots are swapped; every other takes its parent's own input (EXACT)."""
+        kept = set(nodes)
+        for path in nodes:
+            if path not in self.index:
+                raise HypothesisError(f"the hypothesis has no slot {path!r}{did_you_mean(path, self.paths)}")
+            owner = self.slots[self.index[path]].shares
+            kept |= set() if owner is None else {self.paths[owner]}
+        return SwapSpace(self.hypothesis, self.dataset, frozen=self.frozen | (set(self.paths) - kept))
+
+    def join(self, other: Node | Agreement) -> SwapSpace:
+        """The swap sets that also `other` allows; see `pytest_scrub.join`."""
+        both = join(self.hypothesis, other)
+        if isinstance(both, Agreement):
+            return self.keep(())
+        paths = {slot.path for slot in slots_of(both)}
+        return SwapSpace(both, self.dataset, frozen=self.frozen & paths)
+
+    def draw(self, n: int, rng: np.random.Generator, references: Rows | None = None) -> SwapSet:
+        """`n` independent samples: a uniform reference, and for every slot a uniform allowed donor.
+
+        **Arguments**
+
+        - `n`: number of samples.
+        - `rng`: the only source of randomness.
+        - `references`: int64 `[n]` to use instead of drawing them.
+        """
+        if references is None:
+            references = rng.choice(self.dataset.reference_rows, size=n, replace=True)
+        donors = np.empty((len(self.slots), len(references)), dtype=np.int64)
+        for i, slot in enumerate(self.slots):
+            parents = references if slot.parent == REFERENCE else donors[slot.parent]
+            # Drawn for every slot, frozen or not: what one slot draws must not depend on which others are kept.
+            nth = rng.random(len(references))
+            if slot.shares is not None:
+                donors[i] = donors[slot.shares]
+            elif slot.path in self.frozen:
+                donors[i] = parents
+            else:
+                count = self._classes[i].count(parents)
+                donors[i] = self._classes[i].pick(parents, (nth * count).astype(np.int64))
+        return SwapSet(references, donors, self.paths, self.dataset.digest())
+
+    def unswapped(self, references: Rows) -> SwapSet:
+        """The swap set in which every donor is the reference itself."""
+        donors = np.broadcast_to(references, (len(self.slots), len(references)))
+        return SwapSet(references, donors, self.paths, self.dataset.digest())
+
+    def require_own(self, swap_set: SwapSet) -> None:
+        """**Raises** `DataError` where the swap set is of another tree or dataset, or names rows that do not exist."""
+        if swap_set.slots != self.paths:
+            raise DataError(f"the swap set has slots {list(swap_set.slots)}, the hypothesis has {list(self.paths)}")
+        if swap_set.dataset != self.dataset.digest():
+            raise DataError("the swap set belongs to a dataset of other content; draw it again on this one")
+        rows = len(self.dataset)
+        for name, given in (("reference", swap_set.references), ("donor", swap_set.donors)):
+            if given.size and not 0 <= given.min() <= given.max() < rows:
+                raise DataError(f"the swap set names a {name} row outside 0 to {rows - 1}")
+
+    def parents(self, swap_set: SwapSet) -> Rows:
+        """int64 `[slots, R]`: the input with which each slot's donor has to agree."""
+        return np.stack(
+            [swap_set.references if s.parent == REFERENCE else swap_set.donors[s.parent] for s in self.slots]
+        ) if self.slots else swap_set.donors  # fmt: skip
+
+    def moved(self, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+        """bool `[slots, R]`: the donor's content differs from that of the parent's own input."""
+        content = self.dataset.content
+        return np.not_equal(content[swap_set.donors], content[self.parents(swap_set)])
+
+    def allowed(self, slot: str, parents: Rows) -> list[Rows]:
+        """For each parent's own input, the rows that may be donors of `slot`, in ascending order."""
+        i = self.index[slot]
+        if slot in self.frozen:
+            return [np.array([row], dtype=np.int64) for row in parents]
+        counts = self._classes[i].count(parents)
+        listed = self._classes[i].pick(np.repeat(parents, counts), _within(counts))
+        return [np.sort(part) for part in np.split(listed, np.cumsum(counts)[:-1])]
+
+    def check(self, swap_set: SwapSet) -> list[Violation]:
+        """Every donor that is not allowed, and why; empty where the swap set is allowed."""
+        self.require_own(swap_set)
+        found: list[Violation] = []
+        parents = self.parents(swap_set)
+        donor_rows = np.zeros(len(self.dataset), dtype=np.bool_)
+        donor_rows[self.dataset.donor_rows] = True
+        for i, slot in enumerate(self.slots):
+            donor, own = swap_set.donors[i], parents[i]
+            codes = self._classes[i].codes
+            source = swap_set.donors[slot.shares] if slot.shares is not None else donor
+            if slot.path in self.frozen:
+                reasons = [(donor != own, "this slot is not swapped here")]
+            else:
+                reasons = [
+                    (codes[donor] != codes[own], f"they do not agree on {slot.agrees_on}"),
+                    (~donor_rows[donor] & (donor != own), "it is not among the dataset's donors"),
+                    (donor != source, f"it shares the donor of {slot.node.shares}, which takes another"),
+                ]
+            for bad, why in reasons:
+                found += [Violation(int(r), slot.path, int(donor[r]), int(own[r]), why) for r in np.flatnonzero(bad)]
+        return found
+
+    def count(self) -> dict[str, Rows]:
+        """Slot path to int64 `[references]`: allowed donors, the row itself included, where the parent's own
+        input is the reference."""
+        rows = self.dataset.reference_rows
+        return {
+            s.path: np.ones(len(rows), dtype=np.int64) if s.path in self.frozen else self._classes[i].count(rows)
+            for i, s in enumerate(self.slots)
+        }
+
+    def support(self) -> list[Support]:
+        """For every slot, how many donors the references have, and the share that has one of other content."""
+        counts = self.count()
+        rows, content = self.dataset.reference_rows, self.dataset.content
+        found = []
+        for i, slot in enumerate(self.slots):
+            classes = self._classes[i]
+            ranked = content[classes.order]
+            filled = classes.size > 0
+            low = np.full(len(classes.size), -1)
+            high = np.full(len(classes.size), -1)
+            if len(ranked):
+                low[filled] = np.minimum.reduceat(ranked, classes.start[filled])
+                high[filled] = np.maximum.reduceat(ranked, classes.start[filled])
+            code = classes.codes[rows]
+            other = (classes.size[code] > 0) & ((low[code] != content[rows]) | (high[code] != content[rows]))
+            share = 0.0 if slot.path in self.frozen else float(other.mean())
+            found.append(Support(slot.path, counts[slot.path], share))
+        return found
+
+    def enumerate(self) -> Iterator[tuple[SwapSet, npt.NDArray[np.float64]]]:
+        """Every allowed swap set, in chunks, with the probability that one draw gives each column.
+
+        Own inputs of non-leaves feed nothing, so those that leave the same choices to their children and
+        rest are visited once, with their joint probability. The probabilities of all chunks sum to 1.
+        """
+        references = self.dataset.reference_rows
+        weights = np.full(len(references), 1 / len(references))
+        yield from self._expand(0, references, np.empty((0, len(references)), dtype=np.int64), weights)
+
+    def _expand(
+        self, i: int, references: Rows, donors: Rows, weights: npt.NDArray[np.float64]
+    ) -> Iterator[tuple[SwapSet, npt.NDArray[np.float64]]]:
+        if i == len(self.slots):
+            yield SwapSet(references, donors, self.paths, self.dataset.digest()), weights
+            return
+        slot = self.slots[i]
+        parents = references if slot.parent == REFERENCE else donors[slot.parent]
+        if slot.shares is not None or slot.path in self.frozen:
+            fixed = parents if slot.shares is None else donors[slot.shares]
+            yield from self._expand(i + 1, references, np.vstack([donors, fixed]), weights)
+            return
+        classes, chance = self._representatives(i)
+        counts = classes.count(parents)
+        ends = np.cumsum(counts)
+        first = 0
+        while first < len(parents):
+            done = ends[first - 1] if first else 0
+            last = max(first + 1, int(np.searchsorted(ends, done + ENUMERATION_CHUNK, side="right")))
+            columns = np.repeat(np.arange(first, last), counts[first:last])
+            picked = classes.pick(parents[columns], _within(counts[first:last]))
+            weight = weights[columns] * chance(parents[columns], picked)
+            yield from self._expand(i + 1, references[columns], np.vstack([donors[:, columns], picked]), weight)
+            first = last
+
+    def _representatives(self, i: int) -> tuple[_Classes, _Chance]:
+        """The donors of slot i to visit, and how probable each is given its parent's own input."""
+        slot, classes = self.slots[i], self._classes[i]
+        below = [self._classes[j].codes for j, other in enumerate(self.slots) if other.parent == i]
+        if slot.is_rest or slot.node.is_leaf or classes.outside.any():
+            return classes, lambda own, _: 1 / classes.count(own)
+        kind = np.unique(np.stack([classes.codes, *below]), axis=1, return_inverse=True)[1].reshape(-1)
+        _, first, alike = np.unique(kind, return_index=True, return_counts=True)
+        mass = np.zeros(len(kind))
+        mass[first] = alike
+        # Every class has a representative, so no row needs to stand in for itself.
+        few = replace(_Classes.of(classes.codes, first), outside=np.zeros(len(kind), dtype=np.bool_))
+        return few, lambda own, picked: mass[picked] / classes.count(own)
+
+
+def _within(counts: Rows) -> Rows:
+    """0, 1, .. counts[0]-1, 0, 1, .. counts[1]-1, ..."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total, dtype=np.int64) - np.repeat(ends - counts, counts)

@@ -1,0 +1,454 @@
+"""Hypothesis strategies: small transformers, datasets for them, valid hypotheses about them, swap sets.
+
+Everything shrinks towards one layer, few rows and a root with one leaf. What is drawn is valid by the static
+rules; swap sets are arbitrary, since an evaluator evaluates any of them, allowed or not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.model_bridge.sources import build_bridge_from_module
+from transformer_lens.model_bridge.sources.native import boot
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from pytest_scrub.data import Dataset
+from pytest_scrub.hypothesis_tree import (
+    EXACT,
+    ROOT,
+    Agreement,
+    Node,
+    Span,
+    Subspace,
+    is_head,
+    natural_key,
+)
+from pytest_scrub.swaps import SwapSet, node_paths
+
+FEATURES = ("parity", "first", "total")  # small ints, functions of a row's content
+POSITION, POSITIONS = "where", "places"  # one position per row; a mask with as many positions in every row
+WIDTH = (3, 2, 1)  # children of a node, at most, by level below the root
+DEPTH = len(WIDTH)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What determines a small transformer, its weights included; the defaults are what drawing shrinks to.
+
+    `kind` is `native`, `gpt2` or `llama`; the fields from `norm` to `logit_cap` are choices of native models.
+    """
+
+    kind: str = "native"
+    n_layers: int = 1
+    n_heads: int = 2
+    n_kv_heads: int = 2
+    d_head: int = 2
+    d_model: int = 8
+    n_ctx: int = 3
+    d_vocab: int = 5
+    d_vocab_out: int = 5
+    norm: str | None = None
+    positions: str = "standard"
+    rotary_dim: int = 2
+    act: str = "gelu"
+    gated: bool = False
+    attn_only: bool = True
+    causal: bool = True
+    final_rms: bool = False
+    score_cap: float = 0.0
+    logit_cap: float = 0.0
+    biases: bool = False  # llama: attention and MLP biases
+    scale_by_layer: bool = False  # gpt2: scores are divided by the number of the layer
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SmallTransformer:
+    """A bridge in float64, in eval mode, all of whose weights matter."""
+
+    architecture: Architecture
+    bridge: Any = field(repr=False, compare=False)
+
+    @property
+    def tolerance(self) -> float:
+        """How far two exact evaluations may differ, relative to the output: some norms compute in float32."""
+        return 1e-5 if computes_in_float32(self.architecture) else 1e-9
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Everything that writes to the residual stream, in the order in which it does."""
+        a = self.architecture
+        has_positions = a.kind == "gpt2" or (a.kind == "native" and a.positions == "standard")
+        found = ["embed", "pos_embed"] if has_positions else ["embed"]
+        for layer in range(a.n_layers):
+            found += [f"head{layer}.{head}" for head in range(a.n_heads)]
+            found += [] if a.attn_only else [f"mlp{layer}"]
+        return tuple(found)
+
+
+def computes_in_float32(architecture: Architecture) -> bool:
+    """Whether the model's own norms drop to float32, whatever the dtype of its weights."""
+    return architecture.kind == "llama" or architecture.norm not in (None, "LN") or architecture.final_rms
+
+
+@lru_cache(maxsize=256)
+def build(architecture: Architecture) -> SmallTransformer:
+    """The transformer, the same object every time."""
+    makers = {"native": _native, "gpt2": _gpt2, "llama": _llama}
+    with torch.random.fork_rng(devices=[]):
+        bridge = makers[architecture.kind](architecture)
+    bridge = bridge.double().eval().requires_grad_(False)
+    _scramble(bridge, torch.Generator().manual_seed(architecture.seed))
+    return SmallTransformer(architecture, bridge)
+
+
+def _native(a: Architecture) -> Any:
+    config = TransformerBridgeConfig(
+        d_model=a.d_model,
+        d_head=a.d_head,
+        n_layers=a.n_layers,
+        n_ctx=a.n_ctx,
+        n_heads=a.n_heads,
+        n_key_value_heads=a.n_kv_heads,
+        d_mlp=2 * a.d_model,
+        d_vocab=a.d_vocab,
+        d_vocab_out=a.d_vocab_out,
+        act_fn=a.act,
+        normalization_type=a.norm,
+        positional_embedding_type=a.positions,
+        rotary_dim=a.rotary_dim,
+        gated_mlp=a.gated,
+        attn_only=a.attn_only,
+        attention_dir="causal" if a.causal else "bidirectional",
+        final_rms=a.final_rms,
+        attn_scores_soft_cap=a.score_cap,
+        output_logits_soft_cap=a.logit_cap,
+    )
+    return boot(config)
+
+
+def _gpt2(a: Architecture) -> Any:
+    config = GPT2Config(
+        vocab_size=a.d_vocab,
+        n_positions=a.n_ctx,
+        n_embd=a.n_heads * a.d_head,
+        n_layer=a.n_layers,
+        n_head=a.n_heads,
+        scale_attn_by_inverse_layer_idx=a.scale_by_layer,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    module = GPT2LMHeadModel(config)
+    return build_bridge_from_module(module, architecture="GPT2LMHeadModel", hf_config=config)
+
+
+def _llama(a: Architecture) -> Any:
+    config = LlamaConfig(
+        vocab_size=a.d_vocab,
+        hidden_size=a.d_model,
+        intermediate_size=2 * a.d_model,
+        num_hidden_layers=a.n_layers,
+        num_attention_heads=a.n_heads,
+        num_key_value_heads=a.n_kv_heads,
+        head_dim=a.d_head,
+        max_position_embeddings=a.n_ctx,
+        attention_bias=a.biases,
+        mlp_bias=a.biases,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    module = LlamaForCausalLM(config)
+    return build_bridge_from_module(module, architecture="LlamaForCausalLM", hf_config=config)
+
+
+def _scramble(bridge: Any, generator: torch.Generator) -> None:
+    """Weights such that attention is neither flat nor one-hot, and no bias or norm is neutral."""
+    seen: set[int] = set()
+    for name, parameter in sorted(bridge.original_model.named_parameters()):
+        if id(parameter) in seen:  # GPT-2 ties its embedding to its unembedding
+            continue
+        seen.add(id(parameter))
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        if parameter.ndim == 1:
+            drawn = noise / 2 + (1 if name.endswith("weight") else 0)  # one-dimensional weights are a norm's
+        else:
+            drawn = 1.2 * noise / min(parameter.shape) ** 0.5
+        parameter.data.copy_(drawn)
+
+
+@st.composite
+def architectures(draw: st.DrawFn) -> Architecture:
+    n_heads = draw(st.integers(2, 4))
+    common = Architecture(
+        kind=draw(st.sampled_from(["native", "native", "native", "gpt2", "llama"])),
+        n_layers=draw(st.integers(1, 3)),
+        n_heads=n_heads,
+        n_kv_heads=n_heads,
+        d_head=draw(st.sampled_from([2, 4])),
+        n_ctx=draw(st.integers(3, 5)),
+        seed=draw(st.integers(0, 3)),
+    )
+    if common.kind == "gpt2":
+        common = replace(common, d_model=n_heads * common.d_head, attn_only=False, norm="LN")
+        return replace(common, scale_by_layer=draw(st.booleans()))
+    common = replace(
+        common,
+        d_model=draw(st.sampled_from([8, 12, 16])),
+        n_kv_heads=draw(st.sampled_from([kv for kv in range(n_heads, 0, -1) if n_heads % kv == 0])),
+    )
+    if common.kind == "llama":
+        common = replace(common, d_model=4 * n_heads)  # its config wants a multiple of the heads
+        return replace(common, attn_only=False, norm="RMS", positions="rotary", biases=draw(st.booleans()))
+    return replace(
+        common,
+        norm=draw(st.sampled_from([None, "LN", "RMS", "LNPre", "RMSPre"])),
+        positions=draw(st.sampled_from(["standard", "rotary"])),
+        rotary_dim=draw(st.sampled_from([2, common.d_head])),
+        attn_only=draw(st.sampled_from([True, False, False])),
+        gated=draw(st.booleans()),
+        act=draw(st.sampled_from(["gelu", "relu", "silu"])),
+        causal=draw(st.sampled_from([True, False])),
+        d_vocab_out=draw(st.sampled_from([5, 2])),
+        final_rms=draw(st.sampled_from([False, False, True])),
+        score_cap=draw(st.sampled_from([0.0, 0.0, 3.0])),
+        logit_cap=draw(st.sampled_from([0.0, 0.0, 3.0])),
+    )
+
+
+def small_transformers() -> st.SearchStrategy[SmallTransformer]:
+    """Native, GPT-2 and Llama bridges of 1 to 3 layers, in float64; the same draw gives the same object."""
+    return architectures().map(build)
+
+
+@st.composite
+def datasets(draw: st.DrawFn, model: SmallTransformer) -> Dataset:
+    """6 to 12 rows of random tokens, some of them repeated, sometimes padded on the right.
+
+    Columns: the small ints `FEATURES`, a position per row, a mask with as many positions in every row. All are
+    functions of a row's content. Labels are classes.
+    """
+    a = model.architecture
+    n_pos = draw(st.integers(min(3, a.n_ctx), a.n_ctx))
+    rows = draw(st.integers(6, 12))
+    tokens = draw(arrays(np.int64, (rows, n_pos), elements=st.integers(0, a.d_vocab - 1), fill=st.nothing()))
+    inputs: dict[str, torch.Tensor] = {}
+    lengths = np.full(rows, n_pos)
+    if draw(st.booleans()):
+        lengths = draw(arrays(np.int64, rows, elements=st.integers(1, n_pos), fill=st.nothing()))
+    repeated = draw(st.integers(0, rows // 2))
+    tokens[rows - repeated :], lengths[rows - repeated :] = tokens[:repeated], lengths[:repeated]
+    inputs["tokens"] = torch.tensor(tokens)
+    if (lengths < n_pos).any():
+        visible = np.arange(n_pos) < lengths[:, None]
+        inputs["attention_mask"] = torch.tensor(visible).to(draw(st.sampled_from([torch.int64, torch.bool])))
+    total = tokens.sum(axis=1) + lengths
+    places = (total[:, None] + np.arange(draw(st.integers(1, n_pos - 1)))) % n_pos
+    features: dict[str, npt.NDArray[Any]] = {
+        "parity": total % 2,
+        "first": tokens[:, 0],
+        "total": total % 4,
+        POSITION: total % n_pos - draw(st.sampled_from([0, n_pos])),  # counted from the left or from the end
+        POSITIONS: (np.arange(n_pos) == places[..., None]).any(axis=1),
+    }
+    labels = torch.tensor((tokens * np.arange(1, n_pos + 1)).sum(axis=1) % a.d_vocab_out)
+    return Dataset(inputs, labels=labels, features=features)
+
+
+def n_positions(dataset: Dataset) -> int:
+    return int(dataset.inputs["tokens"].shape[1])
+
+
+@st.composite
+def spans(draw: st.DrawFn, n_pos: int) -> Span:
+    """A slice of at least one position."""
+    start = draw(st.integers(0, n_pos - 1))
+    stop = draw(st.integers(start + 1, n_pos))
+    shown = draw(st.sampled_from([(start, stop), (start - n_pos, None if stop == n_pos else stop - n_pos)]))
+    return Span(*shown, draw(st.sampled_from([None, 2])))
+
+
+def positions(dataset: Dataset) -> st.SearchStrategy[int | Span | str | None]:
+    """Every kind of `pos=`; also what a metric can be read at."""
+    n_pos = n_positions(dataset)
+    return st.one_of(
+        st.none(), st.integers(-n_pos, n_pos - 1), st.sampled_from([POSITION, POSITIONS]), spans(n_pos)
+    )
+
+
+@cache
+def rotation(d_model: int) -> npt.NDArray[np.float64]:
+    """Orthonormal columns `[d_model, d_model]` from which all subspaces are taken."""
+    q, _ = np.linalg.qr(np.random.default_rng(d_model).normal(size=(d_model, d_model)))
+    return np.asarray(q)
+
+
+@dataclass(frozen=True)
+class Waves:
+    """A `computed_by=`: a function of the features, `[B, d_model]`, or `[B, n_pos, d_model]` given n_pos."""
+
+    d_model: int
+    n_pos: int | None
+
+    def __call__(self, *features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        seed = sum((i + 2) * np.asarray(column, dtype=np.float64) for i, column in enumerate(features))
+        shape = (self.d_model,) if self.n_pos is None else (self.n_pos, self.d_model)
+        frequencies = np.arange(1, np.prod(shape) + 1).reshape(shape)
+        column = np.asarray(seed).reshape(-1, *(1 for _ in shape))
+        return np.asarray(np.sin(frequencies * (column + 1)))
+
+
+@st.composite
+def hypotheses(draw: st.DrawFn, model: SmallTransformer, dataset: Dataset) -> Node:
+    """Valid trees of at most `DEPTH` levels below the root, with everything that a claim can say."""
+    return _Trees(draw, model, dataset).root()
+
+
+@dataclass(frozen=True)
+class _Trees:
+    draw: st.DrawFn
+    model: SmallTransformer
+    dataset: Dataset
+
+    @property
+    def d_model(self) -> int:
+        return int(self.model.bridge.cfg.d_model)
+
+    @property
+    def n_pos(self) -> int:
+        return n_positions(self.dataset)
+
+    def rarely(self) -> bool:
+        """One in six: not the last one, since Hypothesis is fond of bounds."""
+        return self.draw(st.integers(0, 5)) == 4
+
+    def root(self) -> Node:
+        agrees_on = self.agreement() if self.draw(st.booleans()) else None
+        root = Node((ROOT,), agrees_on)
+        return root if self.rarely() else self.reading(root, level=0)
+
+    def agreement(self) -> Agreement:
+        names = self.draw(st.lists(st.sampled_from(FEATURES), max_size=2, unique=True))
+        return EXACT if self.rarely() else Agreement(tuple(sorted(names)))
+
+    def reading(self, node: Node, level: int) -> Node:
+        """The node as a non-leaf; without children, as `join` makes them, it is its rest's donor's."""
+        reads = () if self.rarely() and self.draw(st.booleans()) else self.children(node.component, level)
+        return replace(node, reads=reads, rest=self.agreement())
+
+    def children(self, parent: str, level: int) -> tuple[Node, ...]:
+        """Siblings that claim no edge twice."""
+        siblings: list[Node] = []
+        for _ in range(self.draw(st.integers(1, WIDTH[level]))):
+            child = self.child(parent, level, siblings)
+            if child is not None:
+                siblings.append(child)
+        return tuple(siblings)
+
+    def child(self, parent: str, level: int, siblings: list[Node]) -> Node | None:
+        """One more child; None where everything is claimed already."""
+        draw = self.draw
+        divisible = self.divisible(siblings)
+        if len(divisible) > 0 and draw(st.booleans()):
+            return self.other_part(draw(st.sampled_from(divisible)), siblings)
+        if self.may_claim_mask(parent, siblings) and self.rarely():
+            return self.mask(parent)
+        into = draw(st.sampled_from([None, "q", "k", "v"])) if is_head(parent) else None
+        shared = [sibling for sibling in siblings if None in (into, sibling.into) or sibling.into == into]
+        taken = {name for sibling in shared for name in sibling.components}
+        free = [name for name in self.readable(parent) if name not in taken]
+        if not free:
+            return None
+        components = [draw(st.sampled_from(free))]
+        if len(free) > 1 and self.rarely():
+            components = draw(st.lists(st.sampled_from(free), min_size=2, max_size=3, unique=True))
+        node = Node(
+            tuple(sorted(components, key=natural_key)),
+            self.agreement(),
+            into=into,
+            pos=draw(positions(self.dataset)),
+            subspace=self.subspace(0) if self.rarely() else None,
+            via=draw(st.sampled_from([None, "direct", "any"])),
+        )
+        return self.furnished(node, level, siblings)
+
+    def readable(self, parent: str) -> list[str]:
+        """What writes to the residual stream before a component reads it."""
+        components = list(self.model.components)
+        if parent == ROOT:
+            return components
+        first_of_layer = f"{parent.partition('.')[0]}.0"  # the heads of one layer do not read each other
+        return components[: components.index(first_of_layer if is_head(parent) else parent)]
+
+    def furnished(self, node: Node, level: int, siblings: list[Node]) -> Node:
+        """The node with a name, another's donor, children of its own or a computation, or none of these."""
+        draw = self.draw
+        if draw(st.booleans()):
+            node = replace(node, name=f"sibling{len(siblings)}")
+        lenders = [sibling for sibling in siblings if sibling.name and not sibling.shares]
+        if lenders and draw(st.integers(0, 2)) == 1:
+            lender = draw(st.sampled_from(lenders))
+            node = replace(node, shares=lender.name, agrees_on=lender.agrees_on)
+        if len(node.components) > 1:
+            return node
+        is_recomputable = is_head(node.component) or node.component.startswith("mlp")
+        if is_recomputable and level + 1 < DEPTH and draw(st.integers(0, 3)) > 0:
+            return self.reading(node, level + 1)
+        if node.agrees_on is not None and node.agrees_on.features and draw(st.booleans()):
+            return replace(node, computed_by=Waves(self.d_model, draw(st.sampled_from([None, self.n_pos]))))
+        return node
+
+    def subspace(self, half: int) -> Subspace:
+        """Some directions of the first or the second half of one basis; the halves are orthogonal."""
+        start = half * self.d_model // 2
+        width = self.draw(st.integers(1, self.d_model // 2))
+        return Subspace(rotation(self.d_model)[:, start : start + width])
+
+    def divisible(self, siblings: list[Node]) -> list[Node]:
+        """Siblings that leave some of their component, other positions or directions, to one more child."""
+        claimed = Counter(name for sibling in siblings for name in sibling.components)
+        partial = [sibling for sibling in siblings if isinstance(sibling.pos, int) or sibling.subspace]
+        return [node for node in partial if claimed[node.component] == 1 and node.component != "mask"]
+
+    def other_part(self, sibling: Node, siblings: list[Node]) -> Node:
+        """A child that reads the same component into the same slot along the same paths, but the rest of it."""
+        pos, subspace = sibling.pos, sibling.subspace
+        if subspace is not None:
+            subspace = self.subspace(1)
+        else:
+            assert isinstance(pos, int)
+            pos = (pos + self.draw(st.integers(1, self.n_pos - 1))) % self.n_pos
+        part = Node(sibling.components, self.agreement(), into=sibling.into, via=sibling.via)
+        return self.furnished(replace(part, pos=pos, subspace=subspace), DEPTH, siblings)
+
+    def may_claim_mask(self, parent: str, siblings: list[Node]) -> bool:
+        reaches = is_head(parent) or any(is_head(name) for name in self.readable(parent))
+        is_free = all("mask" not in sibling.components for sibling in siblings)
+        return "attention_mask" in self.dataset.inputs and reaches and is_free
+
+    def mask(self, parent: str) -> Node:
+        """Only heads read it directly. Fixed positions keep the first key visible, which never is padding."""
+        fixed = st.one_of(st.none(), st.integers(-self.n_pos, self.n_pos - 1), spans(self.n_pos))
+        via = st.sampled_from([None, "direct", "any"] if is_head(parent) else ["any"])
+        return Node(("mask",), self.agreement(), pos=self.draw(fixed), via=self.draw(via))
+
+
+@st.composite
+def swap_sets(draw: st.DrawFn, root: Node, dataset: Dataset) -> SwapSet:
+    """1 to 3 references with arbitrary donors for every slot, allowed or not."""
+    slots: list[str] = []
+    for path, node, _ in node_paths(root):
+        slots += [path] if node.agrees_on is not None else []
+        slots += [] if node.rest is None else [f"{path}/rest"]
+    rows = st.integers(0, len(dataset) - 1)
+    references = np.array(draw(st.lists(rows, min_size=1, max_size=3)), dtype=np.int64)
+    donors = draw(arrays(np.int64, (len(slots), len(references)), elements=rows, fill=st.nothing()))
+    return SwapSet(references, donors, tuple(slots), dataset.digest())
