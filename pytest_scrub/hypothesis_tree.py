@@ -321,7 +321,9 @@ def head(layer: int, head: int, **claim: Unpack[NodeOptions]) -> Node:
     - `subspace`: `[d_model, k]` orthonormal columns; the remainder belongs to the rest.
     - `via`: `"direct"` through the residual stream, or `"any"` along every path.
     - `rest`: on what its unclaimed inputs must agree.
-    - `computed_by`: a function of the agreed feature values that replaces the activation.
+    - `computed_by`: a function of the agreed feature values (arrays `[batch]`, one for each feature in alphabetical
+      order) that replaces the activation: `[batch, positions, d_model]`, or `[batch, d_model]` where it is the same at
+      every position that is read. Biases are added to it: those of values, of the output of heads and of MLPs.
     - `shares`: the `name=` of a sibling with the same feature whose donor this node takes.
     - `name`: how reports call the node.
 

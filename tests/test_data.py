@@ -102,9 +102,7 @@ def test_inputs_that_do_not_fit_are_refused(arguments: dict[str, Any], sentence:
 
 @pytest.mark.parametrize("inputs", [[[1, 2], [3]], ["a", "b"], np.array(["a", "b"]), [None, None]])
 def test_inputs_that_are_no_numbers_are_refused(inputs: Any) -> None:
-    with pytest.raises(
-        DataError, match=r"^input 'tokens' is no tensor \(.*\); give numbers, in rows of one length$"
-    ):
+    with pytest.raises(DataError, match=r"^input 'tokens' is no tensor \(.*\); give numbers, in rows of one length$"):
         Dataset(inputs)
 
 
@@ -125,9 +123,7 @@ def test_one_row_is_a_dataset() -> None:
         ({"donors": torch.tensor([1]), "references": np.array([0, 1], np.int32)}, [0, 1], [1]),
     ],
 )
-def test_which_rows_may_be_swapped(
-    arguments: dict[str, Any], references: list[int], donors: list[int]
-) -> None:
+def test_which_rows_may_be_swapped(arguments: dict[str, Any], references: list[int], donors: list[int]) -> None:
     data = Dataset(rows(4), **arguments)
     assert data.reference_rows.tolist() == references
     assert data.donor_rows.tolist() == donors
@@ -260,9 +256,7 @@ def test_a_bad_feature_is_refused_when_it_is_used(column: Any, sentence: str) ->
 
 def test_a_name_that_is_no_feature_is_refused() -> None:
     data = Dataset(rows(2), features={"count_open": [1, 2], "horizon": [1, 2]})
-    with refuses(
-        "the dataset has no feature 'count_opn'; did you mean 'count_open'?; it has count_open, horizon"
-    ):
+    with refuses("the dataset has no feature 'count_opn'; did you mean 'count_open'?; it has count_open, horizon"):
         data.codes(Agreement(("count_opn",)))
     with refuses("the dataset has no feature 'x'; give it in features="):
         Dataset(rows(2)).feature("x")
@@ -466,9 +460,7 @@ def test_a_position_that_is_no_feature_is_refused() -> None:
 
 def test_the_digest_is_of_inputs_and_labels() -> None:
     data = Dataset(TOKENS, labels=[1, 0, 1, 0])
-    assert (
-        data.digest() == Dataset(np.array(TOKENS), labels=[True, False, True, False], name="other").digest()
-    )
+    assert data.digest() == Dataset(np.array(TOKENS), labels=[True, False, True, False], name="other").digest()
     others = [
         Dataset(TOKENS),
         Dataset(TOKENS, labels=[1, 0, 1, 1]),
@@ -481,9 +473,7 @@ def test_the_digest_is_of_inputs_and_labels() -> None:
 
 
 def test_the_digest_does_not_depend_on_the_order_of_the_inputs() -> None:
-    assert (
-        Dataset({"a": rows(2), "b": TOKENS[:2]}).digest() == Dataset({"b": TOKENS[:2], "a": rows(2)}).digest()
-    )
+    assert Dataset({"a": rows(2), "b": TOKENS[:2]}).digest() == Dataset({"b": TOKENS[:2], "a": rows(2)}).digest()
 
 
 def test_labels_are_not_an_input() -> None:
@@ -519,10 +509,7 @@ def test_a_row_is_one_line_of_text() -> None:
     assert Dataset(TOKENS).show(3) == "0 4 1 1"
     assert Dataset(TOKENS, show=Tokenizer()).show(0) == r"\x02()\n"
     assert Dataset({"x": [[0.5]], "input_ids": [[3, 4]]}, show=Tokenizer()).show(0) == "()"
-    assert (
-        Dataset(TOKENS, show=lambda row: f"\x1b[31m{row['tokens'].sum()}\u202e é").show(1)
-        == r"\x1b[31m8\u202e é"
-    )
+    assert Dataset(TOKENS, show=lambda row: f"\x1b[31m{row['tokens'].sum()}\u202e é").show(1) == r"\x1b[31m8\u202e é"
     assert Dataset({"x": [[0.5, 1]], "on": [True]}).show(0) == "x=[0.5 1. ] on=True"
     assert len(Dataset(torch.zeros(1, 100, 100)).show(0)) < 400
 
@@ -670,9 +657,7 @@ def test_from_npz_refuses_other_files(tmp_path: Path) -> None:
     (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04junk")
     (tmp_path / "text.npz").write_text("hello")
     for name in ("bare.npy", "empty.npz", "junk.npz", "text.npz"):
-        with pytest.raises(
-            DataError, match=rf"{name} is not an .npz file \(.*\); write it with numpy.savez$"
-        ):
+        with pytest.raises(DataError, match=rf"{name} is not an .npz file \(.*\); write it with numpy.savez$"):
             Dataset.from_npz(tmp_path / name, inputs="ids")
 
 
@@ -705,16 +690,12 @@ def test_from_safetensors(tmp_path: Path) -> None:
 
 def lines(tmp_path: Path, *records: Any) -> Path:
     path = tmp_path / "x.jsonl"
-    path.write_text(
-        "\n\n".join(r if isinstance(r, str) else json.dumps(r) for r in records) + "\n", encoding="utf-8"
-    )
+    path.write_text("\n\n".join(r if isinstance(r, str) else json.dumps(r) for r in records) + "\n", encoding="utf-8")
     return path
 
 
 def test_from_jsonl(tmp_path: Path) -> None:
-    path = lines(
-        tmp_path, {"text": "()", "ok": True, "from": "\u2028"}, {"text": "((", "ok": False, "from": "b"}
-    )
+    path = lines(tmp_path, {"text": "()", "ok": True, "from": "\u2028"}, {"text": "((", "ok": False, "from": "b"})
     data = Dataset.from_jsonl(
         path,
         tokenize=lambda record: [" ()".index(c) for c in record["text"]],
@@ -735,9 +716,7 @@ def test_from_jsonl_pads_on_the_right(tmp_path: Path) -> None:
     data = Dataset.from_jsonl(path, tokenize="ids", pad=9)
     assert data.inputs["tokens"].tolist() == [[1, 2, 3], [5, 9, 9]]
     assert data.inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-    hf = Dataset.from_jsonl(
-        path, tokenize=lambda r: {"input_ids": r["ids"], "token_type_ids": r["type"]}, pad=9
-    )
+    hf = Dataset.from_jsonl(path, tokenize=lambda r: {"input_ids": r["ids"], "token_type_ids": r["type"]}, pad=9)
     assert hf.inputs["input_ids"].tolist() == [[1, 2, 3], [5, 9, 9]]
     assert hf.inputs["token_type_ids"].tolist() == [[4, 4, 4], [6, 0, 0]]
     own = Dataset.from_jsonl(
@@ -768,9 +747,7 @@ def test_from_jsonl_pads_on_the_right(tmp_path: Path) -> None:
         ([""], {}, "the dataset has no rows; give at least one"),
     ],
 )  # fmt: skip
-def test_from_jsonl_refuses(
-    tmp_path: Path, records: list[Any], arguments: dict[str, Any], sentence: str
-) -> None:
+def test_from_jsonl_refuses(tmp_path: Path, records: list[Any], arguments: dict[str, Any], sentence: str) -> None:
     path = lines(tmp_path, *records)
     with refuses(sentence.replace("{}", str(path))):
         Dataset.from_jsonl(path, tokenize="ids", **arguments)
@@ -778,9 +755,7 @@ def test_from_jsonl_refuses(
 
 def test_from_jsonl_names_a_line_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_bytes(b'{"ids": [1]}\n{"ids": "\xff"}\n')
-    with pytest.raises(
-        DataError, match=r"^line 2 of .* is not JSON \(.*utf-8.*\); mend the line or take it out$"
-    ):
+    with pytest.raises(DataError, match=r"^line 2 of .* is not JSON \(.*utf-8.*\); mend the line or take it out$"):
         Dataset.from_jsonl(tmp_path / "x.jsonl", tokenize="ids")
 
 
@@ -788,9 +763,7 @@ def test_from_hf() -> None:
     table = datasets.Dataset.from_dict(
         {"input_ids": TOKENS, "label": [1, 0, 1, 0], "kind": ["a", "b", "a", "b"], "x": [0.1, 0.2, 0.1, 0.3]}
     ).with_format("torch")
-    data = Dataset.from_hf(
-        table, inputs={"tokens": "input_ids"}, labels="label", features=["kind", "x"], name="hf"
-    )
+    data = Dataset.from_hf(table, inputs={"tokens": "input_ids"}, labels="label", features=["kind", "x"], name="hf")
     assert data.inputs["tokens"].tolist() == TOKENS
     assert data.labels.tolist() == [1, 0, 1, 0]
     assert data.feature("kind").tolist() == ["a", "b", "a", "b"]

@@ -140,6 +140,5 @@ def balanced(ids: Ints) -> Bools:
 
 
 FEATURES: dict[str, Callable[[Ints], NDArray[np.generic]]] = {
-    feature.__name__: feature
-    for feature in (count, horizon, starts_open, count_open, balanced, difference, overhang)
+    feature.__name__: feature for feature in (count, horizon, starts_open, count_open, balanced, difference, overhang)
 }

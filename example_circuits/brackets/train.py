@@ -6,6 +6,7 @@ was not trained on. Same seed, same machine, same weights.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from pathlib import Path
@@ -57,9 +58,12 @@ def train() -> TransformerBridge:
     ids, mask, labels = encode(data.strings(TRAINING_STRINGS, seed=SEED))
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
+    # Every length is drawn equally often: few strings are short, and a checker has to know `()` too.
+    lengths = mask.sum(dim=1)
+    rarity = 1 / lengths.bincount()[lengths].double()
+    draws = torch.multinomial(rarity, STEPS * BATCH, replacement=True).view(STEPS, BATCH)
     began = time.perf_counter()
-    for step in range(STEPS):
-        rows = torch.randint(len(ids), (BATCH,))
+    for step, rows in enumerate(draws):
         logits = model(ids[rows], attention_mask=mask[rows])[:, 0]
         loss = torch.nn.functional.cross_entropy(logits, labels[rows])
         optimizer.zero_grad()
@@ -91,3 +95,6 @@ if __name__ == "__main__":
     held_out = [text for text in data.strings(HELD_OUT_STRINGS, seed=SEED + 1) if text not in trained_on]
     held_out_loss, accuracy = evaluate(load(), held_out)
     print(f"{len(held_out)} held-out strings: loss {held_out_loss:.6f}, accuracy {accuracy:.2%}")
+    short = ["".join(text) for n in range(2, 13, 2) for text in itertools.product("()", repeat=n)]
+    short_loss, accuracy = evaluate(load(), short)
+    print(f"all {len(short)} strings of up to 12 brackets: loss {short_loss:.6f}, accuracy {accuracy:.2%}")

@@ -106,10 +106,8 @@ def _check_mask(checked: Checked, path: str, node: Node) -> None:
         raise HypothesisError(
             f"{path}: the inputs have no {MASK_INPUT!r}, so every key is visible and mask swaps nothing"
         )
-    if node.reads or node.pos is not None or node.subspace is not None or node.computed_by is not None:
-        raise HypothesisError(
-            f"{path}: mask is a leaf of visible keys; leave reads=, pos=, subspace= and computed_by= out"
-        )
+    if node.reads or node.subspace is not None or node.computed_by is not None:
+        raise HypothesisError(f"{path}: mask is a leaf of visible keys; leave reads=, subspace= and computed_by= out")
 
 
 def _reason(graph: ModelGraph, parent: str, child: str) -> str:

@@ -222,8 +222,7 @@ class Evaluator:
         """**Raises** `DataError` where two carriers have masks with different counts of positions."""
         if positions is None or positions.static or positions.index.shape[1] == 1:
             return
-        index = torch.from_numpy(positions.index).to(here.device)
-        counts = [(index[rows] >= 0).sum(1) for rows in (here, there)]
+        counts = [(_at(positions, rows) >= 0).sum(1) for rows in (here, there)]
         if not torch.equal(*counts):
             at = int((counts[0] != counts[1]).nonzero()[0])
             raise DataError(
@@ -239,12 +238,20 @@ class Evaluator:
         clean = self.checked.example(step.node.components[0])
         value = torch.as_tensor(step.node.computed_by(*features), device=self.dataset.device).to(clean.dtype)
         whole = clean.shape[1:]
-        if value.shape[1:] == whole and where is not None:
+        if len(value) == len(rows) and value.shape[1:] == whole:
             return select(value, where)
         wanted = whole if where is None else (where.shape[-1], *whole[1:])
-        if len(value) != len(rows) or value.shape[1:] not in (wanted, wanted[1:] if wanted[:1] == (1,) else wanted):
-            raise HypothesisError(
-                f"{step.path}: computed_by= has to return [{len(rows)}, {', '.join(map(str, wanted))}] (or all "
-                f"positions, [{len(rows)}, {', '.join(map(str, whole))}]), not {list(value.shape)}"
-            )
-        return value.reshape(len(rows), *wanted)
+        if len(value) == len(rows) and value.shape[1:] == wanted:
+            return value
+        if len(value) == len(rows) and len(wanted) > 1 and value.shape[1:] == wanted[1:]:
+            return value[:, None].expand(-1, wanted[0], *wanted[1:])  # as documented: the same at every position
+        raise HypothesisError(
+            f"{step.path}: computed_by= has to return [{len(rows)}, {', '.join(map(str, wanted))}], one value per "
+            f"position, or the same without the position, not {list(value.shape)}"
+        )
+
+
+def _at(positions: Positions, rows: Tensor) -> Tensor:
+    where = at_rows(positions, rows)
+    assert where is not None  # there are positions
+    return where

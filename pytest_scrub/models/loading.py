@@ -30,9 +30,19 @@ HUB_TIMEOUT = 10  # seconds for the hub's first answer, its library's own defaul
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # configuration, weights, tokenizer
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
 REQUIRED_FIELDS = ("d_model", "d_head", "n_layers", "n_ctx", "d_vocab")
+# What torch.load raises on bytes that happen to look like the beginning of a file of its own.
+DAMAGED = (RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 SHOWN = 3  # names of weights in a message
-# Not the network's shape: where it is, how it was initialised. What it is called stays.
-PASSING_FIELDS = ("device", "dtype", "seed", "init_weights", "init_mode", "initializer_range")
+# Not the network's function: where it is, how it was initialised, what its config sets by itself.
+PASSING_FIELDS = (
+    "device",
+    "dtype",
+    "seed",
+    "init_weights",
+    "init_mode",
+    "initializer_range",
+    "split_attention_weights",
+)
 # What the native network would silently do without.
 NOT_NATIVE = (
     "parallel_attn_mlp",
@@ -133,7 +143,7 @@ def save_native(bridge: TransformerBridge, path: str | Path) -> None:
             "only a native network (TransformerBridge.boot_native) is saved like this; use "
             "bridge.original_model.save_pretrained(folder) for a Hugging Face one"
         )
-    weights: dict[str, Tensor] = bridge.state_dict()  # type: ignore[no-untyped-call]
+    weights: dict[str, Tensor] = bridge.state_dict()
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
     path.with_suffix(".json").write_text(json.dumps(_telling_fields(bridge.cfg), indent=2) + "\n")
 
@@ -180,7 +190,7 @@ def _from_hub(name: str) -> Path:
 # Single files --------------------------------------------------------------------------------------------
 
 
-def _from_file(path: Path, config: Config, device: str | torch.device, dtype: torch.dtype | None) -> TransformerBridge:
+def _from_file(path: Path, config: Config, device: str | torch.device, dtype: torch.dtype | None) -> nn.Module:
     if path.suffix == SAFETENSORS:
         return _native(path, _read_safetensors(path), _fields(path, config), device, dtype)
     if path.suffix not in STATE_DICT_SUFFIXES:
@@ -212,7 +222,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"{path.name} is damaged, or holds more than tensors and is not unpickled; save model.state_dict() alone"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except DAMAGED as error:
         raise ModelError(f"{path.name} is damaged or not a torch file; copy it again") from error
     if not isinstance(state, Mapping):
         raise ModelError(f"{path.name} holds a {type(state).__name__}, not a state dict; save model.state_dict()")
@@ -226,9 +236,10 @@ def _converted(path: Path, weights: dict[str, Tensor], given: dict[str, Any]) ->
     from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
 
     try:
-        return convert_tl_checkpoint(weights, _bridge_config(path, given))
-    except ValueError as error:
+        converted: dict[str, Tensor] = convert_tl_checkpoint(weights, _bridge_config(path, given))
+    except (ValueError, RuntimeError) as error:
         raise ModelError(f"{path.name} does not fit its config: {_first_line(error)}") from error
+    return converted
 
 
 def _native(
@@ -237,7 +248,7 @@ def _native(
     given: dict[str, Any],
     device: str | torch.device,
     dtype: torch.dtype | None,
-) -> TransformerBridge:
+) -> nn.Module:
     """A native network of that config, filled with exactly these weights."""
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -245,9 +256,9 @@ def _native(
     if dtype is None:
         dtype = next((w.dtype for w in weights.values() if w.is_floating_point()), torch.float32)
     with torch.random.fork_rng(devices=[]):  # layers draw initial weights
-        bridge: TransformerBridge = _or_error(
+        bridge: nn.Module = _or_error(
             path,
-            lambda: TransformerBridge.boot_native(config, device=device, dtype=dtype),  # type: ignore[attr-defined]
+            lambda: TransformerBridge.boot_native(config, device=device, dtype=dtype),
         )
     expected = {name: tuple(tensor.shape) for name, tensor in bridge.state_dict().items()}
     if "unembed.bias" in expected:  # the native head has none of its own, so a file may leave it out
@@ -337,7 +348,7 @@ def _bridge_config(path: Path, given: dict[str, Any]) -> TransformerBridgeConfig
             f"the config of {path.name} has {extra}={given[extra]!r}, which a native network does not do; pass the "
             "model itself instead of a file"
         )
-    kept = {name: value for name, value in given.items() if name not in PASSING_FIELDS and name in known}
+    kept = {name: value for name, value in given.items() if name not in PASSING_FIELDS}
     return _or_error(path, lambda: TransformerBridgeConfig(**kept, device="cpu", init_weights=False))
 
 
@@ -350,7 +361,7 @@ def _config_fields() -> set[str]:
         if parameter.kind is not parameter.VAR_KEYWORD
     }
     inherited = {field.name for field in fields(TransformerBridgeConfig)}
-    return own | inherited | {"split_attention_weights"}
+    return {*own, *inherited, *PASSING_FIELDS}
 
 
 def _telling_fields(config: TransformerBridgeConfig) -> dict[str, Any]:
@@ -381,7 +392,7 @@ def _first_line(error: Exception) -> str:
 # Hugging Face folders ------------------------------------------------------------------------------------
 
 
-def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> TransformerBridge:
+def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> nn.Module:
     """A Hugging Face model in a bridge, without asking the hub for anything."""
     if not (folder / "config.json").is_file():
         raise ModelError(
@@ -414,7 +425,7 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | 
             )
     architecture = type(model).__name__
     try:
-        bridge: TransformerBridge = build_bridge_from_module(
+        bridge: nn.Module = build_bridge_from_module(
             model.to(device), architecture=architecture, hf_config=model.config, tokenizer=tokenizer
         )
     except (ValueError, NotImplementedError) as error:

@@ -263,8 +263,9 @@ class ResidualGraph:
             return value
 
         of_interest = wanted.union(*(edit.components for edit, _ in edits))
-        if MASK in of_interest:
-            visible = settle(MASK, visible)
+        for edit, new in edits:
+            if MASK in edit.components:
+                visible = replaced_keys(visible, new, at_rows(edit.at, carrier))
         for name in EMBEDDINGS:
             if name in of_interest:
                 value = clean.take(Site("value", (name,)), carrier, None)
@@ -353,6 +354,17 @@ def visible_keys(inputs: Inputs) -> Tensor:
     return torch.ones_like(inputs["tokens"], dtype=torch.bool) if mask is None else mask.bool()
 
 
+def replaced_keys(visible: Tensor, donor: Tensor, at: Where) -> Tensor:
+    """bool `[B, P]`: the carrier's visible keys with the donor's put in at `at`.
+
+    **Raises** `ModelError` where no key is left.
+    """
+    mixed = blend(visible.float(), donor.float(), at, None) > 0
+    if not mixed.any(1).all():
+        raise ModelError("a mask swapped at some positions only hides every key of a row; claim all its positions")
+    return mixed
+
+
 class ResidualReading:
     """One component read with some of its inputs replaced, compiled for a transformer."""
 
@@ -427,7 +439,7 @@ class ResidualReading:
         q, k, v = (self._projected(clean, carrier, slot, where, values) for slot in HEAD_SLOTS)
         visible = clean.take(Site("value", (MASK,)), carrier, None)
         for i in self._among(MASK, False) + self._among(MASK, True):
-            visible = values[i]
+            visible = replaced_keys(visible, values[i], at_rows(self.edits[i].at, carrier))
         return self.graph._head(self.component, q, k, v, visible, where)
 
     def _projected(self, clean: Clean, carrier: Tensor, slot: str, where: Where, values: Sequence[Tensor]) -> Tensor:

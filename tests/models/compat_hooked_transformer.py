@@ -14,15 +14,24 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.errors import ModelError
+from pytest_scrub.models.residual import ResidualGraph
 from pytest_scrub.models.transformer_lens import is_transformer_lens, parts_of
 
 transformer_lens = pytest.importorskip("transformer_lens")
 if int(version("transformer-lens").split(".")[0]) >= 4:
     pytest.skip("TransformerLens 4 has no HookedTransformer", allow_module_level=True)
 
-PLAIN: dict[str, Any] = dict(
-    n_layers=2, d_model=16, n_ctx=12, d_head=4, n_heads=4, d_mlp=24, d_vocab=20, act_fn="relu", dtype=torch.float64
-)
+PLAIN: dict[str, Any] = {
+    "n_layers": 2,
+    "d_model": 16,
+    "n_ctx": 12,
+    "d_head": 4,
+    "n_heads": 4,
+    "d_mlp": 24,
+    "d_vocab": 20,
+    "act_fn": "relu",
+    "dtype": torch.float64,
+}
 KINDS: dict[str, dict[str, Any]] = {
     "LN": {},
     "no norm, attention only": {"normalization_type": None, "attn_only": True, "d_vocab_out": 3},
@@ -59,7 +68,7 @@ def model_of(**options: Any) -> Any:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():  # biases and norms begin at 0 and 1, where mistakes would hide
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
     return model
 
 
@@ -126,7 +135,8 @@ def test_weights_are_the_models_own_storage() -> None:
     for attention in parts.attention:
         assert attention.W_K.shape == (2, 16, 4)
         for weight in (attention.W_Q, attention.W_K, attention.W_V, attention.W_O, attention.b_K):
-            assert weight is not None and weight.untyped_storage().data_ptr() in own
+            assert weight is not None
+            assert weight.untyped_storage().data_ptr() in own
     assert dict(parts.parameters()).keys() == dict(model.named_parameters()).keys()
 
 
@@ -155,6 +165,13 @@ def test_local_attention_is_fine_up_to_its_window() -> None:
 def test_other_models_of_the_library_are_refused() -> None:
     config = transformer_lens.HookedTransformerConfig(**PLAIN, device="cpu")
     encoder = transformer_lens.HookedEncoder(config)
-    assert is_transformer_lens(model_of()) and not is_transformer_lens(encoder)
+    assert is_transformer_lens(model_of())
+    assert not is_transformer_lens(encoder)
     with pytest.raises(ModelError, match="HookedEncoder is not a TransformerBridge or HookedTransformer"):
         parts_of(encoder)
+
+
+@pytest.mark.parametrize("mask", [None, RIGHT_PADDED, WITH_GAPS], ids=["all visible", "right padded", "gaps"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_graph_of_its_parts_proves_itself(kind: str, mask: Tensor | None) -> None:
+    ResidualGraph(parts_of(model_of(**KINDS[kind]))).prove(inputs_of(mask))

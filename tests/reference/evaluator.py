@@ -137,7 +137,8 @@ class _Meaning:
 
     def computed(self, placed: _Placed) -> Tensor:
         node = placed.node
-        assert node.computed_by is not None and node.agrees_on is not None
+        assert node.computed_by is not None
+        assert node.agrees_on is not None
         features = [self.dataset.feature(name)[[placed.own]] for name in node.agrees_on.features]
         value = torch.as_tensor(node.computed_by(*features))[0]
         return value.to(self.network.dtype).expand(self.network.n_pos, -1)  # no pos axis: the same everywhere
@@ -171,7 +172,9 @@ class _Meaning:
         for claim in direct:
             for name in claim.activation:
                 if name != "mask":
-                    now = run.values[name]
+                    # A computation for a whole group stands for the sum of its members.
+                    members = claim.node.components if name == claim.node.component else (name,)
+                    now = torch.stack([run.values[member] for member in members]).sum(dim=0)
                     stream = stream + self.blend(now, claim=claim, name=name, row=row) - now
         return stream
 

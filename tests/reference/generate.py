@@ -233,7 +233,7 @@ def small_transformers() -> st.SearchStrategy[SmallTransformer]:
 def datasets(draw: st.DrawFn, model: SmallTransformer) -> Dataset:
     """6 to 12 rows of random tokens, some of them repeated, sometimes padded on the right.
 
-    Columns: the small ints `FEATURES`, a position per row, a mask with as many positions in every row. All are
+    Columns: the small ints `FEATURES`, a position per row, a mask of as many positions in every row. All are
     functions of a row's content. Labels are classes.
     """
     a = model.architecture
@@ -279,9 +279,7 @@ def spans(draw: st.DrawFn, n_pos: int) -> Span:
 def positions(dataset: Dataset) -> st.SearchStrategy[int | Span | str | None]:
     """Every kind of `pos=`; also what a metric can be read at."""
     n_pos = n_positions(dataset)
-    return st.one_of(
-        st.none(), st.integers(-n_pos, n_pos - 1), st.sampled_from([POSITION, POSITIONS]), spans(n_pos)
-    )
+    return st.one_of(st.none(), st.integers(-n_pos, n_pos - 1), st.sampled_from([POSITION, POSITIONS]), spans(n_pos))
 
 
 @cache
@@ -397,12 +395,13 @@ class _Trees:
         if lenders and draw(st.integers(0, 2)) == 1:
             lender = draw(st.sampled_from(lenders))
             node = replace(node, shares=lender.name, agrees_on=lender.agrees_on)
-        if len(node.components) > 1:
-            return node
-        is_recomputable = is_head(node.component) or node.component.startswith("mlp")
+        is_group = len(node.components) > 1
+        is_recomputable = not is_group and (is_head(node.component) or node.component.startswith("mlp"))
         if is_recomputable and level + 1 < DEPTH and draw(st.integers(0, 3)) > 0:
             return self.reading(node, level + 1)
-        if node.agrees_on is not None and node.agrees_on.features and draw(st.booleans()):
+        # A group is computed as a sum, so its members must be read as one.
+        is_computable = node.agrees_on is not None and node.agrees_on.features and not (is_group and node.via == "any")
+        if is_computable and draw(st.booleans()):
             return replace(node, computed_by=Waves(self.d_model, draw(st.sampled_from([None, self.n_pos]))))
         return node
 
@@ -419,7 +418,7 @@ class _Trees:
         return [node for node in partial if claimed[node.component] == 1 and node.component != "mask"]
 
     def other_part(self, sibling: Node, siblings: list[Node]) -> Node:
-        """A child that reads the same component into the same slot along the same paths, but the rest of it."""
+        """A child that reads the same component into the same slot along the same paths, but other parts."""
         pos, subspace = sibling.pos, sibling.subspace
         if subspace is not None:
             subspace = self.subspace(1)
