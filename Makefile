@@ -26,7 +26,7 @@ check: $(STAMP)
 	$(BIN)/python -m pytest tests example_circuits -n 2 --dist loadgroup
 
 bench: $(STAMP) ## the figures of the README, on one thread
-	$(BIN)/python benchmarks/brackets_table.py
+	$(BIN)/python -m benchmarks.brackets_table
 
 clean:
 	rm -rf $(VENV) .venv-compat .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -5,8 +5,7 @@ A dataset knows nothing of a model or of a claim. Two rows *agree* on a feature 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from copy import copy
@@ -15,7 +14,6 @@ from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +25,13 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Self
 
+    from pytest_scrub.data_files import Field, Names
+
 TOKENS, MASK = "tokens", "attention_mask"
 TOKEN_NAMES = (TOKENS, "input_ids")  # inputs that hold token ids: ours, and what Hugging Face calls them
 DIGEST_BYTES = 16  # 128 bits: no two rows of any real dataset collide
 
 Ints = NDArray[np.int64]
-Field = str | Callable[[Any], Any]
-Names = str | Sequence[str] | Mapping[str, Field]
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,26 +241,16 @@ class Dataset:
         - `features`: a list of fields, or a mapping from features to fields or functions of all rows' inputs.
         - `name`: by default the file's. All else as for `Dataset`.
         """
-        file = _file(path)
-        try:
-            archive = np.load(file, allow_pickle=False)
-            names = archive.files
-        except (ValueError, EOFError, BadZipFile, AttributeError) as error:  # a bare array has no files
-            raise DataError(f"{path} is not an .npz file ({error}); write it with numpy.savez") from error
-        with archive:
-            return cls._load(_table(names, archive, path), inputs, **{"name": Path(path).name, **fields})
+        from pytest_scrub.data_files import from_npz
+
+        return cls(**from_npz(path, inputs=inputs, **fields))
 
     @classmethod
     def from_safetensors(cls, path: str | Path, *, inputs: Names, **fields: Any) -> Self:
         """A dataset from the tensors of a `.safetensors` file; arguments as for `from_npz`."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from pytest_scrub.data_files import from_safetensors
 
-        try:
-            tensors = load_file(_file(path))
-        except SafetensorError as error:
-            raise DataError(f"{path} is not a .safetensors file ({error})") from error
-        return cls._load(_table(tensors, tensors, path), inputs, **{"name": Path(path).name, **fields})
+        return cls(**from_safetensors(path, inputs=inputs, **fields))
 
     @classmethod
     def from_jsonl(cls, path: str | Path, *, tokenize: Field, pad: int | None = None, **fields: Any) -> Self:
@@ -277,37 +265,16 @@ class Dataset:
         - `features`: a list of fields, or a mapping from features to fields or functions of a record.
         - `name`: by default the file's. All else as for `Dataset`.
         """
-        records = list(_records(_file(path)))
+        from pytest_scrub.data_files import from_jsonl
 
-        def field(of: Field) -> list[Any]:
-            return [of(record) if callable(of) else _of(record, of, where) for where, record in records]
-
-        rows = field(tokenize)
-        inputs: dict[str, list[Any]] = {TOKENS: rows}
-        if rows and isinstance(rows[0], Mapping):
-            places = [f"what tokenize= returns for {where}" for where, _ in records]
-            inputs = {name: [_of(row, name, at) for row, at in zip(rows, places)] for name in rows[0]}
-        return cls._load(field, _padded(inputs, pad, path), **{"name": Path(path).name, **fields})
+        return cls(**from_jsonl(path, tokenize=tokenize, pad=pad, **fields))
 
     @classmethod
     def from_hf(cls, dataset: Any, *, inputs: Names, pad: int | None = None, **fields: Any) -> Self:
         """A dataset from one split of a `datasets.Dataset`; as `from_npz`, with `pad` as in `from_jsonl`."""
-        names, kind = getattr(dataset, "column_names", None), type(dataset).__name__
-        if not isinstance(names, list):
-            raise DataError(f"from_hf() takes one split of a datasets.Dataset, not a {kind}")
-        field = _table(names, dataset.with_format(None), "the Hugging Face dataset")
-        columns = {name: list(field(of)) for name, of in _named(inputs, TOKENS).items()}
-        return cls._load(field, _padded(columns, pad, "the Hugging Face dataset"), **fields)
+        from pytest_scrub.data_files import from_hf
 
-    @classmethod
-    def _load(cls, field: Callable[[Any], Any], inputs: Any, **fields: Any) -> Self:
-        labels, features = fields.pop("labels", None), _named(fields.pop("features", None) or ())
-        return cls(
-            {name: field(of) if isinstance(of, str) else of for name, of in _named(inputs, TOKENS).items()},
-            labels=None if labels is None else field(labels),
-            features={name: field(of) for name, of in features.items()},
-            **fields,
-        )
+        return cls(**from_hf(dataset, inputs=inputs, pad=pad, **fields))
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
@@ -481,75 +448,3 @@ def _column_positions(values: NDArray[Any], length: int, where: str) -> Ints:
         raise DataError(f"{where} marks no position at row {counts.argmin()}; mark at least one in every row")
     first = np.argsort(~values, axis=1, kind="stable")[:, : counts.max()]
     return np.where(np.arange(counts.max()) < counts[:, None], first, -1)
-
-
-def _file(path: str | Path) -> str:
-    if not Path(path).is_file():
-        raise DataError(f"there is no file {path}; relative paths start at {Path.cwd()}")
-    return str(path)
-
-
-def _records(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`("line 3 of x.jsonl", record)` for every line that is not blank."""
-    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
-        if line.strip():
-            where = f"line {number} of {path}"
-            try:
-                record = json.loads(line)
-            except ValueError as error:  # also what is not UTF-8
-                raise DataError(f"{where} is not JSON ({error}); mend the line or take it out") from error
-            if not isinstance(record, dict):
-                raise DataError(f"{where} holds a {type(record).__name__}; write one JSON object per line")
-            yield where, record
-
-
-def _of(record: Mapping[str, Any], name: str, where: object) -> Any:
-    if name not in record:
-        has = ", ".join(record) or "none"
-        raise DataError(f"{where} has no field {name!r}{did_you_mean(name, record)}; its fields are {has}")
-    return record[name]
-
-
-def _table(names: Iterable[str], table: Any, source: object) -> Callable[[Any], Any]:
-    """What a loader's user may name: a field of `table`, or a function, which stays as it is."""
-    known = dict.fromkeys(names)
-
-    def field(of: Any) -> Any:
-        if callable(of):
-            return of
-        _of(known, of, source)
-        try:
-            return table[of]
-        except ValueError as error:  # numpy's, for an array that would have to be unpickled
-            raise DataError(f"{of!r} of {source} cannot be read ({error}); store numbers or text") from error
-
-    return field
-
-
-def _named(fields: Any, lone: str | None = None) -> dict[str, Any]:
-    """`inputs=` or `features=` of a loader as a mapping from our name to the field."""
-    if isinstance(fields, str):
-        return {lone or fields: fields}
-    return dict(fields) if isinstance(fields, Mapping) else {name: name for name in fields}
-
-
-def _padded(inputs: dict[str, list[Any]], pad: int | None, source: object) -> dict[str, list[Any]]:
-    """`inputs` with rows of one length: filled up on the right with `pad`, and a mask of what was there."""
-    sizes = {name: [len(row) if hasattr(row, "__len__") else 0 for row in inputs[name]] for name in inputs}
-    ragged = {name: counts for name, counts in sizes.items() if len(set(counts)) > 1}
-    counts = next(iter((ragged or sizes).values()))
-    for name, others in ragged.items():
-        if pad is None:
-            spread = f"{min(others)} to {max(others)} tokens"
-            raise DataError(f"{name!r} of {source} has rows of {spread}; give pad= the id of the pad token")
-        if 0 in others:
-            raise DataError(f"{name!r} of {source} has no tokens at row {others.index(0)}; take the row out")
-        if others != counts:
-            raise DataError(f"{name!r} of {source} has rows of other lengths than {next(iter(ragged))!r}")
-    if pad is None or not any(counts):
-        return inputs
-    padded = {MASK: [[1] * count + [0] * (max(counts) - count) for count in counts], **inputs}
-    for name in ragged:
-        fill = [pad if name in TOKEN_NAMES else 0] * max(counts)
-        padded[name] = [[*row, *fill[len(row) :]] for row in padded[name]]
-    return padded

@@ -318,7 +318,7 @@ columns = st.integers(1, 8).flatmap(
 def test_rows_agree_exactly_where_their_values_are_equal(columns: list[list[Any]]) -> None:
     features = {f"f{i}": column for i, column in enumerate(columns)}
     data = Dataset(rows(len(columns[0])), features=features)
-    expected = [[a == b for b in zip(*columns)] for a in zip(*columns)]
+    expected = [[a == b for b in zip(*columns, strict=True)] for a in zip(*columns, strict=True)]
     assert same(data.codes(Agreement(tuple(features)))) == expected
 
 
@@ -434,7 +434,8 @@ def test_a_mask_per_row_is_filled_up() -> None:
             (
                 "f",
                 column,
-                f"pos= of head1.0, the feature 'f', holds {has}; give one int per row, or a bool mask [rows, positions]",
+                f"pos= of head1.0, the feature 'f', holds {has}; give one int per row, or a bool mask"
+                " [rows, positions]",
             )
             for column, has in [
                 ([0.0, 1.0, 2.0], "float64 [3]"),
@@ -604,12 +605,14 @@ def test_a_column_says_nothing_of_fresh_rows() -> None:
         (
             [[1, 2, 3]],
             None,
-            "extend() got tokens torch.int64 ['rows', 3], but the dataset has tokens torch.int64 ['rows', 4]; make names, types and shapes fit",
+            "extend() got tokens torch.int64 ['rows', 3], but the dataset has tokens torch.int64 ['rows', 4]; make"
+            " names, types and shapes fit",
         ),
         (
             {"ids": [[1.0] * 4]},
             None,
-            "extend() got ids torch.float32 ['rows', 4], but the dataset has tokens torch.int64 ['rows', 4]; make names, types and shapes fit",
+            "extend() got ids torch.float32 ['rows', 4], but the dataset has tokens torch.int64 ['rows', 4]; make"
+            " names, types and shapes fit",
         ),
         (
             [[1, 2, 3, 4]],
@@ -708,7 +711,7 @@ def test_from_jsonl(tmp_path: Path) -> None:
     assert data.feature("source").tolist() == ["\u2028", "b"]
     assert data.feature("first").tolist() == ["(", "("]
     assert data.name == "x.jsonl"
-    assert Dataset.from_jsonl(path, tokenize=lambda r: [1], labels=lambda r: len(r)).labels.tolist() == [3, 3]
+    assert Dataset.from_jsonl(path, tokenize=lambda r: [1], labels=len).labels.tolist() == [3, 3]
 
 
 def test_from_jsonl_pads_on_the_right(tmp_path: Path) -> None:

@@ -22,24 +22,22 @@ Tokens = NDArray[np.int64]
 
 
 def walks(n: int, generator: np.random.Generator) -> tuple[Tokens, NDArray[np.bool_]]:
-    """`n` sequences as they are trained on.
+    """`n` sequences as they are trained on, each with the token that comes after its last one.
 
-    **Returns** the tokens `[n, LENGTH]`, and which of them are copied `[n, LENGTH]` (a token that only happens to be the
-    same as the copy would have been is not).
+    **Returns** the tokens `[n, LENGTH + 1]`, and which of them are copied `[n, LENGTH + 1]` (one drawn anew that happens to be
+    what the copy would have been is not).
     """
-    tokens = np.full((n, LENGTH), START, dtype=np.int64)
-    copied = np.zeros((n, LENGTH), dtype=bool)
-    rows = np.arange(n)
-    for position in range(1, LENGTH):
-        fresh = generator.integers(1, D_VOCAB, size=n)
-        goes_on = generator.random(n) >= REPEAT_ENDS
+    tokens = np.full((n, LENGTH + 1), START, dtype=np.int64)
+    copied = np.zeros((n, LENGTH + 1), dtype=bool)
+    tokens[:, 1] = generator.integers(1, D_VOCAB, size=n)
+    for position in range(2, LENGTH + 1):
         earlier = tokens[:, : position - 1] == tokens[:, position - 1, None]
-        if position > 1:
-            # Of several earlier occurrences each is as likely to be the one that is copied.
-            source = np.where(earlier, generator.random(earlier.shape), -1.0).argmax(axis=1)
-            copied[:, position] = goes_on & earlier.any(axis=1)
-            fresh = np.where(copied[:, position], tokens[rows, source + 1], fresh)
-        tokens[:, position] = fresh
+        # Of several earlier occurrences each is as likely to be the one that is copied.
+        source = np.where(earlier, generator.random(earlier.shape), -1.0).argmax(axis=1)
+        copied[:, position] = earlier.any(axis=1) & (generator.random(n) >= REPEAT_ENDS)
+        copy = np.take_along_axis(tokens, source[:, None] + 1, axis=1)[:, 0]
+        fresh = generator.integers(1, D_VOCAB, size=n)
+        tokens[:, position] = np.where(copied[:, position], copy, fresh)
     return tokens, copied
 
 

@@ -62,24 +62,25 @@ class ActivationStore:
 
     def take(self, site: Site, rows: Tensor, where: Where) -> Tensor:
         """The site's activation on rows that `ensure` has seen, at `where` if the site keeps all positions."""
-        places = self._place_of_row[rows]
+        places = self._place_of_row.index_select(0, rows)
         values = self._kept[site].values
         if site.positions is not None or where is None:
-            return values[places]
+            return values.index_select(0, places)
         if where.ndim == 1:
             return values[places[:, None], where]
         return values[places[:, None], where.clamp(min=0)]
 
     def ensure(self, sites: Sequence[Site], rows: npt.NDArray[np.int64], progress: Progress | None = None) -> None:
         """Capture what is missing of `sites` on `rows`, in as few forward passes as possible."""
-        places = np.unique(self._place_of_row[torch.from_numpy(rows)].cpu().numpy())
-        missing = np.zeros(len(self._row_of_place), dtype=np.bool_)
+        wanted = np.zeros(len(self._row_of_place), dtype=np.bool_)
+        wanted[self._place_of_row.cpu().numpy()[rows]] = True
+        missing = np.zeros_like(wanted)
         for site in sites:
             if site in self._kept:
                 self._kept.move_to_end(site)
-                missing[places] |= ~self._kept[site].filled[places]
+                missing |= wanted & ~self._kept[site].filled
             else:
-                missing[places] = True
+                missing |= wanted
         todo = np.flatnonzero(missing)
         for start in range(0, len(todo), CAPTURE_BATCH):
             self._capture(sites, todo[start : start + CAPTURE_BATCH])
