@@ -5,7 +5,7 @@ A dataset knows nothing of a model or of a claim. Two rows *agree* on a feature 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from copy import copy
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Self
 
-    from pytest_scrub.data_files import Field, Names
-
 TOKENS, MASK = "tokens", "attention_mask"
 TOKEN_NAMES = (TOKENS, "input_ids")  # inputs that hold token ids: ours, and what Hugging Face calls them
 DIGEST_BYTES = 16  # 128 bits: no two rows of any real dataset collide
 
 Ints = NDArray[np.int64]
+Field = str | Callable[[Any], Any]
+Names = str | Sequence[str] | Mapping[str, Field]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +113,7 @@ class Dataset:
         if name not in self._values:
             if name not in self._features:
                 has = f"it has {', '.join(self._features)}" if self._features else "give it in features="
-                has = f"{did_you_mean(name, self._features)}; {has}"
-                raise DataError(f"the dataset has no feature {name!r}{has}")
+                raise DataError(f"the dataset has no feature {name!r}{did_you_mean(name, self._features)}; {has}")
             if name in self._stale:
                 raise DataError(
                     f"feature {name!r} is a column and has no values for rows that extend() added; give it"

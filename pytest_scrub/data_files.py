@@ -6,18 +6,15 @@ The classmethods of `Dataset` with the same names say what may be given.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
-from pytest_scrub.data import MASK, TOKEN_NAMES, TOKENS
+from pytest_scrub.data import MASK, TOKEN_NAMES, TOKENS, Field, Names
 from pytest_scrub.errors import DataError, did_you_mean
-
-Field = str | Callable[[Any], Any]
-Names = str | Sequence[str] | Mapping[str, Field]
 
 
 def from_npz(path: str | Path, *, inputs: Names, **fields: Any) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from pytest_scrub.options import OPTIONS, VERDICT_PROPERTY, option
 if TYPE_CHECKING:
     from pytest_scrub.verdict import Verdict
 
+COLOURS = {"held": "green", "refuted": "red", "undecided": "yellow", "untested": "yellow"}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Every option has an ini twin: --scrub-seed and scrub_seed."""
@@ -48,9 +50,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         from pytest_scrub.reports.terminal import summary_lines
 
         terminalreporter.section("claims")
-        for verdict, line in summary_lines(verdicts, terminalreporter.config.get_terminal_writer().fullwidth):
-            colour = {"held": "green", "refuted": "red"}.get(verdict.outcome, "yellow")
-            terminalreporter.write_line(line, **{colour: True})
+        for outcome, line in summary_lines(verdicts, terminalreporter.config.get_terminal_writer().fullwidth):
+            terminalreporter.write_line(line, **{COLOURS.get(outcome, "bold"): True})
 
 
 def _verdicts(stats: dict[str, list[Any]]) -> Iterator[Verdict]:

@@ -26,15 +26,17 @@ def as_graph(model: Any) -> ModelGraph:
     """A network that is in memory as a model graph.
 
     A TransformerLens model, or a Hugging Face one that TransformerLens knows, becomes a graph of heads and MLPs;
-    any other module a graph of its named submodules.
+    any other module a graph of its named submodules. `ModuleGraph(module)` makes the latter of any module.
 
     **Raises** `ModelError` where it is no network, or one that cannot be taken apart.
     """
     if isinstance(model, (ResidualGraph, ModuleGraph, FunctionGraph)):
         return model
     if isinstance(model, nn.Module):
-        from pytest_scrub.models.transformer_lens import is_transformer_lens, parts_of
+        from pytest_scrub.models.transformer_lens import bridge_of, is_hugging_face, is_transformer_lens, parts_of
 
+        if is_hugging_face(model):
+            model = bridge_of(model)
         return ResidualGraph(parts_of(model)) if is_transformer_lens(model) else ModuleGraph(model)
     raise ModelError(
         f"the model is a {type(model).__name__}, not a network; return what load_model(...) gives, a torch module "

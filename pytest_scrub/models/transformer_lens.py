@@ -40,6 +40,32 @@ def is_transformer_lens(model: object) -> bool:
     return bool(_library_classes(model) & {"TransformerBridge", "HookedTransformer"})
 
 
+def is_hugging_face(model: object) -> bool:
+    """Whether a model is a transformer as the transformers library makes them."""
+    return any(
+        cls.__module__.partition(".")[0] == "transformers" and cls.__name__ == "PreTrainedModel"
+        for cls in type(model).__mro__
+    )
+
+
+def bridge_of(model: nn.Module) -> nn.Module:
+    """A Hugging Face model in a TransformerLens bridge; its weights are shared.
+
+    **Raises** `ModelError` where TransformerLens does not know the architecture.
+    """
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    name = type(model).__name__
+    try:
+        bridge: nn.Module = build_bridge_from_module(model, architecture=name, hf_config=model.config)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"TransformerLens does not know {name} ({reason}); for claims about its modules use ModuleGraph(model)"
+        ) from error
+    return bridge.train(model.training)
+
+
 def parts_of(model: nn.Module) -> Parts:
     """Takes a TransformerLens model apart; nothing is folded, copied or changed.
 
@@ -192,9 +218,11 @@ class _Transformer(ABC):
             reason = f"has layers that look back {self.window} tokens only, but the inputs have {length}"
             raise self.error(reason, "shorten the inputs")
 
-    def _refuse_uneven(self, attention: tuple[Attention, ...]) -> None:
-        if not attention:
+    def _refuse_no_layers(self) -> None:
+        if not len(self.model.blocks):
             raise self.error("has no layers", "use a model with at least one attention layer")
+
+    def _refuse_uneven(self, attention: tuple[Attention, ...]) -> None:
         for layer, a in enumerate(attention):
             heads, d_model, d_head = a.W_Q.shape
             kv_heads = a.W_K.shape[0]
@@ -235,6 +263,7 @@ class _Bridge(_Transformer):
         if kind not in ("standard", "rotary") or getattr(cfg, "alibi", False):
             raise self.error(f"has position embeddings of a kind that is not taken apart ({kind})")
         self.has_pos_embed = "pos_embed" in components
+        self._refuse_no_layers()
         for layer, block in enumerate(self.model.blocks):
             self._refuse_block(layer, block)
         self.parallel = type(self.model.blocks[0]).__name__ == "ParallelBlockBridge"
@@ -393,8 +422,8 @@ class _Hooked(_Transformer):
         for name, reason in reasons.items():
             if getattr(cfg, name, None):
                 raise self.error(f"{reason} ({name})")
-        attn = self.model.blocks[0].attn if len(self.model.blocks) else None
-        if getattr(attn, "q_norm", None) is not None:  # OLMo 2 and 3, which are post-norm as well
+        self._refuse_no_layers()
+        if getattr(self.model.blocks[0].attn, "q_norm", None) is not None:  # OLMo 2 and 3, which are post-norm as well
             raise self.error("has normalised queries and keys")
         self.has_pos_embed = kind == "standard"
         self.causal = cfg.attention_dir == "causal"

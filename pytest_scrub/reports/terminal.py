@@ -6,22 +6,37 @@ from collections.abc import Iterator, Sequence
 
 from pytest_scrub.verdict import HELD, LEAST_TESTED, REFUTED, UNTESTED, NodeReport, Verdict, untested_nodes
 
+LEAST_NAME = 24  # characters of a claim's name that a narrow terminal still shows
+SUMMARY_HEADER = ("", "claim", "gap", "95 % interval", "tolerance", "recovered")
 
-def summary_lines(verdicts: Sequence[Verdict], width: int) -> Iterator[tuple[Verdict, str]]:
-    """`(verdict, line)` sorted by claim; names are cut in the middle where the line is too wide."""
-    for verdict in sorted(verdicts, key=lambda verdict: verdict.claim):
-        recovered = "" if verdict.recovered is None else f", recovered {verdict.recovered:.1%}"
-        figures = f" gap {verdict.gap} tolerance {verdict.tolerance:.3g}{recovered}"
-        outcome = f"{verdict.outcome:<10}"
-        room = max(width - len(outcome) - len(figures) - 1, 20)
-        yield verdict, f"{outcome}{_shortened(verdict.claim, room)}{figures}"
+
+def summary_lines(verdicts: Sequence[Verdict], width: int) -> Iterator[tuple[str, str]]:
+    """`(outcome, line)` for a header and each claim, sorted; names are cut where the line would be too wide."""
+    rows = [SUMMARY_HEADER, *(_summary_row(v) for v in sorted(verdicts, key=lambda verdict: verdict.claim))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(SUMMARY_HEADER))]
+    room = max(width - sum(widths) - 2 * len(widths) + widths[1], LEAST_NAME)
+    for row in rows:
+        cells = [
+            cell.ljust(size) if i < 2 else cell.rjust(size)
+            for i, (cell, size) in enumerate(zip(row, widths, strict=True))
+        ]
+        cells[1] = _shortened(row[1], room).ljust(min(room, widths[1]))
+        yield row[0], "  ".join(cells).rstrip()
+
+
+def _summary_row(verdict: Verdict) -> tuple[str, ...]:
+    gap = verdict.gap
+    recovered = "" if verdict.recovered is None else f"{verdict.recovered:.1%}"
+    interval = f"[{gap.low:.3g}, {gap.high:.3g}]"
+    return verdict.outcome, verdict.claim, f"{gap.mean:.3g}", interval, f"{verdict.tolerance:.3g}", recovered
 
 
 def _shortened(name: str, room: int) -> str:
-    if len(name) <= room:
-        return name
-    end = room * 2 // 3
-    return f"{name[: room - end - 3]}...{name[-end:]}"
+    """A test's id without its file, or only its end, where there is no room for more."""
+    for candidate in (name, name.partition("::")[2] or name):
+        if len(candidate) <= room:
+            return candidate
+    return f"...{name[3 - room :]}"
 
 
 def failure_text(verdict: Verdict) -> str:

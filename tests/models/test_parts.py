@@ -411,6 +411,11 @@ def test_what_is_no_sum_of_known_parts_is_refused(name: str) -> None:
         parts_of(make())
 
 
+def test_models_without_layers_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"TransformerBridge \(native\) has no layers; use a model with"):
+        parts_of(native(n_layers=0, init_weights=False))
+
+
 def test_plain_modules_are_refused_and_told_apart() -> None:
     linear = nn.Linear(2, 2)
     assert is_transformer_lens(native())
