@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint check bench compat clean
+.PHONY: demo test lint check full bench compat clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,6 +27,15 @@ check: $(STAMP)
 
 bench: $(STAMP) ## the figures of the README, on one thread
 	$(BIN)/python -m benchmarks.brackets_table
+
+full: $(STAMP) ## the engine against its slow reference on more than a thousand cases
+	SCRUB_PROFILE=full $(BIN)/python -m pytest tests/test_engine_against_reference.py -p no:randomly
+
+compat: ## HookedTransformer, in an environment of its own (TransformerLens 4 has none)
+	test -x .venv-compat/bin/python || $(PYTHON) -m venv .venv-compat
+	.venv-compat/bin/python -m pip install --quiet torch==2.13.0 transformer-lens==3.9.0 'pytest>=8.2'
+	PYTHONPATH=. .venv-compat/bin/python -m pytest -c /dev/null --rootdir . --confcutdir tests/models \
+		-p no:cacheprovider tests/models/compat_hooked_transformer.py
 
 clean:
 	rm -rf $(VENV) .venv-compat .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

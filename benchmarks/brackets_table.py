@@ -34,7 +34,11 @@ def main() -> None:
     bridge, data = published.network(at), published.dataset(at)
     graph = load_model(bridge)
     store = ActivationStore(graph, data)
-    claims = {"baseline": output(agrees_on=ANYTHING), "claim_1a": published.claim_1a(), "claim_1b": published.claim_1b()}
+    claims = {
+        "baseline": output(agrees_on=ANYTHING),
+        "claim_1a": published.claim_1a(),
+        "claim_1b": published.claim_1b(),
+    }
     figures: dict[str, float] = {}
     for name, hypothesis in claims.items():
         evaluator = Evaluator(graph, data, hypothesis, store=store)

@@ -29,15 +29,19 @@ def scrub_session(pytestconfig: pytest.Config) -> Session:
 @pytest.fixture(scope="session")
 def scrub_model() -> Any:
     """The network that claims speak of; override it in a conftest.py, a module or a class."""
-    pytest.fail("no network: define a fixture scrub_model that returns load_model(...), or name one in @claim(model=...)",
-                pytrace=False)  # fmt: skip
+    pytest.fail(
+        "no network: define a fixture scrub_model that returns load_model(...), or name one with @claim(model=...)",
+        pytrace=False,
+    )
 
 
 @pytest.fixture(scope="session")
 def scrub_data() -> Dataset:
     """The Dataset that claims are tested on; override it in a conftest.py, a module or a class."""
-    pytest.fail("no data: define a fixture scrub_data that returns a Dataset(...), or name one in @claim(data=...)",
-                pytrace=False)  # fmt: skip
+    pytest.fail(
+        "no data: define a fixture scrub_data that returns a Dataset(...), or name one with @claim(data=...)",
+        pytrace=False,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def join(first: Node | Agreement, second: Node | Agreement) -> Node | Agreement:
     **Returns** a tree, or `EXACT` / `ANYTHING` where an operand forces it.
 
     **Raises** `HypothesisError` where both cannot be said in one tree: a node computed in two ways, a child read
-    directly in one and along every path in the other, a shared donor whose owner is only claimed in one.
+    directly in one and along every path in the other, members of a group read into different slots.
     """
     if EXACT in (first, second):
         return EXACT
@@ -38,29 +38,39 @@ def join(first: Node | Agreement, second: Node | Agreement) -> Node | Agreement:
     for operand in (first, second):
         if not isinstance(operand, Node):
             raise HypothesisError(f"join takes hypotheses, EXACT or ANYTHING, not {operand}")
-    assert isinstance(first, Node) and isinstance(second, Node)
+    assert isinstance(first, Node)
+    assert isinstance(second, Node)
     if first.components != second.components:
         raise HypothesisError(f"join takes two roots, not {first.component} and {second.component}")
     return _join_nodes(first, second)
 
 
 def _join_nodes(a: Node, b: Node) -> Node:
-    """Two claims about the same edges."""
+    """Two claims about the same edges; a donor that is shared is settled among the siblings."""
     if a.computed_by is not b.computed_by:
         raise HypothesisError(f"cannot join: {a.component} is computed by two different functions, or only by one")
+    # A root without a feature is the reference itself: as strict as EXACT.
+    agrees_on = None if a.agrees_on is None or b.agrees_on is None else a.agrees_on | b.agrees_on
     node = replace(
-        a,
+        _agreeing(a, agrees_on),
         components=tuple(sorted({*a.components, *b.components}, key=natural_key)),
-        # A root without a feature is the reference itself: as strict as EXACT.
-        agrees_on=None if a.agrees_on is None or b.agrees_on is None else a.agrees_on | b.agrees_on,
         into=a.into if a.into == b.into else None,
-        shares=a.shares or b.shares,
+        shares=None,
         name=_joint_name(a, b),
     )
     if a.rest is None or b.rest is None:
         return replace(node, reads=(), rest=None)
     children, rest = _join_children(a, b, a.rest | b.rest)
     return replace(node, reads=children, rest=rest)
+
+
+def _agreeing(node: Node, agrees_on: Agreement | None) -> Node:
+    """**Raises** `HypothesisError` where the node is computed from other features than it would then agree on."""
+    if node.computed_by is not None and agrees_on != node.agrees_on:
+        raise HypothesisError(
+            f"cannot join: {node.component} is computed from {node.agrees_on}, but joined it would agree on {agrees_on}"
+        )
+    return replace(node, agrees_on=agrees_on)
 
 
 def _joint_name(a: Node, b: Node) -> str | None:
@@ -83,20 +93,38 @@ def _edges(parent: Node, child: Node) -> frozenset[Edge]:
 def _join_children(a: Node, b: Node, rest: Agreement) -> tuple[tuple[Node, ...], Agreement]:
     """The children claimed by both, and what their rest agrees on."""
     children: list[Node] = []
-    for block in _blocks(a, b):
-        edges_a = frozenset[Edge]().union(*(_edges(a, child) for child in block if child in a.reads))
-        edges_b = frozenset[Edge]().union(*(_edges(b, child) for child in block if child in b.reads))
-        if edges_a == edges_b:
-            children.append(_join_block(block))
+    order = [*a.reads, *b.reads]
+    claims = [(_edges(a, child) | _ties(parent, child), child) for parent in (a, b) for child in parent.reads]
+    # What claims a common edge, or shares a donor, in either hypothesis takes one donor together.
+    for together in sorted(_connected(claims), key=lambda nodes: order.index(nodes[0])):
+        edges = [
+            frozenset[Edge]().union(*(_edges(a, child) for child in together if child in parent.reads))
+            for parent in (a, b)
+        ]
+        if edges[0] == edges[1]:
+            children += _with_one_donor(a, _connected((_edges(a, child), child) for child in together))
         else:
-            rest = reduce(Agreement.__or__, (_feature(child) for child in block), rest)
-    names = {child.name for child in children}
-    for child in children:
-        if child.shares is not None and child.shares not in names:
-            raise HypothesisError(
-                f"cannot join: {child.label} shares the donor of {child.shares}, which only one hypothesis claims"
-            )
+            rest = reduce(Agreement.__or__, (_feature(child) for child in together), rest)
     return tuple(children), rest
+
+
+def _ties(parent: Node, child: Node) -> frozenset[Edge]:
+    """What a child has in common with the siblings that take the same donor, told apart by hypothesis."""
+    name = child.shares or child.name
+    is_shared = any(sibling.shares == name for sibling in parent.reads if name is not None)
+    return frozenset({(id(parent), name)}) if is_shared else frozenset()
+
+
+def _with_one_donor(parent: Node, blocks: list[list[Node]]) -> list[Node]:
+    """One node for each block, all with one donor: several blocks are only connected by a donor that is shared."""
+    nodes = [_join_block(parent, block) for block in blocks]
+    if len(nodes) == 1:
+        return nodes
+    shared = {child.shares for block in blocks for child in block} - {None}
+    owners = [node for node, block in zip(nodes, blocks, strict=True) if shared & {child.name for child in block}]
+    owner = min(owners, key=lambda node: str(node.name))  # not the first: joining is commutative
+    agrees_on = reduce(Agreement.__or__, (_feature(node) for node in nodes))
+    return [replace(_agreeing(n, agrees_on), shares=None if n is owner else owner.name) for n in nodes]
 
 
 def _feature(node: Node) -> Agreement:
@@ -104,25 +132,29 @@ def _feature(node: Node) -> Agreement:
     return node.agrees_on
 
 
-def _join_block(block: list[Node]) -> Node:
-    vias = {node.via for node in block}
-    if len(vias) > 1:
+def _join_block(parent: Node, block: list[Node]) -> Node:
+    """Children with common edges, as one node."""
+    node = reduce(_join_nodes, block)
+    ways = {child.via for child in block}
+    if "any" in ways and len(ways) > 1:
         raise HypothesisError(
-            f"cannot join: {block[0].component} is read directly in one hypothesis and along every path in the other"
+            f"cannot join: {node.component} is read along every path in only one of the hypotheses; "
+            "write the same via= in both"
         )
-    return reduce(_join_nodes, block)
+    if _edges(parent, node) != frozenset[Edge]().union(*(_edges(parent, child) for child in block)):
+        raise HypothesisError(
+            f"cannot join: {node.component} would be one node, but its members are read into different slots; "
+            "claim them one by one"
+        )
+    return replace(node, via=next((via for via in sorted(filter(None, ways))), None))
 
 
-def _blocks(a: Node, b: Node) -> Iterable[list[Node]]:
-    """The children of both, in groups connected by a shared edge: those must take one donor together."""
-    blocks: list[tuple[set[Edge], list[Node]]] = []
-    for parent in (a, b):
-        for child in parent.reads:
-            edges = set(_edges(parent, child))
-            touching = [block for block in blocks if block[0] & edges]
-            for block in touching:
-                blocks.remove(block)
-            merged = (edges.union(*(e for e, _ in touching)), [n for _, nodes in touching for n in nodes] + [child])
-            blocks.append(merged)
-    order = [*a.reads, *b.reads]
-    return sorted((nodes for _, nodes in blocks), key=lambda nodes: order.index(nodes[0]))
+def _connected(claims: Iterable[tuple[frozenset[Edge], Node]]) -> list[list[Node]]:
+    """The nodes in groups connected by a common edge."""
+    groups: list[tuple[frozenset[Edge], list[Node]]] = []
+    for edges, node in claims:
+        touching = [group for group in groups if group[0] & edges]
+        groups = [group for group in groups if group not in touching]
+        nodes = [earlier for _, members in touching for earlier in members]
+        groups.append((edges.union(*(claimed for claimed, _ in touching)), [*nodes, node]))
+    return [nodes for _, nodes in groups]

@@ -92,7 +92,7 @@ class Metric:
         if not isinstance(value, Tensor) or value.shape != (len(batch.rows),):
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise DataError(
-                f"the metric {self.name} has to return one number per reference, a tensor [{len(batch.rows)}], not {got}"
+                f"the metric {self.name} has to return one number per reference, [{len(batch.rows)}], not {got}"
             )
         if not value.isfinite().all():
             row = int(batch.rows[int((~value.isfinite()).nonzero()[0])])
@@ -124,8 +124,8 @@ def _class_labels(name: str, output: Tensor, batch: Batch, labels: Tensor) -> Te
     """**Raises** `DataError` unless `labels` are class indices that fit `output` without broadcasting."""
     if labels.is_floating_point() or labels.shape != output.shape[:-1]:
         raise DataError(
-            f"the metric {name} needs one class index for each output it reads, {list(output.shape[:-1])}, but the labels "
-            f"are {str(labels.dtype).removeprefix('torch.')} {list(labels.shape)}; say which output positions "
+            f"the metric {name} needs one class index for each output it reads, {list(output.shape[:-1])}, but the "
+            f"labels are {str(labels.dtype).removeprefix('torch.')} {list(labels.shape)}; say which output positions "
             f"the labels speak of with label_pos= of the Dataset or pos= of the metric"
         )
     used = labels if batch.valid is None or labels.ndim == 1 else labels[batch.valid]
@@ -214,7 +214,8 @@ def squared_error(pos: MetricPosition = None) -> Metric:
         labels = batch.require_labels("squared_error")
         if labels.shape != output.shape:
             raise DataError(
-                f"the metric squared_error needs labels of the output's shape {list(output.shape)}, not {list(labels.shape)}"
+                f"the metric squared_error needs labels of the output's shape {list(output.shape)}, "
+                f"not {list(labels.shape)}"
             )
         error = (output - labels) ** 2
         return _mean_over_positions(error.flatten(2).mean(2), batch) if error.ndim > 2 else (

@@ -10,6 +10,8 @@ VERDICT_PROPERTY = "scrub_verdict"  # the property of a test report that carries
 
 
 class Option(NamedTuple):
+    """One option: --scrub-`name`, and `scrub_name` in the ini file."""
+
     name: str
     default: str
     kind: type

@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.errors import DataError, HypothesisError, did_you_mean
-from pytest_scrub.hypothesis_tree import ROOT, Agreement, Node
+from pytest_scrub.hypothesis_tree import EXACT, ROOT, Agreement, Node
 from pytest_scrub.joining import join
 
 if TYPE_CHECKING:
@@ -168,12 +169,15 @@ def node_paths(root: Node) -> list[tuple[str, Node, str | None]]:
 def slots_of(root: Node) -> tuple[Slot, ...]:
     """The slots of a tree: every node's own input (the root's only where it names a feature) and every rest.
 
-    **Raises** `HypothesisError` where `shares=` names no sibling, or one with another feature.
+    **Raises** `HypothesisError` where `shares=` names no sibling, or one with another feature, and where two slots
+    would have one path.
     """
     slots: list[Slot] = []
     index: dict[str, int] = {}
 
     def add(slot: Slot) -> None:
+        if slot.path in index:
+            raise HypothesisError(f"two slots would be called {slot.path}; give one of the nodes another name=")
         index[slot.path] = len(slots)
         slots.append(slot)
 
@@ -189,24 +193,49 @@ def slots_of(root: Node) -> tuple[Slot, ...]:
 def _with_shares(slots: list[Slot], slot: Slot) -> Slot:
     if slot.is_rest or slot.node.shares is None:
         return slot
-    siblings = {
-        other.node.name: i
+    siblings = [
+        (other.node.name, i)
         for i, other in enumerate(slots)
         if other.parent == slot.parent and other.path.rpartition("/")[0] == slot.path.rpartition("/")[0]
         and not other.is_rest and other.node.name and other is not slot
-    }  # fmt: skip
-    source = siblings.get(slot.node.shares)
-    if source is None:
+    ]  # fmt: skip
+    sources = [i for name, i in siblings if name == slot.node.shares]
+    if len(sources) != 1:
+        have = "several siblings have" if sources else "no sibling has"
         raise HypothesisError(
-            f"{slot.path} shares the donor of {slot.node.shares!r}, but no sibling has that name=; "
-            f"siblings with a name: {sorted(name for name in siblings if name) or 'none'}"
+            f"{slot.path} shares the donor of {slot.node.shares!r}, but {have} that name=; "
+            f" siblings with a name: {', '.join(sorted(name for name, _ in siblings)) or 'none'}"
         )
+    source = sources[0]
     if slots[source].agrees_on != slot.agrees_on or slots[source].node.shares is not None:
         raise HypothesisError(
             f"{slot.path} shares the donor of {slot.node.shares!r}, so both must agree on the same "
             f"({slot.agrees_on} against {slots[source].agrees_on}), and that one must have a donor of its own"
         )
     return Slot(slot.path, slot.node, False, slot.agrees_on, slot.parent, source)
+
+
+def _owners_first(slots: tuple[Slot, ...]) -> list[int]:
+    """An order in which parents come before children, and who shares a donor after the sibling that takes it."""
+    before = {i: {j for j in (s.parent, s.shares) if j is not None and j != REFERENCE} for i, s in enumerate(slots)}
+    return list(TopologicalSorter(before).static_order())
+
+
+def _with_exact(root: Node, exact: Collection[str]) -> Node:
+    """The tree in which the slots at these paths take their parent's own input."""
+    paths = node_paths(root)
+
+    def settle(path: str, node: Node) -> Node:
+        # A computed node takes no activation from a donor, and needs the features that it is computed from.
+        is_exact = path in exact and node.computed_by is None
+        return replace(
+            node,
+            agrees_on=EXACT if is_exact else node.agrees_on,
+            reads=tuple(settle(p, child) for p, child, parent in paths if parent == path),
+            rest=EXACT if f"{path}/rest" in exact else node.rest,
+        )
+
+    return settle(*paths[0][:2])
 
 
 class SwapSpace:
@@ -230,6 +259,7 @@ class SwapSpace:
         self.dataset = dataset
         self.slots = slots_of(hypothesis)
         self.paths = tuple(slot.path for slot in self.slots)
+        self._order = _owners_first(self.slots)
         # A slot that shares a donor moves with its owner.
         owners = {s.path: s.path if s.shares is None else self.paths[s.shares] for s in self.slots}
         self.frozen = frozenset(path for path in self.paths if owners[path] in frozen)
@@ -263,7 +293,8 @@ class SwapSpace:
 
     def join(self, other: Node | Agreement) -> SwapSpace:
         """The swap sets that also `other` allows; see `pytest_scrub.join`."""
-        both = join(self.hypothesis, other)
+        # What is frozen may end in a rest of the other's, which then has to stay where it is.
+        both = join(_with_exact(self.hypothesis, self.frozen), other)
         if isinstance(both, Agreement):
             return self.keep(())
         paths = {slot.path for slot in slots_of(both)}
@@ -281,17 +312,18 @@ class SwapSpace:
         if references is None:
             references = rng.choice(self.dataset.reference_rows, size=n, replace=True)
         donors = np.empty((len(self.slots), len(references)), dtype=np.int64)
-        for i, slot in enumerate(self.slots):
+        # Drawn for every slot, frozen or not: what one slot draws must not depend on which others are kept.
+        chances = rng.random(donors.shape)
+        for i in self._order:
+            slot = self.slots[i]
             parents = references if slot.parent == REFERENCE else donors[slot.parent]
-            # Drawn for every slot, frozen or not: what one slot draws must not depend on which others are kept.
-            nth = rng.random(len(references))
             if slot.shares is not None:
                 donors[i] = donors[slot.shares]
             elif slot.path in self.frozen:
                 donors[i] = parents
             else:
                 count = self._classes[i].count(parents)
-                donors[i] = self._classes[i].pick(parents, (nth * count).astype(np.int64))
+                donors[i] = self._classes[i].pick(parents, (chances[i] * count).astype(np.int64))
         return SwapSet(references, donors, self.paths, self.dataset.digest())
 
     def unswapped(self, references: Rows) -> SwapSet:
@@ -328,7 +360,7 @@ class SwapSpace:
             return [np.array([row], dtype=np.int64) for row in parents]
         counts = self._classes[i].count(parents)
         listed = self._classes[i].pick(np.repeat(parents, counts), _within(counts))
-        return [np.sort(part) for part in np.split(listed, np.cumsum(counts)[:-1])]
+        return [np.sort(part) for part in np.split(listed, np.cumsum(counts))[:-1]]
 
     def check(self, swap_set: SwapSet) -> list[Violation]:
         """Every donor that is not allowed, and why; empty where the swap set is allowed."""
@@ -393,16 +425,19 @@ class SwapSpace:
         yield from self._expand(0, references, np.empty((0, len(references)), dtype=np.int64), weights)
 
     def _expand(
-        self, i: int, references: Rows, donors: Rows, weights: npt.NDArray[np.float64]
+        self, settled: int, references: Rows, donors: Rows, weights: npt.NDArray[np.float64]
     ) -> Iterator[tuple[SwapSet, npt.NDArray[np.float64]]]:
-        if i == len(self.slots):
-            yield SwapSet(references, donors, self.paths, self.dataset.digest()), weights
+        """`donors`: int64 `[settled, columns]` of the first slots of `_order`."""
+        place = np.argsort(self._order)
+        if settled == len(self.slots):
+            yield SwapSet(references, donors[place], self.paths, self.dataset.digest()), weights
             return
+        i = self._order[settled]
         slot = self.slots[i]
-        parents = references if slot.parent == REFERENCE else donors[slot.parent]
+        parents = references if slot.parent == REFERENCE else donors[place[slot.parent]]
         if slot.shares is not None or slot.path in self.frozen:
-            fixed = parents if slot.shares is None else donors[slot.shares]
-            yield from self._expand(i + 1, references, np.vstack([donors, fixed]), weights)
+            fixed = parents if slot.shares is None else donors[place[slot.shares]]
+            yield from self._expand(settled + 1, references, np.vstack([donors, fixed]), weights)
             return
         classes, chance = self._representatives(i)
         counts = classes.count(parents)
@@ -414,16 +449,19 @@ class SwapSpace:
             columns = np.repeat(np.arange(first, last), counts[first:last])
             picked = classes.pick(parents[columns], _within(counts[first:last]))
             weight = weights[columns] * chance(parents[columns], picked)
-            yield from self._expand(i + 1, references[columns], np.vstack([donors[:, columns], picked]), weight)
+            yield from self._expand(settled + 1, references[columns], np.vstack([donors[:, columns], picked]), weight)
             first = last
 
     def _representatives(self, i: int) -> tuple[_Classes, _Chance]:
         """The donors of slot i to visit, and how probable each is given its parent's own input."""
         slot, classes = self.slots[i], self._classes[i]
-        below = [self._classes[j].codes for j, other in enumerate(self.slots) if other.parent == i]
-        if slot.is_rest or slot.node.is_leaf or classes.outside.any():
+        below = [(j, other) for j, other in enumerate(self.slots) if other.parent == i]
+        # A donor that is shared, or that a frozen child takes over, feeds something itself.
+        is_read = slot.is_rest or slot.node.is_leaf or any(other.path in self.frozen for _, other in below)
+        if is_read or classes.outside.any() or any(other.shares == i for other in self.slots):
             return classes, lambda own, _: 1 / classes.count(own)
-        kind = np.unique(np.stack([classes.codes, *below]), axis=1, return_inverse=True)[1].reshape(-1)
+        codes = [classes.codes, *(self._classes[j].codes for j, _ in below)]
+        kind = np.unique(np.stack(codes), axis=1, return_inverse=True)[1].reshape(-1)
         _, first, alike = np.unique(kind, return_index=True, return_counts=True)
         mass = np.zeros(len(kind))
         mass[first] = alike

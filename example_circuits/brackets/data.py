@@ -83,7 +83,7 @@ def tokens(texts: list[str]) -> tuple[Ints, Ints]:
     **Raises** `ValueError` for a string that is too long or holds anything but brackets.
     """
     ids = np.full((len(texts), N_POSITIONS), PAD, dtype=np.int64)
-    for row, text in zip(ids, texts):
+    for row, text in zip(ids, texts, strict=True):
         if len(text) > MAX_BRACKETS or set(text) - set("()"):
             raise ValueError(f"{text!r} is not a string of at most {MAX_BRACKETS} brackets")
         row[: len(text) + 2] = [START, *(OPEN if bracket == "(" else CLOSE for bracket in text), END]
@@ -96,12 +96,12 @@ def show(ids: Ints) -> str:
 
 
 def _steps(ids: Ints) -> Ints:
-    return (ids == OPEN).astype(np.int64) - (ids == CLOSE)
+    return np.asarray((ids == OPEN).astype(np.int64) - (ids == CLOSE))
 
 
 def _suffixes(ids: Ints) -> Ints:
     """How many more `(` than `)` the string holds from each position on, `[n, positions]`."""
-    return _steps(ids)[:, ::-1].cumsum(axis=1)[:, ::-1]
+    return np.asarray(_steps(ids)[:, ::-1].cumsum(axis=1)[:, ::-1])
 
 
 def difference(ids: Ints) -> Ints:

@@ -20,19 +20,19 @@ from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
 WEIGHTS = Path(__file__).with_name("brackets.safetensors")
-CONFIG: dict[str, Any] = dict(
-    n_layers=3,
-    n_heads=2,
-    d_model=48,
-    d_head=24,
-    d_mlp=48,
-    act_fn="relu",
-    normalization_type="LN",
-    attention_dir="bidirectional",
-    n_ctx=data.N_POSITIONS,
-    d_vocab=5,
-    d_vocab_out=2,
-)
+CONFIG: dict[str, Any] = {
+    "n_layers": 3,
+    "n_heads": 2,
+    "d_model": 48,
+    "d_head": 24,
+    "d_mlp": 48,
+    "act_fn": "relu",
+    "normalization_type": "LN",
+    "attention_dir": "bidirectional",
+    "n_ctx": data.N_POSITIONS,
+    "d_vocab": 5,
+    "d_vocab_out": 2,
+}
 SEED = 0
 TRAINING_STRINGS, HELD_OUT_STRINGS = 200_000, 20_000
 STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 5_000, 256, 2e-3, 0.01
@@ -80,7 +80,7 @@ def train() -> TransformerBridge:
 def evaluate(model: TransformerBridge, texts: list[str]) -> tuple[float, float]:
     """Mean loss and accuracy."""
     ids, mask, labels = encode(texts)
-    batches = zip(ids.split(1_000), mask.split(1_000))
+    batches = zip(ids.split(1_000), mask.split(1_000), strict=True)
     logits = torch.cat([model(rows, attention_mask=visible)[:, 0] for rows, visible in batches])
     loss = torch.nn.functional.cross_entropy(logits.double(), labels)
     return loss.item(), (logits.argmax(1) == labels).double().mean().item()

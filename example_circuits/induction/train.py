@@ -47,9 +47,7 @@ def train(seed: int) -> TransformerBridge:
     bridge = TransformerBridge.boot_native(TransformerBridgeConfig(**CONFIG, seed=seed))
     network = bridge.original_model  # the same parameters, without the bridge's own work at every call
     parameters = list(network.parameters())
-    optimizer = torch.optim.AdamW(
-        parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98)
-    )
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98))
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / WARMUP) * (1 - step / STEPS)
     )
@@ -64,7 +62,9 @@ def train(seed: int) -> TransformerBridge:
         optimizer.step()
         scheduler.step()
         if step % 500 == 0 or step == STEPS - 1:
-            print(f"step {step:4}: loss {loss.item():.3f} after {time.perf_counter() - start:.0f} s", flush=True)
+            print(
+                f"step {step:4}: loss {loss.item():.3f} after {time.perf_counter() - start:.0f} s", flush=True
+            )
     return bridge.eval()
 
 
@@ -75,12 +75,16 @@ def report(bridge: TransformerBridge, seed: int) -> None:
     # A token is asked for the first time where the one before it has not occurred earlier.
     seen = np.array([[row[i] in row[:i] for i in range(LENGTH)] for row in tokens])
     loss = F.cross_entropy(
-        bridge(torch.from_numpy(tokens[:, :-1])).transpose(1, 2), torch.from_numpy(tokens[:, 1:]), reduction="none"
+        bridge(torch.from_numpy(tokens[:, :-1])).transpose(1, 2),
+        torch.from_numpy(tokens[:, 1:]),
+        reduction="none",
     ).numpy()
     tested = sequences(4000, seed + HELD_OUT)
     logits = bridge(torch.from_numpy(tested))[:, -1]
     label = torch.from_numpy(answer(tested))
-    print(f"first occurrences:    loss {loss[~seen].mean():.3f} (guessing a letter: {np.log(D_VOCAB - 1):.3f})")
+    print(
+        f"first occurrences:    loss {loss[~seen].mean():.3f} (guessing a letter: {np.log(D_VOCAB - 1):.3f})"
+    )
     print(f"copied tokens:        loss {loss[copied[:, 1:]].mean():.3f}")
     print(
         f"evaluation sequences: loss {F.cross_entropy(logits, label).item():.3f}, "

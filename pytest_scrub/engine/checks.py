@@ -93,7 +93,7 @@ def _check_edge(checked: Checked, path: str, node: Node, parent: Node) -> None:
         width = graph.width(component)
         if node.subspace is not None and width is not None and node.subspace.width != width:
             raise HypothesisError(
-                f"{path}: subspace= has {node.subspace.width} rows, but the activations of {component} have {width} numbers"
+                f"{path}: subspace= has {node.subspace.width} rows, but activations of {component} have {width} numbers"
             )
     if node.computed_by is not None and len(node.components) > 1 and (anywhere or not graph.adds):
         raise HypothesisError(
@@ -129,7 +129,7 @@ def _check_siblings(checked: Checked, path: str, parent: Node) -> None:
     paths = [(p, n) for p, n, above in node_paths(parent) if above == ROOT]
     paths = [(path + p.removeprefix(ROOT), n) for p, n in paths]
     for (first, a), (second, b) in combinations(paths, 2):
-        if _overlap(checked, parent, first, a, second, b):
+        if _overlap(checked, parent, (first, a), (second, b)):
             raise HypothesisError(
                 f"{first} and {second} claim the same edge into {parent.component} twice; join them into one node, "
                 "or part them by into=, pos= or orthogonal subspaces"
@@ -144,7 +144,8 @@ def _slots(checked: Checked, parent: Node, node: Node, component: str) -> set[st
     return {slot for slot in slots if node.into in (None, slot)}
 
 
-def _overlap(checked: Checked, parent: Node, first: str, a: Node, second: str, b: Node) -> bool:
+def _overlap(checked: Checked, parent: Node, one: tuple[str, Node], other: tuple[str, Node]) -> bool:
+    (first, a), (second, b) = one, other
     common = set(a.components) & set(b.components)
     if not any(_slots(checked, parent, a, name) & _slots(checked, parent, b, name) for name in common):
         return False
@@ -166,7 +167,8 @@ def _check_is_seen(checked: Checked, path: str, child: Node, parent: Node, seen:
         return  # keys and values are read at every position
     if not np.intersect1d(at.index, seen.index).size:
         raise HypothesisError(
-            f"{path}: {parent.component} is read at position {', '.join(map(str, seen.index.tolist()))} only, so swapping "
+            f"{path}: {parent.component} is read at position {', '.join(map(str, seen.index.tolist()))} only, so "
+            "swapping "
             f"{child.component} at {', '.join(map(str, at.index.tolist()))} would change nothing"
         )
 
@@ -175,6 +177,7 @@ def require_floating(output: torch.Tensor, source: str) -> None:
     """**Raises** `DataError` where a network returns integers."""
     if not output.is_floating_point():
         raise DataError(
-            f"{source} returns {str(output.dtype).removeprefix('torch.')} numbers; a metric needs floating-point outputs "
+            f"{source} returns {str(output.dtype).removeprefix('torch.')} numbers; a metric needs floating-point "
+            "outputs "
             "such as logits, so return those"
         )

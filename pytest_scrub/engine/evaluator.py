@@ -142,7 +142,7 @@ class Evaluator:
         if step is None or len(step.sites) != 1:
             raise HypothesisError(f"{slot} is not a leaf with one activation")
         self.store.ensure(step.sites, donors, self._progress)
-        rows = torch.from_numpy(donors).to(self.dataset.device)
+        rows = torch.tensor(donors, device=self.dataset.device)
         return self.store.take(step.sites[0], rows, at_rows(step.positions, rows))
 
     # The tree --------------------------------------------------------------------------------------------
@@ -233,7 +233,8 @@ class Evaluator:
 
     def _computed(self, step: Step, rows: Tensor, where: Where) -> Tensor:
         """What `computed_by=` gives for the feature values of the donors, laid out like the activation."""
-        assert step.node.computed_by is not None and step.node.agrees_on is not None
+        assert step.node.computed_by is not None
+        assert step.node.agrees_on is not None
         features = [self.dataset.feature(name)[rows.cpu().numpy()] for name in step.node.agrees_on.features]
         clean = self.checked.example(step.node.components[0])
         value = torch.as_tensor(step.node.computed_by(*features), device=self.dataset.device).to(clean.dtype)

@@ -156,7 +156,7 @@ def _summary(components: Sequence[str], most: int = 12) -> str:
     return ", ".join(shown)
 
 
-def project(difference: Tensor, subspace: Subspace | None) -> Tensor:
+def inside(difference: Tensor, subspace: Subspace | None) -> Tensor:
     """The part of `[..., d_model]` inside the subspace; all of it without one."""
     if subspace is None:
         return difference
@@ -198,7 +198,7 @@ def blend(current: Tensor, value: Tensor, at: Where, subspace: Subspace | None) 
     here = select(current, at)
     if at is None and subspace is None:
         return value.to(current.dtype).expand_as(current)
-    return add_at(current, None, project(value - here, subspace), at)
+    return add_at(current, None, inside(value - here, subspace), at)
 
 
 def at_rows(positions: Positions | None, rows: Tensor) -> Where:

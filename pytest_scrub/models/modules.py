@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -78,7 +78,8 @@ class ModuleGraph:
         out = self._output(returned) if self._output else getattr(returned, "logits", returned)
         if not isinstance(out, Tensor):
             raise ModelError(
-                f"{self.source} returns {type(out).__name__}, not a tensor; say which with ModuleGraph(module, output=...)"
+                f"{self.source} returns {type(out).__name__}, not a tensor; say which with "
+                "ModuleGraph(module, output=...)"
             )
         return out
 
@@ -105,11 +106,8 @@ class ModuleGraph:
         if stop == ROOT:
             with self._hooked(hooks):
                 return self._forward(inputs)
-        with self._hooked({**hooks, stop: finish}):
-            try:
-                self._forward(inputs)
-            except _Computed:
-                pass
+        with self._hooked({**hooks, stop: finish}), suppress(_Computed):
+            self._forward(inputs)
         return found[0]
 
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
@@ -176,7 +174,7 @@ def refuse_dropout(module: nn.Module) -> None:
 
 def _keeping(seen: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
     def keep(out: Tensor) -> None:
-        seen[name] = out
+        seen[name] = out.clone()  # what follows may change it in place: relu(inplace=True), out += identity
 
     return keep
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from graphlib import CycleError, TopologicalSorter
 
 import torch
@@ -47,7 +48,7 @@ class FunctionGraph:
         except CycleError as error:
             raise ModelError(f"the nodes {' -> '.join(error.args[1])} read one another in a circle") from error
         self.input_names = tuple(name for name in order if name not in nodes)
-        self.components = tuple(name for name in order if name != ROOT) + (ROOT,)
+        self.components = (*tuple(name for name in order if name != ROOT), ROOT)
         self._above = {name: self._ancestors(name) for name in self.components}
 
     @staticmethod
@@ -106,11 +107,11 @@ class FunctionGraph:
         own = {name: Site("value", (name,)) for name in arguments}
 
         def replacements(rows: Tensor, values: Sequence[Tensor], which: Sequence[tuple[int, Edit]]) -> Replacements:
-            return {
-                name: _blending(values[i], at_rows(edit.at, rows), edit)
-                for i, edit in which
-                for name in edit.components
-            }
+            by_name: dict[str, list[Replacement]] = {}
+            for i, edit in which:  # one component may be claimed at several positions or in several subspaces
+                for name in edit.components:
+                    by_name.setdefault(name, []).append(_blending(values[i], at_rows(edit.at, rows), edit))
+            return {name: _in_turn(replacements) for name, replacements in by_name.items()}
 
         def value(clean: Clean, rows: Tensor, at: Where, values: Sequence[Tensor]) -> Tensor:
             plain = {name: clean.take(own[name], rows, None) for name in arguments} if not by_run else {}
@@ -144,11 +145,16 @@ class FunctionGraph:
         return digest_of((), *sorted(self.nodes), *(sources or code))
 
 
-Replacements = dict[str, Callable[[Tensor], Tensor]]
+Replacement = Callable[[Tensor], Tensor]
+Replacements = dict[str, Replacement]
 
 
-def _blending(value: Tensor, at: Where, edit: Edit) -> Callable[[Tensor], Tensor]:
+def _blending(value: Tensor, at: Where, edit: Edit) -> Replacement:
     return lambda current: blend(current, value, at, edit.subspace)
+
+
+def _in_turn(replacements: Sequence[Replacement]) -> Replacement:
+    return lambda current: reduce(lambda value, replace: replace(value), replacements, current)
 
 
 def sum_of(values: Mapping[str, Tensor], site: Site) -> Tensor:

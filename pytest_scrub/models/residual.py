@@ -17,6 +17,7 @@ from torch import Tensor
 from pytest_scrub.data import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.hypothesis_tree import HEAD_SLOTS, ROOT
+from pytest_scrub.models.attention import attend, constant, kv_head, project, replaced_keys, seen_keys, visible_keys
 from pytest_scrub.models.digests import digest_of
 from pytest_scrub.models.graph import (
     Clean,
@@ -28,11 +29,11 @@ from pytest_scrub.models.graph import (
     add_at,
     at_rows,
     blend,
+    inside,
     kept,
-    project,
     select,
 )
-from pytest_scrub.models.parts import Attention, Parts
+from pytest_scrub.models.parts import Parts
 
 MASK = "mask"
 EMBEDDINGS = ("embed", "pos_embed")
@@ -134,7 +135,7 @@ class ResidualGraph:
             return select(seen[f"resid_{site.names[0]}"], where)
         if site.kind in HEAD_SLOTS:
             place = self._places[site.names[0]]
-            return self._project(place, site.kind, select(seen[f"resid_pre.{place.layer}"], where), where)
+            return self.project(site.names[0], site.kind, select(seen[f"resid_pre.{place.layer}"], where), where)
         if site.names == (MASK,):
             return visible_keys(inputs)
         return torch.stack([self._contribution(name, seen, where) for name in site.names]).sum(0)
@@ -145,73 +146,17 @@ class ResidualGraph:
             attention = self.parts.attention[place.layer]
             z = select(seen[f"z.{place.layer}"], where)[:, :, place.head]
             if attention.b_V is not None:
-                z = z - attention.b_V[self._kv(place)]
+                z = z - attention.b_V[kv_head(attention, place.head)]
             return z @ attention.W_O[place.head]
         if place.kind == "mlp":
             out, bias = select(seen[f"mlp_out.{place.layer}"], where), self.parts.mlps[place.layer].bias
             return out if bias is None else out - bias
         return select(seen["logits" if name == ROOT else name], where)
 
-    # Attention -------------------------------------------------------------------------------------------
-
-    def _kv(self, place: _Place) -> int:
-        """The key and value head of a query head (they differ in grouped-query attention)."""
-        return place.head * self.parts.attention[place.layer].W_K.shape[0] // self.parts.n_heads
-
-    def _project(self, place: _Place, slot: str, stream: Tensor, where: Where) -> Tensor:
-        """A head's q, k or v from the residual stream before it, `[B, K, d_model] -> [B, K, d_head]`.
-
-        v has no bias: attention weights sum to one, so its bias is a constant and belongs to nobody.
-        """
-        attention = self.parts.attention[place.layer]
-        x = attention.norm(stream)
-        if slot == "v":
-            return x @ attention.W_V[self._kv(place)]
-        weight, bias, head = (
-            (attention.W_Q, attention.b_Q, place.head)
-            if slot == "q"
-            else (attention.W_K, attention.b_K, self._kv(place))
-        )
-        x = x @ weight[head] if bias is None else torch.addmm(
-            bias[head], x.reshape(-1, x.shape[-1]), weight[head]
-        ).view(*x.shape[:-1], -1)  # fmt: skip
-        if attention.rotate is None:
-            return x
-        positions = torch.arange(x.shape[1], device=x.device) if where is None else where.clamp(min=0)
-        return attention.rotate(x, positions)
-
-    def _pattern(self, attention: Attention, q: Tensor, k: Tensor, visible: Tensor, where: Where) -> Tensor:
-        """Attention weights `[B, K, P]` of queries at `where` on all keys."""
-        scores = q @ k.transpose(-1, -2) * attention.scale
-        if attention.softcap is not None:
-            scores = attention.softcap * torch.tanh(scores / attention.softcap)
-        keys = torch.arange(k.shape[-2], device=k.device)
-        seen = visible[:, None, :]
-        if self.parts.causal:
-            queries = keys if where is None else where.clamp(min=0)
-            seen = seen & (keys <= queries.unsqueeze(-1))
-        return scores.masked_fill(~seen, float("-inf")).softmax(-1)
-
-    def _head(self, name: str, q: Tensor, k: Tensor, v: Tensor, visible: Tensor, where: Where) -> Tensor:
-        place = self._places[name]
-        attention = self.parts.attention[place.layer]
-        return self._pattern(attention, q, k, visible, where) @ v @ attention.W_O[place.head]
-
     @cached_property
     def _constants(self) -> list[Tensor]:
-        """Per layer, what attention adds whatever it attends to: the biases of values and output."""
-        found = []
-        for attention in self.parts.attention:
-            constant = attention.W_O.new_zeros(self.parts.d_model)
-            if attention.b_O is not None:
-                constant = constant + attention.b_O
-            if attention.b_V is not None:
-                repeats = attention.W_O.shape[0] // attention.b_V.shape[0]
-                constant = constant + torch.einsum(
-                    "he,hed->d", attention.b_V.repeat_interleave(repeats, 0), attention.W_O
-                )
-            found.append(constant.detach())
-        return found
+        """Per layer, what attention adds whatever it attends to, `[d_model]`."""
+        return [constant(attention) for attention in self.parts.attention]
 
     # Reading ---------------------------------------------------------------------------------------------
 
@@ -235,6 +180,21 @@ class ResidualGraph:
         mlp = self.parts.mlps[self._places[component].layer]
         out = mlp.apply(mlp.norm(stream))
         return out if mlp.bias is None else out - mlp.bias
+
+    def project(self, head: str, slot: str, stream: Tensor, where: Where) -> Tensor:
+        """A head's q, k or v at `where`, `[B, K, d_head]`, from the residual stream before it there."""
+        place = self._places[head]
+        return project(self.parts.attention[place.layer], place.head, slot, stream, where)
+
+    def attend(self, head: str, qkv: tuple[Tensor, Tensor, Tensor], visible: Tensor, where: Where) -> Tensor:
+        """A head's value of queries at `where`, `[B, K, d_model]`."""
+        place = self._places[head]
+        attention = self.parts.attention[place.layer]
+        return attend(attention, place.head, qkv, seen_keys(visible, where, qkv[0], self.parts.causal))
+
+    def _projected(self, head: str, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (self.project(head, slot, stream, None) for slot in HEAD_SLOTS)
+        return q, k, v
 
     def first_changed_layer(self, edits: Sequence[Edit]) -> int:
         return min(self.first_layer(name) for edit in edits for name in edit.components)
@@ -276,8 +236,7 @@ class ResidualGraph:
             after = stream + self._constants[layer]
             for head in range(self.parts.n_heads):
                 name = f"head{layer}.{head}"
-                q, k, v = (self._project(self._places[name], slot, stream, None) for slot in HEAD_SLOTS)
-                after = after + settle(name, self._head(name, q, k, v, visible, None))
+                after = after + settle(name, self.attend(name, self._projected(name, stream), visible, None))
             if stop == f"mlp{layer}":
                 return after, values
             if self.parts.mlps:
@@ -290,6 +249,7 @@ class ResidualGraph:
 
     # Proof -----------------------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def prove(self, inputs: Inputs) -> None:
         """Two clean runs agree; the parts sum to the stream; recomputed parts are the network's own.
 
@@ -309,9 +269,8 @@ class ResidualGraph:
         self._prove_sums(seen)
         for name, place in self._places.items():
             if place.kind == "head":
-                stream = seen[f"resid_pre.{place.layer}"]
-                q, k, v = (self._project(place, slot, stream, None) for slot in HEAD_SLOTS)
-                mine = self._head(name, q, k, v, visible_keys(inputs), None)
+                projected = self._projected(name, seen[f"resid_pre.{place.layer}"])
+                mine = self.attend(name, projected, visible_keys(inputs), None)
             elif place.kind in ("mlp", ROOT):
                 mine = self.apply(name, seen[f"resid_{self.stream_before(name)}"])
             else:
@@ -346,23 +305,6 @@ class ResidualGraph:
                 f"in row {int(empty.nonzero()[0])} of the batch a query sees no key at all: "
                 + ("pad on the right, since attention is causal" if self.parts.causal else "unmask at least one token")
             )
-
-
-def visible_keys(inputs: Inputs) -> Tensor:
-    """bool `[B, P]`: the keys that attention may see."""
-    mask = inputs.get("attention_mask")
-    return torch.ones_like(inputs["tokens"], dtype=torch.bool) if mask is None else mask.bool()
-
-
-def replaced_keys(visible: Tensor, donor: Tensor, at: Where) -> Tensor:
-    """bool `[B, P]`: the carrier's visible keys with the donor's put in at `at`.
-
-    **Raises** `ModelError` where no key is left.
-    """
-    mixed = blend(visible.float(), donor.float(), at, None) > 0
-    if not mixed.any(1).all():
-        raise ModelError("a mask swapped at some positions only hides every key of a row; claim all its positions")
-    return mixed
 
 
 class ResidualReading:
@@ -440,14 +382,14 @@ class ResidualReading:
         visible = clean.take(Site("value", (MASK,)), carrier, None)
         for i in self._among(MASK, False) + self._among(MASK, True):
             visible = replaced_keys(visible, values[i], at_rows(self.edits[i].at, carrier))
-        return self.graph._head(self.component, q, k, v, visible, where)
+        return self.graph.attend(self.component, (q, k, v), visible, where)
 
     def _projected(self, clean: Clean, carrier: Tensor, slot: str, where: Where, values: Sequence[Tensor]) -> Tensor:
         here = where if slot == "q" else None
         if not self._changed(slot):
             return clean.take(Site(slot, (self.component,), kept(self._spec(slot))), carrier, here)
         stream = self._stream(clean, carrier, slot, here, values)
-        return self.graph._project(self.graph._places[self.component], slot, stream, here)
+        return self.graph.project(self.component, slot, stream, here)
 
     def _stream(self, clean: Clean, carrier: Tensor, slot: str, where: Where, values: Sequence[Tensor]) -> Tensor:
         """What a slot reads at `where`, `[B, K, d_model]`."""
@@ -472,7 +414,7 @@ class ResidualReading:
             value = values[i]
             if edit.at is None and where is not None and self.compiled_wide(i):
                 value = select(value, where)
-            stream = add_at(stream, where, project(value - current, edit.subspace), spot)
+            stream = add_at(stream, where, inside(value - current, edit.subspace), spot)
         return stream
 
     def _own(self, clean: Clean, carrier: Tensor, edit: Edit, own: dict[str, Tensor]) -> Tensor:

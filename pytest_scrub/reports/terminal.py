@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pytest_scrub.verdict import HELD, LEAST_TESTED, REFUTED, UNTESTED, NodeReport, Verdict, untested_nodes
 
 LEAST_NAME = 24  # characters of a claim's name that a narrow terminal still shows
-SUMMARY_HEADER = ("", "claim", "gap", "95 % interval", "tolerance", "recovered")
+SUMMARY_HEADER = ("", "claim", "gap (95 %)", "allowed", "recovered")
 
 
 def summary_lines(verdicts: Sequence[Verdict], width: int) -> Iterator[tuple[str, str]]:
@@ -27,8 +27,8 @@ def summary_lines(verdicts: Sequence[Verdict], width: int) -> Iterator[tuple[str
 def _summary_row(verdict: Verdict) -> tuple[str, ...]:
     gap = verdict.gap
     recovered = "" if verdict.recovered is None else f"{verdict.recovered:.1%}"
-    interval = f"[{gap.low:.3g}, {gap.high:.3g}]"
-    return verdict.outcome, verdict.claim, f"{gap.mean:.3g}", interval, f"{verdict.tolerance:.3g}", recovered
+    around = max(gap.high - gap.mean, gap.mean - gap.low)
+    return verdict.outcome, verdict.claim, f"{gap.mean:.3g} ± {around:.2g}", f"{verdict.tolerance:.3g}", recovered
 
 
 def _shortened(name: str, room: int) -> str:
