@@ -26,7 +26,7 @@ check: $(STAMP)
 	$(BIN)/python -m pytest tests example_circuits -n 2 --dist loadgroup
 
 bench: $(STAMP) ## the figures of the README, on one thread
-	$(BIN)/python -m benchmarks.brackets_table
+	$(BIN)/python benchmarks/brackets_table.py
 
 full: $(STAMP) ## the engine against its slow reference on more than a thousand cases
 	SCRUB_PROFILE=full $(BIN)/python -m pytest tests/test_engine_against_reference.py -p no:randomly

@@ -1,6 +1,6 @@
 """Claims 1a and 1b about the published bracket network, and what evaluating them costs.
 
-    SCRUB_BRACKETS=/folder python -m benchmarks.brackets_table
+    SCRUB_BRACKETS=/folder python benchmarks/brackets_table.py
 
 The last line is one JSON object. Figures to compare with are in the causal-scrubbing posts and in docs.
 """
@@ -11,9 +11,12 @@ import json
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, only this folder is on the path
 
 from benchmarks import published_brackets as published
 from pytest_scrub import ANYTHING, Evaluator, load_model, output

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from pytest_scrub import Dataset, head, load_model, output
+from pytest_scrub import Dataset, head, output
 from pytest_scrub.models.loading import load_raw
 
 FOLDER = "SCRUB_BRACKETS"

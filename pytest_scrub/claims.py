@@ -68,7 +68,7 @@ FAILURES: dict[str, type[ClaimFailed]] = {REFUTED: Refuted, UNDECIDED: Undecided
 
 
 def claim(
-    *,
+    *bare: NoReturn,  # what `@claim` without parentheses passes
     tolerance: float | None = None,
     min_recovered: float | None = None,
     metric: Metric | Callable[[Tensor, Batch], Tensor] | None = None,
@@ -88,9 +88,10 @@ def claim(
 
     **Raises** `HypothesisError` at collection for a tolerance that is missing or negative.
     """
+    __tracebackhide__ = True
     from pytest_scrub.checking import require_tolerance
 
-    if callable(tolerance):
+    if bare or callable(tolerance):
         raise HypothesisError("write @claim(tolerance=...) with a tolerance, not a bare @claim")
     require_tolerance(tolerance, min_recovered)
     for option, fixture in (("model", model), ("data", data)):

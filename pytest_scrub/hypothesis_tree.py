@@ -367,7 +367,9 @@ def group(members: Sequence[Node | str], **claim: Unpack[NodeOptions]) -> Node:
     **Raises** `HypothesisError` for an empty group, or a member that makes a claim of its own.
     """
     names: list[str] = []
-    for member in members:
+    for member in [members] if isinstance(members, (str, Node)) else members:
+        if not isinstance(member, (str, Node)):
+            raise HypothesisError(f"a group takes nodes such as head(1, 0), or names of components, not {member!r}")
         if isinstance(member, Node) and member != Node(member.components, None):
             raise HypothesisError(
                 f"{member.component} makes a claim of its own inside a group; put agrees_on= and the like on the group"

@@ -204,7 +204,7 @@ def _with_shares(slots: list[Slot], slot: Slot) -> Slot:
         have = "several siblings have" if sources else "no sibling has"
         raise HypothesisError(
             f"{slot.path} shares the donor of {slot.node.shares!r}, but {have} that name=; "
-            f" siblings with a name: {', '.join(sorted(name for name, _ in siblings)) or 'none'}"
+            f"siblings with a name: {', '.join(sorted(name for name, _ in siblings)) or 'none'}"
         )
     source = sources[0]
     if slots[source].agrees_on != slot.agrees_on or slots[source].node.shares is not None:

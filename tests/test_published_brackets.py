@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import published_brackets as published
-from pytest_scrub import ANYTHING, Evaluator, output
+from pytest_scrub import ANYTHING, Evaluator, load_model, output
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.seeds import stream
 
@@ -20,7 +20,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def store():
     at = published.folder()
-    graph, data = published.load_model(published.network(at)), published.dataset(at)
+    graph, data = load_model(published.network(at)), published.dataset(at)
     return ActivationStore(graph, data)
 
 

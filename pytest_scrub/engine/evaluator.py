@@ -214,6 +214,9 @@ class Evaluator:
                 below += self._values(child, swaps, where if child.same else None)
             values = [step.reader.value(self.store, carrier, where, below)]
         if step.path == swaps.watched and swaps.seen is not None:
+            if not values[0].is_floating_point():
+                kind = str(values[0].dtype).removeprefix("torch.")
+                raise HypothesisError(f"{step.path} holds {kind} numbers, which have no gradient; leave it out")
             values = [value.detach().requires_grad_() for value in values]
             swaps.seen.extend(values)
         return values

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from graphlib import CycleError, TopologicalSorter
+from types import CodeType
 
 import torch
 from torch import Tensor
@@ -140,9 +141,19 @@ class FunctionGraph:
                 raise ModelError(f"node {name!r} gave two different values on the same inputs; make it deterministic")
 
     def digest(self) -> str:
-        code = [f"{name}{getattr(node, '__code__', node)!r}" for name, node in self.nodes.items()]
-        sources = [getattr(getattr(node, "__code__", None), "co_code", b"").hex() for node in self.nodes.values()]
-        return digest_of((), *sorted(self.nodes), *(sources or code))
+        """Of the functions' code; what they close over is not part of it."""
+        return digest_of((), *(f"{name}\0{_code(node)}" for name, node in sorted(self.nodes.items())))
+
+
+def _code(function: Callable[..., Tensor]) -> str:
+    """What a function does, the same in every process; a callable object is known by its type only."""
+    code = getattr(function, "__code__", None)
+    return _spelled_out(code) if isinstance(code, CodeType) else type(function).__qualname__
+
+
+def _spelled_out(code: CodeType) -> str:
+    constants = (_spelled_out(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts)
+    return "\0".join((code.co_code.hex(), *code.co_names, *code.co_varnames, *constants))
 
 
 Replacement = Callable[[Tensor], Tensor]
