@@ -65,10 +65,10 @@ def _join_nodes(a: Node, b: Node) -> Node:
 
 
 def _agreeing(node: Node, agrees_on: Agreement | None) -> Node:
-    """**Raises** `HypothesisError` where the node is computed from other features than it would then agree on."""
+    """**Raises** `HypothesisError` where the node is computed, and from other features than these."""
     if node.computed_by is not None and agrees_on != node.agrees_on:
         raise HypothesisError(
-            f"cannot join: {node.component} is computed from {node.agrees_on}, but joined it would agree on {agrees_on}"
+            f"cannot join: {node.component} is computed from its features, so both hypotheses must name the same ones"
         )
     return replace(node, agrees_on=agrees_on)
 
@@ -97,15 +97,25 @@ def _join_children(a: Node, b: Node, rest: Agreement) -> tuple[tuple[Node, ...],
     claims = [(_edges(a, child) | _ties(parent, child), child) for parent in (a, b) for child in parent.reads]
     # What claims a common edge, or shares a donor, in either hypothesis takes one donor together.
     for together in sorted(_connected(claims), key=lambda nodes: order.index(nodes[0])):
-        edges = [
-            frozenset[Edge]().union(*(_edges(a, child) for child in together if child in parent.reads))
-            for parent in (a, b)
-        ]
-        if edges[0] == edges[1]:
-            children += _with_one_donor(a, _connected((_edges(a, child), child) for child in together))
-        else:
-            rest = reduce(Agreement.__or__, (_feature(child) for child in together), rest)
+        blocks = _connected((_edges(a, child), child) for child in together)
+        in_both = [block for block in blocks if _claimed(a, block) == _claimed(b, block)]
+        nodes = [_join_block(a, block) for block in in_both]
+        if in_both == blocks:
+            children += _with_one_donor(nodes, blocks)
+            continue
+        for node in nodes:
+            if not node.is_leaf:
+                raise HypothesisError(
+                    f"cannot join: {node.component} reads others, and shares its donor with a node that only one of "
+                    "the hypotheses claims"
+                )
+        rest = reduce(Agreement.__or__, (_feature(child) for child in together), rest)
     return tuple(children), rest
+
+
+def _claimed(parent: Node, block: list[Node]) -> frozenset[Edge]:
+    """The edges that a hypothesis claims by the nodes of a block."""
+    return frozenset[Edge]().union(*(_edges(parent, child) for child in block if child in parent.reads))
 
 
 def _ties(parent: Node, child: Node) -> frozenset[Edge]:
@@ -115,9 +125,8 @@ def _ties(parent: Node, child: Node) -> frozenset[Edge]:
     return frozenset({(id(parent), name)}) if is_shared else frozenset()
 
 
-def _with_one_donor(parent: Node, blocks: list[list[Node]]) -> list[Node]:
-    """One node for each block, all with one donor: several blocks are only connected by a donor that is shared."""
-    nodes = [_join_block(parent, block) for block in blocks]
+def _with_one_donor(nodes: list[Node], blocks: list[list[Node]]) -> list[Node]:
+    """The node of each block, all with one donor: several blocks are only connected by a donor that is shared."""
     if len(nodes) == 1:
         return nodes
     shared = {child.shares for block in blocks for child in block} - {None}

@@ -181,7 +181,8 @@ def first_feature(*values: Any) -> Any:
     [
         (
             {"agrees_on": 3},
-            "agrees_on= of head1.0 takes the name of a feature of the dataset, a list of names, EXACT or ANYTHING, not 3",
+            "agrees_on= of head1.0 takes the name of a feature of the dataset, a list of names, EXACT or ANYTHING, "
+            "not 3",
         ),
         (
             {"agrees_on": ["f", None]},

@@ -1,4 +1,4 @@
-"""Train the bracket checker from scratch: `python train.py`, some minutes on one core.
+"""Train the bracket checker from scratch: `python -m example_circuits.brackets.train`, some minutes on one core.
 
 Writes `brackets.safetensors` and `brackets.json` beside this file and prints loss and accuracy on strings it
 was not trained on. Same seed, same machine, same weights.
@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import data
 import numpy as np
 import safetensors.torch
 import torch
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
+
+from example_circuits.brackets import data
 
 WEIGHTS = Path(__file__).with_name("brackets.safetensors")
 CONFIG: dict[str, Any] = {

@@ -3,8 +3,8 @@
 A sequence is a start token and letters drawn uniformly. Whenever a letter happens to have occurred before,
 the sequence goes on as it did then, and after every copied letter it stops doing so with probability
 `REPEAT_ENDS`. So a segment's start, length and distance to its copy are all random: a fixed offset
-predicts nothing. One earlier occurrence tells all there is to know about the next letter, and having been seen does not
-make a letter more or less likely where nothing is copied.
+predicts nothing. One earlier occurrence tells all there is to know about the next letter, and having been
+seen does not make a letter more or less likely where nothing is copied.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def walks(n: int, generator: np.random.Generator) -> tuple[Tokens, NDArray[np.bo
 def sequences(n: int, seed: int) -> Tokens:
     """`n` sequences `[n, LENGTH]` to test a claim on: different letters, of which the last 1 to 6 are a copy.
 
-    So the last token has exactly one earlier occurrence, at a position drawn uniformly, and between the segment
-    and its copy lies at least one letter, the answer. The same `seed` gives the same sequences.
+    So the last token has exactly one earlier occurrence, at a position drawn uniformly, and between the
+    segment and its copy lies at least one letter, the answer. The same `seed` gives the same sequences.
     """
     generator = np.random.default_rng(seed)
     tokens = np.full((n, LENGTH), START, dtype=np.int64)

@@ -1,10 +1,10 @@
 """Train the induction network: two layers of two attention heads, nothing else. Two minutes on one core.
 
-    python example_circuits/induction/train.py
+    python -m example_circuits.induction.train
 
 writes induction.safetensors and induction.json beside this file and prints what they reach. One seed gives
-one network on one machine; another torch version or processor rounds differently, which after thousands of steps
-is another network. Seeds 0 to 3 all found the same circuit, with its heads in different places.
+one network on one machine; another torch version or processor rounds differently, which after thousands of
+steps is another network. Seeds 0 to 3 all found the same circuit, with its heads in different places.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
-from data import D_VOCAB, LENGTH, answer, sequences, walks
+from example_circuits.induction.data import D_VOCAB, LENGTH, answer, sequences, walks
 
 CONFIG: dict[str, Any] = {
     "d_model": 64,
@@ -66,9 +66,7 @@ def train(seed: int) -> TransformerBridge:
         optimizer.step()
         scheduler.step()
         if step % 500 == 0 or step == STEPS - 1:
-            print(
-                f"step {step:4}: loss {loss.item():.3f} after {time.perf_counter() - start:.0f} s", flush=True
-            )
+            print(f"step {step:4}: loss {loss.item():.3f} after {time.perf_counter() - start:.0f} s", flush=True)
     bridge.eval()
     return bridge
 
@@ -87,9 +85,7 @@ def report(bridge: TransformerBridge, seed: int) -> None:
     tested = sequences(4000, seed + HELD_OUT)
     logits = bridge(torch.from_numpy(tested))[:, -1]
     label = torch.from_numpy(answer(tested))
-    print(
-        f"first occurrences:    loss {loss[~seen].mean():.3f} (guessing a letter: {np.log(D_VOCAB - 1):.3f})"
-    )
+    print(f"first occurrences:    loss {loss[~seen].mean():.3f} (guessing a letter: {np.log(D_VOCAB - 1):.3f})")
     print(f"copied tokens:        loss {loss[copied[:, 1:]].mean():.3f}")
     print(
         f"evaluation sequences: loss {cross_entropy(logits, label).item():.3f}, "

@@ -1,0 +1,203 @@
+"""Suites of claims about a network that is a few Python functions, run by pytest inside pytest.
+
+A run in this process costs a tenth of a second; one in a process of its own has to import torch again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import textwrap
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_scrub.options import VERDICT_PROPERTY
+from pytest_scrub.verdict import Verdict
+
+# A run in this process forgets the modules that it was first to import; importing these again for every run is
+# slow, and crashes the interpreter for some of their kind.
+for _module in (
+    "rich.progress",
+    "rich.tree",
+    "scipy.stats",
+    "pytest_scrub.checking",
+    "pytest_scrub.claims",
+    "pytest_scrub.engine.explain",
+    "pytest_scrub.reports.progress",
+    "pytest_scrub.reports.terminal",
+    "pytest_scrub.session",
+):
+    importlib.import_module(_module)
+
+# Of 64 rows that all differ, `a` alone says the label and `b` is a small disturbance, so a claim about A holds and
+# one about B is refuted; every row is the only one of its `row`.
+CONFTEST = """
+import pytest, torch
+from pytest_scrub import Dataset, FunctionGraph
+
+def network(sharpness=2):
+    return FunctionGraph(
+        A=lambda a: sharpness * (2 * a - 1),
+        B=lambda b: b / 4,
+        output=lambda A, B: torch.stack([-(A + B), A + B], -1) / 2,
+    )
+
+def rows(count=64, **options):
+    a = torch.arange(count) % 2
+    b = torch.randn(count, generator=torch.Generator().manual_seed(0))
+    features = {"a": a, "b": (b > 0).long(), "row": range(count)}
+    given = {"labels": a, "features": features, "name": "rows", **options}
+    return Dataset({"a": a.float(), "b": b}, **given)
+
+@pytest.fixture(scope="session")
+def scrub_model():
+    return network()
+
+@pytest.fixture(scope="session")
+def scrub_data():
+    return rows()
+"""
+
+IMPORTS = """
+import pytest, torch
+from conftest import network, rows
+from pytest_scrub import (
+    ANYTHING, EXACT, Dataset, FunctionGraph, ModuleGraph, Refuted, Undecided, Untested, claim, module, output
+)
+"""
+
+FOUR_OUTCOMES = """
+@claim(tolerance=0.5)
+def test_held():
+    return output(module("A", agrees_on="a"))
+
+@claim(tolerance=0.5)
+def test_refuted():
+    return output(module("B", agrees_on="b"))
+
+@claim(tolerance=1, samples=20)
+def test_undecided():
+    return output(module("B", agrees_on="b"))
+
+@claim(tolerance=0.5)
+def test_untested():
+    return output(module("A", agrees_on="row"))
+
+@claim(tolerance=0.5)
+def test_misstated():
+    return output(module("C", agrees_on="a"))
+"""
+
+FEW = "--scrub-samples=200"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run of pytest left behind.
+
+    - `verdicts`: name of the test to its verdict, as the JUnit file has it; in the order of the file.
+    - `messages`: name of the test to the message of its failure or error there.
+    """
+
+    result: pytest.RunResult
+    verdicts: dict[str, Verdict]
+    messages: dict[str, str]
+
+    @property
+    def text(self) -> str:
+        return self.result.stdout.str()
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        return self.result.parseoutcomes()
+
+    @property
+    def summary(self) -> list[str]:
+        """The lines under "claims", one for each claim."""
+        lines = [line.rstrip() for line in self.text.splitlines()]
+        titles = [i for i, line in enumerate(lines) if line.strip("= ") == "claims"]
+        if not titles:
+            return []
+        section = lines[titles[0] + 1 :]
+        end = next((i for i, line in enumerate(section) if line.startswith(("=", "!"))), len(section))
+        return [line for line in section[:end] if line.startswith(("held", "refuted", "undecided", "untested"))]
+
+    def crash(self, name: str) -> Any:
+        """Where pytest says that a test failed: `path`, `lineno` and `message`; of runs in this process."""
+        reports = self.result.reprec.getreports("pytest_runtest_logreport")  # type: ignore[attr-defined]
+        failed = [report for report in reports if report.failed and report.nodeid.endswith(f"::{name}")]
+        assert len(failed) == 1, name
+        return failed[0].longrepr.reprcrash
+
+
+class Suite:
+    """A folder with claims for an inner run of pytest."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        pytester.makeconftest(CONFTEST)
+
+    def write(self, claims: str, name: str = "test_claims") -> Path:
+        """A file of claims, which has the network, its rows and the public names at hand."""
+        return self.pytester.makepyfile(**{name: IMPORTS + textwrap.dedent(claims)})
+
+    def extend_conftest(self, text: str) -> None:
+        path = self.pytester.path / "conftest.py"
+        path.write_text(path.read_text() + textwrap.dedent(text))
+
+    def run(self, *args: str, alone: bool = False, **options: Any) -> Ran:
+        """Run pytest here, in this process or `alone` in its own; in the order of the file, with few samples."""
+        junit = self.pytester.path / "junit.xml"
+        junit.unlink(missing_ok=True)
+        start = self.pytester.runpytest_subprocess if alone else self.pytester.runpytest_inprocess
+        given = ("-p", "no:randomly") if not any("random" in arg for arg in args) else ()
+        result = start(f"--junitxml={junit}", FEW, *given, *args, **options)
+        return Ran(result, *_from_junit(junit))
+
+
+def _from_junit(path: Path) -> tuple[dict[str, Verdict], dict[str, str]]:
+    verdicts, messages = {}, {}
+    for case in ElementTree.parse(path).iter("testcase") if path.exists() else ():
+        name = case.attrib["name"]
+        for found in case.iter("property"):
+            if found.attrib["name"] == VERDICT_PROPERTY:
+                assert name not in verdicts
+                verdicts[name] = Verdict.from_json(found.attrib["value"])
+        for kind in ("failure", "error"):
+            for problem in case.iter(kind):
+                messages[name] = problem.attrib["message"]
+    return verdicts, messages
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+    for name in ("CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "NO_COLOR", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)  # they change what pytest prints
+    monkeypatch.setenv("COLUMNS", "120")
+    return Suite(pytester)
+
+
+@pytest.fixture
+def four(suite: Suite) -> Suite:
+    """A suite with one claim for every outcome, and one that has no meaning."""
+    suite.write(FOUR_OUTCOMES)
+    return suite
+
+
+def assert_same_figures(one: Any, other: Any) -> None:
+    """Equal to six digits, all the way down."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            assert_same_figures(value, other[key])
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same_figures(*pair)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, rel=1e-6, abs=1e-9)
+    else:
+        assert one == other
