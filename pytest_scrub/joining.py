@@ -74,8 +74,9 @@ def _agreeing(node: Node, agrees_on: Agreement | None) -> Node:
 
 
 def _joint_name(a: Node, b: Node) -> str | None:
-    names = sorted({node.name for node in (a, b) if node.name})
-    return "+".join(names) or None
+    if a.name == b.name:
+        return a.name
+    return "+".join(sorted({part for node in (a, b) if node.name for part in node.name.split("+")}))
 
 
 def _edges(parent: Node, child: Node) -> frozenset[Edge]:
@@ -131,9 +132,15 @@ def _with_one_donor(nodes: list[Node], blocks: list[list[Node]]) -> list[Node]:
         return nodes
     shared = {child.shares for block in blocks for child in block} - {None}
     owners = [node for node, block in zip(nodes, blocks, strict=True) if shared & {child.name for child in block}]
-    owner = min(owners, key=lambda node: str(node.name))  # not the first: joining is commutative
+    # Not simply the first: joining is commutative.
+    owner = min(owners, key=lambda node: (str(node.name), node.component, str(node.into), str(node.pos)))
     agrees_on = reduce(Agreement.__or__, (_feature(node) for node in nodes))
-    return [replace(_agreeing(n, agrees_on), shares=None if n is owner else owner.name) for n in nodes]
+
+    def share(node: Node) -> Node:
+        name = None if node.name == owner.name else node.name  # the owner's has to be its own
+        return replace(_agreeing(node, agrees_on), shares=owner.name, name=name)
+
+    return [replace(_agreeing(node, agrees_on), shares=None) if node is owner else share(node) for node in nodes]
 
 
 def _feature(node: Node) -> Agreement:

@@ -41,12 +41,16 @@ class Session:
 
     def store(self, model: Any, data: Dataset) -> ActivationStore:
         """The clean activations of a network on a dataset; the two last used are kept."""
+        from pytest_scrub.engine.memory import free_bytes
         from pytest_scrub.engine.store import ActivationStore
         from pytest_scrub.models import as_graph
 
         key = (id(model), id(data))  # kept alive by the entry, so an id is never used again
         if key not in self._stores:
-            self._stores[key] = (model, data, ActivationStore(as_graph(model), data, _free_memory()))
+            graph = as_graph(model)
+            free = free_bytes(graph.device)
+            limit = None if free is None else int(MEMORY_SHARE * free)
+            self._stores[key] = (model, data, ActivationStore(graph, data, limit))
             while len(self._stores) > STORES_KEPT:
                 self._stores.popitem(last=False)
         self._stores.move_to_end(key)
@@ -65,16 +69,6 @@ class Session:
                 hypothesis, model, data, samples=self.samples if samples is None else samples, seed=self.seed,
                 name=name, store=store, progress=progress, **options,
             )  # fmt: skip
-
-
-def _free_memory() -> int | None:
-    """Bytes that cached activations may take, None where the system does not say what is free."""
-    import os
-
-    try:
-        return int(MEMORY_SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,18 @@ from torch import Tensor
 
 from pytest_scrub.data import Dataset, Positions
 from pytest_scrub.engine.checks import check, require_floating
+from pytest_scrub.engine.memory import free_bytes
 from pytest_scrub.engine.plan import Step, compile_plan
 from pytest_scrub.engine.store import ActivationStore, Progress
 from pytest_scrub.errors import DataError, HypothesisError
-from pytest_scrub.hypothesis_tree import Node
+from pytest_scrub.hypothesis_tree import ROOT, Node
 from pytest_scrub.metrics import Batch, Metric, as_metric
 from pytest_scrub.models.graph import ModelGraph, Site, Where, at_rows, select
 from pytest_scrub.swaps import SwapSet, SwapSpace
 
-BATCH_BYTES = 1 << 28  # what the tensors of one batch of swaps may take together
+BATCH_BYTES = 1 << 28  # what the tensors of one batch of swaps may take together; more gains no speed
+BATCH_SHARE = 1 / 16  # of the memory that is free, where that is less
+FLOAT64_BYTES = 8
 COPIES = 8  # a value, its difference, its sum, its norm, ...: how many of each are alive at once
 MOST_COLUMNS = 8192
 COLUMNS_OF_A_RERUN = 256  # a rerun network holds far more than the values that a claim names
@@ -73,7 +76,7 @@ class Evaluator:
         self.store = ActivationStore(graph, dataset) if store is None else store
         self.checked = check(graph, dataset, hypothesis, self.metric.pos)
         self.plan = compile_plan(hypothesis, self.checked)
-        self._clean = graph.reader("output", (), self.checked.output)
+        self._clean = graph.reader(ROOT, (), self.checked.output)
         self._batch_size, self._progress = batch_size, progress
 
     @cached_property
@@ -169,8 +172,17 @@ class Evaluator:
         """How many references fit into one batch."""
         if any(step.reader is not None and step.reader.reruns for step in self.plan.walk()):
             return COLUMNS_OF_A_RERUN
-        per_column = COPIES * sum(self.store.bytes_per_row(site) for site in sites)
-        return max(1, min(MOST_COLUMNS, BATCH_BYTES // max(per_column, 1)))
+        per_column = COPIES * (sum(self.store.bytes_per_row(site) for site in sites) + self._output_bytes)
+        free = free_bytes(self.graph.device)
+        budget = BATCH_BYTES if free is None else min(BATCH_BYTES, int(BATCH_SHARE * free))
+        return max(1, min(MOST_COLUMNS, budget // max(per_column, 1)))
+
+    @cached_property
+    def _output_bytes(self) -> int:
+        """What one reference's output takes as the metric sees it, in float64."""
+        clean, positions = self.checked.example(ROOT), self.checked.output
+        read = 1.0 if positions is None else positions.index.shape[-1] / clean.shape[1]
+        return int(read * clean[0].numel()) * FLOAT64_BYTES
 
     def _scrubbed(self, swaps: _Swaps) -> Tensor:
         self._require_as_many("the output", self.checked.output, swaps.references, swaps.rows(self.plan.carrier))
