@@ -23,12 +23,12 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 check: $(STAMP)
-	$(BIN)/python -m pytest tests example_circuits -n 2 --dist loadgroup
+	SCRUB_PROFILE=full $(BIN)/python -m pytest tests example_circuits -n 2 --dist loadgroup
 
 bench: $(STAMP) ## the figures of the README, on one thread
 	$(BIN)/python benchmarks/brackets_table.py
 
-full: $(STAMP) ## the engine against its slow reference on more than a thousand cases
+full: $(STAMP) ## the engine against its slow reference alone
 	SCRUB_PROFILE=full $(BIN)/python -m pytest tests/test_engine_against_reference.py -p no:randomly
 
 compat: ## HookedTransformer, in an environment of its own (TransformerLens 4 has none)

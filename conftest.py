@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -19,6 +17,5 @@ _COMMON = {
     "print_blob": False,
     "database": None,
 }
-settings.register_profile("quick", max_examples=60, **_COMMON)
-settings.register_profile("full", max_examples=1200, **_COMMON)
-settings.load_profile(os.environ.get("SCRUB_PROFILE", "quick"))
+settings.register_profile("scrub", **_COMMON)
+settings.load_profile("scrub")

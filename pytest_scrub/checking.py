@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,27 +17,13 @@ from pytest_scrub.metrics import Batch, Metric, as_metric
 from pytest_scrub.models import as_graph
 from pytest_scrub.seeds import stream
 from pytest_scrub.swaps import Rows, SwapSet
-from pytest_scrub.verdict import HELD, NodeReport, Numbers, Verdict, decide, estimate, recovered
+from pytest_scrub.verdict import HELD, NodeReport, Numbers, Verdict, decide, estimate, recovered, require_tolerance
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 DEFAULT_SAMPLES = 4000  # a standard error of 1.6 % of the per-reference standard deviation
 MOST_SAMPLES_PER_NODE = 2000  # the table node by node is for reading, not for deciding
-
-
-def require_tolerance(tolerance: float | None, min_recovered: float | None) -> None:
-    """**Raises** `HypothesisError` unless a claim says how large a gap it accepts."""
-    if tolerance is None and min_recovered is None:
-        raise HypothesisError("a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered=")
-    if tolerance is not None and (
-        isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < math.inf
-    ):
-        raise HypothesisError(f"tolerance= is a gap in the metric's unit, zero or more, not {tolerance!r}")
-    if min_recovered is not None and (
-        isinstance(min_recovered, bool) or not isinstance(min_recovered, (int, float)) or not min_recovered <= 1
-    ):
-        raise HypothesisError(f"min_recovered= is a share of at most 1, such as 0.9, not {min_recovered!r}")
 
 
 def check(

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_scrub.errors import HypothesisError, ScrubError
 from pytest_scrub.options import VERDICT_PROPERTY
-from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, Verdict
+from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, Verdict, require_tolerance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,18 +26,24 @@ else:
     _Failed = pytest.fail.Exception
 
 
-class ClaimFailed(_Failed):
-    """A claim whose prediction did not hold; the message is the whole report.
-
-    Use the subclasses with `xfail(raises=Refuted, strict=True)`, so that a claim that cannot be tested, or that
-    has a typo, does not pass for a refuted one.
-    """
+class _Reported(_Failed):
+    """A failure whose message is the whole report."""
 
     __module__ = "builtins"  # as pytest's own: CI prints the class's name without its home
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.msg, self.pytrace = message, False  # pytest prints the message alone, without our frames
+
+
+class ClaimFailed(_Reported):
+    """A claim whose prediction did not hold.
+
+    Use the subclasses with `xfail(raises=Refuted, strict=True)`, so that a claim that cannot be tested does not
+    pass for a refuted one.
+    """
+
+    __module__ = "builtins"
 
 
 class Refuted(ClaimFailed):
@@ -58,8 +64,8 @@ class Untested(ClaimFailed):
     __module__ = "builtins"
 
 
-class Misstated(ClaimFailed):
-    """The claim, its data or its model cannot be given a meaning."""
+class Misstated(_Reported):
+    """The claim, its data or its model cannot be given a meaning: no verdict, so no `ClaimFailed` either."""
 
     __module__ = "builtins"
 
@@ -89,8 +95,6 @@ def claim(
     **Raises** `HypothesisError` at collection for a tolerance that is missing or negative.
     """
     __tracebackhide__ = True
-    from pytest_scrub.checking import require_tolerance
-
     if bare or callable(tolerance):
         raise HypothesisError("write @claim(tolerance=...) with a tolerance, not a bare @claim")
     require_tolerance(tolerance, min_recovered)

@@ -180,17 +180,26 @@ def kl_to_clean(pos: MetricPosition = None) -> Metric:
     return Metric("KL to clean", function, pos, lower=0.0, needs_clean=True)
 
 
+def _other_class(against: int | str, batch: Batch, labels: Tensor) -> Tensor:
+    """The class that each label is compared with, like `labels`; one per row counts at all its positions."""
+    if not isinstance(against, str):
+        return torch.full_like(labels, against)
+    values = batch.feature(against)
+    if values.dtype.kind not in "biu":
+        raise DataError(
+            f"the metric logit_difference needs a class for each row, but the feature {against!r} holds "
+            f"{values.dtype} values"
+        )
+    other = torch.as_tensor(values, device=labels.device).long()
+    return other[:, None].expand_as(labels) if labels.ndim == 2 and other.ndim == 1 else other
+
+
 def logit_difference(against: int | str, pos: MetricPosition = None) -> Metric:
     """The label's logit minus another class's: `against` is a class, or a feature that names one per row."""
 
     def function(output: Tensor, batch: Batch) -> Tensor:
         labels = _class_labels("logit_difference", output, batch, batch.require_labels("logit_difference"))
-        other = torch.as_tensor(
-            batch.feature(against) if isinstance(against, str) else [against] * len(labels), device=output.device
-        )
-        if labels.ndim == 2 and other.ndim == 1:
-            other = other[:, None].expand_as(labels)
-        other = _class_labels("logit_difference", output, batch, other)
+        other = _class_labels("logit_difference", output, batch, _other_class(against, batch, labels))
         picked = [output.gather(-1, which.unsqueeze(-1)).squeeze(-1) for which in (labels, other)]
         return _mean_over_positions(picked[0] - picked[1], batch)
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pytest_scrub.errors import HypothesisError
+
 SCHEMA_VERSION = 1
 CONFIDENCE = 0.95
 LEAST_TESTED = 0.10  # a node with other donors on fewer references than this says nothing about the claim
@@ -136,6 +138,21 @@ def recovered(gap: float, baseline: float, unscrubbed: float, worse: str) -> tup
     if (room if worse == "higher" else -room) > 0:
         return 1 - gap / room, None
     return None, f"the baseline ({baseline:.4g}) is not worse than the unscrubbed metric ({unscrubbed:.4g})"
+
+
+def require_tolerance(tolerance: float | None, min_recovered: float | None) -> None:
+    """**Raises** `HypothesisError` unless a claim says how large a gap it accepts."""
+    __tracebackhide__ = True  # at collection the error stands on the line of the decorator
+    if tolerance is None and min_recovered is None:
+        raise HypothesisError("a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered=")
+    if tolerance is not None and (
+        isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < math.inf
+    ):
+        raise HypothesisError(f"tolerance= is a gap in the metric's unit, zero or more, not {tolerance!r}")
+    if min_recovered is not None and (
+        isinstance(min_recovered, bool) or not isinstance(min_recovered, (int, float)) or not min_recovered <= 1
+    ):
+        raise HypothesisError(f"min_recovered= is a share of at most 1, such as 0.9, not {min_recovered!r}")
 
 
 def decide(gap: Estimate, tolerance: float, nodes: tuple[NodeReport, ...]) -> str:

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import os
+
+import numpy as np
+import pytest
 import torch
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from pytest_scrub import ANYTHING, Dataset, embed, head, mask, mlp, output
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.metrics import Metric
 from pytest_scrub.models import as_graph
 from tests.reference.evaluator import reference_outputs
-from tests.reference.generate import datasets, hypotheses, positions, small_transformers, swap_sets
+from tests.reference.generate import Architecture, build, datasets, hypotheses, positions, small_transformers, swap_sets
 
 
 def outputs_as_metric(pos):
     return Metric("output", lambda output, batch: output.flatten(1).sum(1), pos)
 
 
-@given(data=st.data())
-def test_engine_and_reference_agree(data):
-    model = data.draw(small_transformers())
+CASES = {"quick": {"native": 60, "gpt2": 30, "llama": 30}, "full": {"native": 700, "gpt2": 300, "llama": 300}}
+
+
+@pytest.mark.parametrize("kind", ["native", "gpt2", "llama"])
+def test_engine_and_reference_agree(kind):
+    cases = CASES[os.environ.get("SCRUB_PROFILE", "quick")][kind]
+    settings(max_examples=cases)(given(data=st.data())(engine_and_reference_agree))(kind=kind)
+
+
+def engine_and_reference_agree(kind, data):
+    model = data.draw(small_transformers(kind))
     dataset = data.draw(datasets(model))
     root = data.draw(hypotheses(model, dataset))
     swap_set = data.draw(swap_sets(root, dataset))
@@ -34,7 +47,7 @@ def test_engine_and_reference_agree(data):
         assert "would change nothing" in str(error), error  # noqa: PT017  # valid trees raise nothing at all
         event("refused: nobody looks there")
         return
-    event(f"{model.architecture.kind}, {sum(1 for _ in evaluator.plan.walk())} nodes")
+    event(f"{sum(1 for _ in evaluator.plan.walk())} nodes")
     mine = evaluator.outputs(swap_set).double()
     theirs = reference_outputs(model.bridge, root, dataset, swap_set, metric_pos)
     scale = max(float(torch.stack([out.abs().max() for out in theirs]).max()), 1e-6)
@@ -42,3 +55,47 @@ def test_engine_and_reference_agree(data):
         torch.testing.assert_close(
             got.reshape(expected.shape), expected, rtol=0, atol=model.tolerance * scale, check_dtype=False
         )
+
+
+@pytest.mark.parametrize("via", ["direct", "any"])
+def test_masks_with_different_counts_match_kth_to_kth(via):
+    """Rows have one, two or three positions; donors only ever have as many as the row they stand in for."""
+    model = build(Architecture(n_layers=2, attn_only=False, norm="LN", n_ctx=5, causal=False))
+    rng = np.random.default_rng(0)
+    count = rng.integers(1, 4, size=12)
+    marked = np.array([rng.permuted(np.arange(5) < n) for n in count])
+    dataset = Dataset(
+        torch.tensor(rng.integers(0, 5, size=(12, 5))),
+        labels=np.zeros(12, dtype=int),
+        label_pos="marked",
+        features={"marked": marked, "count": count},
+    )
+    below = [embed(agrees_on="count", pos="marked", into="k"), mlp(0, agrees_on="count", pos="marked", into="v")]
+    root = output(
+        head(1, 0, agrees_on="count", pos="marked", via=via, reads=below, rest="count"),
+        mlp(1, agrees_on="count", pos="marked"),
+        rest="count",
+    )
+    evaluator = Evaluator(as_graph(model.bridge), dataset, root, Metric("output", last_logit))
+    swap_set = evaluator.space.draw(40, rng)
+    mine = evaluator.evaluate(swap_set)
+    theirs = [float(out[:, -1].mean()) for out in reference_outputs(model.bridge, root, dataset, swap_set, "marked")]
+    assert mine == pytest.approx(theirs, rel=1e-9)
+
+
+@pytest.mark.parametrize("via", ["direct", "any"])
+def test_a_head_sees_the_keys_of_its_mask_child(via):
+    model = build(Architecture(n_layers=2, attn_only=False, norm="LN", n_ctx=5, causal=False))
+    rng = np.random.default_rng(1)
+    visible = np.arange(5) < rng.integers(1, 6, size=12)[:, None]
+    inputs = {"tokens": torch.tensor(rng.integers(0, 5, size=(12, 5))), "attention_mask": torch.tensor(visible)}
+    dataset = Dataset(inputs, labels=np.zeros(12, dtype=int), label_pos=0)
+    root = output(head(1, 0, agrees_on=ANYTHING, reads=[mask(agrees_on=ANYTHING, via=via)]))
+    evaluator = Evaluator(as_graph(model.bridge), dataset, root, Metric("output", lambda output, batch: output[:, -1]))
+    swap_set = evaluator.space.draw(40, rng)
+    theirs = [float(out[0, -1]) for out in reference_outputs(model.bridge, root, dataset, swap_set, 0)]
+    assert evaluator.evaluate(swap_set) == pytest.approx(theirs, rel=1e-9)
+
+
+def last_logit(output, batch):
+    return (output[:, :, -1] * batch.valid).sum(1) / batch.valid.sum(1)

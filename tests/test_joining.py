@@ -442,6 +442,14 @@ def test_a_donor_shared_the_other_way_round_has_one_owner() -> None:
     assert sorted((child.name, child.shares) for child in both.reads) == [("s", None), ("t", "s")]
 
 
+def test_a_name_that_both_give_to_other_nodes_stays_the_owners() -> None:
+    turned = output(head(1, 1, agrees_on="f", name="s"), head(1, 0, agrees_on="f", shares="s"))
+    both = join(SHARED, turned)
+    assert both == join(turned, SHARED)
+    assert sorted((child.name or "", child.shares or "") for child in both.reads) == [("", "s"), ("s", "")]
+    slots_of(both)  # one sibling of that name, so the tree is valid
+
+
 def test_the_owner_keeps_both_its_names() -> None:
     both = join(SHARED, output(head(1, 0, agrees_on="f", name="first"), head(1, 1, agrees_on="f", name="second")))
     assert sorted((child.name, child.shares) for child in both.reads) == [

@@ -87,7 +87,7 @@ def _check_edge(checked: Checked, path: str, node: Node, parent: Node) -> None:
         if not slots:
             raise HypothesisError(f"{path}: {above} cannot read {component}{_reason(graph, above, component)}")
         if node.into is not None and node.into not in slots:
-            raise HypothesisError(f"{path}: {above} reads {component} through {_listed(slots)}, not into={node.into!r}")
+            raise HypothesisError(f"{path}: {above} reads {component} {_listed(slots)}, not into={node.into!r}")
         if component == MASK:
             _check_mask(checked, path, node)
         width = graph.width(component)
@@ -121,7 +121,7 @@ def _reason(graph: ModelGraph, parent: str, child: str) -> str:
 
 
 def _listed(slots: tuple[str, ...]) -> str:
-    return ", ".join(slots[:-1]) + " or " + slots[-1] if len(slots) > 1 else "no slot of its own"
+    return f"into {', '.join(slots[:-1])} or {slots[-1]}" if len(slots) > 1 else "in one way only, without into="
 
 
 def _check_siblings(checked: Checked, path: str, parent: Node) -> None:

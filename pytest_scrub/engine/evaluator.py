@@ -108,6 +108,8 @@ class Evaluator:
 
     def unscrubbed(self, references: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """The metric of the untouched network, float64 `[R]`; each distinct reference is computed once."""
+        if not len(references):
+            return np.empty(0)
         rows, back = np.unique(references, return_inverse=True)
         self.store.ensure(self._clean.sites, rows, self._progress)
         values = []
@@ -116,7 +118,7 @@ class Evaluator:
             for start in range(0, len(rows), size):
                 batch = torch.from_numpy(rows[start : start + size]).to(self.dataset.device)
                 values.append(self._metric(batch, self._clean_output(batch)).cpu().numpy())
-        found: npt.NDArray[np.float64] = np.concatenate(values)[back] if values else np.empty(0)
+        found: npt.NDArray[np.float64] = np.concatenate(values)[back]
         return found
 
     def gradient(self, swap_set: SwapSet, slot: str) -> Tensor:
@@ -152,6 +154,8 @@ class Evaluator:
 
     def _each_batch(self, swap_set: SwapSet, function: Callable[[_Swaps], Tensor]) -> list[Tensor]:
         self.space.require_own(swap_set)
+        if not len(swap_set):
+            return []
         used = np.zeros(len(self.dataset), dtype=np.bool_)
         for slot in self.carriers:
             used[swap_set.references if slot is None else swap_set.donors[slot]] = True

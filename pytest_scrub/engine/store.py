@@ -96,7 +96,7 @@ class ActivationStore:
         index = torch.from_numpy(places).to(self.dataset.device)
         for site, values in captured.items():
             if values.is_floating_point() and not values.isfinite().all():
-                bad = int((~values.isfinite().flatten(1).all(1)).nonzero()[0])
+                bad = int((~values.isfinite().reshape(len(values), -1).all(1)).nonzero()[0])
                 raise ModelError(
                     f"the {site} is NaN or infinite on row {int(rows[bad])} ({self.dataset.show(int(rows[bad]))}); "
                     "take the row out, or mend the weights"

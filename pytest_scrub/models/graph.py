@@ -156,6 +156,13 @@ def _summary(components: Sequence[str], most: int = 12) -> str:
     return ", ".join(shown)
 
 
+def same_numbers(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors are equal, NaN for NaN: what is not finite is refused by name where it is captured."""
+    if not first.is_floating_point() or first.shape != second.shape:
+        return torch.equal(first, second)
+    return torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)
+
+
 def inside(difference: Tensor, subspace: Subspace | None) -> Tensor:
     """The part of `[..., d_model]` inside the subspace; all of it without one."""
     if subspace is None:
@@ -188,7 +195,6 @@ def add_at(base: Tensor, where: Where, difference: Tensor, at: Where) -> Tensor:
     if where is None:
         where = torch.arange(base.shape[1], device=base.device)
     same = where.unsqueeze(-1) == at.unsqueeze(-2)  # [K, K'] or [B, K, K']
-    same = same & (at >= 0).unsqueeze(-2)
     pattern = "kj,bj...->bk..." if same.ndim == 2 else "bkj,bj...->bk..."
     return base + torch.einsum(pattern, same.to(base.dtype), difference)
 

@@ -14,7 +14,7 @@ from pytest_scrub.data import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.hypothesis_tree import ROOT
 from pytest_scrub.models.digests import digest_of
-from pytest_scrub.models.graph import Clean, Edit, Inputs, Reader, Site, Where, at_rows, blend, select
+from pytest_scrub.models.graph import Clean, Edit, Inputs, Reader, Site, Where, at_rows, blend, same_numbers, select
 from pytest_scrub.models.plain import sum_of
 
 LONE_INPUT = "tokens"  # what a dataset calls its input when it was given one tensor and no name
@@ -153,7 +153,7 @@ class ModuleGraph:
             first = self._forward(inputs)
         self._unfit |= {name: "is not called by the forward pass" for name in self._modules if name not in calls}
         self._order = {name: i for i, name in enumerate(calls)} | {ROOT: len(calls)}
-        if not torch.equal(first, self.run(inputs)):
+        if not same_numbers(first, self.run(inputs)):
             raise ModelError(
                 f"{self.source}: two clean runs on the same inputs differ; make it deterministic (eval mode)"
             )

@@ -15,7 +15,19 @@ from pytest_scrub.data import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.hypothesis_tree import ROOT
 from pytest_scrub.models.digests import digest_of
-from pytest_scrub.models.graph import Clean, Edit, Inputs, Reader, Site, Where, at_rows, blend, kept, select
+from pytest_scrub.models.graph import (
+    Clean,
+    Edit,
+    Inputs,
+    Reader,
+    Site,
+    Where,
+    at_rows,
+    blend,
+    kept,
+    same_numbers,
+    select,
+)
 
 
 class FunctionGraph:
@@ -137,23 +149,30 @@ class FunctionGraph:
         for name in self.nodes:
             if not isinstance(first[name], Tensor) or first[name].ndim == 0 or len(first[name]) != rows:
                 raise ModelError(f"node {name!r} has to return a tensor with one value for each of the {rows} rows")
-            if not torch.equal(first[name], second[name]):
+            if not same_numbers(first[name], second[name]):
                 raise ModelError(f"node {name!r} gave two different values on the same inputs; make it deterministic")
 
     def digest(self) -> str:
-        """Of the functions' code; what they close over is not part of it."""
-        return digest_of((), *(f"{name}\0{_code(node)}" for name, node in sorted(self.nodes.items())))
+        """Of the functions' compiled code, and of the tensors and plain values that they close over."""
+        tensors: dict[str, Tensor] = {}
+        text: list[str] = []
+        for name, node in sorted(self.nodes.items()):
+            text += [name, *_code_text(getattr(node, "__code__", None))]
+            for i, cell in enumerate(getattr(node, "__closure__", None) or ()):
+                if isinstance(cell.cell_contents, Tensor):
+                    tensors[f"{name}.{i}"] = cell.cell_contents
+                elif isinstance(cell.cell_contents, (bool, int, float, str)):
+                    text.append(repr(cell.cell_contents))
+        return digest_of(tensors.items(), *text)
 
 
-def _code(function: Callable[..., Tensor]) -> str:
-    """What a function does, the same in every process; a callable object is known by its type only."""
-    code = getattr(function, "__code__", None)
-    return _spelled_out(code) if isinstance(code, CodeType) else type(function).__qualname__
-
-
-def _spelled_out(code: CodeType) -> str:
-    constants = (_spelled_out(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts)
-    return "\0".join((code.co_code.hex(), *code.co_names, *code.co_varnames, *constants))
+def _code_text(code: CodeType | None) -> list[str]:
+    """What a function does, whatever it is called and wherever it lies in memory."""
+    if code is None:
+        return []
+    inner = [part for constant in code.co_consts if isinstance(constant, CodeType) for part in _code_text(constant)]
+    plain = [repr(constant) for constant in code.co_consts if not isinstance(constant, CodeType)]
+    return [code.co_code.hex(), *code.co_names, *plain, *inner]
 
 
 Replacement = Callable[[Tensor], Tensor]

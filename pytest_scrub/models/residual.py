@@ -263,6 +263,13 @@ class ResidualGraph:
         if self.parts.parallel:
             names = [name for name in names if not name.startswith("resid_mid")]
         seen = self.parts.capture(dict(inputs), names)
+        for name in names:
+            if not seen[name].isfinite().all():
+                row = int((~seen[name].isfinite()).flatten(1).any(1).nonzero()[0])
+                raise ModelError(
+                    f"{self.source}: {name} is NaN or infinite in row {row} of the batch; take the row out, or mend "
+                    "the weights"
+                )
         again = self.run(inputs)
         if not torch.equal(seen["logits"], again):
             self._same("two clean runs on the same inputs", seen["logits"], again, "make it deterministic (eval mode)")
@@ -290,6 +297,8 @@ class ResidualGraph:
             self._same(f"the stream after layer {layer}", stream, seen[f"resid_post.{layer}"])
 
     def _same(self, what: str, mine: Tensor, theirs: Tensor, remedy: str = "") -> None:
+        # NaN on both sides agrees here; capturing names the row.
+        mine, theirs = (value.nan_to_num(posinf=0.0, neginf=0.0) for value in (mine, theirs))
         scale = theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny)
         off = float(((mine - theirs).abs().max() / scale).nan_to_num(nan=float("inf")))
         if off > PROOF_TOLERANCE.get(theirs.dtype, 0.0):

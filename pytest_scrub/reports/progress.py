@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
     from pytest_scrub.engine.store import Progress
     from pytest_scrub.session import ShowProgress
 
@@ -22,20 +25,21 @@ def shown_on_terminal(config: pytest.Config) -> ShowProgress:
     if reporter is None or not reporter.isatty or reporter.verbosity < 0 or hasattr(config, "workerinput"):
         return lambda _: nullcontext()
 
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    uncaptured = capture.global_and_fixture_disabled if capture else nullcontext
+
     @contextmanager
     def show(name: str) -> Iterator[Progress]:
-        from rich.console import Console
-        from rich.progress import Progress as Bars
-
-        capture = config.pluginmanager.get_plugin("capturemanager")
-        bars = Bars(console=Console(stderr=True), transient=True)
-        tasks, started = {}, time.monotonic()
+        started = time.monotonic()
+        tasks: dict[str, TaskID] = {}
+        bars: Bars | None = None
 
         def advance(what: str, done: int, total: int) -> None:
+            nonlocal bars
             if time.monotonic() - started < PATIENCE:
                 return
-            with capture.global_and_fixture_disabled() if capture else nullcontext():
-                bars.start()
+            with uncaptured():
+                bars = _started() if bars is None else bars
                 if what not in tasks:
                     tasks[what] = bars.add_task(what, total=total)
                 bars.update(tasks[what], completed=done, total=total)
@@ -44,7 +48,20 @@ def shown_on_terminal(config: pytest.Config) -> ShowProgress:
         try:
             yield advance
         finally:
-            with capture.global_and_fixture_disabled() if capture else nullcontext():
-                bars.stop()
+            if bars is not None:
+                with uncaptured():
+                    bars.stop()
 
     return show
+
+
+def _started() -> Bars:
+    """Bars below pytest's own line, which writes to the terminal only while pytest does not capture."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)  # looks once, here, whether it is a terminal
+    console.line()
+    bars = Bars(console=console, transient=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+    bars.start()
+    return bars

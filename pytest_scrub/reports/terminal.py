@@ -76,8 +76,11 @@ def _remedy(verdict: Verdict) -> Iterator[str]:
         for node in untested_nodes(verdict.nodes):
             yield _why_untested(node)
     elif verdict.outcome == REFUTED:
-        better = "better" if (verdict.gap.mean < 0) == (verdict.baseline > verdict.unscrubbed) else "worse"
-        yield f"so the claim is false of this network and data: scrubbed, it does {better} than the tolerance allows"
+        moved = "falls" if verdict.gap.mean < 0 else "rises"
+        yield (
+            f"so the claim is false of this network and data: scrubbed, the {verdict.metric} {moved} by more than the "
+            "tolerance allows"
+        )
     elif verdict.outcome != HELD:
         yield (
             "undecided: the interval straddles the tolerance; draw more, with samples= of the claim or "

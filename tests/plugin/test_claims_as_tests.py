@@ -161,6 +161,29 @@ def test_model_and_data_may_name_other_fixtures(suite: Suite) -> None:
     assert verdicts["test_named"].unscrubbed > 2 * verdicts["test_default"].unscrubbed
 
 
+def test_fixtures_that_are_not_asked_for_are_not_made(suite: Suite) -> None:
+    suite.write("""
+        @pytest.fixture
+        def scrub_model():
+            raise AssertionError("made")
+
+        scrub_data = scrub_model
+
+        @pytest.fixture
+        def blunt():
+            return network()
+
+        @pytest.fixture
+        def few():
+            return rows(8)
+
+        @claim(tolerance=0.5, model="blunt", data="few")
+        def test_named():
+            return output(module("A", agrees_on="a"))
+    """)
+    assert suite.run().outcomes == {"passed": 1}
+
+
 def test_modules_and_classes_may_override_the_network_and_the_data(suite: Suite) -> None:
     held = 'return output(module("A", agrees_on="a"))'
     suite.write(

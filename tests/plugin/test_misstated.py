@@ -26,6 +26,13 @@ def with_model(expression: str) -> str:
     return f"@pytest.fixture\ndef scrub_model():\n    return {expression}\n"
 
 
+def with_nan(row: int) -> str:
+    """The activation of A is NaN on one row."""
+    data = 'Dataset({"a": torch.arange(64.0)}, labels=torch.arange(64) % 2, features={"a": torch.arange(64) % 2})'
+    nodes = f'A=lambda a: torch.where(a == {row}, float("nan"), a % 2), output=lambda A: torch.stack([-A, A], -1)'
+    return with_data(data) + with_model(f"FunctionGraph({nodes})")
+
+
 A = 'output(module("A", agrees_on="a"))'
 
 # fmt: off
@@ -43,16 +50,15 @@ WRONG = {
         'output(module("a", agrees_on="a"))', ("output cannot read a directly", "via='any'")
     ),
     "wrong slot": Wrong(
-        'output(module("A", agrees_on="a", into="B"))', ("output reads A through", "not into='B'")
+        'output(module("A", agrees_on="a", into="B"))', ("output reads A in one way only", "not into='B'")
     ),
     "same edge twice": Wrong(
         'output(module("A", agrees_on="a"), module("A", agrees_on="b", name="again"))',
         ("output/A and output/again", "claim the same edge into output twice", "join them"),
     ),
-    "two slots of one name": Wrong(
-        'output(module("A", agrees_on="a", name="x"), module("B", agrees_on="b", name="x"), '
-        'module("rest", agrees_on="b"))',
-        ("rest",),
+    "node that takes the name of a rest": Wrong(
+        'output(module("A", agrees_on="a", name="rest"))',
+        ("two slots would be called output/rest", "another name="),
     ),
     "no feature": Wrong('output(module("A"))', ("A names no feature", "agrees_on=")),
     "feature missing": Wrong(
@@ -76,7 +82,6 @@ WRONG = {
         ("cross_entropy", "one class index for each output it reads, [", "int64 [", ", 1]"),
         with_data("rows(labels=torch.zeros(64, 1, dtype=torch.long))"),
     ),
-    "labels of a wrong length": Wrong(A, ("63 labels for 64 rows",), with_data("rows(labels=torch.zeros(63).long())")),
     "labels that are no class": Wrong(
         A, ("a label outside 0 to 1",), with_data("rows(labels=torch.arange(64))")
     ),
@@ -86,11 +91,11 @@ WRONG = {
         ("a graph of functions returns int64 numbers", "floating-point"),
         with_model("FunctionGraph(A=lambda a: a, output=lambda A, b: torch.stack([A, A], -1).long())"),
     ),
-    "NaN in an activation": Wrong(
-        A,
-        ("value of A is NaN or infinite on row 3", "take the row out"),
-        with_model("FunctionGraph(A=lambda a, b: a / (b != b[3] if len(b) == 64 else b), "
-                   "output=lambda A, b: torch.stack([-A, A], -1))"),
+    "NaN in an activation of a late row": Wrong(
+        A, ("the value of A is NaN or infinite on row 50 (a=50.)", "take the row out"), with_nan(50)
+    ),
+    "NaN in an activation of an early row": Wrong(
+        A, ("the value of A is NaN or infinite on row 3 (a=3.)",), with_nan(3)
     ),
     "data on another device": Wrong(
         A, ("the data is on meta and the model on cpu", "Dataset.to('cpu')"), with_data('rows().to("meta")')
@@ -117,30 +122,160 @@ WRONG = {
 # fmt: on
 
 
-def run_one(suite: Suite, wrong: Wrong) -> tuple[Ran, Path]:
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+def test_one_sentence_on_the_line_of_the_claim(suite: Suite, wrong: Wrong) -> None:
     metric = ", metric=lambda output, batch: output.mean()" if "<lambda>" in wrong.says[0] else ""
     path = suite.write(
         f"{wrong.fixtures}\n@claim(tolerance=0.5{metric})\ndef test_wrong():\n    return {wrong.claim}\n"
     )
-    return suite.run(), path
-
-
-@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
-def test_one_sentence_on_the_line_of_the_claim(suite: Suite, wrong: Wrong) -> None:
-    ran, path = run_one(suite, wrong)
-    assert ran.result.ret == 1
-    assert not ran.verdicts
+    ran = suite.run()
     message = ran.messages["test_wrong"]
     for part in wrong.says:
         assert part in message
-    assert "\n" not in message
-    crash = ran.crash("test_wrong")
+    assert_points_at_claim(ran, path, "test_wrong")
+
+
+def test_the_line_of_the_claim_is_that_of_its_first_decorator(suite: Suite) -> None:
+    path = suite.write("""
+        class TestIt:
+            # A comment, and two decorators.
+            @pytest.mark.parametrize("node", ["C"])
+            @claim(
+                tolerance=0.5,
+            )
+            def test_wrong(self, node):
+                # Some work first.
+                return output(module(node, agrees_on="a"))
+    """)
+    crash = suite.run().crash("test_wrong[C]")
     assert crash.path == str(path)
-    assert path.read_text().splitlines()[crash.lineno - 1].startswith("@claim")
-    assert crash.message == message
+    assert "parametrize" in path.read_text().splitlines()[crash.lineno - 1]
+
+
+def test_a_typo_is_no_refutation(suite: Suite) -> None:
+    """A typo in a claim that is expected to be refuted does not go unnoticed."""
+    suite.write("""
+        @pytest.mark.xfail(raises=Refuted, strict=True)
+        @claim(tolerance=0.5)
+        def test_wrong():
+            return output(module("A", agrees_on="typo"))
+    """)
+    ran = suite.run()
+    assert ran.outcomes == {"failed": 1}
+    assert "no feature 'typo'" in ran.messages["test_wrong"]
+
+
+@pytest.mark.parametrize(
+    ("decorator", "says"),
+    [
+        ("claim", "write @claim(tolerance=...) with a tolerance, not a bare @claim"),
+        ("claim()", "a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered="),
+        ("claim(tolerance=-0.1)", "tolerance= is a gap in the metric's unit, zero or more, not -0.1"),
+        ("claim(tolerance=float('nan'))", "tolerance= is a gap in the metric's unit, zero or more, not nan"),
+        ("claim(tolerance=True)", "tolerance= is a gap in the metric's unit, zero or more, not True"),
+        ("claim(tolerance='10%')", "tolerance= is a gap in the metric's unit, zero or more, not '10%'"),
+        ("claim(min_recovered=90)", "min_recovered= is a share of at most 1, such as 0.9, not 90"),
+        ("claim(tolerance=1, model=network())", "model= of @claim takes the name of a fixture, not FunctionGraph"),
+        ("claim(tolerance=1, data=rows())", "data= of @claim takes the name of a fixture, not Dataset"),
+    ],
+)
+def test_a_wrong_decorator_is_found_at_collection(suite: Suite, decorator: str, says: str) -> None:
+    path = suite.write(f"@{decorator}\ndef test_wrong():\n    return {A}\n")
+    line = 1 + path.read_text().splitlines().index(f"@{decorator}")
+    ran = suite.run()
+    assert ran.result.ret == pytest.ExitCode.INTERRUPTED
+    assert ran.outcomes == {"errors": 1}
+    ran.result.stdout.fnmatch_lines([f"test_claims.py:{line}: in <module>", f"E   *HypothesisError: {says}"])
+    assert "pytest_scrub/" not in ran.text  # none of our frames
+
+
+@pytest.mark.parametrize("samples", ["1", "True", "2.5", "'many'"])
+def test_samples_of_a_claim(suite: Suite, samples: str) -> None:
+    path = suite.write(f"@claim(tolerance=1, samples={samples})\ndef test_wrong():\n    return {A}\n")
+    ran = suite.run()
+    assert ran.messages["test_wrong"] == f"Misstated: samples= is a whole number of at least 2, not {samples}"
+    assert_points_at_claim(ran, path, "test_wrong")
+
+
+def test_a_dataset_that_cannot_be_made_fails_where_it_is_made(suite: Suite) -> None:
+    suite.write(
+        f"{with_data('rows(labels=torch.zeros(63).long())')}\n@claim(tolerance=1)\ndef test_wrong():\n    return {A}"
+    )
+    ran = suite.run()
+    assert ran.outcomes == {"errors": 1}
+    ran.result.stdout.fnmatch_lines(["*DataError: there are 63 labels for 64 rows; give one per row"])
+
+
+@pytest.mark.parametrize(
+    ("fixture", "says"),
+    [
+        ("scrub_model", "no network: define a fixture scrub_model that returns load_model(...)"),
+        ("scrub_data", "no data: define a fixture scrub_data that returns a Dataset(...)"),
+    ],
+)
+@pytest.mark.parametrize("own", [False, True], ids=["claim", "fixture scrub"])
+def test_missing_fixtures(suite: Suite, fixture: str, says: str, own: bool) -> None:
+    other = {"scrub_model": with_data("rows()"), "scrub_data": with_model("network()")}[fixture]
+    path = suite.write(
+        other + ("def test_it(scrub): ..." if own else f"@claim(tolerance=1)\ndef test_it():\n    return {A}\n")
+    )
+    conftest = suite.pytester.path / "conftest.py"
+    conftest.write_text(conftest.read_text().replace(f"def {fixture}()", "def unused()"))
+    ran = suite.run()
+    assert (ran.result.ret, ran.outcomes) == (1, {"errors": 1})
+    assert says in ran.messages["test_it"]
+    assert "pytest_scrub/" not in ran.text
+    assert f"ERROR {path.name}::test_it" in ran.text
+
+
+def test_a_named_fixture_that_does_not_exist(suite: Suite) -> None:
+    suite.write(f"@claim(tolerance=1, model='nowhere')\ndef test_it():\n    return {A}\n")
+    ran = suite.run()
+    assert ran.outcomes == {"errors": 1}
+    assert "fixture 'nowhere' not found" in ran.text
+
+
+UNTESTED = {
+    "no donor but the row itself": ("", 'output(module("A", agrees_on="row"), module("B", agrees_on="b"))', "output/A"),
+    "one row": (with_data("rows(1)"), 'output(module("A", agrees_on="a"))', "output/A"),
+    "all rows the same": (
+        with_data(
+            'Dataset({"a": torch.ones(9), "b": torch.ones(9)}, labels=torch.ones(9).long(), features={"a": [1] * 9})'
+        ),
+        'output(module("A", agrees_on="a"))',
+        "output/A",
+    ),
+    "no claim at all": ("", "output()", "output"),
+    "all is EXACT": ("", 'output(module("A", agrees_on=EXACT))', "output/A"),
+}
+
+
+@pytest.mark.parametrize(("fixtures", "hypothesis", "node"), UNTESTED.values(), ids=UNTESTED.keys())
+def test_what_cannot_be_tested_names_the_node(suite: Suite, fixtures: str, hypothesis: str, node: str) -> None:
+    path = suite.write(f"{fixtures}\n@claim(tolerance=100)\ndef test_vacuous():\n    return {hypothesis}\n")
+    ran = suite.run()
+    assert (ran.result.ret, ran.outcomes) == (1, {"failed": 1})
+    assert ran.verdicts["test_vacuous"].outcome == "untested"
+    headline, *report = ran.reports["test_vacuous"].splitlines()
+    assert ran.messages["test_vacuous"].startswith(f"Untested: {headline}")
+    assert headline.endswith(f" {node}")
+    assert len([line for line in report if line.startswith(f"untested:  {node} ")]) == 1
+    crash = ran.crash("test_vacuous")
+    assert (crash.path, path.read_text().splitlines()[crash.lineno - 1]) == (str(path), "@claim(tolerance=100)")
+
+
+def assert_points_at_claim(ran: Ran, path: Path, name: str) -> None:
+    """One sentence, with the line of the claim and none of our frames; the claim has no verdict."""
+    assert ran.result.ret == 1
+    assert not ran.verdicts
+    message = ran.messages[name]
+    assert "\n" not in message
     assert message.startswith("Misstated: ")
+    crash = ran.crash(name)
+    assert (crash.path, crash.message) == (str(path), message)
+    assert path.read_text().splitlines()[crash.lineno - 1].startswith("@claim")
     body = message.removeprefix("Misstated: ")
     lines = ran.text.splitlines()
-    assert lines[lines.index(body) - 1].strip("_ ") == "test_wrong"  # the whole section is this sentence
-    assert lines[lines.index(body) + 1].startswith("---")
+    assert lines[lines.index(body) - 1].strip("_ ") == name  # the whole section is this sentence
+    assert lines[lines.index(body) + 1].startswith("-")  # of the line about the JUnit file
     assert "pytest_scrub/" not in ran.text

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from .conftest import FEW, FOUR_OUTCOMES, Suite, assert_same_figures
+from .conftest import FEW, FOUR_OUTCOMES, TORCH_CLAIMS, Suite, assert_same_figures
 
 MODES = {
     "plain": (),
@@ -42,15 +42,17 @@ def test_each_outcome_is_said_and_only_held_passes(four: Suite) -> None:
 
 
 def test_two_workers_say_what_one_says(four: Suite) -> None:
+    four.write(TORCH_CLAIMS, name="test_torch")
     one, two = four.run(), four.run("-n", "2", alone=True)
     assert two.result.ret == 1
-    assert two.outcomes == {"passed": 1, "failed": 4}
+    assert two.outcomes == one.outcomes
     assert two.messages == one.messages
     assert two.verdicts.keys() == one.verdicts.keys()
     for name, verdict in one.verdicts.items():
         assert_same_figures(dataclasses.asdict(verdict), dataclasses.asdict(two.verdicts[name]))
     assert two.summary == one.summary
-    assert len(two.summary) == 4
+    assert "\x1b" not in two.text + two.result.stderr.str()  # both went to a pipe
+    assert len(two.summary) == 8
 
 
 def test_two_workers_pass_where_all_claims_hold(suite: Suite) -> None:

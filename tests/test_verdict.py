@@ -1,0 +1,339 @@
+"""Verdicts: intervals, what counts as recovered, what the outcome is, and the record that reports read."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pytest_scrub.checking import check
+from pytest_scrub.data import Dataset
+from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, Node, module, output
+from pytest_scrub.metrics import Metric
+from pytest_scrub.models.plain import FunctionGraph
+from pytest_scrub.verdict import (
+    HELD,
+    NO_NODE,
+    REFUTED,
+    UNDECIDED,
+    UNTESTED,
+    Estimate,
+    NodeReport,
+    Verdict,
+    decide,
+    estimate,
+    recovered,
+    untested_nodes,
+)
+
+# --- intervals -------------------------------------------------------------------------------------------
+
+
+def test_an_interval_is_students_t() -> None:
+    # 1, 2, 3, 4: mean 2.5, variance 5/3, standard error sqrt(5/12); the 97.5 % point of t with 3 degrees is 3.182446.
+    found = estimate(np.array([1.0, 2, 3, 4]))
+    assert found.mean == 2.5
+    half = 3.1824463052842638 * (5 / 12) ** 0.5
+    assert (found.low, found.high) == (pytest.approx(2.5 - half), pytest.approx(2.5 + half))
+
+
+def test_two_values_have_a_wide_interval() -> None:
+    found = estimate(np.array([0.0, 2.0]))  # 12.7062 is the 97.5 % point of t with 1 degree, the standard error 1
+    assert (found.low, found.high) == (pytest.approx(1 - 12.7062047), pytest.approx(1 + 12.7062047))
+
+
+@pytest.mark.parametrize("value", [0.0, -3.5, 0.1])
+def test_values_that_are_all_the_same_are_a_point(value: float) -> None:
+    found = estimate(np.full(7, value))
+    assert found.low == pytest.approx(value)
+    assert found.high == pytest.approx(value)
+    assert found.low <= found.mean <= found.high
+
+
+@given(arrays(np.float64, st.integers(2, 30), elements=st.floats(-1e6, 1e6)), st.floats(-1e3, 1e3))
+def test_an_interval_moves_with_its_values(values: np.ndarray[Any, Any], shift: float) -> None:
+    one, other = estimate(values), estimate(values + shift)
+    for name in ("mean", "low", "high"):
+        assert getattr(other, name) == pytest.approx(getattr(one, name) + shift, rel=1e-6, abs=1e-3)
+    assert one.low <= one.mean <= one.high
+
+
+def test_an_interval_covers_the_mean_95_times_in_100() -> None:
+    rng = np.random.default_rng(0)
+    covered = [found.low <= 3 <= found.high for found in (estimate(rng.normal(3, 2, 10)) for _ in range(2000))]
+    assert abs(np.mean(covered) - 0.95) < 4 * (0.95 * 0.05 / 2000) ** 0.5
+
+
+def test_an_interval_prints_four_digits() -> None:
+    assert str(Estimate(0.123456, -0.0000123456, 12345.6)) == "0.1235 [-1.235e-05, 1.235e+04]"
+
+
+# --- recovered -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gap", "baseline", "unscrubbed", "worse", "share"),
+    [
+        (0.0, 4.0, 1.0, "higher", 1.0),
+        (3.0, 4.0, 1.0, "higher", 0.0),
+        (0.75, 4.0, 1.0, "higher", 0.75),
+        (6.0, 4.0, 1.0, "higher", -1.0),  # worse than the baseline
+        (-0.3, 4.0, 1.0, "higher", 1.1),  # better than unscrubbed
+        (-0.5, 0.0, 2.0, "lower", 0.75),  # a logit difference, or an accuracy
+        (-2.0, 0.0, 2.0, "lower", 0.0),
+        (1.0, 0.0, 2.0, "lower", 1.5),
+    ],
+)
+def test_what_is_recovered(gap: float, baseline: float, unscrubbed: float, worse: str, share: float) -> None:
+    assert recovered(gap, baseline, unscrubbed, worse) == (pytest.approx(share), None)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "unscrubbed", "worse"),
+    [(1.0, 1.0, "higher"), (0.5, 1.0, "higher"), (1.0, 1.0, "lower"), (2.0, 1.0, "lower")],
+)
+def test_nothing_is_recovered_where_the_baseline_is_no_worse(baseline: float, unscrubbed: float, worse: str) -> None:
+    reason = f"the baseline ({baseline:g}) is not worse than the unscrubbed metric ({unscrubbed:g})"
+    assert recovered(0.1, baseline, unscrubbed, worse) == (None, reason)
+
+
+# --- the outcome -----------------------------------------------------------------------------------------
+
+TESTED = NodeReport("output/a", "f", False, (2, 3.0, 4), 1.0, 0.5, True, None)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [
+        (-0.25, 0.25, HELD),  # the bounds themselves are accepted
+        (0.0, 0.0, HELD),
+        (0.25, 0.25, HELD),
+        (-0.1, 0.2, HELD),
+        (0.3, 0.4, REFUTED),
+        (-0.4, -0.3, REFUTED),  # better than it should be
+        (math.nextafter(0.25, 1), 0.3, REFUTED),
+        (-0.3, math.nextafter(-0.25, -1), REFUTED),
+        (0.25, 0.3, UNDECIDED),  # its low end is just acceptable
+        (-0.3, -0.25, UNDECIDED),
+        (0.2, math.nextafter(0.25, 1), UNDECIDED),
+        (math.nextafter(-0.25, -1), 0.2, UNDECIDED),
+        (-1.0, 1.0, UNDECIDED),
+    ],
+)
+def test_the_outcome_follows_the_interval(low: float, high: float, outcome: str) -> None:
+    assert decide(Estimate((low + high) / 2, low, high), 0.25, (TESTED,)) == outcome
+    assert decide(Estimate((low + high) / 2, low, high), 0.25, ()) == UNTESTED  # whatever the interval
+
+
+def test_no_tolerance_accepts_no_gap_only() -> None:
+    assert decide(Estimate(0, 0, 0), 0, (TESTED,)) == HELD
+    assert decide(Estimate(1e-12, 1e-12, 1e-12), 0, (TESTED,)) == REFUTED
+
+
+EXACTLY = replace(TESTED, slot="output/b", agrees_on="EXACT", with_other=0.0, must_be_tested=False)
+RARELY = replace(TESTED, slot="output/c", with_other=0.0999)
+REST = replace(TESTED, slot="output/rest", agrees_on="ANYTHING", is_rest=True, must_be_tested=False)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "untested"),
+    [
+        ((TESTED,), ()),
+        ((replace(TESTED, with_other=0.1),), ()),  # one reference in ten is enough
+        ((RARELY,), (RARELY,)),
+        ((REST, TESTED, RARELY, EXACTLY), (RARELY,)),
+        ((REST, TESTED, EXACTLY), ()),  # what is exact need not be swapped
+        ((REST, EXACTLY), (EXACTLY,)),  # unless nothing else is named: a swapped rest does not make up for it
+        ((REST,), (REST,)),
+        ((), (NO_NODE,)),
+    ],
+)
+def test_what_is_untested(nodes: tuple[NodeReport, ...], untested: tuple[NodeReport, ...]) -> None:
+    assert untested_nodes(nodes) == untested
+    assert (decide(Estimate(0, 0, 0), 1.0, nodes) == UNTESTED) == bool(untested)
+
+
+# The same on a network: what `check` finds out about each node.
+
+ROWS = 20
+BITS = torch.tensor([[i % 2, i // 2 % 2] for i in range(ROWS)], dtype=torch.float64)
+GRAPH = FunctionGraph(A=lambda a: 2 * a, output=lambda A, b: A + b)
+ERROR = Metric("absolute error", lambda out, batch: (out - batch.labels).abs())
+
+
+def rare(count: int) -> list[Any]:
+    """A feature that `count` rows share, all other rows have a value of their own."""
+    return ["shared"] * count + [str(i) for i in range(ROWS - count)]
+
+
+def verdict_on(root: Node, **options: Any) -> Verdict:
+    inputs = {"a": torch.arange(ROWS, dtype=torch.float64), "b": BITS[:, 1]}
+    features = {"one": rare(1), "two": rare(2), "a": torch.arange(ROWS), "b": BITS[:, 1]}
+    data = Dataset(inputs, labels=2 * inputs["a"] + inputs["b"], features=features)
+    return check(root, GRAPH, data, **{"metric": ERROR, "tolerance": 1e9, "samples": 50, **options})
+
+
+def twice(values: Any) -> Any:
+    return 2.0 * values
+
+
+def copy_of_b(b: Any) -> Any:
+    return np.asarray(b, dtype=np.float64)
+
+
+@pytest.mark.parametrize(
+    ("root", "outcome"),
+    [
+        (output(module("A", agrees_on="b")), HELD),
+        (output(module("A", agrees_on=ANYTHING)), HELD),
+        (output(module("A", agrees_on="two")), HELD),  # two of twenty rows can be swapped: one in ten
+        (output(module("A", agrees_on="one")), UNTESTED),
+        (output(module("A", agrees_on="a")), UNTESTED),  # the rest of b is swapped all the same
+        (output(module("A", agrees_on=EXACT)), UNTESTED),
+        (output(module("A", agrees_on=EXACT), module("b", agrees_on="b")), HELD),
+        (output(module("A", agrees_on="a"), module("b", agrees_on="b")), UNTESTED),
+        (output(module("A", agrees_on="a", computed_by=twice)), HELD),  # the function is what is tested
+        (output(module("A", agrees_on="a", computed_by=twice), module("b", agrees_on="a")), UNTESTED),
+        (output(agrees_on=ANYTHING), HELD),
+        (output(agrees_on="a"), UNTESTED),
+        (output(), UNTESTED),
+    ],
+)
+def test_a_claim_is_tested_where_its_nodes_can_be_swapped(root: Node, outcome: str) -> None:
+    assert verdict_on(root).outcome == outcome
+
+
+def test_repeated_rows_test_nothing() -> None:
+    column = torch.zeros(ROWS, dtype=torch.float64)
+    data = Dataset({"a": column, "b": column}, labels=column, features={"all": column})
+    verdict = check(output(module("A", agrees_on="all")), GRAPH, data, metric=ERROR, tolerance=1.0)
+    assert verdict.outcome == UNTESTED
+    assert [node.with_other for node in verdict.nodes] == [0, 0]
+    assert [node.donors for node in verdict.nodes] == [(ROWS, ROWS, ROWS)] * 2
+
+
+def test_what_a_verdict_says_of_each_node() -> None:
+    rest, a, b = verdict_on(
+        output(module("A", agrees_on="a", computed_by=twice), module("b", agrees_on="two"), rest=EXACT)
+    ).nodes
+    assert (rest.slot, rest.agrees_on, rest.is_rest, rest.must_be_tested) == ("output/rest", "EXACT", True, False)
+    assert (rest.donors, rest.with_other, rest.moved) == ((1, 1, 1), 0, 0)
+    assert (a.slot, a.agrees_on, a.with_other, a.must_be_tested) == ("output/A", "its features, computed", 1, True)
+    assert (b.slot, b.agrees_on, b.is_rest, b.must_be_tested) == ("output/b", "two", False, True)
+    assert (b.donors, b.with_other) == ((1, 1, 2), 0.1)
+    assert rest.alone is a.alone is b.alone is None  # the prediction held
+
+
+def test_figures_of_a_verdict() -> None:
+    # |2a + b' - (2a + b)|: half of all samples are off by one.
+    root = output(module("A", agrees_on="a", computed_by=twice))
+    verdict = verdict_on(root, tolerance=0.6, samples=2000, name="a claim", seed=3)
+    assert verdict.outcome == HELD
+    assert verdict.held
+    assert verdict.unscrubbed == 0
+    assert verdict.scrubbed == verdict.gap.mean == verdict.absolute_change == verdict.share_worse
+    assert verdict.gap.mean == pytest.approx(0.5, abs=0.05)
+    assert verdict.gap.high - verdict.gap.low == pytest.approx(2 * 1.96 * 0.5 / 2000**0.5, rel=0.01)
+    # The baseline is off by 2 |a' - a| and what b adds: 13.3 times 2, and a little.
+    assert verdict.baseline == pytest.approx(13.3, abs=1)
+    assert verdict.recovered == pytest.approx(1 - verdict.gap.mean / verdict.baseline)
+    assert verdict.recovered_reason is None
+    assert (verdict.samples, verdict.seed, verdict.claim, verdict.metric) == (2000, 3, "a claim", "absolute error")
+    assert verdict.hypothesis == str(root)
+
+
+def test_a_refuted_claim_says_what_each_node_does_alone() -> None:
+    root = output(module("A", agrees_on="b"), module("b", agrees_on="b"), rest=EXACT)
+    verdict = verdict_on(root, tolerance=0.1, samples=400)
+    assert verdict.outcome == REFUTED
+    rest, a, b = verdict.nodes
+    assert rest.alone == Estimate(0, 0, 0)
+    assert b.alone == Estimate(0, 0, 0)  # b agrees on b
+    assert a.alone is not None
+    assert a.alone.mean == pytest.approx(verdict.gap.mean, rel=0.25)
+
+
+def test_a_metric_that_is_worse_when_lower() -> None:
+    closeness = Metric("closeness", lambda out, batch: -(out - batch.labels).abs(), worse="lower")
+    root = output(module("A", agrees_on="a", computed_by=twice))
+    one, other = verdict_on(root, samples=300), verdict_on(root, samples=300, metric=closeness)
+    assert other.gap.mean == -one.gap.mean
+    assert other.recovered == pytest.approx(one.recovered)
+    assert other.share_worse == one.share_worse > 0
+
+
+def test_the_share_recovered_can_be_the_tolerance() -> None:
+    root = output(module("A", agrees_on="a", computed_by=twice))
+    strict = verdict_on(root, tolerance=None, min_recovered=0.999, samples=1000)
+    assert strict.tolerance == pytest.approx(0.001 * strict.baseline)
+    assert strict.outcome == REFUTED
+    lax = verdict_on(root, tolerance=None, min_recovered=0.9, samples=1000)
+    assert lax.outcome == HELD
+    assert verdict_on(root, tolerance=0.01, min_recovered=0.9, samples=1000).outcome == REFUTED
+
+
+def test_one_seed_one_verdict() -> None:
+    root = output(module("A", agrees_on="b"))
+    first = verdict_on(root, samples=100)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    assert verdict_on(root, samples=100) == first
+    assert verdict_on(root, samples=100, seed=1).gap != first.gap
+    assert verdict_on(root, samples=100, name="another test").gap != first.gap
+
+
+# --- the record ------------------------------------------------------------------------------------------
+
+VERDICT = verdict_on(output(module("A", agrees_on="b"), module("b", agrees_on="b")), tolerance=0.1, samples=100)
+
+
+def test_a_verdict_travels_as_json() -> None:
+    assert VERDICT.outcome == REFUTED  # so that the gaps of single nodes travel too
+    assert VERDICT.nodes[0].alone is not None
+    text = VERDICT.to_json()
+    assert "\n" not in text
+    assert Verdict.from_json(text) == VERDICT
+    without = replace(VERDICT, recovered=None, recovered_reason="why", nodes=(TESTED, NO_NODE))
+    assert Verdict.from_json(without.to_json()) == without
+
+
+def test_a_verdict_is_made_of_plain_values() -> None:
+    def plain(value: Any) -> bool:
+        if isinstance(value, dict):
+            return all(type(key) is str and plain(part) for key, part in value.items())
+        if isinstance(value, (list, tuple)):
+            return all(map(plain, value))
+        return value is None or type(value) in (bool, int, float, str)
+
+    fields = {name: value for name, value in vars(VERDICT).items() if name not in ("gap", "nodes")}
+    assert plain(fields), {name: type(value) for name, value in fields.items()}
+    assert plain(vars(VERDICT.gap))
+    for node in VERDICT.nodes:
+        assert plain({name: value for name, value in vars(node).items() if name != "alone"}), node
+
+
+def test_another_schema_is_refused() -> None:
+    fields = json.loads(VERDICT.to_json())
+    assert fields["schema_version"] == 1
+    for version in (2, None):
+        with pytest.raises(ValueError, match=f"^{re.escape(f'this verdict has schema {version}, not 1')}$"):
+            Verdict.from_json(json.dumps({**fields, "schema_version": version}))
+
+
+def test_nan_never_travels() -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        replace(VERDICT, gap=Estimate(math.nan, 0, 0)).to_json()
+
+
+def test_a_verdict_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        VERDICT.outcome = HELD  # type: ignore[misc]
