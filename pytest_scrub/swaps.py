@@ -196,9 +196,8 @@ def _with_shares(slots: list[Slot], slot: Slot) -> Slot:
     siblings = [
         (other.node.name, i)
         for i, other in enumerate(slots)
-        if other.parent == slot.parent and other.path.rpartition("/")[0] == slot.path.rpartition("/")[0]
-        and not other.is_rest and other.node.name and other is not slot
-    ]  # fmt: skip
+        if other.parent == slot.parent and not other.is_rest and other.node.name and other is not slot
+    ]
     sources = [i for name, i in siblings if name == slot.node.shares]
     if len(sources) != 1:
         have = "several siblings have" if sources else "no sibling has"

@@ -561,7 +561,7 @@ def test_a_transformer_of_no_numbers_is_refused(bridge: Any) -> None:
     try:
         weights.data[0] = float("nan")
         rows = Dataset(torch.tensor([[1, 1, 1], [1, 0, 1]]), labels=torch.zeros(2), features={"first": [0, 0]})
-        with pytest.raises(ModelError, match="embed is NaN or infinite in row 1 of the batch; take the row out, or "):
+        with pytest.raises(ModelError, match="embed is NaN or infinite on row 1; take the row out, or "):
             ActivationStore(as_graph(broken), rows)
     finally:
         weights.data.copy_(before)  # the generator gives everybody the same object

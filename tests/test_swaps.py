@@ -428,6 +428,14 @@ def test_enumerating_lists_every_swap_with_its_probability(space: SwapSpace) -> 
     assert found == pytest.approx(expected)
 
 
+def test_a_donor_that_a_leaf_shares_is_listed_whatever_it_does_for_its_owner() -> None:
+    # The owner's own input would only say what x agrees with, and all rows would do as well; but b is a leaf.
+    owner = module("a", agrees_on="all", reads=[module("x", agrees_on="all")], name="owner")
+    space = SwapSpace(output(owner, module("b", agrees_on="all", shares="owner")), FOUR)
+    listed = {row for swap_set, _ in space.enumerate() for row in swap_set.donors[space.index["output/b"]].tolist()}
+    assert listed == {0, 1, 2, 3}
+
+
 def test_each_swap_is_listed_once() -> None:
     tree = output(module("a", agrees_on="f"), module("b", agrees_on=ANYTHING), rest=EXACT)
     columns = [
