@@ -40,12 +40,17 @@ class Session:
     _stores: OrderedDict[tuple[int, int], tuple[Any, Dataset, ActivationStore]] = field(default_factory=OrderedDict)
 
     def store(self, model: Any, data: Dataset) -> ActivationStore:
-        """The clean activations of a network on a dataset; the two last used are kept."""
+        """The clean activations of a network on a dataset; the two last used are kept.
+
+        Those of a network whose weights were changed since are forgotten.
+        """
         from pytest_scrub.engine.memory import free_bytes
         from pytest_scrub.engine.store import ActivationStore
         from pytest_scrub.models import as_graph
 
         key = (id(model), id(data))  # kept alive by the entry, so an id is never used again
+        if key in self._stores and self._stores[key][2].is_stale():
+            del self._stores[key]
         if key not in self._stores:
             graph = as_graph(model)
             free = free_bytes(graph.device)

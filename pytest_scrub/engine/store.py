@@ -53,8 +53,13 @@ class ActivationStore:
         self._row_of_place = np.unique(content, return_index=True)[1]
         self._place_of_row = torch.from_numpy(np.searchsorted(np.unique(content), content)).to(dataset.device)
         self._kept: OrderedDict[Site, _Kept] = OrderedDict()
+        self._version = graph.version()
         with torch.no_grad():
             graph.prove(dataset.batch(np.arange(min(PROOF_ROWS, len(dataset)))))
+
+    def is_stale(self) -> bool:
+        """Whether the network's weights were changed since."""
+        return self.graph.version() != self._version
 
     def inputs(self, rows: Tensor) -> dict[str, Tensor]:
         """The model inputs of int64 `[B]` rows."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from pytest_scrub.data import Positions
 from pytest_scrub.errors import HypothesisError, did_you_mean
 from pytest_scrub.hypothesis_tree import Subspace
+from pytest_scrub.models.digests import Version
 
 Inputs = Mapping[str, Tensor]
 Where = Tensor | None
@@ -140,6 +141,10 @@ class ModelGraph(Protocol):
 
     def digest(self) -> str:
         """Hex digest of the weights and of how they are combined."""
+        ...
+
+    def version(self) -> Version:
+        """Another value once a weight was changed: what was cached then is of another network."""
         ...
 
 

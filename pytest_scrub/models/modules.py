@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pytest_scrub.data import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.hypothesis_tree import ROOT
-from pytest_scrub.models.digests import digest_of
+from pytest_scrub.models.digests import Version, digest_of, version_of
 from pytest_scrub.models.graph import Clean, Edit, Inputs, Reader, Site, Where, at_rows, blend, same_numbers, select
 from pytest_scrub.models.plain import sum_of
 
@@ -158,9 +158,14 @@ class ModuleGraph:
                 f"{self.source}: two clean runs on the same inputs differ; make it deterministic (eval mode)"
             )
 
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+
     def digest(self) -> str:
-        tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
-        return digest_of(tensors.items(), repr(self.module))
+        return digest_of(self._tensors().items(), repr(self.module))
+
+    def version(self) -> Version:
+        return version_of(self._tensors().items())
 
 
 def refuse_dropout(module: nn.Module) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pytest_scrub.data import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.hypothesis_tree import ROOT
-from pytest_scrub.models.digests import digest_of
+from pytest_scrub.models.digests import Version, digest_of
 from pytest_scrub.models.graph import (
     Clean,
     Edit,
@@ -164,6 +164,9 @@ class FunctionGraph:
                 elif isinstance(cell.cell_contents, (bool, int, float, str)):
                     text.append(repr(cell.cell_contents))
         return digest_of(tensors.items(), *text)
+
+    def version(self) -> Version:
+        return ()  # functions are not changed in place
 
 
 def _code_text(code: CodeType | None) -> list[str]:

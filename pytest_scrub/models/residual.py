@@ -18,7 +18,7 @@ from pytest_scrub.data import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.hypothesis_tree import HEAD_SLOTS, ROOT
 from pytest_scrub.models.attention import attend, constant, kv_head, project, replaced_keys, seen_keys, visible_keys
-from pytest_scrub.models.digests import digest_of
+from pytest_scrub.models.digests import Version, digest_of, version_of
 from pytest_scrub.models.graph import (
     Clean,
     Edit,
@@ -108,6 +108,9 @@ class ResidualGraph:
 
     def digest(self) -> str:
         return digest_of(self.parts.parameters(), self.source, str(self.parts.causal), str(self.components))
+
+    def version(self) -> Version:
+        return version_of(self.parts.parameters())
 
     # Clean activations -----------------------------------------------------------------------------------
 
