@@ -41,7 +41,7 @@ COLUMNS = {
     "start": [0, 0, 0, 1],
     "later": [1, 2, 3, 0],
     "ends": [
-        [True, False, False, True],
+        [True, False, False, False],
         [False, False, True, True],
         [True, False, True, False],
         [False, False, False, True],
