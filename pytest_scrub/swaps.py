@@ -6,45 +6,25 @@ either makes swap sets or evaluates them.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.errors import DataError, HypothesisError, did_you_mean
-from pytest_scrub.hypothesis_tree import EXACT, ROOT, Agreement, Node
+from pytest_scrub.hypothesis_tree import ROOT, Agreement, Node
 from pytest_scrub.joining import join
+from pytest_scrub.slots import REFERENCE, Slot, owners_first, slots_of, with_exact
 
 if TYPE_CHECKING:
     from pytest_scrub.data import Dataset
 
 Rows = npt.NDArray[np.int64]
 _Chance = Callable[[Rows, Rows], npt.NDArray[np.float64]]
-REFERENCE = -1  # the parent of a slot whose donor must agree with the reference itself
 ENUMERATION_CHUNK = 1 << 18  # swap-set columns held at once; a few dozen MB for a deep tree
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place of the tree that takes a donor.
-
-    - `path`: stable name, such as `output/head1.0[k]/rest`.
-    - `node`: the node whose own input this is or, for a rest, whose rest this is.
-    - `agrees_on`: what the donor agrees on with the input in slot `parent` (`REFERENCE`: the reference).
-    - `shares`: the slot whose donor it takes, where the node says so.
-    """
-
-    path: str
-    node: Node
-    is_rest: bool
-    agrees_on: Agreement
-    parent: int
-    shares: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,93 +130,6 @@ class _Classes:
         return np.where(listed, self.order[np.minimum(self.start[code] + nth, len(self.order) - 1)], rows)
 
 
-def node_paths(root: Node) -> list[tuple[str, Node, str | None]]:
-    """`(path, node, parent path)` for every node, parents before children."""
-    found: list[tuple[str, Node, str | None]] = []
-
-    def walk(node: Node, path: str, parent: str | None) -> None:
-        found.append((path, node, parent))
-        seen: Counter[str] = Counter()
-        for child in node.reads:
-            seen[child.label] += 1
-            nth = "" if seen[child.label] == 1 else f"#{seen[child.label]}"
-            walk(child, f"{path}/{child.label}{nth}", path)
-
-    walk(root, ROOT, None)
-    return found
-
-
-def slots_of(root: Node) -> tuple[Slot, ...]:
-    """The slots of a tree: every node's own input (the root's only where it names a feature) and every rest.
-
-    **Raises** `HypothesisError` where `shares=` names no sibling, or one with another feature, and where two slots
-    would have one path.
-    """
-    slots: list[Slot] = []
-    index: dict[str, int] = {}
-
-    def add(slot: Slot) -> None:
-        if slot.path in index:
-            raise HypothesisError(f"two slots would be called {slot.path}; give one of the nodes another name=")
-        index[slot.path] = len(slots)
-        slots.append(slot)
-
-    for path, node, parent in node_paths(root):
-        above = REFERENCE if parent is None else index.get(parent, REFERENCE)
-        if node.agrees_on is not None:
-            add(Slot(path, node, False, node.agrees_on, above))
-        if node.rest is not None:
-            add(Slot(f"{path}/rest", node, True, node.rest, index.get(path, REFERENCE)))
-    return tuple(_with_shares(slots, slot) for slot in slots)
-
-
-def _with_shares(slots: list[Slot], slot: Slot) -> Slot:
-    if slot.is_rest or slot.node.shares is None:
-        return slot
-    siblings = [
-        (other.node.name, i)
-        for i, other in enumerate(slots)
-        if other.parent == slot.parent and not other.is_rest and other.node.name and other is not slot
-    ]
-    sources = [i for name, i in siblings if name == slot.node.shares]
-    if len(sources) != 1:
-        have = "several siblings have" if sources else "no sibling has"
-        raise HypothesisError(
-            f"{slot.path} shares the donor of {slot.node.shares!r}, but {have} that name=; "
-            f"siblings with a name: {', '.join(sorted(name for name, _ in siblings)) or 'none'}"
-        )
-    source = sources[0]
-    if slots[source].agrees_on != slot.agrees_on or slots[source].node.shares is not None:
-        raise HypothesisError(
-            f"{slot.path} shares the donor of {slot.node.shares!r}, so both must agree on the same "
-            f"({slot.agrees_on} against {slots[source].agrees_on}), and that one must have a donor of its own"
-        )
-    return Slot(slot.path, slot.node, False, slot.agrees_on, slot.parent, source)
-
-
-def _owners_first(slots: tuple[Slot, ...]) -> list[int]:
-    """An order in which parents come before children, and who shares a donor after the sibling that takes it."""
-    before = {i: {j for j in (s.parent, s.shares) if j is not None and j != REFERENCE} for i, s in enumerate(slots)}
-    return list(TopologicalSorter(before).static_order())
-
-
-def _with_exact(root: Node, exact: Collection[str]) -> Node:
-    """The tree in which the slots at these paths take their parent's own input."""
-    paths = node_paths(root)
-
-    def settle(path: str, node: Node) -> Node:
-        # A computed node takes no activation from a donor, and needs the features that it is computed from.
-        is_exact = path in exact and node.computed_by is None
-        return replace(
-            node,
-            agrees_on=EXACT if is_exact else node.agrees_on,
-            reads=tuple(settle(p, child) for p, child, parent in paths if parent == path),
-            rest=EXACT if f"{path}/rest" in exact else node.rest,
-        )
-
-    return settle(*paths[0][:2])
-
-
 class SwapSpace:
     """The swap sets that a hypothesis allows on a dataset.
 
@@ -258,7 +151,7 @@ class SwapSpace:
         self.dataset = dataset
         self.slots = slots_of(hypothesis)
         self.paths = tuple(slot.path for slot in self.slots)
-        self._order = _owners_first(self.slots)
+        self._order = owners_first(self.slots)
         # A slot that shares a donor moves with its owner.
         owners = {s.path: s.path if s.shares is None else self.paths[s.shares] for s in self.slots}
         self.frozen = frozenset(path for path in self.paths if owners[path] in frozen)
@@ -293,7 +186,7 @@ class SwapSpace:
     def join(self, other: Node | Agreement) -> SwapSpace:
         """The swap sets that also `other` allows; see `pytest_scrub.join`."""
         # What is frozen may end in a rest of the other's, which then has to stay where it is.
-        both = join(_with_exact(self.hypothesis, self.frozen), other)
+        both = join(with_exact(self.hypothesis, self.frozen), other)
         if isinstance(both, Agreement):
             return self.keep(())
         paths = {slot.path for slot in slots_of(both)}

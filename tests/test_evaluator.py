@@ -530,6 +530,14 @@ def test_a_limit_drops_what_was_not_used_for_longest() -> None:
     assert sites_kept(store) == used_by_a  # what is needed now stays, whatever the limit
 
 
+def test_using_again_keeps() -> None:
+    graph = counting()
+    store = ActivationStore(graph, REPEATED, limit=4 * 2 * 5)
+    for name in ("a", "A", "a", "B"):
+        store.ensure([graph.value_site((name,), None)], np.arange(7))
+    assert sites_kept(store) == {"value of a", "value of B"}
+
+
 def test_without_a_limit_all_is_kept() -> None:
     graph = counting()
     store = ActivationStore(graph, REPEATED)

@@ -44,7 +44,8 @@ from pytest_scrub.hypothesis_tree import (
     output,
 )
 from pytest_scrub.joining import join
-from pytest_scrub.swaps import SwapSet, SwapSpace, slots_of
+from pytest_scrub.slots import slots_of
+from pytest_scrub.swaps import SwapSet, SwapSpace
 
 F, G = Agreement(("f",)), Agreement(("g",))
 

@@ -19,7 +19,8 @@ from pytest_scrub.data import Dataset
 from pytest_scrub.errors import DataError, HypothesisError
 from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, Agreement, Node, group, head, module, output
 from pytest_scrub.joining import join
-from pytest_scrub.swaps import REFERENCE, Slot, SwapSet, SwapSpace, node_paths, slots_of
+from pytest_scrub.slots import REFERENCE, Slot, node_paths, slots_of
+from pytest_scrub.swaps import SwapSet, SwapSpace
 
 FEATURES = ("f", "g")
 

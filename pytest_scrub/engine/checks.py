@@ -14,7 +14,7 @@ from pytest_scrub.errors import DataError, HypothesisError
 from pytest_scrub.hypothesis_tree import ROOT, Node, Span
 from pytest_scrub.metrics import MetricPosition
 from pytest_scrub.models.graph import ModelGraph, require_component
-from pytest_scrub.swaps import node_paths
+from pytest_scrub.slots import node_paths
 
 MASK = "mask"
 

@@ -9,7 +9,7 @@ from pytest_scrub.data import Positions
 from pytest_scrub.engine.checks import MASK, Checked
 from pytest_scrub.hypothesis_tree import ROOT, Node
 from pytest_scrub.models.graph import Edit, Reader, Site, kept
-from pytest_scrub.swaps import node_paths, slots_of
+from pytest_scrub.slots import node_paths, slots_of
 
 
 @dataclass(frozen=True)

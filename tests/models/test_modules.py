@@ -22,7 +22,8 @@ from pytest_scrub.hypothesis_tree import ANYTHING, Agreement, Node, Span, Subspa
 from pytest_scrub.metrics import Metric
 from pytest_scrub.models import as_graph
 from pytest_scrub.models.modules import ModuleGraph
-from pytest_scrub.swaps import SwapSet, node_paths, slots_of
+from pytest_scrub.slots import node_paths, slots_of
+from pytest_scrub.swaps import SwapSet
 
 TOTAL = Metric("total", lambda out, batch: out.flatten(1).sum(1))
 F: dict[str, Any] = {"agrees_on": "f"}

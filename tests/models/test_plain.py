@@ -20,7 +20,8 @@ from pytest_scrub.errors import DataError, ModelError
 from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, Agreement, Node, Span, Subspace, group, module, output
 from pytest_scrub.metrics import Metric
 from pytest_scrub.models.plain import FunctionGraph
-from pytest_scrub.swaps import SwapSet, node_paths, slots_of
+from pytest_scrub.slots import node_paths, slots_of
+from pytest_scrub.swaps import SwapSet
 
 TOTAL = Metric("total", lambda out, batch: out.flatten(1).sum(1))
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from pytest_scrub.hypothesis_tree import ROOT, Node, Span
-from pytest_scrub.swaps import node_paths
+from pytest_scrub.slots import node_paths
 
 if TYPE_CHECKING:
     from torch import Tensor

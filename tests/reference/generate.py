@@ -32,7 +32,8 @@ from pytest_scrub.hypothesis_tree import (
     is_head,
     natural_key,
 )
-from pytest_scrub.swaps import SwapSet, node_paths
+from pytest_scrub.slots import node_paths
+from pytest_scrub.swaps import SwapSet
 
 FEATURES = ("parity", "first", "total")  # small ints, functions of a row's content
 POSITION, POSITIONS = "where", "places"  # one position per row; a mask with as many positions in every row
