@@ -61,36 +61,24 @@ def check(
     **Raises** `ScrubError` for anything that cannot be given a meaning.
     """
     require_tolerance(tolerance, min_recovered)
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
-        raise HypothesisError(f"samples= is a whole number of at least 2, not {samples!r}")
-    if not isinstance(hypothesis, Node):
-        raise HypothesisError(
-            f"the claim returned {type(hypothesis).__name__}, not a hypothesis; return output(...) with what it reads"
-        )
-    if not isinstance(data, Dataset):
-        raise DataError(f"the data is a {type(data).__name__}, not a Dataset; wrap it in pytest_scrub.Dataset(...)")
+    _require_usable(hypothesis, data, samples)
     metric = as_metric(metric)
     if store is None:
         store = ActivationStore(as_graph(model), data)
-    graph = store.graph
-    evaluator = Evaluator(graph, data, hypothesis, metric, store=store, progress=progress)
+    evaluator = Evaluator(store.graph, data, hypothesis, metric, store=store, progress=progress)
     swap_set = evaluator.space.draw(samples, stream(seed, name, "draw"))
     scrubbed, unscrubbed = evaluator.evaluate(swap_set), evaluator.unscrubbed(swap_set.references)
     changes = scrubbed - unscrubbed
     gap = estimate(changes)
-    anything = Evaluator(graph, data, output(agrees_on=ANYTHING), metric, store=store, progress=progress)
+    anything = Evaluator(store.graph, data, output(agrees_on=ANYTHING), metric, store=store, progress=progress)
     unrelated = anything.space.draw(samples, stream(seed, name, "baseline"))
-    baseline, clean = (
-        float(anything.evaluate(unrelated).mean()),
-        float(anything.unscrubbed(unrelated.references).mean()),
-    )
-    share, reason = recovered(gap.mean, baseline, clean, metric.worse)
-    accepted = _accepted(tolerance, min_recovered, abs(baseline - clean), reason)
+    baseline, clean = anything.evaluate(unrelated).mean(), anything.unscrubbed(unrelated.references).mean()
+    share, reason = recovered(gap.mean, float(baseline), float(clean), metric.worse)
+    accepted = _accepted(tolerance, min_recovered, float(abs(baseline - clean)), reason)
     nodes = _nodes(evaluator, swap_set)
     outcome = decide(gap, accepted, nodes)
     if outcome != HELD:
         nodes = _with_gaps(nodes, evaluator, swap_set.references, unscrubbed, stream(seed, name, "alone"))
-    worse = changes > 0 if metric.worse == "higher" else changes < 0
     return Verdict(
         claim=name,
         outcome=outcome,
@@ -101,19 +89,30 @@ def check(
         scrubbed=float(scrubbed.mean()),
         gap=gap,
         absolute_change=float(np.abs(changes).mean()),
-        share_worse=float(worse.mean()),
-        baseline=baseline,
+        share_worse=float((changes > 0 if metric.worse == "higher" else changes < 0).mean()),
+        baseline=float(baseline),
         recovered=share,
         recovered_reason=reason,
         samples=samples,
         seed=seed,
         nodes=nodes,
-        model=graph.source,
-        model_digest=graph.digest(),
+        model=store.graph.source,
+        model_digest=store.graph.digest(),
         dataset=data.name or "dataset",
         dataset_digest=data.digest(),
         interval_kind="95 % Student t interval over swaps drawn from this dataset",
     )
+
+
+def _require_usable(hypothesis: object, data: object, samples: object) -> None:
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
+        raise HypothesisError(f"samples= is a whole number of at least 2, not {samples!r}")
+    if not isinstance(hypothesis, Node):
+        raise HypothesisError(
+            f"the claim returned {type(hypothesis).__name__}, not a hypothesis; return output(...) with what it reads"
+        )
+    if not isinstance(data, Dataset):
+        raise DataError(f"the data is a {type(data).__name__}, not a Dataset; wrap it in pytest_scrub.Dataset(...)")
 
 
 def _accepted(tolerance: float | None, min_recovered: float | None, room: float, reason: str | None) -> float:

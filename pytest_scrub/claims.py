@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -102,41 +102,34 @@ def claim(
         if not isinstance(fixture, str):
             raise HypothesisError(f"{option}= of @claim takes the name of a fixture, not {type(fixture).__name__}")
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., None]:
-        own = inspect.signature(function)
-        needed = [
-            name for name in dict.fromkeys(("request", "scrub_session", model, data)) if name not in own.parameters
-        ]
+    options = {"tolerance": tolerance, "min_recovered": min_recovered, "metric": metric, "samples": samples}
+    return functools.partial(_as_test, model=model, data=data, options=options)
 
-        @functools.wraps(function)
-        def test(*args: Any, **fixtures: Any) -> None:
-            __tracebackhide__ = True
-            own_fixtures = {name: value for name, value in fixtures.items() if name in own.parameters}
-            session: Session = fixtures["scrub_session"]
-            run = functools.partial(
-                session.check,
-                model=fixtures[model],
-                data=fixtures[data],
-                tolerance=tolerance,
-                min_recovered=min_recovered,
-                metric=metric,
-                samples=samples,
-                name=fixtures["request"].node.nodeid,
-            )
-            try:
-                verdict = run(function(*args, **own_fixtures))
-            except ScrubError as error:
-                raise_at(function, Misstated(str(error)))
-            fixtures["request"].node.user_properties.append((VERDICT_PROPERTY, verdict.to_json()))
-            if not verdict.held:
-                raise_at(function, failure(verdict))
 
-        parameters = [*own.parameters.values(), *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in needed)]
-        test.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        marked: Callable[..., None] = pytest.mark.claim(test)
-        return marked
+def _as_test(function: Callable[..., Any], *, model: str, data: str, options: Mapping[str, Any]) -> Callable[..., None]:
+    """A test that takes the fixtures of `function` and those that checking its hypothesis needs."""
+    own = inspect.signature(function)
+    needed = [n for n in dict.fromkeys(("request", "scrub_session", model, data)) if n not in own.parameters]
 
-    return decorate
+    @functools.wraps(function)
+    def test(*args: Any, **fixtures: Any) -> None:
+        __tracebackhide__ = True
+        own_fixtures = {name: value for name, value in fixtures.items() if name in own.parameters}
+        session: Session = fixtures["scrub_session"]
+        item = fixtures["request"].node
+        try:
+            hypothesis = function(*args, **own_fixtures)
+            verdict = session.check(hypothesis, model=fixtures[model], data=fixtures[data], name=item.nodeid, **options)
+        except ScrubError as error:
+            raise_at(function, Misstated(str(error)))
+        item.user_properties.append((VERDICT_PROPERTY, verdict.to_json()))
+        if not verdict.held:
+            raise_at(function, failure(verdict))
+
+    parameters = [*own.parameters.values(), *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in needed)]
+    test.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    marked: Callable[..., None] = pytest.mark.claim(test)
+    return marked
 
 
 def failure(verdict: Verdict) -> ClaimFailed:

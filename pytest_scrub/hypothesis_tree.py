@@ -274,6 +274,9 @@ def _node(components: tuple[str, ...], **claim: Unpack[NodeOptions]) -> Node:
     via, subspace, computed_by = claim.get("via"), claim.get("subspace"), claim.get("computed_by")
     if rest is not None and not children:
         raise HypothesisError(f"{what} has rest= but reads nothing; a leaf has no rest, so leave it out")
+    name = claim.get("name")
+    if name is not None and (not isinstance(name, str) or not name or "/" in name):
+        raise HypothesisError(f"name= of {what} is text without a slash, which parts the names in a path, not {name!r}")
     if via not in (None, "direct", "any"):
         raise HypothesisError(f"via= of {what} is 'direct' or 'any', not {via!r}")
     if computed_by is not None:
@@ -292,7 +295,7 @@ def _node(components: tuple[str, ...], **claim: Unpack[NodeOptions]) -> Node:
         rest=agreement(ANYTHING if rest is None else rest, where=f"rest= of {what}") if children else None,
         computed_by=computed_by,
         shares=claim.get("shares"),
-        name=claim.get("name"),
+        name=name,
     )
 
 
