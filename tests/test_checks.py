@@ -441,6 +441,12 @@ def test_what_is_put_where_nobody_looks_is_refused(transformer: ModelGraph) -> N
         "output/head1.0@3/embed[q]@1: head1.0 is read at position 3 only, so swapping embed at 1 would change nothing"
     ):
         check(transformer, DATA, output(head(1, 0, **F, pos=3, reads=[embed(**F, into="q", pos=1)])), None)
+    with refuses(
+        "output/mlp1/head1.0/embed[q]@0: head1.0 is read at position 3 only, so swapping embed at 0 would change "
+        "nothing"
+    ):  # neither mlp1 nor head1.0 says where, but nothing else reads them
+        inner = head(1, 0, **F, reads=[embed(**F, into="q", pos=0)])
+        check(transformer, DATA, output(mlp(1, **F, reads=[inner])), 3)
 
 
 @pytest.mark.parametrize(
@@ -451,11 +457,23 @@ def test_what_is_put_where_nobody_looks_is_refused(transformer: ModelGraph) -> N
         ([head(0, 0, **F, pos=1, via="any")], 3),  # later layers carry it on
         ([head(1, 0, **F, pos=3, reads=[embed(**F, into="k", pos=1)])], 3),  # keys are read at every position
         ([head(1, 0, **F, pos=3, reads=[embed(**F, pos=1)])], 3),
+        ([head(1, 0, **F, pos=3, reads=[mask(**F, pos=1)])], 3),  # a mask is of keys
+        ([head(1, 0, **F, reads=[head(0, 0, **F, into="k", reads=[embed(**F, into="q", pos=1)])])], 3),
+        ([mlp(1, **F, via="any", reads=[mlp(0, **F, pos=1)])], 3),  # the layers after mlp1 carry it on
         ([head(0, 0, **F, pos="later")], 3),  # on some row
     ],
 )
 def test_what_somebody_may_look_at(transformer: ModelGraph, reads: list[Node], metric_pos: Any) -> None:
     check(transformer, DATA, output(*reads), metric_pos)
+
+
+def test_a_function_may_look_at_other_positions() -> None:
+    graph = FunctionGraph(A=lambda a: a.cumsum(1), output=lambda A: A)
+    claim = output(module("A", **F, pos=-1, reads=[module("a", **F, pos=0)]))
+    metric = Metric("last", lambda out, batch: out, pos=-1)
+    evaluator = Evaluator(graph, NUMBERS, claim, metric)
+    swapped = evaluator.space.keep([evaluator.space.paths[-1]]).draw(8, np.random.default_rng(0))
+    assert (evaluator.evaluate(swapped) != evaluator.unscrubbed(swapped.references)).any()
 
 
 # --- the whole way ---------------------------------------------------------------------------------------

@@ -73,8 +73,12 @@ def check(graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPos
             checked.positions[path] = None
         if parent is not None:
             _check_edge(checked, path, node, nodes[parent])
-    for path, node, _ in node_paths(root):
-        _check_siblings(checked, path, node)
+    seen: dict[str, Positions | None] = {ROOT: checked.output}  # where a node's value is looked at, None for anywhere
+    for path, node, parent in node_paths(root):
+        if parent is not None:
+            in_place = _read_in_place(checked, nodes[parent], node)
+            seen[path] = checked.positions[path] or (seen[parent] if in_place else None)
+        _check_siblings(checked, path, node, seen[path])
     return checked
 
 
@@ -124,7 +128,7 @@ def _listed(slots: tuple[str, ...]) -> str:
     return f"into {', '.join(slots[:-1])} or {slots[-1]}" if len(slots) > 1 else "in one way only, without into="
 
 
-def _check_siblings(checked: Checked, path: str, parent: Node) -> None:
+def _check_siblings(checked: Checked, path: str, parent: Node, seen: Positions | None) -> None:
     """**Raises** where two children claim the same edge, or a child is put where nobody looks."""
     paths = [(p, n) for p, n, above in node_paths(parent) if above == ROOT]
     paths = [(path + p.removeprefix(ROOT), n) for p, n in paths]
@@ -134,7 +138,6 @@ def _check_siblings(checked: Checked, path: str, parent: Node) -> None:
                 f"{first} and {second} claim the same edge into {parent.component} twice; join them into one node, "
                 "or part them by into=, pos= or orthogonal subspaces"
             )
-    seen = checked.output if parent.components == (ROOT,) else checked.positions[path]
     for child_path, child in paths:
         _check_is_seen(checked, child_path, child, parent, seen)
 
@@ -159,12 +162,18 @@ def _overlap(checked: Checked, parent: Node, one: tuple[str, Node], other: tuple
     return bool(((x[:, :, None] == y[:, None, :]) & (x[:, :, None] >= 0)).any())
 
 
+def _read_in_place(checked: Checked, parent: Node, child: Node) -> bool:
+    """Whether the parent's value at a position depends on the child's at that position only."""
+    if checked.is_anywhere(child) or not checked.graph.adds:
+        return False  # a plain function may read one position to compute another
+    slots = set[str]().union(*(_slots(checked, parent, child, name) for name in child.components))
+    return not slots & {"k", "v", MASK}  # keys and values are read at every position
+
+
 def _check_is_seen(checked: Checked, path: str, child: Node, parent: Node, seen: Positions | None) -> None:
     at = checked.positions[path]
-    if at is None or seen is None or checked.is_anywhere(child) or not (at.static and seen.static):
+    if at is None or seen is None or not _read_in_place(checked, parent, child) or not (at.static and seen.static):
         return
-    if any(_slots(checked, parent, child, name) & {"k", "v"} for name in child.components):
-        return  # keys and values are read at every position
     if not np.intersect1d(at.index, seen.index).size:
         raise HypothesisError(
             f"{path}: {parent.component} is read at position {', '.join(map(str, seen.index.tolist()))} only, so "

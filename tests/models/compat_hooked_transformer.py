@@ -9,11 +9,14 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from pytest_scrub import ANYTHING, EXACT, Dataset, Evaluator, head, output
 from pytest_scrub.errors import ModelError
+from pytest_scrub.models import as_graph
 from pytest_scrub.models.residual import ResidualGraph
 from pytest_scrub.models.transformer_lens import is_transformer_lens, parts_of
 
@@ -175,3 +178,18 @@ def test_other_models_of_the_library_are_refused() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_graph_of_its_parts_proves_itself(kind: str, mask: Tensor | None) -> None:
     ResidualGraph(parts_of(model_of(**KINDS[kind]))).prove(inputs_of(mask))
+
+
+def test_a_claim_is_evaluated_as_by_the_models_own_cache() -> None:
+    """Head 1.2 read directly by the output, exchanged between rows, by hand from `run_with_cache`."""
+    model = model_of()
+    dataset = Dataset(TOKENS, labels=TOKENS[:, 0], label_pos=-1)
+    evaluator = Evaluator(as_graph(model), dataset, output(head(1, 2, agrees_on=ANYTHING), rest=EXACT))
+    swap_set = evaluator.space.draw(20, np.random.default_rng(0))
+    _, cache = model.run_with_cache(TOKENS)
+    written = cache["blocks.1.attn.hook_z"][:, -1, 2] @ model.W_O[1, 2]
+    donors = swap_set.donors[evaluator.space.index["output/head1.2"]].copy()
+    references = swap_set.references.copy()
+    stream = cache["blocks.1.hook_resid_post"][references, -1] + written[donors] - written[references]
+    expected = model.unembed(model.ln_final(stream[:, None]))[:, 0]
+    torch.testing.assert_close(evaluator.outputs(swap_set), expected.detach())
