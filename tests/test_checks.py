@@ -457,6 +457,7 @@ def test_what_is_put_where_nobody_looks_is_refused(transformer: ModelGraph) -> N
         ([head(0, 0, **F, pos=1, via="any")], 3),  # later layers carry it on
         ([head(1, 0, **F, pos=3, reads=[embed(**F, into="k", pos=1)])], 3),  # keys are read at every position
         ([head(1, 0, **F, pos=3, reads=[embed(**F, pos=1)])], 3),
+        ([head(1, 0, **F, pos=3, reads=[embed(**F, into="v", pos=1)])], 3),
         ([head(1, 0, **F, pos=3, reads=[mask(**F, pos=1)])], 3),  # a mask is of keys
         ([head(1, 0, **F, reads=[head(0, 0, **F, into="k", reads=[embed(**F, into="q", pos=1)])])], 3),
         ([mlp(1, **F, via="any", reads=[mlp(0, **F, pos=1)])], 3),  # the layers after mlp1 carry it on

@@ -204,6 +204,13 @@ def first_feature(*values: Any) -> Any:
         ({"pos": True}, "pos= of head1.0 takes an int, a slice or the name of a dataset column, not True"),
         ({"pos": 1.0}, "pos= of head1.0 takes an int, a slice or the name of a dataset column, not 1.0"),
         ({"pos": [0, 1]}, "pos= of head1.0 takes an int, a slice or the name of a dataset column, not [0, 1]"),
+        *(
+            (
+                {"name": name},
+                f"name= of head1.0 is text without a slash, which parts the names in a path, not {name!r}",
+            )
+            for name in ("a/b", "/", 3)
+        ),
         ({"via": "all"}, "via= of head1.0 is 'direct' or 'any', not 'all'"),
         (
             {"reads": ["embed"]},

@@ -387,6 +387,13 @@ def test_a_digest_is_of_what_the_functions_do() -> None:
     nested = [lambda a: [2.5 * x for x in a], lambda a: [2.5 * x for x in a], lambda a: [3.5 * x for x in a]]
     one, same, other = map(digest, nested)
     assert one == same != other
+
+    # And so does what they close over.
+    def scaled(factor: Any) -> Any:
+        return lambda a: a * factor
+
+    for one, same, other in ((2.5, 2.5, 3.5), (torch.ones(2), torch.ones(2), torch.zeros(2))):
+        assert digest(scaled(one)) == digest(scaled(same)) != digest(scaled(other))
     # Anything that can be called may be a node.
     assert digest(Doubled()) == digest(Doubled()) != digest(lambda a: 2 * a)
 
