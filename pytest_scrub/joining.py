@@ -110,6 +110,11 @@ def _join_children(a: Node, b: Node, rest: Agreement) -> tuple[tuple[Node, ...],
                     f"cannot join: {node.component} reads others, and shares its donor with a node that only one of "
                     "the hypotheses claims"
                 )
+        for child in together:
+            if child.computed_by is not None:
+                raise HypothesisError(
+                    f"cannot join: {child.component} is computed by a function in only one hypothesis"
+                )
         rest = reduce(Agreement.__or__, (_feature(child) for child in together), rest)
     return tuple(children), rest
 

@@ -86,6 +86,10 @@ class Metric:
     differentiable: bool = True
     needs_clean: bool = False
 
+    def __post_init__(self) -> None:
+        if self.worse not in ("higher", "lower"):
+            raise DataError(f"worse= of the metric {self.name} is 'higher' or 'lower', not {self.worse!r}")
+
     def __call__(self, output: Tensor, batch: Batch) -> Tensor:
         """`[B]` float64. **Raises** `DataError` for another shape, or a number that is not finite."""
         value = self.function(output.double(), batch)

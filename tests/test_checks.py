@@ -295,7 +295,10 @@ def test_a_computed_group_is_read_directly(transformer: ModelGraph) -> None:
         (-5, "pos= of output/head1.0@-5 is -5, but positions go from -4 to 3"),
         (slice(4, 9), "pos= of output/head1.0@4:9 is 4:9, which holds none of the 4 positions; widen it"),
         (slice(3, 1), "pos= of output/head1.0@3:1 is 3:1, which holds none of the 4 positions; widen it"),
-        ("where", "the dataset has no feature 'where'; it has f, start, later, ends, others"),
+        (
+            "where",
+            "pos= of output/head1.0@where: the dataset has no feature 'where'; it has f, start, later, ends, others",
+        ),
     ],
 )
 def test_positions_have_to_be_there(transformer: ModelGraph, pos: Any, sentence: str) -> None:

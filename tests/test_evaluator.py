@@ -388,6 +388,35 @@ def test_a_gradient_needs_one_activation(transformer: ResidualGraph) -> None:
         parts.gradient(drawn(parts, 2), slot)
 
 
+def test_a_gradient_is_zero_where_nothing_depends_on_the_node(transformer: ResidualGraph) -> None:
+    constant = Metric("constant", lambda out, batch: torch.ones(len(batch.rows), dtype=torch.float64))
+    evaluator = Evaluator(transformer, DATA, DEEP, constant)
+    assert not evaluator.gradient(drawn(evaluator, 2), "output/head1.0").any()
+
+
+def test_a_metric_without_a_gradient_is_not_differentiated(transformer: ResidualGraph) -> None:
+    evaluator = Evaluator(transformer, DATA, DEEP, zero_one_error())
+    with refuses(DataError, "the metric 0-1 error has no gradient; rank by one that has, such as cross-entropy"):
+        evaluator.gradient(drawn(evaluator, 2), "output/head1.0")
+
+
+@pytest.mark.parametrize(
+    ("causal", "hidden", "remedy"),
+    [
+        (True, slice(0, 1), "pad on the right, since attention is causal"),
+        (False, slice(None), "unmask at least one token"),
+    ],
+)
+def test_a_row_whose_queries_see_nothing_is_named_wherever_it_stands(causal: bool, hidden: slice, remedy: str) -> None:
+    """Also beyond the rows that the arithmetic is proved on."""
+    architecture = Architecture(causal=causal, n_ctx=4)
+    tokens = torch.zeros((40, 4), dtype=torch.int64)
+    visible = torch.ones_like(tokens)
+    visible[33, hidden] = 0
+    with refuses(ModelError, f"on row 33 a query sees no key at all: {remedy}"):
+        ActivationStore(as_graph(build(architecture).bridge), Dataset({"tokens": tokens, "attention_mask": visible}))
+
+
 def test_evaluating_leaves_no_graph_behind(transformer: ResidualGraph) -> None:
     evaluator = Evaluator(transformer, DATA, DEEP)
     assert not evaluator.outputs(drawn(evaluator, 2)).requires_grad

@@ -545,3 +545,9 @@ def test_the_same_computation_is_joined() -> None:
 def test_only_hypotheses_are_joined(operands: Any, sentence: str) -> None:
     with pytest.raises(HypothesisError, match=f"^{re.escape(sentence)}$"):
         join(*operands)
+
+
+def test_a_computed_node_of_one_hypothesis_cannot_fall_into_the_rest_of_the_other() -> None:
+    computed = output(head(0, 0, agrees_on="f", computed_by=np.zeros_like))
+    with pytest.raises(HypothesisError, match=r"cannot join: head0.0 is computed by a function in only one hypothesis"):
+        join(computed, output(head(0, 1, agrees_on="f")))

@@ -356,3 +356,8 @@ def test_a_metric_that_is_not_finite_names_the_row(bad: float) -> None:
 def test_an_integer_count_is_a_number() -> None:
     metric = Metric("mine", lambda output, batch: torch.tensor([1, 2, 3]))
     assert metric(noise(3, CLASSES), batch()).dtype == torch.float64
+
+
+def test_a_metric_says_which_way_is_worse():
+    with pytest.raises(DataError, match="worse= of the metric mine is 'higher' or 'lower', not 'up'"):
+        Metric("mine", lambda output, batch: output, worse="up")

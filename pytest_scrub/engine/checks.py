@@ -42,6 +42,11 @@ class Checked:
         value = self.example(component)
         if value.ndim < 2:
             raise HypothesisError(f"{where}: {component} has no positions, one number for each input; leave pos= out")
+        if isinstance(spec, str) and spec not in self.dataset.feature_names:
+            try:
+                self.dataset.feature(spec)
+            except DataError as error:
+                raise DataError(f"{where}: {error}") from None
         return self.dataset.positions(spec, value.shape[1], where=where)
 
     def example(self, component: str) -> torch.Tensor:

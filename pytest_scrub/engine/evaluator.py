@@ -124,8 +124,15 @@ class Evaluator:
     def gradient(self, swap_set: SwapSet, slot: str) -> Tensor:
         """The gradient of the metric with respect to the activation of the node at `slot`, `[R, (K,) ...]`.
 
-        **Raises** `HypothesisError` for a rest, which is no single activation, and for a group read in parts.
+        Zero where the output does not depend on it.
+
+        **Raises** `HypothesisError` for a rest, which is no single activation, and for a group read in parts, and
+        `DataError` for a metric that has no gradient.
         """
+        if not self.metric.differentiable:
+            raise DataError(
+                f"the metric {self.metric.name} has no gradient; rank by one that has, such as cross-entropy"
+            )
         step = next((step for step in self.plan.walk() if step.path == slot), None)
         if step is None or len(step.parts) != 1:
             raise HypothesisError(f"{slot} has no single activation to differentiate; name a node that is no rest")
@@ -134,7 +141,10 @@ class Evaluator:
             seen: list[Tensor] = []
             watched = _Swaps(swaps.references, swaps.donors, slot, seen)
             with torch.enable_grad():
-                return torch.autograd.grad(self._scrubbed(watched).sum(), seen)[0]
+                total = self._scrubbed(watched).sum()
+                if not total.requires_grad:
+                    return torch.zeros_like(seen[0])
+                return torch.autograd.grad(total, seen, materialize_grads=True)[0]
 
         return torch.cat(self._each_batch(swap_set, differentiate))
 

@@ -54,6 +54,7 @@ class ActivationStore:
         self._place_of_row = torch.from_numpy(np.searchsorted(np.unique(content), content)).to(dataset.device)
         self._kept: OrderedDict[Site, _Kept] = OrderedDict()
         self._version = graph.version()
+        graph.require_usable(dataset.inputs)
         with torch.no_grad():
             graph.prove(dataset.batch(np.arange(min(PROOF_ROWS, len(dataset)))))
 

@@ -135,6 +135,10 @@ class ModelGraph(Protocol):
         """The output of a clean run of the real network."""
         ...
 
+    def require_usable(self, inputs: Inputs) -> None:
+        """**Raises** `ModelError` for a row, of all the dataset's, that the network cannot be run on in earnest."""
+        ...
+
     def prove(self, inputs: Inputs) -> None:
         """**Raises** `ModelError` where this graph's arithmetic is not the network's on these inputs."""
         ...

@@ -137,6 +137,9 @@ class ModuleGraph:
 
         return Reader((), tuple("all" for _ in edits), value, (f"the network up to {component}",), True)
 
+    def require_usable(self, inputs: Inputs) -> None:
+        """Any inputs will do that the network itself takes."""
+
     def prove(self, inputs: Inputs) -> None:
         """Learns the order of the modules, and **raises** `ModelError` where two clean runs differ."""
         calls: list[str] = []

@@ -142,6 +142,9 @@ class FunctionGraph:
     def run(self, inputs: Inputs) -> Tensor:
         return self._evaluate(inputs, {})[ROOT]
 
+    def require_usable(self, inputs: Inputs) -> None:
+        """Any inputs will do that the network itself takes."""
+
     def prove(self, inputs: Inputs) -> None:
         """**Raises** `ModelError` where two clean runs differ, or a node does not return one value per row."""
         first, second = self._evaluate(inputs, {}), self._evaluate(inputs, {})

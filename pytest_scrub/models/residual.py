@@ -260,7 +260,6 @@ class ResidualGraph:
 
         **Raises** `ModelError` naming the first part that differs, relative to the output's scale.
         """
-        self._refuse_masked_out(visible_keys(inputs))
         layers = range(len(self.parts.attention))
         names = ["embed", "logits", *(f"{n}.{i}" for i in layers for n in ("resid_pre", "resid_post", "z"))]
         names += ["pos_embed"] if self.parts.has_pos_embed else []
@@ -309,11 +308,13 @@ class ResidualGraph:
                 f"not the sum of parts that a claim needs; {remedy or 'wrap it as a plain torch module instead'}"
             )
 
-    def _refuse_masked_out(self, visible: Tensor) -> None:
+    def require_usable(self, inputs: Inputs) -> None:
+        """**Raises** `ModelError` where a query sees no key at all: attention is then not defined."""
+        visible = visible_keys(inputs)
         empty = ~visible[:, 0] if self.parts.causal else ~visible.any(1)
         if empty.any():
             raise ModelError(
-                f"in row {int(empty.nonzero()[0])} of the batch a query sees no key at all: "
+                f"on row {int(empty.nonzero()[0])} a query sees no key at all: "
                 + ("pad on the right, since attention is causal" if self.parts.causal else "unmask at least one token")
             )
 
