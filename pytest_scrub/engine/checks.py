@@ -162,7 +162,7 @@ def _overlap(checked: Checked, parent: Node, one: tuple[str, Node], other: tuple
     here, there = checked.positions[first], checked.positions[second]
     if here is None or there is None:
         return True
-    rows = len(checked.dataset)
+    rows = 1 if here.static and there.static else len(checked.dataset)
     x, y = (np.broadcast_to(p.index, (rows, p.index.shape[-1])) for p in (here, there))
     return bool(((x[:, :, None] == y[:, None, :]) & (x[:, :, None] >= 0)).any())
 
@@ -182,8 +182,7 @@ def _check_is_seen(checked: Checked, path: str, child: Node, parent: Node, seen:
     if not np.intersect1d(at.index, seen.index).size:
         raise HypothesisError(
             f"{path}: {parent.component} is read at position {', '.join(map(str, seen.index.tolist()))} only, so "
-            "swapping "
-            f"{child.component} at {', '.join(map(str, at.index.tolist()))} would change nothing"
+            f"swapping {child.component} at {', '.join(map(str, at.index.tolist()))} would change nothing"
         )
 
 
@@ -192,6 +191,5 @@ def require_floating(output: torch.Tensor, source: str) -> None:
     if not output.is_floating_point():
         raise DataError(
             f"{source} returns {str(output.dtype).removeprefix('torch.')} numbers; a metric needs floating-point "
-            "outputs "
-            "such as logits, so return those"
+            "outputs such as logits, so return those"
         )
