@@ -13,7 +13,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP) ## the example claims, each with its verdict
-	$(BIN)/python -m pytest example_circuits -p no:randomly
+	$(BIN)/python -m pytest example_circuits -p no:randomly -n 2 --dist loadscope
 
 test: lint check ## every check
 
@@ -27,6 +27,7 @@ check: $(STAMP)
 
 bench: $(STAMP) ## the figures of the README, on one thread
 	$(BIN)/python benchmarks/brackets_table.py
+	$(BIN)/python benchmarks/donor_search.py
 
 full: $(STAMP) ## the engine against its slow reference alone
 	SCRUB_PROFILE=full $(BIN)/python -m pytest tests/test_engine_against_reference.py -p no:randomly

@@ -9,9 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_scrub.adversaries import WhichDonors as WhichDonors
+    from pytest_scrub.adversaries import WhichInputs as WhichInputs
+    from pytest_scrub.adversaries import WhichNodes as WhichNodes
+    from pytest_scrub.adversaries import WhichRefinement as WhichRefinement
     from pytest_scrub.checking import check as check
     from pytest_scrub.claims import ClaimFailed as ClaimFailed
     from pytest_scrub.claims import Refuted as Refuted
+    from pytest_scrub.claims import RefutedByAdversary as RefutedByAdversary
     from pytest_scrub.claims import Undecided as Undecided
     from pytest_scrub.claims import Untested as Untested
     from pytest_scrub.claims import claim as claim
@@ -42,13 +47,15 @@ if TYPE_CHECKING:
     from pytest_scrub.models import FunctionGraph as FunctionGraph
     from pytest_scrub.models import ModuleGraph as ModuleGraph
     from pytest_scrub.models import load_model as load_model
-    from pytest_scrub.swaps import SwapSet as SwapSet
+    from pytest_scrub.strategies import swap_sets as swap_sets
+    from pytest_scrub.swap_set import SwapSet as SwapSet
     from pytest_scrub.swaps import SwapSpace as SwapSpace
     from pytest_scrub.verdict import Verdict as Verdict
 
 _HOMES = {
+    "adversaries": ("WhichDonors", "WhichInputs", "WhichNodes", "WhichRefinement"),
     "checking": ("check",),
-    "claims": ("ClaimFailed", "Refuted", "Undecided", "Untested", "claim"),
+    "claims": ("ClaimFailed", "Refuted", "RefutedByAdversary", "Undecided", "Untested", "claim"),
     "data": ("Dataset",),
     "engine.evaluator": ("Evaluator",),
     "errors": ("DataError", "HypothesisError", "ModelError", "ScrubError"),
@@ -61,7 +68,9 @@ _HOMES = {
         "zero_one_error",
     ),
     "models": ("FunctionGraph", "ModuleGraph", "load_model"),
-    "swaps": ("SwapSet", "SwapSpace"),
+    "strategies": ("swap_sets",),
+    "swap_set": ("SwapSet",),
+    "swaps": ("SwapSpace",),
     "verdict": ("Verdict",),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +16,26 @@ from pytest_scrub.errors import DataError, HypothesisError
 from pytest_scrub.hypothesis_tree import ANYTHING, Node, output
 from pytest_scrub.metrics import Batch, Metric, as_metric
 from pytest_scrub.models import as_graph
+from pytest_scrub.searching import GATE, Average, SearchOptions, search
 from pytest_scrub.seeds import stream
-from pytest_scrub.swaps import Rows, SwapSet
-from pytest_scrub.verdict import HELD, NodeReport, Numbers, Verdict, decide, estimate, recovered, require_tolerance
+from pytest_scrub.swap_set import Rows, SwapSet
+from pytest_scrub.verdict import (
+    HELD,
+    REFUTED,
+    UNTESTED,
+    NodeReport,
+    Numbers,
+    Verdict,
+    decide,
+    estimate,
+    recovered,
+    require_tolerance,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from pytest_scrub.adversaries.search import Adversary
 
 DEFAULT_SAMPLES = 4000  # a standard error of 1.6 % of the per-reference standard deviation
 MOST_SAMPLES_PER_NODE = 2000  # the table node by node is for reading, not for deciding
@@ -37,6 +52,12 @@ def check(
     samples: int = DEFAULT_SAMPLES,
     seed: int = 0,
     name: str = "claim",
+    adversaries: Sequence[Adversary] | None = None,
+    adversarial_tolerance: float | None = None,
+    adversary: str = GATE,
+    budget: int | None = None,
+    deadline: float | None = None,
+    folder: Path | None = None,
     store: ActivationStore | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
@@ -53,6 +74,13 @@ def check(
     - `metric`: cross-entropy by default.
     - `samples`: references drawn, each with one swap of every slot.
     - `seed`, `name`: the random stream is derived from both.
+    - `adversaries`: what searches for the allowed swaps that make the claim look worst; the whole ladder by
+      default, nothing where empty.
+    - `adversarial_tolerance`: the largest mean gap of a swap set that is found; by default the claim's own.
+    - `adversary`: `"gate"`, or `"report"` to show what is found without refuting.
+    - `budget`: evaluations for all adversaries together; twenty times the samples by default.
+    - `deadline`: seconds after which the search ends early, and says so.
+    - `folder`: where a counterexample is saved, and tried first the next time; None keeps none.
     - `store`: clean activations shared with other claims about the same network and data.
     - `progress`: called with (what, done, total).
 
@@ -62,6 +90,7 @@ def check(
     """
     require_tolerance(tolerance, min_recovered)
     _require_usable(hypothesis, data, samples)
+    options = SearchOptions(adversaries, adversarial_tolerance, adversary, budget, deadline, folder)
     metric = as_metric(metric)
     if store is None:
         store = ActivationStore(as_graph(model), data)
@@ -72,16 +101,23 @@ def check(
     gap = estimate(changes)
     anything = Evaluator(store.graph, data, output(agrees_on=ANYTHING), metric, store=store, progress=progress)
     unrelated = anything.space.draw(samples, stream(seed, name, "baseline"))
-    baseline, clean = anything.evaluate(unrelated).mean(), anything.unscrubbed(unrelated.references).mean()
-    share, reason = recovered(gap.mean, float(baseline), float(clean), metric.worse)
-    accepted = _accepted(tolerance, min_recovered, float(abs(baseline - clean)), reason)
+    lost, kept = anything.evaluate(unrelated), anything.unscrubbed(unrelated.references)
+    baseline, clean, room = float(lost.mean()), float(kept.mean()), estimate(lost - kept)
+    share, reason = recovered(gap.mean, baseline, clean, metric.worse, room.high - room.mean)
+    accepted = _accepted(tolerance, min_recovered, abs(baseline - clean), reason)
     nodes = _nodes(evaluator, swap_set)
-    outcome = decide(gap, accepted, nodes)
+    average = decide(gap, accepted, nodes)
+    searched = None
+    if average != UNTESTED and (adversaries is None or len(adversaries)):
+        half = Average(evaluator, swap_set, changes, average, accepted)
+        searched = search(half, options, seed=seed, name=name)
+    outcome = REFUTED if searched is not None and searched.gates and searched.refutes else average
     if outcome != HELD:
         nodes = _with_gaps(nodes, evaluator, swap_set.references, unscrubbed, stream(seed, name, "alone"))
     return Verdict(
         claim=name,
         outcome=outcome,
+        average=average,
         hypothesis=str(hypothesis),
         metric=metric.name,
         tolerance=accepted,
@@ -90,7 +126,7 @@ def check(
         gap=gap,
         absolute_change=float(np.abs(changes).mean()),
         share_worse=float((changes > 0 if metric.worse == "higher" else changes < 0).mean()),
-        baseline=float(baseline),
+        baseline=baseline,
         recovered=share,
         recovered_reason=reason,
         samples=samples,
@@ -101,6 +137,7 @@ def check(
         dataset=data.name or "dataset",
         dataset_digest=data.digest(),
         interval_kind="95 % Student t interval over swaps drawn from this dataset",
+        search=searched,
     )
 
 

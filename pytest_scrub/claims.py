@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -16,7 +16,9 @@ from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, Verdict, require_
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pytest_scrub.adversaries.search import Adversary
     from pytest_scrub.metrics import Batch, Metric
+    from pytest_scrub.replaying import Replay
     from pytest_scrub.session import Session
 
 
@@ -52,6 +54,12 @@ class Refuted(ClaimFailed):
     __module__ = "builtins"
 
 
+class RefutedByAdversary(Refuted):
+    """The claim holds on average, and an adversary found allowed swaps beyond the tolerance."""
+
+    __module__ = "builtins"
+
+
 class Undecided(ClaimFailed):
     """The budget was spent and the interval straddles the tolerance."""
 
@@ -79,6 +87,10 @@ def claim(
     min_recovered: float | None = None,
     metric: Metric | Callable[[Tensor, Batch], Tensor] | None = None,
     samples: int | None = None,
+    adversaries: Sequence[Adversary] | None = None,
+    adversarial_tolerance: float | None = None,
+    adversary: str = "gate",
+    budget: int | None = None,
     model: str = "scrub_model",
     data: str = "scrub_data",
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
@@ -90,6 +102,12 @@ def claim(
     - `min_recovered`: the least share recovered, instead of `tolerance` or beside it.
     - `metric`: a `Metric` or a function of (output, batch); cross-entropy by default.
     - `samples`: how many references are drawn, each with one swap; `--scrub-samples` by default.
+    - `adversaries`: what searches for the allowed swaps that make the claim look worst, such as `[WhichDonors()]`; the
+      whole ladder by default, nothing where empty. `--scrub-adversary=none` switches all off.
+    - `adversarial_tolerance`: the largest mean gap of a swap set that is found; by default the claim's own tolerance.
+    - `adversary`: `"gate"`, or `"report"` to show what is found without failing.
+    - `budget`: evaluations for all adversaries together; by default a multiple of the samples, 20 unless
+      `--scrub-adversary` says otherwise.
     - `model`, `data`: the names of the fixtures that give the network and the `Dataset`.
 
     **Raises** `HypothesisError` at collection for a tolerance that is missing or negative.
@@ -102,7 +120,11 @@ def claim(
         if not isinstance(fixture, str):
             raise HypothesisError(f"{option}= of @claim takes the name of a fixture, not {type(fixture).__name__}")
 
-    options = {"tolerance": tolerance, "min_recovered": min_recovered, "metric": metric, "samples": samples}
+    options = {
+        "tolerance": tolerance, "min_recovered": min_recovered, "metric": metric, "samples": samples,
+        "adversaries": adversaries, "adversarial_tolerance": adversarial_tolerance, "adversary": adversary,
+        "budget": budget,
+    }  # fmt: skip
     return functools.partial(_as_test, model=model, data=data, options=options)
 
 
@@ -119,7 +141,19 @@ def _as_test(function: Callable[..., Any], *, model: str, data: str, options: Ma
         item = fixtures["request"].node
         try:
             hypothesis = function(*args, **own_fixtures)
-            verdict = session.check(hypothesis, model=fixtures[model], data=fixtures[data], name=item.nodeid, **options)
+            if session.replay is not None:
+                replayed = session.replayed(
+                    hypothesis, model=fixtures[model], data=fixtures[data], metric=options["metric"]
+                )
+                return _report_replay(function, replayed)
+            verdict = session.check(
+                hypothesis,
+                model=fixtures[model],
+                data=fixtures[data],
+                name=item.nodeid,
+                folder=session.folder,
+                **options,
+            )
         except ScrubError as error:
             raise_at(function, Misstated(str(error)))
         item.user_properties.append((VERDICT_PROPERTY, verdict.to_json()))
@@ -132,11 +166,23 @@ def _as_test(function: Callable[..., Any], *, model: str, data: str, options: Ma
     return marked
 
 
+def _report_replay(function: Callable[..., Any], replayed: Replay) -> None:
+    """A counterexample that still breaks its claim fails it; one that does not is printed."""
+    __tracebackhide__ = True
+    from pytest_scrub.reports.counterexample import replay_text
+
+    if replayed.breaks:
+        raise_at(function, Refuted(replay_text(replayed)))
+    print(replay_text(replayed))  # noqa: T201  # pytest shows it with -rP or -s
+
+
 def failure(verdict: Verdict) -> ClaimFailed:
     """What a claim that did not hold raises; its message is the report."""
     from pytest_scrub.reports.terminal import failure_text
 
-    return FAILURES[verdict.outcome](failure_text(verdict))
+    by_adversary = verdict.outcome == REFUTED and verdict.average != REFUTED
+    kind = RefutedByAdversary if by_adversary else FAILURES[verdict.outcome]
+    return kind(failure_text(verdict))
 
 
 def raise_at(function: Callable[..., Any], error: BaseException) -> NoReturn:

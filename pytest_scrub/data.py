@@ -6,8 +6,6 @@ A dataset knows nothing of a model or of a claim. Two rows *agree* on a feature 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,18 +16,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_scrub.columns import Ints, checked_column, row_codes, value_codes
 from pytest_scrub.errors import DataError, did_you_mean
 from pytest_scrub.hypothesis_tree import Agreement, Span
 
 if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
     from torch import Tensor
     from typing_extensions import Self
+
+    from pytest_scrub.data_strategies import StrategySource
 
 TOKENS, MASK = "tokens", "attention_mask"
 TOKEN_NAMES = (TOKENS, "input_ids")  # inputs that hold token ids: ours, and what Hugging Face calls them
 DIGEST_BYTES = 16  # 128 bits: no two rows of any real dataset collide
 
-Ints = NDArray[np.int64]
 Field = str | Callable[[Any], Any]
 Names = str | Sequence[str] | Mapping[str, Field]
 
@@ -62,6 +63,7 @@ class Dataset:
     - `digest`: identifies inputs and labels, where hashing all of them would take too long.
     - `references`, `donors`: a bool mask or row numbers; all rows by default. With `donors` alone, the other
       rows are the references.
+    - `source`: what makes more rows like these; `from_strategy` gives it, and `to` and `extend` keep it.
 
     **Raises** `DataError`; for a bad feature when it is first used.
     """
@@ -78,11 +80,13 @@ class Dataset:
         digest: str | None = None,
         references: Any = None,
         donors: Any = None,
+        source: StrategySource | None = None,
     ) -> None:
         self.inputs = _inputs(inputs)
         self.labels = None if labels is None else _labels(labels, len(self), self.device)
         self.label_pos = label_pos
         self.name = name
+        self.source = source
         if show is not None and not callable(show) and not hasattr(show, "decode"):
             raise DataError(f"show= takes a tokenizer or a function of a row, not a {type(show).__name__}")
         everything = np.arange(len(self))
@@ -121,21 +125,21 @@ class Dataset:
                 )
             source = self._features[name]
             column = source(dict(self.inputs)) if callable(source) else source
-            self._values[name] = _frozen(_column(name, column, len(self)))
+            self._values[name] = _frozen(checked_column(name, column, len(self)))
         return self._values[name]
 
     def codes(self, agreement: Agreement) -> Ints:
         """`[rows]`: equal exactly where the rows agree; `EXACT` is the row itself, whatever its content."""
         if agreement not in self._codes:
-            columns = [_value_codes(self.feature(name)) for name in agreement.features]
-            codes = np.arange(len(self)) if agreement.exact else _row_codes(len(self), columns)
+            columns = [value_codes(self.feature(name)) for name in agreement.features]
+            codes = np.arange(len(self)) if agreement.exact else row_codes(len(self), columns)
             self._codes[agreement] = _frozen(codes)
         return self._codes[agreement]
 
     @cached_property
     def content(self) -> Ints:
         """`[rows]`: equal exactly where all inputs are equal, byte for byte; labels do not count."""
-        return _frozen(_row_codes(len(self), [_bytes(tensor) for tensor in self.inputs.values()]))
+        return _frozen(row_codes(len(self), [_bytes(tensor) for tensor in self.inputs.values()]))
 
     def batch(self, rows: Any) -> dict[str, Tensor]:
         """The model inputs at `rows` (row numbers or a bool mask), on the dataset's device."""
@@ -218,15 +222,16 @@ class Dataset:
             features=self._features,
             show=self._show,
             name=self.name,
+            source=self.source,
             references=self.reference_rows,
             donors=np.concatenate([self.donor_rows, np.arange(len(self), len(self) + count)]),
         )
         extended._stale = frozenset(name for name, source in self._features.items() if not callable(source))
         for name in self._values.keys() - extended._stale:  # only the fresh rows are computed anew
-            old, new = self._values[name], _column(name, self._features[name](dict(fresh)), count)
+            old, new = self._values[name], checked_column(name, self._features[name](dict(fresh)), count)
             same = (old.dtype, old.shape[1:]) == (new.dtype, new.shape[1:])
             column = np.concatenate([old, new]) if same else [*old, *new]
-            extended._values[name] = _frozen(_column(name, column, len(extended)))
+            extended._values[name] = _frozen(checked_column(name, column, len(extended)))
         return extended
 
     @classmethod
@@ -274,6 +279,34 @@ class Dataset:
         from pytest_scrub.data_files import from_hf
 
         return cls(**from_hf(dataset, inputs=inputs, pad=pad, **fields))
+
+    @classmethod
+    def from_strategy(
+        cls,
+        strategy: SearchStrategy[Any],
+        tokenize: Callable[[Any], Any],
+        *,
+        rows: int = 1000,
+        seed: int = 0,
+        **fields: Any,
+    ) -> Self:
+        """A dataset of examples that a Hypothesis strategy gives, independently drawn; those of equal content once.
+
+        **Arguments**
+
+        - `strategy`: a Hypothesis strategy for examples, and `tokenize` a function of one, as for `from_jsonl`.
+        - `rows`: how many to draw. Where the strategy has fewer, the name says so, as `len` and `source.asked` do.
+        - `seed`: the only source of randomness; another version of Hypothesis may draw others.
+        - `pad`: as for `from_jsonl`.
+        - `labels`: a function of an example.
+        - `features`: functions of all rows' inputs, as only functions work on fresh inputs.
+        - `name`: by default the strategy as Hypothesis shows it. All else as for `Dataset`.
+
+        What a claim is averaged over is what the strategy draws, each row once.
+        """
+        from pytest_scrub.data_strategies import from_strategy
+
+        return cls(**from_strategy(strategy, tokenize, rows=rows, seed=seed, **fields))
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
@@ -343,61 +376,6 @@ def _chosen(spec: Any, rows: int, what: str) -> Ints:
     if counts.max() > 1:
         raise DataError(f"{what} holds row {index[counts.argmax()]} several times; name each row once")
     return _frozen(index.astype(np.int64))
-
-
-def _column(name: str, column: Any, rows: int) -> NDArray[Any]:
-    """`[rows, ...]` checked values: a typed array where that loses nothing, else one of Python objects."""
-    if hasattr(column, "detach"):
-        tensor = column.detach().cpu()
-        column = (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
-    if isinstance(column, (str, bytes, Mapping, AbstractSet)) or not np.iterable(column):
-        raise DataError(f"feature {name!r} is of type {type(column).__name__}; give one value per row")
-    column = column if isinstance(column, np.ndarray) else list(column)
-    if len(column) != rows:
-        raise DataError(f"feature {name!r} has {len(column)} values for {rows} rows; give one per row")
-    simple = isinstance(column, np.ndarray) and column.dtype.kind in "biufU" and column.dtype != np.longdouble
-    if simple and np.array_equal(column, column):  # else there is a NaN, which the loop below names
-        return np.array(column)
-    values = [_plain(value, name, row) for row, value in enumerate(column)]
-    types = {type(part) for value in values for part in (value if isinstance(value, tuple) else (value,))}
-    if types <= {bool, int, float}:
-        with suppress(ValueError, OverflowError):  # tuples of several lengths
-            typed = np.array(values)
-            if typed.dtype != object and _plain(typed, name, 0) == tuple(values):  # no int was rounded
-                return typed
-    return np.fromiter(values, dtype=object, count=rows)
-
-
-def _plain(value: Any, name: str, row: int) -> Any:
-    """A Python bool, int, float or str, or a tuple of them."""
-    value = value.tolist() if hasattr(value, "tolist") else value  # scalars and rows of numpy or torch
-    if isinstance(value, (list, tuple)):
-        return tuple(_plain(part, name, row) for part in value)
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        what = "None" if value is None else "NaN"
-        raise DataError(f"feature {name!r} is {what} at row {row}, which equals nothing; give it a value")
-    if not isinstance(value, (bool, int, float, str)):
-        kind = type(value).__name__
-        raise DataError(f"feature {name!r} holds a value of type {kind} at row {row}; give numbers, strings or tuples")
-    return value
-
-
-def _value_codes(values: NDArray[Any]) -> Ints:
-    """`[rows]`: equal exactly where the values are, as Python's `==` has it."""
-    if values.dtype == object:
-        seen: dict[Any, int] = {}
-        return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int64, len(values))
-    return _row_codes(len(values), [values + 0.0 if values.dtype.kind == "f" else values])  # no -0.0
-
-
-def _row_codes(rows: int, columns: list[NDArray[Any]]) -> Ints:
-    """`[rows]`: equal exactly where the rows of all `columns` are equal, byte for byte."""
-    raw = [np.ascontiguousarray(column).reshape(-1).view(np.uint8) for column in columns]
-    table = np.concatenate([np.empty((rows, 0), np.uint8), *(r.reshape(rows, -1) for r in raw if r.size)], axis=1)
-    if not table.shape[1]:
-        return np.zeros(rows, np.int64)
-    inverse = np.unique(table.view(np.dtype((np.void, table.shape[1]))), return_inverse=True)[1]
-    return inverse.reshape(rows).astype(np.int64)
 
 
 def _bytes(tensor: Tensor) -> NDArray[np.uint8]:

@@ -49,11 +49,8 @@ def from_jsonl(path: str | Path, *, tokenize: Field, pad: int | None = None, **f
         return [of(record) if callable(of) else _of(record, of, where) for where, record in records]
 
     rows = field(tokenize)
-    inputs: dict[str, list[Any]] = {TOKENS: rows}
-    if rows and isinstance(rows[0], Mapping):
-        places = [f"what tokenize= returns for {where}" for where, _ in records]
-        inputs = {name: [_of(row, name, at) for row, at in zip(rows, places, strict=True)] for name in rows[0]}
-    return _load(field, _padded(inputs, pad, path), **{"name": Path(path).name, **fields})
+    inputs = by_input(rows, (where for where, _ in records))
+    return _load(field, padded(inputs, pad, path), **{"name": Path(path).name, **fields})
 
 
 def from_hf(dataset: Any, *, inputs: Names, pad: int | None = None, **fields: Any) -> dict[str, Any]:
@@ -63,7 +60,7 @@ def from_hf(dataset: Any, *, inputs: Names, pad: int | None = None, **fields: An
         raise DataError(f"from_hf() takes one split of a datasets.Dataset, not a {kind}")
     field = _table(names, dataset.with_format(None), "the Hugging Face dataset")
     columns = {name: list(field(of)) for name, of in _named(inputs, TOKENS).items()}
-    return _load(field, _padded(columns, pad, "the Hugging Face dataset"), **fields)
+    return _load(field, padded(columns, pad, "the Hugging Face dataset"), **fields)
 
 
 def _load(field: Callable[[Any], Any], inputs: Any, **fields: Any) -> dict[str, Any]:
@@ -126,7 +123,18 @@ def _named(fields: Any, lone: str | None = None) -> dict[str, Any]:
     return dict(fields) if isinstance(fields, Mapping) else {name: name for name in fields}
 
 
-def _padded(inputs: dict[str, list[Any]], pad: int | None, source: object) -> dict[str, list[Any]]:
+def by_input(rows: list[Any], places: Iterable[object]) -> dict[str, list[Any]]:
+    """What `tokenize=` returned for the examples at `places`, as a mapping from the model's inputs to rows."""
+    kinds = {isinstance(row, Mapping) for row in rows}
+    if len(kinds) > 1:
+        raise DataError("tokenize= returns a mapping for some examples only; let it return one for all of them")
+    if True not in kinds:
+        return {TOKENS: rows}
+    where = [f"what tokenize= returns for {place}" for place in places]
+    return {name: [_of(row, name, at) for row, at in zip(rows, where, strict=True)] for name in rows[0]}
+
+
+def padded(inputs: dict[str, list[Any]], pad: int | None, source: object) -> dict[str, list[Any]]:
     """`inputs` with rows of one length: filled up on the right with `pad`, and a mask of what was there."""
     sizes = {name: [len(row) if hasattr(row, "__len__") else 0 for row in inputs[name]] for name in inputs}
     ragged = {name: counts for name, counts in sizes.items() if len(set(counts)) > 1}
@@ -141,8 +149,8 @@ def _padded(inputs: dict[str, list[Any]], pad: int | None, source: object) -> di
             raise DataError(f"{name!r} of {source} has rows of other lengths than {next(iter(ragged))!r}")
     if pad is None or not any(counts):
         return inputs
-    padded = {MASK: [[1] * count + [0] * (max(counts) - count) for count in counts], **inputs}
+    filled = {MASK: [[1] * count + [0] * (max(counts) - count) for count in counts], **inputs}
     for name in ragged:
         fill = [pad if name in TOKEN_NAMES else 0] * max(counts)
-        padded[name] = [[*row, *fill[len(row) :]] for row in padded[name]]
-    return padded
+        filled[name] = [[*row, *fill[len(row) :]] for row in filled[name]]
+    return filled

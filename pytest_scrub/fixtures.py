@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_scrub.options import option
+from pytest_scrub.options import EFFORT, FOLDER, option
 
 if TYPE_CHECKING:
     from pytest_scrub.data import Dataset
@@ -16,14 +16,28 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def scrub_session(pytestconfig: pytest.Config) -> Session:
     """What all claims of this session share: options and clean activations."""
+    from pytest_scrub.replaying import replayed
     from pytest_scrub.reports.progress import shown_on_terminal
     from pytest_scrub.session import Session
 
     return Session(
         seed=int(option(pytestconfig, "seed")),
         samples=int(option(pytestconfig, "samples")),
+        effort=EFFORT[str(option(pytestconfig, "adversary"))],
+        deadline=float(option(pytestconfig, "deadline") or 0) or None,
+        folder=pytestconfig.rootpath / FOLDER,
+        replay=replayed(pytestconfig),
         show_progress=shown_on_terminal(pytestconfig),
     )
+
+
+def _share_cores(config: pytest.Config) -> None:
+    """In a worker of pytest-xdist, torch gets its part of the cores: threads that wait for one another are slow."""
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        import torch
+
+        torch.set_num_threads(max(1, torch.get_num_threads() // int(worker["workercount"])))
 
 
 @pytest.fixture(scope="session")

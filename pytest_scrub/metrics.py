@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -73,7 +73,7 @@ class Metric:
     - `pos`: the output positions it reads; None = those of the dataset's `label_pos`.
     - `lower`, `upper`: its bounds.
     - `worse`: `"higher"` or `"lower"`.
-    - `differentiable`: whether its gradient says anything.
+    - `stand_in`: what donors are ranked by instead, where the gradient vanishes though the metric could still grow.
     - `needs_clean`: whether it reads `Batch.clean`.
     """
 
@@ -83,12 +83,19 @@ class Metric:
     lower: float = -math.inf
     upper: float = math.inf
     worse: str = "higher"
-    differentiable: bool = True
+    stand_in: Callable[[Tensor, Batch], Tensor] | None = None
     needs_clean: bool = False
 
     def __post_init__(self) -> None:
         if self.worse not in ("higher", "lower"):
             raise DataError(f"worse= of the metric {self.name} is 'higher' or 'lower', not {self.worse!r}")
+
+    @property
+    def to_rank_by(self) -> Metric:
+        """The stand-in as a metric, or this one."""
+        if self.stand_in is None:
+            return self
+        return replace(self, name=f"the stand-in for {self.name}", function=self.stand_in, stand_in=None)
 
     def __call__(self, output: Tensor, batch: Batch) -> Tensor:
         """`[B]` float64. **Raises** `DataError` for another shape, or a number that is not finite."""
@@ -144,13 +151,20 @@ def _cross_entropy(name: str, output: Tensor, batch: Batch, labels: Tensor) -> T
     return _mean_over_positions(loss.view(labels.shape), batch)
 
 
+def _log_odds_against(output: Tensor, batch: Batch) -> Tensor:
+    """The log-odds that it is not the label's class, which grow with the loss and never saturate."""
+    labels = _class_labels("log-odds", output, batch, batch.require_labels("log-odds"))
+    others = output.scatter(-1, labels.unsqueeze(-1), torch.finfo(output.dtype).min).logsumexp(-1)
+    return _mean_over_positions(others - output.gather(-1, labels.unsqueeze(-1)).squeeze(-1), batch)
+
+
 def cross_entropy(pos: MetricPosition = None) -> Metric:
     """Cross-entropy (nats) of the logits against the labels: a class per row, or a token per position."""
 
     def function(output: Tensor, batch: Batch) -> Tensor:
         return _cross_entropy("cross_entropy", output, batch, batch.require_labels("cross_entropy"))
 
-    return Metric("cross-entropy", function, pos, lower=0.0)
+    return Metric("cross-entropy", function, pos, lower=0.0, stand_in=_log_odds_against)
 
 
 def next_token_loss(pos: MetricPosition = slice(None, -1)) -> Metric:
@@ -217,7 +231,7 @@ def zero_one_error(pos: MetricPosition = None) -> Metric:
         labels = _class_labels("zero_one_error", output, batch, batch.require_labels("zero_one_error"))
         return _mean_over_positions((output.argmax(-1) != labels).double(), batch)
 
-    return Metric("0-1 error", function, pos, lower=0.0, upper=1.0, differentiable=False)
+    return Metric("0-1 error", function, pos, lower=0.0, upper=1.0, stand_in=_log_odds_against)
 
 
 def squared_error(pos: MetricPosition = None) -> Metric:

@@ -43,6 +43,15 @@ def pytest_configure(config: pytest.Config) -> None:
         option(config, option_.name)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --scrub-replay, nothing but that counterexample's claim is run."""
+    if option(config, "replay"):
+        from pytest_scrub.replaying import only_replayed
+
+        only_replayed(config, items)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """One line per claim, in the order of the test ids; nothing where there was no claim."""
     verdicts = list(_verdicts(terminalreporter.stats))

@@ -12,12 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_scrub.data import Dataset
     from pytest_scrub.engine.evaluator import Evaluator
     from pytest_scrub.engine.explain import Explanation
     from pytest_scrub.engine.store import ActivationStore, Progress
     from pytest_scrub.hypothesis_tree import Node
-    from pytest_scrub.swaps import SwapSet, SwapSpace
+    from pytest_scrub.replaying import Replay
+    from pytest_scrub.store.counterexamples import Saved
+    from pytest_scrub.swap_set import SwapSet
+    from pytest_scrub.swaps import SwapSpace
     from pytest_scrub.verdict import Verdict
 
 STORES_KEPT = 2  # suites move from circuit to circuit; parametrised models alternate between a few
@@ -31,11 +36,19 @@ class Session:
     """Runs claims with the session's options, sharing clean activations between those on the same network and data.
 
     - `seed`, `samples`: `--scrub-seed`, `--scrub-samples`.
+    - `effort`: `--scrub-adversary` as evaluations for each sample; 0 is no search.
+    - `deadline`: `--scrub-deadline`, seconds for the search of one claim.
+    - `folder`: where counterexamples are kept; None keeps none.
+    - `replay`: the saved counterexample that is evaluated alone, `--scrub-replay`.
     - `show_progress`: opens a progress display for one claim.
     """
 
     seed: int
     samples: int
+    effort: int = 0
+    deadline: float | None = None
+    folder: Path | None = None
+    replay: Saved | None = None
     show_progress: ShowProgress = lambda _: nullcontext()
     _stores: OrderedDict[tuple[int, int], tuple[Any, Dataset, ActivationStore]] = field(default_factory=OrderedDict)
 
@@ -62,18 +75,32 @@ class Session:
         return self._stores[key][2]
 
     def check(
-        self, hypothesis: Any, *, model: Any, data: Any, samples: int | None, name: str, **options: Any
+        self, hypothesis: Any, *, model: Any, data: Any, name: str, samples: int | None = None, **options: Any
     ) -> Verdict:
         """`pytest_scrub.check` with the session's options."""
         from pytest_scrub.checking import check
         from pytest_scrub.data import Dataset
 
         store = self.store(model, data) if isinstance(data, Dataset) else None
+        samples = self.samples if samples is None else samples
+        if not self.effort:
+            options["adversaries"] = ()
+        elif options.get("budget") is None and isinstance(samples, int):
+            options["budget"] = self.effort * samples
         with self.show_progress(name) as progress:
             return check(
-                hypothesis, model, data, samples=self.samples if samples is None else samples, seed=self.seed,
-                name=name, store=store, progress=progress, **options,
+                hypothesis, model, data, samples=samples, seed=self.seed, name=name, deadline=self.deadline,
+                store=store, progress=progress, **options,
             )  # fmt: skip
+
+    def replayed(self, hypothesis: Node, *, model: Any, data: Dataset, metric: Any) -> Replay:
+        """The saved counterexample, evaluated alone on this network and data."""
+        from pytest_scrub.engine.evaluator import Evaluator
+        from pytest_scrub.replaying import replay
+
+        assert self.replay is not None
+        store = self.store(model, data)
+        return replay(self.replay, Evaluator(store.graph, data, hypothesis, metric, store=store))
 
 
 @dataclass(frozen=True)
@@ -105,8 +132,20 @@ class Scrub:
         """The swap sets a hypothesis allows on this data."""
         return self.evaluator(hypothesis).space
 
-    def gap(self, swap_set: SwapSet, hypothesis: Node, metric: Any = None) -> npt.NDArray[np.float64]:
-        """Scrubbed minus unscrubbed metric of every reference of a swap set, float64 `[R]`."""
+    def gap(self, swap_set: SwapSet, hypothesis: Node | None = None, metric: Any = None) -> npt.NDArray[np.float64]:
+        """Scrubbed minus unscrubbed metric of every reference of a swap set, float64 `[R]`.
+
+        The hypothesis is the one that the swap set was made for, where it is not given.
+
+        **Raises** `HypothesisError` where neither says it.
+        """
+        from pytest_scrub.errors import HypothesisError
+
+        hypothesis = swap_set.hypothesis if hypothesis is None else hypothesis
+        if hypothesis is None:
+            raise HypothesisError(
+                "this swap set does not say which hypothesis it is of; give gap(swap_set, hypothesis)"
+            )
         evaluator = self.evaluator(hypothesis, metric)
         return evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)
 

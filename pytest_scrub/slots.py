@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
 from pytest_scrub.errors import HypothesisError
-from pytest_scrub.hypothesis_tree import EXACT, ROOT, Agreement, Node
+from pytest_scrub.hypothesis_tree import ANYTHING, ROOT, Agreement, Node
 
 REFERENCE = -1  # the parent of a slot whose donor must agree with the reference itself
 
@@ -101,18 +101,19 @@ def owners_first(slots: tuple[Slot, ...]) -> list[int]:
     return list(TopologicalSorter(before).static_order())
 
 
-def with_exact(root: Node, exact: Collection[str]) -> Node:
-    """The tree in which the slots at these paths take their parent's own input."""
-    paths = node_paths(root)
+def with_agreement(root: Node, paths: Collection[str], extra: Agreement) -> Node:
+    """The tree in which the slots at these paths agree on `extra` as well; with `EXACT`, they are not swapped."""
+    nodes = node_paths(root)
 
     def settle(path: str, node: Node) -> Node:
         # A computed node takes no activation from a donor, and needs the features that it is computed from.
-        is_exact = path in exact and node.computed_by is None
+        finer = path in paths and node.computed_by is None
+        own, rest = node.agrees_on or ANYTHING, node.rest or ANYTHING
         return replace(
             node,
-            agrees_on=EXACT if is_exact else node.agrees_on,
-            reads=tuple(settle(p, child) for p, child, parent in paths if parent == path),
-            rest=EXACT if f"{path}/rest" in exact else node.rest,
+            agrees_on=own | extra if finer else node.agrees_on,
+            reads=tuple(settle(p, child) for p, child, parent in nodes if parent == path),
+            rest=rest | extra if f"{path}/rest" in paths else node.rest,
         )
 
-    return settle(*paths[0][:2])
+    return settle(*nodes[0][:2])

@@ -1,12 +1,9 @@
-"""What a hypothesis allows: swap sets, and the space that draws, counts, checks and enumerates them.
-
-A swap set is one donor row for every slot of the tree, for every reference. Everything else in the package
-either makes swap sets or evaluates them.
-"""
+"""What a hypothesis allows: the space of swap sets, which draws, counts, checks and enumerates them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,62 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.errors import DataError, HypothesisError, did_you_mean
-from pytest_scrub.hypothesis_tree import ROOT, Agreement, Node
+from pytest_scrub.hypothesis_tree import EXACT, ROOT, Agreement, Node
 from pytest_scrub.joining import join
-from pytest_scrub.slots import REFERENCE, Slot, owners_first, slots_of, with_exact
+from pytest_scrub.slots import REFERENCE, Slot, owners_first, slots_of, with_agreement
+from pytest_scrub.swap_set import Rows, SwapSet
 
 if TYPE_CHECKING:
     from pytest_scrub.data import Dataset
 
-Rows = npt.NDArray[np.int64]
 _Chance = Callable[[Rows, Rows], npt.NDArray[np.float64]]
 ENUMERATION_CHUNK = 1 << 18  # swap-set columns held at once; a few dozen MB for a deep tree
-
-
-@dataclass(frozen=True, eq=False)
-class SwapSet:
-    """Donors for every slot and reference: what an evaluator evaluates, and a counterexample is.
-
-    - `references`: int64 `[R]`, dataset rows.
-    - `donors`: int64 `[slots, R]`, dataset rows.
-    - `slots`: the S slot paths.
-    - `dataset`: digest of the dataset whose rows are meant.
-    """
-
-    references: Rows
-    donors: Rows
-    slots: tuple[str, ...]
-    dataset: str
-
-    def __post_init__(self) -> None:
-        for name in ("references", "donors"):
-            rows = np.array(getattr(self, name), dtype=np.int64)
-            rows.setflags(write=False)
-            object.__setattr__(self, name, rows)
-        expected = (len(self.slots), *self.references.shape)
-        if self.references.ndim != 1 or self.donors.shape != expected:
-            raise DataError(
-                f"a swap set of {len(self.slots)} slots has donors [slots, R] beside references [R]; "
-                f"these are {self.donors.shape} and {self.references.shape}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.references)
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, SwapSet)
-            and (self.slots, self.dataset) == (other.slots, other.dataset)
-            and np.array_equal(self.references, other.references)
-            and np.array_equal(self.donors, other.donors)
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.slots, self.dataset, self.references.tobytes(), self.donors.tobytes()))
-
-    def __getitem__(self, which: slice | npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> SwapSet:
-        """The same swaps for some of the references."""
-        return SwapSet(self.references[which], self.donors[:, which], self.slots, self.dataset)
 
 
 @dataclass(frozen=True)
@@ -140,27 +91,42 @@ class SwapSpace:
 
     - `hypothesis`: the root of a tree, as `output(...)` makes it.
     - `dataset`: gives rows, features, and which rows may be references and donors.
+    - `frozen`: paths of slots that are not swapped.
+    - `references`, `donors`: int64 rows, instead of the dataset's own; see `within`.
 
     **Raises** `DataError` for a feature that the dataset lacks or cannot compute.
     """
 
-    def __init__(self, hypothesis: Node, dataset: Dataset, *, frozen: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        hypothesis: Node,
+        dataset: Dataset,
+        *,
+        frozen: Collection[str] = (),
+        references: Rows | None = None,
+        donors: Rows | None = None,
+    ) -> None:
         if hypothesis.components != (ROOT,):
             raise HypothesisError(f"a hypothesis starts at output(...), not at {hypothesis.component}")
         self.hypothesis = hypothesis
         self.dataset = dataset
+        self.reference_rows = dataset.reference_rows if references is None else references
+        self.donor_rows = dataset.donor_rows if donors is None else donors
         self.slots = slots_of(hypothesis)
         self.paths = tuple(slot.path for slot in self.slots)
-        self._order = owners_first(self.slots)
-        # A slot that shares a donor moves with its owner.
-        owners = {s.path: s.path if s.shares is None else self.paths[s.shares] for s in self.slots}
-        self.frozen = frozenset(path for path in self.paths if owners[path] in frozen)
+        self.order = owners_first(self.slots)
+        self.frozen = self._frozen(frozen)
         by_agreement: dict[Agreement, _Classes] = {}
         for slot in self.slots:
             if slot.agrees_on not in by_agreement:
                 codes = self._codes(slot)
-                by_agreement[slot.agrees_on] = _Classes.of(codes, dataset.donor_rows)
+                by_agreement[slot.agrees_on] = _Classes.of(codes, self.donor_rows)
         self._classes = [by_agreement[slot.agrees_on] for slot in self.slots]
+
+    def _frozen(self, frozen: Collection[str]) -> frozenset[str]:
+        """A slot that shares a donor moves with its owner."""
+        owners = {s.path: s.path if s.shares is None else self.paths[s.shares] for s in self.slots}
+        return frozenset(path for path in self.paths if owners[path] in frozen)
 
     def _codes(self, slot: Slot) -> Rows:
         try:
@@ -181,16 +147,40 @@ class SwapSpace:
                 raise HypothesisError(f"the hypothesis has no slot {path!r}{did_you_mean(path, self.paths)}")
             owner = self.slots[self.index[path]].shares
             kept |= set() if owner is None else {self.paths[owner]}
-        return SwapSpace(self.hypothesis, self.dataset, frozen=self.frozen | (set(self.paths) - kept))
+        same = copy(self)  # what the classes are does not depend on what is frozen
+        same.frozen = self._frozen(self.frozen | (set(self.paths) - kept))
+        return same
+
+    def within(self, references: Rows, donors: Rows) -> SwapSpace:
+        """The swap sets on these references with donors among these; both int64 rows of the dataset."""
+        return SwapSpace(self.hypothesis, self.dataset, frozen=self.frozen, references=references, donors=donors)
+
+    def refine(self, slots: Collection[str], extra: Agreement) -> SwapSpace:
+        """The swap sets in which these slots, and those that share their donors, agree on `extra` as well: what
+        `join` gives for the claim that says only this."""
+        sharing = {s.path for s in self.slots if s.shares is not None and self.paths[s.shares] in slots}
+        return SwapSpace(
+            with_agreement(self.hypothesis, {*slots, *sharing}, extra),
+            self.dataset,
+            frozen=self.frozen,
+            references=self.reference_rows,
+            donors=self.donor_rows,
+        )
 
     def join(self, other: Node | Agreement) -> SwapSpace:
         """The swap sets that also `other` allows; see `pytest_scrub.join`."""
         # What is frozen may end in a rest of the other's, which then has to stay where it is.
-        both = join(with_exact(self.hypothesis, self.frozen), other)
+        both = join(with_agreement(self.hypothesis, self.frozen, EXACT), other)
         if isinstance(both, Agreement):
             return self.keep(())
         paths = {slot.path for slot in slots_of(both)}
-        return SwapSpace(both, self.dataset, frozen=self.frozen & paths)
+        return SwapSpace(
+            both,
+            self.dataset,
+            frozen=self.frozen & paths,
+            references=self.reference_rows,
+            donors=self.donor_rows,
+        )
 
     def draw(self, n: int, rng: np.random.Generator, references: Rows | None = None) -> SwapSet:
         """`n` independent samples: a uniform reference, and for every slot a uniform allowed donor.
@@ -202,11 +192,22 @@ class SwapSpace:
         - `references`: int64 `[n]` to use instead of drawing them.
         """
         if references is None:
-            references = rng.choice(self.dataset.reference_rows, size=n, replace=True)
-        donors = np.empty((len(self.slots), len(references)), dtype=np.int64)
+            references = rng.choice(self.reference_rows, size=n, replace=True)
         # Drawn for every slot, frozen or not: what one slot draws must not depend on which others are kept.
-        chances = rng.random(donors.shape)
-        for i in self._order:
+        chances = rng.random((len(self.slots), len(references)))
+        return self.fill(references, lambda i, parents, _: self.pick(i, parents, chances[i]))
+
+    def fill(self, references: Rows, choose: Callable[[int, Rows, Rows], Rows]) -> SwapSet:
+        """The swap set whose donors are chosen slot by slot, parents before children.
+
+        **Arguments**
+
+        - `references`: int64 `[R]`.
+        - `choose`: `(slot index, parents' own inputs [R], donors settled so far [slots, R]) -> donors [R]`, asked for
+          every slot that neither shares a donor nor is frozen.
+        """
+        donors = np.empty((len(self.slots), len(references)), dtype=np.int64)
+        for i in self.order:
             slot = self.slots[i]
             parents = references if slot.parent == REFERENCE else donors[slot.parent]
             if slot.shares is not None:
@@ -214,14 +215,26 @@ class SwapSpace:
             elif slot.path in self.frozen:
                 donors[i] = parents
             else:
-                count = self._classes[i].count(parents)
-                donors[i] = self._classes[i].pick(parents, (chances[i] * count).astype(np.int64))
-        return SwapSet(references, donors, self.paths, self.dataset.digest())
+                donors[i] = choose(i, parents, donors)
+        return self.swap_set(references, donors)
+
+    def swap_set(self, references: Rows, donors: Rows) -> SwapSet:
+        """These donors, int64 `[slots, R]`, as a swap set of this hypothesis and dataset; not checked."""
+        return SwapSet(references, donors, self.paths, self.dataset.digest(), self.hypothesis)
+
+    def pick(self, slot: int, parents: Rows, chances: npt.NDArray[np.float64]) -> Rows:
+        """Uniform allowed donors of the slot with this index, for uniform `chances` in [0, 1)."""
+        count = self._classes[slot].count(parents)
+        return self._classes[slot].pick(parents, (chances * count).astype(np.int64))
+
+    def agree(self, slot: int) -> Rows:
+        """int64 `[rows]`: equal exactly where two rows agree as the slot with this index asks."""
+        return self._classes[slot].codes
 
     def unswapped(self, references: Rows) -> SwapSet:
         """The swap set in which every donor is the reference itself."""
         donors = np.broadcast_to(references, (len(self.slots), len(references)))
-        return SwapSet(references, donors, self.paths, self.dataset.digest())
+        return self.swap_set(references, donors)
 
     def require_own(self, swap_set: SwapSet) -> None:
         """**Raises** `DataError` where the swap set is of another tree or dataset, or names rows that do not exist."""
@@ -259,28 +272,50 @@ class SwapSpace:
         self.require_own(swap_set)
         found: list[Violation] = []
         parents = self.parents(swap_set)
-        donor_rows = np.zeros(len(self.dataset), dtype=np.bool_)
-        donor_rows[self.dataset.donor_rows] = True
+        for i, reasons in enumerate(self._violated(swap_set, parents)):
+            for bad, why in reasons:
+                found += [
+                    Violation(int(r), self.paths[i], int(swap_set.donors[i, r]), int(parents[i, r]), why)
+                    for r in np.flatnonzero(bad)
+                ]
+        return found
+
+    def allows(self, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+        """bool `[R]`: which references have allowed donors in every slot."""
+        allowed = np.ones(len(swap_set), dtype=np.bool_)
+        for reasons in self._violated(swap_set, self.parents(swap_set)):
+            for bad, _ in reasons:
+                allowed &= ~bad
+        return allowed
+
+    def _violated(self, swap_set: SwapSet, parents: Rows) -> Iterator[list[tuple[npt.NDArray[np.bool_], str]]]:
+        """For every slot, each way not to be allowed: the references that take it, and the way in words."""
         for i, slot in enumerate(self.slots):
             donor, own = swap_set.donors[i], parents[i]
-            codes = self._classes[i].codes
-            source = swap_set.donors[slot.shares] if slot.shares is not None else donor
             if slot.path in self.frozen:
-                reasons = [(donor != own, "this slot is not swapped here")]
-            else:
-                reasons = [
-                    (codes[donor] != codes[own], f"they do not agree on {slot.agrees_on}"),
-                    (~donor_rows[donor] & (donor != own), "it is not among the dataset's donors"),
-                    (donor != source, f"it shares the donor of {slot.node.shares}, which takes another"),
-                ]
-            for bad, why in reasons:
-                found += [Violation(int(r), slot.path, int(donor[r]), int(own[r]), why) for r in np.flatnonzero(bad)]
-        return found
+                yield [(np.not_equal(donor, own), "this slot is not swapped here")]
+                continue
+            codes = self._classes[i].codes
+            ways = [
+                (codes[donor] != codes[own], f"they do not agree on {slot.agrees_on}"),
+                (~self.is_donor[donor] & (donor != own), "it is not among the dataset's donors"),
+            ]
+            if slot.shares is not None:
+                other = np.not_equal(donor, swap_set.donors[slot.shares])
+                ways.append((other, f"it shares the donor of {slot.node.shares}, which takes another"))
+            yield ways
+
+    @cached_property
+    def is_donor(self) -> npt.NDArray[np.bool_]:
+        """bool `[rows]`: the rows that may stand in for others."""
+        rows = np.zeros(len(self.dataset), dtype=np.bool_)
+        rows[self.donor_rows] = True
+        return rows
 
     def count(self) -> dict[str, Rows]:
         """Slot path to int64 `[references]`: allowed donors, the row itself included, where the parent's own
         input is the reference."""
-        rows = self.dataset.reference_rows
+        rows = self.reference_rows
         return {
             s.path: np.ones(len(rows), dtype=np.int64) if s.path in self.frozen else self._classes[i].count(rows)
             for i, s in enumerate(self.slots)
@@ -289,7 +324,7 @@ class SwapSpace:
     def support(self) -> list[Support]:
         """For every slot, how many donors the references have, and the share that has one of other content."""
         counts = self.count()
-        rows, content = self.dataset.reference_rows, self.dataset.content
+        rows, content = self.reference_rows, self.dataset.content
         found = []
         for i, slot in enumerate(self.slots):
             classes = self._classes[i]
@@ -306,25 +341,48 @@ class SwapSpace:
             found.append(Support(slot.path, counts[slot.path], share))
         return found
 
-    def enumerate(self) -> Iterator[tuple[SwapSet, npt.NDArray[np.float64]]]:
-        """Every allowed swap set, in chunks, with the probability that one draw gives each column.
+    def combinations(self, references: Rows) -> npt.NDArray[np.float64]:
+        """For every reference, how many columns `enumerate` gives: a float, for deep trees have very many."""
+        # For each slot, by the row that is its donor: the choices of the slots below it and of those that share it.
+        below = np.ones((len(self.slots), len(self.dataset)))
+        total = np.ones(len(self.dataset))
+        for i in reversed(self.order):
+            slot = self.slots[i]
+            if slot.shares is not None:
+                below[slot.shares] *= below[i]
+                continue
+            choices = below[i]
+            if slot.path not in self.frozen:
+                classes, _ = self._representatives(i)
+                sums = np.bincount(classes.codes[classes.order], choices[classes.order], len(classes.size))
+                choices = sums[classes.codes] + classes.outside * choices
+            if slot.parent == REFERENCE:
+                total *= choices
+            else:
+                below[slot.parent] *= choices
+        found: npt.NDArray[np.float64] = total[references]
+        return found
+
+    def enumerate(self, references: Rows | None = None) -> Iterator[tuple[SwapSet, npt.NDArray[np.float64]]]:
+        """Every allowed swap set of the references, by default all, in chunks, with the probability that one
+        draw gives each column.
 
         Own inputs of non-leaves feed nothing, so those that leave the same choices to their children and
         rest are visited once, with their joint probability. The probabilities of all chunks sum to 1.
         """
-        references = self.dataset.reference_rows
+        references = self.reference_rows if references is None else references
         weights = np.full(len(references), 1 / len(references))
         yield from self._expand(0, references, np.empty((0, len(references)), dtype=np.int64), weights)
 
     def _expand(
         self, settled: int, references: Rows, donors: Rows, weights: npt.NDArray[np.float64]
     ) -> Iterator[tuple[SwapSet, npt.NDArray[np.float64]]]:
-        """`donors`: int64 `[settled, columns]` of the first slots of `_order`."""
-        place = np.argsort(self._order)
+        """`donors`: int64 `[settled, columns]` of the first slots of `order`."""
+        place = np.argsort(self.order)
         if settled == len(self.slots):
-            yield SwapSet(references, donors[place], self.paths, self.dataset.digest()), weights
+            yield self.swap_set(references, donors[place]), weights
             return
-        i = self._order[settled]
+        i = self.order[settled]
         slot = self.slots[i]
         parents = references if slot.parent == REFERENCE else donors[place[slot.parent]]
         if slot.shares is not None or slot.path in self.frozen:

@@ -298,108 +298,6 @@ def test_a_computed_value_of_another_shape_is_refused(transformer: ResidualGraph
         evaluator.evaluate(drawn(evaluator, 3))
 
 
-# --- gradients -------------------------------------------------------------------------------------------
-
-
-READ_BY_KEYS = "output/head1.0/head0.0[k]"
-
-
-def nudged(transformer: ResidualGraph, make: Any, swap_set: SwapSet, slot: str, value: Tensor) -> Tensor:
-    """The slope of the metric along every number of a leaf's activation `[1, ...]`, by central differences.
-
-    The leaf is replaced by a computation that returns the activation, a little up or down.
-    """
-    slopes = torch.zeros_like(value)
-    for index in np.ndindex(*value.shape):
-        figures = []
-        for step in (1e-5, -1e-5):
-            moved = value.clone()
-            moved[index] += step
-            evaluator = Evaluator(transformer, DATA, make(computed_by=lambda _, moved=moved: moved))
-            assert slot in evaluator.space.paths
-            figures.append(evaluator.evaluate(swap_set)[0])
-        slopes[index] = (figures[0] - figures[1]) / 2e-5
-    return slopes
-
-
-@pytest.mark.parametrize(
-    ("make", "slot"),
-    [
-        (lambda **leaf: output(mlp(1, **FEATURE, **leaf), head(1, 0, **FEATURE)), "output/mlp1"),
-        (lambda **leaf: output(head(1, 0, **FEATURE, reads=[head(0, 0, **FEATURE, into="k", **leaf)])), READ_BY_KEYS),
-        (lambda **leaf: output(mlp(0, **FEATURE, via="any", pos=1, **leaf)), "output/mlp0@1"),
-        (lambda **leaf: output(head(1, 1, **FEATURE, subspace=np.eye(D_MODEL)[:, :3], **leaf)), "output/head1.1"),
-    ],
-)  # fmt: skip
-def test_the_gradient_of_a_leaf_is_a_difference_quotient(transformer: ResidualGraph, make: Any, slot: str) -> None:
-    evaluator = Evaluator(transformer, DATA, make())
-    swap_set = drawn(evaluator, 1, seed=1)
-    donors = swap_set.donors[evaluator.space.index[slot]]
-    value = evaluator.contributions(slot, donors)
-    gradient = evaluator.gradient(swap_set, slot)
-    assert gradient.abs().max() > 1e-3
-    expected = nudged(transformer, make, swap_set, slot, value)
-    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-8)
-
-
-def test_the_gradient_of_a_non_leaf_is_that_of_its_activation(transformer: ResidualGraph) -> None:
-    # With nothing swapped a non-leaf has the activation of the leaf, so the metric has the same slope along it.
-    leaf = Evaluator(transformer, DATA, output(head(1, 0, **FEATURE)))
-    non_leaf = Evaluator(transformer, DATA, output(head(1, 0, **FEATURE, reads=[head(0, 0, **FEATURE)])))
-    rows = np.array([0, 4, 7])
-    expected = leaf.gradient(leaf.space.unswapped(rows), "output/head1.0")
-    found = non_leaf.gradient(non_leaf.space.unswapped(rows), "output/head1.0")
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
-    assert expected.abs().max() > 1e-3
-
-
-def test_the_gradient_of_a_non_leaf_by_hand() -> None:
-    # out = A * b with A = a + b: along A it is the b of the output's rest, along A's own b the same.
-    graph = FunctionGraph(A=lambda a, b: a + b, output=lambda A, b: A * b)
-    data = Dataset({"a": torch.arange(4.0), "b": torch.tensor([2.0, 3, 5, 7])}, features={"f": [0] * 4})
-    root = output(module("A", agrees_on="f", reads=[module("b", agrees_on="f")]))
-    evaluator = Evaluator(graph, data, root, Metric("out", lambda out, batch: out))
-    assert evaluator.space.paths == ("output/rest", "output/A", "output/A/rest", "output/A/b")
-    swap_set = SwapSet([0, 1], [[2, 3], [0, 0], [1, 2], [3, 0]], evaluator.space.paths, data.digest())
-    assert evaluator.evaluate(swap_set).tolist() == [(1 + 7) * 5, (2 + 2) * 7]
-    assert evaluator.gradient(swap_set, "output/A").tolist() == [5, 7]
-    assert evaluator.gradient(swap_set, "output/A/b").tolist() == [5, 7]
-    assert evaluator.gradient(swap_set, "output").tolist() == [1, 1]
-
-
-def test_gradients_do_not_depend_on_the_batch_size(transformer: ResidualGraph) -> None:
-    one, other = (Evaluator(transformer, DATA, DEEP, batch_size=size) for size in (1, 50))
-    swap_set = drawn(one, 5)
-    for slot in ("output/head1.0", "output/head1.0/head0.0[k]", "output/pair", "output/mlp1/head1.1"):
-        torch.testing.assert_close(one.gradient(swap_set, slot), other.gradient(swap_set, slot), rtol=0, atol=1e-12)
-
-
-def test_a_gradient_needs_one_activation(transformer: ResidualGraph) -> None:
-    evaluator = Evaluator(transformer, DATA, DEEP)
-    swap_set = drawn(evaluator, 2)
-    for slot in ("output/rest", "output/head1.0/rest", "output/nothing"):
-        with refuses(HypothesisError, f"{slot} has no single activation to differentiate; name a node that is no rest"):
-            evaluator.gradient(swap_set, slot)
-    with refuses(HypothesisError, "output/head1.0/mask holds bool numbers, which have no gradient; leave it out"):
-        evaluator.gradient(swap_set, "output/head1.0/mask")
-    parts = Evaluator(transformer, DATA, output(group(["head0.0", "mlp0"], **FEATURE, via="any")))
-    slot = "output/group(head0.0+mlp0)"
-    with refuses(HypothesisError, f"{slot} has no single activation to differentiate; name a node that is no rest"):
-        parts.gradient(drawn(parts, 2), slot)
-
-
-def test_a_gradient_is_zero_where_nothing_depends_on_the_node(transformer: ResidualGraph) -> None:
-    constant = Metric("constant", lambda out, batch: torch.ones(len(batch.rows), dtype=torch.float64))
-    evaluator = Evaluator(transformer, DATA, DEEP, constant)
-    assert not evaluator.gradient(drawn(evaluator, 2), "output/head1.0").any()
-
-
-def test_a_metric_without_a_gradient_is_not_differentiated(transformer: ResidualGraph) -> None:
-    evaluator = Evaluator(transformer, DATA, DEEP, zero_one_error())
-    with refuses(DataError, "the metric 0-1 error has no gradient; rank by one that has, such as cross-entropy"):
-        evaluator.gradient(drawn(evaluator, 2), "output/head1.0")
-
-
 @pytest.mark.parametrize(
     ("causal", "hidden", "remedy"),
     [
@@ -420,14 +318,15 @@ def test_a_row_whose_queries_see_nothing_is_named_wherever_it_stands(causal: boo
 def test_evaluating_leaves_no_graph_behind(transformer: ResidualGraph) -> None:
     evaluator = Evaluator(transformer, DATA, DEEP)
     assert not evaluator.outputs(drawn(evaluator, 2)).requires_grad
-    assert not evaluator.gradient(drawn(evaluator, 2), "output/head1.0").requires_grad
+    assert evaluator.slopes(drawn(evaluator, 2))
+    assert not any(slope.gradient.requires_grad for slope in evaluator.slopes(drawn(evaluator, 2)))
 
 
 # --- what a donor would give -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pos", [None, 1, slice(1, 3), "where", "marked"])
-def test_contributions_are_the_clean_activations(transformer: ResidualGraph, pos: Any) -> None:
+def test_a_leaf_gathers_clean_activations(transformer: ResidualGraph, pos: Any) -> None:
     evaluator = Evaluator(transformer, dataset(label_pos=None), output(head(1, 0, **FEATURE, pos=pos)), kl_to_clean())
     donors = DATA.donor_rows[[4, 0, 4]]
     assert not DATA.donor_rows.flags.writeable  # torch would warn of such an array
@@ -438,23 +337,22 @@ def test_contributions_are_the_clean_activations(transformer: ResidualGraph, pos
     if pos is not None:
         where = evaluator.checked.positions[slot].index  # type: ignore[union-attr]
         where = torch.tensor(np.broadcast_to(where if where.ndim == 1 else where[donors], (3, where.shape[-1])))
-    torch.testing.assert_close(evaluator.contributions(slot, donors), whole[rows, where.clamp(min=0)])
+    torch.testing.assert_close(evaluator.gathered(slot, donors), whole[rows, where.clamp(min=0)])
 
 
-def test_contributions_are_what_is_gathered_for_an_evaluation(transformer: ResidualGraph) -> None:
+def test_a_leaf_gathers_what_an_evaluation_reads(transformer: ResidualGraph) -> None:
     # Only at the position that the output is read at, and summed over a group.
     evaluator = Evaluator(transformer, DATA, DEEP)
-    assert evaluator.contributions("output/pair", np.arange(3)).shape == (3, 1, D_MODEL)
+    assert evaluator.gathered("output/pair", np.arange(3)).shape == (3, 1, D_MODEL)
     single = [Evaluator(transformer, DATA, output(node)) for node in (head(0, 1, **FEATURE), mlp(0, **FEATURE))]
-    parts = [one.contributions(one.space.paths[1], np.arange(3)) for one in single]
-    torch.testing.assert_close(evaluator.contributions("output/pair", np.arange(3)), sum(parts))
+    parts = [one.gathered(one.space.paths[1], np.arange(3)) for one in single]
+    torch.testing.assert_close(evaluator.gathered("output/pair", np.arange(3)), sum(parts))
 
 
-def test_contributions_are_of_leaves(transformer: ResidualGraph) -> None:
+def test_only_leaves_gather_one_activation(transformer: ResidualGraph) -> None:
     evaluator = Evaluator(transformer, DATA, DEEP)
     for slot in ("output/rest", "output/head1.0", "output/nothing"):
-        with refuses(HypothesisError, f"{slot} is not a leaf with one activation"):
-            evaluator.contributions(slot, np.arange(2))
+        assert evaluator.gathered(slot, np.arange(2)) is None
 
 
 # --- the store -------------------------------------------------------------------------------------------

@@ -218,21 +218,31 @@ def test_valid_marks_the_positions_that_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "lower", "upper", "worse", "differentiable", "needs_clean"),
+    ("metric", "lower", "upper", "worse", "has_stand_in", "needs_clean"),
     [
         (cross_entropy(), 0, math.inf, "higher", True, False),
-        (next_token_loss(), 0, math.inf, "higher", True, False),
-        (squared_error(), 0, math.inf, "higher", True, False),
-        (kl_to_clean(), 0, math.inf, "higher", True, True),
-        (zero_one_error(), 0, 1, "higher", False, False),
-        (logit_difference(0), -math.inf, math.inf, "lower", True, False),
+        (next_token_loss(), 0, math.inf, "higher", False, False),
+        (squared_error(), 0, math.inf, "higher", False, False),
+        (kl_to_clean(), 0, math.inf, "higher", False, True),
+        (zero_one_error(), 0, 1, "higher", True, False),
+        (logit_difference(0), -math.inf, math.inf, "lower", False, False),
     ],
 )
 def test_a_metric_knows_its_bounds_and_direction(
-    metric: Metric, lower: float, upper: float, worse: str, differentiable: bool, needs_clean: bool
+    metric: Metric, lower: float, upper: float, worse: str, has_stand_in: bool, needs_clean: bool
 ) -> None:
     assert (metric.lower, metric.upper, metric.worse) == (lower, upper, worse)
-    assert (metric.differentiable, metric.needs_clean) == (differentiable, needs_clean)
+    assert (metric.stand_in is not None, metric.needs_clean) == (has_stand_in, needs_clean)
+    assert (metric.to_rank_by is metric) == (not has_stand_in)
+
+
+def test_the_stand_in_grows_with_the_loss_and_does_not_saturate() -> None:
+    logits = torch.tensor([[40.0, 0, 1], [0.0, 80, 1], [3.0, 1, 2]], dtype=torch.float64, requires_grad=True)
+    given = batch(torch.tensor([0, 1, 2]))
+    loss, ranked = cross_entropy()(logits, given), cross_entropy().to_rank_by(logits, given)
+    torch.testing.assert_close(F.softplus(ranked), loss, atol=1e-12, rtol=1e-9)
+    assert loss[0] < 1e-12  # saturated, and yet
+    assert (torch.autograd.grad(ranked.sum(), logits)[0].abs().max(1).values > 0.1).all()
 
 
 @pytest.mark.parametrize("make", [cross_entropy, zero_one_error, squared_error, kl_to_clean, next_token_loss])

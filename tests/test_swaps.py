@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import FrozenInstanceError, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -690,3 +691,238 @@ def test_a_swap_set_can_be_cut() -> None:
 def test_a_swap_set_of_another_shape_is_refused(references: Any, donors: Any, shapes: str) -> None:
     with refuses(DataError, f"a swap set of 2 slots has donors [slots, R] beside references [R]; these are {shapes}"):
         SwapSet(references, donors, ("a", "b"), "digest")
+
+
+# --- counting all swap sets ------------------------------------------------------------------------------
+
+
+@given(restricted_spaces(depth=2))
+def test_combinations_are_the_columns_that_are_enumerated(space: SwapSpace) -> None:
+    rows = np.arange(len(space.dataset))  # a row that is no reference may be asked for as well
+    counts = space.combinations(rows)
+    assert counts.dtype == np.float64
+    assume(counts.sum() < 50_000)
+    listed = np.zeros(len(rows))
+    for swap_set, _ in space.enumerate(rows):
+        np.add.at(listed, swap_set.references, 1)
+    np.testing.assert_array_equal(counts, listed)
+    some = rows[::2]
+    np.testing.assert_array_equal(space.combinations(some), counts[some])
+
+
+def test_combinations_by_hand() -> None:
+    # Rows 0, 1, 2 agree on f, and 3, 4; c follows owner, and x is chosen for whichever row owner takes.
+    tree = output(
+        module("b", agrees_on="f", name="owner", reads=[module("x", agrees_on="g")], rest=EXACT),
+        module("c", agrees_on="f", shares="owner"),
+        rest=EXACT,
+    )
+    # By g there are rows 0, 4, 5 and rows 1, 2, 3.
+    assert SwapSpace(tree, UNEVEN).combinations(np.array([0, 3, 5])).tolist() == [3 + 3 + 3, 3 + 3, 3]
+    # Of the donors 1, 2 and 4, and the own input, which always is one.
+    split = SwapSpace(tree, SPLIT).combinations(np.array([0, 3, 5]))
+    assert split.tolist() == [(1 + 1) + 2 + 2, (1 + 2) + 1, 1 + 1]
+    frozen = SwapSpace(tree, UNEVEN).keep(["output/owner/x"])
+    assert frozen.combinations(np.array([0, 3, 5])).tolist() == [3, 3, 3]
+
+
+def test_deep_trees_have_very_many_combinations() -> None:
+    rows = Dataset(torch.arange(1000)[:, None], features={"f": [0] * 1000})
+    tree = output(*(module(name, agrees_on="f") for name in "abcdefghijklmnopqrstuvwxyz"), rest=EXACT)
+    assert SwapSpace(tree, rows).combinations(np.array([0, 7])).tolist() == pytest.approx([1e78, 1e78])
+
+
+@given(restricted_spaces(), st.data())
+def test_swaps_of_some_references_can_be_enumerated(space: SwapSpace, data: st.DataObject) -> None:
+    everything = space.enumerate()
+    references = np.array(data.draw(st.lists(st.sampled_from(space.reference_rows.tolist()), min_size=1, unique=True)))
+    whole: Counter[tuple[int, ...]] = Counter()
+    for swap_set, weights in everything:
+        for column, weight in zip(np.vstack([swap_set.references, swap_set.donors]).T.tolist(), weights, strict=True):
+            whole[tuple(column)] += weight
+    found: Counter[tuple[int, ...]] = Counter()
+    for swap_set, weights in space.enumerate(references):
+        for column, weight in zip(np.vstack([swap_set.references, swap_set.donors]).T.tolist(), weights, strict=True):
+            found[tuple(column)] += weight
+    share = len(space.reference_rows) / len(references)
+    assert found == pytest.approx({key: weight * share for key, weight in whole.items() if key[0] in references})
+
+
+# --- which references have allowed donors ----------------------------------------------------------------
+
+
+@given(restricted_spaces(depth=2), st.data())
+def test_allows_agrees_with_check(space: SwapSpace, data: st.DataObject) -> None:
+    rows = st.integers(0, len(space.dataset) - 1)
+    drawn = space.draw(4, generator(data.draw(st.integers(0, 9))))
+    donors = drawn.donors.copy()
+    for column in range(1, 4):  # the first one stays allowed
+        for slot in data.draw(st.lists(st.integers(0, len(space.slots) - 1), max_size=2)) if space.slots else ():
+            donors[slot, column] = data.draw(rows)
+    swap_set = space.swap_set(drawn.references, donors)
+    allowed = space.allows(swap_set)
+    assert allowed.dtype == np.bool_
+    assert allowed[0]
+    violated = {violation.column for violation in space.check(swap_set)}
+    assert np.flatnonzero(~allowed).tolist() == sorted(violated)
+
+
+# --- a part of the rows ----------------------------------------------------------------------------------
+
+
+@given(restricted_spaces(depth=2), st.data())
+def test_within_a_part_only_its_rows_are_drawn(space: SwapSpace, data: st.DataObject) -> None:
+    def some(rows: np.ndarray) -> np.ndarray:
+        return np.array(data.draw(st.lists(st.sampled_from(rows.tolist()), min_size=1, unique=True)))
+
+    references, donors = some(space.reference_rows), some(space.donor_rows)
+    part = space.within(references, donors)
+    assert part.frozen == space.frozen
+    drawn = part.draw(30, generator())
+    assert set(drawn.references.tolist()) <= set(references.tolist())
+    own = np.isin(drawn.donors, donors) | (drawn.donors == part.parents(drawn))
+    assert own.all()
+    assert part.check(drawn) == space.check(drawn) == []
+    assert part.hypothesis is space.hypothesis
+    # All that the whole space allows of these rows is allowed in the part.
+    everything = islice(swaps_by_hand(space), 2000)
+    columns = [(ref, *rows) for ref, rows, _ in everything if ref in references and set(rows) <= {*donors.tolist()}]
+    table = np.array(columns, dtype=np.int64).reshape(-1, 1 + len(space.slots)).T
+    assert part.allows(part.swap_set(table[0], table[1:])).all()
+
+
+def test_a_part_without_an_agreeing_donor_leaves_the_input_itself() -> None:
+    space = SwapSpace(output(module("a", agrees_on="f"), rest=EXACT), UNEVEN)
+    part = space.within(np.array([0, 5]), np.array([1, 3]))
+    rows = dict(zip(part.paths, part.draw(100, generator()).donors, strict=True))
+    assert set(rows["output/a"].tolist()) == {1, 5, 0}
+    assert part.combinations(np.array([0, 5])).tolist() == [2, 1]
+
+
+# --- refining --------------------------------------------------------------------------------------------
+
+
+def says_only(root: Node, paths: Collection[str], extra: Agreement) -> Node:
+    """The same tree, agreeing on nothing but `extra` at these paths."""
+
+    def agreement(path: str, now: Agreement | None) -> Agreement | None:
+        return None if now is None else extra if path in paths else ANYTHING
+
+    def walk(node: Node, path: str) -> Node:
+        below = [(child, child_path) for child_path, child, parent in node_paths(root) if parent == path]
+        return replace(
+            node,
+            agrees_on=agreement(path, node.agrees_on),
+            reads=tuple(walk(child, child_path) for child, child_path in below),
+            rest=agreement(f"{path}/rest", node.rest),
+        )
+
+    return walk(root, "output")
+
+
+def columns_of(space: SwapSpace, paths: Sequence[str]) -> set[tuple[int, ...]]:
+    """Every allowed swap of every reference: the reference, and the donors of the slots that give activations."""
+    slots = [space.index[path] for path in paths]
+    return {(reference, *(donors[i] for i in slots)) for reference, donors, _ in swaps_by_hand(space)}
+
+
+@given(restricted_spaces(depth=2), st.data())
+def test_refined_is_joined_with_the_claim_that_says_only_this(space: SwapSpace, data: st.DataObject) -> None:
+    assume(space.paths)
+    slots = data.draw(st.lists(st.sampled_from(space.paths), min_size=1, max_size=3, unique=True))
+    # Who shares a donor is named by its owner.
+    slots = [space.paths[i] for path in slots for i in [space.slots[space.index[path]].shares or space.index[path]]]
+    extra = data.draw(st.sampled_from([Agreement(("f",)), Agreement(("g",)), Agreement(("f", "g")), EXACT]))
+    refined = space.refine(slots, extra)
+    sharing = {s.path for s in space.slots if s.shares is not None and space.paths[s.shares] in slots}
+    joined = space.join(says_only(space.hypothesis, {*slots, *sharing}, extra))
+    assert set(refined.paths) == set(space.paths) == set(joined.paths)
+    assert refined.frozen == space.frozen
+    assume(space.combinations(space.reference_rows).sum() < 2000)
+    found = columns_of(refined, space.paths)
+    assert found == columns_of(joined, space.paths)
+    assert found <= columns_of(space, space.paths)
+    for one in (refined, joined):
+        np.testing.assert_array_equal(one.reference_rows, space.reference_rows)
+
+
+def test_refining_names_slots_and_keeps_rows_and_what_is_frozen() -> None:
+    space = SwapSpace(SHARING, VIOLATED).keep(["output/a", "output/owner"])
+    space = space.within(np.array([0, 3]), np.array([0, 1]))
+    refined = space.refine(["output/owner"], Agreement(("g",)))
+    agreements = {slot.path: str(slot.agrees_on) for slot in refined.slots}
+    assert agreements == {
+        "output/rest": "EXACT", "output/a": "f and g", "output/owner": "f and g", "output/c": "f and g",
+    }  # fmt: skip
+    assert refined.frozen == {"output/rest"}
+    assert (refined.reference_rows.tolist(), refined.donor_rows.tolist()) == ([0, 3], [0, 1])
+    assert {str(slot.agrees_on) for slot in space.refine(["output/a"], EXACT).slots} == {"EXACT", "f"}
+
+
+def test_a_computed_node_is_not_refined() -> None:
+    computed = output(module("a", agrees_on="f", computed_by=lambda values: values), B)
+    refined = SwapSpace(computed, FOUR).refine(["output/a", "output/b"], Agreement(("g",)))
+    assert [str(slot.agrees_on) for slot in refined.slots] == ["ANYTHING", "f", "g"]
+
+
+# --- choosing donors one by one --------------------------------------------------------------------------
+
+
+@given(restricted_spaces(), st.data())
+def test_chances_pick_the_allowed_donors_in_equal_parts(space: SwapSpace, data: st.DataObject) -> None:
+    row = data.draw(st.integers(0, len(space.dataset) - 1))
+    for i, slot in enumerate(space.slots):
+        allowed = allowed_by_hand(space.dataset, slot, row)
+        parts = (np.arange(len(allowed)) + data.draw(st.floats(0.01, 0.99))) / len(allowed)
+        assert sorted(space.pick(i, np.full(len(allowed), row), parts).tolist()) == allowed
+        ends = np.array([0.0, np.nextafter(1.0, 0.0)])
+        assert set(space.pick(i, np.array([row, row]), ends).tolist()) <= set(allowed)
+
+
+@given(restricted_spaces(depth=2), st.data())
+def test_filling_asks_for_every_free_slot_after_its_parent(space: SwapSpace, data: st.DataObject) -> None:
+    drawn = space.draw(5, generator(data.draw(st.integers(0, 9))))
+    asked: list[int] = []
+
+    def choose(i: int, parents: np.ndarray, settled: np.ndarray) -> np.ndarray:
+        parent = space.slots[i].parent
+        expected = drawn.references if parent == REFERENCE else drawn.donors[parent]
+        np.testing.assert_array_equal(parents, expected)
+        for j in asked:
+            np.testing.assert_array_equal(settled[j], drawn.donors[j])
+        asked.append(i)
+        return drawn.donors[i]
+
+    assert space.fill(drawn.references, choose) == drawn
+    free = [i for i, slot in enumerate(space.slots) if slot.shares is None and slot.path not in space.frozen]
+    assert sorted(asked) == free
+
+
+def test_filling_lets_frozen_slots_and_sharers_follow() -> None:
+    space = SwapSpace(SHARING, FOUR).keep(["output/owner"])
+    filled = space.fill(np.array([0, 2]), lambda i, parents, settled: parents + 1)
+    assert filled.donors.tolist() == [[0, 2], [0, 2], [1, 3], [1, 3]]
+
+
+@given(SPACES)
+def test_rows_agree_where_their_codes_are_equal(space: SwapSpace) -> None:
+    for i, slot in enumerate(space.slots):
+        codes, rows = space.agree(i), range(len(space.dataset))
+        for row in rows:
+            for other in rows:
+                assert (codes[row] == codes[other]) == agree(space.dataset, slot.agrees_on, row, other)
+
+
+def test_swap_sets_of_a_space_know_their_hypothesis() -> None:
+    space = SwapSpace(output(A, B), FOUR)
+    drawn = space.draw(4, generator())
+    rows = np.array([0, 1])
+    made = [
+        drawn, drawn[:2], space.unswapped(rows), space.fill(rows, lambda i, parents, settled: parents),
+        space.swap_set(rows, np.zeros((3, 2))), next(space.enumerate())[0], space.keep(["output/a"]).unswapped(rows),
+    ]  # fmt: skip
+    assert all(swap_set.hypothesis is space.hypothesis for swap_set in made)
+    unknown = SwapSet(drawn.references, drawn.donors, drawn.slots, drawn.dataset)
+    assert unknown.hypothesis is None
+    assert unknown == drawn
+    assert hash(unknown) == hash(drawn)

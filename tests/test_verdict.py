@@ -179,7 +179,7 @@ def verdict_on(root: Node, **options: Any) -> Verdict:
     inputs = {"a": torch.arange(ROWS, dtype=torch.float64), "b": BITS[:, 1]}
     features = {"one": rare(1), "two": rare(2), "a": torch.arange(ROWS), "b": BITS[:, 1]}
     data = Dataset(inputs, labels=2 * inputs["a"] + inputs["b"], features=features)
-    return check(root, GRAPH, data, **{"metric": ERROR, "tolerance": 1e9, "samples": 50, **options})
+    return check(root, GRAPH, data, **{"metric": ERROR, "tolerance": 1e9, "samples": 50, "adversaries": (), **options})
 
 
 def twice(values: Any) -> Any:

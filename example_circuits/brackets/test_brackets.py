@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_scrub import Refuted, claim, head, mlp, output
+from pytest_scrub import Refuted, RefutedByAdversary, claim, head, mlp, output
 
 SAMPLES = 20_000  # the claims differ by less than a tenth of the per-string standard deviation
 refuted = pytest.mark.xfail(raises=Refuted, strict=True)
+falls = pytest.mark.xfail(raises=RefutedByAdversary, strict=True)  # holds on average, but not for the worst swaps
 
 
 def split(*, mlp1=None, mlp2=None, horizon="horizon", count="count_open"):
@@ -39,21 +40,25 @@ MLP2_READS_COUNTS = mlp(
 )
 
 
+@falls  # worst 10.9
 @claim(min_recovered=0.90, samples=SAMPLES)
 def test_one_part_counts_and_three_look_at_the_horizon():
     return split()
 
 
+@falls  # worst 10.9
 @claim(min_recovered=0.90, samples=SAMPLES)
 def test_mlp_1_gets_the_horizon_from_head_1_1():
     return split(mlp1=MLP1_READS_HEAD)
 
 
+@falls  # worst 11.8
 @claim(min_recovered=0.90, samples=SAMPLES)
 def test_mlp_2_gets_the_count_from_layer_1_and_head_2_1():
     return split(mlp2=MLP2_READS_COUNTS)
 
 
+@falls  # worst 11.8
 @claim(min_recovered=0.90, samples=SAMPLES)
 def test_both_at_once():
     return split(mlp1=MLP1_READS_HEAD, mlp2=MLP2_READS_COUNTS)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_scrub import EXACT, Refuted, claim, embed, head, kl_to_clean, output
+from pytest_scrub import EXACT, Refuted, RefutedByAdversary, claim, embed, head, kl_to_clean, output
 
 TOLERANCE = 0.10  # nats, where not knowing the answer costs 5.3
 ALL = ["last_token", "answer", "answer_position"]
 refuted = pytest.mark.xfail(raises=Refuted, strict=True)
+falls = pytest.mark.xfail(raises=RefutedByAdversary, strict=True)  # holds on average, but not for the worst swaps
 
 
 def both_heads(*reads, **options):
@@ -29,6 +30,7 @@ QUERY = embed(agrees_on="last_token", into="q", pos=-1)
 VALUE = at_the_answer(embed, agrees_on="answer", into="v")
 
 
+@falls  # worst 0.13
 @claim(tolerance=TOLERANCE)
 def test_two_heads_write_the_answer():
     return output(head(1, 0, agrees_on="answer"), head(1, 1, agrees_on="answer"))
@@ -50,6 +52,7 @@ def test_no_second_occurrence_in_the_rest():
     )  # fmt: skip
 
 
+@falls  # worst 0.35
 @claim(tolerance=TOLERANCE)
 def test_previous_token_head_carries_its_position():
     """What head 0.1 writes also says where it was written, so it may only move between equal positions."""
@@ -85,6 +88,7 @@ def spelled_out(previous_token_head):
     )
 
 
+@falls  # worst 0.13
 @claim(tolerance=TOLERANCE)
 def test_previous_token_head_moves_the_embedding():
     """Head 0.1 reads nothing but the embedding, through its values: where it looks is a matter of position."""

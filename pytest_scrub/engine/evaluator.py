@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +16,19 @@ from pytest_scrub.data import Dataset, Positions
 from pytest_scrub.engine.checks import check, require_floating
 from pytest_scrub.engine.memory import free_bytes
 from pytest_scrub.engine.plan import Step, compile_plan
+from pytest_scrub.engine.slopes import Slope, Take, WatchedStore, joined
 from pytest_scrub.engine.store import ActivationStore, Progress
 from pytest_scrub.errors import DataError, HypothesisError
 from pytest_scrub.hypothesis_tree import ROOT, Node
 from pytest_scrub.metrics import Batch, Metric, as_metric
-from pytest_scrub.models.graph import ModelGraph, Site, Where, at_rows, select
-from pytest_scrub.swaps import SwapSet, SwapSpace
+from pytest_scrub.models.graph import Clean, ModelGraph, Site, Stages, Where, at_rows, select
+from pytest_scrub.swap_set import SwapSet
+from pytest_scrub.swaps import SwapSpace
 
 BATCH_BYTES = 1 << 28  # what the tensors of one batch of swaps may take together; more gains no speed
 BATCH_SHARE = 1 / 16  # of the memory that is free, where that is less
 FLOAT64_BYTES = 8
+Result = TypeVar("Result")
 COPIES = 8  # a value, its difference, its sum, its norm, ...: how many of each are alive at once
 MOST_COLUMNS = 8192
 COLUMNS_OF_A_RERUN = 256  # a rerun network holds far more than the values that a claim names
@@ -36,8 +40,7 @@ class _Swaps:
 
     references: Tensor
     donors: Tensor
-    watched: str | None = None
-    seen: list[Tensor] | None = None
+    takes: list[Take] | None = None  # what is gathered, where its gradient is wanted
 
     def rows(self, slot: int | None) -> Tensor:
         return self.references if slot is None else self.donors[slot]
@@ -106,6 +109,12 @@ class Evaluator:
         """The scrubbed output of every reference at the metric's positions, `[R, (K,) ...]`."""
         return torch.cat(self._each_batch(swap_set, self._output))
 
+    def clean_outputs(self, references: npt.NDArray[np.int64]) -> Tensor:
+        """The untouched network's output at the metric's positions, `[R, (K,) ...]`."""
+        self.store.ensure(self._clean.sites, references, self._progress)
+        with torch.no_grad():
+            return self._clean_output(torch.tensor(references, device=self.dataset.device))
+
     def unscrubbed(self, references: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """The metric of the untouched network, float64 `[R]`; each distinct reference is computed once."""
         if not len(references):
@@ -121,48 +130,67 @@ class Evaluator:
         found: npt.NDArray[np.float64] = np.concatenate(values)[back]
         return found
 
-    def gradient(self, swap_set: SwapSet, slot: str) -> Tensor:
-        """The gradient of the metric with respect to the activation of the node at `slot`, `[R, (K,) ...]`.
+    def slopes(self, swap_set: SwapSet) -> list[Slope]:
+        """How the metric would change, to first order, with every clean activation that is gathered.
 
-        Zero where the output does not depend on it.
-
-        **Raises** `HypothesisError` for a rest, which is no single activation, and for a group read in parts, and
-        `DataError` for a metric that has no gradient.
+        A metric's stand-in, where it has one, is differentiated instead of it. Empty where nothing that is gathered
+        has a gradient.
         """
-        if not self.metric.differentiable:
-            raise DataError(
-                f"the metric {self.metric.name} has no gradient; rank by one that has, such as cross-entropy"
-            )
-        step = next((step for step in self.plan.walk() if step.path == slot), None)
-        if step is None or len(step.parts) != 1:
-            raise HypothesisError(f"{slot} has no single activation to differentiate; name a node that is no rest")
 
-        def differentiate(swaps: _Swaps) -> Tensor:
-            seen: list[Tensor] = []
-            watched = _Swaps(swaps.references, swaps.donors, slot, seen)
+        def differentiate(swaps: _Swaps) -> list[Slope]:
+            watched = replace(swaps, takes=[])
+            assert watched.takes is not None
             with torch.enable_grad():
-                total = self._scrubbed(watched).sum()
+                output = self._output(watched)
+                total = self._metric(swaps.references, output, self.metric.to_rank_by).sum()
                 if not total.requires_grad:
-                    return torch.zeros_like(seen[0])
-                return torch.autograd.grad(total, seen, materialize_grads=True)[0]
+                    return []
+                gradients = torch.autograd.grad(total, [take.value for take in watched.takes], materialize_grads=True)
+            return [take.slope(gradient) for take, gradient in zip(watched.takes, gradients, strict=True)]
 
-        return torch.cat(self._each_batch(swap_set, differentiate))
+        batches = self._each_batch(swap_set, differentiate)
+        return [joined(parts) for parts in zip(*batches, strict=True)] if all(batches) else []
 
-    def contributions(self, slot: str, donors: npt.NDArray[np.int64]) -> Tensor:
-        """The activation that each donor would give the leaf at `slot`, `[donors, (K,) ...]`, before it is read.
-
-        **Raises** `HypothesisError` where the slot is no leaf read at the same positions on every row.
-        """
+    def gathered(self, slot: str, rows: npt.NDArray[np.int64]) -> Tensor | None:
+        """What a leaf takes from each row, `[rows, (K,) ...]`; None for a slot that is no leaf, gives several
+        activations, or is read where its parent's carrier says."""
         step = next((step for step in self.plan.walk() if step.path == slot), None)
         if step is None or len(step.sites) != 1:
-            raise HypothesisError(f"{slot} is not a leaf with one activation")
-        self.store.ensure(step.sites, donors, self._progress)
-        rows = torch.tensor(donors, device=self.dataset.device)
-        return self.store.take(step.sites[0], rows, at_rows(step.positions, rows))
+            return None
+        at = step.positions
+        if at is None and step.same and not (self.checked.output is None or self.checked.output.static):
+            return None
+        self.store.ensure(step.sites, rows, self._progress)
+        index = torch.tensor(rows, device=self.dataset.device)
+        return self.store.take(step.sites[0], index, at_rows(at, index))
+
+    @cached_property
+    def stages(self) -> Stages | None:
+        """How the output is made of a sum of contributions, where it is, at the same positions for every row."""
+        fixed = all(step.positions is None or step.positions.static for step in self.plan.walk())
+        fixed &= self.checked.output is None or self.checked.output.static
+        return self.plan.reader.stages if self.plan.reader is not None and fixed else None
+
+    def streams(self, swap_set: SwapSet) -> Tensor:
+        """What the output is computed from, `[R, K, d_model]`; only where there are `stages`."""
+        stages = self.stages
+        assert stages is not None
+
+        def stream(swaps: _Swaps) -> Tensor:
+            carrier = swaps.rows(self.plan.carrier)
+            where = at_rows(self.checked.output, carrier)
+            return stages.stream(self.store, carrier, where, self._below(self.plan, swaps, where))
+
+        return torch.cat(self._each_batch(swap_set, stream))
+
+    def ranked(self, references: npt.NDArray[np.int64], output: Tensor) -> Tensor:
+        """What candidates are ranked by, `[R]`: the metric, or its stand-in, of outputs that `unembed` gave."""
+        rows = torch.tensor(references, device=self.dataset.device)
+        return self._metric(rows, self._as_output(output), self.metric.to_rank_by)
 
     # The tree --------------------------------------------------------------------------------------------
 
-    def _each_batch(self, swap_set: SwapSet, function: Callable[[_Swaps], Tensor]) -> list[Tensor]:
+    def _each_batch(self, swap_set: SwapSet, function: Callable[[_Swaps], Result]) -> list[Result]:
         self.space.require_own(swap_set)
         if not len(swap_set):
             return []
@@ -219,33 +247,42 @@ class Evaluator:
         spec = self.dataset.label_pos if self.metric.pos is None else self.metric.pos
         return isinstance(spec, int) or (isinstance(spec, str) and self.dataset.feature(spec).ndim == 1)
 
-    def _metric(self, references: Tensor, output: Tensor) -> Tensor:
+    def _metric(self, references: Tensor, output: Tensor, metric: Metric | None = None) -> Tensor:
         labels = None if self.dataset.labels is None else self.dataset.labels[references]
         clean = self._clean_output(references) if self.metric.needs_clean else None
         positions = at_rows(self.checked.output, references)
-        return self.metric(output, Batch(self.dataset, references, labels, positions, clean))
+        return (metric or self.metric)(output, Batch(self.dataset, references, labels, positions, clean))
 
     def _values(self, step: Step, swaps: _Swaps, inherited: Where) -> list[Tensor]:
         """The activations a step gives its parent, one for each of its parts."""
         carrier = swaps.rows(step.carrier)
         where = inherited if step.positions is None else at_rows(step.positions, carrier)
+        clean = self._clean_rows(step, swaps, where)
         if step.node.computed_by is not None:
-            values = [self._computed(step, swaps.rows(step.donor), where)]
-        elif step.reader is None:
-            values = [self.store.take(site, carrier, where) for site in step.sites]
-        else:
-            below: list[Tensor] = []
-            for child in step.children:
-                self._require_as_many(child.path, child.positions, carrier, swaps.rows(child.carrier))
-                below += self._values(child, swaps, where if child.same else None)
-            values = [step.reader.value(self.store, carrier, where, below)]
-        if step.path == swaps.watched and swaps.seen is not None:
-            if not values[0].is_floating_point():
-                kind = str(values[0].dtype).removeprefix("torch.")
-                raise HypothesisError(f"{step.path} holds {kind} numbers, which have no gradient; leave it out")
-            values = [value.detach().requires_grad_() for value in values]
-            swaps.seen.extend(values)
+            return [self._computed(step, swaps.rows(step.donor), where)]
+        if step.reader is None:
+            return [clean.take(site, carrier, where) for site in step.sites]
+        return [step.reader.value(clean, carrier, where, self._below(step, swaps, where))]
+
+    def _below(self, step: Step, swaps: _Swaps, where: Where) -> list[Tensor]:
+        """The activations of a step's children."""
+        values: list[Tensor] = []
+        for child in step.children:
+            self._require_as_many(child.path, child.positions, swaps.rows(step.carrier), swaps.rows(child.carrier))
+            values += self._values(child, swaps, where if child.same else None)
         return values
+
+    def _clean_rows(self, step: Step, swaps: _Swaps, where: Where) -> Clean:
+        if swaps.takes is None:
+            return self.store
+        own = self.checked.output if step is self.plan else step.positions
+        others = tuple(
+            (part, child.positions)
+            for child in step.children
+            for part in child.parts
+            if child.positions is not None and not child.positions.static
+        )
+        return WatchedStore(self.store, step.carrier, own, where, others, swaps.takes)
 
     def _require_as_many(self, path: str, positions: Positions | None, here: Tensor, there: Tensor) -> None:
         """**Raises** `DataError` where two carriers have masks with different counts of positions."""

@@ -54,6 +54,7 @@ class ActivationStore:
         self._place_of_row = torch.from_numpy(np.searchsorted(np.unique(content), content)).to(dataset.device)
         self._kept: OrderedDict[Site, _Kept] = OrderedDict()
         self._version = graph.version()
+        self.captured = 0  # rows that went through a clean forward pass
         graph.require_usable(dataset.inputs)
         with torch.no_grad():
             graph.prove(dataset.batch(np.arange(min(PROOF_ROWS, len(dataset)))))
@@ -99,6 +100,7 @@ class ActivationStore:
         inputs: Inputs = self.dataset.batch(rows)
         with torch.no_grad():
             captured = self.graph.capture(sites, inputs)
+        self.captured += len(rows)
         index = torch.from_numpy(places).to(self.dataset.device)
         for site, values in captured.items():
             if values.is_floating_point() and not values.isfinite().all():

@@ -13,7 +13,7 @@ from pytest_scrub.errors import ModelError
 from pytest_scrub.models.parts import Attention, Mlp, Parts
 
 if TYPE_CHECKING:
-    pass
+    from pytest_scrub.models.parts import Norm
 
 Hooks = list[tuple[str, Callable[..., Any]]]  # hook point, function of (value, hook)
 TOKENS, MASK = "tokens", "attention_mask"
@@ -45,6 +45,7 @@ class Transformer(ABC):
         return Parts(
             attention=attention,
             mlps=tuple(self.mlp(block) for block in blocks if self.has_mlp(block)),
+            final_norm=self.final_norm(),
             unembed=self.unembed(),
             has_pos_embed=self.has_pos_embed,
             causal=self.causal,
@@ -72,6 +73,9 @@ class Transformer(ABC):
 
     @abstractmethod
     def has_mlp(self, block: Any) -> bool: ...
+
+    @abstractmethod
+    def final_norm(self) -> Norm: ...
 
     @abstractmethod
     def unembed(self) -> Callable[[Tensor], Tensor]: ...

@@ -13,7 +13,7 @@ from pytest_scrub.models.parts import Attention, Mlp
 from pytest_scrub.models.rotary import rotate_native, rotation, turn_halves
 
 if TYPE_CHECKING:
-    from pytest_scrub.models.parts import Rotate
+    from pytest_scrub.models.parts import Norm, Rotate
 
 BRIDGE_COMPONENTS = {"embed", "pos_embed", "rotary_emb", "blocks", "ln_final", "unembed"}
 NEEDED_COMPONENTS = ("embed", "blocks", "ln_final", "unembed")
@@ -158,12 +158,16 @@ class Bridge(Transformer):
             bias=view(getattr(out, "bias", None)),
         )
 
+    def final_norm(self) -> Norm:
+        final: Norm = self.model.ln_final.original_component
+        return final
+
     def unembed(self) -> Callable[[Tensor], Tensor]:
-        final, head = self.model.ln_final.original_component, self.model.unembed.original_component
+        head = self.model.unembed.original_component
         transform = self.model.adapter.apply_output_logits_transform  # soft cap or scale, where there is one
 
-        def unembed(stream: Tensor) -> Tensor:
-            logits: Tensor = transform(head(final(stream)))
+        def unembed(normed: Tensor) -> Tensor:
+            logits: Tensor = transform(head(normed))
             return logits
 
         return unembed

@@ -74,6 +74,18 @@ class Clean(Protocol):
 
 
 @dataclass(frozen=True)
+class Stages:
+    """A reader's value taken apart: `unembed(norm(stream(...)))`.
+
+    - `stream`: arguments as for `Reader.value`; a sum of what the carrier and each child contribute, `[B, K, d_model]`.
+    """
+
+    stream: Callable[[Clean, Tensor, Where, Sequence[Tensor]], Tensor]
+    norm: Callable[[Tensor], Tensor]
+    unembed: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
 class Reader:
     """A compiled reading of one component: what it needs, and how to get its value.
 
@@ -83,6 +95,7 @@ class Reader:
     - `value`: `(clean, carrier rows [B], where, values of the edits) -> [B, (K,) ...]`.
     - `recomputes`: what is computed anew, in words.
     - `reruns`: whether whole layers are.
+    - `stages`: of the output, where its children simply add to one stream that is then normalised.
     """
 
     sites: tuple[Site, ...]
@@ -90,6 +103,7 @@ class Reader:
     value: Callable[[Clean, Tensor, Where, Sequence[Tensor]], Tensor]
     recomputes: tuple[str, ...]
     reruns: bool
+    stages: Stages | None = None
 
 
 class ModelGraph(Protocol):

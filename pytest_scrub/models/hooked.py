@@ -70,13 +70,16 @@ class Hooked(Transformer):
     def mlp(self, block: Any) -> Mlp:
         return Mlp(norm=block.ln2, apply=flat(block.mlp), bias=view(getattr(block.mlp, "b_out", None)))
 
+    def final_norm(self) -> Norm:
+        final: Norm = self.model.ln_final if self.model.cfg.normalization_type is not None else nn.Identity()
+        return final
+
     def unembed(self) -> Callable[[Tensor], Tensor]:
         model = self.model
         most = cap(getattr(model.cfg, "output_logits_soft_cap", None))
-        final: Norm = model.ln_final if model.cfg.normalization_type is not None else nn.Identity()
 
-        def unembed(stream: Tensor) -> Tensor:
-            logits: Tensor = model.unembed(final(stream).contiguous())
+        def unembed(normed: Tensor) -> Tensor:
+            logits: Tensor = model.unembed(normed.contiguous())
             return logits if most is None else most * torch.tanh(logits / most)
 
         return unembed

@@ -59,7 +59,8 @@ class Parts:
 
     attention: tuple[Attention, ...]
     mlps: tuple[Mlp, ...]  # empty in an attention-only model, else one per layer
-    unembed: Callable[[Tensor], Tensor]  # [..., d_model] -> [..., d_vocab_out], final norm included
+    final_norm: Norm
+    unembed: Callable[[Tensor], Tensor]  # [..., d_model] after the final norm -> [..., d_vocab_out]
     has_pos_embed: bool
     causal: bool
     parallel: bool  # attention and MLP of a layer read the same residual stream

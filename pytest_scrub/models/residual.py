@@ -25,6 +25,7 @@ from pytest_scrub.models.graph import (
     Inputs,
     Reader,
     Site,
+    Stages,
     Where,
     add_at,
     at_rows,
@@ -179,7 +180,7 @@ class ResidualGraph:
     def apply(self, component: str, stream: Tensor) -> Tensor:
         """An MLP (without its output bias) or the output, from the residual stream it reads."""
         if component == ROOT:
-            return self.parts.unembed(stream)
+            return self.parts.unembed(self.parts.final_norm(stream))
         mlp = self.parts.mlps[self._places[component].layer]
         out = mlp.apply(mlp.norm(stream))
         return out if mlp.bias is None else out - mlp.bias
@@ -355,6 +356,15 @@ class ResidualReading:
                 *(f"the layers below {self.component}, for {s}" for s in reruns),
             ),
             reruns=bool(reruns),
+            stages=None if self.component != ROOT or reruns else self._stages(),
+        )
+
+    def _stages(self) -> Stages:
+        parts = self.graph.parts
+        return Stages(
+            lambda clean, carrier, where, values: self._stream(clean, carrier, "in", where, values),
+            parts.final_norm,
+            parts.unembed,
         )
 
     def _changed(self, slot: str) -> bool:

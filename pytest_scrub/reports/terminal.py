@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_scrub.verdict import HELD, LEAST_TESTED, REFUTED, UNTESTED, NodeReport, Verdict, untested_nodes
+from pytest_scrub.reports.counterexample import search_lines
+from pytest_scrub.verdict import (
+    HELD,
+    LEAST_TESTED,
+    REFUTED,
+    UNDECIDED,
+    UNTESTED,
+    NodeReport,
+    Verdict,
+    untested_nodes,
+)
 
 LEAST_NAME = 24  # characters of a claim's name that a narrow terminal still shows
-SUMMARY_HEADER = ("", "claim", "gap (95 %)", "allowed", "recovered")
+SUMMARY_HEADER = ("", "claim", "gap (95 %)", "allowed", "recovered", "worst")
 
 
 def summary_lines(verdicts: Sequence[Verdict], width: int) -> Iterator[tuple[str, str]]:
@@ -28,7 +38,16 @@ def _summary_row(verdict: Verdict) -> tuple[str, ...]:
     gap = verdict.gap
     recovered = "" if verdict.recovered is None else f"{verdict.recovered:.1%}"
     around = max(gap.high - gap.mean, gap.mean - gap.low)
-    return verdict.outcome, verdict.claim, f"{gap.mean:.3g} ± {around:.2g}", f"{verdict.tolerance:.3g}", recovered
+    worst = None if verdict.search is None else verdict.search.worst
+    found = "" if worst is None else f"{worst.gap:.3g}"
+    return (
+        verdict.outcome,
+        verdict.claim,
+        f"{gap.mean:.3g} ± {around:.2g}",
+        f"{verdict.tolerance:.3g}",
+        recovered,
+        found,
+    )
 
 
 def _shortened(name: str, room: int) -> str:
@@ -42,6 +61,8 @@ def _shortened(name: str, room: int) -> str:
 def failure_text(verdict: Verdict) -> str:
     """Prediction, what happened, and the table node by node; the first line is enough by itself."""
     lines = [headline(verdict), "", *_explained(verdict), "", verdict.hypothesis, "", *_table(verdict)]
+    if verdict.search is not None:
+        lines += ["", *search_lines(verdict.search)]
     lines += ["", f"{verdict.samples} samples, seed {verdict.seed}; {verdict.interval_kind}"]
     return "\n".join(lines)
 
@@ -52,6 +73,14 @@ def headline(verdict: Verdict) -> str:
     if verdict.outcome == UNTESTED:
         names = ", ".join(node.slot for node in untested_nodes(verdict.nodes))
         return f"claim untested: too few references have another donor for {names}"
+    if verdict.search is not None and verdict.outcome == REFUTED and verdict.average != REFUTED:
+        worst = verdict.search.worst
+        assert worst is not None  # one of them refuted it
+        on_average = {HELD: "holds on average", UNDECIDED: "is undecided on average"}[verdict.average]
+        return (
+            f"claim {on_average} and falls to the adversary: {gap.removeprefix('gap ')} on average, but "
+            f"{worst.gap:.4g} for allowed swaps found by {worst.adversary}"
+        )
     return f"claim {verdict.outcome}: {gap}"
 
 
@@ -75,13 +104,13 @@ def _remedy(verdict: Verdict) -> Iterator[str]:
     if verdict.outcome == UNTESTED:
         for node in untested_nodes(verdict.nodes):
             yield _why_untested(node)
-    elif verdict.outcome == REFUTED:
+    elif verdict.average == REFUTED:
         moved = "falls" if verdict.gap.mean < 0 else "rises"
         yield (
             f"so the claim is false of this network and data: scrubbed, the {verdict.metric} {moved} by more than the "
             "tolerance allows"
         )
-    elif verdict.outcome != HELD:
+    elif verdict.average == UNDECIDED:
         yield (
             "undecided: the interval straddles the tolerance; draw more, with samples= of the claim or "
             f"--scrub-samples above {verdict.samples}"

@@ -45,7 +45,7 @@ def _differences(parts: Parts, inputs: dict[str, Tensor]) -> dict[str, float]:
             compare(f"mlp_out.{layer}", mlp.apply(mlp.norm(before)))
             stream = stream + seen[f"mlp_out.{layer}"]
         compare(f"resid_post.{layer}", stream)
-    compare("logits", parts.unembed(seen[f"resid_post.{len(parts.attention) - 1}"]))
+    compare("logits", parts.unembed(parts.final_norm(seen[f"resid_post.{len(parts.attention) - 1}"])))
     return found
 
 

@@ -266,7 +266,7 @@ def test_nothing_of_the_model_is_changed(make: Callable[[], TransformerBridge]) 
 def test_parts_take_any_leading_shape(name: str) -> None:
     parts = parts_of({**EXACT_ONES, **FLOAT32_ONES}[name]())
     x = torch.randn(2, 3, 5, parts.d_model, dtype=parts.dtype)
-    for part in (parts.mlps[0].norm, parts.mlps[0].apply, parts.attention[0].norm, parts.unembed):
+    for part in (parts.mlps[0].norm, parts.mlps[0].apply, parts.attention[0].norm, parts.final_norm, parts.unembed):
         flat = part(x.reshape(1, -1, parts.d_model))
         torch.testing.assert_close(part(x).reshape(flat.shape), flat)
         torch.testing.assert_close(part(x.transpose(0, 2)).transpose(0, 2), part(x))

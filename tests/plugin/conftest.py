@@ -23,9 +23,13 @@ for _module in (
     "rich.progress",
     "rich.tree",
     "scipy.stats",
+    "torch._dynamo",  # by torch's own counter of multiplications
     "pytest_scrub.checking",
+    "pytest_scrub.adversaries",
     "pytest_scrub.claims",
     "pytest_scrub.engine.explain",
+    "pytest_scrub.replaying",
+    "pytest_scrub.reports.counterexample",
     "pytest_scrub.reports.progress",
     "pytest_scrub.reports.terminal",
     "pytest_scrub.session",
@@ -190,6 +194,8 @@ class Suite:
         junit.unlink(missing_ok=True)
         start = self.pytester.runpytest_subprocess if alone else self.pytester.runpytest_inprocess
         given = ("-p", "no:randomly") if not any("random" in arg for arg in args) else ()
+        if not any("adversary" in arg for arg in args):
+            given += ("--scrub-adversary=none",)  # what averages decide; test_adversaries.py asks for the rest
         result = start(f"--junitxml={junit}", FEW, *given, *args, **options)
         return Ran(result, *_from_junit(junit))
 

@@ -1,0 +1,206 @@
+"""*Which nodes* and *which refinement*: other distributions of allowed swap sets than the claim's own.
+
+Both compare many distributions on one half of the references and donors, and report the worst on the other
+half, drawn anew: what was chosen for looking bad is measured where it was not chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import combinations
+
+import numpy as np
+
+from pytest_scrub.adversaries.search import Arm, Found, Spending, swapped_slots
+from pytest_scrub.errors import DataError
+from pytest_scrub.hypothesis_tree import Agreement
+from pytest_scrub.swaps import SwapSpace
+from pytest_scrub.verdict import estimate
+
+ALL_SUBSETS_UP_TO = 10  # nodes
+RESTARTS = 3  # of the greedy choice of nodes, beside all and each alone
+REPORT_SHARE = 0.25  # of the budget: what the interval of the worst distribution is drawn with
+FEWEST_DRAWS = 8  # of one distribution
+LEAST_CONTENTS = 4  # references of different content that can be halved
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One distribution that may be tried."""
+
+    arm: Arm
+    space: Callable[[SwapSpace], SwapSpace]
+
+
+class _Halves:
+    """A swap space cut in two, rows of equal content together."""
+
+    def __init__(self, space: SwapSpace, rng: np.random.Generator) -> None:
+        content = space.dataset.content
+        first = np.zeros(len(content), dtype=np.bool_)
+        for rows in (space.reference_rows, space.donor_rows):
+            kinds = rng.permutation(np.unique(content[rows]))
+            first[np.isin(content, kinds[: len(kinds) // 2])] = True
+        # A reference that is also a donor keeps the side its content has.
+        self.search, self.report = (
+            space.within(space.reference_rows[side[space.reference_rows]], space.donor_rows[side[space.donor_rows]])
+            for side in (first, ~first)
+        )
+        self.usable = all(len(np.unique(content[half.reference_rows])) * 2 >= LEAST_CONTENTS
+                          and len(half.donor_rows) for half in (self.search, self.report))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WhichNodes:
+    """Only some of the nodes swapped, the others EXACT: shows effects that cancel between nodes.
+
+    All subsets up to ten nodes (rests count as nodes); above, each alone and a greedy choice with restarts.
+    """
+
+    name: str = "which nodes"
+
+    def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
+        """The subset with the largest mean gap either way; see `Adversary`."""
+        nodes = [space.paths[i] for i in swapped_slots(space)]
+        if len(nodes) <= 1:
+            return Found(self.name, "not searched: at most one node is swapped, so no subset differs from the claim")
+        if len(nodes) <= ALL_SUBSETS_UP_TO:
+            subsets = [kept for size in range(1, len(nodes) + 1) for kept in combinations(nodes, size)]
+            return _halving(self.name, f"all {len(subsets)} subsets of nodes", space, spending, rng,
+                            [_only(kept, nodes) for kept in subsets])  # fmt: skip
+        return _greedy(self.name, space, spending, rng, nodes)
+
+
+@dataclass(frozen=True)
+class WhichRefinement:
+    """Donors that agree on more than the claim asks: join(H, H') for H' from the dataset's own features.
+
+    One feature or a pair of them, at one node or at all.
+    """
+
+    name: str = "which refinement"
+
+    def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
+        """The refinement with the largest mean gap either way; see `Adversary`."""
+        nodes = [space.paths[i] for i in swapped_slots(space)]
+        names = [name for name in space.dataset.feature_names if _is_usable(space, name)]
+        choices = list(_refinements(space, nodes, names))
+        if not choices:
+            return Found(self.name, "not searched: no feature of the dataset says more than the claim does")
+        how = f"{len(choices)} refinements by {len(names)} features"
+        return _halving(self.name, how, space, spending, rng, choices)
+
+
+def _is_usable(space: SwapSpace, feature: str) -> bool:
+    try:
+        space.dataset.codes(Agreement((feature,)))
+    except DataError:  # a column that a part of the data lacks; the claim does not use it
+        return False
+    return True
+
+
+def _only(kept: Sequence[str], nodes: Sequence[str]) -> _Choice:
+    exact = tuple(path for path in nodes if path not in kept)
+    arm = Arm(f"only {', '.join(kept)} swapped", 0.0, exact=exact)
+    return _Choice(arm, lambda space: space.keep(kept))
+
+
+def _refinements(space: SwapSpace, nodes: Sequence[str], names: Sequence[str]) -> Iterator[_Choice]:
+    """Refinements that leave a slot fewer donors, none of them twice."""
+    extras = [Agreement(tuple(sorted(pair))) for size in (1, 2) for pair in combinations(names, size)]
+    places = [(path,) for path in nodes] + ([tuple(nodes)] if len(nodes) > 1 else [])
+    seen = {_parts(space)}
+    for extra in extras:
+        for place in places:
+            key = _parts(space.refine(place, extra))
+            if key in seen:
+                continue
+            seen.add(key)
+            where = "every node" if len(place) > 1 else place[0]
+            arm = Arm(f"{where} agrees also on {extra}", 0.0, refined=place, features=extra.features)
+            yield _Choice(arm, partial(SwapSpace.refine, slots=place, extra=extra))
+
+
+def _parts(space: SwapSpace) -> tuple[bytes, ...]:
+    """How the rows are parted at every slot; equal for spaces that allow the same."""
+    parted = [np.unique(space.agree(i), return_index=True, return_inverse=True) for i in range(len(space.slots))]
+    return tuple(first[inverse].tobytes() for _, first, inverse in parted)
+
+
+def _halving(
+    name: str, how: str, space: SwapSpace, spending: Spending, rng: np.random.Generator, choices: Sequence[_Choice]
+) -> Found:
+    """Successive halving (Jamieson and Talwalkar 2016) on one half of the data, the winner drawn anew on the other."""
+    halves = _Halves(space, rng)
+    if not halves.usable:
+        return Found(name, "not searched: too few different inputs to choose on one half and report on the other")
+    left = list(choices)
+    rounds = max(1, int(np.ceil(np.log2(len(left)))))
+    budget = int(spending.left * (1 - REPORT_SHARE))
+    sums, counts = np.zeros(len(left)), np.zeros(len(left))
+    order = list(range(len(left)))
+    for _ in range(rounds):
+        draws = max(FEWEST_DRAWS, budget // (rounds * len(order)))
+        seed = rng.integers(1 << 62)  # the same draws for all: what differs is what they swap
+        for i in order:
+            if spending.left < draws + 2:  # two, at least, for the report
+                break
+            sums[i] += _total(choices[i], halves.search, spending, draws, np.random.default_rng(seed))
+            counts[i] += draws
+        ranked = sorted((i for i in order if counts[i]), key=lambda i: -abs(sums[i] / counts[i]))
+        order = ranked[: max(1, len(ranked) // 2)]
+        if not order:
+            return Found(name, "not searched: the budget is too small")
+    arms = tuple(replace(choice.arm, gap=float(sums[i] / counts[i])) for i, choice in enumerate(choices) if counts[i])
+    return replace(_reported(name, how, choices[order[0]], halves.report, spending, rng), arms=arms)
+
+
+def _total(choice: _Choice, space: SwapSpace, spending: Spending, draws: int, rng: np.random.Generator) -> float:
+    return float(spending.changes(choice.space(space).draw(draws, rng)).sum())
+
+
+def _reported(
+    name: str, how: str, choice: _Choice, report: SwapSpace, spending: Spending, rng: np.random.Generator
+) -> Found:
+    worst = choice.space(report).draw(max(2, spending.left), rng)
+    changes = spending.changes(worst)
+    return Found(name, f"{how}: {choice.arm.name}", worst, changes, estimate(changes))
+
+
+def _greedy(name: str, space: SwapSpace, spending: Spending, rng: np.random.Generator, nodes: Sequence[str]) -> Found:
+    """Each node alone and all of them, then from several starts the one change of the subset that helps most."""
+    halves = _Halves(space, rng)
+    if not halves.usable:
+        return Found(name, "not searched: too few different inputs to choose on one half and report on the other")
+    tried: dict[tuple[str, ...], tuple[_Choice, float]] = {}
+    budget = int(spending.left * (1 - REPORT_SHARE))
+    draws = max(FEWEST_DRAWS, budget // (len(nodes) * (2 + len(nodes)) * (RESTARTS + 1)))
+    seed = rng.integers(1 << 62)
+    floor = spending.left - budget
+    if spending.left < (len(nodes) + 1) * draws + 2:
+        return Found(name, "not searched: the budget is too small")
+
+    def gap(kept: Sequence[str]) -> float:
+        key = tuple(path for path in nodes if path in kept)
+        if key not in tried:
+            choice = _only(key, nodes)
+            total = _total(choice, halves.search, spending, draws, np.random.default_rng(seed))
+            tried[key] = (choice, total / draws)
+        return abs(tried[key][1])
+
+    starts: list[list[str]] = [list(nodes), *([path] for path in nodes)]
+    starts = sorted(starts, key=lambda kept: -gap(kept))[:1]
+    starts += [[path for path in nodes if rng.random() < 0.5] or [nodes[0]] for _ in range(RESTARTS)]
+    for start in starts:
+        kept, improved = start, True
+        while improved and spending.left - floor >= (len(nodes) + 1) * draws:
+            flips = [[p for p in nodes if (p in kept) != (p == path)] for path in nodes]
+            best = max((flip for flip in flips if flip), key=gap)
+            improved = gap(best) > gap(kept)
+            kept = best if improved else kept
+    choice, _ = max(tried.values(), key=lambda entry: abs(entry[1]))
+    arms = tuple(replace(entry.arm, gap=mean) for entry, mean in tried.values())
+    how = f"{len(tried)} subsets of {len(nodes)} nodes, chosen greedily"
+    return replace(_reported(name, how, choice, halves.report, spending, rng), arms=arms)

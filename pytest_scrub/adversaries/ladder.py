@@ -1,0 +1,46 @@
+"""The ladder: every adversary in turn, weakest first, within one budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pytest_scrub.adversaries.distributions import WhichNodes, WhichRefinement
+from pytest_scrub.adversaries.search import Adversary, Found, Spending
+from pytest_scrub.adversaries.which_donors import WhichDonors
+from pytest_scrub.adversaries.which_inputs import WhichInputs
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.seeds import stream
+
+LADDER: tuple[Adversary, ...] = (WhichNodes(), WhichRefinement(), WhichDonors(), WhichInputs())
+WEIGHTS = {"which donors": 4}  # parts of the budget; 1 for any other adversary
+
+
+def climb_ladder(
+    evaluator: Evaluator,
+    adversaries: Sequence[Adversary],
+    budget: int,
+    *,
+    seed: int,
+    name: str,
+    deadline: float | None = None,
+) -> list[Found]:
+    """What each adversary finds; what one leaves of its part of the budget is the next ones'.
+
+    **Arguments**
+
+    - `budget`: evaluations for all of them.
+    - `seed`, `name`: the random streams are derived from both, one for each adversary.
+    - `deadline`: seconds after which no new batch starts.
+    """
+    until = None if deadline is None else time.monotonic() + deadline
+    found: list[Found] = []
+    left = budget
+    for i, adversary in enumerate(adversaries):
+        weights = [WEIGHTS.get(other.name, 1) for other in adversaries[i:]]
+        spending = Spending(evaluator, left * weights[0] // sum(weights), until)
+        one = adversary.search(evaluator.space, spending, stream(seed, name, adversary.name))
+        found.append(replace(one, evaluations=spending.evaluations, ranking=spending.ranking, late=spending.late))
+        left -= spending.evaluations
+    return found

@@ -1,0 +1,177 @@
+"""What every adversary is given, and what it gives back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from pytest_scrub.data_strategies import Draw
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.slopes import Slope
+from pytest_scrub.swap_set import Rows, SwapSet
+from pytest_scrub.swaps import SwapSpace
+from pytest_scrub.verdict import Estimate, Numbers
+
+EVALUATIONS_OF_A_GRADIENT = 3  # the backward pass costs twice the forward pass, as usual
+MOST_USED = 10  # donors whose share of the references says how concentrated a swap set is
+
+
+class Spending:
+    """An evaluator whose evaluations are counted against a budget.
+
+    **Arguments**
+
+    - `evaluator`: of the hypothesis that is searched.
+    - `evaluations`: the budget; a gradient counts as three.
+    - `deadline`: `time.monotonic()` after which no new batch starts, or None.
+    """
+
+    def __init__(self, evaluator: Evaluator, evaluations: int, deadline: float | None = None) -> None:
+        self.evaluator, self.budget, self.deadline = evaluator, evaluations, deadline
+        self.evaluations = 0
+        self.multiplications = 0.0
+        self.captured = evaluator.store.captured
+        self.late = False
+        self._beside = 0.0
+        self._unscrubbed = np.full(len(evaluator.dataset), np.nan)
+
+    @property
+    def left(self) -> int:
+        """Evaluations that may still be spent; none after the deadline."""
+        self.late = self.late or (self.deadline is not None and time.monotonic() > self.deadline)
+        return 0 if self.late else max(0, self.budget - self.evaluations)
+
+    @property
+    def sign(self) -> int:
+        """1 where a higher metric is worse, else -1."""
+        return 1 if self.evaluator.metric.worse == "higher" else -1
+
+    def unscrubbed(self, references: Rows) -> Numbers:
+        """The clean metric of every reference, computed once for each row."""
+        new = np.unique(references[np.isnan(self._unscrubbed[references])])
+        self._unscrubbed[new] = self.evaluator.unscrubbed(new)
+        found: Numbers = self._unscrubbed[references]
+        return found
+
+    def changes(self, swap_set: SwapSet) -> Numbers:
+        """Scrubbed minus unscrubbed metric of every reference, float64 `[R]`."""
+        self.evaluations += len(swap_set)
+        return self.evaluator.evaluate(swap_set) - self.unscrubbed(swap_set.references)
+
+    def take_over(self, other: Spending) -> None:
+        """Count what another search spent within this one's budget."""
+        self.evaluations += other.evaluations
+        self._beside += other.ranking
+        self.late = self.late or other.late
+
+    def slopes(self, swap_set: SwapSet) -> list[Slope]:
+        """The evaluator's slopes at a swap set."""
+        self.evaluations += EVALUATIONS_OF_A_GRADIENT * len(swap_set)
+        return self.evaluator.slopes(swap_set)
+
+    @property
+    def ranking(self) -> float:
+        """What ranking cost beside evaluations, in clean forward passes of one input: those that captured donors'
+        activations, and the matrix products by the number of multiplications."""
+        own = self.evaluator.store.captured - self.captured
+        return self._beside + own + self.multiplications / self._multiplications_of_a_forward
+
+    @cached_property
+    def _multiplications_of_a_forward(self) -> float:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            self.evaluator.graph.run(self.evaluator.dataset.batch(np.zeros(1, dtype=np.int64)))
+        counted = counter.get_total_flops() / 2  # a multiplication and an addition
+        # Plain functions may multiply no matrices: then one operation for every component and number of the input.
+        numbers = sum(tensor[0].numel() for tensor in self.evaluator.dataset.inputs.values())
+        return counted or float(numbers * len(self.evaluator.graph.components))
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One distribution of swap sets that was tried: what it is, and its mean gap on the rows it was tried on.
+
+    - `exact`: slots that were not swapped.
+    - `refined`: slots that had to agree on `features` as well.
+    """
+
+    name: str
+    gap: float
+    exact: tuple[str, ...] = ()
+    refined: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The worst allowed swap set that one adversary found.
+
+    - `swap_set`, `changes`: the swap set and, for each of its references, the change of the metric; of None where
+      nothing could be searched, for which `how` gives the reason.
+    - `interval`: of the mean change, where the swap set was drawn anew on rows that the search had not seen.
+    - `exhaustive`: every combination was evaluated.
+    - `evaluations`: scrubbed evaluations, a gradient counting as three.
+    - `ranking`: what was computed beside them to choose what to evaluate, in clean forward passes of one input.
+    - `how`: the search in words.
+    - `late`: the deadline ended the search before its budget did.
+    - `arms`: the distributions that were compared.
+    - `evaluator`: of the swap set, where it is of a dataset that was extended by the `fresh` inputs.
+    """
+
+    adversary: str
+    how: str
+    swap_set: SwapSet | None = None
+    changes: Numbers | None = None
+    interval: Estimate | None = None
+    exhaustive: bool = False
+    evaluations: int = 0
+    ranking: float = 0.0
+    late: bool = False
+    arms: tuple[Arm, ...] = ()
+    evaluator: Evaluator | None = None
+    fresh: tuple[Draw, ...] = ()
+
+    @property
+    def gap(self) -> float:
+        """The mean change; 0 where nothing was searched."""
+        return 0.0 if self.changes is None else float(self.changes.mean())
+
+
+class Adversary(Protocol):
+    """Searches a swap space for the allowed swap set that makes its claim look worst."""
+
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+        ...
+
+    def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
+        """The worst allowed swap set found within the budget. `space` is that of the evaluator, or a part of it."""
+        ...
+
+
+def concentration(swap_set: SwapSet, space: SwapSpace) -> float:
+    """The share of references in which at least one of the ten most used donors stands in for another input."""
+    moved = space.moved(swap_set)
+    content = space.dataset.content
+    if not moved.any():
+        return 0.0
+    kinds, counts = np.unique(content[swap_set.donors[moved]], return_counts=True)
+    most = kinds[np.argsort(-counts, kind="stable")[:MOST_USED]]
+    return float((moved & np.isin(content[swap_set.donors], most)).any(0).mean())
+
+
+def swapped_slots(space: SwapSpace) -> list[int]:
+    """Indices of the slots that choose a donor: not frozen, not EXACT, not following a sibling's."""
+    return [
+        i
+        for i, slot in enumerate(space.slots)
+        if slot.shares is None and slot.path not in space.frozen and not slot.agrees_on.exact
+    ]

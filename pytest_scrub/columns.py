@@ -1,0 +1,70 @@
+"""Feature columns: which values they may hold, and which rows have equal ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_scrub.errors import DataError
+
+Ints = NDArray[np.int64]
+
+
+def checked_column(name: str, column: Any, rows: int) -> NDArray[Any]:
+    """`[rows, ...]` checked values: a typed array where that loses nothing, else one of Python objects."""
+    if hasattr(column, "detach"):
+        tensor = column.detach().cpu()
+        column = (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
+    if isinstance(column, (str, bytes, Mapping, AbstractSet)) or not np.iterable(column):
+        raise DataError(f"feature {name!r} is of type {type(column).__name__}; give one value per row")
+    column = column if isinstance(column, np.ndarray) else list(column)
+    if len(column) != rows:
+        raise DataError(f"feature {name!r} has {len(column)} values for {rows} rows; give one per row")
+    simple = isinstance(column, np.ndarray) and column.dtype.kind in "biufU" and column.dtype != np.longdouble
+    if simple and np.array_equal(column, column):  # else there is a NaN, which the loop below names
+        return np.array(column)
+    values = [_plain(value, name, row) for row, value in enumerate(column)]
+    types = {type(part) for value in values for part in (value if isinstance(value, tuple) else (value,))}
+    if types <= {bool, int, float}:
+        with suppress(ValueError, OverflowError):  # tuples of several lengths
+            typed = np.array(values)
+            if typed.dtype != object and _plain(typed, name, 0) == tuple(values):  # no int was rounded
+                return typed
+    return np.fromiter(values, dtype=object, count=rows)
+
+
+def _plain(value: Any, name: str, row: int) -> Any:
+    """A Python bool, int, float or str, or a tuple of them."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # scalars and rows of numpy or torch
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(part, name, row) for part in value)
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        what = "None" if value is None else "NaN"
+        raise DataError(f"feature {name!r} is {what} at row {row}, which equals nothing; give it a value")
+    if not isinstance(value, (bool, int, float, str)):
+        kind = type(value).__name__
+        raise DataError(f"feature {name!r} holds a value of type {kind} at row {row}; give numbers, strings or tuples")
+    return value
+
+
+def value_codes(values: NDArray[Any]) -> Ints:
+    """`[rows]`: equal exactly where the values are, as Python's `==` has it."""
+    if values.dtype == object:
+        seen: dict[Any, int] = {}
+        return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int64, len(values))
+    return row_codes(len(values), [values + 0.0 if values.dtype.kind == "f" else values])  # no -0.0
+
+
+def row_codes(rows: int, columns: list[NDArray[Any]]) -> Ints:
+    """`[rows]`: equal exactly where the rows of all `columns` are equal, byte for byte."""
+    raw = [np.ascontiguousarray(column).reshape(-1).view(np.uint8) for column in columns]
+    table = np.concatenate([np.empty((rows, 0), np.uint8), *(r.reshape(rows, -1) for r in raw if r.size)], axis=1)
+    if not table.shape[1]:
+        return np.zeros(rows, np.int64)
+    inverse = np.unique(table.view(np.dtype((np.void, table.shape[1]))), return_inverse=True)[1]
+    return inverse.reshape(rows).astype(np.int64)

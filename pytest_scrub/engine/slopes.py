@@ -1,0 +1,162 @@
+"""Gradients with respect to the clean activations that an evaluation gathers, and what other donors would change.
+
+An evaluation is a function of what it gathers: for every slot, the activations of its donor's row. So one
+backward pass gives, for every slot at once, what each donor would change to first order (as in attribution patching,
+Nanda 2023): the inner product of the gradient with the donor's own activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pytest_scrub.data import Positions
+from pytest_scrub.engine.store import ActivationStore
+from pytest_scrub.models.graph import Site, Where, at_rows
+
+Group = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Numbers of references, and of the donors that they may take."""
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The gradient of the metric with respect to one activation that a slot's donors give.
+
+    - `slot`: index of the slot; None = the references.
+    - `source`: where the activation is kept, or the name of a model input.
+    - `at`: the positions that any donor would give it at: None or `[K]` for all alike, `Positions` where they are the
+      donor's own, `[R, K]` where they are those of the reference's present parents.
+    - `gradient`: `[R, (K,) ...]`.
+    """
+
+    slot: int | None
+    source: Site | str
+    at: Where | Positions
+    gradient: Tensor
+
+
+@dataclass(frozen=True)
+class Take:
+    """One activation gathered for a batch, held for its gradient."""
+
+    slot: int | None
+    source: Site | str
+    at: Where | Positions
+    value: Tensor
+
+    def slope(self, gradient: Tensor) -> Slope:
+        return Slope(self.slot, self.source, self.at, gradient)
+
+
+def joined(parts: Sequence[Slope]) -> Slope:
+    """The slopes of consecutive batches as one."""
+    at = parts[0].at
+    if isinstance(at, Tensor) and at.ndim == 2:
+        at = torch.cat([part.at for part in parts if isinstance(part.at, Tensor)])
+    return replace(parts[0], at=at, gradient=torch.cat([part.gradient for part in parts]))
+
+
+@dataclass(frozen=True)
+class WatchedStore:
+    """An activation store that notes what is taken from it for one slot.
+
+    - `own`: the positions of the node itself where they differ from row to row.
+    - `where`: those positions on the rows of this batch, or the ones it has from its parent.
+    - `others`: children's components, and the positions at which they are read where these differ from row to row.
+    """
+
+    store: ActivationStore
+    slot: int | None
+    own: Positions | None
+    where: Where
+    others: tuple[tuple[tuple[str, ...], Positions], ...]
+    takes: list[Take] = field(repr=False)
+
+    def take(self, site: Site, rows: Tensor, where: Where) -> Tensor:
+        return self._noted(site, self._rule(site, rows, where), self.store.take(site, rows, where))
+
+    def inputs(self, rows: Tensor) -> dict[str, Tensor]:
+        return {name: self._noted(name, None, value) for name, value in self.store.inputs(rows).items()}
+
+    def _noted(self, source: Site | str, at: Where | Positions, value: Tensor) -> Tensor:
+        if not value.is_floating_point():
+            return value
+        value = value.detach().requires_grad_()
+        self.takes.append(Take(self.slot, source, at, value))
+        return value
+
+    def _rule(self, site: Site, rows: Tensor, where: Where) -> Where | Positions:
+        if where is None or where.ndim == 1:
+            return where
+        if where is self.where:
+            return where if self.own is None else self.own
+        theirs = (at for names, at in self.others if names == site.names and torch.equal(_index(at, rows), where))
+        return next(theirs, where)
+
+
+def _index(positions: Positions, rows: Tensor) -> Tensor:
+    where = at_rows(positions, rows)
+    assert where is not None  # there are positions
+    return where
+
+
+def first_order(
+    store: ActivationStore,
+    slopes: Sequence[Slope],
+    slots: Sequence[int],
+    donors: npt.NDArray[np.int64],
+    groups: Sequence[Group] | None = None,
+) -> Tensor | None:
+    """What each donor in all of `slots` would change, up to a constant for each reference: `[R, donors]`, float64.
+
+    None where nothing that these slots give has a gradient. The donors' activations have to be in the store.
+
+    **Arguments**
+
+    - `groups`: which references may take which of the donors; zero is given for what is in none.
+    """
+    everything = (np.arange(len(slopes[0].gradient) if slopes else 0), np.arange(len(donors)))
+    rows = torch.tensor(donors, device=store.dataset.device)
+    scores: Tensor | None = None
+    for slope in slopes:
+        if slope.slot not in slots:
+            continue
+        gradient = slope.gradient
+        if scores is None:
+            scores = gradient.new_zeros(len(gradient), len(rows), dtype=torch.float64)
+        for references, allowed in [everything] if groups is None else groups:
+            some, those = torch.tensor(references, device=rows.device), torch.tensor(allowed, device=rows.device)
+            part, values = gradient.index_select(0, some), _values(store, slope, rows[those])
+            if isinstance(slope.at, Tensor) and slope.at.ndim == 2:
+                part = _spread(part, slope.at.index_select(0, some), values)
+            scores[some[:, None], those] += part.reshape(len(part), -1) @ values.reshape(len(values), -1).T
+    return scores
+
+
+def _values(store: ActivationStore, slope: Slope, rows: Tensor) -> Tensor:
+    if isinstance(slope.source, str):
+        return store.inputs(rows)[slope.source]
+    if isinstance(slope.at, Positions):
+        return store.take(slope.source, rows, at_rows(slope.at, rows))
+    if slope.at is None or slope.at.ndim == 1:
+        return store.take(slope.source, rows, slope.at)
+    return store.take(slope.source, rows, None)
+
+
+def _spread(gradient: Tensor, at: Tensor, values: Tensor) -> Tensor:
+    """A gradient at positions `at [R, K]`, laid out over all positions of `values [D, P, ...]`."""
+    spread = gradient.new_zeros(len(gradient), *values.shape[1:])
+    # Positions that are absent (-1) mean nothing: their gradient must not fall on position 0.
+    present = (at >= 0).reshape(*at.shape, *[1] * (gradient.ndim - 2))
+    index = at.clamp(min=0).reshape(present.shape).expand_as(gradient)
+    return spread.scatter_add(1, index, gradient * present)
+
+
+def sizes(slopes: Sequence[Slope], slots: Sequence[int]) -> int:
+    """How many numbers of one donor `first_order` multiplies for these slots, for one reference."""
+    return sum(slope.gradient[0].numel() for slope in slopes if slope.slot in slots)

@@ -1,0 +1,75 @@
+"""What adversaries found, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pytest_scrub.verdict import Attempt, Counterexample, Search
+
+if TYPE_CHECKING:
+    from pytest_scrub.replaying import Replay
+
+
+def search_lines(search: Search) -> Iterator[str]:
+    """Every adversary, the counterexample, and what would mend the claim."""
+    gate = "" if search.gates else ", shown only"
+    yield f"adversaries (tolerance {search.tolerance:.4g}{gate}; {search.budget} evaluations at most):"
+    for attempt in search.attempts:
+        yield f"  {_attempt(attempt)}"
+    if search.counterexample is not None:
+        yield ""
+        yield from counterexample_lines(search.counterexample)
+    if search.mends:
+        yield ""
+        yield "what would mend it, smallest first (a hint: state it as a claim of its own):"
+        yield from (f"  {mend.what}: gap {mend.gap:.4g} {mend.where}" for mend in search.mends)
+    yield from (f"note: {note}" for note in search.notes)
+
+
+def _attempt(attempt: Attempt) -> str:
+    if not attempt.searched:
+        return f"{attempt.adversary}: {attempt.how}"
+    gap = f"{attempt.gap:.4g}" if attempt.interval is None else str(attempt.interval)
+    cost = f"{attempt.evaluations} evaluations"
+    if attempt.ranking:
+        cost += f" and {attempt.ranking:.4g} forward passes to rank"
+    parts = [
+        f"{attempt.adversary}: {'worst ' if not attempt.exhaustive else 'true worst '}gap {gap}"
+        f"{', which refutes' if attempt.refutes else ''}",
+        f"{attempt.how}",
+        f"{attempt.references} references, ten donors take part in {attempt.concentration:.0%}",
+        cost + (", stopped by the deadline" if attempt.late else ""),
+    ]
+    return "; ".join(parts)
+
+
+def counterexample_lines(counterexample: Counterexample) -> Iterator[str]:
+    """One reference, its donors, and what the network makes of them."""
+    yield f"counterexample (pruned from {counterexample.found_by}):"
+    yield f"  reference  {counterexample.reference}"
+    for swap in counterexample.swaps:
+        yield f"  {swap.slot}"
+        yield f"    own input  {swap.own}"
+        yield f"    donor      {swap.donor}"
+        also = f" (and on {', '.join(swap.also)})" if swap.also else ""
+        yield f"    agree on {swap.agrees_on}{also}; differ in {swap.differs or 'nothing that is an input'}"
+    yield (
+        f"  metric     {counterexample.unscrubbed:.4g} unscrubbed, {counterexample.scrubbed:.4g} scrubbed: "
+        f"gap {counterexample.gap:.6g}"
+    )
+    yield f"  output     {counterexample.clean_output} unscrubbed; {counterexample.scrubbed_output} scrubbed"
+    if counterexample.file is not None:
+        yield f"  replay     pytest --scrub-replay {counterexample.file}"
+
+
+def replay_text(replayed: Replay) -> str:
+    """Whether a saved counterexample still breaks its claim, and the counterexample."""
+    still = "still breaks the claim" if replayed.breaks else "no longer breaks the claim"
+    lines = [
+        f"the saved counterexample {still}: gap {replayed.gap:.6g} (saved {replayed.saved_gap:.6g}), "
+        f"tolerance {replayed.tolerance:.4g}"
+    ]
+    if not replayed.same_model:
+        lines.append("the network's weights have changed since it was saved")
+    return "\n".join([*lines, "", *counterexample_lines(replayed.counterexample)])

@@ -1,0 +1,248 @@
+"""The second half of checking a claim: the worst that adversaries find, pruned, saved and explained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pytest_scrub.adversaries.diagnosis import mends_of, mends_on_average
+from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
+from pytest_scrub.adversaries.minimal import minimal
+from pytest_scrub.adversaries.search import Adversary, Found, Spending, concentration
+from pytest_scrub.adversaries.shrinking import shrunk
+from pytest_scrub.adversaries.which_donors import WhichDonors
+from pytest_scrub.adversaries.which_inputs import WhichInputs
+from pytest_scrub.counterexample import described
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.errors import HypothesisError, ScrubError
+from pytest_scrub.seeds import stream
+from pytest_scrub.store.counterexamples import (
+    DamagedFile,
+    NewerFile,
+    Saved,
+    SavedSwaps,
+    load,
+    path_for,
+    rows_of,
+    save,
+    set_aside,
+)
+from pytest_scrub.store.resolving import resolve
+from pytest_scrub.swap_set import SwapSet
+from pytest_scrub.verdict import REFUTED, Attempt, Mend, Numbers, Search, beyond, estimate
+
+SAVED = "saved counterexample"
+OWN_DRAWS = "the claim's own draws"
+POINTWISE = (WhichDonors().name, WhichInputs().name)  # what they find is worst for its own references
+MOST_SAVED = 2000  # references of the worst swap set
+EVALUATIONS_PER_SAMPLE = 20  # of the whole ladder, by default
+GATE, REPORT = "gate", "report"
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What a claim says about its adversaries.
+
+    - `adversaries`: None is the whole ladder; empty is no search at all.
+    - `tolerance`: the largest mean gap of a swap set that is found; None is the claim's own tolerance.
+    - `mode`: `"gate"`, or `"report"` to show without refuting.
+    - `budget`: evaluations for all adversaries together; None is twenty times the samples.
+    - `deadline`: seconds after which the search ends early, and says so.
+    - `folder`: where counterexamples are saved and looked for; None keeps none.
+    """
+
+    adversaries: Sequence[Adversary] | None = None
+    tolerance: float | None = None
+    mode: str = GATE
+    budget: int | None = None
+    deadline: float | None = None
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in (GATE, REPORT):
+            raise HypothesisError(f"adversary= is {GATE!r} or {REPORT!r}, not {self.mode!r}")
+        if self.tolerance is not None and not self.tolerance >= 0:
+            raise HypothesisError(f"adversarial_tolerance= is a gap, zero or more, not {self.tolerance!r}")
+        if self.budget is not None and (
+            not isinstance(self.budget, int) or isinstance(self.budget, bool) or self.budget < 0
+        ):
+            raise HypothesisError(f"budget= is a whole number of evaluations, not {self.budget!r}")
+        for adversary in self.adversaries or ():
+            if not callable(getattr(adversary, "search", None)) or isinstance(adversary, type):
+                raise HypothesisError(f"adversaries= takes adversaries such as WhichDonors(), not {adversary!r}")
+
+
+@dataclass(frozen=True)
+class Average:
+    """The first half of the check: the evaluator, what was drawn, and what that decided."""
+
+    evaluator: Evaluator
+    drawn: SwapSet
+    changes: Numbers
+    outcome: str
+    tolerance: float
+
+
+def search(average: Average, options: SearchOptions, *, seed: int, name: str) -> Search:
+    """The worst allowed swap sets that adversaries find, and what to make of them."""
+    tolerance = average.tolerance if options.tolerance is None else options.tolerance
+    budget = EVALUATIONS_PER_SAMPLE * len(average.drawn) if options.budget is None else options.budget
+    notes: list[str] = []
+    file = None if options.folder is None else path_for(options.folder, name)
+    found = [] if file is None else _tried_first(file, average.evaluator, tolerance, notes)
+    if not found:
+        adversaries = LADDER if options.adversaries is None else options.adversaries
+        found = climb_ladder(
+            average.evaluator, adversaries, budget, seed=seed, name=name, deadline=options.deadline
+        )  # fmt: skip
+    attempts = tuple(_attempt(one, average.evaluator, tolerance) for one in found)
+    result = Search(tolerance, options.mode == GATE, budget, attempts, None, ())
+    broken = _broken(average, found, tolerance)
+    if broken is not None:
+        broken, small = _pruned(broken, average, tolerance, stream(seed, name, "minimal"))
+        there = broken.evaluator or average.evaluator
+        shown = described(there, small, broken.adversary)
+        if file is not None and broken.adversary != SAVED:
+            notes += _save(file, name, average, broken, small, tolerance)
+            shown = replace(shown, file=str(file) if file.exists() else None)
+        result = replace(result, counterexample=shown, mends=_mends(average, found, broken, tolerance))
+    return replace(result, notes=tuple(notes))
+
+
+def _refutes(found: Found, tolerance: float) -> bool:
+    return found.swap_set is not None and beyond(found.gap, found.interval, tolerance)
+
+
+def _broken(average: Average, found: Sequence[Found], tolerance: float) -> Found | None:
+    """What breaks the claim: the worst that was found, or what refuted it on average."""
+    refuting = [one for one in found if _refutes(one, tolerance)]
+    if refuting:
+        return max(refuting, key=lambda one: abs(one.gap))
+    if average.outcome == REFUTED:
+        return Found(OWN_DRAWS, "", average.drawn, average.changes)
+    return None
+
+
+def _attempt(found: Found, evaluator: Evaluator, tolerance: float) -> Attempt:
+    there = found.evaluator or evaluator
+    clean, share = 0.0, 0.0
+    if found.swap_set is not None:
+        clean = float(there.unscrubbed(found.swap_set.references).mean())
+        share = concentration(found.swap_set, there.space)
+    return Attempt(
+        adversary=found.adversary,
+        how=found.how,
+        searched=found.swap_set is not None,
+        gap=found.gap,
+        interval=found.interval,
+        unscrubbed=clean,
+        scrubbed=clean + found.gap,
+        references=0 if found.swap_set is None else len(found.swap_set),
+        exhaustive=found.exhaustive,
+        evaluations=found.evaluations,
+        ranking=found.ranking,
+        concentration=share,
+        late=found.late,
+        refutes=_refutes(found, tolerance),
+    )
+
+
+def _pruned(broken: Found, average: Average, tolerance: float, rng: np.random.Generator) -> tuple[Found, SwapSet]:
+    """The least of a swap set that still breaks the claim; with what was found on the data that it speaks of."""
+    there = broken.evaluator or average.evaluator
+    assert broken.swap_set is not None
+    assert broken.changes is not None
+    allowed = average.tolerance if broken.adversary == OWN_DRAWS else tolerance
+    spending = Spending(there, np.iinfo(np.int64).max)
+    small = minimal(there.space, spending, broken.swap_set, broken.changes, allowed, rng)
+    source = average.evaluator.dataset.source
+    if source is not None and broken.fresh:
+        there, small = shrunk(there, small, source, broken.fresh, allowed)
+        wider = there.space.swap_set(broken.swap_set.references, broken.swap_set.donors)  # rows were only added
+        broken = replace(broken, evaluator=there, swap_set=wider)
+    return broken, small
+
+
+def _mends(average: Average, found: Sequence[Found], broken: Found, tolerance: float) -> tuple[Mend, ...]:
+    """What would mend the claim, for the way in which it was refuted."""
+    if average.outcome == REFUTED:
+        return tuple(mends_on_average(found, average.tolerance))
+    there = broken.evaluator or average.evaluator
+    assert broken.swap_set is not None
+    return tuple(mends_of(there.space, Spending(there, np.iinfo(np.int64).max), broken.swap_set, tolerance))
+
+
+# Saved counterexamples -----------------------------------------------------------------------------------
+
+
+def _tried_first(file: Path, evaluator: Evaluator, tolerance: float, notes: list[str]) -> list[Found]:
+    """What was saved for this claim, where it still breaks it; otherwise a note that says why not."""
+    try:
+        saved = load(file)
+        swap_set, there = restored(saved, saved.worst, evaluator)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ScrubError) as error:
+        aside = ""
+        if isinstance(error, DamagedFile) and not isinstance(error, NewerFile):
+            aside = f"; set aside as {set_aside(file).name}"
+        notes.append(f"{file.name} could not be tried: {error}{aside}")
+        return []
+    changes = there.evaluate(swap_set) - there.unscrubbed(swap_set.references)
+    interval = None if saved.worst.adversary in POINTWISE else estimate(changes)
+    found = Found(
+        SAVED, f"found before by {saved.worst.adversary}", swap_set, changes, interval,
+        evaluations=len(swap_set), evaluator=there,
+    )  # fmt: skip
+    if _refutes(found, tolerance):
+        return [found]
+    notes.append(f"{file.name} no longer breaks the claim (gap {found.gap:.4g})")
+    return []
+
+
+def restored(saved: Saved, swaps: SavedSwaps, evaluator: Evaluator) -> tuple[SwapSet, Evaluator]:
+    """A saved swap set on this data, and the evaluator for it, which is another one where inputs were fresh.
+
+    **Raises** `RowsGone`, `ClaimChanged`, or `HypothesisError` where the claim no longer allows it.
+    """
+    dataset, swap_set = resolve(saved, swaps, evaluator.dataset, evaluator.hypothesis)
+    there = evaluator
+    if dataset is not evaluator.dataset:
+        there = Evaluator(evaluator.graph, dataset, evaluator.hypothesis, evaluator.metric)
+    violations = there.space.check(swap_set)
+    if violations:
+        raise HypothesisError(f"the claim no longer allows the saved swaps: {violations[0]}")
+    return swap_set, there
+
+
+def _save(file: Path, name: str, average: Average, broken: Found, small: SwapSet, tolerance: float) -> list[str]:
+    """Keep what breaks the claim; the problem in words where that fails."""
+    there = broken.evaluator or average.evaluator
+    assert broken.swap_set is not None
+    worst = broken.swap_set[:MOST_SAVED]
+
+    def of(swap_set: SwapSet) -> SavedSwaps:
+        clean, scrubbed = there.unscrubbed(swap_set.references), there.evaluate(swap_set)
+        return SavedSwaps.of(broken.adversary, swap_set, there.dataset, clean, scrubbed)
+
+    saved = Saved(
+        claim=name,
+        hypothesis=str(there.hypothesis),
+        slots=there.space.paths,
+        metric=there.metric.name,
+        tolerance=average.tolerance if broken.adversary == OWN_DRAWS else tolerance,
+        worst=of(worst),
+        minimal=of(small),
+        rows=rows_of(there.dataset, worst, small, len(average.evaluator.dataset)),
+        model=there.graph.source,
+        model_digest=there.graph.digest(),
+        dataset_digest=average.evaluator.dataset.digest(),
+    )
+    try:
+        save(file, saved)
+    except OSError as error:
+        return [f"the counterexample could not be saved: {error}"]
+    return []
