@@ -50,17 +50,28 @@ class Candidates:
         self.space, self.spending, self.rng = space, spending, rng
         self.slots = swapped_slots(space)
         self.together = {i: [i, *(j for j, s in enumerate(space.slots) if s.shares == i)] for i in self.slots}
+        self.moving = {i: self._moving(i) for i in self.slots}
         self.rows = ranked_rows(space, references, rng)
         self.is_donor = space.is_donor[self.rows]
         self.kinds = {i: self._kinds(i) for i in range(len(space.slots))}
         self.classes = {i: self._classes(i) for i in self.slots}
         self.distinct = {i: self._distinct(i) for i in self.slots}
         self.are_few = all(self._most_in_a_class(i) <= FEW for i in self.slots)
-        self.has_slopes = False
+        self.has_slopes = True  # until a gradient was asked for and there was none
         self._reached: dict[tuple[tuple[int, ...], int], Rows] = {}
         self.output = OutputRanking(spending, space, self.rows, self.slots)
         evaluator = spending.evaluator
         evaluator.store.ensure(evaluator.sites, self.rows)
+
+    def _moving(self, i: int) -> list[int]:
+        """The slots that take this one's donor: those that share it, and what is EXACT or not swapped below them."""
+        moving = list(self.together[i])
+        for j in self.space.order:
+            slot = self.space.slots[j]
+            follows = slot.path in self.space.frozen or slot.agrees_on.exact
+            if j not in moving and (slot.shares in moving or (follows and slot.parent in moving)):
+                moving.append(j)
+        return moving
 
     def _kinds(self, i: int) -> Rows:
         """`[rows of the dataset]`: equal where two ranked rows are the same as this slot's donor."""
@@ -98,7 +109,7 @@ class Candidates:
     def values(self, swap_set: SwapSet) -> dict[int, Values]:
         """For each slot, what each ranked row is worth as its donor, `[R, D]`, up to a constant per reference; larger
         is worse for the claim. Rows that the slot's present parent does not allow have values too."""
-        if self.are_few:
+        if self.are_few or not self.has_slopes:
             return {i: self._shuffled(len(swap_set)) for i in self.slots}
         slopes = self.spending.slopes(swap_set)
         self.has_slopes = bool(slopes)
@@ -113,11 +124,11 @@ class Candidates:
                 continue
             groups = self._groups(i, swap_set.references)
             pairs = sum(len(references) * len(donors) for references, donors in groups)
-            self.spending.multiplications += sizes(slopes, self.together[i]) * pairs
-            found = first_order(store, slopes, self.together[i], self.rows, groups)
+            self.spending.multiplications += sizes(slopes, self.moving[i]) * pairs
+            found = first_order(store, slopes, self.moving[i], self.rows, groups)
             values[i] = self._shuffled(len(swap_set)) if found is None else _among(groups, sign * found.cpu().numpy())
             for child, slot in enumerate(self.space.slots):
-                if slot.parent in self.together[i] and child in values:
+                if slot.parent in self.moving[i] and child in values:
                     values[i] += self._best(child, values[child])
         return values
 
@@ -160,15 +171,17 @@ class Candidates:
         """How donors are ranked, in words."""
         if self.are_few:
             return f"at most {FEW} donors a slot, in random order"
+        if not self.has_slopes:
+            return "in random order, as nothing has a gradient"
+        exact, everything = len(self.output.contributions), len(self.slots)
         ways = []
-        if self.output.contributions:
-            ways.append("exactly up to a linear readout" if len(self.output.contributions) == len(self.slots) else (
-                f"{len(self.output.contributions)} of {len(self.slots)} slots exactly up to a linear readout"
-            ))  # fmt: skip
-        if len(self.output.contributions) < len(self.slots):
-            ways.append("to first order" if self.has_slopes else "in random order, as nothing has a gradient")
-        by = self.spending.evaluator.metric.to_rank_by.name
-        return f"ranked {', the others '.join(ways)} ({by})"
+        if exact:
+            ways.append(
+                f"{'' if exact == everything else f'{exact} of {everything} slots '}exactly up to a linear readout"
+            )
+        if exact < everything:
+            ways.append("to first order")
+        return f"ranked {', the others '.join(ways)} ({self.spending.evaluator.metric.to_rank_by.name})"
 
     def _best(self, child: int, values: Values) -> Values:
         """`[R, D]`: the most that a slot can be worth when its parent's own input is each of the ranked rows."""

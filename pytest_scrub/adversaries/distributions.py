@@ -40,8 +40,9 @@ class _Halves:
     def __init__(self, space: SwapSpace, rng: np.random.Generator) -> None:
         content = space.dataset.content
         first = np.zeros(len(content), dtype=np.bool_)
-        for rows in (space.reference_rows, space.donor_rows):
-            kinds = rng.permutation(np.unique(content[rows]))
+        of_references = np.unique(content[space.reference_rows])
+        of_donors = np.setdiff1d(content[space.donor_rows], of_references)
+        for kinds in (rng.permutation(of_references), rng.permutation(of_donors)):
             first[np.isin(content, kinds[: len(kinds) // 2])] = True
         # A reference that is also a donor keeps the side its content has.
         self.search, self.report = (

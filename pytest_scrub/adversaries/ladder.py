@@ -39,7 +39,7 @@ def climb_ladder(
     left = budget
     for i, adversary in enumerate(adversaries):
         weights = [WEIGHTS.get(other.name, 1) for other in adversaries[i:]]
-        spending = Spending(evaluator, left * weights[0] // sum(weights), until)
+        spending = Spending(evaluator, left * weights[0] // sum(weights), until, adversary.name)
         one = adversary.search(evaluator.space, spending, stream(seed, name, adversary.name))
         found.append(replace(one, evaluations=spending.evaluations, ranking=spending.ranking, late=spending.late))
         left -= spending.evaluations

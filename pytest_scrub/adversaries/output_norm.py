@@ -62,7 +62,8 @@ class OutputRanking:
     def __init__(self, spending: Spending, space: SwapSpace, rows: Rows, slots: Sequence[int]) -> None:
         self.spending, self.evaluator = spending, spending.evaluator
         self.contributions: dict[int, Tensor] = {}
-        self.place = np.full(len(space.dataset), -1)
+        self._together: dict[int, list[int]] = {}
+        self.space, self.place = space, np.full(len(space.dataset), -1)
         self.place[rows] = np.arange(len(rows))
         stages = self.evaluator.stages
         if stages is None:
@@ -75,13 +76,20 @@ class OutputRanking:
         self.form = form_of(stages.norm, self.evaluator.streams(sample).flatten(0, 1))
         if self.form is None:
             return
+        self._own, self._base = int(rows[0]), streams
         for i in slots:
-            together = [i, *(j for j, other in enumerate(space.slots) if other.shares == i)]
-            if all(_adds(space, j) for j in together):
-                donors = own.donors.copy()
-                donors[together] = rows
-                moved = self.evaluator.streams(space.swap_set(own.references, donors))
-                self.contributions[i] = self.form.direction(moved.double() - streams.double())
+            self._together[i] = [i, *(j for j, other in enumerate(space.slots) if other.shares == i)]
+            if all(_adds(space, j) for j in self._together[i]):
+                self.contributions[i] = self._contribution(i, rows)
+
+    def _contribution(self, i: int, rows: Rows) -> Tensor:
+        """What each row as a donor adds to the stream that one and the same row does not, `[rows, K, d_model]`."""
+        assert self.form is not None
+        own = self.space.unswapped(np.full(len(rows), self._own))
+        donors = own.donors.copy()
+        donors[self._together[i]] = rows
+        moved = self.evaluator.streams(self.space.swap_set(own.references, donors))
+        return self.form.direction(moved.double() - self._base.double())
 
     def values(self, swap_set: SwapSet) -> dict[int, Tensor]:
         """For each slot, what every donor would change up to a constant per reference, `[R, D]`."""
@@ -102,8 +110,12 @@ class OutputRanking:
     def _values(self, i: int, swap_set: SwapSet, here: Tensor, slope: Tensor) -> Tensor:
         """`here`, `slope`: `[R, K, d_model]`, both as the norm's direction."""
         contributions = self.contributions[i]
-        current = torch.from_numpy(self.place[swap_set.donors[i]]).to(here.device)
-        without = here - contributions[current]
+        places = self.place[swap_set.donors[i]]
+        present = contributions[torch.tensor(places, device=here.device)]
+        unranked = np.flatnonzero(places < 0)  # donors that were drawn blindly
+        if len(unranked):
+            present[torch.tensor(unranked, device=here.device)] = self._contribution(i, swap_set.donors[i, unranked])
+        without = here - present
         values = here.new_zeros(len(here), len(contributions))
         for k in range(here.shape[1]):
             donors = contributions[:, k]

@@ -29,9 +29,13 @@ class Spending:
     - `evaluator`: of the hypothesis that is searched.
     - `evaluations`: the budget; a gradient counts as three.
     - `deadline`: `time.monotonic()` after which no new batch starts, or None.
+    - `purpose`: how progress calls the search.
     """
 
-    def __init__(self, evaluator: Evaluator, evaluations: int, deadline: float | None = None) -> None:
+    def __init__(
+        self, evaluator: Evaluator, evaluations: int, deadline: float | None = None, purpose: str = "searching"
+    ) -> None:
+        self.purpose = purpose
         self.evaluator, self.budget, self.deadline = evaluator, evaluations, deadline
         self.evaluations = 0
         self.multiplications = 0.0
@@ -61,7 +65,10 @@ class Spending:
     def changes(self, swap_set: SwapSet) -> Numbers:
         """Scrubbed minus unscrubbed metric of every reference, float64 `[R]`."""
         self.evaluations += len(swap_set)
-        return self.evaluator.evaluate(swap_set) - self.unscrubbed(swap_set.references)
+        found = self.evaluator.evaluate(swap_set) - self.unscrubbed(swap_set.references)
+        if self.evaluator.progress is not None:
+            self.evaluator.progress(self.purpose, min(self.evaluations, self.budget), self.budget)
+        return found
 
     def take_over(self, other: Spending) -> None:
         """Count what another search spent within this one's budget."""

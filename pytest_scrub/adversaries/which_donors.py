@@ -46,6 +46,8 @@ class WhichDonors:
         if space.combinations(references).sum() <= spending.left:
             return self._exhaustive(space, spending, references)
         climb = _Climb(space, spending, references, rng)
+        if not climb.begin():
+            return Found(self.name, "not searched: the budget is too small")
         starts = idle = 0
         while climb.affords(1, len(references)) and idle < IDLE_STARTS:
             tried = climb.tried
@@ -68,15 +70,20 @@ class WhichDonors:
         place = np.full(len(space.dataset), -1)
         place[references] = np.arange(len(references))
         for swap_set, _ in space.enumerate(references):
+            if not spending.left:
+                break  # the deadline: all combinations fit the budget
             worth = spending.sign * spending.changes(swap_set)
             where = place[swap_set.references]
             by_worth = np.lexsort((-worth, where))
             columns = by_worth[np.unique(where[by_worth], return_index=True)[1]]
             better = columns[worth[columns] > changes[where[columns]]]
             changes[where[better]], donors[:, where[better]] = worth[better], swap_set.donors[:, better]
-        found = space.swap_set(references, donors)
-        how = "every combination of allowed donors"
-        return Found(self.name, how, found, spending.sign * changes, exhaustive=True)
+        tried = np.isfinite(changes)  # all, but for a deadline
+        if not tried.any():
+            return Found(self.name, "not searched: the deadline had passed")
+        found = space.swap_set(references, donors)[tried]
+        how = "combinations of allowed donors, in order" if spending.late else "every combination of allowed donors"
+        return Found(self.name, how, found, spending.sign * changes[tried], exhaustive=not spending.late)
 
 
 @dataclass
@@ -110,6 +117,16 @@ class _Climb:
     @property
     def changes(self) -> Numbers:
         return self.spending.sign * self.best.worth
+
+    def begin(self) -> bool:
+        """Know what nothing swapped changes: nothing, unless a node is computed. False where that is not affordable."""
+        if all(slot.node.computed_by is None for slot in self.space.slots):
+            return True
+        if not self.affords(1, len(self.references)):
+            return False
+        self.best.worth[:] = -np.inf
+        self._try(self.everyone, [self.swap_set(self.best)])
+        return True
 
     def swap_set(self, point: _Point, which: Rows | None = None) -> SwapSet:
         """A point as a swap set, of some of the references."""

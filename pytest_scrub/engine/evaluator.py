@@ -80,7 +80,7 @@ class Evaluator:
         self.checked = check(graph, dataset, hypothesis, self.metric.pos)
         self.plan = compile_plan(hypothesis, self.checked)
         self._clean = graph.reader(ROOT, (), self.checked.output)
-        self._batch_size, self._progress = batch_size, progress
+        self._batch_size, self.progress = batch_size, progress
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -111,7 +111,7 @@ class Evaluator:
 
     def clean_outputs(self, references: npt.NDArray[np.int64]) -> Tensor:
         """The untouched network's output at the metric's positions, `[R, (K,) ...]`."""
-        self.store.ensure(self._clean.sites, references, self._progress)
+        self.store.ensure(self._clean.sites, references, self.progress)
         with torch.no_grad():
             return self._clean_output(torch.tensor(references, device=self.dataset.device))
 
@@ -120,7 +120,7 @@ class Evaluator:
         if not len(references):
             return np.empty(0)
         rows, back = np.unique(references, return_inverse=True)
-        self.store.ensure(self._clean.sites, rows, self._progress)
+        self.store.ensure(self._clean.sites, rows, self.progress)
         values = []
         size = self._columns(self._clean.sites)
         with torch.no_grad():
@@ -160,7 +160,7 @@ class Evaluator:
         at = step.positions
         if at is None and step.same and not (self.checked.output is None or self.checked.output.static):
             return None
-        self.store.ensure(step.sites, rows, self._progress)
+        self.store.ensure(step.sites, rows, self.progress)
         index = torch.tensor(rows, device=self.dataset.device)
         return self.store.take(step.sites[0], index, at_rows(at, index))
 
@@ -197,7 +197,7 @@ class Evaluator:
         used = np.zeros(len(self.dataset), dtype=np.bool_)
         for slot in self.carriers:
             used[swap_set.references if slot is None else swap_set.donors[slot]] = True
-        self.store.ensure(self.sites, np.flatnonzero(used), self._progress)
+        self.store.ensure(self.sites, np.flatnonzero(used), self.progress)
         results = []
         references = torch.from_numpy(swap_set.references.copy()).to(self.dataset.device)
         donors = torch.from_numpy(swap_set.donors.copy()).to(self.dataset.device)
@@ -206,8 +206,8 @@ class Evaluator:
             for start in range(0, len(references), size):
                 batch = _Swaps(references[start : start + size], donors[:, start : start + size])
                 results.append(function(batch))
-                if self._progress is not None:
-                    self._progress("scrubbed evaluations", min(start + size, len(references)), len(references))
+                if self.progress is not None:
+                    self.progress("scrubbed evaluations", min(start + size, len(references)), len(references))
         return results
 
     def _columns(self, sites: Sequence[Site]) -> int:

@@ -6,6 +6,8 @@ A run in this process costs a tenth of a second; one in a process of its own has
 from __future__ import annotations
 
 import importlib
+import shutil
+import sys
 import textwrap
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pytest_scrub.options import VERDICT_PROPERTY
+from pytest_scrub.options import FOLDER, VERDICT_PROPERTY
 from pytest_scrub.verdict import Verdict
 
 # A run in this process forgets the modules that it was first to import; importing these again for every run is
@@ -69,7 +71,8 @@ IMPORTS = """
 import pytest, torch
 from conftest import network, rows
 from pytest_scrub import (
-    ANYTHING, EXACT, Dataset, FunctionGraph, ModuleGraph, Refuted, Undecided, Untested, claim, module, output
+    ANYTHING, EXACT, Dataset, FunctionGraph, ModuleGraph, Refuted, RefutedByAdversary, Undecided, Untested, WhichDonors,
+    claim, module, output, zero_one_error
 )
 """
 
@@ -188,14 +191,26 @@ class Suite:
         path = self.pytester.path / "conftest.py"
         path.write_text(path.read_text() + textwrap.dedent(text))
 
-    def run(self, *args: str, alone: bool = False, **options: Any) -> Ran:
-        """Run pytest here, in this process or `alone` in its own; in the order of the file, with few samples."""
+    @property
+    def saved(self) -> list[Path]:
+        """The files in the folder of counterexamples."""
+        return sorted((self.pytester.path / FOLDER).glob("*"))
+
+    def forget(self) -> None:
+        """Delete the counterexamples: what was saved is tried first, which is another search."""
+        shutil.rmtree(self.pytester.path / FOLDER, ignore_errors=True)
+
+    def run(self, *args: str, alone: bool = False, adversary: str | None = "none", **options: Any) -> Ran:
+        """Run pytest here, in this process or `alone` in its own; in the order of the file, with few samples.
+
+        Claims are checked on average alone, unless `adversary` names a search; with None the ini file decides.
+        """
         junit = self.pytester.path / "junit.xml"
         junit.unlink(missing_ok=True)
         start = self.pytester.runpytest_subprocess if alone else self.pytester.runpytest_inprocess
         given = ("-p", "no:randomly") if not any("random" in arg for arg in args) else ()
-        if not any("adversary" in arg for arg in args):
-            given += ("--scrub-adversary=none",)  # what averages decide; test_adversaries.py asks for the rest
+        if adversary is not None:
+            given += (f"--scrub-adversary={adversary}",)
         result = start(f"--junitxml={junit}", FEW, *given, *args, **options)
         return Ran(result, *_from_junit(junit))
 
@@ -219,6 +234,9 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
     for name in ("CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "NO_COLOR", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)  # they change what pytest prints
     monkeypatch.setenv("COLUMNS", "120")
+    # Bytecode is kept by second and size: a file that is written again may be taken for the one it was.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     return Suite(pytester)
 
 
