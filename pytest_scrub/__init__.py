@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from pytest_scrub.claims import ClaimFailed as ClaimFailed
     from pytest_scrub.claims import Refuted as Refuted
     from pytest_scrub.claims import RefutedByAdversary as RefutedByAdversary
+    from pytest_scrub.claims import ScrubWarning as ScrubWarning
     from pytest_scrub.claims import Undecided as Undecided
     from pytest_scrub.claims import Untested as Untested
+    from pytest_scrub.claims import Weak as Weak
     from pytest_scrub.claims import claim as claim
     from pytest_scrub.data import Dataset as Dataset
     from pytest_scrub.engine.evaluator import Evaluator as Evaluator
@@ -55,7 +57,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "adversaries": ("WhichDonors", "WhichInputs", "WhichNodes", "WhichRefinement"),
     "checking": ("check",),
-    "claims": ("ClaimFailed", "Refuted", "RefutedByAdversary", "Undecided", "Untested", "claim"),
+    "claims": (
+        "ClaimFailed", "Refuted", "RefutedByAdversary", "ScrubWarning", "Undecided", "Untested", "Weak", "claim",
+    ),
     "data": ("Dataset",),
     "engine.evaluator": ("Evaluator",),
     "errors": ("DataError", "HypothesisError", "ModelError", "ScrubError"),

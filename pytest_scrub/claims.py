@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from pytest_scrub.deciding import EITHER, require_direction, require_tolerance
 from pytest_scrub.errors import HypothesisError, ScrubError
-from pytest_scrub.options import VERDICT_PROPERTY
-from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, Verdict, require_tolerance
+from pytest_scrub.options import ACTIONS, FAIL, VERDICT_PROPERTY, XFAIL
+from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,25 +74,47 @@ class Untested(ClaimFailed):
     __module__ = "builtins"
 
 
+class Weak(ClaimFailed):
+    """The claim holds, and says too little: false claims made from it hold too, or it holds where it should not."""
+
+    __module__ = "builtins"
+
+
+class ScrubWarning(UserWarning):
+    """A claim that is undecided or untested, where a setting lets it pass."""
+
+    __module__ = "pytest_scrub"
+
+
 class Misstated(_Reported):
     """The claim, its data or its model cannot be given a meaning: no verdict, so no `ClaimFailed` either."""
 
     __module__ = "builtins"
 
 
-FAILURES: dict[str, type[ClaimFailed]] = {REFUTED: Refuted, UNDECIDED: Undecided, UNTESTED: Untested}
+FAILURES: dict[str, type[ClaimFailed]] = {REFUTED: Refuted, UNDECIDED: Undecided, UNTESTED: Untested, WEAK: Weak}
 
 
 def claim(
     *bare: NoReturn,  # what `@claim` without parentheses passes
     tolerance: float | None = None,
     min_recovered: float | None = None,
+    direction: str = EITHER,
     metric: Metric | Callable[[Tensor, Batch], Tensor] | None = None,
     samples: int | None = None,
+    generalize: bool = False,
+    by: str | None = None,
+    slice_tolerance: float | None = None,
+    on_undecided: str | None = None,
+    on_untested: str | None = None,
+    min_with_other: float | None = None,
+    min_moved: float | None = None,
     adversaries: Sequence[Adversary] | None = None,
     adversarial_tolerance: float | None = None,
     adversary: str = "gate",
     budget: int | None = None,
+    min_power: float | None = None,
+    controls: bool = False,
     model: str = "scrub_model",
     data: str = "scrub_data",
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
@@ -98,37 +122,61 @@ def claim(
 
     **Arguments**
 
-    - `tolerance`: the largest mean gap either way that the claim accepts, in the metric's unit.
+    - `tolerance`: the largest mean gap that the claim accepts, in the metric's unit.
     - `min_recovered`: the least share recovered, instead of `tolerance` or beside it.
+    - `direction`: `"either"`, or `"worse"` where a metric that gets better is no objection.
     - `metric`: a `Metric` or a function of (output, batch); cross-entropy by default.
-    - `samples`: how many references are drawn, each with one swap; `--scrub-samples` by default.
+    - `samples`: the most references drawn, each with one swap; `--scrub-samples` by default. Drawing stops as soon as
+      the claim is decided.
+    - `generalize`: let the interval speak of the distribution that the rows were drawn from, and not of these rows.
+    - `by`: a feature by whose values the gap is shown; with `slice_tolerance=` every one of them has to keep it.
+    - `on_undecided`, `on_untested`: `"fail"`, `"xfail"` or `"warn"`; the options of these names by default.
+    - `min_with_other`, `min_moved`: a node is untested below these shares of references with another donor (0.10), and
+      of drawn donors that differ from what they stand in for (0.02).
     - `adversaries`: what searches for the allowed swaps that make the claim look worst, such as `[WhichDonors()]`; the
       whole ladder by default, nothing where empty. `--scrub-adversary=none` switches all off.
     - `adversarial_tolerance`: the largest mean gap of a swap set that is found; by default the claim's own tolerance.
     - `adversary`: `"gate"`, or `"report"` to show what is found without failing.
     - `budget`: evaluations for all adversaries together; by default a multiple of the samples, 20 unless
       `--scrub-adversary` says otherwise.
+    - `min_power`: the least share of the false claims made from this one that has to be refuted.
+    - `controls`: the claim has to fail on shuffled weights and on permuted features; `--scrub-controls` for all claims.
     - `model`, `data`: the names of the fixtures that give the network and the `Dataset`.
 
-    **Raises** `HypothesisError` at collection for a tolerance that is missing or negative.
+    **Raises** `HypothesisError` at collection for a tolerance that is missing or negative, and for an unknown word.
     """
     __tracebackhide__ = True
     if bare or callable(tolerance):
         raise HypothesisError("write @claim(tolerance=...) with a tolerance, not a bare @claim")
     require_tolerance(tolerance, min_recovered)
+    require_direction(direction)
+    for setting, action in (("on_undecided", on_undecided), ("on_untested", on_untested)):
+        if action is not None and action not in ACTIONS:
+            raise HypothesisError(f"{setting}= is one of {', '.join(ACTIONS)}, not {action!r}")
     for option, fixture in (("model", model), ("data", data)):
         if not isinstance(fixture, str):
             raise HypothesisError(f"{option}= of @claim takes the name of a fixture, not {type(fixture).__name__}")
 
     options = {
-        "tolerance": tolerance, "min_recovered": min_recovered, "metric": metric, "samples": samples,
+        "tolerance": tolerance, "min_recovered": min_recovered, "direction": direction, "metric": metric,
+        "samples": samples, "generalize": generalize, "by": by, "slice_tolerance": slice_tolerance,
         "adversaries": adversaries, "adversarial_tolerance": adversarial_tolerance, "adversary": adversary,
-        "budget": budget,
+        "budget": budget, "min_power": min_power, "controls": controls,
     }  # fmt: skip
-    return functools.partial(_as_test, model=model, data=data, options=options)
+    thresholds = {"min_with_other": min_with_other, "min_moved": min_moved}
+    options |= {name: value for name, value in thresholds.items() if value is not None}
+    actions = {UNDECIDED: on_undecided, UNTESTED: on_untested}
+    return functools.partial(_as_test, model=model, data=data, options=options, actions=actions)
 
 
-def _as_test(function: Callable[..., Any], *, model: str, data: str, options: Mapping[str, Any]) -> Callable[..., None]:
+def _as_test(
+    function: Callable[..., Any],
+    *,
+    model: str,
+    data: str,
+    options: Mapping[str, Any],
+    actions: Mapping[str, str | None],
+) -> Callable[..., None]:
     """A test that takes the fixtures of `function` and those that checking its hypothesis needs."""
     own = inspect.signature(function)
     needed = [n for n in dict.fromkeys(("request", "scrub_session", model, data)) if n not in own.parameters]
@@ -157,8 +205,13 @@ def _as_test(function: Callable[..., Any], *, model: str, data: str, options: Ma
         except ScrubError as error:
             raise_at(function, Misstated(str(error)))
         item.user_properties.append((VERDICT_PROPERTY, verdict.to_json()))
-        if not verdict.held:
+        if verdict.held:
+            return None
+        set_for_all = {UNDECIDED: session.on_undecided, UNTESTED: session.on_untested}
+        action = actions.get(verdict.outcome) or set_for_all.get(verdict.outcome, FAIL)
+        if action == FAIL:
             raise_at(function, failure(verdict))
+        return _let_pass(function, verdict, action)
 
     parameters = [*own.parameters.values(), *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in needed)]
     test.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -174,6 +227,17 @@ def _report_replay(function: Callable[..., Any], replayed: Replay) -> None:
     if replayed.breaks:
         raise_at(function, Refuted(replay_text(replayed)))
     print(replay_text(replayed))  # noqa: T201  # pytest shows it with -rP or -s
+
+
+def _let_pass(function: Callable[..., Any], verdict: Verdict, action: str) -> None:
+    """A claim that says nothing either way, where a setting says that this is no failure."""
+    __tracebackhide__ = True
+    from pytest_scrub.reports.terminal import headline
+
+    if action == XFAIL:
+        pytest.xfail(headline(verdict))
+    code = inspect.unwrap(function).__code__
+    warnings.warn_explicit(ScrubWarning(headline(verdict)), None, code.co_filename, code.co_firstlineno)
 
 
 def failure(verdict: Verdict) -> ClaimFailed:

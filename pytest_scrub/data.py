@@ -199,6 +199,20 @@ class Dataset:
         moved.labels = None if self.labels is None else self.labels.to(device)
         return moved
 
+    def with_features(self, features: Mapping[str, Any]) -> Dataset:
+        """The same rows with more features, columns or functions; all else is shared.
+
+        **Raises** `DataError` for a name that the dataset has already.
+        """
+        known = [name for name in features if name in self._features]
+        if known:
+            raise DataError(f"the dataset has a feature {known[0]!r} already; give the new one another name")
+        self.digest(), self.content  # computed once, for both
+        more = copy(self)
+        more._features = {**self._features, **features}
+        more._values, more._codes = dict(self._values), dict(self._codes)
+        return more
+
     def extend(self, inputs: Any, labels: Any = None) -> Dataset:
         """A dataset with fresh rows at its end, which are donors and never references.
 

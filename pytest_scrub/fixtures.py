@@ -27,6 +27,10 @@ def scrub_session(pytestconfig: pytest.Config) -> Session:
         deadline=float(option(pytestconfig, "deadline") or 0) or None,
         folder=pytestconfig.rootpath / FOLDER,
         replay=replayed(pytestconfig),
+        on_undecided=str(option(pytestconfig, "on-undecided")),
+        on_untested=str(option(pytestconfig, "on-untested")),
+        mutate=bool(option(pytestconfig, "mutate")),
+        controls=bool(option(pytestconfig, "controls")),
         show_progress=shown_on_terminal(pytestconfig),
     )
 

@@ -24,16 +24,21 @@ from pytest_scrub.options import OPTIONS, VERDICT_PROPERTY, option
 if TYPE_CHECKING:
     from pytest_scrub.verdict import Verdict
 
-COLOURS = {"held": "green", "refuted": "red", "undecided": "yellow", "untested": "yellow"}
+COLOURS = {"held": "green", "refuted": "red", "undecided": "yellow", "untested": "yellow", "weak": "yellow"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Every option has an ini twin: --scrub-seed and scrub_seed."""
     group = parser.getgroup("scrub", "pytest-scrub: interpretability hypotheses as tests")
     for option_ in OPTIONS:
+        flag = f"--scrub-{option_.name}"
+        if option_.kind is bool:
+            group.addoption(flag, dest=option_.dest, action="store_true", default=None, help=option_.help)
+            parser.addini(option_.dest, help=option_.help, type="bool", default=False)
+            continue
         text = f"{option_.help} (default {option_.default})"
-        group.addoption(f"--scrub-{option_.name}", dest=f"scrub_{option_.name}", default=None, help=text, metavar="X")
-        parser.addini(f"scrub_{option_.name}", help=text, default=option_.default)
+        group.addoption(flag, dest=option_.dest, default=None, help=text, metavar="X")
+        parser.addini(option_.dest, help=text, default=option_.default)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,11 +61,14 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """One line per claim, in the order of the test ids; nothing where there was no claim."""
     verdicts = list(_verdicts(terminalreporter.stats))
     if verdicts:
+        from pytest_scrub.reports.strength import strength_lines
         from pytest_scrub.reports.terminal import summary_lines
 
         terminalreporter.section("claims")
         for outcome, line in summary_lines(verdicts, terminalreporter.config.get_terminal_writer().fullwidth):
             terminalreporter.write_line(line, **{COLOURS.get(outcome, "bold"): True})
+        for line in strength_lines(verdicts):
+            terminalreporter.write_line(line)
 
 
 def _verdicts(stats: dict[str, list[Any]]) -> Iterator[Verdict]:

@@ -16,9 +16,13 @@ from pytest_scrub.adversaries.shrinking import shrunk
 from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.adversaries.which_inputs import WhichInputs
 from pytest_scrub.counterexample import described
+from pytest_scrub.deciding import EITHER, beyond
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError, ScrubError
+from pytest_scrub.intervals import estimate
+from pytest_scrub.measuring import Measured
 from pytest_scrub.seeds import stream
+from pytest_scrub.slicing import refuted_slice
 from pytest_scrub.store.counterexamples import (
     DamagedFile,
     NewerFile,
@@ -32,7 +36,7 @@ from pytest_scrub.store.counterexamples import (
 )
 from pytest_scrub.store.resolving import resolve
 from pytest_scrub.swap_set import SwapSet
-from pytest_scrub.verdict import REFUTED, Attempt, Mend, Numbers, Search, beyond, estimate
+from pytest_scrub.verdict import REFUTED, Attempt, Mend, Search
 
 SAVED = "saved counterexample"
 OWN_DRAWS = "the claim's own draws"
@@ -40,6 +44,7 @@ POINTWISE = (WhichDonors().name, WhichInputs().name)  # what they find is worst 
 MOST_SAVED = 2000  # references of the worst swap set
 EVALUATIONS_PER_SAMPLE = 20  # of the whole ladder, by default
 GATE, REPORT = "gate", "report"
+Sides = tuple[bool, bool]
 
 
 @dataclass(frozen=True)
@@ -75,58 +80,54 @@ class SearchOptions:
                 raise HypothesisError(f"adversaries= takes adversaries such as WhichDonors(), not {adversary!r}")
 
 
-@dataclass(frozen=True)
-class Average:
-    """The first half of the check: the evaluator, what was drawn, and what that decided."""
-
-    evaluator: Evaluator
-    drawn: SwapSet
-    changes: Numbers
-    outcome: str
-    tolerance: float
-
-
-def search(average: Average, options: SearchOptions, *, seed: int, name: str) -> Search:
+def search(average: Measured, options: SearchOptions, *, seed: int, name: str) -> Search:
     """The worst allowed swap sets that adversaries find, and what to make of them."""
     tolerance = average.tolerance if options.tolerance is None else options.tolerance
-    budget = EVALUATIONS_PER_SAMPLE * len(average.drawn) if options.budget is None else options.budget
+    budget = EVALUATIONS_PER_SAMPLE * average.criteria.samples if options.budget is None else options.budget
+    sides = average.criteria.acceptance.sides
     notes: list[str] = []
     file = None if options.folder is None else path_for(options.folder, name)
-    found = [] if file is None else _tried_first(file, average.evaluator, tolerance, notes)
+    found = [] if file is None else _tried_first(file, average.evaluator, tolerance, sides, notes)
     if not found:
         adversaries = LADDER if options.adversaries is None else options.adversaries
         found = climb_ladder(
-            average.evaluator, adversaries, budget, seed=seed, name=name, deadline=options.deadline
+            average.evaluator, adversaries, budget, seed=seed, name=name, deadline=options.deadline, sides=sides
         )  # fmt: skip
-    attempts = tuple(_attempt(one, average.evaluator, tolerance) for one in found)
-    result = Search(tolerance, options.mode == GATE, budget, attempts, None, ())
-    broken = _broken(average, found, tolerance)
-    if broken is not None:
-        broken, small = _pruned(broken, average, tolerance, stream(seed, name, "minimal"))
+    attempts = tuple(_attempt(one, average.evaluator, tolerance, sides) for one in found)
+    worse = EITHER if all(sides) else average.criteria.acceptance.metric.worse
+    result = Search(tolerance, options.mode == GATE, budget, attempts, None, (), worse)
+    breaking = _broken(average, found, tolerance)
+    if breaking is not None:
+        broken, exceeded = breaking
+        broken, small = _pruned(broken, average, exceeded, stream(seed, name, "minimal"))
         there = broken.evaluator or average.evaluator
         shown = described(there, small, broken.adversary)
         if file is not None and broken.adversary != SAVED:
-            notes += _save(file, name, average, broken, small, tolerance)
+            notes += _save(file, name, average, broken, small, exceeded)
             shown = replace(shown, file=str(file) if file.exists() else None)
         result = replace(result, counterexample=shown, mends=_mends(average, found, broken, tolerance))
     return replace(result, notes=tuple(notes))
 
 
-def _refutes(found: Found, tolerance: float) -> bool:
-    return found.swap_set is not None and beyond(found.gap, found.interval, tolerance)
+def _refutes(found: Found, tolerance: float, sides: Sides) -> bool:
+    return found.swap_set is not None and beyond(found.gap, found.interval, tolerance, sides)
 
 
-def _broken(average: Average, found: Sequence[Found], tolerance: float) -> Found | None:
-    """What breaks the claim: the worst that was found, or what refuted it on average."""
-    refuting = [one for one in found if _refutes(one, tolerance)]
+def _broken(average: Measured, found: Sequence[Found], tolerance: float) -> tuple[Found, float] | None:
+    """What breaks the claim, the worst that was found or what refuted it on average, and the tolerance it exceeds."""
+    acceptance, drawn = average.criteria.acceptance, average.sample
+    refuting = [one for one in found if _refutes(one, tolerance, acceptance.sides)]
     if refuting:
-        return max(refuting, key=lambda one: abs(one.gap))
-    if average.outcome == REFUTED:
-        return Found(OWN_DRAWS, "", average.drawn, average.changes)
-    return None
+        return max(refuting, key=lambda one: acceptance.badness(one.gap)), tolerance
+    if average.outcome != REFUTED:
+        return None
+    if beyond(float(drawn.changes.mean()), None, average.tolerance, acceptance.sides):
+        return Found(OWN_DRAWS, "", drawn.swap_set, drawn.changes), average.tolerance
+    of_slice, accepted = refuted_slice(average.slices, drawn, average.evaluator.dataset)
+    return Found(OWN_DRAWS, "", drawn.swap_set[of_slice], drawn.changes[of_slice]), accepted
 
 
-def _attempt(found: Found, evaluator: Evaluator, tolerance: float) -> Attempt:
+def _attempt(found: Found, evaluator: Evaluator, tolerance: float, sides: Sides) -> Attempt:
     there = found.evaluator or evaluator
     clean, share = 0.0, 0.0
     if found.swap_set is not None:
@@ -146,27 +147,26 @@ def _attempt(found: Found, evaluator: Evaluator, tolerance: float) -> Attempt:
         ranking=found.ranking,
         concentration=share,
         late=found.late,
-        refutes=_refutes(found, tolerance),
+        refutes=_refutes(found, tolerance, sides),
     )
 
 
-def _pruned(broken: Found, average: Average, tolerance: float, rng: np.random.Generator) -> tuple[Found, SwapSet]:
+def _pruned(broken: Found, average: Measured, tolerance: float, rng: np.random.Generator) -> tuple[Found, SwapSet]:
     """The least of a swap set that still breaks the claim; with what was found on the data that it speaks of."""
     there = broken.evaluator or average.evaluator
     assert broken.swap_set is not None
     assert broken.changes is not None
-    allowed = average.tolerance if broken.adversary == OWN_DRAWS else tolerance
     spending = Spending(there, np.iinfo(np.int64).max)
-    small = minimal(there.space, spending, broken.swap_set, broken.changes, allowed, rng)
+    small = minimal(there.space, spending, broken.swap_set, broken.changes, tolerance, rng)
     source = average.evaluator.dataset.source
     if source is not None and broken.fresh:
-        there, small = shrunk(there, small, source, broken.fresh, allowed)
+        there, small = shrunk(there, small, source, broken.fresh, tolerance)
         wider = there.space.swap_set(broken.swap_set.references, broken.swap_set.donors)  # rows were only added
         broken = replace(broken, evaluator=there, swap_set=wider)
     return broken, small
 
 
-def _mends(average: Average, found: Sequence[Found], broken: Found, tolerance: float) -> tuple[Mend, ...]:
+def _mends(average: Measured, found: Sequence[Found], broken: Found, tolerance: float) -> tuple[Mend, ...]:
     """What would mend the claim, for the way in which it was refuted."""
     if average.outcome == REFUTED:
         return tuple(mends_on_average(found, average.tolerance))
@@ -178,7 +178,7 @@ def _mends(average: Average, found: Sequence[Found], broken: Found, tolerance: f
 # Saved counterexamples -----------------------------------------------------------------------------------
 
 
-def _tried_first(file: Path, evaluator: Evaluator, tolerance: float, notes: list[str]) -> list[Found]:
+def _tried_first(file: Path, evaluator: Evaluator, tolerance: float, sides: Sides, notes: list[str]) -> list[Found]:
     """What was saved for this claim, where it still breaks it; otherwise a note that says why not."""
     try:
         saved = load(file)
@@ -197,7 +197,7 @@ def _tried_first(file: Path, evaluator: Evaluator, tolerance: float, notes: list
         SAVED, f"found before by {saved.worst.adversary}", swap_set, changes, interval,
         evaluations=len(swap_set), evaluator=there,
     )  # fmt: skip
-    if _refutes(found, tolerance):
+    if _refutes(found, tolerance, sides):
         return [found]
     notes.append(f"{file.name} no longer breaks the claim (gap {found.gap:.4g})")
     return []
@@ -218,7 +218,7 @@ def restored(saved: Saved, swaps: SavedSwaps, evaluator: Evaluator) -> tuple[Swa
     return swap_set, there
 
 
-def _save(file: Path, name: str, average: Average, broken: Found, small: SwapSet, tolerance: float) -> list[str]:
+def _save(file: Path, name: str, average: Measured, broken: Found, small: SwapSet, tolerance: float) -> list[str]:
     """Keep what breaks the claim; the problem in words where that fails."""
     there = broken.evaluator or average.evaluator
     assert broken.swap_set is not None
@@ -233,7 +233,7 @@ def _save(file: Path, name: str, average: Average, broken: Found, small: SwapSet
         hypothesis=str(there.hypothesis),
         slots=there.space.paths,
         metric=there.metric.name,
-        tolerance=average.tolerance if broken.adversary == OWN_DRAWS else tolerance,
+        tolerance=tolerance,
         worst=of(worst),
         minimal=of(small),
         rows=rows_of(there.dataset, worst, small, len(average.evaluator.dataset)),

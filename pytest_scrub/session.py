@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pytest_scrub.options import FAIL
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -40,6 +42,8 @@ class Session:
     - `deadline`: `--scrub-deadline`, seconds for the search of one claim.
     - `folder`: where counterexamples are kept; None keeps none.
     - `replay`: the saved counterexample that is evaluated alone, `--scrub-replay`.
+    - `on_undecided`, `on_untested`: `--scrub-on-undecided`, `--scrub-on-untested`.
+    - `mutate`, `controls`: `--scrub-mutate`, `--scrub-controls`.
     - `show_progress`: opens a progress display for one claim.
     """
 
@@ -49,6 +53,10 @@ class Session:
     deadline: float | None = None
     folder: Path | None = None
     replay: Saved | None = None
+    on_undecided: str = FAIL
+    on_untested: str = FAIL
+    mutate: bool = False
+    controls: bool = False
     show_progress: ShowProgress = lambda _: nullcontext()
     _stores: OrderedDict[tuple[int, int], tuple[Any, Dataset, ActivationStore]] = field(default_factory=OrderedDict)
 
@@ -87,6 +95,8 @@ class Session:
             options["adversaries"] = ()
         elif options.get("budget") is None and isinstance(samples, int):
             options["budget"] = self.effort * samples
+        options["mutate"] = self.mutate or options.get("mutate", False)
+        options["controls"] = self.controls or options.get("controls", False)
         with self.show_progress(name) as progress:
             return check(
                 hypothesis, model, data, samples=samples, seed=self.seed, name=name, deadline=self.deadline,

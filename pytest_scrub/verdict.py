@@ -1,38 +1,18 @@
-"""What was measured, and what it decides. Everything that reports reads only this."""
+"""What was measured, and what came of it, in plain values. Everything that reports reads only this."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-import numpy as np
-import numpy.typing as npt
-
-from pytest_scrub.errors import HypothesisError
+from pytest_scrub.intervals import Estimate, Share
 
 SCHEMA_VERSION = 1
-CONFIDENCE = 0.95
-LEAST_TESTED = 0.10  # a node with other donors on fewer references than this says nothing about the claim
 
-HELD, REFUTED, UNDECIDED, UNTESTED = "held", "refuted", "undecided", "untested"
-
-Numbers = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95 % confidence interval, in the metric's unit."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
+HELD, REFUTED, UNDECIDED, UNTESTED, WEAK = "held", "refuted", "undecided", "untested", "weak"
 
 
 @dataclass(frozen=True)
@@ -42,7 +22,9 @@ class NodeReport:
     - `donors`: least, median and most allowed donors of a reference, the row itself included.
     - `with_other`: share of references that have a donor of other content.
     - `moved`: share of drawn donors whose content differs from the parent's own input.
+    - `is_tested`: whether both shares are at least what the claim asks for.
     - `alone`: the gap when only this slot is swapped; None where it was not measured.
+    - `wanting`: some values of its features that only one input has, where it is not tested.
     """
 
     slot: str
@@ -52,7 +34,99 @@ class NodeReport:
     with_other: float
     moved: float
     must_be_tested: bool
+    is_tested: bool
     alone: Estimate | None
+    wanting: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The references with one value of a feature.
+
+    - `references`: how many the dataset has; `samples`: how many were drawn.
+    - `gap`: with an interval that is corrected for the number of slices; None where nothing was drawn.
+    - `outcome`: against the tolerance for slices, None where there is none.
+    """
+
+    value: str
+    references: int
+    samples: int
+    gap: Estimate | None
+    outcome: str | None
+
+
+@dataclass(frozen=True)
+class Slices:
+    """The gap by the values of a feature, worst first; `tolerance` is None where no slice gates."""
+
+    by: str
+    tolerance: float | None
+    slices: tuple[Slice, ...]
+
+
+@dataclass(frozen=True)
+class MutantReport:
+    """One false claim made from this one.
+
+    - `kind`, `node`, `what`: how it was made, such as `"dropped"`, `"output/head1.0"`, and the change in words.
+    - `outcome`: of the mutant, judged like the claim; `gap` is its mean gap, or the worst that was found.
+    - `means`: what it says of the claim where it was not refuted.
+    """
+
+    kind: str
+    node: str
+    what: str
+    outcome: str
+    gap: float
+    means: str
+
+
+@dataclass(frozen=True)
+class Power:
+    """How much a claim says: how many false claims made from it are refuted.
+
+    - `mutants`: those that were judged.
+    - `equivalent`: how many more allow just what the claim allows, or swap nothing that it does not.
+    - `left_out`: how many more were not judged, as there are too many.
+    - `required`: the least power that the claim asks for, or None.
+    """
+
+    mutants: tuple[MutantReport, ...]
+    equivalent: int
+    left_out: int
+    required: float | None
+
+    @property
+    def refuted(self) -> int:
+        """How many mutants were refuted."""
+        return sum(mutant.outcome == REFUTED for mutant in self.mutants)
+
+    @property
+    def power(self) -> float | None:
+        """The share of the mutants that was refuted, or None where there was none."""
+        return self.refuted / len(self.mutants) if self.mutants else None
+
+    @property
+    def survivors(self) -> tuple[MutantReport, ...]:
+        """The mutants that were not refuted."""
+        return tuple(mutant for mutant in self.mutants if mutant.outcome != REFUTED)
+
+
+@dataclass(frozen=True)
+class Control:
+    """The same claim where it should not hold.
+
+    - `name`: what was changed.
+    - `outcome`, `gap`: of the claim there; None where it could not be judged.
+    - `note`: why it could not, or why that it holds there says nothing.
+    - `passed`: whether it says nothing against the claim.
+    """
+
+    name: str
+    outcome: str | None
+    gap: float | None
+    note: str | None
+    passed: bool
 
 
 @dataclass(frozen=True)
@@ -143,6 +217,7 @@ class Search:
     - `tolerance`: the largest mean gap either way that a found swap set may have.
     - `gates`: whether a swap set beyond it refutes the claim, or is only shown.
     - `budget`: evaluations that all of them together might spend.
+    - `worse`: `"higher"` or `"lower"` where only a gap of that sign counts, else `"either"`.
     - `notes`: what went wrong beside the search, such as a saved counterexample that could not be used.
     """
 
@@ -152,13 +227,19 @@ class Search:
     attempts: tuple[Attempt, ...]
     counterexample: Counterexample | None
     mends: tuple[Mend, ...]
+    worse: str = "either"
     notes: tuple[str, ...] = ()
 
     @property
     def worst(self) -> Attempt | None:
-        """The attempt with the largest gap either way; those that refute come first."""
+        """The attempt with the largest gap the way that counts; those that refute come first."""
+        sign = {"higher": 1, "lower": -1}.get(self.worse)
         searched = [attempt for attempt in self.attempts if attempt.searched]
-        return max(searched, key=lambda attempt: (attempt.refutes, abs(attempt.gap)), default=None)
+
+        def size(attempt: Attempt) -> float:
+            return abs(attempt.gap) if sign is None else sign * attempt.gap
+
+        return max(searched, key=lambda attempt: (attempt.refutes, size(attempt)), default=None)
 
     @property
     def refutes(self) -> bool:
@@ -170,16 +251,21 @@ class Search:
 class Verdict:
     """The outcome of one claim, in plain Python values.
 
-    - `outcome`: `"held"`, `"refuted"`, `"undecided"` or `"untested"`; `average` is that of uniformly drawn swaps alone.
+    - `outcome`: `"held"`, `"refuted"`, `"undecided"`, `"untested"`, or `"weak"` where it held and says too little;
+      `average` is that of uniformly drawn swaps alone, its slices included.
     - `search`: what the adversaries found; None where none was asked.
-    - `tolerance`: the largest gap either way that the claim accepts, in the metric's unit.
+    - `tolerance`: the largest gap that the claim accepts, in the metric's unit; `direction` is `"worse"` where only a
+      worse metric counts, else `"either"`.
     - `unscrubbed`, `scrubbed`: mean metric on the same sampled references.
     - `gap`: scrubbed minus unscrubbed, paired by reference.
     - `absolute_change`: mean of the absolute change per reference, which cancellation does not hide.
     - `share_worse`: share of samples whose metric got worse.
+    - `share`: what single swaps do, from independent draws; None where they were too few.
     - `baseline`: mean metric when the whole output comes from an unrelated row.
     - `recovered`: 1 - gap / (baseline - unscrubbed), or None with `recovered_reason`.
+    - `samples`: references drawn until the claim was decided, of `budget`.
     - `interval_kind`: which swaps and which statistics the interval speaks of.
+    - `slices`, `power`, `controls`: where they were asked for.
     """
 
     claim: str
@@ -188,23 +274,31 @@ class Verdict:
     hypothesis: str
     metric: str
     tolerance: float
+    direction: str
     unscrubbed: float
     scrubbed: float
     gap: Estimate
     absolute_change: float
     share_worse: float
+    share: Share | None
     baseline: float
     recovered: float | None
     recovered_reason: str | None
     samples: int
+    budget: int
     seed: int
     nodes: tuple[NodeReport, ...]
+    min_with_other: float
+    min_moved: float
     model: str
     model_digest: str
     dataset: str
     dataset_digest: str
     interval_kind: str
     search: Search | None = None
+    slices: Slices | None = None
+    power: Power | None = None
+    controls: tuple[Control, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -238,73 +332,3 @@ def _built(kind: Any, value: Any) -> Any:
         hints = get_type_hints(kind)
         return kind(**{name: _built(hints[name], part) for name, part in value.items()})
     return value
-
-
-def estimate(values: Numbers) -> Estimate:
-    """Mean of independent samples with Student's t interval; a point where they are all the same."""
-    from scipy import stats
-
-    mean, error = float(values.mean()), float(stats.sem(values)) if len(values) > 1 else math.inf
-    if error == 0:
-        return Estimate(mean, mean, mean)
-    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=mean, scale=error)
-    return Estimate(mean, float(low), float(high))
-
-
-def recovered(
-    gap: float, baseline: float, unscrubbed: float, worse: str, spread: float = 0.0
-) -> tuple[float | None, str | None]:
-    """`1 - gap / (baseline - unscrubbed)`, or None and the reason.
-
-    `spread` is how far off the sampled denominator may be.
-    """
-    room = baseline - unscrubbed if worse == "higher" else unscrubbed - baseline
-    if room > spread:
-        return 1 - gap / (baseline - unscrubbed), None
-    clearly = "clearly " if room > 0 else ""
-    return None, f"the baseline ({baseline:.4g}) is not {clearly}worse than the unscrubbed metric ({unscrubbed:.4g})"
-
-
-def require_tolerance(tolerance: float | None, min_recovered: float | None) -> None:
-    """**Raises** `HypothesisError` unless a claim says how large a gap it accepts."""
-    __tracebackhide__ = True  # at collection the error stands on the line of the decorator
-    if tolerance is None and min_recovered is None:
-        raise HypothesisError("a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered=")
-    if tolerance is not None and (
-        isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < math.inf
-    ):
-        raise HypothesisError(f"tolerance= is a gap in the metric's unit, zero or more, not {tolerance!r}")
-    if min_recovered is not None and (
-        isinstance(min_recovered, bool) or not isinstance(min_recovered, (int, float)) or not min_recovered <= 1
-    ):
-        raise HypothesisError(f"min_recovered= is a share of at most 1, such as 0.9, not {min_recovered!r}")
-
-
-def beyond(gap: float, interval: Estimate | None, tolerance: float) -> bool:
-    """Whether a swap set found by a search refutes: its mean change, or all of its interval, beyond the tolerance."""
-    if interval is None:
-        return abs(gap) > tolerance
-    return interval.low > tolerance or interval.high < -tolerance
-
-
-def decide(gap: Estimate, tolerance: float, nodes: tuple[NodeReport, ...]) -> str:
-    """The outcome: untested before anything else, then by where the interval lies."""
-    if untested_nodes(nodes):
-        return UNTESTED
-    if -tolerance <= gap.low and gap.high <= tolerance:
-        return HELD
-    if gap.low > tolerance or gap.high < -tolerance:
-        return REFUTED
-    return UNDECIDED
-
-
-def untested_nodes(nodes: tuple[NodeReport, ...]) -> tuple[NodeReport, ...]:
-    """The nodes that too few references can test; all nodes where none claims anything that could be swapped."""
-    named = tuple(node for node in nodes if not node.is_rest)
-    wanting = tuple(n for n in named if n.must_be_tested and n.with_other < LEAST_TESTED)
-    if wanting or any(node.must_be_tested for node in named):
-        return wanting
-    return named or nodes or (NO_NODE,)
-
-
-NO_NODE = NodeReport("output", "nothing", False, (1, 1.0, 1), 0.0, 0.0, False, None)

@@ -682,7 +682,7 @@ def test_ranking_counts_captures_and_multiplications() -> None:
     assert spending.ranking == 0
     tried = Candidates(evaluator.space, spending, SOME, generator())
     captured = spending.ranking
-    assert captured == evaluator.store.captured > 0
+    assert captured == evaluator.rows_read > 0
     tried.values(evaluator.space.unswapped(SOME))
     assert spending.multiplications > 0
     multiplied = spending.ranking - captured

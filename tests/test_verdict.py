@@ -20,20 +20,9 @@ from pytest_scrub.data import Dataset
 from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, Node, module, output
 from pytest_scrub.metrics import Metric
 from pytest_scrub.models.plain import FunctionGraph
-from pytest_scrub.verdict import (
-    HELD,
-    NO_NODE,
-    REFUTED,
-    UNDECIDED,
-    UNTESTED,
-    Estimate,
-    NodeReport,
-    Verdict,
-    decide,
-    estimate,
-    recovered,
-    untested_nodes,
-)
+from pytest_scrub.deciding import NO_NODE, Acceptance, decided, recovered, untested_nodes
+from pytest_scrub.intervals import Estimate, estimate
+from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK, NodeReport, Verdict
 
 # --- intervals -------------------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ class Candidates:
         self._reached: dict[tuple[tuple[int, ...], int], Rows] = {}
         self.output = OutputRanking(spending, space, self.rows, self.slots)
         evaluator = spending.evaluator
-        evaluator.store.ensure(evaluator.sites, self.rows)
+        evaluator.ensure(evaluator.sites, self.rows)
 
     def _moving(self, i: int) -> list[int]:
         """The slots that take this one's donor: those that share it, and what is EXACT or not swapped below them."""

@@ -16,8 +16,8 @@ import numpy as np
 from pytest_scrub.adversaries.search import Arm, Found, Spending, swapped_slots
 from pytest_scrub.errors import DataError
 from pytest_scrub.hypothesis_tree import Agreement
+from pytest_scrub.intervals import estimate
 from pytest_scrub.swaps import SwapSpace
-from pytest_scrub.verdict import estimate
 
 ALL_SUBSETS_UP_TO = 10  # nodes
 RESTARTS = 3  # of the greedy choice of nodes, beside all and each alone
@@ -150,7 +150,7 @@ def _halving(
                 break
             sums[i] += _total(choices[i], halves.search, spending, draws, np.random.default_rng(seed))
             counts[i] += draws
-        ranked = sorted((i for i in order if counts[i]), key=lambda i: -abs(sums[i] / counts[i]))
+        ranked = sorted((i for i in order if counts[i]), key=lambda i: -spending.badness(float(sums[i] / counts[i])))
         order = ranked[: max(1, len(ranked) // 2)]
         if not order:
             return Found(name, "not searched: the budget is too small")
@@ -189,7 +189,7 @@ def _greedy(name: str, space: SwapSpace, spending: Spending, rng: np.random.Gene
             choice = _only(key, nodes)
             total = _total(choice, halves.search, spending, draws, np.random.default_rng(seed))
             tried[key] = (choice, total / draws)
-        return abs(tried[key][1])
+        return spending.badness(tried[key][1])
 
     starts: list[list[str]] = [list(nodes), *([path] for path in nodes)]
     starts = sorted(starts, key=lambda kept: -gap(kept))[:1]
@@ -201,7 +201,7 @@ def _greedy(name: str, space: SwapSpace, spending: Spending, rng: np.random.Gene
             best = max((flip for flip in flips if flip), key=gap)
             improved = gap(best) > gap(kept)
             kept = best if improved else kept
-    choice, _ = max(tried.values(), key=lambda entry: abs(entry[1]))
+    choice, _ = max(tried.values(), key=lambda entry: spending.badness(entry[1]))
     arms = tuple(replace(entry.arm, gap=mean) for entry, mean in tried.values())
     how = f"{len(tried)} subsets of {len(nodes)} nodes, chosen greedily"
     return replace(_reported(name, how, choice, halves.report, spending, rng), arms=arms)

@@ -25,6 +25,7 @@ def climb_ladder(
     seed: int,
     name: str,
     deadline: float | None = None,
+    sides: tuple[bool, bool] = (True, True),
 ) -> list[Found]:
     """What each adversary finds; what one leaves of its part of the budget is the next ones'.
 
@@ -33,13 +34,14 @@ def climb_ladder(
     - `budget`: evaluations for all of them.
     - `seed`, `name`: the random streams are derived from both, one for each adversary.
     - `deadline`: seconds after which no new batch starts.
+    - `sides`: whether a gap above zero embarrasses the claim, and one below.
     """
     until = None if deadline is None else time.monotonic() + deadline
     found: list[Found] = []
     left = budget
     for i, adversary in enumerate(adversaries):
         weights = [WEIGHTS.get(other.name, 1) for other in adversaries[i:]]
-        spending = Spending(evaluator, left * weights[0] // sum(weights), until, adversary.name)
+        spending = Spending(evaluator, left * weights[0] // sum(weights), until, adversary.name, sides)
         one = adversary.search(evaluator.space, spending, stream(seed, name, adversary.name))
         found.append(replace(one, evaluations=spending.evaluations, ranking=spending.ranking, late=spending.late))
         left -= spending.evaluations

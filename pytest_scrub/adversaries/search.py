@@ -13,9 +13,9 @@ import torch
 from pytest_scrub.data_strategies import Draw
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.slopes import Slope
+from pytest_scrub.intervals import Estimate, Numbers
 from pytest_scrub.swap_set import Rows, SwapSet
 from pytest_scrub.swaps import SwapSpace
-from pytest_scrub.verdict import Estimate, Numbers
 
 EVALUATIONS_OF_A_GRADIENT = 3  # the backward pass costs twice the forward pass, as usual
 MOST_USED = 10  # donors whose share of the references says how concentrated a swap set is
@@ -30,16 +30,22 @@ class Spending:
     - `evaluations`: the budget; a gradient counts as three.
     - `deadline`: `time.monotonic()` after which no new batch starts, or None.
     - `purpose`: how progress calls the search.
+    - `sides`: whether a gap above zero embarrasses the claim, and one below.
     """
 
     def __init__(
-        self, evaluator: Evaluator, evaluations: int, deadline: float | None = None, purpose: str = "searching"
+        self,
+        evaluator: Evaluator,
+        evaluations: int,
+        deadline: float | None = None,
+        purpose: str = "searching",
+        sides: tuple[bool, bool] = (True, True),
     ) -> None:
-        self.purpose = purpose
+        self.purpose, self.sides = purpose, sides
         self.evaluator, self.budget, self.deadline = evaluator, evaluations, deadline
         self.evaluations = 0
         self.multiplications = 0.0
-        self.captured = evaluator.store.captured
+        self._read_before = evaluator.rows_read
         self.late = False
         self._beside = 0.0
         self._unscrubbed = np.full(len(evaluator.dataset), np.nan)
@@ -54,6 +60,11 @@ class Spending:
     def sign(self) -> int:
         """1 where a higher metric is worse, else -1."""
         return 1 if self.evaluator.metric.worse == "higher" else -1
+
+    def badness(self, gap: float) -> float:
+        """How much a mean gap embarrasses the claim."""
+        above, below = self.sides
+        return abs(gap) if above and below else gap if above else -gap
 
     def unscrubbed(self, references: Rows) -> Numbers:
         """The clean metric of every reference, computed once for each row."""
@@ -83,9 +94,9 @@ class Spending:
 
     @property
     def ranking(self) -> float:
-        """What ranking cost beside evaluations, in clean forward passes of one input: those that captured donors'
-        activations, and the matrix products by the number of multiplications."""
-        own = self.evaluator.store.captured - self.captured
+        """What ranking cost beside evaluations, in clean forward passes of one input: one for each input
+        that the claim had not read before, cached or not, and the matrix products by the number of multiplications."""
+        own = self.evaluator.rows_read - self._read_before
         return self._beside + own + self.multiplications / self._multiplications_of_a_forward
 
     @cached_property

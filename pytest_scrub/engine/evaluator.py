@@ -81,6 +81,7 @@ class Evaluator:
         self.plan = compile_plan(hypothesis, self.checked)
         self._clean = graph.reader(ROOT, (), self.checked.output)
         self._batch_size, self.progress = batch_size, progress
+        self._read: set[int] = set()
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -111,7 +112,7 @@ class Evaluator:
 
     def clean_outputs(self, references: npt.NDArray[np.int64]) -> Tensor:
         """The untouched network's output at the metric's positions, `[R, (K,) ...]`."""
-        self.store.ensure(self._clean.sites, references, self.progress)
+        self.ensure(self._clean.sites, references)
         with torch.no_grad():
             return self._clean_output(torch.tensor(references, device=self.dataset.device))
 
@@ -120,7 +121,7 @@ class Evaluator:
         if not len(references):
             return np.empty(0)
         rows, back = np.unique(references, return_inverse=True)
-        self.store.ensure(self._clean.sites, rows, self.progress)
+        self.ensure(self._clean.sites, rows)
         values = []
         size = self._columns(self._clean.sites)
         with torch.no_grad():
@@ -160,7 +161,7 @@ class Evaluator:
         at = step.positions
         if at is None and step.same and not (self.checked.output is None or self.checked.output.static):
             return None
-        self.store.ensure(step.sites, rows, self.progress)
+        self.ensure(step.sites, rows)
         index = torch.tensor(rows, device=self.dataset.device)
         return self.store.take(step.sites[0], index, at_rows(at, index))
 
@@ -188,6 +189,16 @@ class Evaluator:
         rows = torch.tensor(references, device=self.dataset.device)
         return self._metric(rows, self._as_output(output), self.metric.to_rank_by)
 
+    @property
+    def rows_read(self) -> int:
+        """How many different inputs this evaluator has read clean activations of, cached or not."""
+        return len(self._read)
+
+    def ensure(self, sites: Sequence[Site], rows: npt.NDArray[np.int64]) -> None:
+        """Have the clean activations of these sites and rows at hand."""
+        self._read.update(self.dataset.content[rows].tolist())
+        self.store.ensure(sites, rows, self.progress)
+
     # The tree --------------------------------------------------------------------------------------------
 
     def _each_batch(self, swap_set: SwapSet, function: Callable[[_Swaps], Result]) -> list[Result]:
@@ -197,7 +208,7 @@ class Evaluator:
         used = np.zeros(len(self.dataset), dtype=np.bool_)
         for slot in self.carriers:
             used[swap_set.references if slot is None else swap_set.donors[slot]] = True
-        self.store.ensure(self.sites, np.flatnonzero(used), self.progress)
+        self.ensure(self.sites, np.flatnonzero(used))
         results = []
         references = torch.from_numpy(swap_set.references.copy()).to(self.dataset.device)
         donors = torch.from_numpy(swap_set.donors.copy()).to(self.dataset.device)

@@ -54,7 +54,6 @@ class ActivationStore:
         self._place_of_row = torch.from_numpy(np.searchsorted(np.unique(content), content)).to(dataset.device)
         self._kept: OrderedDict[Site, _Kept] = OrderedDict()
         self._version = graph.version()
-        self.captured = 0  # rows that went through a clean forward pass
         graph.require_usable(dataset.inputs)
         with torch.no_grad():
             graph.prove(dataset.batch(np.arange(min(PROOF_ROWS, len(dataset)))))
@@ -95,12 +94,24 @@ class ActivationStore:
                 progress("clean activations", min(start + CAPTURE_BATCH, len(todo)), len(todo))
         self._forget(sites)
 
+    def ensure_together(self, sites: Sequence[Site], rows: npt.NDArray[np.int64]) -> None:
+        """Capture the sites of many claims in one go, as far as they fit; `ensure` captures what does not."""
+        kept = {site: self.bytes_per_row(site) for site in sites if site in self._kept}
+        fitting = list(kept)
+        if kept and self.limit is not None:
+            places = len(self._row_of_place)
+            room = self.limit - places * sum(kept.values())
+            more = max(0, room // max(1, places * max(kept.values())))
+            fitting += [site for site in sites if site not in kept][:more]
+        else:
+            fitting = list(sites)
+        self.ensure(fitting, rows)
+
     def _capture(self, sites: Sequence[Site], places: npt.NDArray[np.intp]) -> None:
         rows = self._row_of_place[places]
         inputs: Inputs = self.dataset.batch(rows)
         with torch.no_grad():
             captured = self.graph.capture(sites, inputs)
-        self.captured += len(rows)
         index = torch.from_numpy(places).to(self.dataset.device)
         for site, values in captured.items():
             if values.is_floating_point() and not values.isfinite().all():

@@ -58,6 +58,7 @@ class Transformer(ABC):
             run=self.run,
             capture=self.capture,
             parameters=self.parameters,
+            again=self.parts,
             source=self.source,
         )
 

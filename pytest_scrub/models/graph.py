@@ -6,7 +6,7 @@ An engine never sees a network. It asks a graph which component reads which (`sl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -163,6 +163,14 @@ class ModelGraph(Protocol):
 
     def version(self) -> Version:
         """Another value once a weight was changed: what was cached then is of another network."""
+        ...
+
+    def weights(self) -> Iterable[tuple[str, Tensor]]:
+        """Everything learned, by name; the network's own tensors."""
+        ...
+
+    def again(self) -> ModelGraph:
+        """The graph of the same network as its weights are now."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -169,6 +169,12 @@ class ModuleGraph:
 
     def version(self) -> Version:
         return version_of(self._tensors().items())
+
+    def weights(self) -> Iterable[tuple[str, Tensor]]:
+        return self.module.named_parameters()
+
+    def again(self) -> ModuleGraph:
+        return ModuleGraph(self.module, self._output)
 
 
 def refuse_dropout(module: nn.Module) -> None:

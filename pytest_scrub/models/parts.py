@@ -76,4 +76,5 @@ class Parts:
     # d_head], "logits".
     capture: Callable[[dict[str, Tensor], Sequence[str]], dict[str, Tensor]]
     parameters: Callable[[], Iterable[tuple[str, Tensor]]]  # everything learned, for a digest
+    again: Callable[[], Parts]  # the parts of the network as its weights are by then
     source: str  # for messages, e.g. "TransformerBridge (GPT2LMHeadModel)"

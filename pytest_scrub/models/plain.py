@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from graphlib import CycleError, TopologicalSorter
 from types import CodeType
@@ -170,6 +170,12 @@ class FunctionGraph:
 
     def version(self) -> Version:
         return ()  # functions are not changed in place
+
+    def weights(self) -> Iterable[tuple[str, Tensor]]:
+        return ()  # nor are they learned
+
+    def again(self) -> FunctionGraph:
+        return self
 
 
 def _code_text(code: CodeType | None) -> list[str]:

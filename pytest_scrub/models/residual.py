@@ -67,7 +67,7 @@ class ResidualGraph:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.source = parts.source
+        self.source, self.weights = parts.source, parts.parameters
         self._places = self._lay_out()
         self.components = tuple(self._places)
 
@@ -112,6 +112,9 @@ class ResidualGraph:
 
     def version(self) -> Version:
         return version_of(self.parts.parameters())
+
+    def again(self) -> ResidualGraph:
+        return ResidualGraph(self.parts.again())
 
     # Clean activations -----------------------------------------------------------------------------------
 

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pytest_scrub.deciding import untested_nodes
 from pytest_scrub.reports.counterexample import search_lines
-from pytest_scrub.verdict import (
-    HELD,
-    LEAST_TESTED,
-    REFUTED,
-    UNDECIDED,
-    UNTESTED,
-    NodeReport,
-    Verdict,
-    untested_nodes,
-)
+from pytest_scrub.reports.strength import control_lines, power_lines, slice_lines, too_little
+from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK, NodeReport, Slice, Verdict
 
 LEAST_NAME = 24  # characters of a claim's name that a narrow terminal still shows
 SUMMARY_HEADER = ("", "claim", "gap (95 %)", "allowed", "recovered", "worst")
@@ -37,13 +30,12 @@ def summary_lines(verdicts: Sequence[Verdict], width: int) -> Iterator[tuple[str
 def _summary_row(verdict: Verdict) -> tuple[str, ...]:
     gap = verdict.gap
     recovered = "" if verdict.recovered is None else f"{verdict.recovered:.1%}"
-    around = max(gap.high - gap.mean, gap.mean - gap.low)
     worst = None if verdict.search is None else verdict.search.worst
     found = "" if worst is None else f"{worst.gap:.3g}"
     return (
         verdict.outcome,
         verdict.claim,
-        f"{gap.mean:.3g} ± {around:.2g}",
+        f"{gap.mean:.3g} ± {gap.around:.2g}",
         f"{verdict.tolerance:.3g}",
         recovered,
         found,
@@ -63,7 +55,14 @@ def failure_text(verdict: Verdict) -> str:
     lines = [headline(verdict), "", *_explained(verdict), "", verdict.hypothesis, "", *_table(verdict)]
     if verdict.search is not None:
         lines += ["", *search_lines(verdict.search)]
-    lines += ["", f"{verdict.samples} samples, seed {verdict.seed}; {verdict.interval_kind}"]
+    if verdict.slices is not None:
+        lines += ["", *slice_lines(verdict.slices)]
+    if verdict.power is not None:
+        lines += ["", *power_lines(verdict.power)]
+    if verdict.controls:
+        lines += ["", *control_lines(verdict.controls)]
+    drawn = f"{verdict.samples} of at most {verdict.budget} samples"
+    lines += ["", f"{drawn}, seed {verdict.seed}; {verdict.interval_kind}"]
     return "\n".join(lines)
 
 
@@ -72,7 +71,9 @@ def headline(verdict: Verdict) -> str:
     gap = f"gap {verdict.gap} in {verdict.metric}, tolerance {verdict.tolerance:.4g}"
     if verdict.outcome == UNTESTED:
         names = ", ".join(node.slot for node in untested_nodes(verdict.nodes))
-        return f"claim untested: too few references have another donor for {names}"
+        return f"claim untested: too little is swapped at {names}"
+    if verdict.outcome == WEAK:
+        return too_little(verdict)
     if verdict.search is not None and verdict.outcome == REFUTED and verdict.average != REFUTED:
         worst = verdict.search.worst
         assert worst is not None  # one of them refuted it
@@ -81,7 +82,22 @@ def headline(verdict: Verdict) -> str:
             f"claim {on_average} and falls to the adversary: {gap.removeprefix('gap ')} on average, but "
             f"{worst.gap:.4g} for allowed swaps found by {worst.adversary}"
         )
+    culprit = _culprit(verdict)
+    if culprit is not None:
+        assert verdict.slices is not None
+        assert verdict.slices.tolerance is not None
+        return (
+            f"claim {verdict.outcome} where {verdict.slices.by} = {culprit.value}: gap {culprit.gap or 'not drawn'} in "
+            f"{verdict.metric}, tolerance {verdict.slices.tolerance:.4g} for each slice"
+        )
     return f"claim {verdict.outcome}: {gap}"
+
+
+def _culprit(verdict: Verdict) -> Slice | None:
+    """The slice that decided, where it was not the gap of all references."""
+    if verdict.slices is None or verdict.outcome not in (REFUTED, UNDECIDED):
+        return None
+    return next((one for one in verdict.slices.slices if one.outcome == verdict.outcome), None)
 
 
 def _explained(verdict: Verdict) -> Iterator[str]:
@@ -97,32 +113,50 @@ def _explained(verdict: Verdict) -> Iterator[str]:
         yield f"recovered: not defined, as {verdict.recovered_reason}"
     else:
         yield f"recovered: {verdict.recovered:.1%} of the way from the random baseline {verdict.baseline:.4g}"
+    if verdict.share is not None:
+        share = verdict.share
+        yield (
+            f"single swaps: with 95 % confidence {share.share:.0%} of them stay within {share.within:.4g}, and "
+            f"{share.tolerated:.0%} within the tolerance ({share.draws} independent draws)"
+        )
     yield from _remedy(verdict)
 
 
 def _remedy(verdict: Verdict) -> Iterator[str]:
     if verdict.outcome == UNTESTED:
         for node in untested_nodes(verdict.nodes):
-            yield _why_untested(node)
+            yield _why_untested(node, verdict)
+    elif verdict.average == REFUTED and (culprit := _culprit(verdict)) is not None:
+        assert verdict.slices is not None
+        yield f"so the claim is false where {verdict.slices.by} = {culprit.value}, whatever it is elsewhere"
     elif verdict.average == REFUTED:
         moved = "falls" if verdict.gap.mean < 0 else "rises"
         yield (
             f"so the claim is false of this network and data: scrubbed, the {verdict.metric} {moved} by more than the "
             "tolerance allows"
         )
+    elif verdict.average == UNDECIDED and verdict.samples < verdict.budget:
+        yield "undecided: all references were drawn, and they are too few; add rows, or leave generalize= out"
     elif verdict.average == UNDECIDED:
         yield (
             "undecided: the interval straddles the tolerance; draw more, with samples= of the claim or "
-            f"--scrub-samples above {verdict.samples}"
+            f"--scrub-samples above {verdict.budget}"
         )
 
 
-def _why_untested(node: NodeReport) -> str:
+def _why_untested(node: NodeReport, verdict: Verdict) -> str:
     if not node.must_be_tested:
         return f"untested:  {node.slot} takes no donor but the row itself: nothing was swapped; claim what it agrees on"
+    if node.with_other >= verdict.min_with_other:
+        return (
+            f"untested:  {node.slot} was swapped in {node.moved:.1%} of the samples (at least {verdict.min_moved:.0%} "
+            f"are needed); add rows that share {node.agrees_on} but differ elsewhere, or agree on less"
+        )
+    wanting = f" (none has, for instance, with {'; with '.join(node.wanting)})" if node.wanting else ""
     return (
         f"untested:  {node.slot} has a donor of other content for {node.with_other:.1%} of the references (at least "
-        f"{LEAST_TESTED:.0%} are needed); add rows that share {node.agrees_on} but differ elsewhere, or agree on less"
+        f"{verdict.min_with_other:.0%} are needed); add rows that share {node.agrees_on} but differ elsewhere{wanting}"
+        ", or agree on less"
     )
 
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from pytest_scrub.data import Dataset
 from pytest_scrub.errors import ScrubError
+from pytest_scrub.intervals import Numbers
 from pytest_scrub.swap_set import Rows, SwapSet
-from pytest_scrub.verdict import Numbers
 
 if TYPE_CHECKING:
     from torch import Tensor

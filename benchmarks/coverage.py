@@ -1,0 +1,98 @@
+"""How often the intervals of verdicts miss, when they are looked at after every batch.
+
+Every run draws up to 4,000 changes of a known distribution and looks at the interval after the burn-in of 400 and
+after every further 200 draws, as a claim does, once enough changes. It *covers* if it contains the mean at every one of
+these looks. A
+verdict at a gap of exactly the tolerance is *wrong* if the claim is ever decided, either way. The last line is one JSON
+object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_scrub.deciding import Acceptance, is_looked_at
+from pytest_scrub.intervals import confidence_sequence, estimate
+from pytest_scrub.metrics import cross_entropy, zero_one_error
+from pytest_scrub.sampling import BATCH, BURN_IN, Plan
+from pytest_scrub.verdict import UNDECIDED
+
+BUDGET = 4000
+GAP = 1.0  # the mean of every distribution of an unbounded metric
+FLIPS = 0.03  # that of the bounded one: 5 % of labels lost and 2 % gained
+Numbers = npt.NDArray[np.float64]
+DISTRIBUTIONS: dict[str, Callable[[np.random.Generator], Numbers]] = {
+    "gaussian": lambda rng: rng.normal(GAP, 1, BUDGET),
+    "student_t5": lambda rng: GAP + rng.standard_t(5, BUDGET),
+    "spikes": lambda rng: GAP * 1000 * (rng.random(BUDGET) < 1e-3),
+    "spikes_over_noise": lambda rng: GAP * 1000 * (rng.random(BUDGET) < 1e-3) + rng.normal(0, 0.1, BUDGET),
+}
+
+
+@dataclass
+class Tally:
+    """Of all runs so far, how many did what; `needed` are draws until a clear claim was decided."""
+
+    runs: int = 0
+    covered: int = 0
+    covered_by_t: int = 0
+    wrong: int = 0
+    needed: list[int] = field(default_factory=list)
+
+
+def tally(draw: Callable[[np.random.Generator], Numbers], acceptance: Acceptance, gap: float, runs: int) -> Tally:
+    """What becomes of claims with this gap, at tolerances of just as much, of three times and of a third of it."""
+    found = Tally(runs)
+    for run in range(runs):
+        values = draw(np.random.default_rng(run))
+        every = Plan(np.zeros(BUDGET, dtype=np.int64)).looks()
+        looks = [n for n in every if n == BUDGET or is_looked_at(acceptance, values[:n], 0.0)]
+        sequences = [confidence_sequence(values[:n], acceptance.reach) for n in looks]
+        found.covered += all(one.low <= gap <= one.high for one in sequences)
+        found.covered_by_t += all(one.low <= gap <= one.high for one in (estimate(values[:n]) for n in looks))
+        found.wrong += first_decided(acceptance.with_tolerance(gap), values, looks) is not None
+        for tolerance in (gap * 3, gap / 3):
+            found.needed.append(first_decided(acceptance.with_tolerance(tolerance), values, looks) or BUDGET)
+    return found
+
+
+def first_decided(acceptance: Acceptance, values: Numbers, looks: Sequence[int]) -> int | None:
+    """How many draws decide it, or None."""
+    return next((n for n in looks if acceptance.outcome(values[:n], None, 0.0) != UNDECIDED), None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=2000)
+    runs = parser.parse_args().runs
+    print(f"{runs} runs; burn-in {BURN_IN}, then a look every {BATCH} draws, up to {BUDGET}")
+    record: dict[str, float] = {"runs": runs, "burn_in": BURN_IN, "batch": BATCH, "budget": BUDGET}
+    unbounded = Acceptance(cross_entropy(), tolerance=GAP)
+    bounded = Acceptance(zero_one_error(), tolerance=FLIPS)
+
+    def flips(rng: np.random.Generator) -> Numbers:
+        return rng.choice([1.0, -1.0, 0.0], BUDGET, p=[0.05, 0.02, 0.93])
+
+    kinds = [(name, draw, unbounded, GAP) for name, draw in DISTRIBUTIONS.items()]
+    for name, draw, acceptance, gap in [*kinds, ("bounded", flips, bounded, FLIPS)]:
+        found = tally(draw, acceptance, gap, runs)
+        covers, naive, wrong = (count / runs for count in (found.covered, found.covered_by_t, found.wrong))
+        median, mean = float(np.median(found.needed)), float(np.mean(found.needed))
+        print(
+            f"{name}: covers at every look in {covers:.1%} of the runs (Student's t: {naive:.1%}); decided at a gap of "
+            f"exactly the tolerance in {wrong:.1%}; at a third or three times the tolerance {median:.0f} draws are "
+            f"enough in the median, {mean:.0f} on average"
+        )
+        record |= {f"{name}_coverage": covers, f"{name}_t_coverage": naive, f"{name}_wrong": wrong}
+        record |= {f"{name}_draws_median": median, f"{name}_draws_mean": mean}
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()

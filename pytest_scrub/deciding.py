@@ -1,0 +1,171 @@
+"""What a claim accepts, and what the draws so far decide."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeGuard
+
+from pytest_scrub.errors import HypothesisError
+from pytest_scrub.intervals import CONFIDENCE, Estimate, Numbers, confidence_sequence, has_seen_enough
+from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, NodeReport
+
+if TYPE_CHECKING:
+    from pytest_scrub.metrics import Metric
+
+EITHER, WORSE = "either", "worse"
+ROUNDING = 1e-6  # of the metric: float32 networks are no more exact, and no decision may hang on it
+NO_NODE = NodeReport("output", "nothing", False, (1, 1.0, 1), 0.0, 0.0, False, False, None)
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """How large a gap a claim accepts.
+
+    - `metric`: gives the unit, the bounds, and which way is worse.
+    - `tolerance`: the largest gap, in the metric's unit; None where only `min_recovered` says it.
+    - `min_recovered`: the least share recovered, or None.
+    - `direction`: `"either"`, or `"worse"` where a metric that gets better is no objection.
+
+    **Raises** `HypothesisError` for what is not such a number or word.
+    """
+
+    metric: Metric
+    tolerance: float | None = None
+    min_recovered: float | None = None
+    direction: str = EITHER
+
+    def __post_init__(self) -> None:
+        require_tolerance(self.tolerance, self.min_recovered)
+        require_direction(self.direction)
+
+    @property
+    def sides(self) -> tuple[bool, bool]:
+        """Whether a gap above zero may refute the claim, and one below."""
+        two = self.direction == EITHER
+        return two or self.metric.worse == "higher", two or self.metric.worse == "lower"
+
+    @property
+    def reach(self) -> float:
+        """The largest absolute change that the metric's bounds allow."""
+        return self.metric.upper - self.metric.lower
+
+    def badness(self, gap: float) -> float:
+        """How much a gap embarrasses the claim."""
+        above, below = self.sides
+        return abs(gap) if above and below else gap if above else -gap
+
+    def with_tolerance(self, tolerance: float) -> Acceptance:
+        """The same for another tolerance alone."""
+        return Acceptance(self.metric, float(tolerance), None, self.direction)
+
+    def accepted(self, room: float) -> float:
+        """The largest gap in the metric's unit, where the baseline is worse by `room`."""
+        limits = [math.inf if self.tolerance is None else float(self.tolerance)]
+        if self.min_recovered is not None:
+            limits.append((1 - self.min_recovered) * room)
+        return min(limits)
+
+    def outcome(
+        self,
+        changes: Numbers,
+        room: Numbers | None,
+        scale: float,
+        *,
+        confidence: float = CONFIDENCE,
+        heaviest: float = 1.0,
+    ) -> str:
+        """Held, refuted or undecided.
+
+        **Arguments**
+
+        - `changes`: scrubbed minus unscrubbed metric of every unit drawn so far, float64 `[units]`.
+        - `room`: how much worse the baseline is on the same units; read where a share has to be recovered, so that
+          the error of the sampled baseline is part of the decision.
+        - `scale`: how large the metric is; a decision never hangs on less than a millionth of it.
+        - `confidence`: of the intervals; `heaviest`: the largest weight of a unit.
+        """
+        outcomes, reach = [], self.reach * heaviest
+        if self.tolerance is not None:
+            gap = confidence_sequence(changes, reach, confidence)
+            outcomes.append(decided(gap + -self.tolerance, gap + self.tolerance, self.sides, ROUNDING * scale))
+        if self.min_recovered is not None:
+            assert room is not None
+            share = 1 - self.min_recovered
+            if confidence_sequence(room, reach, confidence).low <= 0:
+                return UNDECIDED  # nothing is known to be lost, so no share of it can be recovered
+            above, below = (
+                confidence_sequence(changes + way * share * room, reach * (1 + abs(share)), confidence)
+                for way in (-1, 1)
+            )  # fmt: skip
+            outcomes.append(decided(above, below, self.sides, ROUNDING * scale))
+        if REFUTED in outcomes:
+            return REFUTED
+        return HELD if set(outcomes) == {HELD} else UNDECIDED
+
+
+def is_looked_at(acceptance: Acceptance, changes: Numbers, scale: float) -> bool:
+    """Whether the draws so far may decide a claim before its budget is spent."""
+    return has_seen_enough(changes, acceptance.reach, ROUNDING * scale)
+
+
+def decided(above: Estimate, below: Estimate, sides: tuple[bool, bool], slack: float = 0.0) -> str:
+    """The outcome of a gap, by the intervals of gap minus tolerance and of gap plus tolerance."""
+    is_above, is_below = sides
+    if (is_above and above.low > slack) or (is_below and below.high < -slack):
+        return REFUTED
+    if (not is_above or above.high <= slack) and (not is_below or below.low >= -slack):
+        return HELD
+    return UNDECIDED
+
+
+def beyond(gap: float, interval: Estimate | None, tolerance: float, sides: tuple[bool, bool] = (True, True)) -> bool:
+    """Whether a swap set found by a search refutes: its mean change, or all of its interval, beyond the tolerance."""
+    found = Estimate(gap, gap, gap) if interval is None else interval
+    return decided(found + -tolerance, found + tolerance, sides) == REFUTED
+
+
+def recovered(
+    gap: float, baseline: float, unscrubbed: float, worse: str, spread: float = 0.0
+) -> tuple[float | None, str | None]:
+    """`1 - gap / (baseline - unscrubbed)`, or None and the reason.
+
+    `spread` is how far off the sampled denominator may be.
+    """
+    room = baseline - unscrubbed if worse == "higher" else unscrubbed - baseline
+    if room > spread:
+        return 1 - gap / (baseline - unscrubbed), None
+    clearly = "clearly " if room > 0 else ""
+    return None, f"the baseline ({baseline:.4g}) is not {clearly}worse than the unscrubbed metric ({unscrubbed:.4g})"
+
+
+def require_tolerance(tolerance: float | None, min_recovered: float | None) -> None:
+    """**Raises** `HypothesisError` unless a claim says how large a gap it accepts."""
+    __tracebackhide__ = True  # at collection the error stands on the line of the decorator
+    if tolerance is None and min_recovered is None:
+        raise HypothesisError("a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered=")
+    if tolerance is not None and not (is_number(tolerance) and 0 <= tolerance < math.inf):
+        raise HypothesisError(f"tolerance= is a gap in the metric's unit, zero or more, not {tolerance!r}")
+    if min_recovered is not None and not (is_number(min_recovered) and min_recovered <= 1):
+        raise HypothesisError(f"min_recovered= is a share of at most 1, such as 0.9, not {min_recovered!r}")
+
+
+def require_direction(direction: str) -> None:
+    """**Raises** `HypothesisError` for a word that names no direction."""
+    __tracebackhide__ = True
+    if direction not in (EITHER, WORSE):
+        raise HypothesisError(f"direction= is {EITHER!r} or {WORSE!r}, not {direction!r}")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is an int or a float, and no bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def untested_nodes(nodes: tuple[NodeReport, ...]) -> tuple[NodeReport, ...]:
+    """The nodes that the data cannot test; all nodes where none claims anything that could be swapped."""
+    named = tuple(node for node in nodes if not node.is_rest)
+    wanting = tuple(node for node in named if node.must_be_tested and not node.is_tested)
+    if wanting or any(node.must_be_tested for node in named):
+        return wanting
+    return named or nodes or (NO_NODE,)

@@ -1,0 +1,212 @@
+"""The first half of checking a claim: what uniformly drawn allowed swaps do on average."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pytest_scrub.deciding import Acceptance, is_looked_at, is_number, recovered, untested_nodes
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.errors import DataError, HypothesisError
+from pytest_scrub.intervals import Estimate, Share, confidence_sequence, estimate, share_within
+from pytest_scrub.sampling import BURN_IN, References, Sample, sample
+from pytest_scrub.seeds import stream
+from pytest_scrub.slicing import outcome_of, slices
+from pytest_scrub.slots import Slot
+from pytest_scrub.swaps import SwapSpace
+from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, NodeReport, Slices
+
+MOST_SAMPLES_PER_NODE = 2000  # the table node by node is for reading, not for deciding
+LEAST_WITH_OTHER = 0.10  # a node with other donors on fewer references than this says nothing about the claim
+LEAST_MOVED = 0.02  # nor does one that is hardly ever swapped
+MOST_WANTING = 3  # values of a feature that a message names
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What decides a claim on average.
+
+    - `acceptance`: how large a gap it accepts.
+    - `samples`: the most references drawn.
+    - `generalize`: whether the interval speaks of the distribution that the rows were drawn from.
+    - `min_with_other`, `min_moved`: the least share of references that have another donor for a node, and of drawn
+      donors that differ from what they stand in for.
+    - `by`, `slice_tolerance`: the feature by whose values the gap is shown, and the largest gap of each, which gates.
+
+    **Raises** `HypothesisError` for what has no meaning.
+    """
+
+    acceptance: Acceptance
+    samples: int
+    generalize: bool = False
+    min_with_other: float = LEAST_WITH_OTHER
+    min_moved: float = LEAST_MOVED
+    by: str | None = None
+    slice_tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 2:
+            raise HypothesisError(f"samples= is a whole number of at least 2, not {self.samples!r}")
+        for name in ("min_with_other", "min_moved"):
+            share = getattr(self, name)
+            if not is_number(share) or not 0 <= share <= 1:
+                raise HypothesisError(f"{name}= is a share from 0 to 1, not {share!r}")
+        if self.by is not None and not isinstance(self.by, str):
+            raise HypothesisError(f"by= is the name of a feature of the dataset, not {self.by!r}")
+        if self.slice_tolerance is not None:
+            if self.by is None:
+                raise HypothesisError("slice_tolerance= needs by=, the feature whose values are the slices")
+            if not is_number(self.slice_tolerance) or not self.slice_tolerance >= 0:
+                raise HypothesisError(f"slice_tolerance= is a gap, zero or more, not {self.slice_tolerance!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What the draws of one claim say.
+
+    - `gap`: of the units drawn; `outcome`: what it and the slices decide.
+    - `tolerance`: the largest gap that the claim accepts, in the metric's unit.
+    - `recovered`, `reason`: as in a `Verdict`; `baseline` too.
+    """
+
+    evaluator: Evaluator
+    criteria: Criteria
+    sample: Sample
+    gap: Estimate
+    outcome: str
+    tolerance: float
+    nodes: tuple[NodeReport, ...]
+    slices: Slices | None
+    baseline: float
+    recovered: float | None
+    reason: str | None
+
+    @property
+    def share(self) -> Share | None:
+        """What single swaps do. The first draws tell it: how many there are did not depend on what they were."""
+        if self.criteria.generalize:
+            return None
+        return share_within(self.sample.changes[:BURN_IN], self.tolerance)
+
+    @property
+    def interval_kind(self) -> str:
+        """Which swaps and which statistics the interval speaks of."""
+        bounded = np.isfinite(self.criteria.acceptance.reach)
+        kind = "betting" if bounded else "asymptotic"
+        population = "swaps drawn from this dataset"
+        if self.criteria.generalize:
+            population = "references drawn as this dataset's were, with its donors"
+        return f"95 % {kind} confidence sequence over {population}"
+
+
+def measure(evaluator: Evaluator, references: References, criteria: Criteria, *, seed: int, name: str) -> Measured:
+    """Draw swaps until the claim is decided, or the budget is spent.
+
+    **Arguments**
+
+    - `evaluator`, `references`: the claim's own, or those of a mutant of it.
+    - `seed`, `name`: the random stream is derived from both.
+
+    **Raises** `DataError` where a share is to be recovered of nothing.
+    """
+    acceptance, space = criteria.acceptance, evaluator.space
+
+    def outcome(drawn: Sample) -> str:
+        changes, room = drawn.units(drawn.changes), None
+        if acceptance.min_recovered is not None:
+            sign = 1 if acceptance.metric.worse == "higher" else -1
+            room = drawn.units(sign * (drawn.baseline - drawn.unscrubbed))
+        return acceptance.outcome(changes, room, _scale(drawn), heaviest=drawn.references.plan.heaviest)
+
+    def sliced(drawn: Sample) -> Slices | None:
+        if criteria.by is None:
+            return None
+        return slices(space, drawn, criteria.by, acceptance, criteria.slice_tolerance)
+
+    def is_decided(drawn: Sample) -> bool:
+        if untested_nodes(_nodes(space, drawn, criteria)):
+            return True
+        if not is_looked_at(acceptance, drawn.changes, _scale(drawn)):
+            return False
+        found = outcome(drawn)
+        if found != HELD or criteria.slice_tolerance is None:
+            return found != UNDECIDED
+        return outcome_of(sliced(drawn)) != UNDECIDED
+
+    drawn = sample(evaluator, references, stream(seed, name, "draw"), is_decided)
+    heaviest = references.plan.heaviest
+    gap = confidence_sequence(drawn.units(drawn.changes), acceptance.reach * heaviest)
+    lost = confidence_sequence(drawn.units(drawn.baseline - drawn.unscrubbed), acceptance.reach * heaviest)
+    clean, baseline = drawn.mean(drawn.unscrubbed), drawn.mean(drawn.baseline)
+    share, reason = recovered(gap.mean, baseline, clean, acceptance.metric.worse, lost.around)
+    if acceptance.min_recovered is not None and reason is not None:
+        raise DataError(f"min_recovered= cannot be judged: {reason}; give tolerance= instead")
+    nodes, by_slice = _nodes(space, drawn, criteria), sliced(drawn)
+    together = outcome(drawn)
+    if untested_nodes(nodes):
+        together = UNTESTED
+    elif together != REFUTED and outcome_of(by_slice) != HELD:
+        together = outcome_of(by_slice)
+    return Measured(
+        evaluator, criteria, drawn, gap, together, acceptance.accepted(abs(lost.mean)), nodes, by_slice,
+        baseline, share, reason,
+    )  # fmt: skip
+
+
+def _scale(drawn: Sample) -> float:
+    """How large the metric is."""
+    return drawn.mean(np.maximum(np.abs(drawn.unscrubbed), np.abs(drawn.scrubbed)))
+
+
+def _nodes(space: SwapSpace, drawn: Sample, criteria: Criteria) -> tuple[NodeReport, ...]:
+    """How far every slot is tested, without the gaps."""
+    moved = space.moved(drawn.swap_set)
+    found = []
+    for i, (slot, support) in enumerate(zip(space.slots, space.support(), strict=True)):
+        computed = slot.node.computed_by is not None and not slot.is_rest
+        # A computed node takes no activation from a donor: the function itself is put to the test.
+        with_other, swapped = (1.0 if computed else support.share), float(moved[i].mean())
+        is_tested = with_other >= criteria.min_with_other and (computed or swapped >= criteria.min_moved)
+        must_be_tested = not slot.is_rest and not slot.agrees_on.exact
+        found.append(
+            NodeReport(
+                slot=slot.path,
+                agrees_on="its features, computed" if computed else str(slot.agrees_on),
+                is_rest=slot.is_rest,
+                donors=(int(support.donors.min()), float(np.median(support.donors)), int(support.donors.max())),
+                with_other=with_other,
+                moved=swapped,
+                must_be_tested=must_be_tested,
+                is_tested=is_tested,
+                alone=None,
+                wanting=tuple(_wanting(space, slot, i)) if must_be_tested and not is_tested else (),
+            )
+        )
+    return tuple(found)
+
+
+def _wanting(space: SwapSpace, slot: Slot, i: int) -> Iterator[str]:
+    """Some values of a slot's features for which no reference has a donor of other content."""
+    dataset, codes = space.dataset, space.agree(i)
+    contents = np.unique(np.stack([codes, dataset.content]), axis=1)[0]  # one for each content of a value
+    lonely = np.isin(codes, np.flatnonzero(np.bincount(contents) <= 1)) & np.isin(codes, codes[space.reference_rows])
+    _, first = np.unique(codes[lonely], return_index=True)
+    for row in np.flatnonzero(lonely)[first[:MOST_WANTING]]:
+        yield ", ".join(f"{name} = {_plain(dataset.feature(name)[row])}" for name in slot.agrees_on.features)
+
+
+def _plain(value: object) -> object:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def with_gaps(measured: Measured, rng: np.random.Generator) -> tuple[NodeReport, ...]:
+    """The reports with the gap when only that slot is swapped, the others EXACT."""
+    evaluator, drawn = measured.evaluator, measured.sample
+    few = drawn.swap_set.references[:MOST_SAMPLES_PER_NODE]
+    found = []
+    for node in measured.nodes:
+        alone = evaluator.space.keep([node.slot]).draw(len(few), rng, few)
+        found.append(replace(node, alone=estimate(evaluator.evaluate(alone) - drawn.unscrubbed[: len(few)])))
+    return tuple(found)

@@ -1,0 +1,100 @@
+"""The power of a claim: how many false claims made from it are refuted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
+from pytest_scrub.deciding import beyond
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.measuring import Measured, measure
+from pytest_scrub.mutants import Mutant, mutants
+from pytest_scrub.sampling import BURN_IN
+from pytest_scrub.searching import SearchOptions
+from pytest_scrub.seeds import stream
+from pytest_scrub.verdict import REFUTED, UNTESTED, Control, MutantReport, Power, Search
+
+MOST_MUTANTS = 50
+SEARCH_SHARE = 10  # a mutant that holds on average gets this part of the claim's search: wrong ones fall early
+
+
+def power_of(
+    average: Measured,
+    searched: Search | None,
+    options: SearchOptions,
+    *,
+    seed: int,
+    name: str,
+    required: float | None = None,
+) -> Power:
+    """Every mutant judged like the claim, on the same references.
+
+    Adversaries search the mutants that hold on average, with a tenth of the claim's budget; not where they refute
+    the claim itself.
+    """
+    evaluator = average.evaluator
+    found = mutants(
+        evaluator.graph, evaluator.dataset, evaluator.hypothesis, evaluator.metric.pos,
+        stream(seed, name, "mutants"), MOST_MUTANTS,
+    )  # fmt: skip
+    gates = searched is not None and searched.gates and not searched.refutes
+    evaluators = _evaluators(average, found.mutants, seed=seed, name=name)
+    reports, equivalent = [], found.equivalent
+    for i, (mutant, its) in enumerate(zip(found.mutants, evaluators, strict=True)):
+        report = _judged(average, mutant, its, searched if gates else None, options, seed=seed, name=name)
+        if report.outcome == UNTESTED:
+            equivalent += 1
+        else:
+            reports.append(report)
+        if evaluator.progress is not None:
+            evaluator.progress("mutants", i + 1, len(found.mutants))
+    return Power(tuple(reports), equivalent, found.left_out, required)
+
+
+def _evaluators(average: Measured, found: Sequence[Mutant], *, seed: int, name: str) -> list[Evaluator]:
+    """Their evaluators, once what the first draws of all of them need has been captured together."""
+    own, rows = average.evaluator, average.sample.references.plan.rows[:BURN_IN]
+    evaluators = [
+        Evaluator(own.graph, mutant.dataset, mutant.hypothesis, own.metric, store=own.store) for mutant in found
+    ]
+    used = np.zeros(len(own.dataset), dtype=np.bool_)
+    for evaluator in evaluators:
+        used[evaluator.space.draw(len(rows), stream(seed, name, "draw"), rows).donors] = True
+    sites = dict.fromkeys(site for evaluator in evaluators for site in evaluator.sites)
+    own.store.ensure_together(tuple(sites), np.flatnonzero(used))
+    return evaluators
+
+
+def _judged(
+    average: Measured,
+    mutant: Mutant,
+    evaluator: Evaluator,
+    searched: Search | None,
+    options: SearchOptions,
+    *,
+    seed: int,
+    name: str,
+) -> MutantReport:
+    criteria = replace(average.criteria, by=None, slice_tolerance=None)
+    found = measure(evaluator, average.sample.references, criteria, seed=seed, name=name)
+    outcome, gap = found.outcome, found.gap.mean
+    if outcome not in (REFUTED, UNTESTED) and searched is not None:
+        sides = criteria.acceptance.sides
+        adversaries = LADDER if options.adversaries is None else options.adversaries
+        for one in climb_ladder(
+            evaluator, adversaries, searched.budget // SEARCH_SHARE, seed=seed, name=name,
+            deadline=options.deadline, sides=sides,
+        ):  # fmt: skip
+            if one.swap_set is not None and beyond(one.gap, one.interval, searched.tolerance, sides):
+                outcome, gap = REFUTED, one.gap
+                break
+    return MutantReport(mutant.kind, mutant.node, mutant.what, outcome, gap, mutant.means)
+
+
+def says_too_little(power: Power | None, controls: Sequence[Control]) -> bool:
+    """Whether a claim that held has too little power, or holds where it should not."""
+    weak = power is not None and power.required is not None and (power.power or 0.0) < power.required
+    return weak or not all(control.passed for control in controls)

@@ -1,0 +1,69 @@
+"""How much claims say, as text: their slices, their power, and their controls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pytest_scrub.verdict import HELD, Control, Power, Slices, Verdict
+
+MOST_SLICES = 10  # lines
+
+
+def slice_lines(sliced: Slices) -> Iterator[str]:
+    """The gap of every slice, worst first."""
+    gate = "shown only" if sliced.tolerance is None else f"each within {sliced.tolerance:.4g}"
+    yield f"by {sliced.by} ({gate}; intervals corrected for {len(sliced.slices)} slices):"
+    for one in sliced.slices[:MOST_SLICES]:
+        gap = "not drawn" if one.gap is None else f"gap {one.gap}"
+        outcome = "" if one.outcome is None else f", {one.outcome}"
+        yield f"  {sliced.by} = {one.value}: {gap}, {one.samples} samples of {one.references} references{outcome}"
+    if len(sliced.slices) > MOST_SLICES:
+        yield f"  and {len(sliced.slices) - MOST_SLICES} more, with smaller gaps"
+
+
+def power_lines(power: Power) -> Iterator[str]:
+    """How many false claims were refuted, and what those mean that were not."""
+    judged = len(power.mutants)
+    left = f", {power.left_out} more not judged" if power.left_out else ""
+    if power.power is None:
+        yield f"power: no false claim could be made from it ({power.equivalent} equivalent ones{left})"
+        return
+    required = "" if power.required is None else f", {power.required:.0%} asked for"
+    yield (
+        f"power: {power.refuted} of {judged} false claims made from it are refuted ({power.power:.0%}{required}; "
+        f"{power.equivalent} equivalent ones left out{left})"
+    )
+    for mutant in power.survivors:
+        yield f"  {mutant.outcome}, gap {mutant.gap:.3g}: {mutant.what}: {mutant.means}"
+
+
+def control_lines(controls: Sequence[Control]) -> Iterator[str]:
+    """What became of the claim where it should not hold."""
+    for control in controls:
+        found = "" if control.outcome is None or control.gap is None else f"{control.outcome}, gap {control.gap:.4g}"
+        says = "; it holds there too, so it says nothing" if not control.passed else ""
+        note = "" if control.note is None else f"{'; ' if found else ''}{control.note}"
+        yield f"control, {control.name}: {found}{says}{note}"
+
+
+def strength_lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Power and controls of all claims that had them judged, in the order of the test ids."""
+    for verdict in sorted(verdicts, key=lambda one: one.claim):
+        lines = [*([] if verdict.power is None else power_lines(verdict.power)), *control_lines(verdict.controls)]
+        if lines:
+            yield ""
+            yield verdict.claim
+            yield from (f"  {line}" for line in lines)
+
+
+def too_little(verdict: Verdict) -> str:
+    """Why a claim that held is weak, in one line."""
+    held_there = [control.name for control in verdict.controls if not control.passed]
+    reasons = [f"it holds as well with {' and with '.join(held_there)}"] if held_there else []
+    power = verdict.power
+    if power is not None and power.required is not None and (power.power or 0.0) < power.required:
+        share = "none" if power.power is None else f"{power.power:.0%}"
+        reasons.append(
+            f"{share} of the false claims made from it are refuted, where {power.required:.0%} are asked for"
+        )
+    return f"claim weak: it {HELD}, but {'; '.join(reasons)}"
