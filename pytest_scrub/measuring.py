@@ -135,7 +135,7 @@ def measure(evaluator: Evaluator, references: References, criteria: Criteria, *,
             return found != UNDECIDED
         return outcome_of(sliced(drawn)) != UNDECIDED
 
-    drawn = sample(evaluator, references, stream(seed, name, "draw"), is_decided)
+    drawn = sample(evaluator, references, stream(seed, name, "draw"), is_decided, criteria.samples)
     heaviest = references.plan.heaviest
     gap = confidence_sequence(drawn.units(drawn.changes), acceptance.reach * heaviest)
     lost = confidence_sequence(drawn.units(drawn.baseline - drawn.unscrubbed), acceptance.reach * heaviest)
@@ -193,7 +193,7 @@ def _wanting(space: SwapSpace, slot: Slot, i: int) -> Iterator[str]:
     contents = np.unique(np.stack([codes, dataset.content]), axis=1)[0]  # one for each content of a value
     lonely = np.isin(codes, np.flatnonzero(np.bincount(contents) <= 1)) & np.isin(codes, codes[space.reference_rows])
     _, first = np.unique(codes[lonely], return_index=True)
-    for row in np.flatnonzero(lonely)[first[:MOST_WANTING]]:
+    for row in np.flatnonzero(lonely)[np.sort(first)[:MOST_WANTING]]:
         yield ", ".join(f"{name} = {_plain(dataset.feature(name)[row])}" for name in slot.agrees_on.features)
 
 

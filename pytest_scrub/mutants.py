@@ -28,9 +28,9 @@ MERGED, PERMUTED = "values merged in pairs", "permuted among rows"
 OPEN = "the claim does not depend on "
 WORDS = {  # by kind: the change, and what the claim does not depend on where the mutant survives
     "dropped": ("{node} may agree on anything", "{node}: it would hold without it"),
-    "coarsened": ("{node} agrees on {new}", "all that {node} agrees on: {new} is enough"),
+    "coarsened": ("{node} agrees on {new}", "how finely {node} agrees: {new} would do as well"),
     "permuted": ("{node} agrees on {old}, its values permuted among rows", "{old} at {node}: noise would do as well"),
-    "component": ("{new} instead of {old}", "it being {old}: it would hold of {new} as well"),
+    "component": ("{node}: {new} instead of {old}", "which component {node} is: {new} would do as well"),
     "slot": ("{node} into {new} instead of {old}", "{node} going into {old}: {new} would do as well"),
     "position": ("{node} at position {new} instead of {old}", "{node} being at position {old}: {new} would do as well"),
     "exchanged": ("{node} and {new} exchange {old}", "which of {node} and {new} does what"),
@@ -238,7 +238,7 @@ class _Maker:
                     agree, new = self._agree(together, (*before, now, *after)), f"{feature} with pairs of values merged"
                 else:
                     agree, dataset = self._agree(together, (*before, *after)), self.dataset
-                    new = f"{' and '.join((*before, *after)) or 'anything'} without {feature}"
+                    new = f"{' and '.join((*before, *after))} without {feature}" if before or after else "anything"
                 yield from self._made("coarsened", path, agree, feature, new, dataset)
                 now, dataset = self.column(feature, PERMUTED)
                 agree = self._agree(together, (*before, now, *after))

@@ -140,11 +140,14 @@ def sample(
     references: References,
     rng: np.random.Generator,
     is_decided: Callable[[Sample], bool],
+    most: int,
 ) -> Sample:
-    """Draw and evaluate the swaps that the evaluator's claim allows until `is_decided`, or all were drawn."""
+    """Draw and evaluate the swaps that the evaluator's claim allows until `is_decided`, or as many as are planned, or
+    no further look is within `most` samples."""
     space, plan = evaluator.space, references.plan
     donors, scrubbed = np.empty((len(space.slots), 0), dtype=np.int64), np.empty(0)
-    for count in plan.looks():
+    first, *others = plan.looks()
+    for count in [first, *(look for look in others if look <= most)]:
         rows = plan.rows[len(scrubbed) : count]
         batch = space.draw(len(rows), rng, rows)
         donors = np.concatenate([donors, batch.donors], axis=1)

@@ -557,6 +557,43 @@ def test_it_is_the_same_on_a_gpu() -> None:
     assert moved.extend([[1, 2, 3, 4]]).inputs["tokens"].is_cuda
 
 
+# --- more features ---------------------------------------------------------------------------------------
+
+
+def test_more_features_share_all_that_is_known_of_the_rows() -> None:
+    data = Dataset(torch.tensor(TOKENS), labels=[0, 1, 0, 1], features={"old": lambda batch: batch["tokens"][:, 1]})
+    codes = data.codes(Agreement(("old",)))
+    more = data.with_features({"column": [1, 1, 0, 0], "last": lambda batch: batch["tokens"][:, -1]})
+    assert more.feature_names == ("old", "column", "last")
+    assert more.feature("column").tolist() == [1, 1, 0, 0]
+    assert more.feature("last").tolist() == [2, 2, 2, 1]
+    assert more.feature("old") is data.feature("old")
+    assert more.codes(Agreement(("old",))) is codes
+    assert more.inputs is data.inputs
+    assert more.labels is data.labels
+    assert more.content is data.content
+    assert more.digest() == data.digest()
+
+
+def test_more_features_leave_the_dataset_as_it_was() -> None:
+    data = Dataset(rows(2), features={"old": [0, 1]})
+    data.with_features({"new": [1, 0]}).codes(Agreement(("new", "old")))
+    assert data.feature_names == ("old",)
+    for use in (lambda: data.feature("new"), lambda: data.codes(Agreement(("new", "old")))):
+        with refuses("the dataset has no feature 'new'; it has old"):
+            use()
+
+
+def test_a_feature_is_never_replaced() -> None:
+    with refuses("the dataset has a feature 'old' already; give the new one another name"):
+        Dataset(rows(2), features={"old": [0, 1]}).with_features({"new": [1, 0], "old": [1, 0]})
+
+
+def test_a_new_column_needs_a_value_for_every_row() -> None:
+    with refuses("feature 'new' has 1 values for 2 rows; give one per row"):
+        Dataset(rows(2)).with_features({"new": [1]}).feature("new")
+
+
 def test_fresh_rows_become_donors() -> None:
     data = Dataset(TOKENS, labels=[1, 0, 1, 0], donors=[2, 3], digest="d", name="n", label_pos=-1)
     extended = data.extend([[0, 3, 3, 2], [5, 5, 5, 5]])

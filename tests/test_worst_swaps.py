@@ -52,7 +52,7 @@ def test_cancellation_is_seen_by_the_worst_swaps_and_not_by_the_average() -> Non
     root = output(module("A", agrees_on="a"), module("B", agrees_on=ANYTHING))
     verdict = check(root, graph, data, metric=ZERO_ONE, tolerance=0.1, samples=4000)
     assert (verdict.average, verdict.outcome) == ("held", "refuted")
-    assert verdict.unscrubbed == pytest.approx(0.5, abs=0.03)
+    assert verdict.unscrubbed == pytest.approx(0.5, abs=0.1)
     worst = verdict.search.worst  # type: ignore[union-attr]
     assert worst is not None
     assert (worst.adversary, worst.exhaustive, worst.gap, worst.scrubbed) == ("which donors", True, 0.5, 1.0)

@@ -53,7 +53,7 @@ def test_the_command_line_comes_before_the_ini_file(
     suite.pytester.makeini(f"[pytest]\n{ini}")
     result = suite.pytester.runpytest_inprocess(*arguments, "-p", "no:randomly")
     result.stdout.fnmatch_lines([f"given: seed {seed}, device 'cpu'"])
-    result.stdout.fnmatch_lines([f"{samples} samples, seed {seed}; *"])
+    result.stdout.fnmatch_lines([f"* of at most {samples} samples, seed {seed}; *"])
 
 
 def test_the_claim_comes_before_the_command_line(suite: Suite) -> None:

@@ -75,7 +75,8 @@ def test_a_better_metric_refutes_as_well_and_says_so(suite: Suite) -> None:
 def test_undecided_and_untested_say_what_to_change(four: Suite) -> None:
     reports = four.run().reports
     assert "samples= of the claim or --scrub-samples above 20" in reports["test_undecided"]
-    assert "add rows that share row but differ elsewhere, or agree on less" in reports["test_untested"]
+    wanting = "(none has, for instance, with row = 0; with row = 1; with row = 2)"
+    assert f"add rows that share row but differ elsewhere {wanting}, or agree on less" in reports["test_untested"]
     assert "output/A has a donor of other content for 0.0% of the references" in reports["test_untested"]
 
 

@@ -9,9 +9,9 @@ def test_check_says_and_does_not_raise(suite: Suite) -> None:
     suite.write("""
         def test_own(scrub, scrub_seed):
             held = scrub.check(output(module("A", agrees_on="a")), tolerance=0.5)
-            refuted = scrub.check(output(module("B", agrees_on="b")), tolerance=0.5, samples=77)
+            refuted = scrub.check(output(module("B", agrees_on="b")), tolerance=0.5, samples=150)
             assert (held.outcome, held.samples, held.seed) == ("held", 200, scrub_seed)
-            assert (refuted.outcome, refuted.samples) == ("refuted", 77)
+            assert (refuted.outcome, refuted.samples) == ("refuted", 150)
             assert held.claim == "test_claims.py::test_own"
     """)
     ran = suite.run()

@@ -1,0 +1,333 @@
+"""What uniformly drawn swaps decide: when drawing stops, of whom the interval speaks, and what is untested."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pytest_scrub import (
+    ANYTHING,
+    DataError,
+    Dataset,
+    FunctionGraph,
+    HypothesisError,
+    Metric,
+    Verdict,
+    check,
+    module,
+    output,
+)
+from pytest_scrub.sampling import BATCH, BURN_IN, FEWEST_UNITS, Plan
+from pytest_scrub.swaps import SwapSpace
+
+ROWS = 1000
+NOISE = torch.randn(ROWS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+SLICE = torch.arange(ROWS) % 4
+# What the network adds to a useless constant: a little noise, and in slice 3 a shift that swaps of B take away.
+GRAPH = FunctionGraph(A=lambda a: a, B=lambda b: b, output=lambda A, B: 5 + A + B)
+SIZE = Metric("size", lambda out, batch: out)
+SWAPS = output(module("A", agrees_on="slice"), module("B", agrees_on="slice"))
+
+
+def rows(a: Any = NOISE, b: Any = None, **options: Any) -> Dataset:
+    b = torch.zeros(ROWS, dtype=torch.float64) if b is None else b
+    features = {"slice": SLICE, "row": range(ROWS), "all": [0] * ROWS}
+    return Dataset({"a": a, "b": b}, **{"features": features, **options})
+
+
+def verdict(root: Any = SWAPS, data: Dataset | None = None, **options: Any) -> Verdict:
+    settings = {"metric": SIZE, "tolerance": 1.0, "samples": 4000, "adversaries": (), **options}
+    return check(root, GRAPH, rows() if data is None else data, **settings)
+
+
+# --- stopping --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tolerance", "outcome", "most"), [(1.0, "held", 600), (0.001, "undecided", 4000)])
+def test_drawing_stops_when_it_is_decided(tolerance: float, outcome: str, most: int) -> None:
+    found = verdict(tolerance=tolerance)
+    assert found.outcome == outcome
+    assert found.samples <= most <= found.budget == 4000
+    assert (found.samples - BURN_IN) % BATCH == 0
+
+
+def test_a_refuted_claim_stops_as_early() -> None:
+    far = Metric("far", lambda out, batch: 9 + 9 * (out - 5 - batch.inputs["a"] - batch.inputs["b"]).abs())
+    found = verdict(output(module("A", agrees_on=ANYTHING)), tolerance=0.01, metric=far)
+    assert (found.outcome, found.samples) == ("refuted", BURN_IN)
+
+
+def test_a_small_budget_is_looked_at_once() -> None:
+    found = verdict(samples=30)
+    assert (found.samples, found.budget) == (30, 30)
+
+
+def test_where_hardly_anything_changes_all_is_drawn() -> None:
+    unbounded = Metric("rare", lambda out, batch: 400 * (out > 5 + RARE).double())
+    assert verdict(metric=unbounded, tolerance=10.0).samples == 4000
+    bounded = Metric("rare", lambda out, batch: (out > 5 + RARE).double(), lower=0, upper=1)
+    assert verdict(metric=bounded, tolerance=0.1).samples < 1000
+
+
+RARE = float(NOISE.quantile(0.998))
+
+
+def test_an_untested_claim_is_not_drawn_further() -> None:
+    found = verdict(output(module("A", agrees_on="row")))
+    assert (found.outcome, found.samples) == ("untested", BURN_IN)
+
+
+def test_the_budget_of_adversaries_does_not_depend_on_when_drawing_stops() -> None:
+    early, late = (verdict(adversaries=None, tolerance=t, samples=1000).search for t in (1.0, 1e-9))
+    assert early is not None
+    assert late is not None
+    assert early.budget == late.budget == 20_000
+
+
+def test_the_interval_says_what_it_is() -> None:
+    assert verdict().interval_kind == "95 % asymptotic confidence sequence over swaps drawn from this dataset"
+    bounded = Metric("capped", lambda out, batch: out.clamp(0, 1), lower=0, upper=1)
+    assert verdict(metric=bounded).interval_kind.startswith("95 % betting confidence sequence")
+    assert "references drawn as this dataset's were" in verdict(generalize=True).interval_kind
+
+
+# --- one side --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("worse", "outcome"), [("higher", "held"), ("lower", "refuted")])
+def test_better_is_no_objection_where_only_worse_counts(worse: str, outcome: str) -> None:
+    falls = Metric("falls", lambda out, batch: -2.0 * (out != 5 + batch.inputs["a"]).double(), worse=worse)
+    assert verdict(metric=falls, tolerance=0.5).outcome == "refuted"
+    one_sided = verdict(metric=falls, tolerance=0.5, direction="worse")
+    assert (one_sided.outcome, one_sided.direction) == (outcome, "worse")
+    searched = verdict(metric=falls, tolerance=0.5, direction="worse", adversaries=None, samples=500)
+    assert searched.outcome == outcome
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_which_nodes_looks_the_same_way(seed: int) -> None:
+    """Swapping B alone makes the metric much better, swapping A alone a little worse."""
+    graph = FunctionGraph(A=lambda a: a, B=lambda b: b, output=lambda A, B: torch.stack([A, B], -1))
+
+    def score(out: Any, batch: Any) -> Any:
+        a, b = ((out[:, i] != batch.inputs[name]).double() for i, name in enumerate("ab"))
+        return 0.6 * a * (1 - b) - 4.0 * b * (1 - a)
+
+    data = rows(b=NOISE.flip(0))
+    for direction, outcome in (("either", "refuted"), ("worse", "held")):
+        found = check(
+            output(module("A", agrees_on="slice"), module("B", agrees_on="slice")), graph, data,
+            metric=Metric("score", score), tolerance=1.0, samples=400, direction=direction, seed=seed,
+        )  # fmt: skip
+        assert found.outcome == outcome
+        assert found.search is not None
+        worst = found.search.worst
+        assert worst is not None
+        assert worst.gap == pytest.approx(-4.0 if direction == "either" else 0.6, abs=0.1)
+
+
+def test_a_direction_that_is_none() -> None:
+    with pytest.raises(HypothesisError, match=r"^direction= is 'either' or 'worse', not 'up'$"):
+        verdict(direction="up")
+
+
+# --- a share that has to be recovered --------------------------------------------------------------------
+
+
+def test_the_error_of_the_baseline_is_part_of_the_decision() -> None:
+    """The gap is a fifth of what there is to lose, both of them noisy and of the same draws."""
+    lossy = Metric("lossy", lambda out, batch: (out - 5 - batch.inputs["a"] - batch.inputs["b"]).abs())
+    data = rows(b=NOISE.flip(0) / 4)
+    by_share = {share: verdict(data=data, metric=lossy, tolerance=None, min_recovered=share) for share in (0.0, 0.2)}
+    assert by_share[0.0].tolerance == pytest.approx(by_share[0.0].baseline - by_share[0.0].unscrubbed)
+    assert by_share[0.2].tolerance == pytest.approx(0.8 * by_share[0.2].baseline, rel=0.1)
+    # Both lose the same: all of it. That nothing is recovered can be neither held nor refuted at exactly 0.
+    assert by_share[0.0].outcome == "undecided"
+    assert by_share[0.2].outcome == "refuted"
+
+
+def test_both_limits_count() -> None:
+    lossy = Metric("lossy", lambda out, batch: (out - 5 - batch.inputs["a"] - batch.inputs["b"]).abs())
+    settings = {"metric": lossy, "samples": 1000}
+    root = output(module("A", agrees_on="row", computed_by=lambda row: NOISE[row]), rest=ANYTHING)
+    shifted = rows(b=0.02 * NOISE)
+    assert verdict(root, shifted, tolerance=0.5, min_recovered=0.5, **settings).outcome == "held"
+    assert verdict(root, shifted, tolerance=0.001, min_recovered=0.5, **settings).outcome == "refuted"
+    assert verdict(root, shifted, tolerance=0.5, min_recovered=0.9999, **settings).outcome == "refuted"
+
+
+# --- of whom the interval speaks -------------------------------------------------------------------------
+
+
+def drawn_from(count: int, budget: int, **options: Any) -> Plan:
+    data = Dataset({"a": torch.arange(count, dtype=torch.float64) // options.pop("repeats", 1)})
+    return Plan.of(SwapSpace(output(), data), budget, np.random.default_rng(0), generalize=True)
+
+
+def test_to_generalize_every_reference_counts_once() -> None:
+    plan = drawn_from(300, 100)
+    assert len(plan.rows) == len(set(plan.rows.tolist())) == 100
+    assert (plan.per_unit, plan.weights) == (1, None)
+    more = drawn_from(100, 450)
+    assert (more.per_unit, len(more.rows)) == (4, 400)
+    assert (more.rows.reshape(-1, 4) == more.rows[::4, None]).all()
+    assert sorted(more.rows[::4].tolist()) == list(range(100))
+    values = np.arange(400.0)
+    np.testing.assert_array_equal(more.units(values), values.reshape(100, 4).mean(1))
+
+
+def test_rows_of_equal_content_are_one_reference() -> None:
+    plan = drawn_from(301, 1000, repeats=2)  # the last content has one row, the others two
+    assert plan.weights is not None
+    assert len(plan.weights) == 151 == len({row // 2 for row in plan.rows.tolist()})
+    assert plan.weights.mean() == pytest.approx(1)
+    assert sorted(set(np.round(plan.weights * 301 / 151, 9))) == [1, 2]
+    assert plan.heaviest == pytest.approx(2 * 151 / 301)
+
+
+def test_the_weighted_mean_is_that_over_rows() -> None:
+    values = torch.tensor([0.0] * 300 + [float(i) for i in range(1, 101)], dtype=torch.float64)
+    data = Dataset({"a": values, "b": torch.zeros(400, dtype=torch.float64)}, features={"all": [0] * 400})
+    swap = output(module("A", agrees_on="all"))
+    gone = Metric("own", lambda out, batch: (out - 5) * 0 + batch.inputs["a"] * (out != 5 + batch.inputs["a"]).double())
+    found = verdict(swap, data, metric=gone, generalize=True, tolerance=1e9)
+    expected = float((values * (1 - torch.tensor([float((values == v).sum()) for v in values]) / 400)).mean())
+    assert found.gap.mean == pytest.approx(expected, rel=0.02)
+
+
+def test_drawing_rows_again_does_not_narrow_what_is_said_of_others() -> None:
+    """60 references whose gaps differ: their own mean is known exactly, that of their distribution is not."""
+    own = torch.cat([NOISE[:60], NOISE[:60]])
+    is_donor = torch.arange(120) >= 60
+    data = Dataset(
+        {"a": own, "b": is_donor.double()}, features={"all": [0] * 120}, donors=is_donor.numpy(),
+    )  # fmt: skip
+    swapped = Metric("swapped", lambda out, batch: batch.inputs["a"] * (out != 5 + batch.inputs["a"]).double())
+    here, there = (
+        verdict(output(module("B", agrees_on="all"), rest="all"), data, metric=swapped, tolerance=0.4, generalize=on)
+        for on in (False, True)
+    )
+    assert here.outcome == "held"
+    assert there.outcome == "undecided"
+    assert there.gap.around > 3 * here.gap.around
+    assert here.share is not None
+    assert there.share is None
+
+
+def test_a_handful_cannot_speak_for_others() -> None:
+    with pytest.raises(DataError, match=f"^generalize=True .* {FEWEST_UNITS - 1} references of different content"):
+        drawn_from(FEWEST_UNITS - 1, 1000)
+    drawn_from(FEWEST_UNITS, 1000)
+
+
+# --- slices ----------------------------------------------------------------------------------------------
+
+
+def test_the_gap_by_the_values_of_a_feature() -> None:
+    only_in_3 = Metric("in 3", lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double())
+    found = verdict(metric=only_in_3, by="slice", tolerance=1.0)
+    assert found.outcome == "held"
+    assert found.slices is not None
+    assert (found.slices.by, found.slices.tolerance) == ("slice", None)
+    assert found.slices.slices[0].value == "3"
+    assert sum(one.samples for one in found.slices.slices) == found.samples
+    assert {one.references for one in found.slices.slices} == {250}
+    worst = found.slices.slices[0]
+    assert worst.gap is not None
+    assert worst.gap.mean == pytest.approx(2, abs=0.05)
+    assert all(one.gap is not None and one.gap.mean == 0 for one in found.slices.slices[1:])
+    assert {one.outcome for one in found.slices.slices} == {None}
+
+
+def three(batch: Any) -> Any:
+    return torch.as_tensor(batch.feature("slice").copy() == 3)
+
+
+def test_the_worst_slice_may_gate() -> None:
+    only_in_3 = Metric("in 3", lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double())
+    found = verdict(metric=only_in_3, by="slice", tolerance=1.0, slice_tolerance=1.0, adversaries=None, samples=1000)
+    assert (found.average, found.outcome) == ("refuted", "refuted")
+    assert found.slices is not None
+    assert {one.value: one.outcome for one in found.slices.slices}["3"] == "refuted"
+    assert found.search is not None
+    assert found.search.counterexample is not None  # of that slice, and beyond its tolerance
+    assert found.search.counterexample.gap == 2
+    assert verdict(metric=only_in_3, by="slice", tolerance=1.0, slice_tolerance=3.0).outcome == "held"
+
+
+def test_intervals_of_slices_hold_together() -> None:
+    """With forty slices of no gap, some interval for one of them alone would be beyond a tolerance of none."""
+    data = rows(features={"slice": SLICE, "forty": torch.arange(ROWS) % 40})
+    found = verdict(data=data, by="forty", samples=4000, tolerance=1e-6).slices
+    assert found is not None
+    assert len(found.slices) == 40
+    assert all(one.gap is not None and one.gap.low <= 0 <= one.gap.high for one in found.slices)
+
+
+def test_a_slice_that_is_hardly_drawn_is_undecided() -> None:
+    few = ["rare"] * 3 + ["common"] * (ROWS - 3)
+    data = rows(features={"slice": SLICE, "few": few})
+    found = verdict(data=data, by="few", slice_tolerance=5.0, samples=1000)
+    assert found.outcome == "undecided"
+    assert found.samples == 1000
+    assert found.slices is not None
+    assert {one.value: one.outcome for one in found.slices.slices} == {"rare": "undecided", "common": "held"}
+
+
+def test_slices_that_have_no_meaning() -> None:
+    with pytest.raises(HypothesisError, match=r"^slice_tolerance= needs by="):
+        verdict(slice_tolerance=1.0)
+    with pytest.raises(DataError, match="no feature 'slise'; did you mean 'slice'"):
+        verdict(by="slise")
+    with pytest.raises(HypothesisError, match=r"^slice_tolerance= is a gap, zero or more, not -1$"):
+        verdict(by="slice", slice_tolerance=-1)
+
+
+# --- untested --------------------------------------------------------------------------------------------
+
+
+def test_the_thresholds_can_be_set() -> None:
+    pairs = rows(features={"slice": SLICE, "pairs": [min(i, 299) if i < 300 else i for i in range(ROWS)]})
+    halves = rows(features={"half": [0] * 150 + list(range(1, 851))})
+    root = output(module("A", agrees_on="half"))
+    assert verdict(root, halves).outcome == "held"
+    assert verdict(root, halves, min_with_other=0.2).outcome == "untested"
+    assert verdict(root, halves, min_moved=0.2).outcome == "untested"
+    assert verdict(output(module("A", agrees_on="pairs")), pairs).outcome == "untested"
+    assert verdict(output(module("A", agrees_on="pairs")), pairs, min_with_other=0.0, min_moved=0.0).outcome == "held"
+    with pytest.raises(HypothesisError, match=r"^min_moved= is a share from 0 to 1, not 2$"):
+        verdict(min_moved=2)
+
+
+def test_a_node_whose_donors_hardly_ever_differ_is_untested() -> None:
+    """Every reference has another donor, one in a hundred: the draws are what shows it."""
+    a = torch.zeros(ROWS, dtype=torch.float64)
+    a[0] = 1.0
+    found = verdict(output(module("A", agrees_on="all")), rows(a=a), tolerance=10.0)
+    assert found.outcome == "untested"
+    node = next(node for node in found.nodes if node.slot == "output/A")
+    assert node.with_other == 1
+    assert 0 <= node.moved < 0.02
+
+
+def test_what_data_would_test_it() -> None:
+    found = verdict(output(module("A", agrees_on=["row", "slice"])))
+    node = next(node for node in found.nodes if node.slot == "output/A")
+    assert node.wanting == ("row = 0, slice = 0", "row = 1, slice = 1", "row = 2, slice = 2")
+    assert not node.is_tested
+
+
+# --- single swaps ----------------------------------------------------------------------------------------
+
+
+def test_what_single_swaps_do_comes_from_the_first_draws() -> None:
+    one, other = (verdict(tolerance=tolerance).share for tolerance in (1.0, 0.001))
+    assert one is not None
+    assert other is not None
+    assert one.draws == other.draws == BURN_IN
+    assert one.within == other.within  # how long was drawn on does not matter
+    assert 0 < other.tolerated < one.tolerated < 1
+    assert verdict(samples=30).share is None
