@@ -61,10 +61,10 @@ def run(*args: str, plugin: str = "", threads: int = 1) -> Verdicts:
 
 def differences(one: Any, other: Any, scale: float, path: str = "") -> Iterator[str]:
     """Where two verdicts differ by more than six digits of the metric's scale."""
-    if isinstance(one, Mapping):
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in one:
             yield from differences(one[key], other[key], scale, f"{path}.{key}")
-    elif isinstance(one, (list, tuple)):
+    elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         if len(one) != len(other):
             yield f"{path}: {len(one)} against {len(other)}"
         for i, pair in enumerate(zip(one, other, strict=False)):

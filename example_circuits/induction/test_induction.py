@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_scrub import EXACT, Refuted, RefutedByAdversary, claim, embed, head, kl_to_clean, output
+from pytest_scrub import ANYTHING, EXACT, Refuted, RefutedByAdversary, claim, embed, head, kl_to_clean, output
 
 TOLERANCE = 0.10  # nats, where not knowing the answer costs 5.3
 ALL = ["last_token", "answer", "answer_position"]
@@ -103,7 +103,7 @@ def test_refined_keeps_the_whole_distribution():
 
 @claim(tolerance=0.001)
 def test_head_0_0_is_idle():
-    return output(head(0, 0, agrees_on="answer"), rest=EXACT)
+    return output(head(0, 0, agrees_on=ANYTHING), rest=EXACT)
 
 
 @refuted  # gap 4.1
