@@ -111,6 +111,8 @@ def check(
     anything = Evaluator(store.graph, data, output(agrees_on=ANYTHING), metric, store=store, progress=progress)
     references = References(plan, evaluator, anything, stream(seed, name, "baseline"))
     average = measure(evaluator, references, criteria, seed=seed, name=name)
+    if min_recovered is not None and average.reason is not None:
+        raise DataError(f"min_recovered= cannot be judged: {average.reason}; give tolerance= instead")
     searched = None
     if average.outcome != UNTESTED and (adversaries is None or len(adversaries)):
         searched = search(average, options, seed=seed, name=name)
@@ -142,7 +144,6 @@ def _verdict(
     nodes, metric = average.nodes, criteria.acceptance.metric
     if outcome not in (HELD, WEAK):
         nodes = with_gaps(average, stream(seed, name, "alone"))
-    changes = drawn.changes
     return Verdict(
         claim=name,
         outcome=outcome,
@@ -154,14 +155,15 @@ def _verdict(
         unscrubbed=drawn.mean(drawn.unscrubbed),
         scrubbed=drawn.mean(drawn.scrubbed),
         gap=average.gap,
-        absolute_change=drawn.mean(np.abs(changes)),
-        share_worse=drawn.mean((changes > 0 if metric.worse == "higher" else changes < 0).astype(np.float64)),
+        absolute_change=drawn.mean(np.abs(drawn.changes)),
+        share_worse=average.share_worse,
         share=average.share,
         baseline=average.baseline,
         recovered=average.recovered,
         recovered_reason=average.reason,
         samples=len(drawn),
         budget=criteria.samples,
+        generalize=criteria.generalize,
         seed=seed,
         nodes=nodes,
         min_with_other=criteria.min_with_other,

@@ -15,7 +15,7 @@ from pytest_scrub.models.shuffling import shuffled
 from pytest_scrub.mutants import permuted_everywhere
 from pytest_scrub.sampling import References
 from pytest_scrub.seeds import stream
-from pytest_scrub.verdict import HELD, Control
+from pytest_scrub.verdict import HELD, REFUTED, Control
 
 SHUFFLED, PERMUTED = "weights shuffled", "features permuted among rows"
 
@@ -51,7 +51,6 @@ def _control(
         found = measure(evaluator, references, criteria, seed=seed, name=name)
     except ScrubError as error:
         return Control(what, None, None, f"it could not be judged: {error}", True)
-    if found.outcome == HELD and found.recovered is None:
-        note = f"it says nothing there, for nothing can be lost: {found.reason}"
-        return Control(what, found.outcome, found.gap.mean, note, True)
-    return Control(what, found.outcome, found.gap.mean, None, found.outcome != HELD)
+    has_nothing_to_lose = found.outcome != REFUTED and found.recovered is None
+    note = f"nothing can be lost there, so that says nothing: {found.reason}" if has_nothing_to_lose else None
+    return Control(what, found.outcome, found.gap.mean, note, has_nothing_to_lose or found.outcome != HELD)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pytest_scrub.deciding import Acceptance, is_looked_at, is_number, recovered, untested_nodes
+from pytest_scrub.deciding import ROUNDING, Acceptance, is_looked_at, is_number, recovered, untested_nodes
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.errors import DataError, HypothesisError
+from pytest_scrub.errors import HypothesisError
 from pytest_scrub.intervals import Estimate, Share, confidence_sequence, estimate, share_within
 from pytest_scrub.sampling import BURN_IN, References, Sample, sample
 from pytest_scrub.seeds import stream
@@ -88,7 +88,13 @@ class Measured:
         """What single swaps do. The first draws tell it: how many there are did not depend on what they were."""
         if self.criteria.generalize:
             return None
-        return share_within(self.sample.changes[:BURN_IN], self.tolerance)
+        return share_within(self.sample.changes[:BURN_IN], self.tolerance + ROUNDING * _scale(self.sample))
+
+    @property
+    def share_worse(self) -> float:
+        """Share of samples whose metric got worse, by more than the last digits of a network."""
+        worse = self.sample.changes * (1 if self.criteria.acceptance.metric.worse == "higher" else -1)
+        return self.sample.mean((worse > ROUNDING * _scale(self.sample)).astype(np.float64))
 
     @property
     def interval_kind(self) -> str:
@@ -109,9 +115,13 @@ def measure(evaluator: Evaluator, references: References, criteria: Criteria, *,
     - `evaluator`, `references`: the claim's own, or those of a mutant of it.
     - `seed`, `name`: the random stream is derived from both.
 
-    **Raises** `DataError` where a share is to be recovered of nothing.
+    Undecided where a share is to be recovered of nothing; `reason` tells.
+
+    **Raises** `DataError` where the dataset lacks the feature of the slices.
     """
     acceptance, space = criteria.acceptance, evaluator.space
+    if criteria.by is not None:
+        space.dataset.feature(criteria.by)  # a wrong name is told before anything is drawn
 
     def outcome(drawn: Sample) -> str:
         changes, room = drawn.units(drawn.changes), None
@@ -141,8 +151,6 @@ def measure(evaluator: Evaluator, references: References, criteria: Criteria, *,
     lost = confidence_sequence(drawn.units(drawn.baseline - drawn.unscrubbed), acceptance.reach * heaviest)
     clean, baseline = drawn.mean(drawn.unscrubbed), drawn.mean(drawn.baseline)
     share, reason = recovered(gap.mean, baseline, clean, acceptance.metric.worse, lost.around)
-    if acceptance.min_recovered is not None and reason is not None:
-        raise DataError(f"min_recovered= cannot be judged: {reason}; give tolerance= instead")
     nodes, by_slice = _nodes(space, drawn, criteria), sliced(drawn)
     together = outcome(drawn)
     if untested_nodes(nodes):

@@ -67,7 +67,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("claims")
         for outcome, line in summary_lines(verdicts, terminalreporter.config.get_terminal_writer().fullwidth):
             terminalreporter.write_line(line, **{COLOURS.get(outcome, "bold"): True})
-        for line in strength_lines(verdicts):
+        told = {verdict.claim for verdict in _verdicts({"failed": terminalreporter.stats.get("failed", [])})}
+        for line in strength_lines([verdict for verdict in verdicts if verdict.claim not in told]):
             terminalreporter.write_line(line)
 
 

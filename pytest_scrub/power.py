@@ -10,6 +10,7 @@ import numpy as np
 from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
 from pytest_scrub.deciding import beyond
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.errors import ScrubError
 from pytest_scrub.measuring import Measured, measure
 from pytest_scrub.mutants import Mutant, mutants
 from pytest_scrub.sampling import BURN_IN
@@ -43,16 +44,20 @@ def power_of(
     )  # fmt: skip
     gates = searched is not None and searched.gates and not searched.refutes
     evaluators = _evaluators(average, found.mutants, seed=seed, name=name)
-    reports, equivalent = [], found.equivalent
+    reports, equivalent, left_out = [], found.equivalent, found.left_out
     for i, (mutant, its) in enumerate(zip(found.mutants, evaluators, strict=True)):
-        report = _judged(average, mutant, its, searched if gates else None, options, seed=seed, name=name)
+        try:
+            report = _judged(average, mutant, its, searched if gates else None, options, seed=seed, name=name)
+        except ScrubError:  # it has no meaning on some rows, which no static check could see
+            left_out += 1
+            continue
         if report.outcome == UNTESTED:
             equivalent += 1
         else:
             reports.append(report)
         if evaluator.progress is not None:
             evaluator.progress("mutants", i + 1, len(found.mutants))
-    return Power(tuple(reports), equivalent, found.left_out, required)
+    return Power(tuple(reports), equivalent, left_out, required)
 
 
 def _evaluators(average: Measured, found: Sequence[Mutant], *, seed: int, name: str) -> list[Evaluator]:

@@ -264,6 +264,7 @@ class Verdict:
     - `baseline`: mean metric when the whole output comes from an unrelated row.
     - `recovered`: 1 - gap / (baseline - unscrubbed), or None with `recovered_reason`.
     - `samples`: references drawn until the claim was decided, of `budget`.
+    - `generalize`: whether every reference counts once, and the interval speaks of where the rows came from.
     - `interval_kind`: which swaps and which statistics the interval speaks of.
     - `slices`, `power`, `controls`: where they were asked for.
     """
@@ -286,6 +287,7 @@ class Verdict:
     recovered_reason: str | None
     samples: int
     budget: int
+    generalize: bool
     seed: int
     nodes: tuple[NodeReport, ...]
     min_with_other: float

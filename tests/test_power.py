@@ -174,7 +174,7 @@ def test_controls_show_that_a_claim_says_something() -> None:
     assert features.gap is not None
     assert features.gap > 0.2
     assert weights.passed  # nothing is known there that could be lost, or the claim fails
-    assert weights.outcome == "refuted" or "nothing can be lost" in str(weights.note)
+    assert weights.outcome != "held" or "nothing can be lost there" in str(weights.note)
 
 
 def test_a_claim_that_holds_on_permuted_features_is_weak() -> None:

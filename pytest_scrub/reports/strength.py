@@ -34,7 +34,7 @@ def power_lines(power: Power) -> Iterator[str]:
         f"{power.equivalent} equivalent ones left out{left})"
     )
     for mutant in power.survivors:
-        yield f"  {mutant.outcome}, gap {mutant.gap:.3g}: {mutant.what}: {mutant.means}"
+        yield f"  {mutant.outcome}, gap {mutant.gap:.3g}: {mutant.means}"
 
 
 def control_lines(controls: Sequence[Control]) -> Iterator[str]:
@@ -47,7 +47,7 @@ def control_lines(controls: Sequence[Control]) -> Iterator[str]:
 
 
 def strength_lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """Power and controls of all claims that had them judged, in the order of the test ids."""
+    """Power and controls of claims that had them judged, in the order of the test ids."""
     for verdict in sorted(verdicts, key=lambda one: one.claim):
         lines = [*([] if verdict.power is None else power_lines(verdict.power)), *control_lines(verdict.controls)]
         if lines:

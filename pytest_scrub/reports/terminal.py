@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_scrub.deciding import untested_nodes
+from pytest_scrub.deciding import EITHER, untested_nodes
 from pytest_scrub.reports.counterexample import search_lines
 from pytest_scrub.reports.strength import control_lines, power_lines, slice_lines, too_little
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK, NodeReport, Slice, Verdict
@@ -101,9 +101,11 @@ def _culprit(verdict: Verdict) -> Slice | None:
 
 
 def _explained(verdict: Verdict) -> Iterator[str]:
+    how_far = "within" if verdict.direction == EITHER else "at most"
+    of = "of" if verdict.direction == EITHER else "worse than"
     yield (
-        f"predicted: swapping what the claim allows leaves the {verdict.metric} within "
-        f"{verdict.tolerance:.4g} of the unscrubbed {verdict.unscrubbed:.4g}"
+        f"predicted: swapping what the claim allows leaves the {verdict.metric} {how_far} "
+        f"{verdict.tolerance:.4g} {of} the unscrubbed {verdict.unscrubbed:.4g}"
     )
     yield (
         f"measured:  scrubbed {verdict.scrubbed:.4g}, gap {verdict.gap}; {verdict.share_worse:.1%} of samples got "
@@ -135,13 +137,18 @@ def _remedy(verdict: Verdict) -> Iterator[str]:
             f"so the claim is false of this network and data: scrubbed, the {verdict.metric} {moved} by more than the "
             "tolerance allows"
         )
-    elif verdict.average == UNDECIDED and verdict.samples < verdict.budget:
-        yield "undecided: all references were drawn, and they are too few; add rows, or leave generalize= out"
     elif verdict.average == UNDECIDED:
-        yield (
-            "undecided: the interval straddles the tolerance; draw more, with samples= of the claim or "
-            f"--scrub-samples above {verdict.budget}"
-        )
+        yield f"undecided: the interval straddles the tolerance; {_more(verdict)}"
+
+
+def _more(verdict: Verdict) -> str:
+    """What would decide a claim that is undecided."""
+    more = f"samples= of the claim or --scrub-samples above {verdict.budget}"
+    if verdict.generalize:
+        return f"every reference counts once, so add rows (and {more}, where there are more references than that)"
+    if _culprit(verdict) is not None:
+        return f"draw more, with {more}, or slice by what has fewer values"
+    return f"draw more, with {more}"
 
 
 def _why_untested(node: NodeReport, verdict: Verdict) -> str:

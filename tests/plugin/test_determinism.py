@@ -79,3 +79,35 @@ def test_claims_of_other_names_draw_other_swaps(suite: Suite) -> None:
             return output(module("A", agrees_on="a"))
     """)
     assert len({verdict.scrubbed for verdict in suite.run().verdicts.values()}) == 3
+
+
+REVERSED = """
+    def pytest_collection_modifyitems(items):
+        items.reverse()
+"""
+QUARTER = """
+    import pytest_scrub.engine.evaluator as evaluator, pytest_scrub.engine.store as store
+
+    @pytest.fixture(autouse=True)
+    def quarter(monkeypatch):
+        monkeypatch.setattr(evaluator, "MOST_COLUMNS", 16)
+        monkeypatch.setattr(evaluator, "COLUMNS_OF_A_RERUN", 16)
+        monkeypatch.setattr(store, "CAPTURE_BATCH", 16)
+"""
+
+
+@pytest.mark.parametrize("variant", [REVERSED, QUARTER])
+def test_searches_mutants_and_controls_say_the_same_too(modules: Suite, variant: str) -> None:
+    """Whatever was cached before, and however large the batches are."""
+    asked = ("--scrub-mutate", "--scrub-controls", "--scrub-samples=500")
+    plain = modules.run(*asked, adversary="quick").verdicts
+    assert any(verdict.search is not None and verdict.search.counterexample is not None for verdict in plain.values())
+    modules.forget()
+    modules.extend_conftest(variant)
+    assert_same(plain, modules.run(*asked, adversary="quick").verdicts)
+
+
+def test_two_workers_say_what_one_says(modules: Suite) -> None:
+    plain = modules.run(adversary="quick").verdicts
+    modules.forget()
+    assert_same(plain, modules.run("-n", "2", adversary="quick").verdicts)

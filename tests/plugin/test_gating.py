@@ -126,7 +126,7 @@ def test_mutants_are_judged_on_request(suite: Suite) -> None:
     ran.result.stdout.fnmatch_lines([
         "test_claims.py::test_says_nothing",
         f"  power: 0 of {len(nothing.mutants)} false claims made from it are refuted (0%; * equivalent ones left out)",
-        "    held, gap *: B may agree on anything: the claim does not depend on B: it would hold without it",
+        "    held, gap *: the claim does not depend on B: it would hold without it",
     ])  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def test_the_ini_file_can_ask_for_mutants_and_controls(suite: Suite) -> None:
     assert all(verdict.power is not None for verdict in ran.verdicts.values())
     assert {len(verdict.controls) for verdict in ran.verdicts.values()} == {2}
     nothing = "control, features permuted among rows: held, gap *; it holds there too, so it says nothing"
-    ran.result.stdout.fnmatch_lines([f"  {nothing}"])
+    ran.result.stdout.fnmatch_lines([nothing])
     assert ran.verdicts["test_says_nothing"].outcome == "weak"
     assert ran.messages["test_says_nothing"].startswith("Weak: claim weak: it held, but it holds as well with features")
 
