@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint check full bench compat clean
+.PHONY: demo test lint check full bench stability compat clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,6 +28,11 @@ check: $(STAMP)
 bench: $(STAMP) ## the figures of the README, on one thread
 	$(BIN)/python benchmarks/brackets_table.py
 	$(BIN)/python benchmarks/donor_search.py
+	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python -m benchmarks.mutants
+
+stability: $(STAMP) ## the example claims in five ways and under twenty seeds: the same verdicts
+	$(BIN)/python benchmarks/stability.py --ways --seeds 20
 
 full: $(STAMP) ## the engine against its slow reference alone
 	SCRUB_PROFILE=full $(BIN)/python -m pytest tests/test_engine_against_reference.py -p no:randomly

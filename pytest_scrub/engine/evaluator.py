@@ -81,7 +81,7 @@ class Evaluator:
         self.plan = compile_plan(hypothesis, self.checked)
         self._clean = graph.reader(ROOT, (), self.checked.output)
         self._batch_size, self.progress = batch_size, progress
-        self._read: set[int] = set()
+        self._read = np.zeros(int(dataset.content.max()) + 1, dtype=np.bool_)  # by content
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -192,11 +192,11 @@ class Evaluator:
     @property
     def rows_read(self) -> int:
         """How many different inputs this evaluator has read clean activations of, cached or not."""
-        return len(self._read)
+        return int(self._read.sum())
 
     def ensure(self, sites: Sequence[Site], rows: npt.NDArray[np.int64]) -> None:
         """Have the clean activations of these sites and rows at hand."""
-        self._read.update(self.dataset.content[rows].tolist())
+        self._read[self.dataset.content[rows]] = True
         self.store.ensure(sites, rows, self.progress)
 
     # The tree --------------------------------------------------------------------------------------------

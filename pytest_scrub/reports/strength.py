@@ -34,7 +34,8 @@ def power_lines(power: Power) -> Iterator[str]:
         f"{power.equivalent} equivalent ones left out{left})"
     )
     for mutant in power.survivors:
-        yield f"  {mutant.outcome}, gap {mutant.gap:.3g}: {mutant.means}"
+        says = mutant.means if mutant.outcome == HELD else f"{mutant.what}, which these samples did not decide"
+        yield f"  {mutant.outcome}, gap {mutant.gap:.3g}: {says}"
 
 
 def control_lines(controls: Sequence[Control]) -> Iterator[str]:
