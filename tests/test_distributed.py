@@ -30,6 +30,7 @@ from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.errors import DataError, ModelError, ScrubError
 from pytest_scrub.metrics import Batch
 from pytest_scrub.models import as_graph
+from tests.models.test_loading import GPT2, LLAMA
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -38,16 +39,6 @@ ROWS = 1200
 TOKENS = torch.randint(20, (ROWS, 12), generator=torch.Generator().manual_seed(0))
 NUMBERS = torch.randn(ROWS, 12, generator=torch.Generator().manual_seed(0))
 BLOCK = {"d_model": 16, "d_head": 4, "n_heads": 4, "n_layers": 2, "n_ctx": 12, "d_vocab": 20, "d_mlp": 32}
-GPT2 = {"vocab_size": 20, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 12}
-LLAMA = {
-    "vocab_size": 20,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 32,
-}
 HEADS = output(
     head(1, 1, agrees_on="first", reads=[head(0, 2, agrees_on="second", into="v")]), mlp(1, agrees_on="first", pos=-1)
 )

@@ -239,10 +239,9 @@ class Evaluator:
         return np.concatenate(found)
 
     def _each_batch(self, swap_set: SwapSet, function: Callable[[_Swaps], Result]) -> list[Result]:
-        if not len(swap_set):
-            self.space.require_own(swap_set)
-            return []
         self._prepare(swap_set)
+        if not len(swap_set):
+            return []
         results = []
         references = torch.from_numpy(swap_set.references.copy()).to(self.dataset.device)
         donors = torch.from_numpy(swap_set.donors.copy()).to(self.dataset.device)

@@ -100,9 +100,8 @@ class Kept:
     def to_file(self, folder: Path | None) -> None:
         """Move the values to a file, which vanishes with them. **Raises** `OSError` where the disk has no room."""
         with tempfile.TemporaryFile(dir=folder, prefix="pytest-scrub-") as file:
-            os.posix_fallocate(
-                file.fileno(), 0, self.bytes
-            )  # a file with holes kills whoever fills them on a full disk
+            # A file with holes kills whoever fills them on a full disk.
+            os.posix_fallocate(file.fileno(), 0, self.bytes)
             mapped = mmap.mmap(file.fileno(), self.bytes)
         old, places = self.values, np.flatnonzero(self.filled)
         self.values = torch.frombuffer(mapped, dtype=old.dtype).view(old.shape)

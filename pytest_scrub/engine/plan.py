@@ -59,20 +59,10 @@ def compile_plan(root: Node, checked: Checked) -> Step:
             return ((summed,) if summed else ()) + masks
         return tuple((name,) for name in node.components)
 
-    def as_z(node: Node, part: tuple[str, ...]) -> bool:
-        return node.computed_by is None and checked.graph.value_site(part, None).kind == "z"
-
     def edits_of(path: str, node: Node) -> list[Edit]:
+        at, anywhere = checked.positions[path], checked.is_anywhere(node)
         return [
-            Edit(
-                part,
-                node.into,
-                checked.positions[path],
-                node.subspace,
-                checked.is_anywhere(node),
-                path,
-                as_z(node, part),
-            )
+            Edit(part, node.into, at, node.subspace, anywhere, path, _comes_as_z(checked, node, part))
             for part in parts_of(node)
         ]
 
@@ -105,3 +95,8 @@ def compile_plan(root: Node, checked: Checked) -> Step:
         )
 
     return step(ROOT, root, checked.output, True)
+
+
+def _comes_as_z(checked: Checked, node: Node, part: tuple[str, ...]) -> bool:
+    """Whether a part of a node gives its parent a head's z; a function gives the value itself."""
+    return node.computed_by is None and checked.graph.value_site(part, None).kind == "z"

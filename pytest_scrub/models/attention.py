@@ -20,13 +20,12 @@ def project(attention: Attention, head: int, slot: str, x: Tensor, where: Where)
 
     v has no bias: attention weights sum to one, so its bias is a constant and belongs to nobody.
     """
+    x = x @ projection(attention, head, slot)
     if slot == "v":
-        return x @ attention.W_V[kv_head(attention, head)]
-    weight, bias = (attention.W_Q, attention.b_Q) if slot == "q" else (attention.W_K, attention.b_K)
-    index = head if slot == "q" else kv_head(attention, head)
-    x = x @ weight[index]
+        return x
+    bias = attention.b_Q if slot == "q" else attention.b_K
     if bias is not None:
-        x = x + bias[index]
+        x = x + bias[head if slot == "q" else kv_head(attention, head)]
     return rotated(attention, x, where)
 
 
