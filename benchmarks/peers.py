@@ -30,6 +30,7 @@ AT_LEAST: Mapping[str, tuple[float, str]] = {
     "rust_circuit_4_node": (30.0, "the claim of 4 nodes, against rust_circuit"),
     "rust_circuit_73_node": (10.0, "the claim of 73 nodes, against rust_circuit"),
     "forward_4_node": (12.0, "the claim of 4 nodes, against the faster plain forward pass"),
+    "brackets_1b": (300.0, "claim 1b of the published bracket network, against a clean forward pass"),
     "gpt2_three_levels": (2.0, "26 heads of GPT-2 in three levels, against a clean forward pass"),
     "gpt2_leaves": (30.0, "ten leaves of GPT-2, against a clean forward pass"),
 }

@@ -266,13 +266,13 @@ def brackets() -> tuple[list[str], dict[str, float]]:
     bridge, data = published_brackets.network(at), published_brackets.dataset(at)
     evaluator = Evaluator(load_model(bridge), data, published_brackets.claim_1b())
     evaluator.ensure(evaluator.sites, np.arange(len(data)))
-    tokens, mask = (data.inputs[name][:256] for name in ("tokens", "attention_mask"))
-    forward = Contender("forward", 256, lambda: bridge.original_model(tokens, attention_mask=mask))
-    result = race([*ours(evaluator, 20_000), forward])
+    tokens, mask = (data.inputs[name] for name in ("tokens", "attention_mask"))
+    forward = sized(lambda n: bridge.original_model(tokens[:n], attention_mask=mask[:n]), FORWARD_SIZES)
+    result = race([*ours(evaluator, 20_000), forward.named("forward")])
     titles = {
         "ours": "claim 1b, drawn and evaluated",
         "ours_drawn": "claim 1b, evaluated only",
-        "forward": "clean forward pass, batches of 256",
+        "forward": f"clean forward pass, {forward.name}",
     }
     said = f"Claim 1b (three leaves) on its first {len(data):,} strings of up to {published_brackets.LENGTH} tokens."
     figures = {

@@ -85,6 +85,7 @@ def race(contenders: Sequence[Contender], rounds: int = ROUNDS, threads: Sequenc
 
 def fastest(candidates: Sequence[Contender]) -> Contender:
     """The one with most samples per CPU-second, by the better of two short trials each."""
+    torch.set_num_threads(1)
     with torch.no_grad():
         tried = {one.name: max(one.turn(TRIAL)[0] for _ in range(2)) for one in candidates}
     print("  tried: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in tried.items()), flush=True)

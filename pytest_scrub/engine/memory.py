@@ -21,7 +21,7 @@ Places = npt.NDArray[np.intp]
 
 CACHED = 3 / 4  # of a limit may be held by activations; the rest is for what is computed from them
 BATCH = 1 / 8  # of a limit may be taken by one batch
-BATCH_BYTES = 1 << 28  # what the tensors of one batch may take together; more gains no speed
+BATCH_BYTES = 1 << 29  # what the tensors of one batch may take together; more gains no speed
 BATCH_OF_FREE = 1 / 16  # of the memory that is free, where that is less
 STEP_BYTES = 1 << 22  # of a file are mapped at a time
 FAULT_BYTES = 1 << 16  # are mapped around each byte that is read
