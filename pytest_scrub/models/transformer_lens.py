@@ -14,6 +14,8 @@ from pytest_scrub.models.bridge import Bridge
 from pytest_scrub.models.hooked import Hooked
 from pytest_scrub.models.parts import Parts
 
+BRIDGE = "_pytest_scrub_bridge"  # where a Hugging Face model keeps the bridge whose parts are now in it
+
 
 def is_transformer_lens(model: object) -> bool:
     """Whether a model is one of TransformerLens's transformers (of any version)."""
@@ -29,13 +31,22 @@ def is_hugging_face(model: object) -> bool:
 
 
 def bridge_of(model: nn.Module) -> nn.Module:
-    """A Hugging Face model in a TransformerLens bridge; its weights are shared.
+    """A Hugging Face model in a TransformerLens bridge, always the same one; its weights are shared.
 
-    **Raises** `ModelError` where TransformerLens does not know the architecture.
+    A bridge puts its own parts into the model, so that a second one around it would wrap the parts of the first.
+
+    **Raises** `ModelError` where TransformerLens does not know the architecture, or somebody else's bridge is there.
     """
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     name = type(model).__name__
+    if BRIDGE in vars(model):
+        known: nn.Module = vars(model)[BRIDGE]
+        return known.train(model.training)
+    if any(_library_classes(part) for part in model.modules()):
+        raise ModelError(
+            f"this {name} is inside a TransformerBridge already; load the bridge instead of the model in it"
+        )
     try:
         bridge: nn.Module = build_bridge_from_module(model, architecture=name, hf_config=model.config)
     except ValueError as error:
@@ -43,6 +54,7 @@ def bridge_of(model: nn.Module) -> nn.Module:
         raise ModelError(
             f"TransformerLens does not know {name} ({reason}); for claims about its modules use ModuleGraph(model)"
         ) from error
+    vars(model)[BRIDGE] = bridge  # not an attribute: a submodule would be part of the model's state
     return bridge.train(model.training)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -20,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
+from pytest_scrub import ANYTHING, Dataset, Evaluator, head, load_model, output
 from pytest_scrub.errors import ModelError
 from pytest_scrub.models.loading import load_raw, save_native
 from pytest_scrub.models.transformer_lens import parts_of
@@ -408,6 +411,26 @@ def test_folders_that_hugging_face_wrote(folder: Path) -> None:
     theirs = hf.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)(TOKENS).logits
     torch.testing.assert_close(loaded(TOKENS), theirs, rtol=1e-4, atol=1e-5)
     assert parts_of(load_raw(str(folder), dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_model_in_memory_may_be_loaded_again(folder: Path) -> None:
+    """A fixture gives the module itself to claims on two datasets: a second bridge would spoil both graphs."""
+    module = hf.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    data = Dataset(TOKENS, labels=TOKENS[:, 0], label_pos=-1, features={"row": torch.arange(3)})
+    graphs = [load_model(module), load_model(module)]
+    graphs.append(load_model(copy.deepcopy(module)))
+    assert list(module.state_dict()) == list(load_raw(folder).original_model.state_dict())
+    evaluators = [Evaluator(graph, data, output(head(1, 0, agrees_on=ANYTHING))) for graph in graphs]
+    swaps = evaluators[0].space.draw(20, np.random.default_rng(0))
+    first, second, of_copy = (one.evaluate(swaps) for one in evaluators)
+    assert (first == second).all()
+    assert (first == of_copy).all()
+
+
+def test_a_model_in_a_foreign_bridge_is_refused(folder: Path) -> None:
+    inside = load_raw(folder).original_model
+    with pytest.raises(ModelError, match=f"this {type(inside).__name__} is inside a TransformerBridge already; load"):
+        load_model(inside)
 
 
 def test_half_precision_folders_are_loaded_in_float32(folder: Path) -> None:
