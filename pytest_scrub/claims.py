@@ -12,6 +12,7 @@ import pytest
 
 from pytest_scrub.deciding import EITHER, require_direction, require_tolerance
 from pytest_scrub.errors import HypothesisError, ScrubError
+from pytest_scrub.ids import id_of
 from pytest_scrub.options import ACTIONS, FAIL, VERDICT_PROPERTY, XFAIL
 from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
 from pytest_scrub.visible import sendable
@@ -210,7 +211,7 @@ def _as_test(
                 hypothesis,
                 model=fixtures[model],
                 data=fixtures[data],
-                name=item.nodeid,
+                name=id_of(item),
                 folder=session.folder,
                 **options,
             )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_scrub.ids import id_of
 from pytest_scrub.options import EFFORT, FOLDER, option
 
 if TYPE_CHECKING:
@@ -123,4 +124,4 @@ def scrub(request: pytest.FixtureRequest, scrub_session: Session, scrub_model: A
     """Check, explain and evaluate hypotheses inside any test."""
     from pytest_scrub.session import Scrub
 
-    return Scrub(scrub_session, scrub_model, scrub_data, request.node.nodeid)
+    return Scrub(scrub_session, scrub_model, scrub_data, id_of(request.node))

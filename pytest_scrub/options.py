@@ -13,7 +13,7 @@ from pytest_scrub.amounts import amount
 from pytest_scrub.limits import parsed
 
 FOLDER = ".scrub"  # under pytest's root: one file for each claim that was refuted
-CLAIM_PROPERTY = "scrub_claim"  # that of every report of a claim, whether it comes to a verdict or not
+CLAIM_PROPERTY = "scrub_claim"  # that of every report of a claim, whether it comes to a verdict or not: the test's id
 VERDICT_PROPERTY = "scrub_verdict"  # the property of a test report that carries its verdict, as JSON
 
 Value = int | str | bool

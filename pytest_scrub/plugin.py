@@ -19,6 +19,7 @@ from pytest_scrub.fixtures import (  # noqa: F401
     scrub_seed,
     scrub_session,
 )
+from pytest_scrub.ids import id_of
 from pytest_scrub.options import CLAIM_PROPERTY, OPTIONS, option
 
 
@@ -67,7 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Marks the reports of claims as such; with --scrub-replay, nothing but that counterexample's claim is run."""
     for item in items:
         if item.get_closest_marker("claim") is not None:  # a report's own keywords are also names and parameters
-            item.user_properties.append((CLAIM_PROPERTY, item.name))
+            item.user_properties.append((CLAIM_PROPERTY, id_of(item)))
     if option(config, "replay"):
         from pytest_scrub.replaying import only_replayed
 

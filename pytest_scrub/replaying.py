@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_scrub.ids import id_of
 from pytest_scrub.options import option
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ def only_replayed(config: pytest.Config, items: list[pytest.Item]) -> None:
     saved = replayed(config)
     if saved is None:
         return
-    others = [item for item in items if item.nodeid != saved.claim]
+    others = [item for item in items if id_of(item) != saved.claim]
     if len(others) == len(items):
         raise pytest.UsageError(f"--scrub-replay: the claim {saved.claim} was not collected; name its file or folder")
     config.hook.pytest_deselected(items=others)
-    items[:] = [item for item in items if item.nodeid == saved.claim]
+    items[:] = [item for item in items if id_of(item) == saved.claim]

@@ -83,7 +83,7 @@ class Reporting:
         from pytest_scrub.reports.run import Run
 
         return Run(
-            claims=tuple(self._claimed(test) for test in sorted(self._reports)),
+            claims=tuple(sorted(map(self._claimed, self._reports.values()), key=lambda claimed: claimed.test)),
             options=tuple(_given(self.config)),
             versions=_versions(),
             started=datetime.fromtimestamp(self.started, timezone.utc).isoformat(timespec="seconds"),
@@ -91,18 +91,17 @@ class Reporting:
             interrupted=self.interrupted,
         )
 
-    def _claimed(self, test: str) -> Claimed:
+    def _claimed(self, phases: dict[str, pytest.TestReport]) -> Claimed:
         from pytest_scrub.reports.run import Claimed
         from pytest_scrub.verdict import Verdict
 
-        phases = self._reports[test]
         first = next(iter(phases.values()))
         last = phases.get("call") or first
         shown = next((report for report in phases.values() if report.failed), last)
         properties = dict(last.user_properties)
         text = properties.get(VERDICT_PROPERTY)
         return Claimed(
-            test=test,
+            test=str(dict(first.user_properties)[CLAIM_PROPERTY]),
             file=first.location[0],
             line=(first.location[1] or 0) + 1,
             result=_result(phases),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
@@ -111,3 +112,22 @@ def test_two_workers_say_what_one_says(modules: Suite) -> None:
     plain = modules.run(adversary="quick").verdicts
     modules.forget()
     assert_same(plain, modules.run("-n", "2", adversary="quick").verdicts)
+
+
+def test_groups_of_tests_change_nothing(modules: Suite) -> None:
+    """pytest-xdist writes them into the ids of tests where pytest is older than 9.2."""
+    plain = modules.run(adversary="quick").verdicts
+    modules.forget()
+    modules.extend_conftest("""
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_collection_modifyitems(items):
+            for item in items:
+                item.add_marker(pytest.mark.xdist_group("g"))
+    """)
+    grouped = modules.run("-n", "2", "--dist=loadgroup", "--scrub-json=claims.json", adversary="quick").verdicts
+    assert_same(plain, {name.removesuffix("@g"): verdict for name, verdict in grouped.items()})
+    claims = json.loads((modules.pytester.path / "claims.json").read_text())["claims"]
+    assert [one["test"] for one in claims] == [f"test_claims.py::{name}" for name in plain]
+    (file, *_) = modules.pytester.path.glob(".scrub/*.json")
+    replayed = modules.run("-n", "1", "--dist=loadgroup", f"--scrub-replay={file}")
+    replayed.result.assert_outcomes(failed=1)
