@@ -7,8 +7,8 @@ import re
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
-def amount(text: str, free: int | None) -> int | None:
-    """Bytes of a text such as `4GiB`, `500MB`, or `25%` of what is free; None where that is not known.
+def amount(text: str, free: int) -> int:
+    """Bytes of a text such as `4GiB`, `500MB`, or `25%` of what is free.
 
     **Raises** `ValueError` with what is wrong and what to write.
     """
@@ -20,4 +20,4 @@ def amount(text: str, free: int | None) -> int | None:
         return int(number * UNITS[unit])
     if number > 100:
         raise ValueError(f"takes at most 100%, not {text!r}")
-    return None if free is None else int(number / 100 * free)
+    return int(number / 100 * free)

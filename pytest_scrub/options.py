@@ -101,7 +101,7 @@ def _limits(text: str) -> str:
 
 
 def _amount(text: str) -> str:
-    amount(text, None)
+    amount(text, 0)
     return text
 
 

@@ -106,7 +106,7 @@ class Session:
 
         if device.type not in self._memories:
             most = amount(self.memory, free_bytes(device))
-            self._memories[device.type] = Memory(None if most is None else most // self.turn[1])
+            self._memories[device.type] = Memory(most // self.turn[1])
         return self._memories[device.type]
 
     def close(self) -> tuple[str, ...]:

@@ -6,12 +6,15 @@ import mmap
 import os
 import tempfile
 from dataclasses import dataclass, field
+from functools import cache
 from math import prod
 from pathlib import Path
+from typing import IO
 from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from torch import Tensor
 
@@ -22,19 +25,16 @@ Places = npt.NDArray[np.intp]
 CACHED = 3 / 4  # of a limit may be held by activations; the rest is for what is computed from them
 BATCH = 1 / 8  # of a limit may be taken by one batch
 BATCH_BYTES = 1 << 29  # what the tensors of one batch may take together; more gains no speed
-BATCH_OF_FREE = 1 / 16  # of the memory that is free, where that is less
+BATCH_OF_FREE = 1 / 16  # of the memory that is free may be taken by one batch, where there is no limit
 STEP_BYTES = 1 << 22  # of a file are mapped at a time
 FAULT_BYTES = 1 << 16  # are mapped around each byte that is read
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """Bytes that are free on a device, None where the system does not say."""
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can be had on a device; memory that only caches files counts."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None
+    return int(psutil.virtual_memory().available)
 
 
 @dataclass(eq=False)
@@ -100,8 +100,7 @@ class Kept:
     def to_file(self, folder: Path | None) -> None:
         """Move the values to a file, which vanishes with them. **Raises** `OSError` where the disk has no room."""
         with tempfile.TemporaryFile(dir=folder, prefix="pytest-scrub-") as file:
-            # A file with holes kills whoever fills them on a full disk.
-            os.posix_fallocate(file.fileno(), 0, self.bytes)
+            _reserve(file, self.bytes)
             mapped = mmap.mmap(file.fileno(), self.bytes)
         old, places = self.values, np.flatnonzero(self.filled)
         self.values = torch.frombuffer(mapped, dtype=old.dtype).view(old.shape)
@@ -122,8 +121,18 @@ class Kept:
 
     def _unmap(self) -> None:
         """What was read or written of a file stays on disk, and in the system's cache, but not in this process."""
-        if self._file is not None:
+        if self._file is not None and hasattr(self._file, "madvise"):
             self._file.madvise(mmap.MADV_DONTNEED)
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """A file with holes kills whoever fills them on a full disk. **Raises** `OSError` where there is no room."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, STEP_BYTES):
+        file.write(bytes(min(STEP_BYTES, size - start)))
+    file.flush()
 
 
 class Memory:
@@ -204,9 +213,13 @@ class Memory:
 
     def batch_bytes(self, device: torch.device) -> int:
         """What the tensors of one batch may take."""
-        free = free_bytes(device)
-        budget = BATCH_BYTES if free is None else min(BATCH_BYTES, int(BATCH_OF_FREE * free))
-        return budget if self.limit is None else min(budget, int(BATCH * self.limit))
+        return min(BATCH_BYTES, _of_free(device) if self.limit is None else int(BATCH * self.limit))
+
+
+@cache
+def _of_free(device: torch.device) -> int:
+    """What a batch may take of what was free when this was first asked; asking takes as long as a small batch."""
+    return int(BATCH_OF_FREE * free_bytes(device))
 
 
 def _last_used(kept: Kept) -> int:
