@@ -38,12 +38,6 @@ def module():
     return GPT2LMHeadModel(GPT2Config()).eval()
 
 
-def graph(network):
-    from transformer_lens.model_bridge.sources import build_bridge_from_module
-
-    return load_model(build_bridge_from_module(network, architecture="GPT2LMHeadModel", hf_config=network.config))
-
-
 def dataset(rows: int = ROWS) -> Dataset:
     """Random tokens; where the subject stands first and again differs from row to row, as in prompts."""
     generator = torch.Generator().manual_seed(2)
@@ -102,7 +96,7 @@ def measure() -> tuple[Race, dict[str, int]]:
     print("GPT-2 small's shape", flush=True)
     network, data = module(), dataset()
     tokens = data.inputs["tokens"]
-    store = ActivationStore(graph(network), data)
+    store = ActivationStore(load_model(network), data)
     claims = {"gpt2_three_levels": three_levels(), "gpt2_leaves": leaves()}
     evaluators = {name: Evaluator(store.graph, data, claim, store=store) for name, claim in claims.items()}
     facts = {name: nodes(claim) for name, claim in claims.items()}

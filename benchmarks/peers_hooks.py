@@ -20,9 +20,7 @@ LOWER, UPPER = 3, 0  # head 0.3 and head 1.0
 
 def losses(bridge, data: Dataset, swaps: SwapSet, batch: int) -> Tensor:
     """The cross-entropy of every reference, float64 `[R]`."""
-    at = slice(0, len(swaps))
-    parts = [_batch(bridge, data, swaps, slice(i, i + batch)) for i in range(at.start, at.stop, batch)]
-    return torch.cat(parts)
+    return torch.cat([_batch(bridge, data, swaps, slice(i, i + batch)) for i in range(0, len(swaps), batch)])
 
 
 @torch.no_grad()

@@ -44,12 +44,6 @@ def module():
     return GPT2LMHeadModel(config).eval()
 
 
-def bridge_of(network):
-    from transformer_lens.model_bridge.sources import build_bridge_from_module
-
-    return build_bridge_from_module(network, architecture="GPT2LMHeadModel", hf_config=network.config).eval()
-
-
 def dataset() -> Dataset:
     generator = torch.Generator().manual_seed(2)
     tokens = torch.randint(VOCABULARY, (ROWS, SEQ), generator=generator)

@@ -15,6 +15,7 @@ from benchmarks import peers_hooks, peers_others, peers_small, published_bracket
 from benchmarks.peers_timing import Contender, fastest, race, sized, table
 from pytest_scrub import Evaluator, load_model
 from pytest_scrub.hypothesis_tree import Node
+from pytest_scrub.models.transformer_lens import bridge_of
 from pytest_scrub.seeds import stream
 
 SAME = 1e-4  # how far losses of the same swaps may be apart, in float32
@@ -221,7 +222,7 @@ def others() -> tuple[list[str], dict[str, float]]:
     """pyvene and faithfulness."""
     print("pyvene and faithfulness", flush=True)
     o = peers_others
-    data, bridge = o.dataset(), o.bridge_of(o.module())
+    data, bridge = o.dataset(), bridge_of(o.module())
     _, evaluators = o.ours(bridge, data)
     # A network of its own with the same weights: a bridge around a module that pyvene has hooked loses its own hooks.
     exchange, faithful = o.pyvene(o.module()), o.faithfulness(bridge)

@@ -18,7 +18,6 @@ from pytest_scrub.hypothesis_tree import Node
 
 LAYERS, HEADS, D_HEAD, D_MODEL, SEQ, VOCABULARY = 2, 8, 32, 256, 64, 1000
 ROWS = 2048
-FORWARD_BATCH = 32  # the fastest of 8 to 512 on the machines that were tried, for both forward passes
 
 
 def network():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -13,7 +13,7 @@ from pytest_scrub.data import Dataset, Positions
 from pytest_scrub.errors import DataError, HypothesisError
 from pytest_scrub.hypothesis_tree import ROOT, Node, Span
 from pytest_scrub.metrics import MetricPosition
-from pytest_scrub.models.graph import ModelGraph, require_component
+from pytest_scrub.models.graph import ModelGraph, Site, require_component
 from pytest_scrub.slots import node_paths
 
 MASK = "mask"
@@ -52,7 +52,7 @@ class Checked:
     def example(self, component: str) -> torch.Tensor:
         """A component's activation on the first row, `[1, ...]`: for its shape and type."""
         if component not in self._examples:
-            site = replace(self.graph.value_site((component,), None), kind="value")
+            site = Site("value", (component,))
             with torch.no_grad():
                 self._examples[component] = self.graph.capture([site], self.dataset.batch(np.zeros(1, np.int64)))[site]
         return self._examples[component]

@@ -152,10 +152,12 @@ class Memory:
     @property
     def held(self) -> int:
         """Bytes of activations in memory."""
-        return sum(kept.bytes for kept in self._held() if not kept.in_file)
+        return sum(kept.bytes for kept in list(self._all.values()) if not kept.in_file)
 
-    def _held(self) -> list[Kept]:
-        return list(self._all.values())
+    def _idle(self, *, in_file: bool) -> list[Kept]:
+        """What is not needed now and lies there, that which was not needed for longest first."""
+        those = [kept for kept in list(self._all.values()) if kept.in_file is in_file and kept.bytes]
+        return sorted((kept for kept in those if kept.used < self._now), key=lambda kept: kept.used)
 
     def need(self, those: list[Kept]) -> None:
         """Note that these are needed now, together."""
@@ -187,8 +189,8 @@ class Memory:
         most = int(self.limit * CACHED)
         if size > most:
             return False
-        movable = sorted((k for k in self._held() if not k.in_file and k.used < self._now and k.bytes), key=_last_used)
-        needed = sum(k.bytes for k in self._held() if not k.in_file) - sum(k.bytes for k in movable)
+        movable = self._idle(in_file=False)
+        needed = self.held - sum(kept.bytes for kept in movable)
         if size > most - needed:
             return False
         while self.held + size > most:
@@ -200,9 +202,7 @@ class Memory:
             try:
                 return kept.to_file(self.folder)
             except OSError as error:
-                others = sorted(
-                    (k for k in self._held() if k.in_file and k.used < self._now and k.bytes), key=_last_used
-                )
+                others = self._idle(in_file=True)
                 if not others:
                     raise ModelError(
                         f"activations of {kept.bytes / 2**30:.2g} GiB have no room in memory and could not be put into "
@@ -220,7 +220,3 @@ class Memory:
 def _of_free(device: torch.device) -> int:
     """What a batch may take of what was free when this was first asked; asking takes as long as a small batch."""
     return int(BATCH_OF_FREE * free_bytes(device))
-
-
-def _last_used(kept: Kept) -> int:
-    return kept.used

@@ -54,7 +54,14 @@ class ResidualReading:
         """Whether what children change of a slot is a product of what they change of their z."""
         if not self.is_head or self.among(slot, True) or not self.graph.reads_unnormed(self.component):
             return False
-        return all(_adds_z(self.edits[i]) for i in self.among(slot, False))
+        return self.adding_z(slot) == self.among(slot, False)
+
+    def adding_z(self, slot: str) -> tuple[int, ...]:
+        """The edits that change a slot's stream by a product of what they change of a z, position by position."""
+        if self.among(slot, True):
+            return ()
+        those = [(i, self.edits[i]) for i in self.among(slot, False)]
+        return tuple(i for i, edit in those if edit.as_z and edit.at is None and edit.subspace is None)
 
     def site(self, edit: Edit, slot: str) -> Site:
         """The carrier's own value of what an edit of a slot replaces."""
@@ -115,11 +122,6 @@ class ResidualReading:
         return sites
 
 
-def _adds_z(edit: Edit) -> bool:
-    """Whether what an edit changes is a product of its z, position by position."""
-    return edit.as_z and edit.at is None and edit.subspace is None
-
-
 @dataclass
 class _Batch:
     """A reading of one batch. Slots that read the same stream share it, its norm, and what is rerun for it."""
@@ -168,13 +170,14 @@ class _Batch:
             site = reading.graph.stream_site(reading.component, kept(reading.spec(slot)))
             start, own = self.clean.take(site, self.carrier, where), {}
         stream = widened(start)
-        if not rerun and any(_adds_z(reading.edits[i]) for i in reading.among(slot, False)):
+        adding = reading.adding_z(slot)
+        if adding:
             z, weights = self._product(slot, where)
             stream = torch.addmm(stream.flatten(0, 1), z.flatten(0, 1), weights).view_as(stream)
         for i in reading.among(slot, False):
-            edit = reading.edits[i]
-            if not rerun and _adds_z(edit):
+            if i in adding:
                 continue
+            edit = reading.edits[i]
             spot = where if edit.at is None else at_rows(edit.at, self.carrier)
             if rerun:
                 difference = widened(self._full(i, where)) - widened(select(self._own(edit, own), spot))
@@ -187,7 +190,7 @@ class _Batch:
     def _product(self, slot: str, where: Where) -> tuple[Tensor, Tensor]:
         """What children change of their z, side by side, and their output weights, one below the other."""
         reading = self.reading
-        those = tuple(i for i in reading.among(slot, False) if _adds_z(reading.edits[i]))
+        those = reading.adding_z(slot)
         if (those, where is None) not in self._products:
             weights = [self._weights(reading.edits[i]) for i in those]
             z = [self._difference(i, slot, where) for i in those]
