@@ -69,7 +69,7 @@ def check(
     name: str = "claim",
     folder: Path | None = None,
     anew: bool = False,
-    store: ActivationStore | None = None,
+    store: ActivationStore | Callable[[Any, Dataset], ActivationStore] | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
     """Whether a hypothesis predicts rightly that the swaps it allows leave the metric alone.
@@ -103,7 +103,7 @@ def check(
     - `folder`: where a counterexample is saved, and tried first the next time; None keeps none.
     - `anew`: search even where a saved counterexample still breaks the claim; the worst that is found then depends on
       nothing but the seed.
-    - `store`: clean activations shared with other claims about the same network and data.
+    - `store`: clean activations shared with other claims about the same network and data, or what gives them for both.
     - `progress`: called with (what, done, total, how it stands).
 
     **Returns** a `Verdict`; this function never raises for a refuted claim.
@@ -117,8 +117,7 @@ def check(
         slice_tolerance,
     )  # fmt: skip
     options = SearchOptions(adversaries, adversarial_tolerance, adversary, budget, deadline, folder, anew)
-    if store is None:
-        store = ActivationStore(as_graph(model), data)
+    store = _store_of(store, model, data)
     evaluator = Evaluator(store.graph, data, hypothesis, metric, store=store, progress=progress)
     plan = Plan.of(evaluator.space, samples, stream(seed, name, "references"), generalize=generalize)
     anything = Evaluator(store.graph, data, output(agrees_on=ANYTHING), metric, store=store, progress=progress)
@@ -180,7 +179,7 @@ def _verdict(
         min_with_other=criteria.min_with_other,
         min_moved=criteria.min_moved,
         model=evaluator.graph.source,
-        model_digest=evaluator.graph.digest(),
+        model_digest=evaluator.store.digest,
         precision=precision_of(evaluator.graph),
         dataset=evaluator.dataset.name or "dataset",
         dataset_digest=evaluator.dataset.digest(),
@@ -193,6 +192,15 @@ def _verdict(
         power=power,
         controls=controlled,
     )
+
+
+def _store_of(
+    store: ActivationStore | Callable[[Any, Dataset], ActivationStore] | None, model: Any, data: Dataset
+) -> ActivationStore:
+    """Clean activations of the network as it is now."""
+    if store is None:
+        return ActivationStore(as_graph(model).again(), data)
+    return store.current(as_graph(model), data) if isinstance(store, ActivationStore) else store(model, data)
 
 
 def _require_usable(hypothesis: object, data: object, min_power: object) -> None:

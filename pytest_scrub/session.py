@@ -80,7 +80,7 @@ class Session:
     def store(self, model: Any, data: Dataset) -> ActivationStore:
         """The clean activations of a network on a dataset; the two last used are kept.
 
-        Those of a network whose weights were changed since are forgotten.
+        Those of a network that was changed since, however it was done, are forgotten.
         """
         from pytest_scrub.engine.store import ActivationStore
         from pytest_scrub.models import as_graph
@@ -90,7 +90,7 @@ class Session:
         if key in self._stores and self._stores[key][2].is_stale():
             del self._stores[key]
         if key not in self._stores:
-            graph = as_graph(model)
+            graph = as_graph(model).again()  # a graph that was made before may hold what its weights were then
             shelf = None if self.cache is None else partial(shelf_of, self.cache)
             memory = self._memory(graph.device)
             self._stores[key] = (model, data, ActivationStore(graph, data, memory, shelf, self.turn, self.crew))
@@ -120,9 +120,7 @@ class Session:
     ) -> Verdict:
         """`pytest_scrub.check` with the session's options."""
         from pytest_scrub.checking import check
-        from pytest_scrub.data import Dataset
 
-        store = self.store(model, data) if isinstance(data, Dataset) else None
         samples = self.samples if samples is None else samples
         if not self.effort:
             options["adversaries"] = ()
@@ -134,7 +132,7 @@ class Session:
         with self.show_progress(name) as progress:
             return check(
                 hypothesis, model, data, samples=samples, seed=self.seed, name=name, deadline=self.deadline,
-                store=store, progress=progress, **options,
+                store=self.store, progress=progress, **options,
             )  # fmt: skip
 
     def replayed(self, hypothesis: Node, *, model: Any, data: Dataset, metric: Any) -> Replay:

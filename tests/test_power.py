@@ -23,7 +23,6 @@ from pytest_scrub import (
     output,
     squared_error,
 )
-from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.hypothesis_tree import Node
 from pytest_scrub.models import as_graph
 from pytest_scrub.models.shuffling import shuffled
@@ -126,8 +125,7 @@ def test_a_power_that_is_none(share: Any) -> None:
 def test_mutants_take_their_activations_from_the_claims_cache() -> None:
     seen: list[int] = []
     graph = as_graph(FunctionGraph(**{**GRAPH.nodes, "A": lambda a: seen.append(len(a)) or a}))
-    store = ActivationStore(graph, DATA)
-    settings: Any = {"metric": squared_error(), "tolerance": 0.2, "samples": 600, "adversaries": (), "store": store}
+    settings: Any = {"metric": squared_error(), "tolerance": 0.2, "samples": 600, "adversaries": ()}
     check(output(A, B), graph, DATA, **settings)
     alone, mutants = sum(seen), power(output(A, B), **settings)
     assert len(mutants.mutants) > 6

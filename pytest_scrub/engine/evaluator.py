@@ -14,11 +14,12 @@ from torch import Tensor
 
 from pytest_scrub.data import Dataset, Positions
 from pytest_scrub.engine.checks import check, require_floating
+from pytest_scrub.engine.company import UNPROVED, amount_off, is_among, off_by, with_size
 from pytest_scrub.engine.crew import SHARD, SHARD_OF_RERUNS
 from pytest_scrub.engine.plan import Step, compile_plan
 from pytest_scrub.engine.slopes import Slope, Take, WatchedStore, joined
 from pytest_scrub.engine.store import ActivationStore, Progress
-from pytest_scrub.errors import DataError, HypothesisError
+from pytest_scrub.errors import DataError, HypothesisError, ModelError
 from pytest_scrub.hypothesis_tree import ROOT, Node
 from pytest_scrub.metrics import Batch, Metric, as_metric
 from pytest_scrub.models.graph import Clean, ModelGraph, Site, Stages, Where, at_rows, select
@@ -77,10 +78,13 @@ class Evaluator:
         self.metric = as_metric(metric)
         self.space = SwapSpace(hypothesis, dataset)
         self.store = ActivationStore(graph, dataset) if store is None else store
+        if self.store.graph is not graph:
+            raise ModelError("store= has activations of another graph; make the evaluator of store.graph")
         self.checked = check(graph, dataset, hypothesis, self.metric.pos)
         self.plan = compile_plan(hypothesis, self.checked)
         self._clean = graph.reader(ROOT, (), self.checked.output)
         self.batch_size, self.progress = batch_size, progress
+        self._alone = UNPROVED
         self._read = np.zeros(int(dataset.content.max()) + 1, dtype=np.bool_)  # by content
 
     def on(self, dataset: Dataset) -> Evaluator:
@@ -276,7 +280,30 @@ class Evaluator:
 
     def _scrubbed(self, swaps: _Swaps) -> Tensor:
         self._require_as_many("the output", self.checked.output, swaps.references, swaps.rows(self.plan.carrier))
-        return self._metric(swaps.references, self._output(swaps))
+        output = self._output(swaps)
+        values, size = self._metric(swaps.references, output), len(output)
+        if size > 1 and not is_among(size, self._alone):
+            self._prove_alone(swaps, output, values)
+            self._alone = with_size(size, self._alone)
+        return values
+
+    def _prove_alone(self, swaps: _Swaps, output: Tensor, values: Tensor) -> None:
+        """Columns of a batch give the same alone, and as two in another order. **Raises** `ModelError`."""
+        for some in ([-1], [-1, 0]):
+            few = _Swaps(swaps.references[some], swaps.donors[:, some])
+            off = off_by(self._output(few), output[some], output)
+            if off:
+                raise ModelError(
+                    f"{self.graph.source}: the scrubbed output of a row depends on the rows beside it: in a batch of "
+                    f"{len(output)} it differs {amount_off(off)} from a batch of {len(some)}; let the network, and "
+                    "each computed_by=, compute every row by itself, whatever the size of the batch"
+                )
+            alone, nothing = self._metric(few.references, output[some]), 1e-12 * max(1.0, float(output.abs().max()))
+            if not torch.allclose(alone, values[some], rtol=1e-6, atol=nothing, equal_nan=True):
+                raise DataError(
+                    f"the metric {self.metric.name} of a reference depends on the references beside it; compute one "
+                    "number for each from its own output, without a mean or a norm over the batch"
+                )
 
     def _output(self, swaps: _Swaps) -> Tensor:
         where = at_rows(self.checked.output, swaps.rows(self.plan.carrier))

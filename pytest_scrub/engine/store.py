@@ -5,10 +5,12 @@ Rows of equal content share one place, and only rows that are asked for are ever
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +19,11 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
 
 from pytest_scrub.data import Dataset
+from pytest_scrub.engine.company import UNPROVED, Sizes, amount_off, is_among, off_by, with_size
 from pytest_scrub.engine.memory import Kept, Memory, Places
 from pytest_scrub.errors import DataError, ModelError
 from pytest_scrub.models.graph import ModelGraph, Site, Where
+from pytest_scrub.models.state import state_of
 
 if TYPE_CHECKING:
     from pytest_scrub.engine.crew import Crew
@@ -29,6 +33,8 @@ Progress = Callable[[str, int, int, str], None]
 
 CAPTURE_BATCH = 256  # rows of one forward pass; larger ones gain nothing on CPU and cost memory
 PROOF_ROWS = 16  # rows on which a graph's arithmetic is proved against the network
+PROBED = 16  # rows that are run again for a later claim, to see whether the network still computes what is kept
+COMPANIONS = 8  # rows of a batch that are run again in other company
 COPIES_OF_A_RUN = 4  # of its largest activation that a forward pass has at the same time, about
 EXCHANGE_EVERY = 0.5  # seconds of capturing after which processes that share a shelf look what the others have
 FEWEST_SECONDS = 0.05  # of capturing that are worth a file
@@ -87,6 +93,8 @@ class ActivationStore:
         self._version = graph.version()
         graph.require_usable(dataset.inputs)
         self._bytes_of_a_run = self._proved()
+        self._state = state_of(graph)  # after a run, at which some networks make what they keep
+        self._alone: dict[Site, Sizes] = {}
         self._unshared = 0.0  # seconds of capturing that no other process knows of
         self._shelf = None if shelf is None else shelf(graph, dataset, len(self._row_of_place))
 
@@ -107,8 +115,47 @@ class ActivationStore:
             self.graph.prove(self.dataset.batch(rows))
         return largest // len(rows)
 
+    @cached_property
+    def digest(self) -> str:
+        """The graph's, taken once: where a claim begins the network is what it was, or has another store."""
+        return self.graph.digest()
+
+    def current(self, graph: ModelGraph, dataset: Dataset) -> ActivationStore:
+        """This store where the network is as it was, or else an empty one of the network as it is.
+
+        **Raises** `ModelError` or `DataError` where it is the store of another network or of other data.
+        """
+        if dataset is not self.dataset:
+            raise DataError("store= has activations of another dataset; leave store= out, or give the one it is of")
+        parts = graph.computing()
+        if graph is not self.graph and (parts is None or parts != self.graph.computing()):
+            raise ModelError("store= has activations of another network; leave store= out, or give the one it is of")
+        return self if not self.is_stale() else self.beside(self.graph.again(), dataset)
+
     def is_stale(self) -> bool:
-        """Whether the network's weights were changed since."""
+        """Whether the network is another one than when this store was made, however it was changed.
+
+        Reads the weights once; costs more than a claim's batches, less than its captures.
+        """
+        return self._state is None or state_of(self.graph) != self._state or not self._computes_what_is_kept()
+
+    def _computes_what_is_kept(self) -> bool:
+        """Whether a run on a few rows gives what is kept of them: what cannot be seen may have been changed too."""
+        filled = [kept.filled for kept in self._kept.values()]
+        there = np.flatnonzero(np.logical_or.reduce(filled)) if filled else np.empty(0, dtype=np.intp)
+        if not len(there):
+            return True
+        places = np.unique(there[np.linspace(0, len(there) - 1, PROBED).astype(np.intp)])
+        sites = [site for site, kept in self._kept.items() if kept.filled[places].any()]
+        for site, values in self.run(sites, places).items():
+            at = np.flatnonzero(self._kept[site].filled[places])
+            own = self._kept[site].gather(torch.from_numpy(places[at]).to(self.dataset.device))
+            if off_by(values[torch.from_numpy(at).to(values.device)], own, own):
+                return False
+        return True
+
+    def _is_touched(self) -> bool:
+        """Whether torch noticed that a weight was changed since, even where it is what it was again."""
         return self.graph.version() != self._version
 
     def inputs(self, rows: Tensor) -> dict[str, Tensor]:
@@ -140,6 +187,8 @@ class ActivationStore:
         total = len(todo)
         self.memory.need([self._use(site) for site in sites if site in self._kept])
         for places, captured in self._captured(sites, todo):
+            self._require_finite(captured, places)
+            self._prove_alone(captured, places)
             self._put_in(captured, places)
             if progress is not None:
                 progress("clean activations", total - len(self._missing(sites, wanted)), total, "")
@@ -196,7 +245,7 @@ class ActivationStore:
 
     def keep(self, sites: Sequence[Site] | None = None) -> None:
         """Put on the shelf what was captured since, of these sites or of all, unless the weights were changed."""
-        if self._shelf is None or self.is_stale():
+        if self._shelf is None or self._is_touched():
             return
         some = [site for site in self._kept if sites is None or site in sites]
         new = {site: self._kept[site] for site in some if (self._kept[site].filled & ~self._kept[site].shelved).any()}
@@ -204,7 +253,7 @@ class ActivationStore:
             self._shelf.keep(new)
 
     def _look_up(self, sites: Sequence[Site]) -> None:
-        if self._shelf is None or self.is_stale():
+        if self._shelf is None or self._is_touched():
             return
         have = {site: self._kept[site].filled if site in self._kept else None for site in sites}
         for site, places, values in self._shelf.load(have, self._fresh):
@@ -228,7 +277,7 @@ class ActivationStore:
     def _capture(self, sites: Sequence[Site], places: Places) -> dict[Site, Tensor]:
         return self.run(self._incomplete(sites, places), places)
 
-    def _put_in(self, captured: Mapping[Site, Tensor], places: Places) -> None:
+    def _require_finite(self, captured: Mapping[Site, Tensor], places: Places) -> None:
         rows = self._row_of_place[places]
         for site, values in captured.items():
             if values.is_floating_point() and not values.isfinite().all():
@@ -237,6 +286,41 @@ class ActivationStore:
                     f"the {site} is NaN or infinite on row {int(rows[bad])} ({self.dataset.show(int(rows[bad]))}); "
                     "take the row out, or mend the weights"
                 )
+
+    def _prove_alone(self, captured: Mapping[Site, Tensor], places: Places) -> None:
+        """Rows of a captured batch have the same activations alone, and among few, in another order.
+
+        Once for each site, and for batches that are smaller or larger. **Raises** `ModelError` naming the site.
+        """
+        sites = [site for site in captured if not is_among(len(places), self._alone.get(site, UNPROVED))]
+        if not sites:
+            return
+        few = np.unique(np.linspace(0, len(places) - 1, min(COMPANIONS, len(places))).astype(np.intp))[::-1]
+        stranger = np.setdiff1d(np.arange(len(self._row_of_place)), places[few])[-1:]
+        for some, beside in ((few[:1], stranger[:0]), (few, stranger)):
+            again = self.run(sites, np.concatenate([places[some], beside]))
+            for site in sites:
+                index = torch.from_numpy(some.copy()).to(captured[site].device)
+                values, whole = again[site][: len(some)], captured[site]
+                off = off_by(values.to(whole.device), whole[index], whole) if len(whole) == len(places) else math.inf
+                if off:
+                    self._raise_in_company(site, places, len(some) + len(beside), off)
+        self._alone |= {site: with_size(len(places), self._alone.get(site, UNPROVED)) for site in sites}
+
+    def _raise_in_company(self, site: Site, places: Places, few: int, off: float) -> NoReturn:
+        source = self.graph.source
+        once, again = (self.run([site], places)[site] for _ in range(2))
+        if off_by(once, again, again):
+            raise ModelError(f"{source}: the {site} differs between two runs on the same inputs; make it deterministic")
+        raise ModelError(
+            f"{source}: the {site} of a row depends on the rows beside it: in a batch of {len(places)} it differs "
+            f"{amount_off(off)} from a batch of {few}; let the network compute each row by itself (no mean, sort or "
+            "norm over the batch, nothing that depends on its size)"
+        )
+
+    def _put_in(self, captured: Mapping[Site, Tensor], places: Places) -> None:
+        rows = self._row_of_place[places]
+        for site, values in captured.items():
             kept = self._room_for(site, values)
             if kept.values.shape[1:] != values.shape[1:]:
                 raise ModelError(f"the {site} has another shape on row {int(rows[0])} than on the rows before it")

@@ -111,9 +111,10 @@ class _Speller:
     def __init__(self, weights: set[int]) -> None:
         self.weights = weights
         self.text: list[str] = []
-        self.classes: dict[type, None] = {}
+        self.classes: dict[type, None] = {}  # whose code has to be known
         self.functions: dict[FunctionType, None] = {}
         self._seen: dict[int, tuple[int, Any]] = {}  # with the object, so that no id is used again
+        self._noted: set[type] = set()
 
     def spell(self, value: Any, depth: int = 0) -> None:
         if isinstance(value, SIMPLE) and not isinstance(value, Enum):
@@ -130,7 +131,8 @@ class _Speller:
 
     def _spell_new(self, value: Any, depth: int) -> None:
         if isinstance(value, Tensor):
-            self.text.append("weight" if id(value) in self.weights else digest_of([("", value)]))
+            known = id(value) in self.weights or value.is_meta
+            self.text.append("weight" if known else digest_of([("", value)]))
         elif isinstance(value, np.ndarray):
             self.text.append(f"{value.dtype} {value.shape} {blake2b(value.tobytes()).hexdigest()}")
         elif isinstance(value, torch.jit.ScriptModule):
@@ -140,7 +142,7 @@ class _Speller:
         elif isinstance(value, (type, FunctionType, MethodType, functools.partial, ModuleType)):
             self._spell_code(value, depth)
         elif isinstance(value, nn.Module):
-            self._note(type(value))
+            self._note(type(value), depth)
             self._spell_all(_telling(value), depth)
             for name in HOOKS:
                 hooks = vars(value).get(name, {}).values()
@@ -148,7 +150,7 @@ class _Speller:
         elif isinstance(value, (Mapping, Sequence, AbstractSet)):
             self._spell_all(value, depth)
         elif type(value).__module__.partition(".")[0] not in sys.stdlib_module_names or type(value) is SimpleNamespace:
-            self._note(type(value))
+            self._note(type(value), depth)
             self._spell_all(_telling(value), depth)
 
     def _spell_code(self, value: Any, depth: int) -> None:
@@ -157,6 +159,8 @@ class _Speller:
             self.text += code_text(value.__code__)
             cells = [cell.cell_contents for cell in value.__closure__ or () if _is_set(cell)]
             self._spell_all((value.__defaults__, value.__kwdefaults__, *cells), depth)
+            if not _is_installed(value.__globals__):
+                self._spell_names(names_in(value.__code__), value.__globals__, depth)
         elif isinstance(value, MethodType):
             self._spell_all((value.__func__, value.__self__), depth)
         elif isinstance(value, functools.partial):
@@ -164,7 +168,15 @@ class _Speller:
         else:
             self.text.append(value.__name__ if isinstance(value, ModuleType) else _name(value))
             if isinstance(value, type):
-                self._note(value)
+                self._note(value, depth)
+
+    def _spell_names(self, names: AbstractSet[str], found: Namespace, depth: int) -> None:
+        """The globals that code reads, and what it reads of modules among them."""
+        for name in sorted(names & found.keys()):
+            self.text.append(name)
+            self.spell(found[name], depth)
+            if isinstance(found[name], ModuleType) and depth < DEEPEST:
+                self._spell_names(names, vars(found[name]), depth + 1)
 
     def _spell_all(self, values: Any, depth: int) -> None:
         if isinstance(values, AbstractSet):
@@ -177,26 +189,54 @@ class _Speller:
             for value in values:
                 self.spell(value, depth)
 
-    def _note(self, kind: type) -> None:
+    def _note(self, kind: type, depth: int) -> None:
         """A class whose code has to be known, and its bases; of those of torch, its version says enough.
 
-        Some of torch's classes are made for one network, from code that is generated: their own methods are spelled.
+        What is not installed is spelled, and so are methods that were put into an installed class. Some of torch's
+        classes are made for one network, from code that is generated: their own methods are spelled.
         """
         for base in kind.__mro__:
+            if base in self._noted:
+                continue
+            self._noted.add(base)
             if base.__module__ == "torch.fx.graph_module" and "forward" in vars(base):
                 self.text += code_text(getattr(vars(base)["forward"], "__code__", None))
             if base.__module__.partition(".")[0] not in {"torch", "builtins", *sys.stdlib_module_names}:
                 self.classes[base] = None
+            self._spell_class(base, depth)
+
+    def _spell_class(self, kind: type, depth: int) -> None:
+        is_installed = _is_installed(_namespace(kind))
+        for name, value in list(vars(kind).items()):
+            for function in _functions_in(value):
+                if not is_installed or not _is_installed(function.__globals__):
+                    self.text.append(name)
+                    self.spell(function, depth)
+            if not is_installed and not name.startswith("_") and not callable(value):
+                self.text.append(name)
+                self.spell(value, depth)
+
+
+def names_in(code: CodeType) -> frozenset[str]:
+    """The globals and attributes that code names, that of functions in it included."""
+    inner = (names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return frozenset(code.co_names).union(*inner)
 
 
 def _telling(value: Any) -> dict[str, Any]:
     """The attributes that say how an object computes: those of installed classes keep count of runs in private."""
     private = () if not _is_installed(_namespace(type(value))) else HELD
+    slots = [name for kind in type(value).__mro__ for name in _slots_of(kind) if hasattr(value, name)]
     return {
         name: held
-        for name, held in getattr(value, "__dict__", {}).items()
+        for name, held in {**{name: getattr(value, name) for name in slots}, **getattr(value, "__dict__", {})}.items()
         if name not in (*HOOKS, *UNREAD) and (not private or name in private or not name.startswith("_"))
     }
+
+
+def _slots_of(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _is_bookkeeping(hook: Any) -> bool:
@@ -221,7 +261,9 @@ def _name(kind: Any) -> str:
 def _namespace(kind: type) -> Namespace:
     """The names that the methods of a class see: of two files called conftest.py, its own."""
     function = next((value for value in vars(kind).values() if isinstance(value, FunctionType)), None)
-    return vars(sys.modules[kind.__module__]) if function is None else function.__globals__
+    if function is not None:
+        return function.__globals__
+    return vars(sys.modules[kind.__module__]) if kind.__module__ in sys.modules else {}
 
 
 def _is_installed(names: Namespace) -> bool:

@@ -60,7 +60,7 @@ class ModuleGraph:
             raise ModelError("a torch module has to be run on a batch of the dataset before claims can be checked")
         for name in (parent, child):
             if name in self._unfit:
-                raise ModelError(f"module {name!r} {self._unfit[name]}, so it cannot be claimed; claim a module in it")
+                raise self._not_claimed(name, self._unfit[name])
         return ("in",) if anywhere and self._order[child] < self._order[parent] else ()
 
     def width(self, component: str) -> int | None:
@@ -81,10 +81,15 @@ class ModuleGraph:
                 f"{self.source} returns {type(out).__name__}, not a tensor; say which with "
                 "ModuleGraph(module, output=...)"
             )
+        if out.ndim == 0 or len(out) != _rows_of(inputs):
+            raise ModelError(
+                f"{self.source} returns {list(out.shape)} for {_rows_of(inputs)} inputs; the first dimension of its "
+                "output has to be that of the inputs"
+            )
         return out
 
     @contextmanager
-    def _hooked(self, hooks: Mapping[str, Callable[[Tensor], Tensor | None]]) -> Iterator[None]:
+    def _hooked(self, hooks: Mapping[str, Callable[[Any], Tensor | None]]) -> Iterator[None]:
         handles = [
             self._modules[name].register_forward_hook(lambda _m, _i, out, hook=hook: hook(out))
             for name, hook in hooks.items()
@@ -95,6 +100,36 @@ class ModuleGraph:
             for handle in handles:
                 handle.remove()
 
+    @contextmanager
+    def _claimed(self, hooks: Mapping[str, Callable[[Tensor], Tensor | None]], rows: int) -> Iterator[None]:
+        """Hooks on modules of which each gives one tensor in every run, as it did on the first batch.
+
+        **Raises** `ModelError` for a module that does not.
+        """
+        fired: set[str] = set()
+
+        def once(name: str, hook: Callable[[Tensor], Tensor | None], out: Any) -> Tensor | None:
+            if name in fired:
+                raise self._not_claimed(name, f"is called more than once on {rows} inputs")
+            if not isinstance(out, Tensor):
+                raise self._not_claimed(name, f"returns {type(out).__name__}, not a tensor")
+            if out.ndim == 0 or len(out) != rows:
+                raise self._not_claimed(name, f"returns {list(out.shape)} for {rows} inputs, not one value for each")
+            fired.add(name)
+            return hook(out)
+
+        for name in hooks:
+            if name in self._unfit:
+                raise self._not_claimed(name, self._unfit[name])
+        with suppress(_Computed), self._hooked({name: partial(once, name, hook) for name, hook in hooks.items()}):
+            yield
+        if left := [name for name in hooks if name not in fired]:
+            raise self._not_claimed(left[0], f"is not called on {rows} inputs")
+
+    @staticmethod
+    def _not_claimed(name: str, reason: str) -> ModelError:
+        return ModelError(f"module {name!r} {reason}, so it cannot be claimed; claim a module in it")
+
     def _run_until(self, stop: str, inputs: Inputs, hooks: Mapping[str, Callable[[Tensor], Tensor | None]]) -> Tensor:
         """The value of `stop` in a run with hooks, which ends as soon as it is computed."""
         found: list[Tensor] = []
@@ -103,17 +138,19 @@ class ModuleGraph:
             found.append(out)
             raise _Computed
 
+        rows = _rows_of(inputs)
         if stop == ROOT:
-            with self._hooked(hooks):
+            with self._claimed(hooks, rows):
                 return self._forward(inputs)
-        with self._hooked({**hooks, stop: finish}), suppress(_Computed):
+        with self._claimed({**hooks, stop: finish}, rows):
             self._forward(inputs)
         return found[0]
 
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
         names = {name for site in sites for name in site.names}
         seen: dict[str, Tensor] = {}
-        with torch.no_grad(), self._hooked({name: _keeping(seen, name) for name in names - {ROOT}}):
+        keeping = {name: _keeping(seen, name) for name in sorted(names - {ROOT})}
+        with torch.no_grad(), self._claimed(keeping, _rows_of(inputs)):
             seen[ROOT] = self._forward(inputs)
         return {
             site: select(
@@ -142,6 +179,7 @@ class ModuleGraph:
 
     def prove(self, inputs: Inputs) -> None:
         """Learns the order of the modules, and **raises** `ModelError` where two clean runs differ."""
+        refuse_dropout(self.module)
         calls: list[str] = []
         self._unfit = {}
 
@@ -180,9 +218,17 @@ class ModuleGraph:
         return ModuleGraph(self.module, self._output)
 
 
+def _rows_of(inputs: Inputs) -> int:
+    return len(next(iter(inputs.values())))
+
+
 def refuse_dropout(module: nn.Module) -> None:
-    """**Raises** `ModelError` where a module in train mode would drop activations at random."""
+    """**Raises** `ModelError` where a module in train mode would drop activations at random, or norm over the batch."""
     for name, child in module.named_modules():
+        if child.training and isinstance(child, nn.modules.batchnorm._BatchNorm):
+            raise ModelError(
+                f"the model is in train mode and {name or 'it'} normalises over the batch; call model.eval()"
+            )
         if child.training and "dropout" in type(child).__name__.lower() and getattr(child, "p", 0) > 0:
             raise ModelError(
                 f"the model is in train mode and {name or 'it'} drops activations at random; call model.eval()"

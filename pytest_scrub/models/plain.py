@@ -179,7 +179,7 @@ class FunctionGraph:
         return None  # functions may call whatever they like
 
     def again(self) -> FunctionGraph:
-        return self
+        return type(self)(**self.nodes)
 
 
 Replacement = Callable[[Tensor], Tensor]
