@@ -225,10 +225,16 @@ def _rows_of(inputs: Inputs) -> int:
 def refuse_dropout(module: nn.Module) -> None:
     """**Raises** `ModelError` where a module in train mode would drop activations at random, or norm over the batch."""
     for name, child in module.named_modules():
-        if child.training and isinstance(child, nn.modules.batchnorm._BatchNorm):
-            raise ModelError(
-                f"the model is in train mode and {name or 'it'} normalises over the batch; call model.eval()"
-            )
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            if child.training:
+                raise ModelError(
+                    f"the model is in train mode and {name or 'it'} normalises over the batch; call model.eval()"
+                )
+            if child.running_mean is None:
+                raise ModelError(
+                    f"{name or 'the model'} normalises over the batch, in eval mode too; make it with "
+                    "track_running_stats=True"
+                )
         if child.training and "dropout" in type(child).__name__.lower() and getattr(child, "p", 0) > 0:
             raise ModelError(
                 f"the model is in train mode and {name or 'it'} drops activations at random; call model.eval()"
