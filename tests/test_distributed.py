@@ -100,10 +100,10 @@ def loss(output: Tensor, batch: Batch) -> Tensor:
 
 
 def on_workers(action: Callable[[], object]) -> Callable[[Tensor, Batch], Tensor]:
-    """The loss, but on workers something happens before."""
+    """The loss, but on workers something happens before it is computed of a shard."""
 
     def metric(output: Tensor, batch: Batch) -> Tensor:
-        if os.getpid() != DRIVER:
+        if os.getpid() != DRIVER and len(output) > 2:  # of one or two, it is to prove that each counts alone
             action()
         return loss(output, batch)
 
