@@ -118,6 +118,7 @@ def check(
     )  # fmt: skip
     options = SearchOptions(adversaries, adversarial_tolerance, adversary, budget, deadline, folder, anew)
     if store is None:
+        data.require_unchanged()
         store = ActivationStore(as_graph(model), data)
     evaluator = Evaluator(store.graph, data, hypothesis, metric, store=store, progress=progress)
     plan = Plan.of(evaluator.space, samples, stream(seed, name, "references"), generalize=generalize)
@@ -140,6 +141,7 @@ def check(
         outcome = REFUTED
     elif outcome == HELD and says_too_little(power, controlled):
         outcome = WEAK
+    data.require_unchanged()  # nothing is said of data that were changed meanwhile, such as by a metric
     return _verdict(average, outcome, searched, power, controlled, seed=seed, name=name)
 
 
