@@ -34,6 +34,9 @@ TOKENS, MASK, LABELS = "tokens", "attention_mask", "labels="
 TOKEN_NAMES = (TOKENS, "input_ids")  # inputs that hold token ids: ours, and what Hugging Face calls them
 DIGEST_BYTES = 16  # 128 bits: no two rows of any real dataset collide
 ROWS_AGAIN = 64  # that a feature's function is called for once more: a coin would fall the same way once in 2^64
+VALUES_AGAIN = (
+    4  # of a feature, for one row of each its function is called once more: what is compared with a mean shows
+)
 
 Field = str | Callable[[Any], Any]
 Names = str | Sequence[str] | Mapping[str, Field]
@@ -102,6 +105,8 @@ class Dataset:
         if references is None:
             references = everything if donors is None else np.setdiff1d(everything, self.donor_rows)
         self.reference_rows = _chosen(references, len(self), "references=")
+        if digest is not None and not (isinstance(digest, str) and digest):
+            raise DataError(f"digest= is text that identifies inputs and labels, not {digest!r}")
         self._show, self._digest = show, digest
         self._stale: frozenset[str] = frozenset()  # columns, which do not cover the rows of `extend`
         self._values: dict[str, NDArray[Any]] = {}
@@ -204,8 +209,13 @@ class Dataset:
         return _frozen(checked_column(name, column, len(next(iter(inputs.values())))))
 
     def _require_same_alone(self, name: str, values: NDArray[Any]) -> None:
-        """**Raises** `DataError` where a few rows alone, the last ones first, have other values than among all."""
-        some = np.unique(np.linspace(0, len(self) - 1, ROWS_AGAIN).astype(np.int64))[::-1]
+        """**Raises** `DataError` where a few rows, the last ones first, have other values than among all, or one."""
+        few = np.unique(np.linspace(0, len(self) - 1, ROWS_AGAIN).astype(np.int64))[::-1]
+        unlike = np.unique(value_codes(values), return_index=True)[1][:VALUES_AGAIN]
+        for some in (few, *unlike[:, None]):
+            self._require_same_on(some, name, values)
+
+    def _require_same_on(self, some: Ints, name: str, values: NDArray[Any]) -> None:
         remedy = "compute it once and give it as a column"
         try:
             again = self._computed(name, self.batch(some))
@@ -348,6 +358,13 @@ class Dataset:
         return extended
 
     @classmethod
+    def _of(cls, fields: dict[str, Any]) -> Self:
+        """A dataset of what was read or drawn for it, so that nobody else can change it."""
+        made = cls(**fields)
+        made._given = {}
+        return made
+
+    @classmethod
     def from_npz(cls, path: str | Path, *, inputs: Names, **fields: Any) -> Self:
         """A dataset from the arrays of an `.npz` file; nothing is ever unpickled.
 
@@ -360,14 +377,14 @@ class Dataset:
         """
         from pytest_scrub.data_files import from_npz
 
-        return cls(**from_npz(path, inputs=inputs, **fields))
+        return cls._of(from_npz(path, inputs=inputs, **fields))
 
     @classmethod
     def from_safetensors(cls, path: str | Path, *, inputs: Names, **fields: Any) -> Self:
         """A dataset from the tensors of a `.safetensors` file; arguments as for `from_npz`."""
         from pytest_scrub.data_files import from_safetensors
 
-        return cls(**from_safetensors(path, inputs=inputs, **fields))
+        return cls._of(from_safetensors(path, inputs=inputs, **fields))
 
     @classmethod
     def from_jsonl(cls, path: str | Path, *, tokenize: Field, pad: int | None = None, **fields: Any) -> Self:
@@ -384,14 +401,14 @@ class Dataset:
         """
         from pytest_scrub.data_files import from_jsonl
 
-        return cls(**from_jsonl(path, tokenize=tokenize, pad=pad, **fields))
+        return cls._of(from_jsonl(path, tokenize=tokenize, pad=pad, **fields))
 
     @classmethod
     def from_hf(cls, dataset: Any, *, inputs: Names, pad: int | None = None, **fields: Any) -> Self:
         """A dataset from one split of a `datasets.Dataset`; as `from_npz`, with `pad` as in `from_jsonl`."""
         from pytest_scrub.data_files import from_hf
 
-        return cls(**from_hf(dataset, inputs=inputs, pad=pad, **fields))
+        return cls._of(from_hf(dataset, inputs=inputs, pad=pad, **fields))
 
     @classmethod
     def from_strategy(
@@ -419,7 +436,7 @@ class Dataset:
         """
         from pytest_scrub.data_strategies import from_strategy
 
-        return cls(**from_strategy(strategy, tokenize, rows=rows, seed=seed, **fields))
+        return cls._of(from_strategy(strategy, tokenize, rows=rows, seed=seed, **fields))
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -17,7 +18,7 @@ def bytes_of(tensor: Tensor) -> NDArray[np.uint8]:
     """All of a tensor's bytes, row by row; of one that is laid out so in this machine's memory it is a view."""
     import torch
 
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
     # A lone number may keep the stride of what it was taken from, with which it has no bytes for torch.
     return flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy()
 
@@ -30,4 +31,8 @@ def mark_of(value: Any) -> int:
     if array is not None and array.dtype != object:
         return crc32(array.tobytes(), crc32(repr((array.dtype, array.shape)).encode()))
     parts = [part.tolist() if hasattr(part, "tolist") else part for part in (value if array is None else array)]
-    return crc32(pickle.dumps(parts, protocol=pickle.HIGHEST_PROTOCOL))
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, protocol=pickle.HIGHEST_PROTOCOL)
+    pickler.fast = True  # without notes of which equal parts are one object: only what they hold counts
+    pickler.dump(parts)
+    return crc32(file.getbuffer())

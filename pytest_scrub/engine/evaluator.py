@@ -364,7 +364,7 @@ class Evaluator:
         if as_many and len(wanted) > 1 and shape == wanted[1:]:
             return value[:, None].expand(-1, wanted[0], *wanted[1:])  # as documented: the same at every position
         raise HypothesisError(
-            f"{step.path}: computed_by= has to return [{len(rows)}, {', '.join(map(str, wanted))}], one value per "
+            f"{step.path}: computed_by= has to return {[len(rows), *wanted]}, one value per "
             f"position, or the same without the position, not {list(value.shape)}"
         )
 
