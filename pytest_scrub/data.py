@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pytest_scrub.columns import Ints, checked_column, first_unlike, row_codes, value_codes
 from pytest_scrub.errors import DataError, did_you_mean
 from pytest_scrub.hypothesis_tree import Agreement, Span
-from pytest_scrub.unchanged import bytes_of, mark_of
+from pytest_scrub.unchanged import bytes_of, mark_of, still_is
 from pytest_scrub.user_code import called
 from pytest_scrub.visible import visible
 
@@ -137,7 +137,7 @@ class Dataset:
         if self._changed is None:
             now = {what: mark_of(kept) for what, kept in self._kept.items()}
             changed = [what for what in {**self._marks, **now} if self._marks.get(what) != now.get(what)]
-            changed += [what for what, (given, mark) in self._given.items() if mark_of(given) != mark]
+            changed += [what for what, (given, mark) in self._given.items() if not still_is(given, mark)]
             self._changed = next(iter(changed), None)
         if self._changed is not None:
             raise DataError(

@@ -36,3 +36,11 @@ def mark_of(value: Any) -> int:
     pickler.fast = True  # without notes of which equal parts are one object: only what they hold counts
     pickler.dump(parts)
     return crc32(file.getbuffer())
+
+
+def still_is(value: Any, mark: int) -> bool:
+    """Whether a value has this mark, as it had when it could be read."""
+    try:
+        return mark_of(value) == mark
+    except (TypeError, ValueError, AttributeError, RuntimeError, pickle.PicklingError):  # what it holds now is no data
+        return False

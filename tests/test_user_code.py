@@ -18,7 +18,7 @@ from pytest_scrub import FunctionGraph, check, module, output
 from pytest_scrub.data import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError, HypothesisError, ModelError, ScrubError
-from pytest_scrub.hypothesis_tree import Node
+from pytest_scrub.hypothesis_tree import EXACT, Node
 from pytest_scrub.metrics import Batch, Metric, logit_difference, zero_one_error
 from pytest_scrub.models import as_graph
 from tests.reference.generate import Architecture, build
@@ -68,8 +68,11 @@ def test_a_feature_function_that_works_in_place_leaves_the_data_alone() -> None:
 
 
 def test_a_metric_that_works_in_place_changes_nothing_for_others() -> None:
+    def weighted(out: Tensor, batch: Batch) -> Tensor:
+        return (out[:, :, 0] * batch.positions).sum(1)
+
     def spoiling(out: Tensor, batch: Batch) -> Tensor:
-        value = out[:, 0].clone()
+        value = weighted(out, batch)
         batch.feature("f")[:] = 0
         for tensor in (out, batch.rows, batch.labels, batch.positions, batch.clean, *batch.inputs.values()):
             assert tensor is not None
@@ -80,11 +83,11 @@ def test_a_metric_that_works_in_place_changes_nothing_for_others() -> None:
     rows = torch.randn(ROWS, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     made = Dataset({"a": rows}, labels=torch.zeros(ROWS), features={"f": np.arange(ROWS) % 2})
     metrics = [
-        Metric("first", lambda out, _: out[:, 0, 0].clone(), pos=slice(1, 3)),
-        Metric("spoiling", lambda out, batch: spoiling(out[:, :, 0], batch), pos=slice(1, 3), needs_clean=True),
+        Metric("weighted", weighted, pos=slice(1, 3)),
+        Metric("spoiling", spoiling, pos=slice(1, 3), needs_clean=True),
     ]
-    first, _, again = (gap(made, metrics[i], sequences) for i in (0, 1, 0))
-    assert first == again
+    first, spoiled, again = (gap(made, metrics[i], sequences) for i in (0, 1, 0))
+    assert first == spoiled == again
 
 
 def test_show_works_on_a_copy() -> None:
@@ -98,7 +101,7 @@ def test_computed_by_works_on_a_copy_also_where_mutants_are_made() -> None:
         values *= 2
         return values
 
-    claimed = output(module("p", agrees_on="f", computed_by=doubled))
+    claimed = output(module("p", agrees_on="f", computed_by=doubled), module("q", agrees_on=EXACT))
     made = data()
     assert check(claimed, GRAPH, made, tolerance=9.0, mutate=True, adversaries=()).held
     assert made.feature("f").tolist() == NUMBERS.tolist()
@@ -114,7 +117,7 @@ def test_a_function_of_records_works_on_a_copy(tmp_path: Any) -> None:
 
 def test_a_node_that_works_in_place_changes_nothing_for_the_other_nodes() -> None:
     graph = FunctionGraph(p=lambda a: a.mul_(0), q=lambda p, a: p + a, output=lambda q: q)
-    assert graph.run({"a": NUMBERS}).equal(NUMBERS)
+    assert graph.run({"a": NUMBERS.clone()}).equal(NUMBERS)
 
 
 # --- data that are changed later -------------------------------------------------------------------------
@@ -165,6 +168,17 @@ def test_what_was_handed_over_and_is_overwritten_is_refused(
         gap(made)
     value[7] = 3
     with refuses(what + CHANGED):
+        gap(made)
+
+
+@pytest.mark.parametrize(
+    "put", [list.clear, lambda column: column.append(column), lambda column: column.append(lambda: 0)]
+)
+def test_a_column_that_holds_no_data_any_more_is_refused(put: Callable[[list[Any]], Any]) -> None:
+    column = NUMBERS.tolist()
+    made = data(feature=column)
+    put(column)
+    with refuses("feature 'f'" + CHANGED):
         gap(made)
 
 
