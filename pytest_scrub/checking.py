@@ -139,6 +139,7 @@ def check(
         outcome = REFUTED
     elif outcome == HELD and says_too_little(power, controlled):
         outcome = WEAK
+    data.require_unchanged()  # nothing is said of data that were changed meanwhile, such as by a metric
     return _verdict(average, outcome, searched, power, controlled, seed=seed, name=name)
 
 
@@ -197,10 +198,11 @@ def _verdict(
 def _store_of(
     store: ActivationStore | Callable[[Any, Dataset], ActivationStore] | None, model: Any, data: Dataset
 ) -> ActivationStore:
-    """Clean activations of the network as it is now."""
-    if store is None:
-        return ActivationStore(as_graph(model).again(), data)
-    return store.current(as_graph(model), data) if isinstance(store, ActivationStore) else store(model, data)
+    """Clean activations of the network as it is now. **Raises** `DataError` where the data were changed."""
+    if store is not None and not isinstance(store, ActivationStore):
+        return store(model, data)
+    data.require_unchanged()
+    return ActivationStore(as_graph(model).again(), data) if store is None else store.current(as_graph(model), data)
 
 
 def _require_usable(hypothesis: object, data: object, min_power: object) -> None:

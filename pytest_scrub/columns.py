@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 from pytest_scrub.errors import DataError
 
 Ints = NDArray[np.int64]
+ROUNDING = 1e-5  # of a float32 that is computed for many rows or for few
 
 
 def checked_column(name: str, column: Any, rows: int) -> NDArray[Any]:
     """`[rows, ...]` checked values: a typed array where that loses nothing, else one of Python objects."""
     if hasattr(column, "detach"):
-        tensor = column.detach().cpu()
-        column = (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
+        column = _array(name, column)
+    elif hasattr(column, "__array__") and not isinstance(column, np.ndarray):  # of a table, list() gives its columns
+        column = np.asarray(column)
+    if np.ma.is_masked(column):
+        raise DataError(f"feature {name!r} has masked values, which equal nothing; fill them")
     if isinstance(column, (str, bytes, Mapping, AbstractSet)) or not np.iterable(column):
         raise DataError(f"feature {name!r} is of type {type(column).__name__}; give one value per row")
     column = column if isinstance(column, np.ndarray) else list(column)
@@ -28,7 +32,10 @@ def checked_column(name: str, column: Any, rows: int) -> NDArray[Any]:
     simple = isinstance(column, np.ndarray) and column.dtype.kind in "biufU" and column.dtype != np.longdouble
     if simple and np.array_equal(column, column):  # else there is a NaN, which the loop below names
         return np.array(column)
-    values = [_plain(value, name, row) for row, value in enumerate(column)]
+    try:
+        values = [_plain(value, name, row) for row, value in enumerate(column)]
+    except RecursionError:
+        raise DataError(f"feature {name!r} holds lists in lists without end; give numbers, strings or tuples") from None
     types = {type(part) for value in values for part in (value if isinstance(value, tuple) else (value,))}
     if types <= {bool, int, float}:
         with suppress(ValueError, OverflowError):  # tuples of several lengths
@@ -36,6 +43,28 @@ def checked_column(name: str, column: Any, rows: int) -> NDArray[Any]:
             if typed.dtype != object and _plain(typed, name, 0) == tuple(values):  # no int was rounded
                 return typed
     return np.fromiter(values, dtype=object, count=rows)
+
+
+def _array(name: str, tensor: Any) -> NDArray[Any]:
+    try:
+        tensor = tensor.detach().cpu().resolve_conj()
+        array: NDArray[Any] = (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # it has no bfloat16
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        kind = f"{tensor.dtype} {tensor.layout} on {tensor.device}".replace("torch.", "")
+        raise DataError(
+            f"feature {name!r} is a tensor whose numbers cannot be read row by row ({kind}); give a dense one"
+        ) from error
+    return array
+
+
+def first_unlike(one: NDArray[Any], other: NDArray[Any]) -> int | None:
+    """The first row at which two columns have another value, beyond what rounding does to floats."""
+    if one.shape == other.shape and {one.dtype.kind, other.dtype.kind} <= set("biuf"):
+        size = float(np.abs(other, where=np.isfinite(other), out=np.zeros(other.shape)).max(initial=0))
+        alike = np.isclose(one, other, rtol=ROUNDING, atol=ROUNDING * size).reshape(len(one), -1).all(axis=1)
+    else:
+        alike = np.array([_plain(a, "", 0) == _plain(b, "", 0) for a, b in zip(one, other, strict=True)])
+    return None if alike.all() else int(alike.argmin())
 
 
 def _plain(value: Any, name: str, row: int) -> Any:

@@ -5,7 +5,7 @@ A dataset knows nothing of a model or of a claim. Two rows *agree* on a feature 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_scrub.columns import Ints, checked_column, row_codes, value_codes
+from pytest_scrub.columns import Ints, checked_column, first_unlike, row_codes, value_codes
 from pytest_scrub.errors import DataError, did_you_mean
 from pytest_scrub.hypothesis_tree import Agreement, Span
+from pytest_scrub.unchanged import bytes_of, mark_of, still_is
+from pytest_scrub.user_code import called
 from pytest_scrub.visible import visible
 
 if TYPE_CHECKING:
@@ -28,9 +30,13 @@ if TYPE_CHECKING:
 
     from pytest_scrub.data_strategies import StrategySource
 
-TOKENS, MASK = "tokens", "attention_mask"
+TOKENS, MASK, LABELS = "tokens", "attention_mask", "labels="
 TOKEN_NAMES = (TOKENS, "input_ids")  # inputs that hold token ids: ours, and what Hugging Face calls them
 DIGEST_BYTES = 16  # 128 bits: no two rows of any real dataset collide
+ROWS_AGAIN = 64  # that a feature's function is called for once more: a coin would fall the same way once in 2^64
+VALUES_AGAIN = (
+    4  # of a feature, for one row of each its function is called once more: what is compared with a mean shows
+)
 
 Field = str | Callable[[Any], Any]
 Names = str | Sequence[str] | Mapping[str, Field]
@@ -51,6 +57,8 @@ class Positions:
 class Dataset:
     """The rows that a claim is tested on; never changed in place, neither by us nor by its owner.
 
+    Functions of the user's get copies. What was handed over and is changed later is refused by the next claim.
+
     **Arguments**
 
     - `inputs`: `[rows, ...]` tokens (kept under the name `"tokens"`), or a mapping from the names of the
@@ -58,7 +66,8 @@ class Dataset:
     - `labels`: `[rows, ...]` class indices, tokens or floats; bools and integers are kept as int64.
     - `label_pos`: the output positions that the labels speak of, as for `positions`; `None` is all of them.
     - `features`: name to column (`[rows]` or `[rows, k]` bools, ints, floats, strings, tuples of them), or to
-      a function of all rows' inputs (`dict[str, Tensor]`) that returns one; called when first needed.
+      a function of all rows' inputs (`dict[str, Tensor]`) that returns one; called when first needed, and once more
+      for a few rows: what a row's value is must not depend on chance or on the other rows.
     - `show`: a tokenizer (anything with `decode`), or a function of one row's `dict[str, Tensor]` to a str.
     - `name`: how reports call the dataset.
     - `digest`: identifies inputs and labels, where hashing all of them would take too long.
@@ -83,7 +92,8 @@ class Dataset:
         donors: Any = None,
         source: StrategySource | None = None,
     ) -> None:
-        self.inputs = _inputs(inputs)
+        named = _named(inputs)
+        self.inputs = _inputs(named)
         self.labels = None if labels is None else _labels(labels, len(self), self.device)
         self.label_pos = label_pos
         self.name = name
@@ -95,14 +105,50 @@ class Dataset:
         if references is None:
             references = everything if donors is None else np.setdiff1d(everything, self.donor_rows)
         self.reference_rows = _chosen(references, len(self), "references=")
+        if digest is not None and not (isinstance(digest, str) and digest):
+            raise DataError(f"digest= is text that identifies inputs and labels, not {digest!r}")
         self._show, self._digest = show, digest
-        self._features = dict(features or {})
         self._stale: frozenset[str] = frozenset()  # columns, which do not cover the rows of `extend`
         self._values: dict[str, NDArray[Any]] = {}
         self._codes: dict[Agreement, Ints] = {}
+        self._marks = {what: mark_of(kept) for what, kept in self._kept.items()}
+        self._given = _apart({**{_input(name): given for name, given in named.items()}, LABELS: labels}, self._kept)
+        self._changed: str | None = None
+        self._features: dict[str, Any] = {}
+        self._take_features({} if features is None else features)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What the user holds cannot be changed from where a copy is sent to."""
+        return {**self.__dict__, "_given": {}}
+
+    @property
+    def _kept(self) -> dict[str, Any]:
+        """What claims read, by how errors call it."""
+        labels = {} if self.labels is None else {LABELS: self.labels}
+        values = {f"feature {name!r}": values for name, values in self._values.items()}
+        return {**{_input(name): tensor for name, tensor in self.inputs.items()}, **labels, **values}
+
+    def require_unchanged(self) -> None:
+        """**Raises** `DataError` where inputs, labels or a feature are not what they were when they were handed over;
+        once they were, for good, as what was computed meanwhile may be of either. Costs one read of all of them."""
+        if self._changed is None:
+            now = {what: mark_of(kept) for what, kept in self._kept.items()}
+            changed = [what for what in {**self._marks, **now} if self._marks.get(what) != now.get(what)]
+            changed += [what for what, (given, mark) in self._given.items() if not still_is(given, mark)]
+            self._changed = next(iter(changed), None)
+        if self._changed is not None:
+            raise DataError(
+                f"{self._changed} was changed after the Dataset was made, so no claim can say which data it is about; "
+                "make a new Dataset of the changed data, or give it a copy of what is meant to change"
+            )
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether `require_unchanged` found that."""
+        return self._changed is not None
 
     @property
     def device(self) -> Any:
@@ -124,10 +170,69 @@ class Dataset:
                     f"feature {name!r} is a column and has no values for rows that extend() added; give it"
                     " as a function of the inputs, for only functions work on fresh inputs"
                 )
-            source = self._features[name]
-            column = source(dict(self.inputs)) if callable(source) else source
-            self._values[name] = _frozen(checked_column(name, column, len(self)))
+            self._values[name] = values = self._first_values(name)
+            self._marks[f"feature {name!r}"] = mark_of(values)
         return self._values[name]
+
+    def _take_features(self, features: Mapping[str, Any]) -> None:
+        """Functions as they are; of columns what they say now, or what is wrong with them, which is told when they are
+        used."""
+        if not isinstance(features, Mapping):
+            raise DataError(f"features= maps names to columns or functions, it is no {type(features).__name__}")
+        for name, source in features.items():
+            if not isinstance(name, str):
+                raise DataError(f"features= has the name {name!r}, of type {type(name).__name__}; names are strings")
+            try:
+                column = source if callable(source) else _frozen(checked_column(name, source, len(self)))
+                self._features[name] = column
+            except DataError as error:
+                self._features[name] = error
+            else:
+                if not callable(source) and not isinstance(source, Iterator):  # nobody can read an iterator again
+                    self._given[f"feature {name!r}"] = source, mark_of(source)
+
+    def _first_values(self, name: str) -> NDArray[Any]:
+        source = self._features[name]
+        if isinstance(source, DataError):
+            raise DataError(str(source)) from source
+        if not callable(source):
+            values: NDArray[Any] = source
+            return values
+        values = self._computed(name, self.inputs)
+        self._require_same_alone(name, values)
+        return values
+
+    def _computed(self, name: str, inputs: Mapping[str, Tensor]) -> NDArray[Any]:
+        """What a feature's function gives for inputs, of which it gets a copy."""
+        copies = {key: tensor.clone() for key, tensor in inputs.items()}
+        column = called(f"the function of feature {name!r}", self._features[name], copies)
+        return _frozen(checked_column(name, column, len(next(iter(inputs.values())))))
+
+    def _require_same_alone(self, name: str, values: NDArray[Any]) -> None:
+        """**Raises** `DataError` where a few rows, the last ones first, have other values than among all, or one."""
+        few = np.unique(np.linspace(0, len(self) - 1, ROWS_AGAIN).astype(np.int64))[::-1]
+        unlike = np.unique(value_codes(values), return_index=True)[1][:VALUES_AGAIN]
+        for some in (few, *unlike[:, None]):
+            self._require_same_on(some, name, values)
+
+    def _require_same_on(self, some: Ints, name: str, values: NDArray[Any]) -> None:
+        remedy = "compute it once and give it as a column"
+        try:
+            again = self._computed(name, self.batch(some))
+        except DataError as error:
+            raise DataError(f"for {len(some)} of {len(self)} rows alone, {error}; or {remedy}") from error
+        unlike = first_unlike(again, values[some])
+        if unlike is not None:
+            raise DataError(
+                f"feature {name!r} has another value at row {some[unlike]} when its function is called again for a few "
+                f"rows alone, so it depends on chance or on the other rows; {remedy}"
+            )
+
+    def covers(self, name: str) -> bool:
+        """Whether a feature is a function, which covers all rows or is in error, or a column that has usable values."""
+        return callable(self._features[name]) or not (
+            name in self._stale or isinstance(self._features[name], DataError)
+        )
 
     def codes(self, agreement: Agreement) -> Ints:
         """`[rows]`: equal exactly where the rows agree; `EXACT` is the row itself, whatever its content."""
@@ -140,7 +245,7 @@ class Dataset:
     @cached_property
     def content(self) -> Ints:
         """`[rows]`: equal exactly where all inputs are equal, byte for byte; labels do not count."""
-        return _frozen(row_codes(len(self), [_bytes(tensor) for tensor in self.inputs.values()]))
+        return _frozen(row_codes(len(self), [bytes_of(tensor) for tensor in self.inputs.values()]))
 
     def batch(self, rows: Any) -> dict[str, Tensor]:
         """The model inputs at `rows` (row numbers or a bool mask), on the dataset's device."""
@@ -168,7 +273,7 @@ class Dataset:
     def digest(self) -> str:
         """Hex: the given `digest=`, or a hash of inputs and labels with their names, types and shapes."""
         if self._digest is None:
-            self._digest = _hash(self.inputs, {} if self.labels is None else {"labels=": self.labels})
+            self._digest = _hash(self.inputs, {} if self.labels is None else {LABELS: self.labels})
         return self._digest
 
     def row_digest(self, row: int) -> str:
@@ -177,7 +282,7 @@ class Dataset:
 
     def show(self, row: int) -> str:
         """One line for a person; control characters are escaped."""
-        text = self._text({name: tensor[row] for name, tensor in self.inputs.items()})
+        text = self._text({name: tensor[row].clone() for name, tensor in self.inputs.items()})
         if not isinstance(text, str):
             raise DataError(f"show= returned {text!r} for row {row}; return a str")
         return visible(text)
@@ -185,9 +290,9 @@ class Dataset:
     def _text(self, row: dict[str, Tensor]) -> Any:
         ids = next((row[name] for name in TOKEN_NAMES if name in row), next(iter(row.values())))
         if hasattr(self._show, "decode"):  # before calling it: Hugging Face's tokenizers are callable too
-            return self._show.decode(ids.tolist())
+            return called("decode() of show=", self._show.decode, ids.tolist())
         if self._show is not None:
-            return self._show(row)
+            return called("the function show=", self._show, row)
         if ids.ndim == 1 and not ids.is_floating_point():
             return " ".join(str(token) for token in ids.tolist())
         shown = {name: np.array2string(np.array(tensor.tolist()), threshold=50) for name, tensor in row.items()}
@@ -198,6 +303,7 @@ class Dataset:
         moved = copy(self)
         moved.inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
         moved.labels = None if self.labels is None else self.labels.to(device)
+        moved._given = {**_apart(self._kept, moved._kept), **self._given}
         return moved
 
     def with_features(self, features: Mapping[str, Any]) -> Dataset:
@@ -210,8 +316,9 @@ class Dataset:
             raise DataError(f"the dataset has a feature {known[0]!r} already; give the new one another name")
         self.digest(), self.content  # computed once, for both
         more = copy(self)
-        more._features = {**self._features, **features}
+        more._features, more._given, more._marks = dict(self._features), dict(self._given), dict(self._marks)
         more._values, more._codes = dict(self._values), dict(self._codes)
+        more._take_features(features)
         return more
 
     def extend(self, inputs: Any, labels: Any = None) -> Dataset:
@@ -224,7 +331,7 @@ class Dataset:
 
         **Raises** `DataError` where they do not fit; later, where a feature that is a column is used.
         """
-        fresh = {name: tensor.to(self.device) for name, tensor in _inputs(inputs).items()}
+        fresh = {name: tensor.to(self.device) for name, tensor in _inputs(_named(inputs)).items()}
         count = len(next(iter(fresh.values())))
         known = {} if self.labels is None else {"labels": self.labels}
         extra = {name: tensor.new_zeros(count, *tensor.shape[1:]) for name, tensor in known.items()}
@@ -234,20 +341,28 @@ class Dataset:
             _joined(self.inputs, fresh),
             labels=_joined(known, extra).get("labels"),
             label_pos=self.label_pos,
-            features=self._features,
             show=self._show,
             name=self.name,
             source=self.source,
             references=self.reference_rows,
             donors=np.concatenate([self.donor_rows, np.arange(len(self), len(self) + count)]),
         )
+        extended._features = self._features
         extended._stale = frozenset(name for name, source in self._features.items() if not callable(source))
         for name in self._values.keys() - extended._stale:  # only the fresh rows are computed anew
-            old, new = self._values[name], checked_column(name, self._features[name](dict(fresh)), count)
+            old, new = self._values[name], self._computed(name, fresh)
             same = (old.dtype, old.shape[1:]) == (new.dtype, new.shape[1:])
             column = np.concatenate([old, new]) if same else [*old, *new]
-            extended._values[name] = _frozen(checked_column(name, column, len(extended)))
+            extended._values[name] = values = _frozen(checked_column(name, column, len(extended)))
+            extended._marks[f"feature {name!r}"] = mark_of(values)
         return extended
+
+    @classmethod
+    def _of(cls, fields: dict[str, Any]) -> Self:
+        """A dataset of what was read or drawn for it, so that nobody else can change it."""
+        made = cls(**fields)
+        made._given = {}
+        return made
 
     @classmethod
     def from_npz(cls, path: str | Path, *, inputs: Names, **fields: Any) -> Self:
@@ -262,14 +377,14 @@ class Dataset:
         """
         from pytest_scrub.data_files import from_npz
 
-        return cls(**from_npz(path, inputs=inputs, **fields))
+        return cls._of(from_npz(path, inputs=inputs, **fields))
 
     @classmethod
     def from_safetensors(cls, path: str | Path, *, inputs: Names, **fields: Any) -> Self:
         """A dataset from the tensors of a `.safetensors` file; arguments as for `from_npz`."""
         from pytest_scrub.data_files import from_safetensors
 
-        return cls(**from_safetensors(path, inputs=inputs, **fields))
+        return cls._of(from_safetensors(path, inputs=inputs, **fields))
 
     @classmethod
     def from_jsonl(cls, path: str | Path, *, tokenize: Field, pad: int | None = None, **fields: Any) -> Self:
@@ -286,14 +401,14 @@ class Dataset:
         """
         from pytest_scrub.data_files import from_jsonl
 
-        return cls(**from_jsonl(path, tokenize=tokenize, pad=pad, **fields))
+        return cls._of(from_jsonl(path, tokenize=tokenize, pad=pad, **fields))
 
     @classmethod
     def from_hf(cls, dataset: Any, *, inputs: Names, pad: int | None = None, **fields: Any) -> Self:
         """A dataset from one split of a `datasets.Dataset`; as `from_npz`, with `pad` as in `from_jsonl`."""
         from pytest_scrub.data_files import from_hf
 
-        return cls(**from_hf(dataset, inputs=inputs, pad=pad, **fields))
+        return cls._of(from_hf(dataset, inputs=inputs, pad=pad, **fields))
 
     @classmethod
     def from_strategy(
@@ -321,7 +436,7 @@ class Dataset:
         """
         from pytest_scrub.data_strategies import from_strategy
 
-        return cls(**from_strategy(strategy, tokenize, rows=rows, seed=seed, **fields))
+        return cls._of(from_strategy(strategy, tokenize, rows=rows, seed=seed, **fields))
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
@@ -329,21 +444,55 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
+def _input(name: str) -> str:
+    return f"input {name!r}"
+
+
+def _apart(given: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, tuple[Any, int]]:
+    """Of what was given, and the mark of each, that whose memory is not the very one that is kept."""
+
+    def is_same(what: str) -> bool:
+        return given[what] is None or (
+            hasattr(given[what], "data_ptr") and given[what].data_ptr() == kept[what].data_ptr()
+        )
+
+    return {what: (given[what], mark_of(given[what])) for what in given if what in kept and not is_same(what)}
+
+
 def _tensor(what: str, value: Any) -> Tensor:
     import torch
 
+    if np.ma.is_masked(value):
+        raise DataError(f"{what} has masked values, of which there is nothing to read; fill them or leave the rows out")
     try:  # arrays are copied: they may be read-only, which torch does not know
-        tensor = torch.as_tensor(np.array(value) if isinstance(value, np.ndarray) else value).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
+        is_array = hasattr(value, "__array__") and not isinstance(value, torch.Tensor)
+        tensor = torch.as_tensor(np.array(value) if is_array else value).detach()
+    except (TypeError, ValueError, RuntimeError, RecursionError) as error:
         raise DataError(f"{what} is no tensor ({error}); give numbers, in rows of one length") from error
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
+        kind = f"{tensor.dtype} {tensor.layout}".replace("torch.", "")
+        raise DataError(f"{what} is a tensor whose numbers cannot be read row by row ({kind}); give a dense one")
     if tensor.ndim == 0:
         raise DataError(f"{what} is a single number; its first dimension has to be the rows")
+    return tensor.resolve_conj().resolve_neg()
+
+
+def _with_numbers(what: str, tensor: Tensor) -> Tensor:
+    if tensor.is_meta:
+        raise DataError(f"{what} is on the device meta, which keeps no numbers; load it on another")
     return tensor
 
 
-def _inputs(inputs: Any) -> dict[str, Tensor]:
-    named = inputs if isinstance(inputs, Mapping) else {TOKENS: inputs}
-    tensors = {name: _tensor(f"input {name!r}", value) for name, value in named.items()}
+def _named(inputs: Any) -> dict[str, Any]:
+    named = dict(inputs) if isinstance(inputs, Mapping) else {TOKENS: inputs}
+    for name in named:
+        if not isinstance(name, str):
+            raise DataError(f"the inputs have the name {name!r}, of type {type(name).__name__}; names are strings")
+    return named
+
+
+def _inputs(named: Mapping[str, Any]) -> dict[str, Tensor]:
+    tensors = {name: _tensor(_input(name), value) for name, value in named.items()}
     sizes = ", ".join(f"{name} {len(tensor)}" for name, tensor in tensors.items())
     if len({len(tensor) for tensor in tensors.values()}) > 1:
         raise DataError(f"the inputs differ in their number of rows ({sizes}); give as many of each")
@@ -352,13 +501,15 @@ def _inputs(inputs: Any) -> dict[str, Tensor]:
     devices = sorted({str(tensor.device) for tensor in tensors.values()})
     if len(devices) > 1:
         raise DataError(f"the inputs are on several devices ({', '.join(devices)}); move them to one")
-    return tensors
+    return {name: _with_numbers(_input(name), tensor) for name, tensor in tensors.items()}
 
 
 def _labels(labels: Any, rows: int, device: Any) -> Tensor:
-    tensor = _tensor("labels=", labels).to(device)
+    tensor = _with_numbers(LABELS, _tensor(LABELS, labels)).to(device)
     if len(tensor) != rows:
         raise DataError(f"there are {len(tensor)} labels for {rows} rows; give one per row")
+    if tensor.is_complex():
+        raise DataError("labels= are complex numbers, which no metric compares; give integers or floats")
     return tensor if tensor.is_floating_point() else tensor.long()
 
 
@@ -376,7 +527,10 @@ def _joined(old: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tenso
 
 def _chosen(spec: Any, rows: int, what: str) -> Ints:
     """Ascending row numbers from a bool mask or from row numbers, each once, or it is drawn more often."""
-    index = np.array(spec.tolist() if hasattr(spec, "tolist") else spec)
+    try:
+        index = np.array(spec.tolist() if hasattr(spec, "tolist") else spec)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{what} takes row numbers, or a mask of {rows} bools ({error})") from error
     if index.dtype == bool and index.shape == (rows,):
         index = np.flatnonzero(index)
     if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
@@ -393,17 +547,11 @@ def _chosen(spec: Any, rows: int, what: str) -> Ints:
     return _frozen(index.astype(np.int64))
 
 
-def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
-    import torch
-
-    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-
-
 def _hash(*named: Mapping[str, Tensor]) -> str:
     digest = blake2b(digest_size=DIGEST_BYTES)
     for name, tensor in (item for tensors in named for item in sorted(tensors.items())):
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        digest.update(_bytes(tensor).data)
+        digest.update(bytes_of(tensor).data)
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -15,6 +16,7 @@ import numpy as np
 
 from pytest_scrub.data import MASK, TOKEN_NAMES, TOKENS, Field, Names
 from pytest_scrub.errors import DataError, did_you_mean
+from pytest_scrub.user_code import called
 
 
 def from_npz(path: str | Path, *, inputs: Names, **fields: Any) -> dict[str, Any]:
@@ -46,7 +48,13 @@ def from_jsonl(path: str | Path, *, tokenize: Field, pad: int | None = None, **f
     records = list(_records(_file(path)))
 
     def field(of: Field) -> list[Any]:
-        return [of(record) if callable(of) else _of(record, of, where) for where, record in records]
+        # Copies: what a function changes in a record would be changed for all that read it after it.
+        return [
+            called(f"a function of records, on {where},", of, deepcopy(record))
+            if callable(of)
+            else _of(record, of, where)
+            for where, record in records
+        ]
 
     rows = field(tokenize)
     inputs = by_input(rows, (where for where, _ in records))

@@ -19,7 +19,7 @@ from hypothesis.errors import InvalidArgument, Unsatisfiable
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
-from pytest_scrub.data import Dataset
+from pytest_scrub.data import LABELS, Dataset
 from pytest_scrub.data_files import by_input, padded
 from pytest_scrub.errors import DataError
 from pytest_scrub.seeds import stream
@@ -28,7 +28,6 @@ BYTES = 1 << 16  # for one example; one that needs more is left out
 TRIES, FEWEST_TRIES = 20, 1000  # for each row that is asked for, and at least
 REPEATS, FEWEST_REPEATS = 5, 100  # in a row, for each row found, and at least: hardly any others are left then
 SHOWN = 60  # characters
-LABELS = "label"  # beside the names of inputs
 
 Result = TypeVar("Result")
 

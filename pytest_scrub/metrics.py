@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from numbers import Real
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from pytest_scrub.errors import DataError
 from pytest_scrub.hypothesis_tree import Span
+from pytest_scrub.user_code import called, require_takes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from pytest_scrub.data import Dataset
 
 MetricPosition = int | slice | Span | str | None
+SLACK = 1e-9  # of a bound: what rounding in float64 may do to a value that should lie on it
+LARGEST = 1e100  # squares and sums of it are still finite in float64
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,27 @@ class Batch:
     - `dataset`, `rows`: the references, int64 `[B]` rows of the dataset.
     - `labels`: `[B, ...]` or None.
     - `positions`: the reference's output positions that are read, `[K]`, `[B, K]` (-1 = none) or None for all.
-    - `clean`: the unscrubbed output on the references, for metrics that ask for it.
+    - `clean`: the unscrubbed output on the references, for metrics that ask for it with `needs_clean`.
+
+    All of it is a copy, or cannot be written to; `dataset` is the claim's own, and a claim during which it was changed
+    is refused.
     """
 
     dataset: Dataset
     rows: Tensor
     labels: Tensor | None
     positions: Tensor | None
-    clean: Tensor | None = None
+    given_clean: Tensor | None = None
+
+    @property
+    def clean(self) -> Tensor:
+        """The unscrubbed output; **raises** `DataError` for a metric that did not ask for it."""
+        if self.given_clean is None:
+            raise DataError(
+                "batch.clean is there only for a metric that asks for it; make it with "
+                "Metric(name, function, needs_clean=True)"
+            )
+        return self.given_clean
 
     @property
     def inputs(self) -> dict[str, Tensor]:
@@ -71,7 +88,7 @@ class Metric:
 
     - `function`: `(output [B, (K,) ...] float64, Batch) -> [B]`.
     - `pos`: the output positions it reads; None = those of the dataset's `label_pos`.
-    - `lower`, `upper`: its bounds.
+    - `lower`, `upper`: its bounds, which intervals rely on; a value beyond them is an error.
     - `worse`: `"higher"` or `"lower"`.
     - `stand_in`: what donors are ranked by instead, where the gradient vanishes though the metric could still grow.
     - `needs_clean`: whether it reads `Batch.clean`.
@@ -87,6 +104,17 @@ class Metric:
     needs_clean: bool = False
 
     def __post_init__(self) -> None:
+        for what, function in ((f"the metric {self.name}", self.function), (self._stand_in, self.stand_in)):
+            if function is not None and not callable(function):
+                raise DataError(f"{what} is of type {type(function).__name__}; give a function of (output, batch)")
+            if function is not None:
+                require_takes(what, function, ("output", "batch"))
+        bounds = (self.lower, self.upper)
+        if not all(map(_is_number, bounds)) or not self.lower < self.upper:
+            raise DataError(
+                f"the metric {self.name} has the bounds lower={self.lower!r} and upper={self.upper!r}; give two "
+                "numbers, the lower one first, or leave out what it does not have"
+            )
         if self.worse not in ("higher", "lower"):
             raise DataError(f"worse= of the metric {self.name} is 'higher' or 'lower', not {self.worse!r}")
 
@@ -95,20 +123,74 @@ class Metric:
         """The stand-in as a metric, or this one."""
         if self.stand_in is None:
             return self
-        return replace(self, name=f"the stand-in for {self.name}", function=self.stand_in, stand_in=None)
+        return replace(
+            self, name=self._stand_in, function=self.stand_in, stand_in=None, lower=-math.inf, upper=math.inf
+        )
+
+    @property
+    def _stand_in(self) -> str:
+        return f"the stand-in for {self.name}"
 
     def __call__(self, output: Tensor, batch: Batch) -> Tensor:
-        """`[B]` float64. **Raises** `DataError` for another shape, or a number that is not finite."""
-        value = self.function(output.double(), batch)
-        if not isinstance(value, Tensor) or value.shape != (len(batch.rows),):
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        """`[B]` float64. **Raises** `DataError` for what is not one real number per reference within the bounds, or
+        where the function raises."""
+        rows = batch.rows.clone()
+        value = called(f"the metric {self.name}", self.function, output.to(torch.float64, copy=True), batch)
+        if isinstance(value, Metric):
+            raise DataError(f"the metric {self.name} returns a Metric; call it: metric={self.name}(...)")
+        if not isinstance(value, Tensor) or value.shape != (len(rows),) or not is_real(value):
             raise DataError(
-                f"the metric {self.name} has to return one number per reference, [{len(batch.rows)}], not {got}"
+                f"the metric {self.name} has to return one number per reference, [{len(rows)}], not {_got(value)}"
             )
-        if not value.isfinite().all():
-            row = int(batch.rows[int((~value.isfinite()).nonzero()[0])])
-            raise DataError(f"the metric {self.name} is NaN or infinite for row {row}; look at its label and output")
-        return value.double()
+        value = value.double() if torch.is_grad_enabled() else value.detach().double()
+        if not bool(self._is_usable(value).all()):
+            self._refuse(rows, value)
+        return value
+
+    def _is_usable(self, value: Tensor) -> Tensor:
+        """bool `[B]`: finite, small enough to be squared, and within the bounds but for rounding."""
+        low, high = self._slack(self.lower), self._slack(self.upper)
+        return (value >= max(self.lower - low, -LARGEST)) & (value <= min(self.upper + high, LARGEST))
+
+    def _slack(self, bound: float) -> float:
+        """Relative to the bound, or to 1 where a single bound is 0."""
+        width = self.upper - self.lower
+        return SLACK * (width if math.isfinite(width) else abs(bound) or 1.0) if math.isfinite(bound) else 0.0
+
+    def _refuse(self, rows: Tensor, value: Tensor) -> NoReturn:
+        at = int((~self._is_usable(value)).nonzero()[0])
+        row, number = int(rows[at]), float(value[at])
+        what = f"the metric {self.name} is {number:.12g} for row {row}"
+        if not math.isfinite(number):
+            what = f"the metric {self.name} is NaN or infinite for row {row}"
+            raise DataError(f"{what}; look at its label and output")
+        if abs(number) > LARGEST:
+            raise DataError(f"{what}, too large to take differences of; let it return smaller numbers")
+        bound = f"below lower={self.lower:.12g}" if number < self.lower else f"above upper={self.upper:.12g}"
+        raise DataError(f"{what}, {bound}; intervals rely on the bounds, so give true ones")
+
+
+def _is_number(bound: object) -> bool:
+    return isinstance(bound, Real) and not isinstance(bound, bool)
+
+
+def is_real(value: Tensor) -> bool:
+    """Whether a tensor holds real numbers, all of them in memory."""
+    dense = value.layout == torch.strided and not (value.is_meta or value.is_quantized)
+    return dense and not value.is_complex()
+
+
+def kind_of(value: Tensor) -> str:
+    """`"float32"`, or `"complex64"`, `"float32 sparse_coo"`, `"float32 meta"` of what is not real."""
+    kind = str(value.dtype).removeprefix("torch.")
+    layout = "" if value.layout == torch.strided else f" {str(value.layout).removeprefix('torch.')}"
+    return kind + layout + (" meta" if value.is_meta else "")
+
+
+def _got(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{'' if is_real(value) else kind_of(value) + ' '}{tuple(value.shape)}"
 
 
 def as_metric(metric: Metric | Callable[[Tensor, Batch], Tensor] | None) -> Metric:
@@ -119,6 +201,8 @@ def as_metric(metric: Metric | Callable[[Tensor, Batch], Tensor] | None) -> Metr
         return metric
     if not callable(metric):
         raise DataError(f"metric= takes a Metric or a function of (output, batch), not {metric!r}")
+    if metric in MAKERS:
+        raise DataError(f"metric= takes a Metric, and {metric.__name__} makes one; call it: {metric.__name__}(...)")
     return Metric(getattr(metric, "__name__", "metric"), metric)
 
 
@@ -154,7 +238,7 @@ def _cross_entropy(name: str, output: Tensor, batch: Batch, labels: Tensor) -> T
 def _log_odds_against(output: Tensor, batch: Batch) -> Tensor:
     """The log-odds that it is not the label's class, which grow with the loss and never saturate."""
     labels = _class_labels("log-odds", output, batch, batch.require_labels("log-odds"))
-    others = output.scatter(-1, labels.unsqueeze(-1), torch.finfo(output.dtype).min).logsumexp(-1)
+    others = output.scatter(-1, labels.unsqueeze(-1), -LARGEST / 2).logsumexp(-1)
     return _mean_over_positions(others - output.gather(-1, labels.unsqueeze(-1)).squeeze(-1), batch)
 
 
@@ -190,7 +274,6 @@ def kl_to_clean(pos: MetricPosition = None) -> Metric:
     """KL divergence (nats) of the scrubbed from the unscrubbed output distribution, KL(clean || scrubbed)."""
 
     def function(output: Tensor, batch: Batch) -> Tensor:
-        assert batch.clean is not None  # asked for by needs_clean
         clean = batch.clean.double().log_softmax(-1)
         divergence = F.kl_div(output.log_softmax(-1), clean, reduction="none", log_target=True).sum(-1)
         return _mean_over_positions(divergence, batch)
@@ -250,3 +333,9 @@ def squared_error(pos: MetricPosition = None) -> Metric:
         )  # fmt: skip
 
     return Metric("squared error", function, pos, lower=0.0)
+
+
+# What makes a metric and is none itself.
+MAKERS: tuple[Callable[..., Any], ...] = (
+    cross_entropy, next_token_loss, kl_to_clean, logit_difference, zero_one_error, squared_error,
+)  # fmt: skip

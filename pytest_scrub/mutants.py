@@ -339,7 +339,7 @@ class _Maker:
             if not below.is_leaf and (len(below.components) > 1 or not reads):
                 return False
             if below.computed_by is not None and below.agrees_on is not None:
-                features = (self.dataset.feature(name)[:1] for name in below.agrees_on.features)
+                features = (self.dataset.feature(name)[[0]] for name in below.agrees_on.features)
                 # One value for each of the positions that a node has now would not do in another place.
                 shape, whole = np.shape(below.computed_by(*features))[1:], tuple(self.checked.example(component).shape)
                 if tuple(shape) not in (whole[1:], whole[2:] or whole[1:]):

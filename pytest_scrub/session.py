@@ -80,12 +80,14 @@ class Session:
     def store(self, model: Any, data: Dataset) -> ActivationStore:
         """The clean activations of a network on a dataset; the two last used are kept.
 
-        Those of a network that was changed since, however it was done, are forgotten.
+        Those of a network that was changed since, however it was done, are forgotten. **Raises** `DataError` where the
+        data were.
         """
         from pytest_scrub.engine.store import ActivationStore
         from pytest_scrub.models import as_graph
         from pytest_scrub.store.activations import shelf_of
 
+        data.require_unchanged()
         key = (id(model), id(data))  # kept alive by the entry, so an id is never used again
         if key in self._stores and self._stores[key][2].is_stale():
             del self._stores[key]
@@ -189,7 +191,9 @@ class Scrub:
                 "this swap set does not say which hypothesis it is of; give gap(swap_set, hypothesis)"
             )
         evaluator = self.evaluator(hypothesis, metric)
-        return evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)
+        gap = evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)
+        self.data.require_unchanged()
+        return gap
 
     def explain(self, hypothesis: Node, metric: Any = None) -> Explanation:
         """Slots, donors, and what would be cached and recomputed; print it. No swap is evaluated."""

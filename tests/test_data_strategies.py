@@ -251,7 +251,7 @@ def test_there_may_be_nothing_fresh_that_fits() -> None:
         ("(((((((((",
          "'(((((((((' does not fit the dataset: it is attention_mask torch.int64 [9], tokens torch.int64 [9], but rows"
          " are attention_mask torch.int64 [8], tokens torch.int64 [8]"),
-        ("((", "'((' does not fit the dataset: it is label torch.float32 [], but rows are label torch.int64 []"),
+        ("((", "'((' does not fit the dataset: it is labels= torch.float32 [], but rows are labels= torch.int64 []"),
         ("",
          "'' does not fit the dataset: 'tokens' of this and the longest row has no tokens at row 1; take the row out"),
     ],

@@ -599,7 +599,8 @@ def test_a_metric_is_given_the_references(transformer: ResidualGraph) -> None:
 
     def look(out: Tensor, batch: Any) -> Tensor:
         seen.append((batch.rows.tolist(), batch.labels.tolist()))
-        assert batch.clean is None
+        with pytest.raises(DataError, match=r"needs_clean=True"):
+            _ = batch.clean
         return out[:, 0]
 
     evaluator = Evaluator(transformer, DATA, output(agrees_on=ANYTHING), look)

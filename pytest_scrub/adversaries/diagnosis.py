@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -42,7 +42,8 @@ def mends_of(space: SwapSpace, spending: Spending, swap_set: SwapSet, tolerance:
     claim.
     """
     nodes = [space.paths[i] for i in swapped_slots(space)]
-    extras: list[Agreement] = [Agreement((name,)) for name in _features(space)] + [EXACT]
+    usable = [name for name in space.dataset.feature_names if space.dataset.covers(name)]
+    extras: list[Agreement] = [Agreement((name,)) for name in usable] + [EXACT]
     mends = []
     for extra in extras:
         for node in nodes:
@@ -52,17 +53,6 @@ def mends_of(space: SwapSpace, spending: Spending, swap_set: SwapSet, tolerance:
                 added = "made EXACT" if extra.exact else f"agrees also on {extra}"
                 mends.append((extra.exact, abs(gap), Mend(f"{node} {added}", gap, "for this very swap set")))
     return [mend for *_, mend in sorted(mends, key=lambda entry: entry[:2])][:MOST_MENDS]
-
-
-def _features(space: SwapSpace) -> Iterator[str]:
-    from pytest_scrub.errors import DataError
-
-    for name in space.dataset.feature_names:
-        try:
-            space.dataset.codes(Agreement((name,)))
-        except DataError:  # a column of rows that were extended
-            continue
-        yield name
 
 
 def _without(space: SwapSpace, swap_set: SwapSet, nodes: Sequence[str], extra: Agreement) -> SwapSet:

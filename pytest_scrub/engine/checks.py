@@ -15,6 +15,7 @@ from pytest_scrub.hypothesis_tree import ROOT, Node, Span
 from pytest_scrub.metrics import MetricPosition
 from pytest_scrub.models.graph import ModelGraph, Site, require_component
 from pytest_scrub.slots import node_paths
+from pytest_scrub.user_code import require_takes
 
 MASK = "mask"
 
@@ -104,6 +105,8 @@ def _check_edge(checked: Checked, path: str, node: Node, parent: Node) -> None:
             raise HypothesisError(
                 f"{path}: subspace= has {node.subspace.width} rows, but activations of {component} have {width} numbers"
             )
+    if node.computed_by is not None and node.agrees_on is not None:
+        require_takes(f"{path}: computed_by=", node.computed_by, node.agrees_on.features, HypothesisError)
     if node.computed_by is not None and len(node.components) > 1 and (anywhere or not graph.adds):
         raise HypothesisError(
             f"{path}: computed_by= of a group gives the sum of its members, so they must be read directly"

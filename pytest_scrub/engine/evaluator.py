@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,11 @@ from pytest_scrub.engine.slopes import Slope, Take, WatchedStore, joined
 from pytest_scrub.engine.store import ActivationStore, Progress
 from pytest_scrub.errors import DataError, HypothesisError, ModelError
 from pytest_scrub.hypothesis_tree import ROOT, Node
-from pytest_scrub.metrics import Batch, Metric, as_metric
+from pytest_scrub.metrics import Batch, Metric, as_metric, is_real, kind_of
 from pytest_scrub.models.graph import Clean, ModelGraph, Site, Stages, Where, at_rows, select
 from pytest_scrub.swap_set import SwapSet
 from pytest_scrub.swaps import SwapSpace
+from pytest_scrub.user_code import called
 
 FLOAT64_BYTES = 8
 Result = TypeVar("Result")
@@ -326,7 +327,8 @@ class Evaluator:
         labels = None if self.dataset.labels is None else self.dataset.labels[references]
         clean = self._clean_output(references) if self.metric.needs_clean else None
         positions = at_rows(self.checked.output, references)
-        return (metric or self.metric)(output, Batch(self.dataset, references, labels, positions, clean))
+        positions = None if positions is None else positions.clone()  # else all batches have the same tensor
+        return (metric or self.metric)(output, Batch(self.dataset, references.clone(), labels, positions, clean))
 
     def _values(self, step: Step, swaps: _Swaps, inherited: Where) -> list[Tensor]:
         """The activations a step gives its parent, one for each of its parts."""
@@ -378,19 +380,41 @@ class Evaluator:
         assert step.node.agrees_on is not None
         features = [self.dataset.feature(name)[rows.cpu().numpy()] for name in step.node.agrees_on.features]
         clean = self.checked.example(step.node.components[0])
-        value = torch.as_tensor(step.node.computed_by(*features), device=self.dataset.device).to(clean.dtype)
-        whole = clean.shape[1:]
-        if len(value) == len(rows) and value.shape[1:] == whole:
+        what = f"{step.path}: computed_by="
+        value = _computed_value(what, called(what, step.node.computed_by, *features, kind=HypothesisError), clean, rows)
+        whole, shape, as_many = clean.shape[1:], value.shape[1:], value.shape[:1] == (len(rows),)
+        if as_many and shape == whole:
             return select(value, where)
         wanted = whole if where is None else (where.shape[-1], *whole[1:])
-        if len(value) == len(rows) and value.shape[1:] == wanted:
+        if as_many and shape == wanted:
             return value
-        if len(value) == len(rows) and len(wanted) > 1 and value.shape[1:] == wanted[1:]:
+        if as_many and len(wanted) > 1 and shape == wanted[1:]:
             return value[:, None].expand(-1, wanted[0], *wanted[1:])  # as documented: the same at every position
         raise HypothesisError(
-            f"{step.path}: computed_by= has to return [{len(rows)}, {', '.join(map(str, wanted))}], one value per "
+            f"{step.path}: computed_by= has to return {[len(rows), *wanted]}, one value per "
             f"position, or the same without the position, not {list(value.shape)}"
         )
+
+
+def _computed_value(what: str, given: Any, clean: Tensor, rows: Tensor) -> Tensor:
+    """What a function of features gave, as numbers like an activation's."""
+    try:
+        value = torch.as_tensor(given, device=rows.device).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise HypothesisError(
+            f"{what} returns {type(given).__name__}, of which no tensor can be made ({error}); return a tensor"
+        ) from error
+    if not is_real(value):
+        raise HypothesisError(
+            f"{what} returns a {kind_of(value)} tensor; return one of real numbers, all of them there"
+        )
+    value = value.to(clean.dtype)
+    if value.shape[:1] == rows.shape and not value.isfinite().all():
+        row = int(rows[int((~value.isfinite().reshape(len(rows), -1).all(1)).nonzero()[0])])
+        raise HypothesisError(
+            f"{what} is NaN or infinite for the donor row {row}, or too large for {kind_of(value)}; mend the function"
+        )
+    return value
 
 
 def _at(positions: Positions, rows: Tensor) -> Tensor:

@@ -244,8 +244,8 @@ class ActivationStore:
         return True
 
     def keep(self, sites: Sequence[Site] | None = None) -> None:
-        """Put on the shelf what was captured since, of these sites or of all, unless the weights were changed."""
-        if self._shelf is None or self._is_touched():
+        """Put on the shelf what was captured since, of these sites or of all, unless weights or data were changed."""
+        if self._shelf is None or self._is_touched() or self.dataset.is_changed:
             return
         some = [site for site in self._kept if sites is None or site in sites]
         new = {site: self._kept[site] for site in some if (self._kept[site].filled & ~self._kept[site].shelved).any()}

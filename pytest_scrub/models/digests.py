@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pytest_scrub import unchanged
 from pytest_scrub.errors import ModelError
 
 
@@ -26,8 +27,7 @@ def bytes_of(tensor: Tensor, name: str) -> npt.NDArray[np.uint8]:
     """A tensor's numbers, of a dense one in memory without a copy. **Raises** `ModelError` where it has none."""
     if tensor.is_meta:
         raise ModelError(f"the weight {name or 'of the network'} is on the meta device, so it has no numbers; load it")
-    dense = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
-    return dense.cpu().contiguous().resolve_conj().resolve_neg().reshape(-1).view(torch.uint8).numpy()
+    return unchanged.bytes_of(tensor if tensor.layout == torch.strided else tensor.detach().to_dense())
 
 
 Version = tuple[tuple[int, int], ...]

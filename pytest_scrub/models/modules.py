@@ -16,6 +16,7 @@ from pytest_scrub.hypothesis_tree import ROOT
 from pytest_scrub.models.digests import Version, digest_of, version_of
 from pytest_scrub.models.graph import Clean, Edit, Inputs, Reader, Site, Where, at_rows, blend, same_numbers, select
 from pytest_scrub.models.plain import sum_of
+from pytest_scrub.models.vocabulary import ids_required
 
 LONE_INPUT = "tokens"  # what a dataset calls its input when it was given one tensor and no name
 
@@ -175,7 +176,10 @@ class ModuleGraph:
         return Reader((), tuple("all" for _ in edits), value, (f"the network up to {component}",), True)
 
     def require_usable(self, inputs: Inputs) -> None:
-        """Any inputs will do that the network itself takes."""
+        """**Raises** `ModelError` for token ids that its embeddings do not know; else whatever it takes will do."""
+        one = {name: tensor[:1].clone() for name, tensor in inputs.items()}
+        with torch.no_grad(), ids_required(self.module, one, inputs):
+            self._forward(one)
 
     def prove(self, inputs: Inputs) -> None:
         """Learns the order of the modules, and **raises** `ModelError` where two clean runs differ."""

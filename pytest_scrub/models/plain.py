@@ -102,7 +102,7 @@ class FunctionGraph:
         values: dict[str, Tensor] = {}
         for name in self.components:
             if name in self.nodes:
-                value = self.nodes[name](*(values[argument] for argument in self.arguments[name]))
+                value = self.nodes[name](*(_copy(values[argument]) for argument in self.arguments[name]))
             elif name in inputs:
                 value = inputs[name]
             else:
@@ -192,6 +192,11 @@ def _blending(value: Tensor, at: Where, edit: Edit) -> Replacement:
 
 def _in_turn(replacements: Sequence[Replacement]) -> Replacement:
     return lambda current: reduce(lambda value, replace: replace(value), replacements, current)
+
+
+def _copy(value: Tensor) -> Tensor:
+    """What a function changes in place would be changed for all that read it later; what is no tensor `prove` names."""
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def sum_of(values: Mapping[str, Tensor], site: Site) -> Tensor:

@@ -44,6 +44,7 @@ from pytest_scrub.models.graph import (
 from pytest_scrub.models.parts import Parts
 from pytest_scrub.models.precision import widened
 from pytest_scrub.models.reading import EMBEDDINGS, MASK, ResidualReading
+from pytest_scrub.models.vocabulary import require_ids
 
 # Relative to the largest value of the tensor compared. float64 networks may still normalise in float32
 # (RMSNorm in Hugging Face and TransformerLens does), so their bound is float32's.
@@ -353,7 +354,9 @@ class ResidualGraph:
             )
 
     def require_usable(self, inputs: Inputs) -> None:
-        """**Raises** `ModelError` where a query sees no key at all: attention is then not defined."""
+        """**Raises** `ModelError` for token ids that the network does not know, and where a query sees no key at all:
+        attention is then not defined."""
+        require_ids("tokens", inputs["tokens"], self.parts.module.embed.W_E.shape[0])
         visible = visible_keys(inputs)
         empty = ~visible[:, 0] if self.parts.causal else ~visible.any(1)
         if empty.any():

@@ -1,0 +1,47 @@
+"""Functions that users write: calling them so that what goes wrong in one is told as its own."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pytest_scrub.errors import DataError, ScrubError
+
+
+def require_takes(
+    what: str, function: Callable[..., Any], arguments: Sequence[str], kind: type[ScrubError] = DataError
+) -> None:
+    """**Raises** `kind` where the function cannot be called with as many arguments."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some that are written in C do not say what they take
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        listed = ", ".join(arguments)
+        raise kind(f"{what} is called with ({listed}), but takes {signature}; give it as many arguments") from None
+
+
+def called(what: str, function: Callable[..., Any], *arguments: Any, kind: type[ScrubError] = DataError) -> Any:
+    """What a user's function returns for these arguments.
+
+    **Raises** `kind`, from the function's own exception and with the line where that was raised; what is told in our
+    own words already stays as it is.
+    """
+    try:
+        return function(*arguments)
+    except ScrubError:
+        raise
+    except Exception as error:  # whatever the user's code raises, with its name, its text and its place
+        text = " ".join(str(error).split())
+        raised = type(error).__name__ + (f": {text}" if text else "")
+        raise kind(f"{what} raised {raised}{_place(error)}; mend the function") from error
+
+
+def _place(error: Exception) -> str:
+    """`" (conftest.py:12)"`: where the called function stood; nothing for one that could not be called at all."""
+    frame = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    return "" if frame is None else f" ({os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno})"
