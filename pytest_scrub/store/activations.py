@@ -226,7 +226,7 @@ class ActivationShelf:
     def _checksum(self, site: Site, places: Places, values: Tensor) -> str:
         """Of all that is read of a file and in which order; zlib's is several times as fast as those of hashlib."""
         described = _as_json([self.parts, _site_text(site), str(values.dtype), [*values.shape]])
-        data = values.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+        data = values.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
         return f"{zlib.crc32(data, zlib.crc32(places.tobytes(), zlib.crc32(described.encode()))):08x}"
 
 
