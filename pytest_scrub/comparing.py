@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from pytest_scrub.intervals import CONFIDENCE, Estimate, widened
 from pytest_scrub.limits import GAP, POWER, WORST, Limit, Limits
-from pytest_scrub.reports.run import PASSED, SKIPPED, Run
+from pytest_scrub.reports.run import INTERRUPTED, SKIPPED, Run
 from pytest_scrub.store.baselines import NOT_KEPT, Baseline, Refuted
 from pytest_scrub.verdict import REFUTED
 
@@ -120,7 +120,7 @@ def compare(run: Run, name: str, baselines: Mapping[str, Baseline], limits: Limi
     - `limits`: how far each figure may move; a share is one of what the figure was, that of a gap one of the claim's
       tolerance where that is larger.
     """
-    ended = [one for one in run.claims if one.verdict is not None or one.result != PASSED]  # others were interrupted
+    ended = [one for one in run.claims if one.result != INTERRUPTED]
     here = {one.test: one for one in ended}
     verdicts = {one.test: one.verdict for one in ended if one.verdict is not None}
     pairs = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_scrub.ids import id_of
-from pytest_scrub.options import option
+from pytest_scrub.options import FOLDER, named, option
 
 if TYPE_CHECKING:
     from pytest_scrub.engine.evaluator import Evaluator
@@ -55,10 +55,15 @@ def replayed(config: pytest.Config) -> Saved | None:
         return None
     from pytest_scrub.store.counterexamples import DamagedFile, load
 
+    path = Path(config.invocation_params.dir, given)
     try:
-        return load(Path(config.invocation_params.dir, given))
-    except (OSError, DamagedFile) as error:
-        raise pytest.UsageError(f"--scrub-replay: {error}") from None
+        return load(path)
+    except DamagedFile as error:
+        raise pytest.UsageError(f"{named(config, 'replay')}: {error}") from None
+    except OSError as error:
+        raise pytest.UsageError(
+            f"{named(config, 'replay')}: {path} cannot be read ({error.strerror or error}); name a file of {FOLDER}"
+        ) from None
 
 
 def only_replayed(config: pytest.Config, items: list[pytest.Item]) -> None:

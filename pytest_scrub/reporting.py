@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import sys
 import time
 from collections.abc import Generator, Mapping
 from datetime import datetime, timezone
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_scrub.options import CLAIM_PROPERTY, FIGURES, FOLDER, OPTIONS, VERDICT_PROPERTY, option
+from pytest_scrub.options import CLAIM_PROPERTY, FIGURES, FOLDER, OPTIONS, VERDICT_PROPERTY, named, option
 
 if TYPE_CHECKING:
     from pytest_scrub.comparing import Comparison
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from pytest_scrub.store.baselines import Baseline
 
 BASELINES = "baselines"  # under the plugin's folder
+NOT_RUN = {  # what is said of a claim that has no message of its own
+    "interrupted": "the run ended before it had a verdict",
+    "skipped": "only its fixtures were set up",
+}
+PAGES = ("html", "json")  # options that each name a file to write
 PACKAGES = ("pytest-scrub", "pytest", "torch", "transformer-lens", "transformers", "numpy", "scipy", "hypothesis")
 PROGRESS = len(" [100%]") + 2  # what pytest keeps free at the end of a line
 
@@ -46,7 +52,19 @@ class Reporting:
         self._reports: dict[str, dict[str, pytest.TestReport]] = {}
 
     def pytest_configure(self) -> None:
-        """A baseline that cannot be read is told before anything is run."""
+        """What cannot be read and what cannot be written is told before anything is run."""
+        pages = {name: self._page(name) for name in PAGES if option(self.config, name)}
+        for name, path in pages.items():
+            self._require_room(name, path)
+        if len(pages) > len({path.resolve() for path in pages.values()}):
+            names = " and ".join(named(self.config, name) for name in pages)
+            raise pytest.UsageError(f"{names} name the same file {pages['json']}; give each its own")
+        if self._asked("save"):
+            self._require_room("save", self._folder("save") / "claim.json")
+        if option(self.config, "replay"):
+            from pytest_scrub.replaying import replayed
+
+            replayed(self.config)
         if self._asked("compare"):
             from pytest_scrub.store.baselines import BaselineError, load
 
@@ -59,6 +77,21 @@ class Reporting:
         """Whether figures of this run are to be saved or compared; a counterexample alone has none."""
         nothing_is_judged = self.config.option.collectonly or any(option(self.config, o) for o in ("list", "replay"))
         return bool(option(self.config, name)) and not nothing_is_judged
+
+    def _require_room(self, name: str, path: Path) -> None:
+        from pytest_scrub.store.writing import require_room
+
+        try:
+            require_room(path)
+        except OSError as error:
+            raise pytest.UsageError(
+                f"{named(self.config, name)}: {path} cannot be written ({error.strerror or error}); name another one, "
+                "or make room for it"
+            ) from None
+
+    def _page(self, name: str) -> Path:
+        """The file that an option names; a test may be somewhere else by the time it is written."""
+        return self.config.invocation_params.dir / str(option(self.config, name))
 
     def _folder(self, name: str) -> Path:
         return self.config.rootpath / FOLDER / BASELINES / str(option(self.config, name))
@@ -98,35 +131,50 @@ class Reporting:
         first = next(iter(phases.values()))
         last = phases.get("call") or first
         shown = next((report for report in phases.values() if report.failed), last)
+        result = _result(phases)
         properties = dict(last.user_properties)
         text = properties.get(VERDICT_PROPERTY)
         return Claimed(
             test=str(dict(first.user_properties)[CLAIM_PROPERTY]),
             file=first.location[0],
             line=(first.location[1] or 0) + 1,
-            result=_result(phases),
+            result=result,
             seconds=sum(report.duration for report in phases.values()),
             verdict=None if text is None else Verdict.from_json(str(text)),
-            message=_message(shown),
+            message=_message(shown) or NOT_RUN.get(result),
         )
 
-    @pytest.hookimpl(tryfirst=True)  # before the terminal's own, which prints what is found here
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Writes what was asked for; what could not be written, and a figure that moved, fail the run."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)  # around the terminal's own, which prints what is found here
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, object, object]:
+        """Writes what was asked for; what could not be written, and a figure that moved, fail the run.
+
+        That stands below pytest's own last line, which counts tests and may say that all of them passed.
+        """
         self._finished = True
-        asked = {name: str(option(self.config, name)) for name in ("html", "json", "save", "compare")}
+        was_ended = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        self.interrupted |= bool(was_ended or session.shouldfail or session.shouldstop)
+        if not option(self.config, "list"):
+            self._finish()
+        if self._reasons() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        result = yield
+        self._tell_last()
+        return result
+
+    def _finish(self) -> None:
+        asked = {name: str(option(self.config, name)) for name in (*PAGES, "save", "compare")}
         on_github = "GITHUB_STEP_SUMMARY" in os.environ and bool(self._reports)
-        if option(self.config, "list") or not (any(asked.values()) or on_github):
+        if not (any(asked.values()) or on_github):
             return
         run = self.run
         if asked["json"]:
             from pytest_scrub.reports.json_file import to_json
 
-            self._write_report(Path(asked["json"]), to_json(run))
+            self._write_report("json", to_json(run))
         if asked["html"]:
             from pytest_scrub.reports.html import page
 
-            self._write_report(Path(asked["html"]), page(run))
+            self._write_report("html", page(run))
         if on_github:
             from pytest_scrub.reports.github import ROOM, step_summary
 
@@ -140,9 +188,6 @@ class Reporting:
             self._comparison = compare(run, str(option(self.config, "compare")), self._baseline, limits)
         if self._asked("save"):
             self._save(run)
-        moved = self._comparison is not None and self._comparison.fails
-        if (moved or self._problems) and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _save(self, run: Run) -> None:
         """Writes a file for every claim that was judged; those of others stay as they are."""
@@ -167,9 +212,9 @@ class Reporting:
             return False
         return True
 
-    def _write_report(self, path: Path, text: str) -> None:
-        if self._write(path, text):
-            self._written.append(f"wrote {path}")
+    def _write_report(self, name: str, text: str) -> None:
+        if self._write(self._page(name), text):
+            self._written.append(f"wrote {option(self.config, name)}")
 
     def _append(self, path: Path, text: str) -> None:
         try:
@@ -227,8 +272,25 @@ class Reporting:
                 terminalreporter.write_line(line, red=fails, bold=fails)
         for text in () if quiet else self._written:
             terminalreporter.write_line(text)
-        for problem in self._problems:
-            terminalreporter.write_line(problem, red=True, bold=True)
+
+    def _tell_last(self) -> None:
+        """Why the run fails though its tests may have passed; nothing pytest says comes after it."""
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        for reason in self._reasons():
+            if terminal is None:
+                sys.stderr.write(f"ERROR: {reason}\n")
+            else:
+                terminal.ensure_newline()
+                terminal.write_line(f"ERROR: {reason}", red=True, bold=True)
+
+    def _reasons(self) -> list[str]:
+        """Why the run fails whatever its tests did; pytest.exit() may ask for another exit code within a claim."""
+        unfinished = sum(_result(phases) == "interrupted" for phases in self._reports.values())
+        moved = 0 if self._comparison is None else sum(claim.fails for claim in self._comparison.claims)
+        reasons = [f"{_claims(unfinished)} interrupted, so not every claim has a verdict"] if unfinished else []
+        if self._comparison is not None and moved:
+            reasons.append(f"{_claims(moved)} not as in the baseline {self._comparison.name!r}, so this run fails")
+        return [*reasons, *self._problems]
 
     def _tell_claims(self, terminalreporter: Any, run: Run) -> None:
         from pytest_scrub.reports.strength import strength_lines
@@ -242,11 +304,20 @@ class Reporting:
             terminalreporter.write_line(line)
 
 
+def _claims(count: int) -> str:
+    return f"{count} claim{'s were' if count != 1 else ' was'}"
+
+
 def _result(phases: dict[str, pytest.TestReport]) -> str:
-    """What pytest made of a claim, from its phases."""
+    """What pytest made of a claim, from its phases.
+
+    One whose fixtures were set up, and of which nothing came after that, was being checked when the run was ended.
+    """
     if any(report.failed for when, report in phases.items() if when != "call"):
         return "error"
     last = phases.get("call") or phases["setup"]
+    if "call" not in phases and last.passed:
+        return "skipped" if "teardown" in phases else "interrupted"  # --setup-only takes the fixtures down again
     if hasattr(last, "wasxfail"):
         return "xfailed" if last.skipped else "xpassed"
     return str(last.outcome)

@@ -18,7 +18,7 @@ from pytest_scrub.verdict import HELD, REFUTED, SCHEMA_VERSION, UNDECIDED, UNKNO
 PUBLISHED = Path(pytest_scrub.reports.__file__).parent / "schema" / f"verdicts-{SCHEMA_VERSION}.json"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-RESULTS = [run.PASSED, run.FAILED, run.ERROR, run.SKIPPED, run.XFAILED, run.XPASSED]
+RESULTS = [run.PASSED, run.FAILED, run.ERROR, run.SKIPPED, run.XFAILED, run.XPASSED, run.INTERRUPTED]
 OUTCOMES = [HELD, REFUTED, UNDECIDED, UNTESTED, WEAK]
 ON_AVERAGE = [HELD, REFUTED, UNDECIDED, UNTESTED]
 # Words that are fixed, by class and property.

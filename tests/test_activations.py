@@ -11,14 +11,15 @@ import sys
 import textwrap
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import pytest_scrub.store.activations as activations
@@ -518,11 +519,42 @@ def damaged_values(path: Path) -> None:
     path.write_bytes(data)
 
 
+def rewritten(change: Callable[[torch.Tensor, torch.Tensor], None], **said: str) -> Callable[[Path], None]:
+    """A file with other values or places in it, or that says something else of itself."""
+
+    def damage(path: Path) -> None:
+        tensors = load_file(path)
+        change(tensors["values"], tensors["places"])
+        with safe_open(path, "pt") as file:
+            metadata = {**file.metadata(), **said}
+        save_file(tensors, path, metadata)
+
+    return damage
+
+
+def exchanged(values: torch.Tensor, places: torch.Tensor) -> None:
+    """The second row with the third: neither is among those that the network is run on to compare."""
+    assert len(values) > activations.MOST_COMPARED * 4
+    values[[1, 2]] = values[[2, 1]]
+
+
+def moved(values: torch.Tensor, places: torch.Tensor) -> None:
+    """The second row is said to be of the place after it, where nothing is."""
+    free = (places.diff() > 1).nonzero()[:, 0].tolist()
+    compared = activations._spread(len(places), activations.MOST_COMPARED)
+    places[next(i for i in free if i not in compared)] += 1
+
+
 DAMAGES = {
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-7]),
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("not a safetensors file"),
     "values": damaged_values,
+    "exchanged rows": rewritten(exchanged),
+    "zeroed rows": rewritten(lambda values, places: values[1:3].zero_()),
+    "moved row": rewritten(moved),
+    "another network's": rewritten(lambda values, places: None, parts="{}"),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + bytes(64)),
     "pickle": lambda path: path.write_bytes(pickle.dumps(Refuses())),
     "foreign": lambda path: save_file({"values": torch.zeros(3)}, path),
     "other rows": lambda path: save_file({"values": torch.zeros(3), "places": torch.arange(3)}, path, {"site": "[]"}),
@@ -546,6 +578,21 @@ def test_a_damaged_file_is_captured_anew(runs: Runs, damage: str) -> None:
     if damage != "folder":
         assert second.notes == ()
         assert runs.run().captured == 0
+
+
+def test_a_file_that_changes_between_two_looks_is_not_believed(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was compared with the network is not what is read later."""
+    first, compare = runs.run(), activations.ActivationShelf._compare
+
+    def then_damaged(shelf, fresh):
+        compare(shelf, fresh)
+        for path in runs.files:
+            rewritten(exchanged)(path)
+
+    monkeypatch.setattr(activations.ActivationShelf, "_compare", then_damaged)
+    second = runs.run()
+    assert second.captured == first.captured
+    assert second.verdict == first.verdict
 
 
 def test_files_of_other_sites_are_not_mixed_up(runs: Runs) -> None:

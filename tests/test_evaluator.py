@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,42 @@ def test_a_mask_of_output_positions_is_averaged(bridge: Any, transformer: Residu
     ]
     np.testing.assert_allclose(evaluator.evaluate(swap_set), expected, atol=1e-12)
     assert evaluator.outputs(swap_set).shape == (2, 3, CLASSES)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(
+    ("root", "label_pos", "reader"),
+    [
+        (lambda swapped: output(head(1, 0, agrees_on=ANYTHING, reads=[swapped])), 0, "head1.0"),
+        (lambda swapped: output(replace(swapped, via="any")), -1, "output"),
+        (lambda swapped: output(head(1, 0, agrees_on=ANYTHING, reads=[replace(swapped, via="any")])), -1, "head1.0"),
+    ],
+    ids=["directly", "along every path", "by a head along every path"],
+)
+def test_a_mask_that_hides_every_key_of_a_query_is_refused(
+    causal: bool, root: Callable[[Node], Node], label_pos: int, reader: str
+) -> None:
+    """Its output would be NaN, of which some metrics, such as 0-1 error, make a number."""
+    small = Architecture(n_layers=2, d_head=4, d_model=D_MODEL, n_ctx=LENGTH, attn_only=False, norm="LN", causal=causal)
+    visible = torch.ones_like(TOKENS)
+    visible[1::2, 2:] = 0  # of odd rows, whose hidden position 2 is put in at position 0 of even ones
+    if not causal:
+        visible[::2, 1:] = 0
+    data = Dataset(
+        {"tokens": TOKENS, "attention_mask": visible},
+        labels=TOKENS[:, 0], label_pos=label_pos, features={"spot": [0, 2] * 6},
+    )  # fmt: skip
+    hypothesis = root(mask(agrees_on=ANYTHING, pos="spot"))
+    evaluator = Evaluator(as_graph(build(small).bridge), data, hypothesis, zero_one_error())
+    slots, rest = evaluator.space.paths, 4  # an even row, with an odd row's mask put in
+    donors = [[1 if slot.endswith("mask@spot") else rest] for slot in slots]
+    with refuses(
+        ModelError,
+        f"{reader}: a mask swapped at some positions only leaves a query of row 4 without a key that it sees; claim "
+        "all positions of the mask, or let it agree on which keys are visible",
+    ):
+        evaluator.evaluate(evaluator.space.swap_set([0], donors))
+    evaluator.evaluate(evaluator.space.swap_set([0], [[rest]] * len(slots)))
 
 
 def test_output_masks_with_other_counts_are_refused(transformer: ResidualGraph) -> None:

@@ -87,11 +87,21 @@ def visible_keys(inputs: Inputs) -> Tensor:
 
 
 def replaced_keys(visible: Tensor, donor: Tensor, at: Where) -> Tensor:
-    """bool `[B, P]`: the carrier's visible keys with the donor's put in at `at`.
+    """bool `[B, P]`: the carrier's visible keys with the donor's put in at `at`."""
+    return blend(visible.float(), donor.float(), at, None) > 0
 
-    **Raises** `ModelError` where no key is left.
+
+def require_a_key(seen: Tensor, carrier: Tensor, reader: str) -> None:
+    """**Raises** `ModelError` where a query sees no key, which the network's own masks never do to it.
+
+    **Arguments**
+
+    - `seen`: as `seen_keys` gives it, of the queries that are computed.
+    - `carrier`: the dataset's rows `[B]` that they are of; `reader`: the component they are computed for.
     """
-    mixed = blend(visible.float(), donor.float(), at, None) > 0
-    if not mixed.any(1).all():
-        raise ModelError("a mask swapped at some positions only hides every key of a row; claim all its positions")
-    return mixed
+    blind = ~seen.any(-1).all(-1)
+    if blind.any():
+        raise ModelError(
+            f"{reader}: a mask swapped at some positions only leaves a query of row {int(carrier[blind][0])} without a "
+            "key that it sees; claim all positions of the mask, or let it agree on which keys are visible"
+        )

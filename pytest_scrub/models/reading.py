@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pytest_scrub.data import Positions
 from pytest_scrub.hypothesis_tree import HEAD_SLOTS, ROOT
-from pytest_scrub.models.attention import replaced_keys
+from pytest_scrub.models.attention import replaced_keys, require_a_key, seen_keys
 from pytest_scrub.models.graph import Clean, Edit, Reader, Site, Stages, Where, add_at, at_rows, inside, kept, select
 from pytest_scrub.models.precision import widened
 
@@ -141,8 +141,11 @@ class _Batch:
             return graph.apply(reading.component, self.stream("in", where))
         q, k, v = (self._projected(slot, where if slot == "q" else None) for slot in HEAD_SLOTS)
         visible = self.clean.take(Site("value", (MASK,)), self.carrier, None)
-        for i in (*reading.among(MASK, False), *reading.among(MASK, True)):
+        masks = (*reading.among(MASK, False), *reading.among(MASK, True))
+        for i in masks:
             visible = replaced_keys(visible, self.values[i], at_rows(reading.edits[i].at, self.carrier))
+        if masks:
+            require_a_key(seen_keys(visible, where, q, graph.parts.causal), self.carrier, reading.component)
         return graph.attend(reading.component, (q, k, v), visible, where)
 
     def _projected(self, slot: str, where: Where) -> Tensor:

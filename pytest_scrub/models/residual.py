@@ -25,6 +25,7 @@ from pytest_scrub.models.attention import (
     project,
     projection,
     replaced_keys,
+    require_a_key,
     rotated,
     seen_keys,
     visible_keys,
@@ -272,6 +273,8 @@ class ResidualGraph:
         for edit, new in edits:
             if MASK in edit.components:
                 visible = replaced_keys(visible, new, at_rows(edit.at, carrier))
+        if any(MASK in edit.components for edit, _ in edits):
+            require_a_key(seen_keys(visible, None, stream, self.parts.causal), carrier, stop)
         for name in EMBEDDINGS:
             if name in of_interest:
                 value = clean.take(Site("value", (name,)), carrier, None)

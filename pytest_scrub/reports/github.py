@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from pytest_scrub.reports.mermaid import flowchart
-from pytest_scrub.reports.run import ERROR, FAILED, PASSED, XFAILED, XPASSED, Claimed, Run
+from pytest_scrub.reports.run import ERROR, FAILED, INTERRUPTED, PASSED, XFAILED, XPASSED, Claimed, Run
 from pytest_scrub.reports.terminal import story
 from pytest_scrub.verdict import UNDECIDED, UNTESTED, Verdict
 from pytest_scrub.visible import visible, visible_lines
@@ -23,7 +23,7 @@ COLUMNS = ("claim", "verdict", "gap (95 %)", "tolerance", "recovered", "worst fo
 
 
 def workflow_commands(run: Run, folder: str = "") -> list[str]:
-    """An annotation for every claim that failed, and for one that says nothing and was let pass.
+    """An annotation for every claim that failed, and for one that says nothing and was let pass, or interrupted.
 
     `folder`: pytest's root, as seen from that of the repository; files are named from there.
     """
@@ -38,7 +38,7 @@ def _level(one: Claimed) -> str | None:
     if _is_failure(one):
         return "error"
     let_pass = one.result in (PASSED, XFAILED) and one.outcome in (UNDECIDED, UNTESTED)
-    return "warning" if let_pass else None
+    return "warning" if let_pass or one.result == INTERRUPTED else None
 
 
 def _is_failure(one: Claimed) -> bool:

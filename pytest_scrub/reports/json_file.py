@@ -38,7 +38,7 @@ class Entry:
     - `seconds`: with its fixtures.
     - `message`: the first line of its failure, or why it was skipped; None where it passed.
     - `rerun`: the command that runs it again, with the same figures.
-    - `verdict`: None for a claim that has none: misstated, skipped, or broken before it was checked.
+    - `verdict`: None for a claim that has none: misstated, skipped, interrupted, or broken before it was checked.
     """
 
     test: str

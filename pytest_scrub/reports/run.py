@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pytest_scrub.verdict import Verdict
 
 PASSED, FAILED, ERROR, SKIPPED, XFAILED, XPASSED = "passed", "failed", "error", "skipped", "xfailed", "xpassed"
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -15,9 +16,10 @@ class Claimed:
     """One claim of a run.
 
     - `test`: its id; `file` (relative to pytest's root) and `line` (from 1): where it is stated.
-    - `result`: what pytest made of it: `"passed"`, `"failed"`, `"error"`, `"skipped"`, `"xfailed"` or `"xpassed"`.
+    - `result`: what pytest made of it: `"passed"`, `"failed"`, `"error"`, `"skipped"`, `"xfailed"` or `"xpassed"`; or
+      `"interrupted"`, where the run ended while it was being checked.
     - `seconds`: with its fixtures.
-    - `verdict`: None for a claim that has none: misstated, skipped, or broken before it was checked.
+    - `verdict`: None for a claim that has none: misstated, skipped, interrupted, or broken before it was checked.
     - `message`: the first line of its failure, or why it was skipped.
     """
 

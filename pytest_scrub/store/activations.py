@@ -34,7 +34,7 @@ from pytest_scrub.models.digests import digest_of
 from pytest_scrub.models.graph import ModelGraph, Site
 from pytest_scrub.store.bounded import BoundedFolder
 
-FORMAT = 2  # of the files; another number and they are not read
+FORMAT = 3  # of the files; another number and they are not read
 PACKAGES = ("pytest-scrub", "torch", "transformer-lens", "transformers")
 SUFFIX = ".safetensors"
 HEADER = 4096  # bytes of a file that are neither values nor which rows they are of
@@ -52,10 +52,11 @@ Filled = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class _Header:
-    """What a file holds: a site at some places, ascending."""
+    """What a file says that it holds: a site at some places, ascending."""
 
     site: Site
     places: Places
+    checksum: str
 
 
 class ActivationShelf:
@@ -93,9 +94,10 @@ class ActivationShelf:
             if header is None:
                 continue
             filled = have[header.site]
-            values = None if filled is not None and filled[header.places].all() else _values(path)
-            self._files[path] = header.places
-            if values is not None:
+            if filled is not None and filled[header.places].all():
+                self._files[path] = header.places
+            elif (values := self._whole(path, header)) is not None:
+                self._files[path] = header.places
                 self.folder.touch(path)
                 yield header.site, header.places, values
 
@@ -143,7 +145,8 @@ class ActivationShelf:
 
     def _write(self, site: Site, kept: Kept, places: Places) -> bool:
         values = kept.gather(torch.from_numpy(places).to(kept.values.device)).cpu().contiguous()
-        metadata = {"parts": _as_json(self.parts), "site": _site_text(site), "checksum": _checksum(values, places)}
+        checksum = self._checksum(site, places, values)
+        metadata = {"parts": _as_json(self.parts), "site": _site_text(site), "checksum": checksum}
         tensors = {"values": values, "places": torch.from_numpy(places)}
         path = self.folder.path / f"{self._stem(site)}-{token_hex(6)}{SUFFIX}"
         size = values.numel() * values.element_size() + places.nbytes + HEADER
@@ -169,10 +172,13 @@ class ActivationShelf:
         computed = fresh(list(dict.fromkeys(header.site for header in found.values())), together)
         for path, header in found.items():
             index = np.searchsorted(together, header.places[chosen[path]])
-            own, said = computed[header.site][torch.from_numpy(index).to(self.device)], _values(path, chosen[path])
-            if said is not None and not _agree(own, said):
+            own, said = computed[header.site][torch.from_numpy(index).to(self.device)], _some(path, chosen[path])
+            if said is None or _agree(own, said):
+                continue
+            if self._whole(path, header) is not None:  # as it was written, so it is the network that has changed
                 self._headers |= dict.fromkeys(found)
                 return self._discard(found, header.site)
+            self._headers[path] = None
 
     def _discard(self, paths: Iterable[Path], site: Site) -> None:
         self.folder.notes.append(
@@ -184,36 +190,50 @@ class ActivationShelf:
                 path.unlink()
 
     def _read(self, path: Path) -> _Header | None:
-        """None for a file that is not there, damaged, or not ours."""
+        """What a file says of itself; None for one that is not there, or not ours. Its values are checked when read."""
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 kind, names, positions = json.loads(metadata["site"])
                 site = Site(kind, tuple(names), None if positions is None else tuple(positions))
-                values, places = file.get_tensor("values"), file.get_tensor("places").numpy()
+                places = file.get_tensor("places").numpy().copy()
                 is_ours = (
-                    metadata.get("parts") == _as_json(self.parts)
+                    metadata["parts"] == _as_json(self.parts)
                     and path in self.paths(site)
                     and places.dtype == np.intp
-                    and places.shape == values.shape[:1]
+                    and [*places.shape] == file.get_slice("values").get_shape()[:1]
                     and len(places) > 0
                     and bool((np.diff(places) > 0).all())
                     and int(places[0]) >= 0
                     and int(places[-1]) < self.places
-                    and metadata["checksum"] == _checksum(values, places)
                 )
+                return _Header(site, places, metadata["checksum"]) if is_ours else None
         except UNREADABLE:
             return None
-        return _Header(site, places.copy()) if is_ours else None
+
+    def _whole(self, path: Path, header: _Header) -> Tensor | None:
+        """A file's values; None where they, or what its header said before, are not what was written.
+
+        What is checked is a copy: beneath the file's own tensor the file may change.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                values: Tensor = file.get_tensor("values").clone()
+        except UNREADABLE:
+            return None
+        return values if self._checksum(header.site, header.places, values) == header.checksum else None
+
+    def _checksum(self, site: Site, places: Places, values: Tensor) -> str:
+        """Of all that is read of a file and in which order; zlib's is several times as fast as those of hashlib."""
+        described = _as_json([self.parts, _site_text(site), str(values.dtype), [*values.shape]])
+        data = values.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        return f"{zlib.crc32(data, zlib.crc32(places.tobytes(), zlib.crc32(described.encode()))):08x}"
 
 
-def _values(path: Path, some: Places | None = None) -> Tensor | None:
-    """What a file holds, or some of it; None where it is gone."""
+def _some(path: Path, some: Places) -> Tensor | None:
+    """Rows of what a file holds, as they are; None where it is gone."""
     try:
         with safe_open(path, "pt") as file:
-            if some is None:
-                values: Tensor = file.get_tensor("values")
-                return values
             rows = file.get_slice("values")
             return torch.cat([rows[int(i) : int(i) + 1] for i in some])
     except UNREADABLE:
@@ -276,11 +296,3 @@ def _agree(computed: Tensor, said: Tensor) -> bool:
         return torch.equal(computed, said)
     tolerance = TOLERANCE.get(said.dtype, 0.0) * float(said.abs().max())
     return bool(((computed - said).abs() <= tolerance).all())
-
-
-def _checksum(values: Tensor, places: Places) -> str:
-    """Of what is below a file's header, which says nothing of what was damaged there; as fast as memory is read."""
-    data = values.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-    whole = len(data) - len(data) % 8
-    total = int(data[:whole].view(np.uint64).sum(dtype=np.uint64)) if whole else 0
-    return f"{total:x}-{zlib.crc32(places.tobytes(), zlib.crc32(data[whole:].tobytes()))}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +27,15 @@ def exchanged(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what was wrong is told by whatever came first
             temporary.unlink()
+
+
+def require_room(path: Path) -> None:
+    """**Raises** `OSError` where no file of this name can be made now, nor the folders it lies in; leaves nothing."""
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "it is a folder" if path.is_dir() else "it is no ordinary file")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -104,14 +104,14 @@ def test_every_way_a_claim_can_end(suite: Suite) -> None:
     assert said["test_in_error"] == "ValueError: no such thing"
 
 
-def test_a_file_that_cannot_be_written_fails_the_run(suite: Suite) -> None:
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_run(suite: Suite) -> None:
     suite.write("""
         @claim(tolerance=0.5)
         def test_held():
             return output(module("A", agrees_on="a"))
     """)
     (suite.pytester.path / "taken").write_text("a file")
-    assert suite.run("--scrub-json=taken/claims.json").result.ret == pytest.ExitCode.TESTS_FAILED
+    assert suite.run("--scrub-json=taken/claims.json").result.ret == pytest.ExitCode.USAGE_ERROR
     assert (suite.pytester.path / "taken").read_text() == "a file"
 
 
