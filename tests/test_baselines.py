@@ -38,7 +38,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path, one: Verdict) -> None:
 
 
 def test_an_end_of_an_interval_that_is_not_known(tmp_path: Path) -> None:
-    one = verdict(gap=Estimate(0.5, -math.inf, math.inf))
+    one = verdict(gap=Estimate(0.5, -math.inf, math.inf), unscrubbed=0.5, scrubbed=1.0, average="undecided")
     (text,) = save(tmp_path, one).values()
     assert json.loads(text)["figures"]["gap"] == {"mean": 0.5, "low": None, "high": None}
     assert load(tmp_path)[one.claim].figures.gap == one.gap

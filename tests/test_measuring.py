@@ -99,7 +99,9 @@ def test_the_interval_says_what_it_is() -> None:
 
 @pytest.mark.parametrize(("worse", "outcome"), [("higher", "held"), ("lower", "refuted")])
 def test_better_is_no_objection_where_only_worse_counts(worse: str, outcome: str) -> None:
-    falls = Metric("falls", lambda out, batch: -2.0 * (out != 5 + batch.inputs["a"]).double(), worse=worse)
+    falls = Metric(
+        "falls", lambda out, batch: -2.0 * (out != 5 + batch.inputs["a"]).double(), worse=worse, lower=-2, upper=0
+    )
     assert verdict(metric=falls, tolerance=0.5).outcome == "refuted"
     one_sided = verdict(metric=falls, tolerance=0.5, direction="worse")
     assert (one_sided.outcome, one_sided.direction) == (outcome, "worse")
@@ -120,7 +122,8 @@ def test_which_nodes_looks_the_same_way(seed: int) -> None:
     for direction, outcome in (("either", "refuted"), ("worse", "held")):
         found = check(
             output(module("A", agrees_on="slice"), module("B", agrees_on="slice")), graph, data,
-            metric=Metric("score", score), tolerance=1.0, samples=400, direction=direction, seed=seed,
+            metric=Metric("score", score, lower=-4.0, upper=0.6), tolerance=1.0, samples=400, direction=direction,
+            seed=seed,
         )  # fmt: skip
         assert found.outcome == outcome
         assert found.search is not None
@@ -227,7 +230,9 @@ def test_a_handful_cannot_speak_for_others() -> None:
 
 
 def test_the_gap_by_the_values_of_a_feature() -> None:
-    only_in_3 = Metric("in 3", lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double())
+    only_in_3 = Metric(
+        "in 3", lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double(), lower=0, upper=2
+    )
     found = verdict(metric=only_in_3, by="slice", tolerance=1.0)
     assert found.outcome == "held"
     assert found.slices is not None
@@ -247,7 +252,9 @@ def three(batch: Any) -> Any:
 
 
 def test_the_worst_slice_may_gate() -> None:
-    only_in_3 = Metric("in 3", lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double())
+    only_in_3 = Metric(
+        "in 3", lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double(), lower=0, upper=2
+    )
     found = verdict(metric=only_in_3, by="slice", tolerance=1.0, slice_tolerance=1.0, adversaries=None, samples=1000)
     assert (found.average, found.outcome) == ("refuted", "refuted")
     assert found.slices is not None

@@ -28,6 +28,7 @@ from pytest_scrub.hypothesis_tree import Node
 from pytest_scrub.models import as_graph
 from pytest_scrub.models.shuffling import shuffled
 from pytest_scrub.verdict import Power
+from tests.bounded import capped_error
 
 ROWS = 600
 RANDOM = torch.randint(0, 4, (ROWS, 2), generator=torch.Generator().manual_seed(0)).double()
@@ -43,7 +44,7 @@ A, B, C = (module(name.upper(), agrees_on=name) for name in "abc")
 
 
 def judged(root: Node, **options: Any) -> Verdict:
-    settings = {"metric": squared_error(), "tolerance": 0.2, "samples": 600, "adversaries": (), "mutate": True}
+    settings = {"metric": capped_error(), "tolerance": 0.2, "samples": 600, "adversaries": (), "mutate": True}
     return check(root, GRAPH, DATA, **{**settings, **options})
 
 
@@ -79,7 +80,7 @@ def test_adversaries_search_the_mutants_that_hold_on_average() -> None:
     rare = torch.zeros(ROWS, dtype=torch.float64)
     rare[:4] = 3.0
     data = Dataset({"c": rare, "a": RANDOM[:, 0]}, labels=rare, features={"c": rare})
-    settings = {"metric": squared_error(), "tolerance": 0.3, "samples": 600, "mutate": True, "min_moved": 0.0}
+    settings = {"metric": capped_error(3.0), "tolerance": 0.3, "samples": 600, "mutate": True, "min_moved": 0.0}
     root = output(module("C", agrees_on="c"), rest=EXACT)
     on_average, searched = (check(root, graph, data, adversaries=a, **settings).power for a in ((), None))
     assert on_average is not None
@@ -90,7 +91,7 @@ def test_adversaries_search_the_mutants_that_hold_on_average() -> None:
 
 def test_mutants_that_say_nothing_else_are_not_counted() -> None:
     twins = DATA.with_features({"twin": RANDOM[:, 0]})
-    settings = {"metric": squared_error(), "tolerance": 0.2, "samples": 600, "adversaries": (), "mutate": True}
+    settings = {"metric": capped_error(), "tolerance": 0.2, "samples": 600, "adversaries": (), "mutate": True}
     root = output(module("A", agrees_on=["a", "twin"]), B)
     found = check(root, GRAPH, twins, **settings).power
     assert found is not None
@@ -127,7 +128,7 @@ def test_mutants_take_their_activations_from_the_claims_cache() -> None:
     seen: list[int] = []
     graph = as_graph(FunctionGraph(**{**GRAPH.nodes, "A": lambda a: seen.append(len(a)) or a}))
     store = ActivationStore(graph, DATA)
-    settings: Any = {"metric": squared_error(), "tolerance": 0.2, "samples": 600, "adversaries": (), "store": store}
+    settings: Any = {"metric": capped_error(), "tolerance": 0.2, "samples": 600, "adversaries": (), "store": store}
     check(output(A, B), graph, DATA, **settings)
     alone, mutants = sum(seen), power(output(A, B), **settings)
     assert len(mutants.mutants) > 6
