@@ -108,7 +108,8 @@ class Acceptance:
         found = self._together(gaps, tolerance, rounding)
         if found != UNDECIDED:
             return found, None
-        return found, STRADDLES if self._together(gaps, tolerance, 0.0) == UNDECIDED else ROUNDED
+        without, all_of_it = self._together(gaps, tolerance, 0.0), self._together(gaps, math.inf, rounding)
+        return found, STRADDLES if without == all_of_it == UNDECIDED else ROUNDED
 
     def _together(self, gaps: list[tuple[Estimate, Estimate]], tolerance: float, rounding: float) -> str:
         outcomes = {decided(above, below, self.sides, rounding, tolerance) for above, below in gaps}

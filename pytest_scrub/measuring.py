@@ -11,7 +11,15 @@ import numpy as np
 from pytest_scrub.deciding import Acceptance, is_number, recovered, slack, untested_nodes
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
-from pytest_scrub.intervals import Estimate, Numbers, Share, confidence_sequence, estimate, has_seen_enough, share_within
+from pytest_scrub.intervals import (
+    Estimate,
+    Numbers,
+    Share,
+    confidence_sequence,
+    estimate,
+    has_seen_enough,
+    share_within,
+)
 from pytest_scrub.sampling import BURN_IN, References, Sample, sample
 from pytest_scrub.seeds import stream
 from pytest_scrub.slicing import outcome_of, slices, why_of

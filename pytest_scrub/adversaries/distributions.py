@@ -93,13 +93,13 @@ class WhichRefinement:
         if not spending.left:
             return Found(self.name, f"not searched: {spending.why_none}")
         # No more than can be tried once: there are as many as pairs of features.
-        most = spending.left // FEWEST_DRAWS + 1
-        choices = list(islice(_while_affordable(spending, _refinements(space, nodes, names)), most))
+        made = _while_affordable(spending, _refinements(space, nodes, names))
+        choices = list(islice(made, spending.left // FEWEST_DRAWS + 1))
         if not choices and spending.late:
             return Found(self.name, f"not searched: {spending.why_none}")
         if not choices:
             return Found(self.name, "not searched: no feature of the dataset says more than the claim does")
-        first = "the first " if len(choices) == most or spending.late else ""
+        first = "the first " if spending.late or next(made, None) is not None else ""
         how = f"{first}{len(choices)} refinements by {len(names)} features"
         return _halving(self.name, how, space, spending, rng, choices)
 
