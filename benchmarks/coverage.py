@@ -1,8 +1,8 @@
 """How often the intervals of verdicts miss, when they are looked at after every batch.
 
 Every run draws up to 4,000 changes of a known distribution and looks at the interval after the burn-in of 400 and
-after every further 200 draws, as a claim does, once enough changes. It *covers* if it contains the mean at every one of
-these looks. A
+after every further 200 draws, as a claim does, where enough changed to give an interval. It *covers* if it contains the
+mean at every one of these looks. A
 verdict at a gap of exactly the tolerance is *wrong* if the claim is ever decided, either way. The last line is one JSON
 object.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pytest_scrub.deciding import Acceptance, is_looked_at
+from pytest_scrub.deciding import Acceptance
 from pytest_scrub.intervals import confidence_sequence, estimate
 from pytest_scrub.metrics import cross_entropy, zero_one_error
 from pytest_scrub.sampling import BATCH, BURN_IN, Plan
@@ -52,7 +52,7 @@ def tally(draw: Callable[[np.random.Generator], Numbers], acceptance: Acceptance
     for run in range(runs):
         values = draw(np.random.default_rng(run))
         every = Plan(np.zeros(BUDGET, dtype=np.int64)).looks()
-        looks = [n for n in every if n == BUDGET or is_looked_at(acceptance, values[:n], 0.0)]
+        looks = [n for n in every if confidence_sequence(values[:n], acceptance.reach).is_known]
         sequences = [confidence_sequence(values[:n], acceptance.reach) for n in looks]
         found.covered += all(one.low <= gap <= one.high for one in sequences)
         found.covered_by_t += all(one.low <= gap <= one.high for one in (estimate(values[:n]) for n in looks))
@@ -64,7 +64,7 @@ def tally(draw: Callable[[np.random.Generator], Numbers], acceptance: Acceptance
 
 def first_decided(acceptance: Acceptance, values: Numbers, looks: Sequence[int]) -> int | None:
     """How many draws decide it, or None."""
-    return next((n for n in looks if acceptance.outcome(values[:n], None, 0.0) != UNDECIDED), None)
+    return next((n for n in looks if acceptance.outcome(values[:n], None, 0.0)[0] != UNDECIDED), None)
 
 
 def main() -> None:

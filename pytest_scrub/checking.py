@@ -15,7 +15,7 @@ from pytest_scrub.deciding import EITHER, Acceptance, is_number
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore, Progress
 from pytest_scrub.errors import DataError, HypothesisError
-from pytest_scrub.hypothesis_tree import ANYTHING, Node, output
+from pytest_scrub.hypothesis_tree import Node
 from pytest_scrub.measuring import (
     LEAST_MOVED,
     LEAST_WITH_OTHER,
@@ -29,10 +29,10 @@ from pytest_scrub.metrics import Batch, Metric, as_metric
 from pytest_scrub.models import as_graph
 from pytest_scrub.models.precision import precision_of
 from pytest_scrub.power import power_of, says_too_little
-from pytest_scrub.sampling import Plan, References
+from pytest_scrub.sampling import References
 from pytest_scrub.searching import GATE, SearchOptions, search
 from pytest_scrub.seeds import stream
-from pytest_scrub.verdict import HELD, REFUTED, UNTESTED, WEAK, Control, Power, Search, Verdict
+from pytest_scrub.verdict import HELD, REFUTED, TOO_FEW, UNTESTED, WEAK, Control, Power, Search, Verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,11 +119,9 @@ def check(
     options = SearchOptions(adversaries, adversarial_tolerance, adversary, budget, deadline, folder, anew)
     store = _store_of(store, model, data)
     evaluator = Evaluator(store.graph, data, hypothesis, metric, store=store, progress=progress)
-    plan = Plan.of(evaluator.space, samples, stream(seed, name, "references"), generalize=generalize)
-    anything = Evaluator(store.graph, data, output(agrees_on=ANYTHING), metric, store=store, progress=progress)
-    references = References(plan, evaluator, anything, stream(seed, name, "baseline"))
+    references = References.of(evaluator, samples, seed=seed, name=name, generalize=generalize)
     average = measure(evaluator, references, criteria, seed=seed, name=name)
-    if min_recovered is not None and average.reason is not None:
+    if min_recovered is not None and average.reason is not None and average.undecided != TOO_FEW:
         raise DataError(f"min_recovered= cannot be judged: {average.reason}; give tolerance= instead")
     searched = None
     if average.outcome != UNTESTED and (adversaries is None or len(adversaries)):
@@ -192,6 +190,8 @@ def _verdict(
         slices=average.slices,
         power=power,
         controls=controlled,
+        rounding=average.rounding,
+        undecided=average.undecided,
     )
 
 

@@ -204,7 +204,7 @@ def _as_test(
             hypothesis = function(*args, **own_fixtures)
             if session.replay is not None:
                 replayed = session.replayed(
-                    hypothesis, model=fixtures[model], data=fixtures[data], metric=options["metric"]
+                    hypothesis, options, model=fixtures[model], data=fixtures[data], name=id_of(item)
                 )
                 return _report_replay(function, replayed)
             verdict = session.check(

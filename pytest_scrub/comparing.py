@@ -33,8 +33,8 @@ class Pair(NamedTuple):
 
     @property
     def last_digit(self) -> float:
-        """By how much figures may differ that are the same."""
-        return max(self.old.figures.last_digit, self.new.figures.last_digit)
+        """By how much figures may differ that are the same: a file says nothing of that."""
+        return self.new.figures.last_digit
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,10 @@ def _other_versions(pairs: Iterable[Pair], now: Mapping[str, str]) -> Iterator[s
 def gap_moved(pair: Pair, limit: Limit, confidence: float) -> Move:
     """Whether the gap moved, where intervals that are valid at any stopping time are widened to that confidence."""
     old, new = (one.figures.gap for one in pair)
-    room = limit.of(max(abs(old.mean), pair.old.tolerance))
+    room = limit.of(max(abs(old.mean), min(one.tolerance for one in pair)))
+    if not (old.is_known and new.is_known):
+        which = "then" if new.is_known else "now"
+        return Move(GAP, old.mean, new.mean, None, room, NOT_COMPARED, f"too few draws {which} to know its interval")
     by = difference(old, pair.old.samples, new, pair.new.samples, confidence)
     return Move(GAP, old.mean, new.mean, by, room, _judged(by, room, pair.last_digit))
 

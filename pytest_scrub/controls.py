@@ -14,7 +14,7 @@ from pytest_scrub.models.shuffling import shuffled
 from pytest_scrub.mutants import permuted_everywhere
 from pytest_scrub.sampling import References
 from pytest_scrub.seeds import stream
-from pytest_scrub.verdict import HELD, REFUTED, Control
+from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Control
 
 SHUFFLED, PERMUTED = "weights shuffled", "features permuted among rows"
 
@@ -54,4 +54,5 @@ def _control(
         return Control(what, None, None, f"it could not be judged: {error}", True)
     has_nothing_to_lose = found.outcome != REFUTED and found.recovered is None
     note = f"nothing can be lost there, so that says nothing: {found.reason}" if has_nothing_to_lose else None
-    return Control(what, found.outcome, found.gap.mean, note, has_nothing_to_lose or found.outcome != HELD)
+    fails = found.outcome not in (HELD, UNDECIDED)
+    return Control(what, found.outcome, found.gap.mean, note, has_nothing_to_lose or fails)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
 from pytest_scrub.errors import HypothesisError
-from pytest_scrub.intervals import CONFIDENCE, Estimate, Numbers, confidence_sequence, has_seen_enough
-from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, NodeReport
+from pytest_scrub.intervals import CONFIDENCE, Estimate, Numbers, confidence_sequence
+from pytest_scrub.verdict import HELD, REFUTED, ROUNDED, STRADDLES, TOO_FEW, UNDECIDED, NodeReport
 
 if TYPE_CHECKING:
     from pytest_scrub.metrics import Metric
 
 EITHER, WORSE = "either", "worse"
-ROUNDING = 1e-6  # of the metric: float32 networks are no more exact, and no decision may hang on it
+MOST_SLACK = 0.01  # of the tolerance: rounding is given no more, however large it is
 NO_NODE = NodeReport("output", "nothing", False, (1, 1.0, 1), 0.0, 0.0, False, False, None)
 
 
@@ -70,59 +70,84 @@ class Acceptance:
         self,
         changes: Numbers,
         room: Numbers | None,
-        scale: float,
+        rounding: float,
         *,
         confidence: float = CONFIDENCE,
         heaviest: float = 1.0,
-    ) -> str:
-        """Held, refuted or undecided.
+    ) -> tuple[str, str | None]:
+        """Held, refuted or undecided, and why it is undecided.
 
         **Arguments**
 
         - `changes`: scrubbed minus unscrubbed metric of every unit drawn so far, float64 `[units]`.
         - `room`: how much worse the baseline is on the same units; read where a share has to be recovered, so that
           the error of the sampled baseline is part of the decision.
-        - `scale`: how large the metric is; a decision never hangs on less than a millionth of it.
+        - `rounding`: how far off the mean change may be, as the network computes with so many digits.
         - `confidence`: of the intervals; `heaviest`: the largest weight of a unit.
         """
-        outcomes, reach = [], self.reach * heaviest
-        if self.tolerance is not None:
-            gap = confidence_sequence(changes, reach, confidence)
-            outcomes.append(decided(gap + -self.tolerance, gap + self.tolerance, self.sides, ROUNDING * scale))
+        tolerance = self.accepted(0.0 if room is None else abs(float(room.mean())))
+        if not tolerance and not changes.any():
+            rounding = 0.0  # no tolerance asks for the very same numbers, and these are
+        reach, alike = self.reach * heaviest, slack(rounding, tolerance)
+        gap = confidence_sequence(changes, reach, confidence, alike)
+        if not gap.is_known:
+            return UNDECIDED, TOO_FEW
+        gaps = [] if self.tolerance is None else [(gap + -self.tolerance, gap + self.tolerance)]
         if self.min_recovered is not None:
             assert room is not None
-            share = 1 - self.min_recovered
-            if confidence_sequence(room, reach, confidence).low <= 0:
-                return UNDECIDED  # nothing is known to be lost, so no share of it can be recovered
+            lost, share = confidence_sequence(room, reach, confidence, alike), 1 - self.min_recovered
             above, below = (
-                confidence_sequence(changes + way * share * room, reach * (1 + abs(share)), confidence)
+                confidence_sequence(changes + way * share * room, reach * (1 + abs(share)), confidence, alike)
                 for way in (-1, 1)
             )  # fmt: skip
-            outcomes.append(decided(above, below, self.sides, ROUNDING * scale))
-        if REFUTED in outcomes:
-            return REFUTED
-        return HELD if set(outcomes) == {HELD} else UNDECIDED
+            if not (lost.is_known and above.is_known and below.is_known):
+                return UNDECIDED, TOO_FEW
+            if lost.low <= 0:
+                return UNDECIDED, STRADDLES  # nothing is known to be lost, so no share of it can be recovered
+            gaps.append((above, below))
+        found = self._together(gaps, tolerance, rounding)
+        if found != UNDECIDED:
+            return found, None
+        without, all_of_it = self._together(gaps, tolerance, 0.0), self._together(gaps, math.inf, rounding)
+        return found, STRADDLES if without == all_of_it == UNDECIDED else ROUNDED
+
+    def _together(self, gaps: list[tuple[Estimate, Estimate]], tolerance: float, rounding: float) -> str:
+        outcomes = {decided(above, below, self.sides, rounding, tolerance) for above, below in gaps}
+        return REFUTED if REFUTED in outcomes else UNDECIDED if UNDECIDED in outcomes else HELD
 
 
-def is_looked_at(acceptance: Acceptance, changes: Numbers, scale: float) -> bool:
-    """Whether the draws so far may decide a claim before its budget is spent."""
-    return has_seen_enough(changes, acceptance.reach, ROUNDING * scale)
+def slack(rounding: float, tolerance: float) -> float:
+    """What is no difference: the last digits that a network has, and never more than a hundredth of the tolerance."""
+    return min(rounding, MOST_SLACK * tolerance)
 
 
-def decided(above: Estimate, below: Estimate, sides: tuple[bool, bool], slack: float = 0.0) -> str:
-    """The outcome of a gap, by the intervals of gap minus tolerance and of gap plus tolerance."""
+def decided(
+    above: Estimate, below: Estimate, sides: tuple[bool, bool], rounding: float = 0.0, tolerance: float = 0.0
+) -> str:
+    """The outcome of a gap, by the intervals of gap minus tolerance and of gap plus tolerance.
+
+    Beyond the tolerance is what rounding cannot explain. Within it is what exceeds it by rounding alone; where rounding
+    is more than a hundredth of the tolerance, only what stays within it whatever rounding did.
+    """
     is_above, is_below = sides
-    if (is_above and above.low > slack) or (is_below and below.high < -slack):
+    if (is_above and above.low > rounding) or (is_below and below.high < -rounding):
         return REFUTED
-    if (not is_above or above.high <= slack) and (not is_below or below.low >= -slack):
+    most = rounding if rounding <= MOST_SLACK * tolerance else -rounding
+    if (not is_above or above.high <= most) and (not is_below or below.low >= -most):
         return HELD
     return UNDECIDED
 
 
-def beyond(gap: float, interval: Estimate | None, tolerance: float, sides: tuple[bool, bool] = (True, True)) -> bool:
+def beyond(
+    gap: float,
+    interval: Estimate | None,
+    tolerance: float,
+    sides: tuple[bool, bool] = (True, True),
+    rounding: float = 0.0,
+) -> bool:
     """Whether a swap set found by a search refutes: its mean change, or all of its interval, beyond the tolerance."""
     found = Estimate(gap, gap, gap) if interval is None else interval
-    return decided(found + -tolerance, found + tolerance, sides) == REFUTED
+    return decided(found + -tolerance, found + tolerance, sides, slack(rounding, tolerance), tolerance) == REFUTED
 
 
 def recovered(
@@ -135,6 +160,8 @@ def recovered(
     room = baseline - unscrubbed if worse == "higher" else unscrubbed - baseline
     if room > spread:
         return 1 - gap / (baseline - unscrubbed), None
+    if math.isinf(spread):
+        return None, f"too few draws say how much worse the baseline ({baseline:.4g}) is than the unscrubbed metric"
     clearly = "clearly " if room > 0 else ""
     return None, f"the baseline ({baseline:.4g}) is not {clearly}worse than the unscrubbed metric ({unscrubbed:.4g})"
 

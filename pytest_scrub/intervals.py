@@ -19,6 +19,7 @@ MOST_BET = 0.75  # of what a bettor has; any share below 1 keeps the sequence va
 NEAREST = 1e-9  # to the ends of a bounded metric's range
 HALVINGS = 30
 FEWEST_CHANGED = 30  # draws unlike the most common one, before an asymptotic interval means anything
+FEWEST_ALIKE = 3000  # where all are alike: with 95 % confidence fewer than one in a thousand is not (the rule of three)
 
 Numbers = npt.NDArray[np.float64]
 
@@ -28,7 +29,7 @@ class Estimate:
     """A mean with its 95 % confidence interval, in the metric's unit.
 
     - `mean`: of what was drawn.
-    - `low`, `high`: the ends of the interval; None in JSON for one that is infinite, as that of a single value is.
+    - `low`, `high`: the ends of the interval; infinite, and None in JSON, where too few values were seen to know them.
     """
 
     mean: float
@@ -36,10 +37,15 @@ class Estimate:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]" if self.is_known else f"{self.mean:.4g} [?, ?]"
 
     def __add__(self, shift: float) -> Estimate:
         return Estimate(self.mean + shift, self.low + shift, self.high + shift)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the interval has ends."""
+        return math.isfinite(self.around)
 
     @property
     def around(self) -> float:
@@ -75,7 +81,9 @@ def estimate(values: Numbers) -> Estimate:
     return Estimate(mean, float(low), float(high))
 
 
-def confidence_sequence(values: Numbers, reach: float = math.inf, confidence: float = CONFIDENCE) -> Estimate:
+def confidence_sequence(
+    values: Numbers, reach: float = math.inf, confidence: float = CONFIDENCE, rounding: float = 0.0
+) -> Estimate:
     """The mean of the draws so far, with an interval that may be looked at after every draw.
 
     **Arguments**
@@ -84,21 +92,22 @@ def confidence_sequence(values: Numbers, reach: float = math.inf, confidence: fl
     - `reach`: the largest absolute value that any draw can have. Where it is finite the sequence is one by
       betting, which holds for every number of draws; else the asymptotic one, which needs a burn-in.
     - `confidence`: 0.95 by default; more where several sequences are looked at together.
+    - `rounding`: differences up to this are none.
 
-    **Returns** an `Estimate`; a point where an unbounded metric changed by the same everywhere.
+    **Returns** an `Estimate`, without ends where an unbounded metric has not shown enough; see `has_seen_enough`.
     """
     if math.isfinite(reach):
         return _betting(values, reach, 1 - confidence)
+    if not has_seen_enough(values, confidence, rounding):
+        return Estimate(float(values.mean()), -math.inf, math.inf)
     return _asymptotic(values, 1 - confidence)
 
 
 def _asymptotic(values: Numbers, alpha: float) -> Estimate:
     """Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and asymptotic confidence
     sequences" (Annals of Statistics 2024): Theorem 2.2, with rho as their section 2.3 tunes it."""
-    n, mean = len(values), float(values.mean())
-    if n < 2:
-        return Estimate(mean, -math.inf, math.inf)
-    radius = float(values.std(ddof=1)) * _asymptotic_radius(n, alpha)
+    mean = float(values.mean())
+    radius = float(values.std(ddof=1)) * _asymptotic_radius(len(values), alpha)
     return Estimate(mean, mean - radius, mean + radius)
 
 
@@ -164,19 +173,20 @@ def _betting(values: Numbers, reach: float, alpha: float) -> Estimate:
     return Estimate(mean, min(low, mean), max(high, mean))
 
 
-def has_seen_enough(values: Numbers, reach: float, rounding: float) -> bool:
-    """Whether an interval of these draws may decide anything before all are drawn.
+def has_seen_enough(values: Numbers, confidence: float = CONFIDENCE, rounding: float = 0.0) -> bool:
+    """Whether these draws of an unbounded metric have an interval for their mean.
 
     Where nearly all draws are equal, those that are not decide the mean, and few of them are no normal distribution.
-    No interval for an unbounded metric can know of what it has not seen.
-
-    **Arguments**
-
-    - `reach`: as for `confidence_sequence`; a bounded metric needs no such care.
-    - `rounding`: differences up to this are none.
+    No interval for an unbounded metric can know of what it has not seen; where all are equal, it takes many of them to
+    say that hardly any is not.
     """
-    unlike = np.abs(values - np.median(values)) > rounding
-    return math.isfinite(reach) or int(unlike.sum()) >= FEWEST_CHANGED
+    unlike = int((np.abs(values - np.median(values)) > rounding).sum())
+    return unlike >= FEWEST_CHANGED or (not unlike and len(values) >= fewest_alike(confidence))
+
+
+def fewest_alike(confidence: float = CONFIDENCE) -> int:
+    """How many equal draws say that hardly any is not, at a confidence."""
+    return math.ceil(FEWEST_ALIKE * math.log(1 - confidence) / math.log(1 - CONFIDENCE))
 
 
 def share_within(changes: Numbers, tolerance: float, share: float = 0.95) -> Share | None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pytest_scrub.deciding import ROUNDING, Acceptance, is_looked_at, is_number, recovered, untested_nodes
+from pytest_scrub.deciding import Acceptance, is_number, recovered, slack, untested_nodes
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
-from pytest_scrub.intervals import Estimate, Numbers, Share, confidence_sequence, estimate, share_within
+from pytest_scrub.intervals import (
+    Estimate,
+    Numbers,
+    Share,
+    confidence_sequence,
+    estimate,
+    has_seen_enough,
+    share_within,
+)
 from pytest_scrub.sampling import BURN_IN, References, Sample, sample
 from pytest_scrub.seeds import stream
-from pytest_scrub.slicing import outcome_of, slices
+from pytest_scrub.slicing import outcome_of, slices, why_of
 from pytest_scrub.slots import Slot
 from pytest_scrub.swaps import SwapSpace
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, Look, NodeReport, Slices
@@ -67,7 +76,7 @@ class Criteria:
 class Measured:
     """What the draws of one claim say.
 
-    - `gap`: of the units drawn; `outcome`: what it and the slices decide.
+    - `gap`: of the units drawn; `outcome`: what it and the slices decide; `undecided`: why they do not.
     - `tolerance`: the largest gap that the claim accepts, in the metric's unit.
     - `recovered`, `reason`: as in a `Verdict`; `baseline` too.
     """
@@ -83,27 +92,41 @@ class Measured:
     baseline: float
     recovered: float | None
     reason: str | None
+    undecided: str | None
+
+    @property
+    def rounding(self) -> float:
+        """How far off the gap may be."""
+        return self.sample.mean(self.sample.rounding)
+
+    @property
+    def slack(self) -> float:
+        """Changes up to this are none."""
+        return slack(self.rounding, self.tolerance)
 
     @property
     def share(self) -> Share | None:
         """What single swaps do. The first draws tell it: how many there are did not depend on what they were."""
         if self.criteria.generalize:
             return None
-        return share_within(self.sample.changes[:BURN_IN], self.tolerance + ROUNDING * _scale(self.sample))
+        return share_within(self.sample.changes[:BURN_IN], self.tolerance + self.slack)
 
     @property
     def looks(self) -> tuple[Look, ...]:
         """The gap at every look, the last one included."""
         drawn, reach = self.sample, self.criteria.acceptance.reach * self.sample.references.plan.heaviest
         counts = [count for count in drawn.references.plan.looks() if count < len(drawn)]
-        before = [Look(n, confidence_sequence(drawn.units(drawn.changes[:n]), reach)) for n in counts]
+        units = drawn.units(drawn.changes)
+        seen = [n // drawn.references.plan.per_unit for n in counts]
+        gaps = [confidence_sequence(units[:n], reach, rounding=self.slack) for n in seen]
+        before = [Look(n, gap) for n, gap in zip(counts, gaps, strict=True)]
         return (*before, Look(len(drawn), self.gap))
 
     @property
     def share_worse(self) -> float:
         """Share of samples whose metric got worse, by more than the last digits of a network."""
         worse = self.sample.changes * (1 if self.criteria.acceptance.metric.worse == "higher" else -1)
-        return self.sample.mean((worse > ROUNDING * _scale(self.sample)).astype(np.float64))
+        return self.sample.mean((worse > self.slack).astype(np.float64))
 
     @property
     def interval_kind(self) -> str:
@@ -132,12 +155,14 @@ def measure(evaluator: Evaluator, references: References, criteria: Criteria, *,
     if criteria.by is not None:
         space.dataset.feature(criteria.by)  # a wrong name is told before anything is drawn
 
-    def outcome(drawn: Sample) -> str:
+    def outcome(drawn: Sample) -> tuple[str, str | None]:
         changes, room = drawn.units(drawn.changes), None
         if acceptance.min_recovered is not None:
             sign = 1 if acceptance.metric.worse == "higher" else -1
             room = drawn.units(sign * (drawn.baseline - drawn.unscrubbed))
-        return acceptance.outcome(changes, room, _scale(drawn), heaviest=drawn.references.plan.heaviest)
+        return acceptance.outcome(
+            changes, room, drawn.mean(drawn.rounding), heaviest=drawn.references.plan.heaviest
+        )  # fmt: skip
 
     def sliced(drawn: Sample) -> Slices | None:
         if criteria.by is None:
@@ -150,34 +175,28 @@ def measure(evaluator: Evaluator, references: References, criteria: Criteria, *,
             evaluator.progress("samples", len(drawn), criteria.samples, f"gap {stands}")
         if untested_nodes(_nodes(space, drawn, criteria)):
             return True
-        if not is_looked_at(acceptance, drawn.changes, _scale(drawn)):
-            return False
-        found = outcome(drawn)
+        found, _ = outcome(drawn)
         if found != HELD or criteria.slice_tolerance is None:
             return found != UNDECIDED
         return outcome_of(sliced(drawn)) != UNDECIDED
 
     drawn = sample(evaluator, references, stream(seed, name, "draw"), is_decided, criteria.samples)
     heaviest = references.plan.heaviest
-    gap = confidence_sequence(drawn.units(drawn.changes), acceptance.reach * heaviest)
     lost = confidence_sequence(drawn.units(drawn.baseline - drawn.unscrubbed), acceptance.reach * heaviest)
+    tolerance = acceptance.accepted(abs(lost.mean))
+    alike = slack(drawn.mean(drawn.rounding), tolerance)
+    gap = confidence_sequence(drawn.units(drawn.changes), acceptance.reach * heaviest, rounding=alike)
     clean, baseline = drawn.mean(drawn.unscrubbed), drawn.mean(drawn.baseline)
     share, reason = recovered(gap.mean, baseline, clean, acceptance.metric.worse, lost.around)
     nodes, by_slice = _nodes(space, drawn, criteria), sliced(drawn)
-    together = outcome(drawn)
+    together, why = outcome(drawn)
     if untested_nodes(nodes):
-        together = UNTESTED
+        together, why = UNTESTED, None
     elif together != REFUTED and outcome_of(by_slice) != HELD:
+        if outcome_of(by_slice) != together:
+            why = why_of(by_slice)
         together = outcome_of(by_slice)
-    return Measured(
-        evaluator, criteria, drawn, gap, together, acceptance.accepted(abs(lost.mean)), nodes, by_slice,
-        baseline, share, reason,
-    )  # fmt: skip
-
-
-def _scale(drawn: Sample) -> float:
-    """How large the metric is."""
-    return drawn.mean(np.maximum(np.abs(drawn.unscrubbed), np.abs(drawn.scrubbed)))
+    return Measured(evaluator, criteria, drawn, gap, together, tolerance, nodes, by_slice, baseline, share, reason, why)
 
 
 def _nodes(space: SwapSpace, drawn: Sample, criteria: Criteria) -> tuple[NodeReport, ...]:
@@ -235,5 +254,13 @@ def with_gaps(measured: Measured, rng: np.random.Generator) -> tuple[NodeReport,
     found = []
     for node in measured.nodes:
         alone = evaluator.space.keep([node.slot]).draw(len(few), rng, few)
-        found.append(replace(node, alone=estimate(evaluator.evaluate(alone) - drawn.unscrubbed[: len(few)])))
+        changes = evaluator.evaluate(alone) - drawn.unscrubbed[: len(few)]
+        found.append(replace(node, alone=_alone(changes, measured)))
     return tuple(found)
+
+
+def _alone(changes: Numbers, measured: Measured) -> Estimate:
+    """Student's t, and no ends where a metric without bounds has not shown enough for them."""
+    found = estimate(changes)
+    is_known = np.isfinite(measured.criteria.acceptance.reach) or has_seen_enough(changes, rounding=measured.slack)
+    return found if is_known else Estimate(found.mean, -math.inf, math.inf)

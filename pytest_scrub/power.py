@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
-from pytest_scrub.deciding import beyond
+from pytest_scrub.adversaries.search import refutes
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.measuring import Measured, measure
 from pytest_scrub.mutants import Mutant, mutants
 from pytest_scrub.sampling import BURN_IN
-from pytest_scrub.searching import SearchOptions
+from pytest_scrub.searching import SearchOptions, until_of
 from pytest_scrub.seeds import stream
 from pytest_scrub.verdict import REFUTED, UNTESTED, Control, MutantReport, Power, Search
 
@@ -34,8 +34,8 @@ def power_of(
 ) -> Power:
     """Every mutant judged like the claim, on the first fifth of its references.
 
-    Adversaries search the mutants that hold on average, with a tenth of the claim's budget; not where they refute
-    the claim itself.
+    Adversaries search the mutants that hold on average, with a tenth of the claim's budget, and all of them together
+    until the claim's deadline is over once more; not where they refute the claim itself.
     """
     evaluator = average.evaluator
     found = mutants(
@@ -44,10 +44,11 @@ def power_of(
     )  # fmt: skip
     gates = searched is not None and searched.gates and not searched.refutes
     evaluators = _evaluators(average, found.mutants, seed=seed, name=name)
+    until = until_of(options.deadline)
     reports, equivalent, left_out = [], found.equivalent, found.left_out
     for i, (mutant, its) in enumerate(zip(found.mutants, evaluators, strict=True)):
         try:
-            report = _judged(average, mutant, its, searched if gates else None, options, seed=seed, name=name)
+            report = _judged(average, mutant, its, searched if gates else None, options, until, seed=seed, name=name)
         except ScrubError:  # it has no meaning on some rows, which no static check could see
             left_out += 1
             continue
@@ -81,6 +82,7 @@ def _judged(
     evaluator: Evaluator,
     searched: Search | None,
     options: SearchOptions,
+    until: float | None,
     *,
     seed: int,
     name: str,
@@ -94,9 +96,9 @@ def _judged(
         adversaries = LADDER if options.adversaries is None else options.adversaries
         for one in climb_ladder(
             evaluator, adversaries, searched.budget // SEARCH_SHARE, seed=seed, name=name,
-            deadline=options.deadline, sides=sides,
+            until=until, sides=sides,
         ):  # fmt: skip
-            if one.swap_set is not None and beyond(one.gap, one.interval, searched.tolerance, sides):
+            if one.gap is not None and refutes(one, evaluator, searched.tolerance, sides):
                 outcome, gap = REFUTED, one.gap
                 break
     return MutantReport(mutant.kind, mutant.node, mutant.what, outcome, gap, mutant.means)

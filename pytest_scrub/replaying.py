@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,6 +24,8 @@ class Replay:
     """A saved counterexample as it is on this network and data.
 
     - `gap`: of its minimal swap set, measured now; `saved_gap` when it was saved.
+    - `tolerance`: the least that the claim accepts, as it is now; `saved_tolerance` is only shown.
+    - `breaks`: whether the gap lies beyond the tolerance, the way that counts.
     - `same_model`: whether the weights are those it was saved with.
     """
 
@@ -29,23 +33,41 @@ class Replay:
     gap: float
     saved_gap: float
     tolerance: float
+    saved_tolerance: float
+    breaks: bool
     same_model: bool
 
-    @property
-    def breaks(self) -> bool:
-        """Whether it still lies beyond the tolerance it was saved with."""
-        return abs(self.gap) > self.tolerance
 
+def replay(
+    saved: Saved, evaluator: Evaluator, claimed: Mapping[str, Any], *, samples: int, seed: int, name: str
+) -> Replay:
+    """**Arguments**
 
-def replay(saved: Saved, evaluator: Evaluator) -> Replay:
-    """**Raises** `ScrubError` where its rows are gone, or the claim no longer has its slots or allows it."""
+    - `claimed`: what the claim says, as `check` takes it: its own tolerances decide, whatever the file says.
+    - `samples`, `seed`, `name`: of the references that say how much there is to recover.
+
+    **Raises** `ScrubError` where its rows are gone, or the claim no longer has its slots or allows it.
+    """
     from pytest_scrub.counterexample import described
-    from pytest_scrub.searching import restored
+    from pytest_scrub.deciding import Acceptance, beyond
+    from pytest_scrub.measuring import Criteria
+    from pytest_scrub.sampling import References
+    from pytest_scrub.searching import SearchOptions, restored
 
+    acceptance = Acceptance(evaluator.metric, claimed["tolerance"], claimed["min_recovered"], claimed["direction"])
+    slices = Criteria(acceptance, samples, by=claimed["by"], slice_tolerance=claimed["slice_tolerance"])
+    found = SearchOptions(tolerance=claimed["adversarial_tolerance"]).tolerance
+    if found is None:
+        room = 0.0
+        if acceptance.min_recovered is not None:
+            room = References.of(evaluator, samples, seed=seed, name=name, generalize=claimed["generalize"]).room
+        found = acceptance.accepted(room)
+    tolerance = min(found, math.inf if slices.slice_tolerance is None else slices.slice_tolerance)
     swap_set, there = restored(saved, saved.minimal, evaluator)
     shown = described(there, swap_set, saved.minimal.adversary)
     same = saved.model_digest == evaluator.graph.digest()
-    return Replay(shown, shown.gap, saved.minimal.gap, saved.tolerance, same)
+    breaks = beyond(shown.gap, None, tolerance, acceptance.sides)
+    return Replay(shown, shown.gap, saved.minimal.gap, tolerance, saved.tolerance, breaks, same)
 
 
 def replayed(config: pytest.Config) -> Saved | None:

@@ -9,7 +9,9 @@ import numpy as np
 
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError
+from pytest_scrub.hypothesis_tree import ANYTHING, output
 from pytest_scrub.intervals import Numbers
+from pytest_scrub.seeds import stream
 from pytest_scrub.swap_set import Rows, SwapSet
 from pytest_scrub.swaps import SwapSpace
 
@@ -89,11 +91,29 @@ class References:
         self._evaluator, self._anything, self._rng = evaluator, anything, rng
         self._unscrubbed = self._baseline = np.empty(0)
 
+    @classmethod
+    def of(cls, evaluator: Evaluator, samples: int, *, seed: int, name: str, generalize: bool) -> References:
+        """Those of a claim, whose evaluator is given.
+
+        **Raises** `DataError` where there are too few references to generalize from.
+        """
+        plan = Plan.of(evaluator.space, samples, stream(seed, name, "references"), generalize=generalize)
+        anything = Evaluator(
+            evaluator.graph, evaluator.dataset, output(agrees_on=ANYTHING), evaluator.metric, store=evaluator.store,
+            progress=evaluator.progress,
+        )  # fmt: skip
+        return cls(plan, evaluator, anything, stream(seed, name, "baseline"))
+
     def unscrubbed(self, count: int) -> Numbers:
         """The clean metric of the first `count` references."""
         new = self.plan.rows[len(self._unscrubbed) : count]
         self._unscrubbed = np.concatenate([self._unscrubbed, self._evaluator.unscrubbed(new)])
         return self._unscrubbed[:count]
+
+    @property
+    def rounding(self) -> float:
+        """How far off the metric may be, as a share of it."""
+        return self._evaluator.rounding
 
     def baseline(self, count: int) -> Numbers:
         """The metric of the first `count` references when the whole output comes from an unrelated row."""
@@ -101,6 +121,12 @@ class References:
         unrelated = self._anything.space.draw(len(new), self._rng, new)
         self._baseline = np.concatenate([self._baseline, self._anything.evaluate(unrelated)])
         return self._baseline[:count]
+
+    @property
+    def room(self) -> float:
+        """How much worse the baseline is, by all of the references."""
+        count = len(self.plan.rows)
+        return abs(float(self.plan.units(self.baseline(count) - self.unscrubbed(count)).mean()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +155,11 @@ class Sample:
     def units(self, values: Numbers) -> Numbers:
         """One value for each independent draw; see `Plan`."""
         return self.references.plan.units(values)
+
+    @property
+    def rounding(self) -> Numbers:
+        """How far off the change of each sample may be, float64 `[samples]`."""
+        return self.references.rounding * np.maximum(np.abs(self.unscrubbed), np.abs(self.scrubbed))
 
     def mean(self, values: Numbers) -> float:
         """The mean of one value for each sample, as the units weigh it."""

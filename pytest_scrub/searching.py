@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,8 @@ import numpy as np
 from pytest_scrub.adversaries.diagnosis import mends_of, mends_on_average
 from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
 from pytest_scrub.adversaries.minimal import minimal
-from pytest_scrub.adversaries.search import Adversary, Found, Spending, concentration
+from pytest_scrub.adversaries.search import Adversary, Found, Spending, concentration, refutes
 from pytest_scrub.adversaries.shrinking import shrunk
-from pytest_scrub.adversaries.which_donors import WhichDonors
-from pytest_scrub.adversaries.which_inputs import WhichInputs
 from pytest_scrub.counterexample import described
 from pytest_scrub.deciding import EITHER, beyond
 from pytest_scrub.engine.evaluator import Evaluator
@@ -40,7 +39,6 @@ from pytest_scrub.verdict import REFUTED, Attempt, Mend, Search
 
 SAVED = "saved counterexample"
 OWN_DRAWS = "the claim's own draws"
-POINTWISE = (WhichDonors().name, WhichInputs().name)  # what they find is worst for its own references
 MOST_SAVED = 2000  # references of the worst swap set
 EVALUATIONS_PER_SAMPLE = 20  # of the whole ladder, by default
 GATE, REPORT = "gate", "report"
@@ -80,6 +78,18 @@ class SearchOptions:
         for adversary in self.adversaries or ():
             if not callable(getattr(adversary, "search", None)) or isinstance(adversary, type):
                 raise HypothesisError(f"adversaries= takes adversaries such as WhichDonors(), not {adversary!r}")
+            name, effort = getattr(adversary, "name", None), getattr(adversary, "effort", 1)
+            if not isinstance(name, str) or not name or name in (SAVED, OWN_DRAWS):
+                raise HypothesisError(f"the adversary {adversary!r} needs a name= of its own for reports, not {name!r}")
+            if isinstance(effort, bool) or not isinstance(effort, int) or effort < 1:
+                raise HypothesisError(
+                    f"effort= of the adversary {name!r} says how many times the budget of another it gets, a whole "
+                    f"number of at least 1, not {effort!r}"
+                )
+        names = [adversary.name for adversary in self.adversaries or ()]
+        for name in names:
+            if names.count(name) > 1:
+                raise HypothesisError(f"two adversaries are called {name!r}; give each a name= of its own")
 
 
 def search(average: Measured, options: SearchOptions, *, seed: int, name: str) -> Search:
@@ -87,13 +97,15 @@ def search(average: Measured, options: SearchOptions, *, seed: int, name: str) -
     tolerance = average.tolerance if options.tolerance is None else options.tolerance
     budget = EVALUATIONS_PER_SAMPLE * average.criteria.samples if options.budget is None else options.budget
     sides = average.criteria.acceptance.sides
+    until = until_of(options.deadline)
     notes: list[str] = []
     file = None if options.folder is None else path_for(options.folder, name)
     found = [] if file is None or options.anew else _tried_first(file, average.evaluator, tolerance, sides, notes)
+    is_saved = bool(found)
     if not found:
         adversaries = LADDER if options.adversaries is None else options.adversaries
         found = climb_ladder(
-            average.evaluator, adversaries, budget, seed=seed, name=name, deadline=options.deadline, sides=sides
+            average.evaluator, adversaries, budget, seed=seed, name=name, until=until, sides=sides
         )  # fmt: skip
     attempts = tuple(_attempt(one, average.evaluator, tolerance, sides) for one in found)
     worse = EITHER if all(sides) else average.criteria.acceptance.metric.worse
@@ -101,26 +113,27 @@ def search(average: Measured, options: SearchOptions, *, seed: int, name: str) -
     breaking = _broken(average, found, tolerance)
     if breaking is not None:
         broken, exceeded = breaking
-        broken, small = _pruned(broken, average, exceeded, stream(seed, name, "minimal"))
+        broken, small = _pruned(broken, average, exceeded, until, stream(seed, name, "minimal"))
         there = broken.evaluator or average.evaluator
         shown = described(there, small, broken.adversary)
-        if file is not None and broken.adversary != SAVED:
+        if file is not None and not is_saved:
             notes += _save(file, name, average, broken, small, exceeded)
             shown = replace(shown, file=str(file) if file.exists() else None)
-        result = replace(result, counterexample=shown, mends=_mends(average, found, broken, tolerance))
+        result = replace(result, counterexample=shown, mends=_mends(average, found, broken, tolerance, until))
     return replace(result, notes=tuple(notes))
 
 
-def _refutes(found: Found, tolerance: float, sides: Sides) -> bool:
-    return found.swap_set is not None and beyond(found.gap, found.interval, tolerance, sides)
+def until_of(deadline: float | None) -> float | None:
+    """When so many seconds have passed from now on, as `time.monotonic()`."""
+    return None if deadline is None else time.monotonic() + deadline
 
 
 def _broken(average: Measured, found: Sequence[Found], tolerance: float) -> tuple[Found, float] | None:
     """What breaks the claim, the worst that was found or what refuted it on average, and the tolerance it exceeds."""
     acceptance, drawn = average.criteria.acceptance, average.sample
-    refuting = [one for one in found if _refutes(one, tolerance, acceptance.sides)]
+    refuting = [one for one in found if refutes(one, average.evaluator, tolerance, acceptance.sides)]
     if refuting:
-        return max(refuting, key=lambda one: acceptance.badness(one.gap)), tolerance
+        return max(refuting, key=lambda one: acceptance.badness(one.gap or 0.0)), tolerance
     if average.outcome != REFUTED:
         return None
     if beyond(float(drawn.changes.mean()), None, average.tolerance, acceptance.sides):
@@ -131,9 +144,10 @@ def _broken(average: Measured, found: Sequence[Found], tolerance: float) -> tupl
 
 def _attempt(found: Found, evaluator: Evaluator, tolerance: float, sides: Sides) -> Attempt:
     there = found.evaluator or evaluator
-    clean, share = 0.0, 0.0
-    if found.swap_set is not None:
+    clean = scrubbed = share = None
+    if found.swap_set is not None and found.gap is not None:
         clean = float(there.unscrubbed(found.swap_set.references).mean())
+        scrubbed = clean + found.gap
         share = concentration(found.swap_set, there.space)
     return Attempt(
         adversary=found.adversary,
@@ -142,41 +156,45 @@ def _attempt(found: Found, evaluator: Evaluator, tolerance: float, sides: Sides)
         gap=found.gap,
         interval=found.interval,
         unscrubbed=clean,
-        scrubbed=clean + found.gap,
+        scrubbed=scrubbed,
         references=0 if found.swap_set is None else len(found.swap_set),
         exhaustive=found.exhaustive,
         evaluations=found.evaluations,
         ranking=found.ranking,
         concentration=share,
         late=found.late,
-        refutes=_refutes(found, tolerance, sides),
+        refutes=refutes(found, evaluator, tolerance, sides),
         changes=() if found.changes is None else percentiles(found.changes),
         curve=found.curve,
     )
 
 
-def _pruned(broken: Found, average: Measured, tolerance: float, rng: np.random.Generator) -> tuple[Found, SwapSet]:
+def _pruned(
+    broken: Found, average: Measured, tolerance: float, until: float | None, rng: np.random.Generator
+) -> tuple[Found, SwapSet]:
     """The least of a swap set that still breaks the claim; with what was found on the data that it speaks of."""
     there = broken.evaluator or average.evaluator
     assert broken.swap_set is not None
     assert broken.changes is not None
-    spending = Spending(there, np.iinfo(np.int64).max)
+    spending = Spending(there, np.iinfo(np.int64).max, until)
     small = minimal(there.space, spending, broken.swap_set, broken.changes, tolerance, rng)
     source = average.evaluator.dataset.source
     if source is not None and broken.fresh:
-        there, small = shrunk(there, small, source, broken.fresh, tolerance)
+        there, small = shrunk(there, small, source, broken.fresh, tolerance, spending)
         wider = there.space.swap_set(broken.swap_set.references, broken.swap_set.donors)  # rows were only added
         broken = replace(broken, evaluator=there, swap_set=wider)
     return broken, small
 
 
-def _mends(average: Measured, found: Sequence[Found], broken: Found, tolerance: float) -> tuple[Mend, ...]:
+def _mends(
+    average: Measured, found: Sequence[Found], broken: Found, tolerance: float, until: float | None
+) -> tuple[Mend, ...]:
     """What would mend the claim, for the way in which it was refuted."""
     if average.outcome == REFUTED:
         return tuple(mends_on_average(found, average.tolerance))
     there = broken.evaluator or average.evaluator
     assert broken.swap_set is not None
-    return tuple(mends_of(there.space, Spending(there, np.iinfo(np.int64).max), broken.swap_set, tolerance))
+    return tuple(mends_of(there.space, Spending(there, np.iinfo(np.int64).max, until), broken.swap_set, tolerance))
 
 
 # Saved counterexamples -----------------------------------------------------------------------------------
@@ -196,12 +214,12 @@ def _tried_first(file: Path, evaluator: Evaluator, tolerance: float, sides: Side
         notes.append(f"{file.name} could not be tried: {error}{aside}")
         return []
     changes = there.evaluate(swap_set) - there.unscrubbed(swap_set.references)
-    interval = None if saved.worst.adversary in POINTWISE else estimate(changes)
+    interval = None if saved.worst.pointwise else estimate(changes)
     found = Found(
         SAVED, f"found before by {saved.worst.adversary}", swap_set, changes, interval,
         evaluations=len(swap_set), evaluator=there,
     )  # fmt: skip
-    if _refutes(found, tolerance, sides):
+    if refutes(found, evaluator, tolerance, sides):
         return [found]
     notes.append(f"{file.name} no longer breaks the claim (gap {found.gap:.4g})")
     return []
@@ -230,7 +248,7 @@ def _save(file: Path, name: str, average: Measured, broken: Found, small: SwapSe
 
     def of(swap_set: SwapSet) -> SavedSwaps:
         clean, scrubbed = there.unscrubbed(swap_set.references), there.evaluate(swap_set)
-        return SavedSwaps.of(broken.adversary, swap_set, there.dataset, clean, scrubbed)
+        return SavedSwaps.of(broken.adversary, swap_set, there.dataset, clean, scrubbed, broken.pointwise)
 
     saved = Saved(
         claim=name,

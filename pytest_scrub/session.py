@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -137,14 +137,16 @@ class Session:
                 store=self.store, progress=progress, **options,
             )  # fmt: skip
 
-    def replayed(self, hypothesis: Node, *, model: Any, data: Dataset, metric: Any) -> Replay:
+    def replayed(self, hypothesis: Node, claimed: Mapping[str, Any], *, model: Any, data: Dataset, name: str) -> Replay:
         """The saved counterexample, evaluated alone on this network and data."""
         from pytest_scrub.engine.evaluator import Evaluator
         from pytest_scrub.replaying import replay
 
         assert self.replay is not None
         store = self.store(model, data)
-        return replay(self.replay, Evaluator(store.graph, data, hypothesis, metric, store=store))
+        evaluator = Evaluator(store.graph, data, hypothesis, claimed["metric"], store=store)
+        samples = self.samples if claimed["samples"] is None else claimed["samples"]
+        return replay(self.replay, evaluator, claimed, samples=samples, seed=self.seed, name=name)
 
 
 @dataclass(frozen=True)

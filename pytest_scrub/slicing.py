@@ -6,12 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.data import Dataset
-from pytest_scrub.deciding import Acceptance
+from pytest_scrub.deciding import Acceptance, slack
 from pytest_scrub.hypothesis_tree import Agreement
 from pytest_scrub.intervals import CONFIDENCE, confidence_sequence
 from pytest_scrub.sampling import Sample
 from pytest_scrub.swaps import SwapSpace
-from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Slice, Slices
+from pytest_scrub.verdict import HELD, REFUTED, TOO_FEW, UNDECIDED, Slice, Slices
 
 FEWEST_OF_A_SLICE = 50  # units before a slice is decided: its interval is asymptotic too
 
@@ -34,21 +34,23 @@ def slices(space: SwapSpace, sample: Sample, by: str, acceptance: Acceptance, to
     confidence = 1 - (1 - CONFIDENCE) / len(kinds)
     accepted = None if tolerance is None else acceptance.with_tolerance(tolerance)
     drawn = codes[sample.swap_set.references[:: sample.references.plan.per_unit]]
-    changes, scale = sample.units(sample.changes), sample.units(np.abs(sample.unscrubbed))
+    changes, rounding = sample.units(sample.changes), sample.units(sample.rounding)
     weights = sample.units(np.ones(len(sample)))
     heaviest = sample.references.plan.heaviest
     found = []
     for kind, at, count in zip(kinds, first, counts, strict=True):
         here = drawn == kind
-        gap, outcome = None, None if accepted is None else UNDECIDED
-        if here.sum() > 1:
-            own = changes[here] / weights[here].mean()
-            gap = confidence_sequence(own, acceptance.reach * heaviest, confidence)
-            if accepted is not None and here.sum() >= FEWEST_OF_A_SLICE:
-                size = float(scale[here].mean())
-                outcome = accepted.outcome(own, None, size, confidence=confidence, heaviest=heaviest)
+        gap, outcome, why = None, None, None
+        if here.any():
+            own, off = changes[here] / weights[here].mean(), float(rounding[here].mean() / weights[here].mean())
+            alike = off if accepted is None else slack(off, accepted.accepted(0.0))
+            gap = confidence_sequence(own, acceptance.reach * heaviest, confidence, alike)
+        if accepted is not None:
+            outcome, why = UNDECIDED, TOO_FEW
+            if here.sum() >= FEWEST_OF_A_SLICE:
+                outcome, why = accepted.outcome(own, None, off, confidence=confidence, heaviest=heaviest)
         value = values[space.reference_rows[at]]
-        found.append(Slice(_said(value), int(count), int(here.sum()), gap, outcome))
+        found.append(Slice(_said(value), int(count), int(here.sum()), gap, outcome, why))
 
     def badness(one: Slice) -> tuple[bool, bool, float]:
         return one.outcome == REFUTED, one.outcome == UNDECIDED, acceptance.badness(one.gap.mean if one.gap else 0.0)
@@ -66,6 +68,11 @@ def outcome_of(sliced: Slices | None) -> str:
     """What the slices decide together."""
     outcomes = set() if sliced is None else {one.outcome for one in sliced.slices}
     return REFUTED if REFUTED in outcomes else UNDECIDED if UNDECIDED in outcomes else HELD
+
+
+def why_of(sliced: Slices | None) -> str | None:
+    """Why the slices are undecided: the reason of the first that is."""
+    return None if sliced is None else next((one.undecided for one in sliced.slices if one.outcome == UNDECIDED), None)
 
 
 def refuted_slice(sliced: Slices | None, sample: Sample, dataset: Dataset) -> tuple[npt.NDArray[np.bool_], float]:

@@ -14,6 +14,7 @@ from pytest_scrub.intervals import Estimate, Share
 SCHEMA_VERSION = 1
 
 HELD, REFUTED, UNDECIDED, UNTESTED, WEAK = "held", "refuted", "undecided", "untested", "weak"
+TOO_FEW, ROUNDED, STRADDLES = "too few draws", "rounding", "straddles"  # why a claim is undecided
 UNKNOWN_ENDS = {"low": -math.inf, "high": math.inf}  # of an interval; JSON has no infinity, so null stands for them
 
 
@@ -97,6 +98,7 @@ class Slice:
     - `references`: how many the dataset has; `samples`: how many were drawn.
     - `gap`: with an interval that is corrected for the number of slices; None where nothing was drawn.
     - `outcome`: against the tolerance for slices, None where there is none.
+    - `undecided`: why it is undecided, as in a `Verdict`.
     """
 
     value: str
@@ -104,6 +106,7 @@ class Slice:
     samples: int
     gap: Estimate | None
     outcome: str | None
+    undecided: str | None = None
 
 
 @dataclass(frozen=True)
@@ -190,13 +193,13 @@ class Attempt:
 
     - `adversary`: its name; `how`: the search in words, or why there was none.
     - `searched`: whether there was one.
-    - `gap`: mean change of the metric over the `references` of the worst swap set found.
-    - `unscrubbed`, `scrubbed`: mean metric on these references.
+    - `gap`: mean change of the metric over the `references` of the worst swap set found; None without a search.
+    - `unscrubbed`, `scrubbed`: mean metric on these references, or None.
     - `interval`: of that mean, where the swap set was drawn anew on rows that the search had not seen.
     - `exhaustive`: every combination of allowed donors was evaluated.
     - `evaluations`: scrubbed evaluations spent, a gradient counting as three.
     - `ranking`: what else was computed to choose what to evaluate, in clean forward passes of one input.
-    - `concentration`: share of the references in which one of its ten most used donors takes part.
+    - `concentration`: share of the references in which one of its ten most used donors takes part, or None.
     - `late`: a deadline ended the search before its budget did.
     - `refutes`: whether it lies beyond the adversarial tolerance.
     - `changes`: percentiles (0, 1, ... 100) of the change of single references; empty where nothing was searched.
@@ -206,19 +209,25 @@ class Attempt:
     adversary: str
     how: str
     searched: bool
-    gap: float
+    gap: float | None
     interval: Estimate | None
-    unscrubbed: float
-    scrubbed: float
+    unscrubbed: float | None
+    scrubbed: float | None
     references: int
     exhaustive: bool
     evaluations: int
     ranking: float
-    concentration: float
+    concentration: float | None
     late: bool
     refutes: bool
     changes: tuple[float, ...] = ()
     curve: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def found(self) -> float:
+        """The gap of an attempt that searched."""
+        assert self.gap is not None
+        return self.gap
 
 
 @dataclass(frozen=True)
@@ -298,9 +307,16 @@ class Search:
         searched = [attempt for attempt in self.attempts if attempt.searched]
 
         def size(attempt: Attempt) -> float:
-            return abs(attempt.gap) if sign is None else sign * attempt.gap
+            return abs(attempt.found) if sign is None else sign * attempt.found
 
         return max(searched, key=lambda attempt: (attempt.refutes, size(attempt)), default=None)
+
+    @property
+    def unsearched(self) -> str | None:
+        """Why there is no worst that was found; None where there is."""
+        if self.worst is not None:
+            return None
+        return "; ".join(f"{attempt.adversary}: {attempt.how}" for attempt in self.attempts) or "no adversary was asked"
 
     @property
     def refutes(self) -> bool:
@@ -335,6 +351,10 @@ class Verdict:
     - `changes`: percentiles (0, 1, ... 100) of the change of single samples; `looks`: the gap at every look.
     - `slices`, `power`, `controls`: where they were asked for.
     - `circuit`: the hypothesis as a drawing.
+    - `rounding`: how far off the gap may be, as the network computes with so many digits; a hundredth of the tolerance
+      of it decides nothing, and where it is more than that, neither does the rest of it.
+    - `undecided`: why the average is undecided: `"too few draws"`, `"rounding"`, or `"straddles"` where the interval
+      holds the tolerance; None where it is not.
     - `schema_version`: another one for whatever a reader of this one would not understand.
     """
 
@@ -374,6 +394,8 @@ class Verdict:
     slices: Slices | None = None
     power: Power | None = None
     controls: tuple[Control, ...] = ()
+    rounding: float = 0.0
+    undecided: str | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,48 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path, one: Verdict) -> None:
 
 
 def test_an_end_of_an_interval_that_is_not_known(tmp_path: Path) -> None:
-    one = verdict(gap=Estimate(0.5, -math.inf, math.inf))
+    one = verdict(gap=Estimate(0.5, -math.inf, math.inf), unscrubbed=0.5, scrubbed=1.0, average="undecided")
     (text,) = save(tmp_path, one).values()
     assert json.loads(text)["figures"]["gap"] == {"mean": 0.5, "low": None, "high": None}
     assert load(tmp_path)[one.claim].figures.gap == one.gap
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "why"),
+    [
+        ("tolerance", -1.0, "its tolerance is -1, less than none"),
+        ("tolerance", 10**400, "'tolerance' is 1000"),
+        ("samples", 1, "its figures are of 1 samples"),
+        ("samples", 10**400, "'samples' is 1000"),
+        ("figures.gap.mean", 1e308, "lies outside its interval"),
+        ("figures.gap.low", -1e308, "cannot have held a tolerance of"),
+        ("figures.gap.low", None, "cannot have held a tolerance of"),
+        ("figures.gap.high", 1e308, "cannot have held a tolerance of"),
+        ("figures.gap.low", 1.0, "lies outside its interval"),
+        ("figures.unscrubbed", 1e308, "is not scrubbed minus unscrubbed metric"),
+        ("figures.power.refuted", 10**6, "its power is 1000000/"),
+        ("figures.power.refuted", -1, "its power is -1/"),
+    ],
+)
+def test_figures_that_would_let_everything_pass(tmp_path: Path, path: str, value: Any, why: str) -> None:
+    (name,) = save(tmp_path, whole())
+    record = json.loads((tmp_path / name).read_text())
+    *parts, last = path.split(".")
+    inner = record
+    for part in parts:
+        inner = inner[part]
+    inner[last] = value
+    (tmp_path / name).write_text(json.dumps(record))
+    with pytest.raises(BaselineError, match=re.escape(why)):
+        load(tmp_path)
+
+
+def test_what_stands_there_twice(tmp_path: Path) -> None:
+    (name,) = save(tmp_path, whole())
+    text = (tmp_path / name).read_text()
+    (tmp_path / name).write_text(text.replace('"tolerance":', '"tolerance": 1e308, "tolerance":'))
+    with pytest.raises(BaselineError, match="'tolerance' stands there twice"):
+        load(tmp_path)
 
 
 def test_the_platform_and_the_clock_change_no_byte() -> None:

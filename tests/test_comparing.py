@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pytest_scrub.comparing import Comparison, compare, difference, fisher, shares_differ
+from pytest_scrub.comparing import Comparison, Move, Pair, compare, difference, fisher, gap_moved, shares_differ
 from pytest_scrub.intervals import Estimate, confidence_sequence, widened
 from pytest_scrub.limits import NONE, Limit, Limits, parsed
 from pytest_scrub.reports.comparison import comparison_lines
@@ -100,6 +100,38 @@ def test_newcombes_example() -> None:
 
 def test_fishers_tea() -> None:
     assert fisher(Refuted(3, 4), Refuted(1, 4)) == pytest.approx(34 / 70)
+
+
+# What a file says -----------------------------------------------------------------------------------------
+
+
+def moved_by(old: Verdict, new: Verdict, limit: Limit) -> Move:
+    return gap_moved(Pair(Baseline.of(old, VERSIONS), Baseline.of(new, VERSIONS)), limit, 0.95)
+
+
+def held_at(gap: float, **facts: Any) -> Verdict:
+    interval = Estimate(gap, gap - 0.001, gap + 0.001)
+    return verdict(**{"gap": interval, "unscrubbed": 0.3, "scrubbed": 0.3 + gap, "tolerance": 0.1, **facts})
+
+
+def test_an_absurd_tolerance_in_a_file_opens_nothing() -> None:
+    limit = Limit(0.5, relative=True)
+    assert moved_by(held_at(0.0), held_at(0.09), limit).verdict == "moved"
+    found = moved_by(held_at(0.0, tolerance=1e308), held_at(0.09), limit)
+    assert (found.verdict, found.limit) == ("moved", 0.05)
+    assert moved_by(held_at(0.0), held_at(0.09, tolerance=1e3), limit).limit == 0.05  # nor does one stated since
+
+
+def test_an_absurd_scale_in_a_file_opens_nothing() -> None:
+    far = held_at(0.0, unscrubbed=1e12, scrubbed=1e12)
+    assert moved_by(far, held_at(0.09), Limit()).verdict == "moved"
+
+
+def test_an_interval_that_is_not_known_is_not_compared() -> None:
+    unknown = replace(held_at(0.0), gap=Estimate(0.0, -math.inf, math.inf), outcome="undecided", average="undecided")
+    found = moved_by(unknown, held_at(0.09), Limit())
+    assert (found.verdict, found.by, found.why) == ("not compared", None, "too few draws then to know its interval")
+    assert moved_by(held_at(0.09), unknown, Limit()).why == "too few draws now to know its interval"
 
 
 # Nothing, and something ----------------------------------------------------------------------------------

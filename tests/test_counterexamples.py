@@ -60,7 +60,7 @@ def saved_of(dataset: Dataset, worst: SwapSet, minimal: SwapSet | None = None, k
 
     def swaps(adversary: str, swap_set: SwapSet) -> SavedSwaps:
         clean = np.arange(float(len(swap_set)))
-        return SavedSwaps.of(adversary, swap_set, dataset, clean, clean + 2.5)
+        return SavedSwaps.of(adversary, swap_set, dataset, clean, clean + 2.5, adversary == "which donors")
 
     return Saved(
         claim="tests/test_x.py::test_claim[a]",
@@ -155,6 +155,7 @@ def test_a_file_reads_from_top_to_bottom(tmp_path: Path) -> None:
   ],
   "minimal": {
     "adversary": "which nodes",
+    "pointwise": false,
     "gap": 2.5,
     "clean": 0.0,
     "scrubbed": 2.5,
@@ -167,6 +168,7 @@ def test_a_file_reads_from_top_to_bottom(tmp_path: Path) -> None:
   },
   "worst": {
     "adversary": "which donors",
+    "pointwise": true,
     "gap": 2.5,
     "clean": 0.5,
     "scrubbed": 3.0,
@@ -207,10 +209,12 @@ def any_saved(draw: st.DrawFn) -> Saved:
         references = draw(st.lists(digest, min_size=1, max_size=3))
         column = st.lists(digest, min_size=len(references), max_size=len(references)).map(tuple)
         donors = tuple(draw(column) for _ in slots)
-        return SavedSwaps(draw(texts), *(draw(finite) for _ in range(3)), tuple(references), donors)
+        return SavedSwaps(
+            draw(texts), *(draw(finite) for _ in range(3)), tuple(references), donors, draw(st.booleans())
+        )
 
     named = {name: draw(texts) for name in ("claim", "hypothesis", "metric", "model", "model_digest", "dataset_digest")}
-    return Saved(slots=slots, tolerance=draw(finite), worst=swaps(), minimal=swaps(), rows=tuple(rows), **named)
+    return Saved(slots=slots, tolerance=abs(draw(finite)), worst=swaps(), minimal=swaps(), rows=tuple(rows), **named)
 
 
 @given(saved=any_saved())

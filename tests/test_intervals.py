@@ -13,10 +13,12 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from pytest_scrub.intervals import (
+    FEWEST_ALIKE,
     FEWEST_CHANGED,
     TUNED_AT,
     Estimate,
     confidence_sequence,
+    fewest_alike,
     has_seen_enough,
     share_within,
 )
@@ -118,15 +120,27 @@ def test_one_draw_says_nothing_and_a_metric_without_room_everything() -> None:
     assert confidence_sequence(np.zeros(5), 0.0) == Estimate(0.0, 0.0, 0.0)
 
 
-def test_few_changes_are_not_looked_at() -> None:
+def test_few_changes_have_no_interval() -> None:
     rare = np.zeros(4000)
     rare[: FEWEST_CHANGED - 1] = 1.0
-    assert not has_seen_enough(rare, math.inf, 0.0)
-    assert has_seen_enough(rare, 1.0, 0.0)  # the bound takes care of what was not seen
+    assert not has_seen_enough(rare)
+    assert confidence_sequence(rare) == Estimate(rare.mean(), -math.inf, math.inf)
+    assert str(confidence_sequence(rare)) == "0.00725 [?, ?]"
+    assert confidence_sequence(rare, reach=1.0).is_known  # the bound takes care of what was not seen
     rare[FEWEST_CHANGED - 1] = 1.0
-    assert has_seen_enough(rare, math.inf, 0.0)
-    assert not has_seen_enough(rare * 1e-9, math.inf, 1e-8)  # the last digits are no changes
-    assert not has_seen_enough(np.full(500, 3.0), math.inf, 0.0)  # all alike, whatever it is
+    assert has_seen_enough(rare)
+    assert confidence_sequence(rare).is_known
+    assert not has_seen_enough(rare[:2000] * 1e-9, rounding=1e-8)  # the last digits are no changes
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_where_all_are_alike_it_takes_many(value: float) -> None:
+    assert confidence_sequence(np.full(FEWEST_ALIKE - 1, value)) == Estimate(value, -math.inf, math.inf)
+    assert confidence_sequence(np.full(FEWEST_ALIKE, value)) == Estimate(value, value, value)
+    assert 0.999**FEWEST_ALIKE < 0.05 < 0.999 ** (FEWEST_ALIKE - 50)  # one in a thousand would have been seen
+    several = confidence_sequence(np.full(FEWEST_ALIKE, value), confidence=0.99)
+    assert not several.is_known  # of which each has to be surer
+    assert 0.999 ** fewest_alike(0.99) < 0.01
 
 
 def test_what_single_swaps_do() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from pytest_scrub import (
     module,
     output,
 )
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.intervals import Estimate
 from pytest_scrub.sampling import BATCH, BURN_IN, FEWEST_UNITS, Plan
 from pytest_scrub.swaps import SwapSpace
 
@@ -94,12 +98,110 @@ def test_the_interval_says_what_it_is() -> None:
     assert "references drawn as this dataset's were" in verdict(generalize=True).interval_kind
 
 
+# --- few draws -------------------------------------------------------------------------------------------
+
+
+def seldom(share: float) -> Metric:
+    """Worse by a thousand for so many of the swaps, and unbounded as far as anyone has said."""
+    limit = float(NOISE.quantile(1 - share))
+    return Metric("seldom", lambda out, batch: 1000.0 * ((out > 5 + limit) & (batch.inputs["a"] <= limit)).double())
+
+
+@pytest.mark.parametrize("samples", [2, 50, 200, 1000])
+@pytest.mark.parametrize("options", [{"tolerance": 0.1}, {"tolerance": None, "min_recovered": 0.9}])
+def test_few_draws_of_a_metric_without_bounds_decide_nothing(samples: int, options: Any) -> None:
+    found = verdict(metric=seldom(0.001), samples=samples, **options)
+    assert (found.outcome, found.undecided, found.samples) == ("undecided", "too few draws", samples)
+    assert not found.gap.is_known
+    assert not found.looks[-1].gap.is_known
+    assert json.loads(found.to_json())["gap"]["low"] is None
+    assert f"too few of the {samples} draws differ from the others to give an interval" in str(found)
+    assert "30 have to, or none of 3000; draw more, with samples=" in str(found)
+    assert "[?, ?]" in str(found).splitlines()[0]
+    assert "straddles" not in str(found)
+
+
+def test_a_metric_without_bounds_that_never_changes_takes_3000_draws() -> None:
+    idle = Metric("idle", lambda out, batch: batch.inputs["a"] ** 2)
+    assert verdict(metric=idle, samples=2999).undecided == "too few draws"
+    held = verdict(metric=idle)
+    assert (held.outcome, held.samples, held.gap) == ("held", 3000, Estimate(0, 0, 0))
+    assert verdict(metric=replace(idle, lower=0, upper=20), tolerance=2.0, samples=300).outcome == "held"
+    for alone in (node.alone for node in held.nodes):
+        assert alone is not None
+        assert not alone.is_known  # the table has fewer draws
+
+
+def test_a_slice_with_few_draws_says_so() -> None:
+    """Not that an interval straddles a tolerance, where there is none."""
+    only_in_3 = Metric("in 3", lambda out, batch: batch.inputs["a"] ** 2 + 3.0 * three(batch) * (out - 5) ** 2)
+    found = verdict(metric=only_in_3, by="slice", tolerance=9.0, slice_tolerance=9.0)
+    assert (found.outcome, found.undecided) == ("undecided", "too few draws")
+    assert found.slices is not None
+    undecided = {one.value: one.undecided for one in found.slices.slices}
+    assert undecided == {"3": None, **dict.fromkeys("012", "too few draws")}
+    worst = next(one for one in found.slices.slices if one.undecided)
+    assert f"too few of the {worst.samples} draws where slice = {worst.value} differ" in str(found)
+    assert "none of 4389" in str(found)  # as each of four has to be surer
+    assert "straddles" not in str(found)
+
+
+# --- rounding --------------------------------------------------------------------------------------------
+
+
+def shifted(by: Any) -> Metric:
+    """A gap of 16.5, in a metric that has large terms besides."""
+    return Metric("shifted", lambda out, batch: by(batch) + 16.5 * (out - 5 - batch.inputs["a"]).abs())
+
+
+@pytest.mark.parametrize("by", [lambda _: 1e9, lambda batch: 1e11 * (batch.rows == 7)])
+@pytest.mark.parametrize(("dtype", "outcome"), [(torch.float32, "undecided"), (torch.float64, "refuted")])
+def test_large_terms_swallow_no_gap(by: Any, dtype: torch.dtype, outcome: str) -> None:
+    data = rows(NOISE.to(dtype), torch.zeros(ROWS, dtype=dtype))
+    found = verdict(data=data, metric=shifted(by), tolerance=0.1)
+    assert found.outcome == outcome
+    if outcome == "undecided":
+        assert found.undecided == "rounding"
+        assert found.rounding > 10
+        assert f"may be off by {found.rounding:.2g}, which is more than 1% of the tolerance" in str(found)
+        assert "give the network in float64" in str(found)
+    exact = verdict(data=data, metric=shifted(lambda _: 0.0), tolerance=0.1)
+    assert (exact.outcome, exact.undecided) == ("refuted", None)
+
+
+def test_large_terms_swallow_no_slice() -> None:
+    by = lambda batch: 1e11 * three(batch) * (batch.rows == 7)  # noqa: E731
+    data = rows(NOISE.float(), torch.zeros(ROWS))
+    found = verdict(data=data, metric=shifted(by), tolerance=1e3, by="slice", slice_tolerance=0.1)
+    assert found.slices is not None
+    assert {one.outcome for one in found.slices.slices} == {"refuted"} or found.outcome != "held"
+
+
+def test_no_tolerance_asks_for_the_same_numbers() -> None:
+    data = rows(NOISE.float(), torch.zeros(ROWS))
+    same = Metric("own", lambda out, batch: 3 + batch.inputs["a"].double())
+    assert verdict(data=data, metric=same, tolerance=0).outcome == "held"
+    nearly = Metric("noise", lambda out, batch: 3 + 1e-9 * (out - 5))
+    found = verdict(data=data, metric=nearly, tolerance=0)
+    assert (found.outcome, found.undecided) == ("undecided", "rounding")
+    apart = Metric("apart", lambda out, batch: 3 + 1e-3 * (out - 5 - batch.inputs["a"]).abs())
+    assert verdict(data=data, metric=apart, tolerance=0).outcome == "refuted"
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float64, 2e-15), (torch.float32, 1e-6), (torch.bfloat16, 4e-3)])
+def test_how_exact_a_network_is(dtype: torch.dtype, digits: float) -> None:
+    data = rows(NOISE.to(dtype), torch.zeros(ROWS, dtype=dtype))
+    assert Evaluator(GRAPH, data, SWAPS, SIZE).rounding == pytest.approx(digits, rel=0.2)
+
+
 # --- one side --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("worse", "outcome"), [("higher", "held"), ("lower", "refuted")])
 def test_better_is_no_objection_where_only_worse_counts(worse: str, outcome: str) -> None:
-    falls = Metric("falls", lambda out, batch: -2.0 * (out != 5 + batch.inputs["a"]).double(), worse=worse)
+    falls = Metric(
+        "falls", lambda out, batch: -2.0 * (out != 5 + batch.inputs["a"]).double(), worse=worse, lower=-2, upper=0
+    )
     assert verdict(metric=falls, tolerance=0.5).outcome == "refuted"
     one_sided = verdict(metric=falls, tolerance=0.5, direction="worse")
     assert (one_sided.outcome, one_sided.direction) == (outcome, "worse")
@@ -120,7 +222,8 @@ def test_which_nodes_looks_the_same_way(seed: int) -> None:
     for direction, outcome in (("either", "refuted"), ("worse", "held")):
         found = check(
             output(module("A", agrees_on="slice"), module("B", agrees_on="slice")), graph, data,
-            metric=Metric("score", score), tolerance=1.0, samples=400, direction=direction, seed=seed,
+            metric=Metric("score", score, lower=-4.0, upper=0.6), tolerance=1.0, samples=400, direction=direction,
+            seed=seed,
         )  # fmt: skip
         assert found.outcome == outcome
         assert found.search is not None
@@ -227,7 +330,9 @@ def test_a_handful_cannot_speak_for_others() -> None:
 
 
 def test_the_gap_by_the_values_of_a_feature() -> None:
-    only_in_3 = Metric("in 3", lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double())
+    only_in_3 = Metric(
+        "in 3", lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double(), lower=0, upper=2
+    )
     found = verdict(metric=only_in_3, by="slice", tolerance=1.0)
     assert found.outcome == "held"
     assert found.slices is not None
@@ -247,7 +352,9 @@ def three(batch: Any) -> Any:
 
 
 def test_the_worst_slice_may_gate() -> None:
-    only_in_3 = Metric("in 3", lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double())
+    only_in_3 = Metric(
+        "in 3", lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double(), lower=0, upper=2
+    )
     found = verdict(metric=only_in_3, by="slice", tolerance=1.0, slice_tolerance=1.0, adversaries=None, samples=1000)
     assert (found.average, found.outcome) == ("refuted", "refuted")
     assert found.slices is not None

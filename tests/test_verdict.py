@@ -17,12 +17,12 @@ from hypothesis.extra.numpy import arrays
 
 from pytest_scrub.checking import check
 from pytest_scrub.data import Dataset
-from pytest_scrub.deciding import NO_NODE, Acceptance, decided, recovered, untested_nodes
+from pytest_scrub.deciding import NO_NODE, Acceptance, beyond, decided, recovered, untested_nodes
 from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, Node, module, output
-from pytest_scrub.intervals import Estimate, estimate
+from pytest_scrub.intervals import FEWEST_ALIKE, FEWEST_CHANGED, Estimate, estimate
 from pytest_scrub.metrics import Metric
 from pytest_scrub.models.plain import FunctionGraph
-from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, NodeReport, Verdict
+from pytest_scrub.verdict import HELD, REFUTED, ROUNDED, TOO_FEW, UNDECIDED, UNTESTED, NodeReport, Verdict
 
 # --- intervals -------------------------------------------------------------------------------------------
 
@@ -145,10 +145,47 @@ def test_where_only_one_side_counts(low: float, high: float, sides: tuple[bool, 
 
 def test_no_tolerance_accepts_no_gap_only() -> None:
     none = Acceptance(ERROR, tolerance=0)
-    assert none.outcome(np.zeros(100), None, 1.0) == HELD
-    assert none.outcome(np.full(100, 1e-3), None, 1.0) == REFUTED
-    assert none.outcome(np.full(100, 1e-9), None, 1.0) == HELD  # the last digits of a network decide nothing
-    assert none.outcome(np.full(100, 1e-9), None, 1e-6) == REFUTED  # unless the metric is as small
+    assert none.outcome(np.zeros(FEWEST_ALIKE), None, 1e-6) == (HELD, None)
+    assert none.outcome(np.full(FEWEST_ALIKE, 1e-3), None, 1e-6) == (REFUTED, None)
+    # The last digits of a network decide nothing.
+    assert none.outcome(np.full(FEWEST_ALIKE, 1e-9), None, 1e-6) == (UNDECIDED, ROUNDED)
+    assert none.outcome(np.full(FEWEST_ALIKE, 1e-9), None, 1e-12) == (REFUTED, None)  # unless they are still smaller
+
+
+@pytest.mark.parametrize(
+    ("gap", "rounding", "outcome"),
+    [
+        (0.0, 1e-4, (HELD, None)),
+        (0.10005, 1e-4, (HELD, None)),  # no more beyond the tolerance than rounding, which is a small part of it
+        (0.1002, 1e-4, (REFUTED, None)),
+        (0.0, 0.01, (HELD, None)),  # whatever rounding did
+        (0.085, 0.01, (HELD, None)),
+        (0.095, 0.01, (UNDECIDED, ROUNDED)),
+        (0.105, 0.01, (UNDECIDED, ROUNDED)),
+        (0.115, 0.01, (REFUTED, None)),
+        (0.0, 1e3, (UNDECIDED, ROUNDED)),
+        (16.5, 1e3, (UNDECIDED, ROUNDED)),
+        (2e3, 1e3, (REFUTED, None)),
+    ],
+)
+def test_rounding_never_swallows_the_tolerance(gap: float, rounding: float, outcome: tuple[str, str | None]) -> None:
+    accepted = Acceptance(ERROR, tolerance=0.1)
+    assert accepted.outcome(np.full(FEWEST_ALIKE, gap), None, rounding) == outcome
+    if outcome[0] == REFUTED:
+        assert beyond(gap, None, 0.1, rounding=rounding)
+    assert not beyond(0.1, None, 0.1, rounding=rounding)
+    assert beyond(0.1011, None, 0.1, rounding=rounding)  # for what is found, rounding is given a hundredth at most
+
+
+@pytest.mark.parametrize("changed", [0, 1, FEWEST_CHANGED - 1])
+def test_few_draws_of_a_metric_without_bounds_decide_nothing(changed: int) -> None:
+    """Also where a share of what is lost is asked for, which is known well."""
+    changes = np.zeros(FEWEST_ALIKE - 1)
+    changes[:changed] = 1e-3
+    room = np.random.default_rng(0).normal(5, 1, len(changes))
+    for accepted in (Acceptance(ERROR, 0.1), Acceptance(ERROR, None, 0.9), Acceptance(ERROR, 0.1, 0.9)):
+        assert accepted.outcome(changes, room, 1e-9) == (UNDECIDED, TOO_FEW)
+        assert accepted.outcome(np.r_[changes, np.full(FEWEST_CHANGED, 1e-3)], np.r_[room, room[:30]], 1e-9)[0] == HELD
 
 
 EXACTLY = replace(TESTED, slot="output/b", agrees_on="EXACT", with_other=0.0, must_be_tested=False)
@@ -189,7 +226,18 @@ def verdict_on(root: Node, **options: Any) -> Verdict:
     inputs = {"a": torch.arange(ROWS, dtype=torch.float64), "b": BITS[:, 1]}
     features = {"one": rare(1), "two": rare(2), "a": torch.arange(ROWS), "b": BITS[:, 1]}
     data = Dataset(inputs, labels=2 * inputs["a"] + inputs["b"], features=features)
-    return check(root, GRAPH, data, **{"metric": ERROR, "tolerance": 1e9, "samples": 50, "adversaries": (), **options})
+    return check(
+        root,
+        GRAPH,
+        data,
+        **{
+            "metric": replace(ERROR, lower=0.0, upper=64.0),
+            "tolerance": 1e9,
+            "samples": 50,
+            "adversaries": (),
+            **options,
+        },
+    )
 
 
 def twice(values: Any) -> Any:
@@ -254,7 +302,7 @@ def test_every_nodes_own_gap_is_measured_where_the_claim_holds_too() -> None:
 def test_figures_of_a_verdict() -> None:
     # |2a + b' - (2a + b)|: half of all samples are off by one.
     root = output(module("A", agrees_on="a", computed_by=twice))
-    verdict = verdict_on(root, tolerance=0.6, samples=2000, name="a claim", seed=3)
+    verdict = verdict_on(root, metric=ERROR, tolerance=0.6, samples=2000, name="a claim", seed=3)
     assert verdict.outcome == HELD
     assert verdict.held
     assert verdict.unscrubbed == 0

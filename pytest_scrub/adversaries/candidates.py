@@ -22,6 +22,7 @@ from pytest_scrub.swap_set import Rows, SwapSet
 from pytest_scrub.swaps import SwapSpace
 
 Values = npt.NDArray[np.float64]
+CAPTURED_AT_ONCE = 1024  # rows, between two looks at a deadline
 HASHED_AT_ONCE = 256  # donors' activations, which may be large
 FEW = 16  # donors of a slot that are sooner tried than ranked, as a gradient costs evaluations too
 MOST_AT_ONCE = 512  # donors of a slot ranked to first order at one step; the next step ranks others
@@ -64,7 +65,10 @@ class Candidates:
         self._reached: dict[tuple[tuple[int, ...], int], Rows] = {}
         self.output = OutputRanking(spending, space, self.rows, self.slots)
         evaluator = spending.evaluator
-        evaluator.ensure(evaluator.sites, self.rows)
+        step = len(self.rows) if spending.deadline is None else CAPTURED_AT_ONCE
+        for start in range(0, len(self.rows), step):
+            if spending.left:
+                evaluator.ensure(evaluator.sites, self.rows[start : start + step])
 
     def _moving(self, i: int) -> list[int]:
         """The slots that take this one's donor: those that share it, and what is EXACT or not swapped below them."""
@@ -87,7 +91,7 @@ class Candidates:
         seen: dict[bytes, int] = {}  # sorting such long rows would take far longer than hashing them
         for start in range(0, len(rows), HASHED_AT_ONCE):
             some = rows[start : start + HASHED_AT_ONCE]
-            gathered = self.spending.evaluator.gathered(slot.path, some)
+            gathered = self.spending.evaluator.gathered(slot.path, some) if self.spending.left else None
             if gathered is None:
                 break
             contiguous = gathered.reshape(len(some), -1).contiguous().cpu().view(torch.uint8).numpy()

@@ -47,6 +47,8 @@ def mends_of(space: SwapSpace, spending: Spending, swap_set: SwapSet, tolerance:
     mends = []
     for extra in extras:
         for node in nodes:
+            if not spending.left:
+                break
             mended = _without(space, swap_set, [node], extra)
             gap = float(spending.changes(mended).mean())
             if abs(gap) <= tolerance and mended != swap_set:

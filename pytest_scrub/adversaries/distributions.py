@@ -6,15 +6,16 @@ half, drawn anew: what was chosen for looking bad is measured where it was not c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import combinations
+from functools import cache, partial
+from itertools import combinations, islice
 
 import numpy as np
 
 from pytest_scrub.adversaries.search import Arm, Found, Spending, swapped_slots
-from pytest_scrub.hypothesis_tree import ANYTHING, Agreement
+from pytest_scrub.hypothesis_tree import Agreement
 from pytest_scrub.intervals import estimate
 from pytest_scrub.slots import Slot
 from pytest_scrub.swap_set import Rows
@@ -89,10 +90,17 @@ class WhichRefinement:
         nodes = [space.paths[i] for i in swapped_slots(space)]
         # The others are columns that a part of the data lacks; the claim does not use them.
         names = [name for name in space.dataset.feature_names if space.dataset.covers(name)]
-        choices = list(_refinements(space, nodes, names))
+        if not spending.left:
+            return Found(self.name, f"not searched: {spending.why_none}")
+        # No more than can be tried once: there are as many as pairs of features.
+        made = _while_affordable(spending, _refinements(space, nodes, names))
+        choices = list(islice(made, spending.left // FEWEST_DRAWS + 1))
+        if not choices and spending.late:
+            return Found(self.name, f"not searched: {spending.why_none}")
         if not choices:
             return Found(self.name, "not searched: no feature of the dataset says more than the claim does")
-        how = f"{len(choices)} refinements by {len(names)} features"
+        first = "the first " if spending.late or next(made, None) is not None else ""
+        how = f"{first}{len(choices)} refinements by {len(names)} features"
         return _halving(self.name, how, space, spending, rng, choices)
 
 
@@ -103,25 +111,34 @@ def _only(kept: Sequence[str], nodes: Sequence[str]) -> _Choice:
 
 
 def _refinements(space: SwapSpace, nodes: Sequence[str], names: Sequence[str]) -> Iterator[_Choice]:
-    """Refinements that leave a slot fewer donors, none of them twice."""
-    extras = [Agreement(tuple(sorted(pair))) for size in (1, 2) for pair in combinations(names, size)]
+    """Refinements that leave a slot fewer donors, none of them twice; each is made as it is asked for."""
+    extras = (Agreement(tuple(sorted(pair))) for size in (1, 2) for pair in combinations(names, size))
     places = [(path,) for path in nodes] + ([tuple(nodes)] if len(nodes) > 1 else [])
-    agreements = dict.fromkeys(slot.agrees_on | extra for extra in (ANYTHING, *extras) for slot in space.slots)
-    # How the rows are parted: a number for each way, whatever the agreement is called.
     numbers: dict[bytes, int] = {}
-    part = {one: numbers.setdefault(_parted(space.dataset.codes(one)), len(numbers)) for one in agreements}
+
+    @cache
+    def part(agreement: Agreement) -> int:
+        """How the rows are parted: a number for each way, whatever the agreement is called."""
+        return numbers.setdefault(_parted(space.dataset.codes(agreement)), len(numbers))
+
     owners = [_owner(space, slot) for slot in space.slots]
     seen: set[frozenset[tuple[int, int]]] = {frozenset()}
     for extra in extras:
         for place in places:
             refined = ((i, slot.agrees_on) for i, slot in enumerate(space.slots) if owners[i] in place)
-            key = frozenset((i, part[own | extra]) for i, own in refined if part[own | extra] != part[own])
+            key = frozenset((i, part(own | extra)) for i, own in refined if part(own | extra) != part(own))
             if key in seen:
                 continue
             seen.add(key)
             where = "every node" if len(place) > 1 else place[0]
             arm = Arm(f"{where} agrees also on {extra}", 0.0, refined=place, features=extra.features)
             yield _Choice(arm, partial(SwapSpace.refine, slots=place, extra=extra))
+
+
+def _while_affordable(spending: Spending, choices: Iterator[_Choice]) -> Iterator[_Choice]:
+    """The choices that were made before the deadline."""
+    while spending.left and (choice := next(choices, None)) is not None:
+        yield choice
 
 
 def _owner(space: SwapSpace, slot: Slot) -> str | None:
@@ -160,7 +177,7 @@ def _halving(
         ranked = sorted((i for i in order if counts[i]), key=lambda i: -spending.badness(float(sums[i] / counts[i])))
         order = ranked[: max(1, len(ranked) // 2)]
         if not order:
-            return Found(name, "not searched: the budget is too small")
+            return Found(name, f"not searched: {spending.why_none}")
         spending.stands_at(float(sums[order[0]] / counts[order[0]]))
     arms = tuple(replace(choice.arm, gap=float(sums[i] / counts[i])) for i, choice in enumerate(choices) if counts[i])
     return replace(_reported(name, how, choices[order[0]], halves.report, spending, rng), arms=arms)
@@ -190,10 +207,12 @@ def _greedy(name: str, space: SwapSpace, spending: Spending, rng: np.random.Gene
     seed = rng.integers(1 << 62)
     floor = spending.left - budget
     if spending.left < (len(nodes) + 1) * draws + 2:
-        return Found(name, "not searched: the budget is too small")
+        return Found(name, f"not searched: {spending.why_none}")
 
     def gap(kept: Sequence[str]) -> float:
         key = tuple(path for path in nodes if path in kept)
+        if key not in tried and not spending.left:
+            return -math.inf  # the deadline: what was not tried is chosen by nobody
         if key not in tried:
             choice = _only(key, nodes)
             total = _total(choice, halves.search, spending, draws, np.random.default_rng(seed))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,10 +10,10 @@ from pytest_scrub.adversaries.search import Adversary, Found, Spending
 from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.adversaries.which_inputs import WhichInputs
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.errors import HypothesisError
 from pytest_scrub.seeds import stream
 
 LADDER: tuple[Adversary, ...] = (WhichNodes(), WhichRefinement(), WhichDonors(), WhichInputs())
-WEIGHTS = {"which donors": 4}  # parts of the budget; 1 for any other adversary
 
 
 def climb_ladder(
@@ -24,28 +23,29 @@ def climb_ladder(
     *,
     seed: int,
     name: str,
-    deadline: float | None = None,
+    until: float | None = None,
     sides: tuple[bool, bool] = (True, True),
 ) -> list[Found]:
-    """What each adversary finds; what one leaves of its part of the budget is the next ones'.
+    """What each adversary finds, checked; what one leaves of its part of the budget is the next ones'.
 
     **Arguments**
 
     - `budget`: evaluations for all of them.
     - `seed`, `name`: the random streams are derived from both, one for each adversary.
-    - `deadline`: seconds after which no new batch starts.
+    - `until`: `time.monotonic()` after which no new batch starts.
     - `sides`: whether a gap above zero embarrasses the claim, and one below.
     """
-    until = None if deadline is None else time.monotonic() + deadline
     found: list[Found] = []
     left = budget
     for i, adversary in enumerate(adversaries):
-        weights = [WEIGHTS.get(other.name, 1) for other in adversaries[i:]]
+        weights = [getattr(other, "effort", 1) for other in adversaries[i:]]
         spending = Spending(evaluator, left * weights[0] // sum(weights), until, adversary.name, sides)
         one = adversary.search(evaluator.space, spending, stream(seed, name, adversary.name))
+        if not isinstance(one, Found):
+            raise HypothesisError(f"the adversary {adversary.name!r} has to return Found(...), not {one!r}")
         found.append(
             replace(
-                one,
+                spending.judged(replace(one, adversary=adversary.name)),
                 evaluations=spending.evaluations,
                 ranking=spending.ranking,
                 late=spending.late,

@@ -29,6 +29,8 @@ def minimal(
 ) -> SwapSet:
     """A swap set of one reference whose metric changes by more than the tolerance, the same way as on average.
 
+    After a deadline of the spending it stays as it is there.
+
     **Arguments**
 
     - `swap_set`, `changes`: what breaks the claim, float64 `[R]`.
@@ -71,7 +73,12 @@ class _Pruning:
         Donors are searched only where those at hand and random ones break nothing.
         """
         for tries in (self._at_hand, self._searched):
-            found = [(tried[self.breaks(tried)], [node]) for node in self.nodes for tried in tries(swap_set, node)]
+            found = [
+                (tried[self.breaks(tried)], [node])
+                for node in self.nodes
+                if self.spending.left  # a deadline
+                for tried in tries(swap_set, node)
+            ]
             most = max(found, key=lambda entry: len(entry[0]), default=None)
             if most is not None and len(most[0]):
                 return most
@@ -86,7 +93,7 @@ class _Pruning:
     def _searched(self, swap_set: SwapSet, node: str) -> Iterator[SwapSet]:
         if self.spending.sign != self.direction:
             return  # donors are searched for a worse metric only
-        inner = Spending(self.spending.evaluator, ALONE * len(swap_set))
+        inner = Spending(self.spending.evaluator, ALONE * len(swap_set), self.spending.deadline)
         worst = WhichDonors(references=swap_set.references).search(self.space.keep([node]), inner, self.rng)
         if worst.swap_set is not None:
             yield worst.swap_set
@@ -96,7 +103,7 @@ class _Pruning:
         kept = list(self.nodes)
         while True:
             without = [[path for path in kept if path != node] for node in kept]
-            tries = [(self.only(swap_set, fewer), fewer) for fewer in without if fewer]
+            tries = ((self.only(swap_set, fewer), fewer) for fewer in without if fewer and self.spending.left)
             still = [(tried[self.breaks(tried)], fewer) for tried, fewer in tries]
             best, fewer = max(still, key=lambda entry: len(entry[0]), default=(swap_set[:0], kept))
             if not len(best):
@@ -106,6 +113,8 @@ class _Pruning:
     def readable(self, swap_set: SwapSet, kept: Sequence[str]) -> SwapSet:
         """For every reference the nearest donors that still break it, and of these references the clearest."""
         for node in kept:
+            if not self.spending.left:
+                break
             swap_set = self._nearest(swap_set, node, kept)
         show = self.space.dataset.show
         parents = self.space.parents(swap_set)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from pytest_scrub.data_strategies import Draw
+from pytest_scrub.deciding import beyond
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.slopes import Slope
-from pytest_scrub.intervals import Estimate, Numbers
+from pytest_scrub.errors import HypothesisError
+from pytest_scrub.intervals import Estimate, Numbers, estimate
 from pytest_scrub.swap_set import Rows, SwapSet
 from pytest_scrub.swaps import SwapSpace
 
@@ -50,6 +52,7 @@ class Spending:
         self.late = False
         self._beside = 0.0
         self._curve: list[tuple[int, float]] = []
+        self._last: tuple[SwapSet, Numbers] | None = None
         self._unscrubbed = np.full(len(evaluator.dataset), np.nan)
 
     @property
@@ -57,6 +60,11 @@ class Spending:
         """Evaluations that may still be spent; none after the deadline."""
         self.late = self.late or (self.deadline is not None and time.monotonic() > self.deadline)
         return 0 if self.late else max(0, self.budget - self.evaluations)
+
+    @property
+    def why_none(self) -> str:
+        """Why nothing could be spent."""
+        return "the deadline had passed" if self.late else "the budget is too small"
 
     @property
     def sign(self) -> int:
@@ -82,7 +90,37 @@ class Spending:
         if self.evaluator.progress is not None:
             stands = f"worst so far {self._curve[-1][1]:.3g}" if self._curve else ""
             self.evaluator.progress(self.purpose, min(self.evaluations, self.budget), self.budget, stands)
+        self._last = swap_set, found
         return found
+
+    def judged(self, found: Found) -> Found:
+        """What an adversary found, with its changes as they are and not as it says.
+
+        **Raises** `HypothesisError` where it is not allowed, or not of this claim.
+        """
+        if found.swap_set is None:
+            return replace(found, changes=None, interval=None)
+        own, there = self.evaluator, found.evaluator or self.evaluator
+        if (there.graph, there.hypothesis, there.metric) != (own.graph, own.hypothesis, own.metric):
+            raise HypothesisError(
+                f"the adversary {found.adversary!r} gave an evaluator of another network, claim or metric; "
+                "make it with spending.evaluator.on(dataset)"
+            )
+        if not len(found.swap_set):
+            raise HypothesisError(
+                f"the adversary {found.adversary!r} found a swap set without references; where it finds nothing, "
+                "return Found(name, why) without one"
+            )
+        violations = there.space.check(found.swap_set)
+        if violations:
+            raise HypothesisError(
+                f"the adversary {found.adversary!r} found swaps that the claim does not allow: {violations[0]}"
+            )
+        if self._last is not None and self._last[0] is found.swap_set:
+            changes = self._last[1]
+        else:
+            changes = there.evaluate(found.swap_set) - there.unscrubbed(found.swap_set.references)
+        return replace(found, changes=changes, interval=None if found.pointwise else estimate(changes))
 
     def stands_at(self, gap: float) -> None:
         """Note the mean gap of the worst so far, for the curve of the search."""
@@ -148,7 +186,8 @@ class Found:
 
     - `swap_set`, `changes`: the swap set and, for each of its references, the change of the metric; of None where
       nothing could be searched, for which `how` gives the reason.
-    - `interval`: of the mean change, where the swap set was drawn anew on rows that the search had not seen.
+    - `interval`: of the mean change, where the swap set was drawn anew on rows that the search had not seen: then all
+      of it has to lie beyond the tolerance to refute the claim, else the mean.
     - `exhaustive`: every combination was evaluated.
     - `evaluations`: scrubbed evaluations, a gradient counting as three.
     - `ranking`: what was computed beside them to choose what to evaluate, in clean forward passes of one input.
@@ -174,13 +213,22 @@ class Found:
     fresh: tuple[Draw, ...] = ()
 
     @property
-    def gap(self) -> float:
-        """The mean change; 0 where nothing was searched."""
-        return 0.0 if self.changes is None else float(self.changes.mean())
+    def gap(self) -> float | None:
+        """The mean change; None where nothing was searched."""
+        return None if self.changes is None else float(self.changes.mean())
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether it is the worst for its own references, rather than a draw from a distribution with an interval."""
+        return self.interval is None
 
 
 class Adversary(Protocol):
-    """Searches a swap space for the allowed swap set that makes its claim look worst."""
+    """Searches a swap space for the allowed swap set that makes its claim look worst.
+
+    One that also has an `effort` gets so many times the budget of another; it is 1 for those that have none. What it
+    finds is checked and evaluated again, so nothing hangs on the changes that it reports.
+    """
 
     @property
     def name(self) -> str:
@@ -190,6 +238,16 @@ class Adversary(Protocol):
     def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
         """The worst allowed swap set found within the budget. `space` is that of the evaluator, or a part of it."""
         ...
+
+
+def refutes(found: Found, evaluator: Evaluator, tolerance: float, sides: tuple[bool, bool]) -> bool:
+    """Whether what was found lies beyond the tolerance; `evaluator` is that of the claim."""
+    if found.swap_set is None or found.changes is None or found.gap is None:
+        return False
+    there = found.evaluator or evaluator
+    clean = there.unscrubbed(found.swap_set.references)
+    rounding = there.rounding * float(np.maximum(np.abs(clean), np.abs(clean + found.changes)).mean())
+    return beyond(found.gap, found.interval, tolerance, sides, rounding)
 
 
 def concentration(swap_set: SwapSet, space: SwapSpace) -> float:

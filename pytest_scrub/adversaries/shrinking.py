@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.database import InMemoryExampleDatabase
 
-from pytest_scrub.adversaries.search import swapped_slots
+from pytest_scrub.adversaries.search import Spending, swapped_slots
 from pytest_scrub.data_strategies import Draw, StrategySource
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError
@@ -25,24 +25,26 @@ class _Breaks(Exception):
 
 
 def shrunk(
-    evaluator: Evaluator, swap_set: SwapSet, source: StrategySource, fresh: Sequence[Draw], tolerance: float
-) -> tuple[Evaluator, SwapSet]:
+    evaluator: Evaluator, swap_set: SwapSet, source: StrategySource, fresh: Sequence[Draw], tolerance: float,
+    spending: Spending,
+) -> tuple[Evaluator, SwapSet]:  # fmt: skip
     """A swap set of one reference with its fresh donors made as simple as their strategy can.
 
     **Arguments**
 
     - `evaluator`: of a dataset whose last rows are `fresh`.
     - `tolerance`: the change of the metric that has to be exceeded still, the same way as now.
+    - `spending`: where a deadline is kept.
     """
     first = len(evaluator.dataset) - len(fresh)
     change = evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)
     direction = float(np.sign(change[0]))
     for i in swapped_slots(evaluator.space):
         donor = int(swap_set.donors[i, 0])
-        if not first <= donor < first + len(fresh):
+        if not first <= donor < first + len(fresh) or not spending.left:
             continue
 
-        attempt = partial(_attempt, evaluator, swap_set, source, donor, direction, tolerance)
+        attempt = partial(_attempt, evaluator, swap_set, source, donor, direction, tolerance, spending)
         simplest = _simplest(source, fresh[donor - first], attempt)
         if simplest is not None:
             evaluator, swap_set = simplest
@@ -56,12 +58,15 @@ def _attempt(  # noqa: PLR0917
     donor: int,
     direction: float,
     tolerance: float,
+    spending: Spending,
     example: Any,
 ) -> tuple[Evaluator, SwapSet] | None:
     """The same swaps with an example in the place of one donor, wherever that stands, if they still break the claim.
 
     **Raises** `DataError` for an example that does not fit the data.
     """
+    if not spending.left:
+        return None
     extended = evaluator.dataset.extend(*source.encode(example))
     there = evaluator.on(extended)
     donors = np.where(swap_set.donors == donor, len(extended) - 1, swap_set.donors)

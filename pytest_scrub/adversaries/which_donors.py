@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ class WhichDonors:
 
     references: Rows | None = None
     name: str = "which donors"
+    effort: ClassVar[int] = 4
 
     def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
         """The swap set with the worst donors found for each reference; see `Adversary`."""
@@ -45,9 +47,11 @@ class WhichDonors:
         references = self._references(space, spending, rng)
         if space.combinations(references).sum() <= spending.left:
             return self._exhaustive(space, spending, references)
+        if not spending.left:
+            return Found(self.name, f"not searched: {spending.why_none}")
         climb = _Climb(space, spending, references, rng)
         if not climb.begin():
-            return Found(self.name, "not searched: the budget is too small")
+            return Found(self.name, f"not searched: {spending.why_none}")
         starts = idle = 0
         while climb.affords(1, len(references)) and idle < IDLE_STARTS:
             tried = climb.tried
@@ -55,6 +59,8 @@ class WhichDonors:
             climb.run()
             starts += 1
             idle = 0 if climb.tried > tried else idle + 1
+        if not climb.tried:
+            return Found(self.name, f"not searched: {spending.why_none}")
         how = f"{climb.candidates.how}; coordinate ascent, {starts} start{'s' * (starts != 1)}"
         return Found(self.name, how, climb.swap_set(climb.best), climb.changes)
 
@@ -80,7 +86,7 @@ class WhichDonors:
             changes[where[better]], donors[:, where[better]] = worth[better], swap_set.donors[:, better]
         tried = np.isfinite(changes)  # all, but for a deadline
         if not tried.any():
-            return Found(self.name, "not searched: the deadline had passed")
+            return Found(self.name, f"not searched: {spending.why_none}")
         found = space.swap_set(references, donors)[tried]
         spending.stands_at(spending.sign * float(changes[tried].mean()))
         how = "combinations of allowed donors, in order" if spending.late else "every combination of allowed donors"
@@ -157,13 +163,16 @@ class _Climb:
             active = self.everyone
             while len(active) and self.affords(EVALUATIONS_OF_A_GRADIENT + 1, len(active)):
                 active = active[self._sweep(active, width)]
-        self._migrate()
+        if self.spending.left:
+            self._migrate()
 
     def _sweep(self, active: Rows, width: int) -> npt.NDArray[np.bool_]:
         """One visit to every slot; which of the active references got worse."""
         before = self.here.worth[active]
         values = self.candidates.values(self.swap_set(self.here, active))
         for i in self.candidates.slots:
+            if not self.spending.left:
+                break
             here = self.swap_set(self.here, active)
             # Ranks are estimates: where several are tried, every other one is drawn blindly.
             blind = self.candidates.drawn(i, here, width // 2)

@@ -31,7 +31,7 @@ class WhichInputs:
             return Found(self.name, "not searched: the data come from no strategy (see Dataset.from_strategy)")
         count = min(MOST_FRESH, spending.left // EVALUATIONS_PER_INPUT)
         if not count:
-            return Found(self.name, "not searched: the budget is too small")
+            return Found(self.name, f"not searched: {spending.why_none}")
         draws = dataset.source.draws(count, int(rng.integers(1 << 31)))
         if not draws:
             return Found(self.name, "not searched: the strategy gives no fresh input that fits the data")
@@ -47,5 +47,7 @@ class WhichInputs:
         inner = Spending(there, spending.left, spending.deadline)
         found = WhichDonors().search(wider, inner, rng)
         spending.take_over(inner)
+        if found.swap_set is None:
+            return replace(found, adversary=self.name)
         how = f"{len(fresh)} fresh inputs; {found.how}"
         return replace(found, adversary=self.name, how=how, exhaustive=False, evaluator=there, fresh=tuple(draws))

@@ -23,6 +23,7 @@ from pytest_scrub.errors import DataError, HypothesisError, ModelError
 from pytest_scrub.hypothesis_tree import ROOT, Node
 from pytest_scrub.metrics import Batch, Metric, as_metric, is_real, kind_of
 from pytest_scrub.models.graph import Clean, ModelGraph, Site, Stages, Where, at_rows, select
+from pytest_scrub.models.precision import rounding_of
 from pytest_scrub.swap_set import SwapSet
 from pytest_scrub.swaps import SwapSpace
 from pytest_scrub.user_code import called
@@ -155,6 +156,11 @@ class Evaluator:
                 values.append(self._metric(batch, self._clean_output(batch)).cpu().numpy())
         found: npt.NDArray[np.float64] = np.concatenate(values)[back]
         return found
+
+    @cached_property
+    def rounding(self) -> float:
+        """How far off the metric may be, as a share of it."""
+        return rounding_of(self.graph, self.clean_outputs(self.space.reference_rows[:1]))
 
     def slopes(self, swap_set: SwapSet) -> list[Slope]:
         """How the metric would change, to first order, with every clean activation that is gathered.

@@ -28,9 +28,9 @@ def search_lines(search: Search) -> Iterator[str]:
 
 
 def _attempt(attempt: Attempt) -> str:
-    if not attempt.searched:
+    if not attempt.searched or attempt.concentration is None:
         return f"{attempt.adversary}: {attempt.how}"
-    gap = f"{attempt.gap:.4g}" if attempt.interval is None else str(attempt.interval)
+    gap = f"{attempt.found:.4g}" if attempt.interval is None else str(attempt.interval)
     cost = f"{attempt.evaluations} evaluations"
     if attempt.ranking:
         cost += f" and {attempt.ranking:.4g} forward passes to rank"
@@ -68,7 +68,7 @@ def replay_text(replayed: Replay) -> str:
     still = "still breaks the claim" if replayed.breaks else "no longer breaks the claim"
     lines = [
         f"the saved counterexample {still}: gap {replayed.gap:.6g} (saved {replayed.saved_gap:.6g}), "
-        f"tolerance {replayed.tolerance:.4g}"
+        f"tolerance {replayed.tolerance:.4g} (saved {replayed.saved_tolerance:.4g})"
     ]
     if not replayed.same_model:
         lines.append("the network's weights have changed since it was saved")

@@ -38,6 +38,8 @@ def _figures(verdict: Verdict) -> Iterator[tuple[str, Scalar | None]]:
     yield "gap", verdict.gap.mean
     yield "gap_low", verdict.gap.low
     yield "gap_high", verdict.gap.high
+    yield "undecided", verdict.undecided
+    yield "rounding", verdict.rounding
     for name in (
         "unscrubbed", "scrubbed", "baseline", "recovered", "absolute_change", "share_worse", "samples", "budget",
         "generalize", "seed", "model", "model_digest", "precision", "dataset", "dataset_digest", "schema_version",
@@ -69,12 +71,13 @@ def _found(search: Search) -> Iterator[tuple[str, Scalar | None]]:
     yield "search_budget", search.budget
     yield "evaluations", sum(attempt.evaluations for attempt in search.attempts)
     if (worst := search.worst) is not None:
-        yield "worst", worst.gap
+        yield "worst", worst.found
         yield "worst_by", worst.adversary
         yield "worst_refutes", worst.refutes
         if worst.interval is not None:
             yield "worst_low", worst.interval.low
             yield "worst_high", worst.interval.high
+    yield "unsearched", search.unsearched
     if search.counterexample is not None:
         yield "counterexample_gap", search.counterexample.gap
         yield "counterexample", search.counterexample.file

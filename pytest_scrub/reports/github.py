@@ -142,7 +142,10 @@ def _figures(verdict: Verdict) -> Iterator[str]:
     yield html.escape(str(verdict.gap))
     yield f"{verdict.tolerance:.4g}"
     yield "" if verdict.recovered is None else f"{verdict.recovered:.1%}"
-    yield "" if worst is None else f"{worst.gap:.4g} by {_code(worst.adversary)}"
+    if worst is not None:
+        yield f"{worst.found:.4g} by {_code(worst.adversary)}"
+    else:
+        yield "" if verdict.search is None else f"- ({html.escape(visible(str(verdict.search.unsearched)))})"
     yield "" if power is None else f"{power.refuted} of {len(power.mutants)}"
 
 

@@ -93,7 +93,7 @@ def _row(axes: Axes, y: int, verdict: Verdict, furthest: float) -> None:
     axes.plot([gap.mean / unit], [y], MARKERS[verdict.outcome], mec=colour, mfc=filled, ms=6, clip_on=False)
     search = verdict.search
     if search is not None and search.worst is not None and search.tolerance > 0:
-        axes.plot([search.worst.gap / search.tolerance], [y], "|", color=WORST, ms=11, mew=2)
+        axes.plot([search.worst.found / search.tolerance], [y], "|", color=WORST, ms=11, mew=2)
 
 
 def distributions(verdict: Verdict, salt: str) -> str | None:
@@ -156,7 +156,7 @@ def search_curves(verdict: Verdict, salt: str) -> str | None:
         _limits(axes, verdict, search.tolerance)
         spent: list[int] = []
         for attempt, dash in zip(search.attempts, dashes(search.attempts), strict=True):
-            points = attempt.curve or ([(attempt.evaluations, attempt.gap)] if attempt.searched else [])
+            points = attempt.curve or ([(attempt.evaluations, attempt.found)] if attempt.searched else [])
             points = [(max(evaluations, 1), gap) for evaluations, gap in points]
             if points:
                 x, y = zip(*points, strict=True)

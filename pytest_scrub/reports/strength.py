@@ -42,9 +42,15 @@ def control_lines(controls: Sequence[Control]) -> Iterator[str]:
     """What became of the claim where it should not hold."""
     for control in controls:
         found = "" if control.outcome is None or control.gap is None else f"{control.outcome}, gap {control.gap:.4g}"
-        says = "; it holds there too, so it says nothing" if not control.passed else ""
+        says = "" if control.passed else f"; {_against(control)}"
         note = "" if control.note is None else f"{'; ' if found else ''}{control.note}"
         yield f"control, {control.name}: {found}{says}{note}"
+
+
+def _against(control: Control) -> str:
+    if control.outcome == HELD:
+        return "it holds there too, so it says nothing"
+    return "it may hold there too, as these samples do not decide it"
 
 
 def strength_lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
@@ -59,8 +65,13 @@ def strength_lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
 
 def too_little(verdict: Verdict) -> str:
     """Why a claim that held is weak, in one line."""
-    held_there = [control.name for control in verdict.controls if not control.passed]
-    reasons = [f"it holds as well with {' and with '.join(held_there)}"] if held_there else []
+    failed = [control for control in verdict.controls if not control.passed]
+    reasons = []
+    for says, there in (
+        ("it holds as well", [one.name for one in failed if one.outcome == HELD]),
+        ("these samples do not decide whether it holds", [one.name for one in failed if one.outcome != HELD]),
+    ):
+        reasons += [f"{says} with {' and with '.join(there)}"] if there else []
     power = verdict.power
     if power is not None and power.required is not None and (power.power or 0.0) < power.required:
         share = "none" if power.power is None else f"{power.power:.0%}"

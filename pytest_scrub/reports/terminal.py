@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_scrub.deciding import EITHER, untested_nodes
+from pytest_scrub.deciding import EITHER, MOST_SLACK, untested_nodes
+from pytest_scrub.intervals import CONFIDENCE, FEWEST_CHANGED, fewest_alike
 from pytest_scrub.reports.counterexample import search_lines
 from pytest_scrub.reports.run import Claimed
 from pytest_scrub.reports.strength import control_lines, power_lines, slice_lines, too_little
-from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK, NodeReport, Slice, Verdict
+from pytest_scrub.verdict import HELD, REFUTED, ROUNDED, TOO_FEW, UNDECIDED, UNTESTED, WEAK, NodeReport, Slice, Verdict
 
 if TYPE_CHECKING:
     from rich.panel import Panel
@@ -64,13 +65,13 @@ def _figures(verdict: Verdict) -> tuple[str, ...]:
         _gap(verdict),
         f"{verdict.tolerance:.3g}",
         "" if verdict.recovered is None else f"{verdict.recovered:.1%}",
-        "" if worst is None else f"{worst.gap:.3g}",
+        "" if verdict.search is None else "-" if worst is None else f"{worst.found:.3g}",
         "" if power is None else f"{power.refuted}/{len(power.mutants)}",
     )
 
 
 def _gap(verdict: Verdict) -> str:
-    return f"{verdict.gap.mean:.3g} ± {verdict.gap.around:.2g}"
+    return f"{verdict.gap.mean:.3g} ± {f'{verdict.gap.around:.2g}' if verdict.gap.is_known else '?'}"
 
 
 def beside_result(verdict: Verdict) -> str:
@@ -131,7 +132,7 @@ def headline(verdict: Verdict) -> str:
         on_average = {HELD: "holds on average", UNDECIDED: "is undecided on average"}[verdict.average]
         return (
             f"claim {on_average} and falls to the adversary: {gap.removeprefix('gap ')} on average, but "
-            f"{worst.gap:.4g} for allowed swaps found by {worst.adversary}"
+            f"{worst.found:.4g} for allowed swaps found by {worst.adversary}"
         )
     culprit = _culprit(verdict)
     if culprit is not None:
@@ -189,12 +190,36 @@ def remedy(verdict: Verdict) -> Iterator[str]:
             f"so the claim is false of this network and data: scrubbed, the {verdict.metric} {moved} by more than the "
             "tolerance allows"
         )
+    elif verdict.average == HELD and verdict.search is not None and verdict.search.gates and verdict.search.unsearched:
+        yield f"held on average only: nothing was searched for worse swaps ({verdict.search.unsearched})"
     elif verdict.average == UNDECIDED:
-        yield f"undecided: the interval straddles the tolerance; {_more(verdict)}"
+        yield f"undecided: {_why_undecided(verdict)}"
+
+
+def _why_undecided(verdict: Verdict) -> str:
+    """Why a claim is undecided, and what would decide it."""
+    if verdict.undecided == ROUNDED:
+        return (
+            f"the network computes in {verdict.precision}, so a gap in a metric as large as this one may be off by "
+            f"{verdict.rounding:.2g}, which is more than {MOST_SLACK:.0%} of the tolerance and decides the claim; give "
+            "the network in float64, a metric without large terms that no swap changes, or a larger tolerance"
+        )
+    if verdict.undecided != TOO_FEW:
+        return f"the interval straddles the tolerance; {_more(verdict)}"
+    draws, confidence, where = verdict.samples, CONFIDENCE, ""
+    if (culprit := _culprit(verdict)) is not None:
+        assert verdict.slices is not None
+        draws, confidence = culprit.samples, 1 - (1 - CONFIDENCE) / len(verdict.slices.slices)
+        where = f" where {verdict.slices.by} = {culprit.value}"
+    return (
+        f"too few of the {draws} draws{where} differ from the others to give an interval for a metric without bounds: "
+        f"{FEWEST_CHANGED} have to, or none of {fewest_alike(confidence)}; {_more(verdict)}, or give the metric its "
+        "bounds, if it has any: Metric(..., lower=, upper=)"
+    )
 
 
 def _more(verdict: Verdict) -> str:
-    """What would decide a claim that is undecided."""
+    """Which draws would decide a claim that is undecided."""
     more = f"samples= of the claim or --scrub-samples above {verdict.budget}"
     if verdict.generalize:
         return f"every reference counts once, so add rows (and {more}, where there are more references than that)"

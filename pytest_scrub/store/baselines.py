@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -17,11 +17,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pytest_scrub.errors import ScrubError, did_you_mean
 from pytest_scrub.intervals import Estimate
 from pytest_scrub.reports.run import Run
-from pytest_scrub.store.counterexamples import path_for
-from pytest_scrub.verdict import UNKNOWN_ENDS, Search, Verdict, plain
+from pytest_scrub.store.counterexamples import MOST_EXACT, once, path_for
+from pytest_scrub.verdict import HELD, UNKNOWN_ENDS, Search, Verdict, plain
 
 SCHEMA_VERSION = 1
 DIGITS = 6
+WIDEST = 3  # times as far as the ends of a claim that held lie from its gap, were they as far on both sides
 NOT_KEPT = ("platform",)  # of a run's versions: the kernel of whoever saved it is no part of a result
 
 
@@ -180,14 +181,33 @@ def load(folder: Path) -> dict[str, Baseline]:
 
 def _parsed(content: bytes) -> Baseline:
     try:
-        record = json.loads(content)
+        record = json.loads(content, object_pairs_hook=once)
     except ValueError as error:
         raise _Malformed(f"it is no JSON: {error}") from None
     version = record.get("schema_version") if isinstance(record, dict) else None
     if version != SCHEMA_VERSION:
         raise _Malformed(f"its schema is {version}, not {SCHEMA_VERSION}")
     baseline: Baseline = _read(Baseline, record, "the file")
+    for why in _contradictions(baseline):
+        raise _Malformed(why)
     return baseline
+
+
+def _contradictions(one: Baseline) -> Iterator[str]:
+    """What no run has written: figures that would let any figure of today pass."""
+    figures, gap, power = one.figures, one.figures.gap, one.figures.power
+    if one.tolerance < 0:
+        yield f"its tolerance is {one.tolerance:g}, less than none"
+    if one.samples < 2:
+        yield f"its figures are of {one.samples} samples"
+    if not gap.low <= gap.mean <= gap.high:
+        yield f"its gap {gap} lies outside its interval"
+    if abs(figures.scrubbed - figures.unscrubbed - gap.mean) > 2 * _unit(figures.scale):
+        yield f"its gap {gap.mean:g} is not scrubbed minus unscrubbed metric"
+    if one.average == HELD and gap.around > WIDEST * (one.tolerance + abs(gap.mean)) + _unit(figures.scale):
+        yield f"its gap {gap} cannot have held a tolerance of {one.tolerance:g}"
+    if power is not None and not 0 <= power.refuted <= power.of:
+        yield f"its power is {power}"
 
 
 def _read(kind: Any, value: Any, name: str) -> Any:
@@ -204,15 +224,16 @@ def _read(kind: Any, value: Any, name: str) -> Any:
         hints = get_type_hints(kind)
         return kind(**{part: _read(hints[part], one, part) for part, one in value.items()})
     if kind is float:
-        if type(value) in (int, float) and (math.isfinite(value) or name in UNKNOWN_ENDS):
-            return float(value)
+        number = float(value) if type(value) is int and abs(value) <= MOST_EXACT else value
+        if type(number) is float and (math.isfinite(number) or name in UNKNOWN_ENDS):
+            return number
     elif get_origin(kind) is tuple:
         if isinstance(value, list):
             return tuple(_read(get_args(kind)[0], one, name) for one in value)
     elif get_origin(kind) is Mapping:
         if isinstance(value, dict):
             return {one: _read(str, text, f"{name}.{one}") for one, text in value.items()}
-    elif type(value) is kind:
+    elif type(value) is kind and not (kind is int and abs(value) > MOST_EXACT):
         return value
     raise _Malformed(f"{name!r} is {value!r}")
 
@@ -236,7 +257,7 @@ def _worst(search: Search, scale: float) -> Worst | None:
     if worst is None:
         return None
     return Worst(
-        gap=_rounded(worst.gap, scale),
+        gap=_rounded(worst.found, scale),
         by=worst.adversary,
         references=worst.references,
         budget=search.budget,

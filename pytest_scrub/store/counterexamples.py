@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SCHEMA_VERSION = 1
+MOST_EXACT = 2**53  # an integer beyond it is no figure, and may not even fit a float
 SHOWN_OF_MINIMAL, SHOWN_OF_WORST = 2000, 60  # characters of a row: the minimal swaps are read, the worst are many
 LONGEST_NAME = 120  # characters of a test id in a file name; file systems take 255 with what is added here
+POINTWISE = ("which donors", "which inputs")  # in files of versions that did not say it
 _TEXTS = ("written_by", "claim", "metric", "model", "model_digest", "dataset_digest")
 _NUMBERS = ("gap", "clean", "scrubbed")
 
@@ -67,6 +69,8 @@ class SavedRow:
 class SavedSwaps:
     """A swap set whose rows are digests.
 
+    - `pointwise`: whether the swaps are the worst for their own references, so that their mean decides, rather than a
+      draw from a distribution, whose interval does.
     - `gap`, `clean`, `scrubbed`: means over its references, in the metric's unit.
     - `references`: `[R]`.
     - `donors`: `[slots][R]`.
@@ -78,12 +82,15 @@ class SavedSwaps:
     scrubbed: float
     references: tuple[str, ...]
     donors: tuple[tuple[str, ...], ...]
+    pointwise: bool
 
     @classmethod
-    def of(cls, adversary: str, swap_set: SwapSet, dataset: Dataset, clean: Numbers, scrubbed: Numbers) -> SavedSwaps:
+    def of(
+        cls, adversary: str, swap_set: SwapSet, dataset: Dataset, clean: Numbers, scrubbed: Numbers, pointwise: bool
+    ) -> SavedSwaps:
         """**Arguments**
 
-        - `adversary`: which one found it.
+        - `adversary`: which one found it; `pointwise`: whether it is worst for its own references.
         - `dataset`: the one, perhaps extended, whose rows the swap set means.
         - `clean`, `scrubbed`: float64 `[R]`, the metric of every reference.
         """
@@ -93,7 +100,7 @@ class SavedSwaps:
             tuple(digests[row] for row in line) for line in (swap_set.references.tolist(), *swap_set.donors.tolist())
         )
         means = float((scrubbed - clean).mean()), float(clean.mean()), float(scrubbed.mean())
-        return cls(adversary, *means, references, tuple(donors))
+        return cls(adversary, *means, references, tuple(donors), pointwise)
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,7 @@ def load(path: Path) -> Saved:
     """**Raises** `DamagedFile` for whatever `save` did not write, `NewerFile` for another version's, and `OSError`."""
     content = path.read_bytes()
     try:
-        record = json.loads(content)
+        record = json.loads(content, object_pairs_hook=once)
         written = _get(record, "schema_version", int)
         if written <= SCHEMA_VERSION:
             return _parsed(record)
@@ -175,6 +182,16 @@ def load(path: Path) -> Saved:
         f"the saved counterexample {path} was written by a newer version ({record.get('written_by')}, schema {written} "
         f"where this one reads {SCHEMA_VERSION}); upgrade pytest-scrub, or delete the file"
     )
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. **Raises** `ValueError` where it says something twice, as JSON would take the last."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} stands there twice")
+        found[name] = value
+    return found
 
 
 def set_aside(path: Path) -> Path:
@@ -237,6 +254,7 @@ def _record(saved: Saved) -> dict[str, Any]:
         donors = zip(saved.slots, of.donors, strict=True)
         return {
             "adversary": of.adversary,
+            "pointwise": of.pointwise,
             **{name: getattr(of, name) for name in _NUMBERS},
             "references": [place[digest] for digest in of.references],
             "donors": {slot: [place[digest] for digest in digests] for slot, digests in donors},
@@ -282,7 +300,7 @@ def _get(record: Any, name: str, kind: type[_Kind]) -> _Kind:
 
 def _number(record: dict[str, Any], name: str) -> float:
     value: Any = record.get(name)
-    if type(value) not in (int, float) or not math.isfinite(value):
+    if not (type(value) is int and abs(value) <= MOST_EXACT) and not (type(value) is float and math.isfinite(value)):
         raise _Malformed(f"{name!r} is missing, or no finite number")
     return float(value)
 
@@ -300,11 +318,13 @@ def _parsed(record: dict[str, Any]) -> Saved:
     rows = tuple(_parsed_row(nth, row) for nth, row in enumerate(_get(record, "rows", list)))
     if len({row.digest for row in rows}) < len(rows):
         raise _Malformed("two of its rows have one digest")
-    slots = _texts(record, "slots")
+    slots, tolerance = _texts(record, "slots"), _number(record, "tolerance")
+    if tolerance < 0:
+        raise _Malformed(f"its tolerance is {tolerance:g}, less than none")
     texts: dict[str, Any] = {name: _get(record, name, str) for name in _TEXTS}
     return Saved(
         **texts,
-        tolerance=_number(record, "tolerance"),
+        tolerance=tolerance,
         hypothesis="\n".join(_texts(record, "hypothesis")),
         slots=slots,
         minimal=_parsed_swaps(_get(record, "minimal", dict), slots, rows),
@@ -337,4 +357,6 @@ def _parsed_swaps(record: dict[str, Any], slots: tuple[str, ...], rows: tuple[Sa
     if any(len(column) != len(references) for column in columns):
         raise _Malformed("its swaps have not one donor for every reference")
     numbers = {name: _number(record, name) for name in _NUMBERS}
-    return SavedSwaps(_get(record, "adversary", str), **numbers, references=references, donors=columns)
+    adversary = _get(record, "adversary", str)
+    pointwise = _get(record, "pointwise", bool) if "pointwise" in record else adversary in POINTWISE
+    return SavedSwaps(adversary, **numbers, references=references, donors=columns, pointwise=pointwise)

@@ -1,0 +1,227 @@
+"""What is believed: figures are the evaluator's, whatever an adversary or a file says of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pytest_scrub import (
+    Dataset,
+    FunctionGraph,
+    HypothesisError,
+    Metric,
+    Verdict,
+    WhichDonors,
+    check,
+    module,
+    output,
+)
+from pytest_scrub.adversaries import Found, Spending, WhichNodes, WhichRefinement
+from pytest_scrub.adversaries.ladder import climb_ladder
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.intervals import Estimate
+from pytest_scrub.reports.figures import figures
+from pytest_scrub.reports.terminal import story
+
+ROWS = 200
+SIGNS = torch.where(torch.rand(ROWS, generator=torch.Generator().manual_seed(0)) < 0.5, 1.0, -1.0).double()
+GRAPH = FunctionGraph(A=lambda a: a, B=lambda b: b, output=lambda A, B: A + B)
+DATA = Dataset(
+    {"a": SIGNS, "b": SIGNS.flip(0)},
+    features={"a": SIGNS, "half": [row % 2 for row in range(ROWS)], "row": range(ROWS)},
+)
+# Scrubbed, the sum is another one, and on average the same: allowed swaps that all raise it break the claim.
+SUM = Metric("sum", lambda out, batch: out, lower=-2.0, upper=2.0)
+ROOT = output(module("A", agrees_on="half"), module("B", agrees_on="half"))
+
+
+def judged(**options: Any) -> Verdict:
+    return check(ROOT, GRAPH, DATA, **{"metric": SUM, "tolerance": 0.5, "samples": 600, "budget": 1500, **options})
+
+
+@dataclass(frozen=True)
+class Tells:
+    """An adversary that finds what *which donors* does, and tells it otherwise."""
+
+    otherwise: Callable[[Found, Any], Any]
+    name: str = "teller"
+
+    def search(self, space: Any, spending: Spending, rng: np.random.Generator) -> Any:
+        return self.otherwise(WhichDonors().search(space, spending, rng), space)
+
+
+class Mine(WhichDonors):
+    """One of the package's own adversaries under another name."""
+
+
+# --- adversaries -----------------------------------------------------------------------------------------
+
+
+def test_changes_that_are_understated_refute_all_the_same() -> None:
+    honest = judged(adversaries=[WhichDonors()])
+    assert (honest.average, honest.outcome) == ("held", "refuted")
+    found = judged(adversaries=[Tells(lambda found, _: replace(found, changes=0 * found.changes))])
+    assert found.outcome == "refuted"
+    assert found.search is not None
+    assert found.search.worst is not None
+    assert found.search.worst.found > 0.5
+    assert found.search.worst.adversary == "teller"  # not what it calls what it found
+
+
+def test_changes_that_are_overstated_refute_nothing() -> None:
+    def nothing(found: Found, space: Any) -> Found:
+        return replace(found, swap_set=space.unswapped(found.swap_set.references), changes=found.changes + 9.0)
+
+    found = judged(adversaries=[Tells(nothing)])
+    assert found.outcome == "held"
+    assert found.search is not None
+    assert [(attempt.gap, attempt.refutes) for attempt in found.search.attempts] == [(0.0, False)]
+
+
+def test_an_interval_is_that_of_the_changes() -> None:
+    wide = Estimate(0.0, -1e9, 1e9)
+    found = judged(adversaries=[Tells(lambda found, _: replace(found, interval=wide))], budget=8000)
+    assert found.search is not None
+    (attempt,) = found.search.attempts
+    assert attempt.interval is not None
+    assert 0.5 < attempt.interval.low < attempt.interval.high < 3
+    assert found.outcome == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "why"),
+    [
+        (
+            lambda found, space: replace(found, swap_set=space.swap_set(np.zeros(1, int), np.ones((3, 1), int))),
+            "^the adversary 'teller' found swaps that the claim does not allow: .*output/A",
+        ),
+        (lambda found, _: replace(found, swap_set=found.swap_set[:0]), "^the adversary 'teller' found a swap set with"),
+        (
+            lambda found, _: replace(found, evaluator=Evaluator(GRAPH, DATA, ROOT, Metric("other", lambda o, b: o))),
+            "^the adversary 'teller' gave an evaluator of another network, claim or metric; make it with",
+        ),
+        (lambda found, _: found.swap_set, r"^the adversary 'teller' has to return Found\(...\), not "),
+    ],
+)
+def test_what_is_not_the_claims_own_is_an_error(otherwise: Any, why: str) -> None:
+    with pytest.raises(HypothesisError, match=why):
+        judged(adversaries=[Tells(otherwise)])
+
+
+@pytest.mark.parametrize(
+    ("adversaries", "why"),
+    [
+        ([WhichDonors(), WhichNodes(), WhichDonors()], "^two adversaries are called 'which donors'; give each a name="),
+        ([Tells(lambda found, _: found, name="")], "^the adversary .* needs a name= of its own for reports, not ''$"),
+        ([Tells(lambda found, _: found, name="saved counterexample")], "^the adversary .* needs a name= of its own"),
+    ],
+)
+def test_adversaries_have_names_of_their_own(adversaries: Any, why: str) -> None:
+    with pytest.raises(HypothesisError, match=why):
+        judged(adversaries=adversaries)
+
+
+def test_no_name_decides_what_a_saved_find_is(tmp_path: Path) -> None:
+    first = judged(adversaries=[Mine(name="mine")], folder=tmp_path)
+    assert first.outcome == "refuted"
+    again = judged(adversaries=[Mine(name="mine")], folder=tmp_path)
+    assert again.outcome == "refuted"
+    assert again.search is not None
+    assert [attempt.how for attempt in again.search.attempts] == ["found before by mine"]
+    assert again.search.notes == ()
+    assert again.search.worst is not None
+    assert first.search is not None
+    assert first.search.worst is not None
+    assert again.search.worst.interval is None  # the worst for its references, not drawn from a distribution
+    assert again.search.worst.gap == pytest.approx(first.search.worst.gap)
+    (file,) = tmp_path.glob("*.json")
+    record = json.loads(file.read_text())
+    assert [record[part].pop("pointwise") for part in ("worst", "minimal")] == [True, True]
+    record["worst"]["adversary"] = record["minimal"]["adversary"] = "which donors"
+    file.write_text(json.dumps(record))  # as before it was said
+    assert judged(adversaries=[], folder=tmp_path).search is None
+    older = judged(adversaries=[WhichDonors()], folder=tmp_path).search
+    assert older is not None
+    assert [attempt.interval for attempt in older.attempts] == [None]
+
+
+def test_no_name_decides_the_share_of_the_budget() -> None:
+    evaluator = Evaluator(GRAPH, DATA, ROOT, SUM)
+    spent = [
+        climb_ladder(evaluator, [WhichNodes(), donors], 3000, seed=0, name="claim")
+        for donors in (WhichDonors(), Mine(name="mine"))
+    ]
+    assert [found[0].evaluations for found in spent] == [spent[0][0].evaluations] * 2
+    assert spent[0][0].evaluations < 3000 / 4
+
+
+# --- searches that did not happen ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [({"budget": 0}, "the budget is too small"), ({"budget": 1}, "the budget is too small"),
+     ({"deadline": 1e-9}, "the deadline had passed")],
+)  # fmt: skip
+def test_nothing_searched_is_no_figure(options: Any, why: str) -> None:
+    found = judged(**options)
+    assert found.outcome == "held"
+    assert found.search is not None
+    assert found.search.worst is None
+    assert [attempt.gap for attempt in found.search.attempts] == [None] * 4
+    assert {json.dumps(one["gap"]) for one in json.loads(found.to_json())["search"]["attempts"]} == {"null"}
+    assert Verdict.from_json(found.to_json()) == found
+    assert f"held on average only: nothing was searched for worse swaps (which nodes: not searched: {why}" in story(
+        found
+    )
+    assert "worst" not in figures(found)
+    assert why in str(figures(found)["unsearched"])
+
+
+def test_after_the_deadline_a_counterexample_is_shown_as_it_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent: list[int] = []
+    changes = Spending.changes
+    monkeypatch.setattr(Spending, "changes", lambda self, swaps: spent.append(len(swaps)) or changes(self, swaps))
+    found = judged(
+        tolerance=0.0, metric=Metric("far", lambda out, batch: (out - batch.inputs["a"]) ** 2), deadline=1e-9
+    )
+    assert found.outcome == "refuted"
+    assert found.search is not None
+    assert found.search.counterexample is not None
+    assert (found.search.mends, spent) == ((), [])
+
+
+def test_mutants_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[float] = []
+    monkeypatch.setattr("pytest_scrub.power.climb_ladder", lambda *_, until, **__: ends.append(until) or [])
+    root = output(module("A", agrees_on="a"), module("B", agrees_on="a"))
+    check(root, GRAPH, DATA, metric=SUM, tolerance=0.5, samples=600, mutate=True, deadline=1e-9)
+    assert len(ends) > 1
+    assert len(set(ends)) == 1
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_no_more_refinements_are_made_than_can_be_tried(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs of 60 features at three places are more than five thousand."""
+    parted: list[int] = []
+    monkeypatch.setattr(
+        "pytest_scrub.adversaries.distributions._parted", lambda codes: parted.append(1) or codes.tobytes()
+    )
+    random = np.random.default_rng(0)
+    data = DATA.with_features({f"f{i}": random.integers(0, 2, ROWS) for i in range(60)})
+    evaluator = Evaluator(GRAPH, data, ROOT, SUM)
+    ticks = iter(range(10**6))
+    if late:
+        clock = type("Clock", (), {"monotonic": staticmethod(lambda: next(ticks))})
+        monkeypatch.setattr("pytest_scrub.adversaries.search.time", clock)
+    spending = Spending(evaluator, 400, deadline=20 if late else None)
+    found = WhichRefinement().search(evaluator.space, spending, np.random.default_rng(0))
+    assert 0 < len(parted) < (30 if late else 200)
+    assert found.how.startswith("not searched: the deadline" if late else "the first 51 refinements by 63 features")
