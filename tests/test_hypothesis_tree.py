@@ -37,7 +37,7 @@ F = Agreement(("f",))
 
 def refuses(sentence: str) -> Any:
     """The whole sentence, so that no error loses its name or its remedy."""
-    return pytest.raises(HypothesisError, match=rf"^{re.escape(sentence)}$")
+    return pytest.raises(HypothesisError, match=rf"^{re.escape(sentence)}(\nsaid at .*)?$")
 
 
 # --- constructors ----------------------------------------------------------------------------------------

@@ -1,0 +1,83 @@
+"""How the public functions are called: a wrong option is a sentence with the nearest name, a number is a plain one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from pytest_scrub.errors import HypothesisError, did_you_mean
+
+NEAR = 0.5  # of difflib: an option is one of few, so that a bold guess is better than none
+LONGEST = 200  # bits of a whole number that a message shows
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def well_called(function: Function, options: Iterable[inspect.Parameter] = ()) -> Function:
+    """The function with scalars of numpy and torch taken as the numbers they are, and its misuse told in one sentence.
+
+    `options`: what stands for its `**options`, as `inspect.signature` and `help` are to show them.
+    """
+    own = inspect.signature(function)
+    named = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD or not options]
+    signature = own.replace(parameters=[*named, *options])
+
+    @functools.wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        __tracebackhide__ = True
+        _require_fits(function.__name__, signature, given, named)
+        return function(*map(as_plain, given), **{name: as_plain(value) for name, value in named.items()})
+
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call  # type: ignore[return-value]
+
+
+def _require_fits(name: str, signature: inspect.Signature, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    """**Raises** `HypothesisError` where a function cannot be called like that."""
+    __tracebackhide__ = True
+    known = signature.parameters.values()
+    by_place = [one.name for one in known if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    options = [one.name for one in known if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    for option in named:
+        if option in options:
+            continue
+        if option in signature.parameters:
+            raise HypothesisError(f"{name} takes {option} by position; leave {option}= out")
+        near = did_you_mean(option, options, NEAR) or f"; its options are {', '.join(options)}"
+        raise HypothesisError(f"{name} takes no {option}={near}")
+    try:
+        signature.bind(*given, **named)
+    except TypeError as error:
+        first = f"({', '.join(by_place)}) and then options" if by_place else "options"
+        raise HypothesisError(f"{name} takes {first} by name: {error}") from None
+
+
+def as_plain(value: Any) -> Any:
+    """A scalar of numpy or torch as Python's own number, anything else as it is."""
+    is_scalar = getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None))
+    return value.item() if is_scalar else value
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: not all digits of an enormous number."""
+    if isinstance(value, int) and value.bit_length() > LONGEST:
+        return f"a number of {value.bit_length()} bits"
+    return repr(value)
+
+
+def is_number(value: object, least: float, most: float) -> bool:
+    """Whether it is an int or a float, no bool, from `least` to `most`, and fits a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
+def is_whole(value: object, least: float, most: float) -> bool:
+    """Whether it is an int, no bool, from `least` to `most`."""
+    return isinstance(value, int) and is_number(value, least, most)
