@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pytest_scrub.errors import HypothesisError, did_you_mean
 
 NEAR = 0.5  # of difflib: an option is one of few, so that a bold guess is better than none
+LARGEST = sys.float_info.max  # of the numbers that are gaps
 LONGEST = 200  # bits of a whole number that a message shows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def well_called(function: Function, options: Iterable[inspect.Parameter] = ()) -> Function:
-    """The function with scalars of numpy and torch taken as the numbers they are, and its misuse told in one sentence.
+    """The function with its arguments as plain values, and its misuse told in one sentence.
 
     `options`: what stands for its `**options`, as `inspect.signature` and `help` are to show them.
     """
@@ -55,7 +57,9 @@ def _require_fits(name: str, signature: inspect.Signature, given: tuple[Any, ...
 
 
 def as_plain(value: Any) -> Any:
-    """A scalar of numpy or torch as Python's own number, anything else as it is."""
+    """A scalar of numpy or torch as Python's own number, what can be read only once as a tuple, the rest as it is."""
+    if isinstance(value, Iterator):
+        return tuple(value)
     is_scalar = getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None))
     return value.item() if is_scalar else value
 
@@ -68,14 +72,8 @@ def shown(value: object) -> str:
 
 
 def is_number(value: object, least: float, most: float) -> bool:
-    """Whether it is an int or a float, no bool, from `least` to `most`, and fits a float."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        return False
-    try:
-        float(value)
-    except OverflowError:
-        return False
-    return True
+    """Whether it is an int or a float, no bool, from `least` to `most`."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
 
 
 def is_whole(value: object, least: float, most: float) -> bool:

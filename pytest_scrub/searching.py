@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from pytest_scrub.adversaries.search import Adversary, Found, Spending, concentr
 from pytest_scrub.adversaries.shrinking import shrunk
 from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.adversaries.which_inputs import WhichInputs
+from pytest_scrub.calls import is_number, is_whole, shown
 from pytest_scrub.counterexample import described
 from pytest_scrub.deciding import EITHER, beyond
 from pytest_scrub.engine.evaluator import Evaluator
@@ -41,6 +43,7 @@ from pytest_scrub.verdict import REFUTED, Attempt, Mend, Search
 SAVED = "saved counterexample"
 OWN_DRAWS = "the claim's own draws"
 POINTWISE = (WhichDonors().name, WhichInputs().name)  # what they find is worst for its own references
+MOST_EVALUATIONS = 10**12  # years of any machine
 MOST_SAVED = 2000  # references of the worst swap set
 EVALUATIONS_PER_SAMPLE = 20  # of the whole ladder, by default
 GATE, REPORT = "gate", "report"
@@ -52,7 +55,8 @@ class SearchOptions:
     """What a claim says about its adversaries.
 
     - `adversaries`: None is the whole ladder; empty is no search at all.
-    - `tolerance`: the largest mean gap of a swap set that is found; None is the claim's own tolerance.
+    - `tolerance`: the largest mean gap of a swap set that is found; None is the claim's own tolerance, and infinity
+      gates as little as `mode="report"`.
     - `mode`: `"gate"`, or `"report"` to show without refuting.
     - `budget`: evaluations for all adversaries together; None is twenty times the samples.
     - `deadline`: seconds after which the search ends early, and says so.
@@ -71,15 +75,22 @@ class SearchOptions:
     def __post_init__(self) -> None:
         if self.mode not in (GATE, REPORT):
             raise HypothesisError(f"adversary= is {GATE!r} or {REPORT!r}, not {self.mode!r}")
-        if self.tolerance is not None and not self.tolerance >= 0:
-            raise HypothesisError(f"adversarial_tolerance= is a gap, zero or more, not {self.tolerance!r}")
-        if self.budget is not None and (
-            not isinstance(self.budget, int) or isinstance(self.budget, bool) or self.budget < 0
-        ):
-            raise HypothesisError(f"budget= is a whole number of evaluations, not {self.budget!r}")
+        if self.tolerance is not None and not is_number(self.tolerance, 0, math.inf):
+            raise HypothesisError(f"adversarial_tolerance= is a gap, zero or more, not {shown(self.tolerance)}")
+        if self.budget is not None and not is_whole(self.budget, 0, MOST_EVALUATIONS):
+            raise HypothesisError(
+                f"budget= is a whole number of evaluations, at most {MOST_EVALUATIONS:,}, not {shown(self.budget)}"
+            )
+        if self.deadline is not None and not is_number(self.deadline, 0, math.inf):
+            raise HypothesisError(f"deadline= is a number of seconds, not {shown(self.deadline)}")
+        if self.adversaries is not None and not isinstance(self.adversaries, (list, tuple)):
+            raise HypothesisError(f"adversaries= takes a list such as [WhichDonors()], not {shown(self.adversaries)}")
         for adversary in self.adversaries or ():
             if not callable(getattr(adversary, "search", None)) or isinstance(adversary, type):
-                raise HypothesisError(f"adversaries= takes adversaries such as WhichDonors(), not {adversary!r}")
+                raise HypothesisError(f"adversaries= takes adversaries such as WhichDonors(), not {shown(adversary)}")
+        if self.tolerance == math.inf:  # nothing lies beyond it, so what is found is compared with the claim's own
+            object.__setattr__(self, "tolerance", None)
+            object.__setattr__(self, "mode", REPORT)
 
 
 def search(average: Measured, options: SearchOptions, *, seed: int, name: str) -> Search:
