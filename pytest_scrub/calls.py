@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ from pytest_scrub.errors import HypothesisError, did_you_mean
 
 NEAR = 0.5  # of difflib: an option is one of few, so that a bold guess is better than none
 LARGEST = sys.float_info.max  # of the numbers that are gaps
-LONGEST = 200  # bits of a whole number that a message shows
+LONGEST = 200  # bits of a whole number, and characters of anything else, that a message shows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -65,15 +66,17 @@ def as_plain(value: Any) -> Any:
 
 
 def shown(value: object) -> str:
-    """A value as messages show it: not all digits of an enormous number."""
-    if isinstance(value, int) and value.bit_length() > LONGEST:
+    """A value as messages show it: in one line, and not all of what is long."""
+    if isinstance(value, int) and value.bit_length() > LONGEST:  # Python refuses to write out the largest
         return f"a number of {value.bit_length()} bits"
-    return repr(value)
+    return textwrap.shorten(repr(value), LONGEST, placeholder=" ...")
 
 
 def is_number(value: object, least: float, most: float) -> bool:
-    """Whether it is an int or a float, no bool, from `least` to `most`."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
+    """Whether it is an int or a float, no bool, from `least` to `most`, and such an int that a float can be it."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        return False
+    return isinstance(value, float) or abs(value) <= LARGEST
 
 
 def is_whole(value: object, least: float, most: float) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_scrub.calls import well_called
+from pytest_scrub.calls import shown, well_called
 from pytest_scrub.deciding import EITHER, require_direction, require_tolerance
 from pytest_scrub.errors import HypothesisError, Place, ScrubError
 from pytest_scrub.ids import id_of
@@ -166,7 +166,7 @@ def claim(
     require_direction(direction)
     for setting, action in (("on_undecided", on_undecided), ("on_untested", on_untested)):
         if action is not None and action not in ACTIONS:
-            raise HypothesisError(f"{setting}= is one of {', '.join(ACTIONS)}, not {action!r}")
+            raise HypothesisError(f"{setting}= is one of {', '.join(ACTIONS)}, not {shown(action)}")
     for option, fixture in (("model", model), ("data", data)):
         if not isinstance(fixture, str):
             raise HypothesisError(f"{option}= of @claim takes the name of a fixture, not {type(fixture).__name__}")

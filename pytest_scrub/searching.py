@@ -74,7 +74,7 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if self.mode not in (GATE, REPORT):
-            raise HypothesisError(f"adversary= is {GATE!r} or {REPORT!r}, not {self.mode!r}")
+            raise HypothesisError(f"adversary= is {GATE!r} or {REPORT!r}, not {shown(self.mode)}")
         if self.tolerance is not None and not is_number(self.tolerance, 0, math.inf):
             raise HypothesisError(f"adversarial_tolerance= is a gap, zero or more, not {shown(self.tolerance)}")
         if self.budget is not None and not is_whole(self.budget, 0, MOST_EVALUATIONS):
