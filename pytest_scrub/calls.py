@@ -81,4 +81,4 @@ def is_number(value: object, least: float, most: float) -> bool:
 
 def is_whole(value: object, least: float, most: float) -> bool:
     """Whether it is an int, no bool, from `least` to `most`."""
-    return isinstance(value, int) and is_number(value, least, most)
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

@@ -77,10 +77,10 @@ class SearchOptions:
             raise HypothesisError(f"adversary= is {GATE!r} or {REPORT!r}, not {shown(self.mode)}")
         if self.tolerance is not None and not is_number(self.tolerance, 0, math.inf):
             raise HypothesisError(f"adversarial_tolerance= is a gap, zero or more, not {shown(self.tolerance)}")
-        if self.budget is not None and not is_whole(self.budget, 0, MOST_EVALUATIONS):
-            raise HypothesisError(
-                f"budget= is a whole number of evaluations, at most {MOST_EVALUATIONS:,}, not {shown(self.budget)}"
-            )
+        if self.budget is not None and not is_whole(self.budget, 0, math.inf):
+            raise HypothesisError(f"budget= is a whole number of evaluations, not {shown(self.budget)}")
+        if self.budget is not None and self.budget > MOST_EVALUATIONS:
+            raise HypothesisError(f"budget= is at most {MOST_EVALUATIONS:,} evaluations, not {shown(self.budget)}")
         if self.deadline is not None and not is_number(self.deadline, 0, math.inf):
             raise HypothesisError(f"deadline= is a number of seconds, not {shown(self.deadline)}")
         if self.adversaries is not None and not isinstance(self.adversaries, (list, tuple)):

@@ -50,7 +50,7 @@ def judged(**options: Any) -> Verdict:
         ("tolerance", (-1, math.inf), "tolerance= is a gap in the metric's unit, zero or more, not "),
         ("min_recovered", (1.5, -math.inf), "min_recovered= is a share of at most 1, such as 0.9, not "),
         ("samples", (1, 2.5, None), "samples= is a whole number of at least 2, not |samples= is at most 100,"),
-        ("budget", (-1, 10**30, 0.5), "budget= is a whole number of evaluations, at most 1,000,000,000,000, not "),
+        ("budget", (-1, 10**30, 0.5), "budget= is a whole number of evaluations, not |budget= is at most 1,"),
         ("deadline", (-1,), "deadline= is a number of seconds, not "),
         ("adversarial_tolerance", (-1,), "adversarial_tolerance= is a gap, zero or more, not "),
         ("slice_tolerance", (-1, math.inf), "slice_tolerance= is a gap, zero or more, not "),
