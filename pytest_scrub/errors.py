@@ -19,12 +19,12 @@ class Place(NamedTuple):
     line: int
 
     @classmethod
-    def here(cls) -> Place:
-        """The innermost line that runs now outside this package."""
-        frame = sys._getframe(1)
-        while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == PACKAGE:
-            frame = frame.f_back
-        return cls(frame.f_code.co_filename, frame.f_lineno)
+    def of_call(cls) -> Place | None:
+        """The line that called the function that asks; None where this package itself did."""
+        caller = sys._getframe(2)
+        if str(caller.f_globals.get("__name__")).partition(".")[0] == PACKAGE:
+            return None
+        return cls(caller.f_code.co_filename, caller.f_lineno)
 
     def __str__(self) -> str:
         """As terminals make a link of it; seen from the current folder where it lies below."""

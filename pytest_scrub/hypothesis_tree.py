@@ -289,11 +289,11 @@ def _constructor(make: _Constructor) -> _Constructor:
     @functools.wraps(called)
     def construct(*given: Any, **claim: Any) -> Node:
         __tracebackhide__ = True
-        place = Place.here()
+        place = Place.of_call()
         try:
             return replace(called(*given, **claim), place=place)
         except HypothesisError as error:
-            error.places = error.places or (place,)
+            error.places = error.places or ((place,) if place else ())
             raise
 
     return construct  # type: ignore[return-value]
