@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_scrub.adversaries import WhichRefinement as WhichRefinement
     from pytest_scrub.checking import check as check
     from pytest_scrub.claims import ClaimFailed as ClaimFailed
+    from pytest_scrub.claims import Misstated as Misstated
     from pytest_scrub.claims import Refuted as Refuted
     from pytest_scrub.claims import RefutedByAdversary as RefutedByAdversary
     from pytest_scrub.claims import ScrubWarning as ScrubWarning
@@ -58,7 +59,8 @@ _HOMES = {
     "adversaries": ("WhichDonors", "WhichInputs", "WhichNodes", "WhichRefinement"),
     "checking": ("check",),
     "claims": (
-        "ClaimFailed", "Refuted", "RefutedByAdversary", "ScrubWarning", "Undecided", "Untested", "Weak", "claim",
+        "ClaimFailed", "Misstated", "Refuted", "RefutedByAdversary", "ScrubWarning", "Undecided", "Untested", "Weak",
+        "claim",
     ),
     "data": ("Dataset",),
     "engine.evaluator": ("Evaluator",),

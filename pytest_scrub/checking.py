@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_scrub.calls import is_number, is_whole, shown, well_called
 from pytest_scrub.circuit import circuit_of
 from pytest_scrub.controls import controls_of
 from pytest_scrub.data import Dataset
-from pytest_scrub.deciding import EITHER, Acceptance, is_number
+from pytest_scrub.deciding import EITHER, Acceptance
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore, Progress
 from pytest_scrub.errors import DataError, HypothesisError
@@ -39,9 +40,11 @@ if TYPE_CHECKING:
 
     from pytest_scrub.adversaries.search import Adversary
 
+MOST_SEED = 2**128  # as many streams as a name and a seed are told apart by
 DEFAULT_SAMPLES = 4000  # a standard error of 1.6 % of the per-reference standard deviation
 
 
+@well_called
 def check(
     hypothesis: Node,
     model: Any,
@@ -92,7 +95,8 @@ def check(
     - `by`: a feature by whose values the gap is shown; with `slice_tolerance` each of them has to stay within it.
     - `adversaries`: what searches for the allowed swaps that make the claim look worst; the whole ladder by
       default, nothing where empty.
-    - `adversarial_tolerance`: the largest mean gap of a swap set that is found; by default the claim's own.
+    - `adversarial_tolerance`: the largest mean gap of a swap set that is found; by default the claim's own, and
+      `math.inf` only shows what is found.
     - `adversary`: `"gate"`, or `"report"` to show what is found without refuting.
     - `budget`: evaluations for all adversaries together; twenty times the samples by default.
     - `deadline`: seconds after which the search ends early, and says so.
@@ -110,7 +114,8 @@ def check(
 
     **Raises** `ScrubError` for anything that cannot be given a meaning.
     """
-    _require_usable(hypothesis, data, min_power)
+    _require_usable(hypothesis, data)
+    _require_options(min_power, seed, name, generalize=generalize, mutate=mutate, controls=controls, anew=anew)
     metric = as_metric(metric)
     criteria = Criteria(
         Acceptance(metric, tolerance, min_recovered, direction), samples, generalize, min_with_other, min_moved, by,
@@ -205,12 +210,23 @@ def _store_of(
     return ActivationStore(as_graph(model).again(), data) if store is None else store.current(as_graph(model), data)
 
 
-def _require_usable(hypothesis: object, data: object, min_power: object) -> None:
+def _require_usable(hypothesis: object, data: object) -> None:
     if not isinstance(hypothesis, Node):
         raise HypothesisError(
             f"the claim returned {type(hypothesis).__name__}, not a hypothesis; return output(...) with what it reads"
         )
     if not isinstance(data, Dataset):
         raise DataError(f"the data is a {type(data).__name__}, not a Dataset; wrap it in pytest_scrub.Dataset(...)")
-    if min_power is not None and not (is_number(min_power) and 0 <= min_power <= 1):
-        raise HypothesisError(f"min_power= is a share from 0 to 1, such as 0.8, not {min_power!r}")
+
+
+def _require_options(min_power: object, seed: object, name: object, **switches: object) -> None:
+    """**Raises** `HypothesisError` for an option that is not of its kind, and that nobody else looks at."""
+    if min_power is not None and not is_number(min_power, 0, 1):
+        raise HypothesisError(f"min_power= is a share from 0 to 1, such as 0.8, not {shown(min_power)}")
+    if not is_whole(seed, -MOST_SEED, MOST_SEED):
+        raise HypothesisError(f"seed= is a whole number, not {shown(seed)}")
+    if not isinstance(name, str):
+        raise HypothesisError(f"name= is a text, not {shown(name)}")
+    for switch, value in switches.items():
+        if not isinstance(value, bool):
+            raise HypothesisError(f"{switch}= is True or False, not {shown(value)}")

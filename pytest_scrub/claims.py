@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import keyword
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import CodeType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from pytest_scrub.calls import shown, well_called
 from pytest_scrub.deciding import EITHER, require_direction, require_tolerance
-from pytest_scrub.errors import HypothesisError, ScrubError
+from pytest_scrub.errors import HypothesisError, Place, ScrubError
 from pytest_scrub.ids import id_of
 from pytest_scrub.options import ACTIONS, FAIL, VERDICT_PROPERTY, XFAIL
 from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
@@ -89,14 +92,22 @@ class ScrubWarning(UserWarning):
 
 
 class Misstated(_Reported):
-    """The claim, its data or its model cannot be given a meaning: no verdict, so no `ClaimFailed` either."""
+    """The claim, its data or its model cannot be given a meaning: no verdict, so no `ClaimFailed` either.
+
+    Raised in a claim wherever `check` raises a `ScrubError`, with the lines of the node and of the claim behind the
+    sentence.
+    """
 
     __module__ = "builtins"
 
 
+NOT_CALLED = (
+    "a claim is called by pytest, with its fixtures; it is no helper of other tests, and no method of unittest.TestCase"
+)
 FAILURES: dict[str, type[ClaimFailed]] = {REFUTED: Refuted, UNDECIDED: Undecided, UNTESTED: Untested, WEAK: Weak}
 
 
+@well_called
 def claim(
     *bare: NoReturn,  # what `@claim` without parentheses passes
     tolerance: float | None = None,
@@ -155,10 +166,12 @@ def claim(
     require_direction(direction)
     for setting, action in (("on_undecided", on_undecided), ("on_untested", on_untested)):
         if action is not None and action not in ACTIONS:
-            raise HypothesisError(f"{setting}= is one of {', '.join(ACTIONS)}, not {action!r}")
+            raise HypothesisError(f"{setting}= is one of {', '.join(ACTIONS)}, not {shown(action)}")
     for option, fixture in (("model", model), ("data", data)):
         if not isinstance(fixture, str):
             raise HypothesisError(f"{option}= of @claim takes the name of a fixture, not {type(fixture).__name__}")
+        if not fixture.isidentifier() or keyword.iskeyword(fixture):
+            raise HypothesisError(f"{option}= of @claim takes the name of a fixture, which {fixture!r} cannot be")
 
     options = {
         "tolerance": tolerance, "min_recovered": min_recovered, "direction": direction, "metric": metric,
@@ -191,12 +204,20 @@ def _as_test(
 
     Its marker keeps what was given to `@claim`, for `-m` and `--scrub-list`.
     """
+    __tracebackhide__ = True
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(
+            _as_test(function.__func__, model=model, data=data, options=options, actions=actions, given=given)
+        )
+    _require_claimable(function)
     own = inspect.signature(function)
     needed = [n for n in dict.fromkeys(("request", "scrub_session", model, data)) if n not in own.parameters]
 
     @functools.wraps(function)
     def test(*args: Any, **fixtures: Any) -> None:
         __tracebackhide__ = True
+        if "scrub_session" not in fixtures:
+            raise_at(function, Misstated(f"{NOT_CALLED} ({_place(function)})"))
         own_fixtures = {name: value for name, value in fixtures.items() if name in own.parameters}
         session: Session = fixtures["scrub_session"]
         item = fixtures["request"].node
@@ -216,7 +237,9 @@ def _as_test(
                 **options,
             )
         except ScrubError as error:
-            raise_at(function, Misstated(str(error)))
+            claimed = _place(function)
+            said = [*map(str, error.places), "in the claim at " * bool(error.places) + str(claimed)]
+            raise_at(function, Misstated(f"{error} ({', '.join(said)})"), *error.places[:1])
         _record(item, verdict)
         if verdict.held:
             return None
@@ -228,8 +251,54 @@ def _as_test(
 
     parameters = [*own.parameters.values(), *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in needed)]
     test.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    if test.__name__ == "<lambda>":
+        test.__name__ = "a_lambda"  # pytest takes one for the argument of a marker, and there would be no test
     marked: Callable[..., None] = pytest.mark.claim(**given)(test)
     return marked
+
+
+def _require_claimable(function: Any) -> None:
+    """**Raises** `HypothesisError` for what pytest cannot call with fixtures, or what cannot return a hypothesis."""
+    __tracebackhide__ = True
+    kind = type(function).__name__
+    name = getattr(function, "__name__", kind)
+    if inspect.isclass(function):
+        raise HypothesisError(f"@claim stands on a function, not on a class; put it on every test of {name}")
+    if type(function).__module__.partition(".")[0] == "_pytest":
+        raise HypothesisError(f"@claim stands on a test, and {name} is a fixture; let a test take it as an argument")
+    if not callable(function) or _code(function) is None:
+        raise HypothesisError(f"@claim stands on a function that returns a hypothesis, not on {kind}")
+    if any(mark.name == "claim" for mark in getattr(function, "pytestmark", ())):
+        raise HypothesisError(f"{name} has @claim twice, and one of them would be ignored; leave one")
+    for is_one, what in (
+        (inspect.iscoroutinefunction, "async"),
+        (inspect.isgeneratorfunction, "a generator"),
+        (inspect.isasyncgenfunction, "an async generator"),
+    ):
+        if is_one(function):
+            raise HypothesisError(f"{name} is {what}, and a claim is a plain function that returns a hypothesis")
+    for one in inspect.signature(function).parameters.values():
+        if one.kind not in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
+            raise HypothesisError(
+                f"a claim takes fixtures by their names, and pytest gives none to {one} of {name}; name each of them "
+                "(a decorator below @claim keeps names with functools.wraps)"
+            )
+
+
+def _code(function: Any) -> CodeType | None:
+    """The code that stands in a file; None for a function of an extension, and for what is none."""
+    function = inspect.unwrap(function)
+    if isinstance(function, functools.partial):
+        return _code(function.func)
+    called = function if hasattr(function, "__code__") else getattr(function, "__call__", None)  # noqa: B004
+    return getattr(called, "__code__", None)
+
+
+def _place(function: Callable[..., Any]) -> Place:
+    """The first line of a claim."""
+    code = _code(function)
+    assert code is not None  # as _require_claimable makes sure
+    return Place(code.co_filename, code.co_firstlineno)
 
 
 def _record(item: pytest.Item, verdict: Verdict) -> None:
@@ -257,8 +326,7 @@ def _let_pass(function: Callable[..., Any], verdict: Verdict, action: str) -> No
 
     if action == XFAIL:
         pytest.xfail(sendable(headline(verdict)))
-    code = inspect.unwrap(function).__code__
-    warnings.warn_explicit(ScrubWarning(sendable(headline(verdict))), None, code.co_filename, code.co_firstlineno)
+    warnings.warn_explicit(ScrubWarning(sendable(headline(verdict))), None, *_place(function))
 
 
 def failure(verdict: Verdict) -> ClaimFailed:
@@ -270,15 +338,15 @@ def failure(verdict: Verdict) -> ClaimFailed:
     return kind(story(verdict))
 
 
-def raise_at(function: Callable[..., Any], error: BaseException) -> NoReturn:
-    """Raise `error` on the first line of `function`.
+def raise_at(function: Callable[..., Any], error: BaseException, place: Place | None = None) -> NoReturn:
+    """Raise `error` on the first line of `function`, or at a place that is more to the point.
 
     The claim's own frame is gone by then, and editors and CI show a failure on the line of the last visible
     frame, so a frame is made that stands there.
     """
     __tracebackhide__ = True
-    code = inspect.unwrap(function).__code__
+    file, number = place or _place(function)
     # Line numbers count from the start of the compiled text.
-    line = compile("\n" * (code.co_firstlineno - 1) + "raise error from None", code.co_filename, "exec")
+    line = compile("\n" * (number - 1) + "raise error from None", file, "exec")
     exec(line, {"error": error})
     raise AssertionError("unreachable")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
+from pytest_scrub.calls import LARGEST, is_number, shown
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.intervals import CONFIDENCE, Estimate, Numbers, confidence_sequence
 from pytest_scrub.verdict import HELD, REFUTED, ROUNDED, STRADDLES, TOO_FEW, UNDECIDED, NodeReport
@@ -171,22 +172,17 @@ def require_tolerance(tolerance: float | None, min_recovered: float | None) -> N
     __tracebackhide__ = True  # at collection the error stands on the line of the decorator
     if tolerance is None and min_recovered is None:
         raise HypothesisError("a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered=")
-    if tolerance is not None and not (is_number(tolerance) and 0 <= tolerance < math.inf):
-        raise HypothesisError(f"tolerance= is a gap in the metric's unit, zero or more, not {tolerance!r}")
-    if min_recovered is not None and not (is_number(min_recovered) and min_recovered <= 1):
-        raise HypothesisError(f"min_recovered= is a share of at most 1, such as 0.9, not {min_recovered!r}")
+    if tolerance is not None and not is_number(tolerance, 0, LARGEST):
+        raise HypothesisError(f"tolerance= is a gap in the metric's unit, zero or more, not {shown(tolerance)}")
+    if min_recovered is not None and not is_number(min_recovered, -LARGEST, 1):
+        raise HypothesisError(f"min_recovered= is a share of at most 1, such as 0.9, not {shown(min_recovered)}")
 
 
 def require_direction(direction: str) -> None:
     """**Raises** `HypothesisError` for a word that names no direction."""
     __tracebackhide__ = True
     if direction not in (EITHER, WORSE):
-        raise HypothesisError(f"direction= is {EITHER!r} or {WORSE!r}, not {direction!r}")
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is an int or a float, and no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+        raise HypothesisError(f"direction= is {EITHER!r} or {WORSE!r}, not {shown(direction)}")
 
 
 def untested_nodes(nodes: tuple[NodeReport, ...]) -> tuple[NodeReport, ...]:

@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+PACKAGE = __name__.partition(".")[0]
+
+
+class Place(NamedTuple):
+    """A line of the user's own code."""
+
+    file: str
+    line: int
+
+    @classmethod
+    def of_call(cls) -> Place | None:
+        """The line that called the function that asks; None where this package itself did."""
+        caller = sys._getframe(2)
+        if str(caller.f_globals.get("__name__")).partition(".")[0] == PACKAGE:
+            return None
+        return cls(caller.f_code.co_filename, caller.f_lineno)
+
+    def __str__(self) -> str:
+        """As terminals make a link of it; seen from the current folder where it lies below."""
+        below = os.path.join(os.getcwd(), "")
+        return f"{self.file.removeprefix(below)}:{self.line}"
 
 
 class ScrubError(ValueError):
-    """Base of every error that the user can mend; never a verdict about the claim."""
+    """Base of every error that the user can mend; never a verdict about the claim.
+
+    `places`: the lines that said what is wrong, where it is about nodes of a hypothesis.
+    """
+
+    places: tuple[Place, ...] = ()
 
 
 class HypothesisError(ScrubError):
@@ -22,7 +53,27 @@ class ModelError(ScrubError):
     """The network cannot be loaded, trusted, or taken apart the way a claim needs."""
 
 
-def did_you_mean(name: str, valid: Iterable[str]) -> str:
+class _Said(Protocol):
+    @property
+    def place(self) -> Place | None: ...
+
+
+@contextmanager
+def said_at(*nodes: _Said) -> Iterator[None]:
+    """Errors that are raised in it, and do not know better, are about what these nodes say: they get their lines, which
+    a traceback shows below the sentence."""
+    try:
+        yield
+    except ScrubError as error:
+        known = tuple(dict.fromkeys(node.place for node in nodes if node.place is not None))
+        if known and not error.places:
+            error.places = known
+            if sys.version_info >= (3, 11):
+                error.add_note(f"said at {' and '.join(map(str, known))}")
+        raise
+
+
+def did_you_mean(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
     """`"; did you mean 'x'?"` for the nearest valid name, `""` where none is near."""
-    near = difflib.get_close_matches(name, list(valid), n=1)
+    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]!r}?" if near else ""

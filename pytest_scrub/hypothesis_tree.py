@@ -7,15 +7,19 @@ checked when they are brought together (`pytest_scrub.engine.checks`).
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, Union
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Union
 
 import numpy as np
 
-from pytest_scrub.errors import HypothesisError
+from pytest_scrub.calls import shown, well_called
+from pytest_scrub.errors import HypothesisError, Place, said_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 ROOT = "output"
 HEAD_SLOTS = ("q", "k", "v")
+MOST_LAYERS = 10**6  # beyond any network; what is larger is a slip
 ORTHONORMAL_TOLERANCE = 1e-4  # what float32 columns reach after a QR decomposition, with room
 
 
@@ -88,7 +93,10 @@ class Subspace:
 
     def __init__(self, basis: Tensor | np.ndarray[Any, Any]) -> None:
         detach = getattr(basis, "detach", None)
-        columns = np.array(basis if detach is None else detach().cpu().double().numpy(), dtype=np.float64)
+        try:
+            columns = np.array(basis if detach is None else detach().cpu().double().numpy(), dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise HypothesisError(f"subspace= takes a [d_model, k] matrix of orthonormal columns ({error})") from None
         if columns.ndim != 2 or not 0 < columns.shape[1] <= columns.shape[0]:
             raise HypothesisError(
                 f"subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape {columns.shape}"
@@ -138,6 +146,7 @@ class Node:
     computed_by: Callable[..., Any] | None = None
     shares: str | None = None
     name: str | None = None
+    place: Place | None = field(default=None, repr=False)  # where it was said, which is no part of what it says
 
     @property
     def is_leaf(self) -> bool:
@@ -218,23 +227,33 @@ def agreement(of: AgreesOn, *, where: str) -> Agreement:
     """What `agrees_on=` and `rest=` accept, as an `Agreement`."""
     if isinstance(of, Agreement):
         return of
-    names = [of] if isinstance(of, str) else list(of) if isinstance(of, Iterable) else [of]
+    names = list(of) if isinstance(of, Iterable) and not isinstance(of, (str, Mapping)) else [of]
     for name in names:
+        if isinstance(name, Agreement):
+            raise HypothesisError(f"{where} has {name} in a list; EXACT and ANYTHING stand alone, without the list")
         if not isinstance(name, str):
             raise HypothesisError(
-                f"{where} takes the name of a feature of the dataset, a list of names, EXACT or ANYTHING, not {name!r}"
+                f"{where} takes the name of a feature of the dataset, a list of names, EXACT or ANYTHING, not "
+                f"{shown(name)}"
             )
     if not names:
         raise HypothesisError(f"{where} got an empty list; write ANYTHING where no agreement is claimed")
-    return Agreement(tuple(sorted(set(names))))
+    return Agreement(tuple(sorted({str(name) for name in names})))
 
 
 def _position(pos: object, where: str) -> Position | None:
-    if pos is None or (isinstance(pos, (int, str)) and not isinstance(pos, bool)):
+    if pos is None or isinstance(pos, str):
         return pos
-    if isinstance(pos, slice):
-        return Span(pos.start, pos.stop, pos.step)
-    raise HypothesisError(f"pos= of {where} takes an int, a slice or the name of a dataset column, not {pos!r}")
+    given = (pos.start, pos.stop, pos.step) if isinstance(pos, slice) else (pos,)
+    ends = [None if end is None else _whole(end) for end in given]
+    if all(end is None or whole is not None for end, whole in zip(given, ends, strict=True)) and ends[2:] != [0]:
+        return Span(*ends) if isinstance(pos, slice) else ends[0]
+    raise HypothesisError(f"pos= of {where} takes an int, a slice or the name of a dataset column, not {shown(pos)}")
+
+
+def _whole(number: object) -> int | None:
+    """A whole number of any kind; None for what is none."""
+    return None if isinstance(number, bool) or not hasattr(number, "__index__") else operator.index(number)
 
 
 class NodeOptions(TypedDict, total=False):
@@ -252,33 +271,81 @@ class NodeOptions(TypedDict, total=False):
     name: str | None
 
 
+# What stands for `**claim` in the signatures that `help` and editors show.
+_OPTIONS = tuple(
+    inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=() if name == "reads" else None, annotation=hint.__forward_arg__
+    )
+    for name, hint in NodeOptions.__annotations__.items()
+)
+_Constructor = TypeVar("_Constructor", bound=Callable[..., Node])
+
+
+def _constructor(make: _Constructor) -> _Constructor:
+    """Its nodes, and its errors, know the line of the user that called it."""
+    takes_options = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(make).parameters.values())
+    called = well_called(make, _OPTIONS if takes_options else ())
+
+    @functools.wraps(called)
+    def construct(*given: Any, **claim: Any) -> Node:
+        __tracebackhide__ = True
+        place = Place.of_call()
+        try:
+            return replace(called(*given, **claim), place=place)
+        except HypothesisError as error:
+            error.places = error.places or ((place,) if place else ())
+            raise
+
+    return construct  # type: ignore[return-value]
+
+
 def _children(what: str, reads: Sequence[Node]) -> tuple[Node, ...]:
-    children = (reads,) if isinstance(reads, Node) else tuple(reads)
+    where = ROOT if what == ROOT else f"reads= of {what}"
+    is_many = isinstance(reads, Iterable) and not isinstance(reads, (str, Mapping))
+    children: tuple[Any, ...] = tuple(reads) if is_many else (reads,)
     for child in children:
         if not isinstance(child, Node):
-            raise HypothesisError(f"reads= of {what} takes nodes such as head(1, 0, agrees_on=...), not {child!r}")
-        if child.components == (ROOT,):
-            raise HypothesisError(f"{what} reads output, but output is the root: a hypothesis has exactly one")
-        if child.agrees_on is None:
-            raise HypothesisError(
-                f"{child.component} names no feature; say agrees_on= with a feature of the dataset, EXACT or ANYTHING"
-            )
+            given = "a list; write output(*nodes)" if what == ROOT and isinstance(child, list) else shown(child)
+            raise HypothesisError(f"{where} takes nodes such as head(1, 0, agrees_on=...), not {given}")
+        with said_at(child):
+            _require_child(what, child)
     return children
+
+
+def _require_child(what: str, child: Node) -> None:
+    if child.components == (ROOT,):
+        raise HypothesisError(f"{what} reads output, but output is the root: a hypothesis has exactly one")
+    if child.agrees_on is None:
+        raise HypothesisError(
+            f"{child.component} names no feature; say agrees_on= with a feature of the dataset, EXACT or ANYTHING"
+        )
+
+
+def _require_sayable(what: str, claim: NodeOptions) -> None:
+    """**Raises** `HypothesisError` for an option that is not of its kind."""
+    name, via = claim.get("name"), claim.get("via")
+    if name is not None and (not isinstance(name, str) or not name or "/" in name):
+        raise HypothesisError(f"name= of {what} is text without a slash, which parts the names in a path, not {name!r}")
+    for option, meant in (("into", "a slot such as 'q'"), ("shares", "a sibling")):
+        given = claim.get(option)
+        if given is not None and not isinstance(given, str):
+            raise HypothesisError(f"{option}= of {what} is the name of {meant}, not {shown(given)}")
+    if via is not None and (not isinstance(via, str) or via not in ("direct", "any")):
+        raise HypothesisError(f"via= of {what} is 'direct' or 'any', not {shown(via)}")
+    computed_by = claim.get("computed_by")
+    if computed_by is not None and not callable(computed_by):
+        raise HypothesisError(f"computed_by= of {what} is a function of the features, not {shown(computed_by)}")
 
 
 def _node(components: tuple[str, ...], **claim: Unpack[NodeOptions]) -> Node:
     what = components[0] if len(components) == 1 else f"group({'+'.join(components)})"
+    _require_sayable(what, claim)
     children = _children(what, claim.get("reads", ()))
     agrees_on, rest = claim.get("agrees_on"), claim.get("rest")
     agrees = None if agrees_on is None else agreement(agrees_on, where=f"agrees_on= of {what}")
-    via, subspace, computed_by = claim.get("via"), claim.get("subspace"), claim.get("computed_by")
+    subspace, computed_by = claim.get("subspace"), claim.get("computed_by")
     if rest is not None and not children:
         raise HypothesisError(f"{what} has rest= but reads nothing; a leaf has no rest, so leave it out")
-    name = claim.get("name")
-    if name is not None and (not isinstance(name, str) or not name or "/" in name):
-        raise HypothesisError(f"name= of {what} is text without a slash, which parts the names in a path, not {name!r}")
-    if via not in (None, "direct", "any"):
-        raise HypothesisError(f"via= of {what} is 'direct' or 'any', not {via!r}")
     if computed_by is not None:
         if children:
             raise HypothesisError(f"{what} has both computed_by= and reads=; a computed node is a leaf")
@@ -291,14 +358,23 @@ def _node(components: tuple[str, ...], **claim: Unpack[NodeOptions]) -> Node:
         into=claim.get("into"),
         pos=_position(claim.get("pos"), what),
         subspace=subspace if subspace is None or isinstance(subspace, Subspace) else Subspace(subspace),
-        via=via,
+        via=claim.get("via"),
         rest=agreement(ANYTHING if rest is None else rest, where=f"rest= of {what}") if children else None,
         computed_by=computed_by,
         shares=claim.get("shares"),
-        name=name,
+        name=claim.get("name"),
     )
 
 
+def _counted(what: str, number: object) -> int:
+    """A layer or a head. **Raises** `HypothesisError` for what is no number that counts from 0."""
+    counted = _whole(number)
+    if counted is None or not 0 <= counted < MOST_LAYERS:
+        raise HypothesisError(f"{what} is a whole number counted from 0, not {shown(number)}")
+    return counted
+
+
+@_constructor
 def output(*reads: Node, agrees_on: AgreesOn | None = None, rest: AgreesOn | None = None) -> Node:
     """The root: the network's output, read where the metric reads it.
 
@@ -311,6 +387,7 @@ def output(*reads: Node, agrees_on: AgreesOn | None = None, rest: AgreesOn | Non
     return _node((ROOT,), agrees_on=agrees_on, reads=reads, rest=rest)
 
 
+@_constructor
 def head(layer: int, head: int, **claim: Unpack[NodeOptions]) -> Node:
     """Attention head `head` of layer `layer`, both counted from 0.
 
@@ -332,34 +409,43 @@ def head(layer: int, head: int, **claim: Unpack[NodeOptions]) -> Node:
 
     **Raises** `HypothesisError` where the arguments contradict each other.
     """
-    return _node((f"head{layer}.{head}",), **claim)
+    at = _counted("the layer of a head", layer), _counted("the number of a head", head)
+    return _node((f"head{at[0]}.{at[1]}",), **claim)
 
 
+@_constructor
 def mlp(layer: int, **claim: Unpack[NodeOptions]) -> Node:
     """The MLP of layer `layer`; arguments as for `head`."""
-    return _node((f"mlp{layer}",), **claim)
+    return _node((f"mlp{_counted('the layer of an MLP', layer)}",), **claim)
 
 
+@_constructor
 def embed(**claim: Unpack[NodeOptions]) -> Node:
     """The token embedding; arguments as for `head`."""
     return _node(("embed",), **claim)
 
 
+@_constructor
 def pos_embed(**claim: Unpack[NodeOptions]) -> Node:
     """The learned position embedding (rotary models have none); arguments as for `head`."""
     return _node(("pos_embed",), **claim)
 
 
+@_constructor
 def mask(**claim: Unpack[NodeOptions]) -> Node:
     """Which keys are visible; only heads read it. Arguments as for `head`."""
     return _node(("mask",), **claim)
 
 
+@_constructor
 def module(path: str, /, **claim: Unpack[NodeOptions]) -> Node:
     """A named module of a `torch.nn.Module`, or an input or node of a plain graph; arguments as for `head`."""
+    if not isinstance(path, str):
+        raise HypothesisError(f"module takes the name of a module, an input or a node, not {shown(path)}")
     return _node((path,), **claim)
 
 
+@_constructor
 def group(members: Sequence[Node | str], **claim: Unpack[NodeOptions]) -> Node:
     """Several components as one leaf with one donor: `group([head(1, 0), head(2, 0)], agrees_on="count")`.
 
@@ -370,6 +456,8 @@ def group(members: Sequence[Node | str], **claim: Unpack[NodeOptions]) -> Node:
     **Raises** `HypothesisError` for an empty group, or a member that makes a claim of its own.
     """
     names: list[str] = []
+    if isinstance(members, Mapping) or not isinstance(members, (Node, Iterable)):
+        raise HypothesisError(f"a group takes a list of nodes such as head(1, 0), not {shown(members)}")
     for member in [members] if isinstance(members, (str, Node)) else members:
         if not isinstance(member, (str, Node)):
             raise HypothesisError(f"a group takes nodes such as head(1, 0), or names of components, not {member!r}")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import reduce
 
-from pytest_scrub.errors import HypothesisError
+from pytest_scrub.errors import HypothesisError, said_at
 from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, HEAD_SLOTS, Agreement, Node, is_head, natural_key
 
 Edge = tuple[object, ...]
@@ -47,6 +47,11 @@ def join(first: Node | Agreement, second: Node | Agreement) -> Node | Agreement:
 
 def _join_nodes(a: Node, b: Node) -> Node:
     """Two claims about the same edges; a donor that is shared is settled among the siblings."""
+    with said_at(a, b):
+        return _join_claims(a, b)
+
+
+def _join_claims(a: Node, b: Node) -> Node:
     if a.computed_by is not b.computed_by:
         raise HypothesisError(f"cannot join: {a.component} is computed by two different functions, or only by one")
     # A root without a feature is the reference itself: as strict as EXACT.

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pytest_scrub.deciding import Acceptance, is_number, recovered, slack, untested_nodes
+from pytest_scrub.calls import LARGEST, is_number, is_whole, shown
+from pytest_scrub.deciding import Acceptance, recovered, slack, untested_nodes
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.intervals import (
@@ -31,6 +32,7 @@ MOST_SAMPLES_PER_NODE = 2000  # the table node by node is for reading, not for d
 NODES_SHARE = 5  # samples of all nodes together, for each sample of the claim
 LEAST_WITH_OTHER = 0.10  # a node with other donors on fewer references than this says nothing about the claim
 LEAST_MOVED = 0.02  # nor does one that is hardly ever swapped
+MOST_SAMPLES = 10**8  # their references are drawn at once, and take a gigabyte
 MOST_WANTING = 3  # values of a feature that a message names
 
 
@@ -57,19 +59,21 @@ class Criteria:
     slice_tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 2:
-            raise HypothesisError(f"samples= is a whole number of at least 2, not {self.samples!r}")
+        if not is_whole(self.samples, 2, math.inf):
+            raise HypothesisError(f"samples= is a whole number of at least 2, not {shown(self.samples)}")
+        if self.samples > MOST_SAMPLES:
+            raise HypothesisError(f"samples= is at most {MOST_SAMPLES:,}, not {shown(self.samples)}")
         for name in ("min_with_other", "min_moved"):
             share = getattr(self, name)
-            if not is_number(share) or not 0 <= share <= 1:
-                raise HypothesisError(f"{name}= is a share from 0 to 1, not {share!r}")
+            if not is_number(share, 0, 1):
+                raise HypothesisError(f"{name}= is a share from 0 to 1, not {shown(share)}")
         if self.by is not None and not isinstance(self.by, str):
-            raise HypothesisError(f"by= is the name of a feature of the dataset, not {self.by!r}")
+            raise HypothesisError(f"by= is the name of a feature of the dataset, not {shown(self.by)}")
         if self.slice_tolerance is not None:
             if self.by is None:
                 raise HypothesisError("slice_tolerance= needs by=, the feature whose values are the slices")
-            if not is_number(self.slice_tolerance) or not self.slice_tolerance >= 0:
-                raise HypothesisError(f"slice_tolerance= is a gap, zero or more, not {self.slice_tolerance!r}")
+            if not is_number(self.slice_tolerance, 0, LARGEST):
+                raise HypothesisError(f"slice_tolerance= is a gap, zero or more, not {shown(self.slice_tolerance)}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
 from pytest_scrub.adversaries.minimal import minimal
 from pytest_scrub.adversaries.search import Adversary, Found, Spending, concentration, refutes
 from pytest_scrub.adversaries.shrinking import shrunk
+from pytest_scrub.calls import is_number, is_whole, shown
 from pytest_scrub.counterexample import described
 from pytest_scrub.deciding import EITHER, beyond
 from pytest_scrub.engine.evaluator import Evaluator
@@ -39,6 +41,7 @@ from pytest_scrub.verdict import REFUTED, Attempt, Mend, Search
 
 SAVED = "saved counterexample"
 OWN_DRAWS = "the claim's own draws"
+MOST_EVALUATIONS = 10**12  # years of any machine
 MOST_SAVED = 2000  # references of the worst swap set
 EVALUATIONS_PER_SAMPLE = 20  # of the whole ladder, by default
 GATE, REPORT = "gate", "report"
@@ -50,7 +53,8 @@ class SearchOptions:
     """What a claim says about its adversaries.
 
     - `adversaries`: None is the whole ladder; empty is no search at all.
-    - `tolerance`: the largest mean gap of a swap set that is found; None is the claim's own tolerance.
+    - `tolerance`: the largest mean gap of a swap set that is found; None is the claim's own tolerance, and infinity
+      gates as little as `mode="report"`.
     - `mode`: `"gate"`, or `"report"` to show without refuting.
     - `budget`: evaluations for all adversaries together; None is twenty times the samples.
     - `deadline`: seconds after which the search ends early, and says so.
@@ -68,28 +72,40 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if self.mode not in (GATE, REPORT):
-            raise HypothesisError(f"adversary= is {GATE!r} or {REPORT!r}, not {self.mode!r}")
-        if self.tolerance is not None and not self.tolerance >= 0:
-            raise HypothesisError(f"adversarial_tolerance= is a gap, zero or more, not {self.tolerance!r}")
-        if self.budget is not None and (
-            not isinstance(self.budget, int) or isinstance(self.budget, bool) or self.budget < 0
-        ):
-            raise HypothesisError(f"budget= is a whole number of evaluations, not {self.budget!r}")
-        for adversary in self.adversaries or ():
-            if not callable(getattr(adversary, "search", None)) or isinstance(adversary, type):
-                raise HypothesisError(f"adversaries= takes adversaries such as WhichDonors(), not {adversary!r}")
-            name, effort = getattr(adversary, "name", None), getattr(adversary, "effort", 1)
-            if not isinstance(name, str) or not name or name in (SAVED, OWN_DRAWS):
-                raise HypothesisError(f"the adversary {adversary!r} needs a name= of its own for reports, not {name!r}")
-            if isinstance(effort, bool) or not isinstance(effort, int) or effort < 1:
-                raise HypothesisError(
-                    f"effort= of the adversary {name!r} says how many times the budget of another it gets, a whole "
-                    f"number of at least 1, not {effort!r}"
-                )
-        names = [adversary.name for adversary in self.adversaries or ()]
-        for name in names:
-            if names.count(name) > 1:
-                raise HypothesisError(f"two adversaries are called {name!r}; give each a name= of its own")
+            raise HypothesisError(f"adversary= is {GATE!r} or {REPORT!r}, not {shown(self.mode)}")
+        if self.tolerance is not None and not is_number(self.tolerance, 0, math.inf):
+            raise HypothesisError(f"adversarial_tolerance= is a gap, zero or more, not {shown(self.tolerance)}")
+        if self.budget is not None and not is_whole(self.budget, 0, math.inf):
+            raise HypothesisError(f"budget= is a whole number of evaluations, not {shown(self.budget)}")
+        if self.budget is not None and self.budget > MOST_EVALUATIONS:
+            raise HypothesisError(f"budget= is at most {MOST_EVALUATIONS:,} evaluations, not {shown(self.budget)}")
+        if self.deadline is not None and not is_number(self.deadline, 0, math.inf):
+            raise HypothesisError(f"deadline= is a number of seconds, not {shown(self.deadline)}")
+        if self.adversaries is not None and not isinstance(self.adversaries, (list, tuple)):
+            raise HypothesisError(f"adversaries= takes a list such as [WhichDonors()], not {shown(self.adversaries)}")
+        _require_adversaries(self.adversaries or ())
+        if self.tolerance == math.inf:  # nothing lies beyond it, so what is found is compared with the claim's own
+            object.__setattr__(self, "tolerance", None)
+            object.__setattr__(self, "mode", REPORT)
+
+
+def _require_adversaries(adversaries: Sequence[Adversary]) -> None:
+    """**Raises** `HypothesisError` for what is no adversary, and for two of one name."""
+    for adversary in adversaries:
+        if not callable(getattr(adversary, "search", None)) or isinstance(adversary, type):
+            raise HypothesisError(f"adversaries= takes adversaries such as WhichDonors(), not {shown(adversary)}")
+        name, effort = getattr(adversary, "name", None), getattr(adversary, "effort", 1)
+        if not isinstance(name, str) or not name or name in (SAVED, OWN_DRAWS):
+            raise HypothesisError(f"the adversary {adversary!r} needs a name= of its own for reports, not {name!r}")
+        if isinstance(effort, bool) or not isinstance(effort, int) or effort < 1:
+            raise HypothesisError(
+                f"effort= of the adversary {name!r} says how many times the budget of another it gets, a whole "
+                f"number of at least 1, not {effort!r}"
+            )
+    names = [adversary.name for adversary in adversaries]
+    for name in names:
+        if names.count(name) > 1:
+            raise HypothesisError(f"two adversaries are called {name!r}; give each a name= of its own")
 
 
 def search(average: Measured, options: SearchOptions, *, seed: int, name: str) -> Search:

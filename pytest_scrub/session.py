@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.amounts import amount
+from pytest_scrub.calls import as_plain
 from pytest_scrub.options import FAIL, MEMORY
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Session:
         """`pytest_scrub.check` with the session's options."""
         from pytest_scrub.checking import check
 
-        samples = self.samples if samples is None else samples
+        samples = self.samples if samples is None else as_plain(samples)
         if not self.effort:
             options["adversaries"] = ()
         elif options.get("budget") is None and isinstance(samples, int):

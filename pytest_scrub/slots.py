@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
-from pytest_scrub.errors import HypothesisError
+from pytest_scrub.errors import HypothesisError, said_at
 from pytest_scrub.hypothesis_tree import ANYTHING, ROOT, Agreement, Node
 
 REFERENCE = -1  # the parent of a slot whose donor must agree with the reference itself
@@ -58,7 +58,8 @@ def slots_of(root: Node) -> tuple[Slot, ...]:
 
     def add(slot: Slot) -> None:
         if slot.path in index:
-            raise HypothesisError(f"two slots would be called {slot.path}; give one of the nodes another name=")
+            with said_at(slots[index[slot.path]].node, slot.node):
+                raise HypothesisError(f"two slots would be called {slot.path}; give one of the nodes another name=")
         index[slot.path] = len(slots)
         slots.append(slot)
 
@@ -68,12 +69,16 @@ def slots_of(root: Node) -> tuple[Slot, ...]:
             add(Slot(path, node, False, node.agrees_on, above))
         if node.rest is not None:
             add(Slot(f"{path}/rest", node, True, node.rest, index.get(path, REFERENCE)))
-    return tuple(_with_shares(slots, slot) for slot in slots)
+    return tuple(slot if slot.is_rest or slot.node.shares is None else _with_shares(slots, slot) for slot in slots)
 
 
 def _with_shares(slots: list[Slot], slot: Slot) -> Slot:
-    if slot.is_rest or slot.node.shares is None:
-        return slot
+    with said_at(slot.node):
+        return replace(slot, shares=_shared(slots, slot))
+
+
+def _shared(slots: list[Slot], slot: Slot) -> int:
+    """The slot whose donor this one takes."""
     siblings = [
         (other.node.name, i)
         for i, other in enumerate(slots)
@@ -92,7 +97,7 @@ def _with_shares(slots: list[Slot], slot: Slot) -> Slot:
             f"{slot.path} shares the donor of {slot.node.shares!r}, so both must agree on the same "
             f"({slot.agrees_on} against {slots[source].agrees_on}), and that one must have a donor of its own"
         )
-    return Slot(slot.path, slot.node, False, slot.agrees_on, slot.parent, source)
+    return source
 
 
 def owners_first(slots: tuple[Slot, ...]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pytest_scrub.errors import DataError, HypothesisError, did_you_mean
+from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, said_at
 from pytest_scrub.hypothesis_tree import EXACT, ROOT, Agreement, Node
 from pytest_scrub.joining import join
 from pytest_scrub.slots import REFERENCE, Slot, owners_first, slots_of, with_agreement
@@ -107,7 +107,8 @@ class SwapSpace:
         donors: Rows | None = None,
     ) -> None:
         if hypothesis.components != (ROOT,):
-            raise HypothesisError(f"a hypothesis starts at output(...), not at {hypothesis.component}")
+            with said_at(hypothesis):
+                raise HypothesisError(f"a hypothesis starts at output(...), not at {hypothesis.component}")
         self.hypothesis = hypothesis
         self.dataset = dataset
         self.reference_rows = dataset.reference_rows if references is None else references
@@ -129,10 +130,11 @@ class SwapSpace:
         return frozenset(path for path in self.paths if owners[path] in frozen)
 
     def _codes(self, slot: Slot) -> Rows:
-        try:
-            return self.dataset.codes(slot.agrees_on)
-        except DataError as error:
-            raise DataError(f"{slot.path}: {error}") from error
+        with said_at(slot.node):
+            try:
+                return self.dataset.codes(slot.agrees_on)
+            except DataError as error:
+                raise DataError(f"{slot.path}: {error}") from error
 
     @cached_property
     def index(self) -> Mapping[str, int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from traceback import format_exception_only
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch import nn
 from pytest_scrub.data import Dataset
 from pytest_scrub.engine.checks import Checked, check
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.errors import DataError, HypothesisError, ModelError
+from pytest_scrub.errors import DataError, HypothesisError, ModelError, ScrubError
 from pytest_scrub.hypothesis_tree import (
     ANYTHING,
     EXACT,
@@ -30,6 +32,7 @@ from pytest_scrub.hypothesis_tree import (
 )
 from pytest_scrub.metrics import Metric, squared_error
 from pytest_scrub.models import FunctionGraph, ModelGraph, ModuleGraph, as_graph
+from pytest_scrub.swaps import SwapSpace
 from tests.reference.generate import Architecture, build
 
 F = {"agrees_on": "f"}
@@ -89,7 +92,7 @@ VECTORS = Dataset(torch.arange(12.0).view(4, 3), labels=torch.zeros(4, 3), featu
 
 def refuses(sentence: str, kind: type[Exception] = HypothesisError) -> Any:
     """The whole sentence, so that no error loses its name or its remedy."""
-    return pytest.raises(kind, match=rf"^{re.escape(sentence)}$")
+    return pytest.raises(kind, match=rf"^{re.escape(sentence)}(\nsaid at .*)?$")
 
 
 # --- components that are not there ------------------------------------------------------------------------
@@ -491,6 +494,39 @@ def test_a_checked_hypothesis_knows_its_positions(transformer: ModelGraph) -> No
         "output/head1.0@1": [1],
         "output/head1.0@1/embed": None,
     }
+
+
+def evaluate(graph: ModelGraph, claim: Node, metric: Metric) -> None:
+    evaluator = Evaluator(graph, DATA, claim, metric)
+    evaluator.evaluate(evaluator.space.draw(64, np.random.default_rng(0)))
+
+
+def test_an_error_has_the_line_of_its_node(transformer: ModelGraph) -> None:
+    """Also one that only values show, and a traceback shows the line below the sentence."""
+    unknown, typo = head(7, 0, **F), head(1, 0, agrees_on="g")
+    far, short = head(1, 0, **F, pos=9), head(1, 0, **F, computed_by=lambda f: torch.zeros(len(f), 3))
+    unseen, uneven = head(0, 0, **F, pos=0), head(1, 0, agrees_on=ANYTHING, pos="ends")
+    for node, pos in ((unknown, 3), (typo, 3), (far, 3), (short, 3), (unseen, 3), (uneven, None)):
+        metric = Metric("mean", lambda out, batch: out.flatten(1).mean(1), pos=pos)
+        with pytest.raises(ScrubError) as raised:
+            evaluate(transformer, output(node), metric)
+        assert node.place is not None
+        assert raised.value.places == (node.place,)
+        if sys.version_info >= (3, 11):
+            assert f"said at {node.place}" in "".join(format_exception_only(raised.value))
+
+
+def test_an_error_about_two_nodes_has_the_lines_of_both(transformer: ModelGraph) -> None:
+    twice = [
+        head10(),
+        head(1, 0, **F),
+    ]
+    with pytest.raises(HypothesisError) as raised:
+        check(transformer, DATA, output(*twice), None)
+    assert raised.value.places == (twice[0].place, twice[1].place)
+    with pytest.raises(HypothesisError) as raised:
+        SwapSpace(output(mlp(0, **F, name="a"), mlp(1, **F, name="a", shares="b")), DATA)
+    assert len(raised.value.places) == 1  # of the one that shares
 
 
 def test_an_evaluator_checks_first(transformer: ModelGraph) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import FrozenInstanceError, replace
+from fnmatch import fnmatchcase
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +15,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_scrub.errors import HypothesisError
+from pytest_scrub.errors import HypothesisError, Place
 from pytest_scrub.hypothesis_tree import (
     ANYTHING,
     EXACT,
     Agreement,
     Node,
+    NodeOptions,
     Span,
     Subspace,
     embed,
@@ -37,7 +41,7 @@ F = Agreement(("f",))
 
 def refuses(sentence: str) -> Any:
     """The whole sentence, so that no error loses its name or its remedy."""
-    return pytest.raises(HypothesisError, match=rf"^{re.escape(sentence)}$")
+    return pytest.raises(HypothesisError, match=rf"^{re.escape(sentence)}(\nsaid at .*)?$")
 
 
 # --- constructors ----------------------------------------------------------------------------------------
@@ -275,6 +279,117 @@ def test_every_node_but_the_root_needs_a_feature(node: Node) -> None:
 def test_a_group_that_is_none_is_refused(members: Any, options: dict[str, Any], sentence: str) -> None:
     with refuses(sentence):
         group(members, agrees_on="f", **options)
+
+
+def circular() -> list[Any]:
+    itself: list[Any] = []
+    itself.append(itself)
+    return itself
+
+
+NODES = "takes nodes such as head(1, 0, agrees_on=...), not"
+COUNTED = "is a whole number counted from 0, not"
+FEATURES = "takes the name of a feature of the dataset, a list of names, EXACT or ANYTHING, not"
+
+
+@pytest.mark.parametrize(
+    ("misuse", "sentence"),
+    [
+        (lambda: head(1, 0, possition=-1), "head takes no possition=; did you mean 'pos'?"),
+        (lambda: head(1, 0, agree_on="f"), "head takes no agree_on=; did you mean 'agrees_on'?"),
+        (lambda: mlp(1, agrees_on="f", via_="any"), "mlp takes no via_=; did you mean 'via'?"),
+        (lambda: group(["a", "b"], agree="f"), "group takes no agree=; did you mean 'agrees_on'?"),
+        (lambda: output(agree_on="f"), "output takes no agree_on=; did you mean 'agrees_on'?"),
+        (lambda: output(q=1), "output takes no q=; its options are agrees_on, rest"),
+        (lambda: output(reads=[]), "output takes reads by position; leave reads= out"),
+        (lambda: module(path="a"), "module takes path by position; leave path= out"),
+        (lambda: head(1), "head takes (layer, head) and then options by name: missing a required argument: 'head'"),
+        (lambda: head(1, 0, 2), "head takes (layer, head) and then options by name: too many positional arguments"),
+        (lambda: embed("f"), "embed takes options by name: too many positional arguments"),
+        (lambda: head("1", 0), f"the layer of a head {COUNTED} '1'"),
+        (lambda: head(1.0, 0), f"the layer of a head {COUNTED} 1.0"),
+        (lambda: head(0, True), f"the number of a head {COUNTED} True"),
+        (lambda: head(-1, 0), f"the layer of a head {COUNTED} -1"),
+        (lambda: mlp(10**5000), f"the layer of an MLP {COUNTED} a number of 16610 bits"),
+        (lambda: module(3), "module takes the name of a module, an input or a node, not 3"),
+        (lambda: output([embed(agrees_on="f")]), f"output {NODES} a list; write output(*nodes)"),
+        (lambda: output("head1.0"), f"output {NODES} 'head1.0'"),
+        (lambda: output(None), f"output {NODES} None"),
+        (lambda: head(1, 0, reads=None), f"reads= of head1.0 {NODES} None"),
+        (lambda: head(1, 0, reads=circular()), f"reads= of head1.0 {NODES} [[...]]"),
+        (lambda: head(1, 0, agrees_on=circular()), f"agrees_on= of head1.0 {FEATURES} [[...]]"),
+        (lambda: head(1, 0, agrees_on={"f": 1}), f"agrees_on= of head1.0 {FEATURES} {{'f': 1}}"),
+        (
+            lambda: head(1, 0, agrees_on=["f", EXACT]),
+            "agrees_on= of head1.0 has EXACT in a list; EXACT and ANYTHING stand alone, without the list",
+        ),
+        (lambda: group(circular()), "a group takes nodes such as head(1, 0), or names of components, not [[...]]"),
+        (lambda: group(3), "a group takes a list of nodes such as head(1, 0), not 3"),
+        (lambda: head(1, 0, into=0), "into= of head1.0 is the name of a slot such as 'q', not 0"),
+        (lambda: head(1, 0, shares=head(0, 0)), "shares= of head1.0 is the name of a sibling, not *"),
+        (lambda: head(1, 0, computed_by="f"), "computed_by= of head1.0 is a function of the features, not 'f'"),
+        (
+            lambda: head(1, 0, pos=slice("a", None)),
+            "pos= of head1.0 takes an int, a slice or the name of a dataset column, not slice('a', None, None)",
+        ),
+        (
+            lambda: head(1, 0, pos=slice(0, 4, 0)),
+            "pos= of head1.0 takes an int, a slice or the name of a dataset column, not slice(0, 4, 0)",
+        ),
+        (lambda: head(1, 0, subspace="abc"), "subspace= takes a [d_model, k] matrix of orthonormal columns (*)"),
+    ],
+)
+def test_what_a_constructor_does_not_take_is_one_sentence(misuse: Any, sentence: str) -> None:
+    with pytest.raises(HypothesisError) as raised:
+        misuse()
+    assert fnmatchcase(str(raised.value), sentence.replace("[", "[[]"))
+    assert "\n" not in str(raised.value)
+    assert raised.value.places == (Place(__file__, misuse.__code__.co_firstlineno),)
+
+
+@pytest.mark.parametrize("constructor", [head, mlp, embed, pos_embed, mask, module, group])
+def test_the_options_of_a_node_are_parameters(constructor: Any) -> None:
+    """As `help` and editors show them."""
+    keywords = [one.name for one in signature(constructor).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    assert keywords == list(NodeOptions.__annotations__)
+
+
+def test_numbers_of_other_libraries_and_generators_are_as_good() -> None:
+    names = (name for name in ("g", "f"))
+    assert head(np.int64(1), torch.tensor(0), agrees_on=names, pos=np.int32(-1)) == head(
+        1, 0, agrees_on=["f", "g"], pos=-1
+    )
+    assert head(1, 0, agrees_on="f", reads=(node for node in [embed(agrees_on="f")])).reads == (embed(agrees_on="f"),)
+
+
+# --- where a node was said -------------------------------------------------------------------------------
+
+
+def test_a_node_knows_the_line_that_said_it() -> None:
+    def helper() -> Node:
+        return embed(agrees_on="f")
+
+    line = helper.__code__.co_firstlineno
+    root = output(
+        helper(),
+        mlp(0, agrees_on="f"),
+    )
+    assert [node.place for node in (root, *root.reads)] == [Place(__file__, line + n) for n in (4, 1, 6)]
+    assert replace(root, rest=EXACT).place == root.place
+
+
+def test_where_it_was_said_is_no_part_of_what_it_says() -> None:
+    one = head(1, 0, agrees_on="f", reads=[embed(agrees_on="f")])
+    other = head(1, 0, agrees_on="f", reads=[embed(agrees_on="f")])
+    assert one.place != other.place
+    assert (one, hash(one), str(one), repr(one)) == (other, hash(other), str(other), repr(other))
+
+
+def test_places_are_seen_from_the_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    inside, outside = Place(str(tmp_path / "a" / "test_a.py"), 3), Place(str(tmp_path.parent / "b.py"), 1)
+    monkeypatch.chdir(tmp_path)
+    assert str(inside) == f"{Path('a', 'test_a.py')}:3"
+    assert str(outside) == f"{tmp_path.parent / 'b.py'}:1"
 
 
 # --- printing --------------------------------------------------------------------------------------------

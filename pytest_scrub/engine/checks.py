@@ -10,7 +10,7 @@ import torch
 
 from pytest_scrub.data import MASK as MASK_INPUT
 from pytest_scrub.data import Dataset, Positions
-from pytest_scrub.errors import DataError, HypothesisError
+from pytest_scrub.errors import DataError, HypothesisError, said_at
 from pytest_scrub.hypothesis_tree import ROOT, Node, Span
 from pytest_scrub.metrics import MetricPosition
 from pytest_scrub.models.graph import ModelGraph, Site, require_component
@@ -70,15 +70,8 @@ def check(graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPos
         checked.output = checked.resolve(pos, ROOT, "the metric's output positions")
     nodes = {path: node for path, node, _ in node_paths(root)}
     for path, node, parent in node_paths(root):
-        for component in node.components:
-            require_component(graph, component, path)
-        if node.pos is not None:
-            where = f"pos= of {path}"
-            checked.positions[path] = checked.resolve(node.pos, node.components[0], where)
-        else:
-            checked.positions[path] = None
-        if parent is not None:
-            _check_edge(checked, path, node, nodes[parent])
+        with said_at(node):
+            _check_node(checked, path, node, None if parent is None else nodes[parent])
     seen: dict[str, Positions | None] = {ROOT: checked.output}  # where a node's value is looked at, None for anywhere
     for path, node, parent in node_paths(root):
         if parent is not None:
@@ -86,6 +79,16 @@ def check(graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPos
             seen[path] = checked.positions[path] or (seen[parent] if in_place else None)
         _check_siblings(checked, path, node, seen[path])
     return checked
+
+
+def _check_node(checked: Checked, path: str, node: Node, parent: Node | None) -> None:
+    for component in node.components:
+        require_component(checked.graph, component, path)
+    checked.positions[path] = None
+    if node.pos is not None:
+        checked.positions[path] = checked.resolve(node.pos, node.components[0], f"pos= of {path}")
+    if parent is not None:
+        _check_edge(checked, path, node, parent)
 
 
 def _check_edge(checked: Checked, path: str, node: Node, parent: Node) -> None:
@@ -142,12 +145,14 @@ def _check_siblings(checked: Checked, path: str, parent: Node, seen: Positions |
     paths = [(path + p.removeprefix(ROOT), n) for p, n in paths]
     for (first, a), (second, b) in combinations(paths, 2):
         if _overlap(checked, parent, (first, a), (second, b)):
-            raise HypothesisError(
-                f"{first} and {second} claim the same edge into {parent.component} twice; join them into one node, "
-                "or part them by into=, pos= or orthogonal subspaces"
-            )
+            with said_at(a, b):
+                raise HypothesisError(
+                    f"{first} and {second} claim the same edge into {parent.component} twice; join them into one node, "
+                    "or part them by into=, pos= or orthogonal subspaces"
+                )
     for child_path, child in paths:
-        _check_is_seen(checked, child_path, child, parent, seen)
+        with said_at(child):
+            _check_is_seen(checked, child_path, child, parent, seen)
 
 
 def _slots(checked: Checked, parent: Node, node: Node, component: str) -> set[str]:

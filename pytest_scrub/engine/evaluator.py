@@ -19,7 +19,7 @@ from pytest_scrub.engine.crew import SHARD, SHARD_OF_RERUNS
 from pytest_scrub.engine.plan import Step, compile_plan
 from pytest_scrub.engine.slopes import Slope, Take, WatchedStore, joined
 from pytest_scrub.engine.store import ActivationStore, Progress
-from pytest_scrub.errors import DataError, HypothesisError, ModelError
+from pytest_scrub.errors import DataError, HypothesisError, ModelError, said_at
 from pytest_scrub.hypothesis_tree import ROOT, Node
 from pytest_scrub.metrics import Batch, Metric, as_metric, is_real, kind_of
 from pytest_scrub.models.graph import Clean, ModelGraph, Site, Stages, Where, at_rows, select
@@ -342,7 +342,8 @@ class Evaluator:
         where = inherited if step.positions is None else at_rows(step.positions, carrier)
         clean = self._clean_rows(step, swaps, where)
         if step.node.computed_by is not None:
-            return [self._computed(step, swaps.rows(step.donor), where)]
+            with said_at(step.node):
+                return [self._computed(step, swaps.rows(step.donor), where)]
         if step.reader is None:
             return [clean.take(site, carrier, where) for site in step.sites]
         return [step.reader.value(clean, carrier, where, self._below(step, swaps, where))]
@@ -351,7 +352,8 @@ class Evaluator:
         """The activations of a step's children."""
         values: list[Tensor] = []
         for child in step.children:
-            self._require_as_many(child.path, child.positions, swaps.rows(step.carrier), swaps.rows(child.carrier))
+            with said_at(child.node):
+                self._require_as_many(child.path, child.positions, swaps.rows(step.carrier), swaps.rows(child.carrier))
             values += self._values(child, swaps, where if child.same else None)
         return values
 

@@ -141,7 +141,7 @@ def test_the_line_of_the_claim_is_that_of_its_first_decorator(suite: Suite) -> N
             # A comment, and two decorators.
             @pytest.mark.parametrize("node", ["C"])
             @claim(
-                tolerance=0.5,
+                tolerance=0.5, samples=1
             )
             def test_wrong(self, node):
                 # Some work first.
@@ -150,6 +150,90 @@ def test_the_line_of_the_claim_is_that_of_its_first_decorator(suite: Suite) -> N
     crash = suite.run().crash("test_wrong[C]")
     assert crash.path == str(path)
     assert "parametrize" in path.read_text().splitlines()[crash.lineno - 1]
+
+
+def test_a_node_is_found_at_the_line_that_said_it(suite: Suite) -> None:
+    """In whatever function or file, and however deep in the tree."""
+    suite.pytester.makepyfile(
+        parts="from pytest_scrub import module\n\ndef part(name):\n    return module(name, agrees_on='a')\n"
+    )
+    path = suite.write("""
+        from parts import part
+
+        @claim(tolerance=0.5)
+        def test_below():
+            return output(
+                module("B", agrees_on="b"),
+                module(
+                    "A",
+                    agrees_on="a",
+                    reads=[
+                        module("C", agrees_on="a"),
+                    ],
+                ),
+            )
+
+        @claim(tolerance=0.5)
+        def test_elsewhere():
+            return output(
+                part("C"),
+            )
+
+        @claim(tolerance=0.5)
+        def test_twice():
+            return output(
+                module("A", agrees_on="a"),
+                module("A", agrees_on="b", name="again"),
+            )
+
+        @claim(tolerance=0.5)
+        def test_typo():
+            return output(
+                module("A", agree_on="a"),
+            )
+    """)  # fmt: skip
+    ran = suite.run()
+    lines = path.read_text().splitlines()
+    here = {text.strip(): i for i, text in enumerate(lines, 1)}
+    claims = [i for i, text in enumerate(lines, 1) if text.startswith("@claim")]
+
+    def says(name: str, *places: str) -> bool:
+        claimed = f"in the claim at test_claims.py:{claims.pop(0)})"
+        return ran.messages[name].endswith(f"({', '.join([*places, claimed])}")
+
+    below, typo = here['module("C", agrees_on="a"),'], here['module("A", agree_on="a"),']
+    twice = [here['module("A", agrees_on="a"),'], here['module("A", agrees_on="b", name="again"),']]
+    assert says("test_below", f"test_claims.py:{below}")
+    assert says("test_elsewhere", "parts.py:4")
+    assert says("test_twice", *(f"test_claims.py:{line}" for line in twice))
+    assert says("test_typo", f"test_claims.py:{typo}")
+    assert (ran.crash("test_below").path, ran.crash("test_below").lineno) == (str(path), below)
+    assert (ran.crash("test_typo").path, ran.crash("test_typo").lineno) == (str(path), typo)
+    assert ran.crash("test_elsewhere").path == str(suite.pytester.path / "parts.py")
+    assert "pytest_scrub/" not in ran.text
+
+
+def test_a_misstated_claim_is_marked_by_its_public_name(suite: Suite) -> None:
+    suite.write("""
+        from pytest_scrub import Misstated
+
+        @pytest.mark.xfail(raises=Misstated, strict=True)
+        @claim(tolerance=0.5)
+        def test_wrong():
+            return output(module("A", agrees_on="typo"))
+    """)
+    assert suite.run().outcomes == {"xfailed": 1}
+
+
+def test_where_a_node_was_said_is_no_part_of_a_verdict(suite: Suite) -> None:
+    claims = '@claim(tolerance=0.5)\ndef test_it():\n    return output({}module("B", agrees_on="b"))\n'
+    suite.write(claims.format(""))
+    first = suite.run(adversary="quick").verdicts["test_it"]
+    saved = [file.read_text() for file in suite.saved]
+    suite.forget()
+    suite.write(claims.format("\n\n    "))
+    assert suite.run(adversary="quick").verdicts["test_it"].to_json() == first.to_json()
+    assert [file.read_text() for file in suite.saved] == saved != []
 
 
 def test_a_typo_is_no_refutation(suite: Suite) -> None:
@@ -193,7 +277,9 @@ def test_a_wrong_decorator_is_found_at_collection(suite: Suite, decorator: str, 
 def test_samples_of_a_claim(suite: Suite, samples: str) -> None:
     path = suite.write(f"@claim(tolerance=1, samples={samples})\ndef test_wrong():\n    return {A}\n")
     ran = suite.run()
-    assert ran.messages["test_wrong"] == f"Misstated: samples= is a whole number of at least 2, not {samples}"
+    assert ran.messages["test_wrong"].startswith(
+        f"Misstated: samples= is a whole number of at least 2, not {samples} (test_claims.py:"
+    )
     assert_points_at_claim(ran, path, "test_wrong")
 
 
@@ -265,7 +351,7 @@ def test_what_cannot_be_tested_names_the_node(suite: Suite, fixtures: str, hypot
 
 
 def assert_points_at_claim(ran: Ran, path: Path, name: str) -> None:
-    """One sentence, with the line of the claim and none of our frames; the claim has no verdict."""
+    """One sentence, with the lines of the node and of the claim and none of our frames; the claim has no verdict."""
     assert ran.result.ret == 1
     assert not ran.verdicts
     message = ran.messages[name]
@@ -273,7 +359,11 @@ def assert_points_at_claim(ran: Ran, path: Path, name: str) -> None:
     assert message.startswith("Misstated: ")
     crash = ran.crash(name)
     assert (crash.path, crash.message) == (str(path), message)
-    assert path.read_text().splitlines()[crash.lineno - 1].startswith("@claim")
+    source = path.read_text().splitlines()
+    claimed = next(i for i, line in enumerate(source, 1) if line.startswith("@claim"))
+    about_node = f"({path.name}:{crash.lineno}, " in message and source[crash.lineno - 1].startswith("    return")
+    assert about_node or (f"({path.name}:{claimed})" in message and crash.lineno == claimed)
+    assert message.endswith(f"{path.name}:{claimed})")
     body = message.removeprefix("Misstated: ")
     lines = ran.text.splitlines()
     assert lines[lines.index(body) - 1].strip("_ ") == name  # the whole section is this sentence

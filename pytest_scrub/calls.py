@@ -1,0 +1,84 @@
+"""How the public functions are called: a wrong option is a sentence with the nearest name, a number is a plain one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from pytest_scrub.errors import HypothesisError, did_you_mean
+
+NEAR = 0.5  # of difflib: an option is one of few, so that a bold guess is better than none
+LARGEST = sys.float_info.max  # of the numbers that are gaps
+LONGEST = 200  # bits of a whole number, and characters of anything else, that a message shows
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def well_called(function: Function, options: Iterable[inspect.Parameter] = ()) -> Function:
+    """The function with its arguments as plain values, and its misuse told in one sentence.
+
+    `options`: what stands for its `**options`, as `inspect.signature` and `help` are to show them.
+    """
+    own = inspect.signature(function)
+    named = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD or not options]
+    signature = own.replace(parameters=[*named, *options])
+
+    @functools.wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        __tracebackhide__ = True
+        _require_fits(function.__name__, signature, given, named)
+        return function(*map(as_plain, given), **{name: as_plain(value) for name, value in named.items()})
+
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call  # type: ignore[return-value]
+
+
+def _require_fits(name: str, signature: inspect.Signature, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    """**Raises** `HypothesisError` where a function cannot be called like that."""
+    __tracebackhide__ = True
+    known = signature.parameters.values()
+    by_place = [one.name for one in known if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    options = [one.name for one in known if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    for option in named:
+        if option in options:
+            continue
+        if option in signature.parameters:
+            raise HypothesisError(f"{name} takes {option} by position; leave {option}= out")
+        near = did_you_mean(option, options, NEAR) or f"; its options are {', '.join(options)}"
+        raise HypothesisError(f"{name} takes no {option}={near}")
+    try:
+        signature.bind(*given, **named)
+    except TypeError as error:
+        first = f"({', '.join(by_place)}) and then options" if by_place else "options"
+        raise HypothesisError(f"{name} takes {first} by name: {error}") from None
+
+
+def as_plain(value: Any) -> Any:
+    """A scalar of numpy or torch as Python's own number, what can be read only once as a tuple, the rest as it is."""
+    if isinstance(value, Iterator):
+        return tuple(value)
+    is_scalar = getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None))
+    return value.item() if is_scalar else value
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: in one line, and not all of what is long."""
+    if isinstance(value, int) and value.bit_length() > LONGEST:  # Python refuses to write out the largest
+        return f"a number of {value.bit_length()} bits"
+    return textwrap.shorten(repr(value), LONGEST, placeholder=" ...")
+
+
+def is_number(value: object, least: float, most: float) -> bool:
+    """Whether it is an int or a float, no bool, from `least` to `most`, and such an int that a float can be it."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        return False
+    return isinstance(value, float) or abs(value) <= LARGEST
+
+
+def is_whole(value: object, least: float, most: float) -> bool:
+    """Whether it is an int, no bool, from `least` to `most`."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
