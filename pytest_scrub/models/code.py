@@ -115,6 +115,7 @@ class _Speller:
         self.functions: dict[FunctionType, None] = {}
         self._seen: dict[int, tuple[int, Any]] = {}  # with the object, so that no id is used again
         self._noted: set[type] = set()
+        self._read: set[tuple[int, str]] = set()
 
     def spell(self, value: Any, depth: int = 0) -> None:
         if isinstance(value, SIMPLE) and not isinstance(value, Enum):
@@ -157,7 +158,7 @@ class _Speller:
         if isinstance(value, FunctionType):
             self.functions[value] = None
             self.text += code_text(value.__code__)
-            cells = [cell.cell_contents for cell in value.__closure__ or () if _is_set(cell)]
+            cells = [cell.cell_contents for cell in value.__closure__ or () if is_set(cell)]
             self._spell_all((value.__defaults__, value.__kwdefaults__, *cells), depth)
             if not _is_installed(value.__globals__):
                 self._spell_names(names_in(value.__code__), value.__globals__, depth)
@@ -173,6 +174,9 @@ class _Speller:
     def _spell_names(self, names: AbstractSet[str], found: Namespace, depth: int) -> None:
         """The globals that code reads, and what it reads of modules among them."""
         for name in sorted(names & found.keys()):
+            if (id(found), name) in self._read:  # modules import one another
+                continue
+            self._read.add((id(found), name))
             self.text.append(name)
             self.spell(found[name], depth)
             if isinstance(found[name], ModuleType) and depth < DEEPEST:
@@ -243,11 +247,12 @@ def _is_bookkeeping(hook: Any) -> bool:
     """Whether a hook is an installed package's own, made at the first run, and does not call one of the user's."""
     if not isinstance(hook, FunctionType) or not _is_installed(hook.__globals__):
         return False
-    held = [cell.cell_contents for cell in hook.__closure__ or () if _is_set(cell)]
+    held = [cell.cell_contents for cell in hook.__closure__ or () if is_set(cell)]
     return all(_is_bookkeeping(inner) for inner in held if callable(inner) and not isinstance(inner, nn.Module))
 
 
-def _is_set(cell: Any) -> bool:
+def is_set(cell: Any) -> bool:
+    """Whether a variable of a closure has a value by now, other than None."""
     try:
         return cell.cell_contents is not None
     except ValueError:  # a name that is assigned later

@@ -35,5 +35,12 @@ Version = tuple[tuple[int, int], ...]
 
 def version_of(parameters: Iterable[tuple[str, Tensor]]) -> Version:
     """Changes when torch notices that one of the tensors is changed in place or exchanged; costs next to nothing."""
+    return tuple(
+        (tensor.data_ptr() if tensor.layout == torch.strided else id(tensor), _changes(tensor))
+        for _, tensor in parameters
+    )
+
+
+def _changes(tensor: Tensor) -> int:
     # torch counts changes in place; tensors made in inference mode cannot be changed and have no count.
-    return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for _, tensor in parameters)
+    return 0 if tensor.is_inference() else tensor._version

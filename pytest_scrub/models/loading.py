@@ -414,8 +414,11 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | 
         if any((folder / name).is_file() for name in TOKENIZER_FILES):
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        _refuse_other_kind(folder, "")
         raise ModelError(f"{str(folder)!r} cannot be loaded: {_first_line(error)}; write it again") from error
     model, report = loaded
+    if report["missing_keys"]:
+        _refuse_other_kind(folder, type(model).__name__)
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if report[what]:
             names = sorted(map(str, report[what]))
@@ -434,3 +437,19 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | 
             "itself, as a plain torch module"
         ) from error
     return bridge.eval()
+
+
+def _refuse_other_kind(folder: Path, loaded: str) -> None:
+    """**Raises** `ModelError` where a folder says it is something that is no causal language model."""
+    import transformers
+
+    try:
+        kind = str(json.loads((folder / "config.json").read_text())["architectures"][0])
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if kind != loaded and hasattr(transformers, kind) and "ForCausalLM" not in kind and "LMHead" not in kind:
+        raise ModelError(
+            f"{str(folder)!r} holds a {kind}, which is no causal language model; load it with "
+            f"transformers.{kind}.from_pretrained({str(folder)!r}) and return "
+            "ModuleGraph(model.eval(), output=...), which says which tensor of what it returns is meant"
+        )

@@ -43,6 +43,8 @@ class ModuleGraph:
 
     def __init__(self, module: nn.Module, output: Callable[[Any], Tensor] | None = None) -> None:
         refuse_dropout(module)
+        if lazy := [name for name, weight in module.named_parameters() if nn.parameter.is_lazy(weight)]:
+            raise ModelError(f"the weight {lazy[0]} has no shape yet; run the network once on a batch before")
         self.module = module
         self.source = f"torch module {type(module).__name__}"
         self._output = output
@@ -82,6 +84,11 @@ class ModuleGraph:
                 f"{self.source} returns {type(out).__name__}, not a tensor; say which with "
                 "ModuleGraph(module, output=...)"
             )
+        if kind := _unusual(out):
+            raise ModelError(
+                f"{self.source} returns a tensor that is {kind}; return an ordinary one of real numbers, or say "
+                "which with ModuleGraph(module, output=...)"
+            )
         if out.ndim == 0 or len(out) != _rows_of(inputs):
             raise ModelError(
                 f"{self.source} returns {list(out.shape)} for {_rows_of(inputs)} inputs; the first dimension of its "
@@ -114,6 +121,8 @@ class ModuleGraph:
                 raise self._not_claimed(name, f"is called more than once on {rows} inputs")
             if not isinstance(out, Tensor):
                 raise self._not_claimed(name, f"returns {type(out).__name__}, not a tensor")
+            if kind := _unusual(out):
+                raise self._not_claimed(name, f"returns a tensor that is {kind}")
             if out.ndim == 0 or len(out) != rows:
                 raise self._not_claimed(name, f"returns {list(out.shape)} for {rows} inputs, not one value for each")
             fired.add(name)
@@ -220,6 +229,18 @@ class ModuleGraph:
 
     def again(self) -> ModuleGraph:
         return ModuleGraph(self.module, self._output)
+
+
+def _unusual(value: Tensor) -> str | None:
+    """What makes a tensor one that cannot be gathered, compared and replaced row by row; None where nothing does."""
+    if value.is_meta:
+        return "on the meta device, without numbers"
+    if value.layout != torch.strided or value.is_nested:
+        return "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+    if value.ndim and len(value) and not value.numel():
+        return f"empty, {list(value.shape)}"
+    is_narrow = value.is_floating_point() and value.element_size() == 1  # float8, which torch hardly computes with
+    return str(value.dtype).removeprefix("torch.") if value.is_quantized or value.is_complex() or is_narrow else None
 
 
 def _rows_of(inputs: Inputs) -> int:

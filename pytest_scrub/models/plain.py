@@ -14,7 +14,7 @@ from torch import Tensor
 from pytest_scrub.data import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.hypothesis_tree import ROOT
-from pytest_scrub.models.code import code_text
+from pytest_scrub.models.code import code_text, is_set
 from pytest_scrub.models.digests import Version, digest_of
 from pytest_scrub.models.graph import (
     Clean,
@@ -163,6 +163,8 @@ class FunctionGraph:
         for name, node in sorted(self.nodes.items()):
             text += [name, *code_text(getattr(node, "__code__", None))]
             for i, cell in enumerate(getattr(node, "__closure__", None) or ()):
+                if not is_set(cell):
+                    continue
                 if isinstance(cell.cell_contents, Tensor):
                     tensors[f"{name}.{i}"] = cell.cell_contents
                 elif isinstance(cell.cell_contents, (bool, int, float, str)):

@@ -20,6 +20,7 @@ from pytest_scrub import (
     ModuleGraph,
     check,
     head,
+    load_model,
     module,
     output,
 )
@@ -243,3 +244,73 @@ class Uneven(nn.Module):
 def test_a_part_that_is_called_otherwise_in_a_large_batch(calls: Any, why: str) -> None:
     with pytest.raises(ModelError, match=re.escape(f"module 'part' {why}")):
         check(output(module("part", agrees_on=ANYTHING)), ModuleGraph(Uneven(calls)), rows(), **SETTINGS)
+
+
+# What is no tensor of one value per row ------------------------------------------------------------------
+
+UNUSUAL: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor], str]] = {
+    "tuple": (lambda x: (x, x), lambda y: y[0], "returns tuple, not a tensor"),
+    "dict": (lambda x: {"h": x}, lambda y: y["h"], "returns dict, not a tensor"),
+    "sparse": (lambda x: x.to_sparse(), lambda y: y.to_dense(), "returns a tensor that is sparse_coo"),
+    "complex": (torch.fft.fft, lambda y: y.real, "returns a tensor that is complex64"),
+    "float8": (lambda x: x.to(torch.float8_e4m3fn), lambda y: y.float(), "returns a tensor that is float8_e4m3fn"),
+    "empty": (lambda x: x[:, :0], lambda y: y.sum(1), "returns a tensor that is empty, [1, 0, 4]"),
+    "turned": (
+        lambda x: x.transpose(0, 1),
+        lambda y: y.transpose(0, 1),
+        "returns [4, 1, 4] for 1 inputs, not one value",
+    ),
+}
+
+
+class Wrapped(nn.Module):
+    def __init__(self, part: Callable[[Tensor], Any], rest: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.part, self.rest = Part(part), rest
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.rest(self.part(tokens))
+
+
+@pytest.mark.parametrize(("part", "rest", "why"), UNUSUAL.values(), ids=UNUSUAL)
+@pytest.mark.parametrize("pos", [None, 1])
+def test_a_module_without_one_value_per_row(part: Any, rest: Any, why: str, pos: int | None) -> None:
+    data = Dataset({"tokens": rows().inputs["tokens"][:, :, None].expand(-1, -1, 4).contiguous()})
+    root = output(module("part", agrees_on=ANYTHING, pos=pos))
+    with pytest.raises(ModelError, match=rf"^module 'part' {re.escape(why.partition(' [')[0])}"):
+        check(root, ModuleGraph(Wrapped(part, rest)), data, **SETTINGS)
+
+
+@pytest.mark.parametrize("out", [lambda x: x.to_sparse(), torch.fft.fft, lambda x: x.sum(), lambda x: x[:1]])
+def test_an_output_without_one_value_per_row(out: Any) -> None:
+    with pytest.raises(ModelError, match=r"^torch module Wrapped returns "):
+        check(output(agrees_on=ANYTHING), ModuleGraph(Wrapped(lambda x: x, out)), rows(), **SETTINGS)
+
+
+def test_weights_without_a_shape() -> None:
+    with pytest.raises(
+        ModelError, match=r"^the weight 0.weight has no shape yet; run the network once on a batch before$"
+    ):
+        ModuleGraph(nn.Sequential(nn.LazyLinear(3)))
+
+
+def test_a_name_that_is_assigned_later() -> None:
+    graph = FunctionGraph(part=lambda tokens: tokens if len(tokens) else later, output=lambda part: part)
+    assert check(output(module("part", agrees_on="sign")), graph, rows(), **SETTINGS).samples > 0
+    later = 2
+
+
+def test_code_that_names_torchs_own_modules() -> None:
+    """They import one another, and torch is among them."""
+    network = ModuleGraph(Mixing(lambda x: torch.nn.functional.relu(torch.fft.fft(x).real) + torch.fft.ifft(x).real))
+    assert check(output(module("part", agrees_on="sign")), network, rows(), **SETTINGS).samples > 0
+
+
+def test_a_folder_with_an_encoder_says_so(tmp_path: Any) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    transformers.BertModel(config).save_pretrained(tmp_path)
+    with pytest.raises(
+        ModelError, match=r"holds a BertModel, which is no causal language model; load it with transformers"
+    ):
+        load_model(tmp_path)
