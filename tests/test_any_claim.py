@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pytest_scrub import ScrubError, check
 from tests.reference.any_claim import HOSTILE, KINDS, VALID
 
-CASES = int(os.environ.get("SCRUB_CLAIMS", "60"))
+CASES = int(os.environ.get("SCRUB_CLAIMS", "60"))  # three in five of all kinds mixed, the others kind by kind
 RELATIVE = 1e-6
 VERDICT_SHARE = 0.5
 NO_ROOM = "min_recovered= cannot be judged"  # too few draws tell the baseline from the network
@@ -60,7 +60,7 @@ def judge(case, kind):
 def test_nothing_false_is_held_and_most_cases_reach_a_verdict():
     outcomes = Counter()
 
-    @settings(max_examples=CASES)
+    @settings(max_examples=CASES * 3 // 5)
     @given(st.data())
     def property_of(data):
         kind = data.draw(st.sampled_from([*list(VALID) * 6, *HOSTILE]))
