@@ -270,7 +270,7 @@ def _child(draw: st.DrawFn, world: World, name: str, depth: int, on: Any, via: s
 
 
 def _wave(a: Any) -> Tensor:
-    return torch.sin(torch.as_tensor(a, dtype=torch.float64) + 1)
+    return torch.sin(torch.tensor(np.array(a, dtype=np.float64)) + 1)
 
 
 # Claims --------------------------------------------------------------------------------------------------
