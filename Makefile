@@ -46,8 +46,9 @@ stability: $(STAMP) ## the example claims in five ways and under twenty seeds: t
 	$(BIN)/python benchmarks/stability.py --ways --seeds 20
 	$(BIN)/python benchmarks/baselines.py
 
-full: $(STAMP) ## the engine against its slow reference alone
-	SCRUB_PROFILE=full $(BIN)/python -m pytest tests/test_engine_against_reference.py -p no:randomly
+full: $(STAMP) ## the engine against its slow reference alone, and a thousand claims of every kind
+	SCRUB_PROFILE=full SCRUB_CLAIMS=1080 $(BIN)/python -m pytest tests/test_engine_against_reference.py \
+		tests/test_any_claim.py -p no:randomly
 
 compat: ## HookedTransformer, in an environment of its own (TransformerLens 4 has none)
 	test -x .venv-compat/bin/python || $(PYTHON) -m venv .venv-compat

@@ -1,0 +1,82 @@
+"""Whatever is claimed: a verdict or an error of ours, and never `held` where all allowed swaps say otherwise."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections import Counter
+
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+from pytest_scrub import ScrubError, check
+from tests.reference.any_claim import HOSTILE, KINDS, VALID
+
+CASES = int(os.environ.get("SCRUB_CLAIMS", "60"))  # three in five of all kinds mixed, the others kind by kind
+RELATIVE = 1e-6
+VERDICT_SHARE = 0.5
+NO_ROOM = "min_recovered= cannot be judged"  # too few draws tell the baseline from the network
+
+
+def outcome_of(case):
+    """The verdict's outcome, or `refused: ` and why; what is not the project's own error is raised."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            root, model, data, options = case.make()
+            note(f"{root}\n{options}")
+            return check(root, model, data, **options).outcome
+        except ScrubError as error:
+            return f"refused: {error}"
+
+
+def wrongs_of_held(truth, accepts):
+    """What all allowed swaps say against a claim that held."""
+
+    def is_beyond(gap, bound):
+        badness = abs(gap) if accepts.is_two_sided else truth.worse * gap
+        return badness > bound * (1 + RELATIVE) + truth.rounding
+
+    if is_beyond(truth.gap, accepts.gap):
+        yield f"the gap is {truth.gap}, of {accepts.gap} accepted"
+    if accepts.slices is not None and any(is_beyond(gap, accepts.slices) for gap in truth.of_slices(accepts.by)):
+        yield f"the slices' gaps are {truth.of_slices(accepts.by)}, of {accepts.slices} accepted"
+    if truth.worst > (math.inf if accepts.worst is None else accepts.worst) * (1 + RELATIVE) + truth.rounding:
+        yield f"the worst swaps' gap is {truth.worst}, of {accepts.worst} accepted"
+
+
+def judge(case, kind):
+    outcome = outcome_of(case)
+    is_refused = outcome.startswith("refused")
+    assert case.truth is not None or is_refused, f"{kind}: {outcome} instead of an error"
+    assert kind not in VALID or not is_refused or NO_ROOM in outcome, f"{kind}: {outcome}"
+    if outcome == "held":
+        assert not [*wrongs_of_held(case.truth, case.accepts)], f"{kind}: held"
+    return outcome
+
+
+def test_nothing_false_is_held_and_most_cases_reach_a_verdict():
+    outcomes = Counter()
+
+    @settings(max_examples=CASES * 3 // 5)
+    @given(st.data())
+    def property_of(data):
+        kind = data.draw(st.sampled_from([*list(VALID) * 6, *HOSTILE]))
+        outcomes[judge(data.draw(KINDS[kind]), kind).partition(":")[0]] += 1
+
+    property_of()
+    assert outcomes["refused"] < (1 - VERDICT_SHARE) * outcomes.total(), outcomes
+    assert outcomes["held"], outcomes
+    assert outcomes["refuted"], outcomes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_false_of_one_kind_is_held(kind):
+    @settings(max_examples=max(1, CASES // 60))
+    @given(KINDS[kind])
+    def property_of(case):
+        judge(case, kind)
+
+    property_of()
