@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pytest_scrub.data import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.errors import ModelError
+from pytest_scrub.errors import DataError, ModelError
 from pytest_scrub.hypothesis_tree import ANYTHING, Agreement, Node, Span, Subspace, group, module, output
 from pytest_scrub.metrics import Metric
 from pytest_scrub.models import as_graph
@@ -337,7 +337,7 @@ def test_no_hook_stays_behind() -> None:
     root = output(module("blocks.0", **F, reads=[module("embed", **F)]))
     agrees_with_hooks(case, root)
     evaluator = Evaluator(as_graph(case.network), TOKENS, root, Metric("bad", lambda out, batch: 1 / 0))
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(DataError, match="ZeroDivisionError"):
         evaluator.evaluate(evaluator.space.draw(2, np.random.default_rng(0)))
     assert all(not child._forward_hooks for child in case.network.modules())
 
