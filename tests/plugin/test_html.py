@@ -84,7 +84,7 @@ def test_a_folder_that_is_a_file(suite: Suite, html: Path) -> None:
     """)
     html.write_text("in the way")
     ran = suite.run(f"--scrub-html={html / 'report.html'}")
-    assert ran.outcomes == {}
+    assert not ran.verdicts
     assert ran.result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in ran.result.errlines if line]
     assert f"{html / 'report.html'} cannot be written" in line
