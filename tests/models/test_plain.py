@@ -1,4 +1,4 @@
-"""Graphs of functions: direct reading and reading along every path, against one row at a time by hand."""
+"""Graphs of functions: direct reading and reading along every path, with figures made by hand."""
 
 from __future__ import annotations
 
