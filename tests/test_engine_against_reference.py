@@ -1,8 +1,10 @@
-"""The engine against the slow evaluator, on random small transformers, hypotheses and swap sets."""
+"""The engine against `pytest_scrub.meaning`, on random small networks of every kind, hypotheses and swap sets."""
 
 from __future__ import annotations
 
+import ast
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,26 +12,30 @@ import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from pytest_scrub import ANYTHING, Dataset, embed, head, mask, mlp, output
+from pytest_scrub import ANYTHING, Dataset, embed, head, mask, meaning, mlp, output
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.metrics import Metric
 from pytest_scrub.models import as_graph
-from tests.reference.evaluator import reference_outputs
+from tests.reference import generate_plain
+from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build, datasets, hypotheses, positions, small_transformers, swap_sets
+from tests.reference.generate_plain import function_graphs, module_graphs
 
 
 def outputs_as_metric(pos):
     return Metric("output", lambda output, batch: output.flatten(1).sum(1), pos)
 
 
-CASES = {"quick": {"native": 60, "gpt2": 30, "llama": 30}, "full": {"native": 700, "gpt2": 300, "llama": 300}}
+CASES = {
+    "quick": {"native": 60, "gpt2": 30, "llama": 30, "functions": 60, "modules": 60},
+    "full": {"native": 700, "gpt2": 300, "llama": 300, "functions": 300, "modules": 300},
+}[os.environ.get("SCRUB_PROFILE", "quick")]
 
 
 @pytest.mark.parametrize("kind", ["native", "gpt2", "llama"])
 def test_engine_and_reference_agree(kind):
-    cases = CASES[os.environ.get("SCRUB_PROFILE", "quick")][kind]
-    settings(max_examples=cases)(given(data=st.data())(engine_and_reference_agree))(
+    settings(max_examples=CASES[kind])(given(data=st.data())(engine_and_reference_agree))(
         kind=kind, store_of=lambda graph, dataset: None
     )
 
@@ -53,12 +59,53 @@ def engine_and_reference_agree(kind, store_of, data):
         return
     event(f"{sum(1 for _ in evaluator.plan.walk())} nodes")
     mine = evaluator.outputs(swap_set).double()
-    theirs = reference_outputs(model.bridge, root, dataset, swap_set, metric_pos)
+    theirs = meaning.outputs(BridgeNetwork(model.bridge, dataset), root, dataset, swap_set, metric_pos)
+    assert_same(mine, theirs, model.tolerance)
+
+
+def assert_same(mine, theirs, tolerance):
     scale = max(float(torch.stack([out.abs().max() for out in theirs]).max()), 1e-6)
     for got, expected in zip(mine, theirs, strict=True):
         torch.testing.assert_close(
-            got.reshape(expected.shape), expected, rtol=0, atol=model.tolerance * scale, check_dtype=False
+            got.reshape(expected.shape), expected, rtol=0, atol=tolerance * scale, check_dtype=False
         )
+
+
+def test_the_meaning_shares_no_code_with_the_engine():
+    package, own = Path(meaning.__file__).parent, Path(meaning.__file__)
+    imports = {path: imported(path) for path in package.rglob("*.py")}
+    known = {"data", "hypothesis_tree", "slots", "swap_set"}
+    assert {name for name in imports[own] if name.startswith("pytest_scrub")} == {f"pytest_scrub.{k}" for k in known}
+    assert [path for path, names in imports.items() if "pytest_scrub.meaning" in names] == []
+
+
+def imported(path):
+    """The modules that a file imports from, and what it imports from them, by full name."""
+    found = set()
+    for statement in ast.walk(ast.parse(path.read_text())):
+        if isinstance(statement, ast.ImportFrom):
+            found.add(statement.module)
+            found |= {f"pytest_scrub.{alias.name}" for alias in statement.names if statement.module == "pytest_scrub"}
+        elif isinstance(statement, ast.Import):
+            found |= {alias.name for alias in statement.names}
+    return found
+
+
+@pytest.mark.parametrize("kind", ["functions", "modules"])
+def test_engine_and_reference_agree_without_a_residual_stream(kind):
+    networks = {"functions": function_graphs, "modules": module_graphs}[kind]()
+    settings(max_examples=CASES[kind])(given(networks, st.data())(engine_and_reference_agree_on_plain))()
+
+
+def engine_and_reference_agree_on_plain(plain, data):
+    root = data.draw(generate_plain.hypotheses(plain))
+    swap_set = data.draw(swap_sets(root, plain.dataset))
+    places = st.sampled_from([None, *generate_plain.POSITIONS])
+    metric_pos = data.draw(places) if plain.has_positions("output") else None
+    evaluator = Evaluator(as_graph(plain.source), plain.dataset, root, outputs_as_metric(metric_pos))
+    event(f"{sum(1 for _ in evaluator.plan.walk())} nodes")
+    theirs = meaning.outputs(plain.network, root, plain.dataset, swap_set, metric_pos)
+    assert_same(evaluator.outputs(swap_set), theirs, 1e-9)
 
 
 @pytest.mark.parametrize("via", ["direct", "any"])
@@ -83,7 +130,8 @@ def test_masks_with_different_counts_match_kth_to_kth(via):
     evaluator = Evaluator(as_graph(model.bridge), dataset, root, Metric("output", last_logit))
     swap_set = evaluator.space.draw(40, rng)
     mine = evaluator.evaluate(swap_set)
-    theirs = [float(out[:, -1].mean()) for out in reference_outputs(model.bridge, root, dataset, swap_set, "marked")]
+    network = BridgeNetwork(model.bridge, dataset)
+    theirs = [float(out[:, -1].mean()) for out in meaning.outputs(network, root, dataset, swap_set, "marked")]
     assert mine == pytest.approx(theirs, rel=1e-9)
 
 
@@ -97,7 +145,8 @@ def test_a_head_sees_the_keys_of_its_mask_child(via):
     root = output(head(1, 0, agrees_on=ANYTHING, reads=[mask(agrees_on=ANYTHING, via=via)]))
     evaluator = Evaluator(as_graph(model.bridge), dataset, root, Metric("output", lambda output, batch: output[:, -1]))
     swap_set = evaluator.space.draw(40, rng)
-    theirs = [float(out[0, -1]) for out in reference_outputs(model.bridge, root, dataset, swap_set, 0)]
+    network = BridgeNetwork(model.bridge, dataset)
+    theirs = [float(out[0, -1]) for out in meaning.outputs(network, root, dataset, swap_set, 0)]
     assert evaluator.evaluate(swap_set) == pytest.approx(theirs, rel=1e-9)
 
 

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_scrub import ANYTHING, Dataset, Evaluator, Metric, embed, head, mlp, output
+from pytest_scrub import ANYTHING, Dataset, Evaluator, Metric, embed, head, meaning, mlp, output
 from pytest_scrub.engine.memory import Kept, Memory
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.models import as_graph
@@ -22,7 +22,7 @@ from pytest_scrub.models.reading import _Batch
 from pytest_scrub.models.residual import ResidualGraph
 from pytest_scrub.store.activations import shelf_of
 from pytest_scrub.store.bounded import BoundedFolder
-from tests.reference.evaluator import reference_outputs
+from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
 from tests.test_engine_against_reference import engine_and_reference_agree
 
@@ -123,7 +123,8 @@ def test_heads_that_read_heads(taken: Counter[str], norm: str | None, way: str, 
     )
     evaluator = Evaluator(as_graph(model.bridge), data, root, Metric("sum", lambda out, batch: out.double().sum(1)))
     swap_set = evaluator.space.draw(30, rng)
-    theirs = [float(out[-1].sum()) for out in reference_outputs(model.bridge, root, data, swap_set, -1)]
+    network = BridgeNetwork(model.bridge, data)
+    theirs = [float(out[-1].sum()) for out in meaning.outputs(network, root, data, swap_set, -1)]
     assert evaluator.evaluate(swap_set) == pytest.approx(theirs, rel=1e-6)
     assert taken[way]
 
@@ -139,7 +140,8 @@ def test_a_rerun_starts_where_something_changes(taken: Counter[str]) -> None:
     metric = Metric("sum", lambda out, batch: out.double().sum(1))
     evaluator = Evaluator(as_graph(model.bridge), data, root, metric)
     swap_set = evaluator.space.draw(30, rng)
-    theirs = [float(out[-1].sum()) for out in reference_outputs(model.bridge, root, data, swap_set, -1)]
+    network = BridgeNetwork(model.bridge, data)
+    theirs = [float(out[-1].sum()) for out in meaning.outputs(network, root, data, swap_set, -1)]
     assert evaluator.evaluate(swap_set) == pytest.approx(theirs, rel=1e-6)
     assert taken["a rerun starts above the first layer"]
 

@@ -15,11 +15,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from example_circuits.ioi import claims, data
 from example_circuits.ioi.conftest import FOLDER, ROWS, SEED
-from pytest_scrub import DataError, Evaluator, SwapSpace, logit_difference
+from pytest_scrub import DataError, Evaluator, SwapSpace, logit_difference, meaning
 from pytest_scrub.measuring import LEAST_MOVED, LEAST_WITH_OTHER
 from pytest_scrub.models import as_graph
 from pytest_scrub.slots import node_paths
-from tests.reference.evaluator import reference_metric
+from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
 
 EXAMPLE = Path(data.__file__).parent
@@ -145,12 +145,9 @@ def test_engine_and_reference_agree(name, small, dataset):
     tree = TREES[name]()
     evaluator = Evaluator(as_graph(small), dataset, tree, METRIC)
     swap_set = evaluator.space.draw(2, np.random.default_rng(0))
-    features = {name: dataset.feature(name) for name in ("io", "s")}
-
-    def difference(logits, row):
-        return float(logits[features["io"][row]] - logits[features["s"][row]])
-
-    theirs = reference_metric(small, tree, dataset, swap_set, "end", difference)
+    io, s = (dataset.feature(name)[swap_set.references] for name in ("io", "s"))
+    logits = torch.cat(meaning.outputs(BridgeNetwork(small, dataset), tree, dataset, swap_set, "end")).numpy()
+    theirs = np.diag(logits[:, io] - logits[:, s])
     mine = evaluator.evaluate(swap_set)
     assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-9)
     assert abs(mine - evaluator.unscrubbed(swap_set.references)).min() > 1e-3  # the swaps were no small matter

@@ -16,6 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
+from pytest_scrub import meaning
 from pytest_scrub.data import Dataset
 from pytest_scrub.errors import DataError, HypothesisError
 from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, Agreement, Node, group, head, module, output
@@ -89,11 +90,8 @@ def agree(dataset: Dataset, agreement: Agreement, row: int, other: int) -> bool:
 
 
 def allowed_by_hand(dataset: Dataset, slot: Slot, own: int) -> list[int]:
-    """The rows that may stand in for the parent's own input: itself, and every donor row that agrees."""
-    donors = set(dataset.donor_rows.tolist())
-    return [
-        row for row in range(len(dataset)) if row == own or (row in donors and agree(dataset, slot.agrees_on, row, own))
-    ]
+    """The rows that may stand in for the parent's own input, whoever shares their donor."""
+    return sorted(meaning.agreeing(dataset, slot.agrees_on, own))
 
 
 def swaps_by_hand(space: SwapSpace) -> Iterator[tuple[int, tuple[int, ...], float]]:
@@ -224,6 +222,55 @@ def test_allowed_donors_are_those_found_by_hand(space: SwapSpace, data: st.DataO
         frozen = slot.path in space.frozen
         expected = [[own] if frozen else allowed_by_hand(space.dataset, slot, own) for own in rows.tolist()]
         assert [part.tolist() for part in found] == expected
+
+
+def any_swaps(draw: st.DrawFn, hypothesis: Node, dataset: Dataset) -> SwapSet:
+    """Two references with arbitrary donors, half of which are what some slot allows."""
+    space = SwapSpace(hypothesis, dataset)
+    swap_set = space.draw(2, generator(draw(st.integers(0, 100))))
+    rows, bools = st.integers(0, len(dataset) - 1), st.sampled_from([False, False, True])
+    change = np.reshape([draw(bools) for _ in range(swap_set.donors.size)], swap_set.donors.shape)
+    return replace(swap_set, donors=np.where(change, draw(rows), swap_set.donors))
+
+
+@given(hypotheses(depth=2), datasets(), st.data())
+def test_what_is_allowed_is_what_a_claim_means(hypothesis: Node, dataset: Dataset, data: st.DataObject) -> None:
+    space = SwapSpace(hypothesis, dataset)
+    swap_set = any_swaps(data.draw, hypothesis, dataset)
+    parents = space.parents(swap_set)
+    for column, is_allowed in enumerate(space.allows(swap_set)):
+        rows = meaning.allowed(hypothesis, dataset, swap_set, column)
+        assert set(rows) == set(space.paths)
+        donors = swap_set.donors[:, column].tolist()
+        assert is_allowed == all(donor in rows[path] for path, donor in zip(space.paths, donors, strict=True))
+        violated = {v.slot for v in space.check(swap_set) if v.column == column}
+        assert violated == {path for path, donor in zip(space.paths, donors, strict=True) if donor not in rows[path]}
+        for i, slot in enumerate(space.slots):
+            if slot.shares is None:
+                assert space.allowed(slot.path, parents[i, [column]])[0].tolist() == sorted(rows[slot.path])
+
+
+@given(hypotheses(depth=2), datasets())
+def test_a_sample_is_as_likely_as_a_claim_means(hypothesis: Node, dataset: Dataset) -> None:
+    space = SwapSpace(hypothesis, dataset)
+    for reference, donors, weight in islice(swaps_by_hand(space), 50):
+        swap_set = SwapSet([reference], np.reshape(donors, (-1, 1)), space.paths, dataset.digest())
+        assert meaning.chance(hypothesis, dataset, swap_set, 0) == pytest.approx(weight)
+
+
+@given(st.lists(AGREEMENTS, min_size=8, max_size=8), datasets(), st.data())
+def test_joined_claims_allow_in_every_slot_what_both_do(
+    agreements: list[Agreement], dataset: Dataset, data: st.DataObject
+) -> None:
+    def claim(own: Agreement, child: Agreement, rest: Agreement, roots_rest: Agreement) -> Node:
+        return output(module("a", agrees_on=own, reads=[module("x", agrees_on=child)], rest=rest), rest=roots_rest)
+
+    first, second = claim(*agreements[:4]), claim(*agreements[4:])
+    both = join(first, second)
+    assert isinstance(both, Node)
+    swap_set = any_swaps(data.draw, both, dataset)
+    rows, *others = (meaning.allowed(claimed, dataset, swap_set, 0) for claimed in (both, first, second))
+    assert rows == {path: others[0][path] & others[1][path] for path in rows}
 
 
 @given(restricted_spaces())

@@ -1,27 +1,25 @@
-"""Graphs of functions: direct reading and reading along every path, against one row at a time by hand."""
+"""Graphs of functions: direct reading and reading along every path, with figures made by hand."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
+from pytest_scrub import meaning
 from pytest_scrub.data import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError, ModelError
-from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, Agreement, Node, Span, Subspace, group, module, output
+from pytest_scrub.hypothesis_tree import ANYTHING, Node, Subspace, group, module, output
 from pytest_scrub.metrics import Metric
 from pytest_scrub.models.plain import FunctionGraph
-from pytest_scrub.slots import node_paths, slots_of
 from pytest_scrub.swaps import SwapSet
+from tests.reference.functions import FunctionNetwork
 
 TOTAL = Metric("total", lambda out, batch: out.flatten(1).sum(1))
 
@@ -40,6 +38,8 @@ def outputs(graph: FunctionGraph, data: Dataset, root: Node, reference: int = 0,
         rows[path] = row
     swap_set = SwapSet([reference], [[row] for row in rows.values()], evaluator.space.paths, data.digest())
     found: list[Any] = evaluator.outputs(swap_set)[0].tolist()
+    (expected,) = meaning.outputs(FunctionNetwork(graph.nodes, data), root, data, swap_set, None)
+    assert found == pytest.approx(expected.tolist())
     return found
 
 
@@ -170,142 +170,6 @@ def test_whole_numbers_can_be_swapped_at_a_position() -> None:
     data = Dataset(torch.tensor([[1, 2, 3], [10, 20, 30]]), features={"f": [0, 0]})
     graph = FunctionGraph(output=lambda tokens: tokens.double())
     assert outputs(graph, data, output(module("tokens", **F, pos=1)), **{"tokens@1": 1}) == [1, 20, 3]
-
-
-# --- any hypothesis on one graph, against one row at a time -----------------------------------------------
-
-LENGTH = 3
-FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
-    "A": lambda a, b: torch.sin(a + 2 * b.flip(-1)),
-    "B": lambda A, c: A * c + A.cumsum(-1),
-    "C": lambda A, b: torch.cos(A - b),
-    "D": lambda B, C, A: B * C + A.roll(1, -1),
-    "output": lambda D, C, a: D - 2 * C + a.flip(-1),
-}
-GRAPH = FunctionGraph(**FUNCTIONS)
-RANDOM = np.random.default_rng(0)
-DATA = Dataset(
-    {name: torch.from_numpy(RANDOM.normal(size=(5, LENGTH))) for name in "abc"},
-    features={
-        "f": [0, 1, 0, 1, 0],
-        "where": [0, 2, 1, 1, -1],
-        "two": np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 1, 1]], dtype=bool),
-    },
-)
-BASIS = np.linalg.qr(RANDOM.normal(size=(LENGTH, LENGTH)))[0]
-
-
-class ByHand:
-    """One reference of a swap set, one row at a time; nothing is shared with the graph but its functions."""
-
-    def __init__(self, root: Node, swap_set: SwapSet, column: int) -> None:
-        self.rows = {path: int(swap_set.donors[i, column]) for i, path in enumerate(swap_set.slots)}
-        self.reference = int(swap_set.references[column])
-        self.nodes = node_paths(root)
-
-    def output(self) -> Tensor:
-        return self.value(*self.nodes[0][:2])["output"]
-
-    def value(self, path: str, node: Node) -> dict[str, Tensor]:
-        own = self.rows.get(path, self.reference)
-        if node.is_leaf:
-            run = self.run(own, {})
-            return {name: run[name] for name in node.components}
-        carrier, component = self.rows[f"{path}/rest"], node.component
-        children = [(p, child, self.value(p, child)) for p, child, parent in self.nodes if parent == path]
-        seen = {}
-        for argument in GRAPH.arguments[component]:
-            edits = [c for c in children if c[1].via == "any" and c[1].into in (None, argument)]
-            seen[argument] = self.run(carrier, self.replacing(carrier, edits))[argument]
-            for p, child, value in children:
-                if child.via != "any" and argument in child.components:
-                    seen[argument] = self.blend(seen[argument], value[argument], p, child, carrier)
-        return {component: FUNCTIONS[component](**seen)}
-
-    def replacing(self, carrier: int, edits: list[Any]) -> dict[str, Callable[[Tensor], Tensor]]:
-        def replace_(name: str) -> Callable[[Tensor], Tensor]:
-            def apply(now: Tensor) -> Tensor:
-                for path, child, value in edits:
-                    if name in child.components:
-                        now = self.blend(now, value[name], path, child, carrier)
-                return now
-
-            return apply
-
-        return {name: replace_(name) for _, child, _ in edits for name in child.components}
-
-    def run(self, row: int, replaced: Mapping[str, Callable[[Tensor], Tensor]]) -> dict[str, Tensor]:
-        values: dict[str, Tensor] = {}
-        for name in ("a", "b", "c", *FUNCTIONS):
-            value = DATA.inputs[name][row] if name in "abc" else FUNCTIONS[name](**{
-                argument: values[argument] for argument in GRAPH.arguments[name]
-            })  # fmt: skip
-            values[name] = replaced[name](value) if name in replaced else value
-        return values
-
-    def blend(self, now: Tensor, value: Tensor, path: str, child: Node, carrier: int) -> Tensor:
-        own = self.rows[f"{path}/rest"] if child.rest is not None else self.rows[path]
-        put, take = self.positions(child.pos, carrier), self.positions(child.pos, own)
-        difference = torch.zeros_like(now)
-        difference[put] = value[take] - now[put]
-        if child.subspace is not None:
-            basis = torch.from_numpy(child.subspace.basis.copy())
-            difference = difference @ basis @ basis.T
-        return now + difference
-
-    def positions(self, pos: Any, row: int) -> list[int]:
-        if isinstance(pos, str):
-            pos = DATA.feature(pos)[row]
-            if not np.isscalar(pos) and not isinstance(pos, np.integer):
-                return [int(p) for p in np.flatnonzero(pos)]
-            pos = int(pos)
-        every = list(range(LENGTH))
-        return every if pos is None else [every[pos]] if isinstance(pos, int) else every[pos.slice]
-
-
-@st.composite
-def hypotheses(draw: st.DrawFn) -> Node:
-    return reading(draw, Node(("output",), draw(st.sampled_from([None, ANYTHING]))), 0)
-
-
-def reading(draw: st.DrawFn, node: Node, level: int) -> Node:
-    parent, children = node.component, []
-    direct, above = GRAPH.arguments[parent], sorted(GRAPH._above[parent])
-    for name in draw(st.lists(st.sampled_from(above), max_size=3, unique=True)):
-        anywhere = name not in direct or draw(st.booleans())
-        into = draw(st.sampled_from([None, *direct])) if anywhere else None
-        child = Node((name,), Agreement(("f",)), into=into, via="any" if anywhere else None)
-        if level < 2 and name in FUNCTIONS and draw(st.booleans()):
-            child = reading(draw, child, level + 1)
-        kind = draw(st.sampled_from(["whole", "position", "two positions", "subspace", "two subspaces"]))
-        # A subspace is of the last dimension, which here are the positions: one or the other.
-        places = [0, -1, Span(1, None, None), "where", "two"] if kind == "position" else [0, 1]
-        part = Subspace(BASIS[:, :1]), Subspace(BASIS[:, 1:])
-        if "position" in kind:
-            child = replace(child, pos=draw(st.sampled_from(places)))
-        if "subspace" in kind:
-            child = replace(child, subspace=part[0])
-        children.append(child)
-        if kind == "two positions":
-            children.append(replace(child, pos=2, name=f"{name}, too"))
-        if kind == "two subspaces":
-            children.append(replace(child, subspace=part[1], name=f"{name}, too"))
-    groups = [pair for pair in [("B", "C"), ("a", "b")] if not {*pair} & {c.component for c in children}]
-    groups = [pair for pair in groups if set(pair) <= set(above)]
-    if groups and draw(st.booleans()):
-        children.append(Node(draw(st.sampled_from(groups)), EXACT, via="any"))
-    return replace(node, reads=tuple(children), rest=ANYTHING)
-
-
-@given(hypotheses(), st.integers(0, 100))
-def test_any_hypothesis_is_what_it_is_by_hand(root: Node, seed: int) -> None:
-    evaluator = Evaluator(GRAPH, DATA, root, TOTAL)
-    rng, slots = np.random.default_rng(seed), slots_of(root)
-    swap_set = SwapSet(
-        rng.integers(0, 5, 4), rng.integers(0, 5, (len(slots), 4)), tuple(s.path for s in slots), DATA.digest()
-    )
-    expected = torch.stack([ByHand(root, swap_set, column).output() for column in range(4)])
-    torch.testing.assert_close(evaluator.outputs(swap_set), expected, rtol=0, atol=1e-9)
 
 
 # --- what a graph is, and what is none --------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""The slow, obvious evaluator that the engine is checked against, and generators of what to check it on."""
+"""How networks answer `pytest_scrub.meaning`, against which the engine is checked, and generators of what to check."""

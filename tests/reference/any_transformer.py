@@ -9,12 +9,12 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pytest_scrub import EXACT, Dataset, Metric, head, mlp, output
+from pytest_scrub import EXACT, Dataset, Metric, head, meaning, mlp, output
 from pytest_scrub.hypothesis_tree import Node
 from pytest_scrub.slots import node_paths
 from pytest_scrub.swap_set import SwapSet
 from tests.reference.any_claim import Case, bounds, others
-from tests.reference.evaluator import reference_metric
+from tests.reference.bridges import BridgeNetwork
 from tests.reference.every_swap import Swaps, Truth, combinations, every_swap
 from tests.reference.generate import FEATURES, Architecture, build
 
@@ -67,14 +67,14 @@ def _trees(draw: st.DrawFn, attn_only: bool) -> Node:
 
 
 def _truth(bridge: Any, root: Node, data: Dataset, swaps: Swaps, labels: Any) -> Truth:
-    def metric(out: Tensor, row: int) -> float:
-        return float(out[labels[row]])
+    network = BridgeNetwork(bridge, data)
 
     def scored(tree: Node, swaps: Swaps) -> Any:
         paths = tuple(path for path, _ in _slots(tree))
         donors = np.stack([swaps.donors[path] for path in paths])
         swap_set = SwapSet(swaps.references, donors, paths, data.digest())
-        return reference_metric(bridge, tree, data, swap_set, -1, metric)
+        outputs = meaning.outputs(network, tree, data, swap_set, -1)
+        return np.array([float(out[0, labels[row]]) for out, row in zip(outputs, swaps.references, strict=True)])
 
     everything = every_swap(output(agrees_on="parity"), {"parity": np.zeros(ROWS)}, np.unique(swaps.references), ROWS)
     unswapped = dict.fromkeys(swaps.donors, swaps.references)

@@ -1,0 +1,201 @@
+"""Transformers, by the hooks of TransformerLens's bridges, one row at a time.
+
+A component is only ever recomputed by the network itself: a hook forces the residual stream where the component reads
+it, and its activation is read off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pytest_scrub.hypothesis_tree import ROOT, is_head
+from pytest_scrub.meaning import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pytest_scrub.data import Dataset
+
+Hook = tuple[str, Callable[..., Any]]
+Replace = Callable[["Tensor"], "Tensor"]
+Read = Callable[[Sequence[str], "Tensor"], None]  # takes note that these components read this stream
+Written = Callable[[dict[str, "Tensor"], "Tensor"], "Tensor"]  # from what is written, and its sum, to a sum
+
+
+class BridgeNetwork:
+    """A `TransformerBridge` with pre-norm blocks that run attention and MLP one after the other."""
+
+    via = "direct"
+
+    def __init__(self, bridge: Any, dataset: Dataset) -> None:
+        self.bridge = bridge
+        self.tokens = dataset.inputs["tokens"]
+        self.mask = dataset.inputs.get("attention_mask")
+        self.n_pos = self.tokens.shape[1]
+        self.n_heads: int = bridge.cfg.n_heads
+        self.dtype = next(bridge.parameters()).dtype
+        self.has_mlps = "blocks.0.mlp.hook_out" in bridge.hook_dict
+        layers = range(bridge.cfg.n_layers)
+        self._value_biases = [self._value_bias(layer) for layer in layers]
+        self._mlp_biases = [self._mlp_bias(layer) for layer in layers if self.has_mlps]
+        self.clean = cache(partial(self._run, replace={}))
+
+    def slots(self, component: str) -> Sequence[str]:
+        return ("q", "k", "v", "mask") if is_head(component) else ("stream",)
+
+    def writes(self, child: str, parent: str, slot: str) -> bool:
+        return (child == "mask") == (slot == "mask")
+
+    def run(self, row: int, replace: Mapping[str, Replace]) -> Run:
+        return self._run(row, replace) if replace else self.clean(row)
+
+    def recompute(self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Tensor]) -> Tensor:
+        streams = {slot: run.reads[component] + changes.get(slot, 0) for slot, run in runs.items() if slot != "mask"}
+        row = next(iter(runs.values())).row
+        if component == ROOT:
+            return self._forward(row, self._visible(row), [_force("ln_final.hook_in", streams["stream"])])
+        if not is_head(component):
+            return self._mlp(int(component.removeprefix("mlp")), row, streams["stream"])
+        layer, head = map(int, component.removeprefix("head").split("."))
+        return self._head(layer, head, row, streams, runs["mask"].values["mask"] + changes.get("mask", 0))
+
+    def _visible(self, row: int) -> Tensor:
+        """`[P]`: 1 where a key may be attended to."""
+        return torch.ones(self.n_pos) if self.mask is None else self.mask[row].float()
+
+    def _run(self, row: int, replace: Mapping[str, Replace]) -> Run:
+        """A run in which each component is replaced as soon as it is computed; all else follows."""
+        run = Run(row)
+
+        def written(parts: dict[str, Tensor], total: Tensor) -> Tensor:
+            """What is added to the residual stream where these components wrote `total`."""
+            for name, now in parts.items():
+                run.values[name] = replace[name](now) if name in replace else now
+                total = total + run.values[name] - now
+            return total
+
+        def read(names: Sequence[str], stream: Tensor) -> None:
+            run.reads.update(dict.fromkeys(names, stream))
+
+        written({"mask": self._visible(row)}, torch.zeros(self.n_pos))
+        hooks = [_at("embed.hook_out", lambda value: written({"embed": value}, value))]
+        if "pos_embed.hook_out" in self.bridge.hook_dict:
+            hooks.append(_at("pos_embed.hook_out", lambda value: written({"pos_embed": value}, value)))
+        for layer in range(self.bridge.cfg.n_layers):
+            hooks += self._attention_hooks(layer, read, written)
+            hooks += self._mlp_hooks(layer, read, written) if self.has_mlps else []
+        hooks.append(_at("ln_final.hook_in", partial(read, [ROOT])))
+        run.values[ROOT] = self._forward(row, run.values["mask"], hooks)
+        return run
+
+    def _attention_hooks(self, layer: int, read: Read, written: Written) -> list[Hook]:
+        attn = f"blocks.{layer}.attn"
+        names = [f"head{layer}.{head}" for head in range(self.n_heads)]
+        mixed: dict[str, Tensor] = {}
+
+        def after(total: Tensor) -> Tensor:
+            z = mixed[f"{attn}.o.hook_in"]
+            return written({name: self._head_value(layer, h, z) for h, name in enumerate(names)}, total)
+
+        return [
+            _at(f"blocks.{layer}.hook_in", partial(read, names)),
+            _record(f"{attn}.o.hook_in", mixed),
+            _at(f"{attn}.hook_out", after),
+        ]
+
+    def _mlp_hooks(self, layer: int, read: Read, written: Written) -> list[Hook]:
+        name = f"mlp{layer}"
+
+        def after(total: Tensor) -> Tensor:
+            return written({name: total - self._mlp_biases[layer]}, total)
+
+        return [
+            _at(f"blocks.{layer}.ln2.hook_in", partial(read, [name])),
+            _at(f"blocks.{layer}.mlp.hook_out", after),
+        ]
+
+    def _head(self, layer: int, head: int, row: int, streams: Mapping[str, Tensor], visible: Tensor) -> Tensor:
+        """A head's activation `[P, d_model]` on these streams into q, k and v, and with these keys visible.
+
+        The whole layer reads the streams and the mask; of what it computes only this head is looked at.
+        Queries, keys and values are exchanged before rotation, which depends on nothing but the position.
+        """
+        attn = f"blocks.{layer}.attn"
+        seen: dict[str, Tensor] = {}
+        for slot, stream in streams.items():
+            hooks = [_force(f"blocks.{layer}.hook_in", stream), _record(f"{attn}.{slot}.hook_out", seen)]
+            self._forward(row, visible, hooks)
+        forced = [_force(name, projected) for name, projected in seen.items()]
+        self._forward(row, visible, [*forced, _record(f"{attn}.o.hook_in", seen)])
+        return self._head_value(layer, head, seen[f"{attn}.o.hook_in"])
+
+    def _mlp(self, layer: int, row: int, stream: Tensor) -> Tensor:
+        """An MLP's activation `[P, d_model]` on this stream."""
+        seen: dict[str, Tensor] = {}
+        out = f"blocks.{layer}.mlp.hook_out"
+        hooks = [_force(f"blocks.{layer}.ln2.hook_in", stream), _record(out, seen)]
+        self._forward(row, self._visible(row), hooks)
+        return seen[out] - self._mlp_biases[layer]
+
+    def _forward(self, row: int, visible: Tensor, hooks: Sequence[Hook]) -> Tensor:
+        # Position ids are passed because the bridge would otherwise count visible keys only.
+        logits: Tensor = self.bridge.run_with_hooks(
+            self.tokens[row : row + 1],
+            fwd_hooks=list(hooks),
+            attention_mask=visible[None].long(),
+            position_ids=torch.arange(self.n_pos)[None],
+        )
+        return logits[0]
+
+    def _head_value(self, layer: int, head: int, z: Tensor) -> Tensor:
+        """What one head adds to the stream, given the mixed values of its layer; without biases."""
+        return self._write(layer, head, z) - self._write(layer, head, self._value_biases[layer])
+
+    def _write(self, layer: int, head: int, z: Tensor) -> Tensor:
+        project = self.bridge.blocks[layer].attn.o.original_component
+        only = torch.zeros_like(z)
+        only[:, head] = z[:, head]
+        written: Tensor = project(only.flatten(1)) - project(torch.zeros_like(z).flatten(1))
+        return written
+
+    def _value_bias(self, layer: int) -> Tensor:
+        """What mixed values hold whatever is attended to, `[P, heads, d_head]`: the values of zeros.
+
+        Attention sums to one, so this part of a head's activation is the same on every input.
+        """
+        seen: dict[str, Tensor] = {}
+        name = f"blocks.{layer}.attn.v.hook_out"
+        zeros = torch.zeros(self.n_pos, self.bridge.cfg.d_model, dtype=self.dtype)
+        hooks = [_force(f"blocks.{layer}.ln1.hook_out", zeros), _record(name, seen)]
+        self._forward(0, self._visible(0), hooks)
+        return seen[name].repeat_interleave(self.n_heads // seen[name].shape[1], dim=1)
+
+    def _mlp_bias(self, layer: int) -> Tensor:
+        """What an MLP adds to the stream when its neurons are silent, `[P, d_model]`."""
+        seen: dict[str, Tensor] = {}
+        out = f"blocks.{layer}.mlp.hook_out"
+        hooks = [_at(f"blocks.{layer}.mlp.out.hook_in", torch.zeros_like), _record(out, seen)]
+        self._forward(0, self._visible(0), hooks)
+        return seen[out]
+
+
+def _at(name: str, see: Callable[[Tensor], Tensor | None]) -> Hook:
+    """A hook that shows what passes (one row, no batch axis) to `see`, and puts in what that returns."""
+
+    def hook(value: Tensor, **_: object) -> Tensor | None:
+        instead = see(value[0].clone())
+        return None if instead is None else instead[None].clone()
+
+    return name, hook
+
+
+def _force(name: str, value: Tensor) -> Hook:
+    return _at(name, lambda _: value)
+
+
+def _record(name: str, into: dict[str, Tensor]) -> Hook:
+    return _at(name, lambda value: into.update({name: value}))

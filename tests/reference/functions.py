@@ -1,0 +1,46 @@
+"""Networks of functions of named inputs and of one another, one row at a time."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from pytest_scrub.data import Dataset
+from pytest_scrub.meaning import Run
+
+
+class FunctionNetwork:
+    """Functions by name, one of them `output`; all other names are inputs of the dataset."""
+
+    via = "direct"
+
+    def __init__(self, functions: Mapping[str, Callable[..., Tensor]], dataset: Dataset) -> None:
+        self.functions, self.inputs = functions, dataset.inputs
+
+    def slots(self, component: str) -> Sequence[str]:
+        return tuple(inspect.signature(self.functions[component]).parameters)
+
+    def writes(self, child: str, parent: str, slot: str) -> bool:
+        return child == slot
+
+    def run(self, row: int, replace: Mapping[str, Callable[[Tensor], Tensor]]) -> Run:
+        run = Run(row)
+
+        def value(name: str) -> Tensor:
+            if name not in run.values:
+                read = [value(argument) for argument in self.slots(name)] if name in self.functions else []
+                now = self._call(name, read) if name in self.functions else self.inputs[name][row]
+                run.values[name] = replace[name](now) if name in replace else now
+            return run.values[name]
+
+        for name in (*self.functions, *self.inputs):
+            value(name)
+        return run
+
+    def recompute(self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Tensor]) -> Tensor:
+        return self._call(component, [run.values[slot] + changes.get(slot, 0) for slot, run in runs.items()])
+
+    def _call(self, name: str, read: Sequence[Tensor]) -> Tensor:
+        return self.functions[name](*(argument[None] for argument in read))[0]
