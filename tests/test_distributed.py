@@ -490,21 +490,21 @@ def raise_hypothesis_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "error", "arguments"),
+    ("action", "error", "text"),
     [
-        (raise_key_error, KeyError, ("mine",)),
-        (raise_own, Own, ("mine", 3)),
-        (raise_hypothesis_error, HypothesisError, ("a sentence",)),
+        (raise_key_error, DataError, "raised KeyError: 'mine'"),
+        (raise_own, DataError, "raised Own: ('mine', 3)"),
+        (raise_hypothesis_error, HypothesisError, "a sentence"),
     ],
 )
 def test_what_a_task_raises_is_raised_here(
-    crew: Any, action: Callable[[], None], error: type[Exception], arguments: tuple[Any, ...]
+    crew: Any, action: Callable[[], None], error: type[Exception], text: str
 ) -> None:
     own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=on_workers(action))
     with pytest.raises(error) as raised:
         own.evaluate(own.space.draw(100, np.random.default_rng(0)))
     assert type(raised.value) is error
-    assert raised.value.args == arguments
+    assert text in str(raised.value)
 
 
 def test_what_is_wrong_is_said_in_the_same_words(crew: Any) -> None:
