@@ -178,6 +178,8 @@ class _Speller:
                 continue
             self._read.add((id(found), name))
             self.text.append(name)
+            if _is_installed(found) and _is_bookkeeping(found[name]):
+                continue  # known by its version; torch exchanges some of its own once its compiler is imported
             self.spell(found[name], depth)
             if isinstance(found[name], ModuleType) and depth < DEEPEST:
                 self._spell_names(names, vars(found[name]), depth + 1)
