@@ -68,7 +68,7 @@ class RefutedByAdversary(Refuted):
 
 
 class Undecided(ClaimFailed):
-    """The samples do not decide: the interval straddles the tolerance, too few draws differ, or rounding could decide."""
+    """The budget was spent and the interval straddles the tolerance, too few draws differ, or rounding could decide."""
 
     __module__ = "builtins"
 
@@ -157,8 +157,9 @@ def claim(
     - `controls`: the claim has to fail on shuffled weights and on permuted features; `--scrub-controls` for all claims.
     - `model`, `data`: the names of the fixtures that give the network and the `Dataset`.
 
-    **Raises** `HypothesisError` at collection for a tolerance that is missing or negative, for an unknown word or option,
-    and for a function that pytest cannot call with fixtures; what else is wrong is `Misstated` when it is checked.
+    **Raises** `HypothesisError` at collection for a tolerance that is missing or negative, for an unknown word or
+    option, and for a function that pytest cannot call with fixtures; what else is wrong is `Misstated` when it is
+    checked.
     """
     __tracebackhide__ = True
     given = _stated(locals())
