@@ -68,7 +68,7 @@ class RefutedByAdversary(Refuted):
 
 
 class Undecided(ClaimFailed):
-    """The budget was spent and the interval straddles the tolerance."""
+    """The budget was spent and the interval straddles the tolerance, too few draws differ, or rounding could decide."""
 
     __module__ = "builtins"
 
@@ -148,7 +148,8 @@ def claim(
       of drawn donors that differ from what they stand in for (0.02).
     - `adversaries`: what searches for the allowed swaps that make the claim look worst, such as `[WhichDonors()]`; the
       whole ladder by default, nothing where empty. `--scrub-adversary=none` switches all off.
-    - `adversarial_tolerance`: the largest mean gap of a swap set that is found; by default the claim's own tolerance.
+    - `adversarial_tolerance`: the largest mean gap of a swap set that is found; by default the claim's own tolerance,
+      and `math.inf` only shows what is found.
     - `adversary`: `"gate"`, or `"report"` to show what is found without failing.
     - `budget`: evaluations for all adversaries together; by default a multiple of the samples, 20 unless
       `--scrub-adversary` says otherwise.
@@ -156,7 +157,9 @@ def claim(
     - `controls`: the claim has to fail on shuffled weights and on permuted features; `--scrub-controls` for all claims.
     - `model`, `data`: the names of the fixtures that give the network and the `Dataset`.
 
-    **Raises** `HypothesisError` at collection for a tolerance that is missing or negative, and for an unknown word.
+    **Raises** `HypothesisError` at collection for a tolerance that is missing or negative, for an unknown word or
+    option, and for a function that pytest cannot call with fixtures; what else is wrong is `Misstated` when it is
+    checked.
     """
     __tracebackhide__ = True
     given = _stated(locals())

@@ -52,6 +52,9 @@ class _Swaps:
 class Evaluator:
     """Evaluates the swap sets of one hypothesis on one network, dataset and metric.
 
+    Any swap set of its slots and rows is evaluated; `space.check` says whether the claim allows it. Kept while the
+    network is changed, it goes on with what it captured before: make a new one.
+
     **Arguments**
 
     - `graph`: the network.

@@ -39,7 +39,8 @@ class FunctionGraph:
     ```
 
     Every function is called with tensors `[batch, ...]` and returns one; its parameters say what it reads. Names
-    that are no node are inputs of the dataset. Reading is direct by default: only that argument is exchanged.
+    that are no node are inputs of the dataset. Reading is direct by default: only that argument is exchanged. As
+    functions may call whatever they like, it is run anew for each claim.
 
     **Arguments**
 
