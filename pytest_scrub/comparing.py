@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from pytest_scrub.intervals import CONFIDENCE, Estimate, widened
 from pytest_scrub.limits import GAP, POWER, WORST, Limit, Limits
-from pytest_scrub.reports.run import INTERRUPTED, SKIPPED, Run
+from pytest_scrub.reports.run import INTERRUPTED, Run
 from pytest_scrub.store.baselines import NOT_KEPT, Baseline, Refuted
 from pytest_scrub.verdict import REFUTED
 
@@ -93,7 +93,8 @@ class Comparison:
 
     - `name`: of the baseline.
     - `claims`: those that are in both; `fresh`: those of the run alone.
-    - `gone`: those of the baseline alone, as far as their files were run.
+    - `gone`: those of the baseline alone, as far as their files were run; `marked`: those that a mark skipped.
+    - `saved`: how many the baseline has.
     - `versions`: what the figures were made with that differs now, in words.
     - `confidence`: of the interval of each difference.
     """
@@ -102,13 +103,20 @@ class Comparison:
     claims: tuple[ClaimMoves, ...]
     fresh: tuple[str, ...]
     gone: tuple[str, ...]
+    marked: tuple[str, ...]
+    saved: int
     versions: tuple[str, ...]
     confidence: float
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing was compared, though there is something to compare with: a gate that nobody went through."""
+        return bool(self.saved) and not self.claims
+
+    @property
     def fails(self) -> bool:
         """Whether the run fails by it."""
-        return any(claim.fails for claim in self.claims)
+        return self.is_empty or any(claim.fails for claim in self.claims)
 
 
 def compare(run: Run, name: str, baselines: Mapping[str, Baseline], limits: Limits) -> Comparison:
@@ -135,7 +143,7 @@ def compare(run: Run, name: str, baselines: Mapping[str, Baseline], limits: Limi
     for test, one in here.items():
         if test in pairs:
             claims.append(_moves(pairs[test], limits, confidence))
-        elif test in baselines and one.result != SKIPPED:
+        elif test in baselines and not one.is_marked:
             claims.append(ClaimMoves(test, baselines[test].outcome, one.outcome, changed=("it has no verdict now",)))
     files = {_file(one.test) for one in run.claims}
     return Comparison(
@@ -143,6 +151,8 @@ def compare(run: Run, name: str, baselines: Mapping[str, Baseline], limits: Limi
         claims=tuple(claims),
         fresh=tuple(test for test in verdicts if test not in baselines),
         gone=tuple(test for test in sorted(baselines) if test not in here and _file(test) in files),
+        marked=tuple(test for test, one in here.items() if test in baselines and one.is_marked),
+        saved=len(baselines),
         versions=tuple(_other_versions(pairs.values(), run.versions)),
         confidence=confidence,
     )

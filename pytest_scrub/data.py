@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_scrub.calls import shown
 from pytest_scrub.columns import Ints, checked_column, first_unlike, row_codes, value_codes
-from pytest_scrub.errors import DataError, did_you_mean
-from pytest_scrub.hypothesis_tree import Agreement, Span
+from pytest_scrub.errors import DataError, HypothesisError, did_you_mean
+from pytest_scrub.hypothesis_tree import Agreement, Span, position
 from pytest_scrub.unchanged import bytes_of, mark_of, still_is
 from pytest_scrub.user_code import called
 from pytest_scrub.visible import visible
@@ -95,7 +96,7 @@ class Dataset:
         named = _named(inputs)
         self.inputs = _inputs(named)
         self.labels = None if labels is None else _labels(labels, len(self), self.device)
-        self.label_pos = label_pos
+        self.label_pos = _label_pos(label_pos)
         self.name = name
         self.source = source
         if show is not None and not callable(show) and not hasattr(show, "decode"):
@@ -523,6 +524,19 @@ def _joined(old: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tenso
         has, needs = ", ".join(kind(fresh).values()), ", ".join(kind(old).values()) or "none"
         raise DataError(f"extend() got {has}, but the dataset has {needs}; make names, types and shapes fit")
     return {name: torch.cat([tensor, fresh[name]]) for name, tensor in old.items()}
+
+
+def _label_pos(spec: Any) -> int | slice | Span | str | None:
+    """As the `pos=` of a node takes it; whether there is such a position, or such a feature, is seen with a network."""
+    if isinstance(spec, Span):
+        return spec
+    try:
+        return position(spec, "the labels")
+    except HypothesisError:
+        raise DataError(
+            f"label_pos= takes an int, a slice or the name of a feature, not {shown(spec)}; for several give a "
+            "feature with a mask"
+        ) from None
 
 
 def _chosen(spec: Any, rows: int, what: str) -> Ints:

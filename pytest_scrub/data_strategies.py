@@ -7,6 +7,7 @@ depends on the constants in those of the user's modules that happen to be import
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ class StrategySource:
         """
         return self.layout.encode(example, self.drawer.row(example))
 
-    def draws(self, count: int, seed: int) -> list[Draw]:
+    def draws(self, count: int, seed: int, until: float | None = None) -> list[Draw]:
         """Up to `count` fresh examples of different content, independently drawn.
 
         Examples that do not fit the dataset are left out, and the strategy may have no more, so there can be fewer
@@ -80,6 +81,7 @@ class StrategySource:
         **Arguments**
 
         - `seed`: with the dataset's own the only source of randomness; none repeats what the dataset was made of.
+        - `until`: `time.monotonic()` after which no other example is drawn, or None.
         """
 
         def fitting(drawn: _Drawn) -> Draw | None:
@@ -88,7 +90,7 @@ class StrategySource:
             except DataError:
                 return None
 
-        return _distinct(self.drawer, count, stream(self.seed, "strategy", "fresh", str(seed)), fitting)
+        return _distinct(self.drawer, count, stream(self.seed, "strategy", "fresh", str(seed)), fitting, until)
 
     def fresh(self, count: int, seed: int) -> tuple[dict[str, Tensor], Tensor | None]:
         """What `draws` gives as one batch: inputs, and labels or None, `[up to count, ...]`."""
@@ -263,7 +265,11 @@ def _fits(tensor: Tensor, like: Tensor) -> bool:
 
 
 def _distinct(
-    drawer: _Drawer, count: int, rng: np.random.Generator, make: Callable[[_Drawn], Result | None]
+    drawer: _Drawer,
+    count: int,
+    rng: np.random.Generator,
+    make: Callable[[_Drawn], Result | None],
+    until: float | None = None,
 ) -> list[Result]:
     """Up to `count` results of different rows; those of which `make` makes nothing are left out."""
     found: list[Result] = []
@@ -271,6 +277,8 @@ def _distinct(
     repeats = 0
     for _ in range(_tries(count)):
         if len(found) == count or repeats > max(FEWEST_REPEATS, REPEATS * len(seen)):
+            break
+        if until is not None and time.monotonic() > until:
             break
         drawn = drawer.draw(rng.bytes(BYTES))
         if drawn is not None:

@@ -241,7 +241,8 @@ def agreement(of: AgreesOn, *, where: str) -> Agreement:
     return Agreement(tuple(sorted({str(name) for name in names})))
 
 
-def _position(pos: object, where: str) -> Position | None:
+def position(pos: object, where: str) -> Position | None:
+    """What `pos=` names, in plain values. **Raises** `HypothesisError` for what can be no position."""
     if pos is None or isinstance(pos, str):
         return pos
     given = (pos.start, pos.stop, pos.step) if isinstance(pos, slice) else (pos,)
@@ -356,7 +357,7 @@ def _node(components: tuple[str, ...], **claim: Unpack[NodeOptions]) -> Node:
         agrees_on=agrees,
         reads=children,
         into=claim.get("into"),
-        pos=_position(claim.get("pos"), what),
+        pos=position(claim.get("pos"), what),
         subspace=subspace if subspace is None or isinstance(subspace, Subspace) else Subspace(subspace),
         via=claim.get("via"),
         rest=agreement(ANYTHING if rest is None else rest, where=f"rest= of {what}") if children else None,

@@ -30,6 +30,7 @@ NOT_RUN = {  # what is said of a claim that has no message of its own
     "interrupted": "the run ended before it had a verdict",
     "skipped": "only its fixtures were set up",
 }
+MISSTATED = "Misstated: "  # how pytest shows the one failure that is raised on the line of a node
 PAGES = ("html", "json")  # options that each name a file to write
 PACKAGES = ("pytest-scrub", "pytest", "torch", "transformer-lens", "transformers", "numpy", "scipy", "hypothesis")
 PROGRESS = len(" [100%]") + 2  # what pytest keeps free at the end of a line
@@ -43,7 +44,7 @@ class Reporting:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.started = time.time()
-        self.interrupted = self._finished = False
+        self.interrupted = self._finished = self._runs = False
         self._wrote_line = False  # and whatever comes next begins another
         self._baseline: dict[str, Baseline] = {}
         self._comparison: Comparison | None = None
@@ -96,6 +97,12 @@ class Reporting:
     def _folder(self, name: str) -> Path:
         return self.config.rootpath / FOLDER / BASELINES / str(option(self.config, name))
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        """From here on claims are run. What only collects, lists or shows something has nothing to report, and a report
+        of an earlier run stays as it is."""
+        self._runs = not (self.config.option.collectonly or option(self.config, "list"))
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keeps the reports of claims; of one that is run again, the last."""
         if CLAIM_PROPERTY in dict(report.user_properties):
@@ -142,7 +149,16 @@ class Reporting:
             seconds=sum(report.duration for report in phases.values()),
             verdict=None if text is None else Verdict.from_json(str(text)),
             message=_message(shown) or NOT_RUN.get(result),
+            is_marked=_is_marked(shown),
+            at=self._at(shown),
         )
+
+    def _at(self, report: pytest.TestReport) -> tuple[str, int] | None:
+        """The line that a misstated claim was raised on: that of a node, where there is one."""
+        crash = getattr(report.longrepr, "reprcrash", None)
+        if crash is None or not str(crash.message).startswith(MISSTATED):
+            return None
+        return os.path.relpath(crash.path, self.config.rootpath), int(crash.lineno)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)  # around the terminal's own, which prints what is found here
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, object, object]:
@@ -153,7 +169,7 @@ class Reporting:
         self._finished = True
         was_ended = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         self.interrupted |= bool(was_ended or session.shouldfail or session.shouldstop)
-        if not option(self.config, "list"):
+        if self._runs:
             self._finish()
         if self._reasons() and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -270,6 +286,9 @@ class Reporting:
             terminalreporter.write_sep("=", f"compared with the baseline {self._comparison.name}")
             for fails, line in comparison_lines(self._comparison, only_failing=quiet):
                 terminalreporter.write_line(line, red=fails, bold=fails)
+        for name in PAGES if self.config.option.collectonly else ():
+            if path := option(self.config, name):
+                self._written.append(f"no claim was run, so {path} is not written")
         for text in () if quiet else self._written:
             terminalreporter.write_line(text)
 
@@ -288,6 +307,11 @@ class Reporting:
         unfinished = sum(_result(phases) == "interrupted" for phases in self._reports.values())
         moved = 0 if self._comparison is None else sum(claim.fails for claim in self._comparison.claims)
         reasons = [f"{_claims(unfinished)} interrupted, so not every claim has a verdict"] if unfinished else []
+        if self._comparison is not None and self._comparison.is_empty:
+            reasons.append(
+                f"no claim of the baseline {(name := self._comparison.name)!r} was compared, so this run fails; run "
+                f"one that it has, or save the figures of claims with other names with --scrub-save={name}"
+            )
         if self._comparison is not None and moved:
             reasons.append(f"{_claims(moved)} not as in the baseline {self._comparison.name!r}, so this run fails")
         return [*reasons, *self._problems]
@@ -321,6 +345,13 @@ def _result(phases: dict[str, pytest.TestReport]) -> str:
     if hasattr(last, "wasxfail"):
         return "xfailed" if last.skipped else "xpassed"
     return str(last.outcome)
+
+
+def _is_marked(report: pytest.TestReport) -> bool:
+    """Whether a mark skipped it: pytest says so on the test's own line, and of any other skip where that was asked."""
+    if not isinstance(report.longrepr, tuple):
+        return False
+    return report.longrepr[1] == (report.location[1] or 0) + 1
 
 
 def _message(report: pytest.TestReport) -> str | None:

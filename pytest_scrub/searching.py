@@ -13,14 +13,13 @@ import numpy as np
 from pytest_scrub.adversaries.diagnosis import mends_of, mends_on_average
 from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
 from pytest_scrub.adversaries.minimal import minimal
-from pytest_scrub.adversaries.search import Adversary, Found, Spending, concentration, refutes
+from pytest_scrub.adversaries.search import Adversary, Found, Spending, concentration, interval_of, refutes
 from pytest_scrub.adversaries.shrinking import shrunk
 from pytest_scrub.calls import is_number, is_whole, shown
 from pytest_scrub.counterexample import described
 from pytest_scrub.deciding import EITHER, beyond
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError, ScrubError
-from pytest_scrub.intervals import estimate
 from pytest_scrub.measuring import Measured, percentiles
 from pytest_scrub.seeds import stream
 from pytest_scrub.slicing import refuted_slice
@@ -230,11 +229,12 @@ def _tried_first(file: Path, evaluator: Evaluator, tolerance: float, sides: Side
         notes.append(f"{file.name} could not be tried: {error}{aside}")
         return []
     changes = there.evaluate(swap_set) - there.unscrubbed(swap_set.references)
-    interval = None if saved.worst.pointwise else estimate(changes)
     found = Found(
-        SAVED, f"found before by {saved.worst.adversary}", swap_set, changes, interval,
+        SAVED, f"found before by {saved.worst.adversary}", swap_set, changes,
         evaluations=len(swap_set), evaluator=there,
     )  # fmt: skip
+    if not saved.worst.pointwise:
+        found = replace(found, interval=interval_of(found, there))
     if refutes(found, evaluator, tolerance, sides):
         return [found]
     notes.append(f"{file.name} no longer breaks the claim (gap {found.gap:.4g})")

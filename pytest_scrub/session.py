@@ -123,15 +123,18 @@ class Session:
     ) -> Verdict:
         """`pytest_scrub.check` with the session's options."""
         from pytest_scrub.checking import check
+        from pytest_scrub.searching import SearchOptions
 
+        options = {option: as_plain(value) for option, value in options.items()}
         samples = self.samples if samples is None else as_plain(samples)
+        SearchOptions(options.get("adversaries"))  # wrong ones are refused where nothing is to be searched, too
         if not self.effort:
             options["adversaries"] = ()
         elif options.get("budget") is None and isinstance(samples, int):
             options["budget"] = self.effort * samples
-        options["anew"] = self.anew or options.get("anew", False)
-        options["mutate"] = self.mutate or options.get("mutate", False)
-        options["controls"] = self.controls or options.get("controls", False)
+        for switch, is_on in (("anew", self.anew), ("mutate", self.mutate), ("controls", self.controls)):
+            if is_on and options.get(switch, False) is False:  # what is no switch is left to be refused
+                options[switch] = True
         with self.show_progress(name) as progress:
             return check(
                 hypothesis, model, data, samples=samples, seed=self.seed, name=name, deadline=self.deadline,

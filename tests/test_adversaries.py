@@ -627,9 +627,33 @@ def test_a_deadline_ends_a_search(adversary: Any, deadline: int, monkeypatch: py
     found = adversary.search(evaluator.space, spending, generator())
     assert spending.late
     assert 0 < spending.evaluations < 5000
+    if not isinstance(adversary, WhichDonors):  # nothing is said of what was chosen and could not be drawn anew
+        assert (found.swap_set, found.how) == (None, "not searched to the end: the deadline had passed")
+        return
     assert found.swap_set is not None
     assert evaluator.space.check(found.swap_set) == []
     np.testing.assert_allclose(found.changes, changes(evaluator, found.swap_set), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("adversary", [WhichNodes(), WhichRefinement()])
+def test_a_distribution_is_reported_from_enough_draws_or_not_at_all(adversary: Any) -> None:
+    evaluator = Evaluator(product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT)
+    for budget in range(8, 60, 3):
+        found = adversary.search(evaluator.space, Spending(evaluator, budget), generator())
+        assert found.swap_set is None or len(found.swap_set) >= 30
+        assert (found.swap_set is None) == (budget < 38)
+
+
+def test_ranking_looks_at_the_deadline_between_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = Evaluator(product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT)
+    spending = Spending(evaluator, 10_000)
+    candidates = Candidates(evaluator.space, spending, REFERENCES, generator())
+    monkeypatch.setattr(type(evaluator.store.memory), "batch_bytes", lambda *_: 1)  # one reference in each part
+    swap_set = evaluator.space.unswapped(REFERENCES)
+    groups = {i: candidates._groups(i, REFERENCES) for i in candidates.slots}
+    spending.deadline = 0.0
+    assert candidates._first_order(swap_set, groups) == {}
+    assert spending.evaluations == 3  # one gradient
 
 
 def test_a_deadline_ends_an_exhaustive_search(monkeypatch: pytest.MonkeyPatch) -> None:

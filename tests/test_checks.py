@@ -565,3 +565,46 @@ def test_labels_have_to_fit_the_output(transformer: ModelGraph) -> None:
 
 
 VECTORS_AS_TOKENS = Dataset(TOKENS, labels=torch.zeros(4, LENGTH, 5), features=COLUMNS)
+
+
+@pytest.mark.parametrize("size", [0, -1, "x", True, 1.5])
+def test_a_batch_of_no_size(size: Any) -> None:
+    graph, data = FunctionGraph(output=lambda x: x), Dataset({"x": torch.ones(4, 2)})
+    with pytest.raises(HypothesisError, match="batch_size= is a whole number of at least 1"):
+        Evaluator(graph, data, output(), batch_size=size)
+
+
+class Threshold(torch.nn.Module):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x > 0).to(self.dtype)
+
+
+class Read(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.float()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "part"),
+    [(torch.bool, {"pos": 0}), (torch.bool, {"subspace": torch.eye(2)}), (torch.int64, {"subspace": torch.eye(2)})],
+)
+def test_a_part_of_an_activation_that_is_no_number(dtype: torch.dtype, part: dict[str, Any]) -> None:
+    """A projection of whole numbers would be rounded to none, and swap nothing."""
+    graph = ModuleGraph(torch.nn.Sequential(Threshold(dtype), Read()))
+    data = Dataset(torch.randn(8, 2), labels=torch.zeros(8, 2), features={"a": range(8)})
+    with pytest.raises(HypothesisError, match=rf"output/0.*: {next(iter(part))}= names a part"):
+        Evaluator(graph, data, output(module("0", agrees_on="a", **part)))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_module_is_refused() -> None:
+    inner = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh())
+    for scripted in (torch.jit.script(inner), torch.jit.freeze(torch.jit.script(inner.eval()))):
+        with pytest.raises(ModelError, match=r"the model was compiled by torch.jit"):
+            ModuleGraph(scripted)
+    with pytest.raises(ModelError, match=r"the module '0' was compiled by torch.jit"):
+        ModuleGraph(torch.nn.Sequential(torch.jit.script(inner)))

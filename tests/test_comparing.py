@@ -324,6 +324,16 @@ def test_names_do_no_more_than_be_read() -> None:
     assert "its metric was loss and is loss\\x1b[31m\\u202e\\n" in text
 
 
+def test_a_comparison_of_nothing_fails() -> None:
+    """All claims were renamed, or none was run."""
+    old = {"a.py::a": Baseline.of(verdict(claim="a.py::a"), VERSIONS)}
+    for now in ([claimed(verdict(claim="a.py::b"), "a.py::b")], []):
+        found = compare(run(*now), "main", old, NONE)
+        assert found.is_empty
+        assert found.fails
+        assert (True, "nothing to compare: no claim of this run is in the baseline 'main'") in comparison_lines(found)
+
+
 def test_without_a_claim_in_common() -> None:
     found = compare(run(claimed(verdict(claim="a.py::b"), "a.py::b")), "main", {}, NONE)
     assert not found.fails

@@ -824,3 +824,9 @@ def test_from_hf_takes_one_split() -> None:
         Dataset.from_hf(datasets.DatasetDict(train=table), inputs="ids")
     with refuses("from_hf() takes one split of a datasets.Dataset, not a list"):
         Dataset.from_hf([1], inputs="ids")
+
+
+@pytest.mark.parametrize("spec", [[1], (1,), True, 1.5, {}, slice("a")])
+def test_a_position_of_labels_that_can_be_none(spec: Any) -> None:
+    with pytest.raises(DataError, match="label_pos= takes an int, a slice or the name of a feature, not"):
+        Dataset(torch.zeros(2, 3), label_pos=spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import random
 import re
 import subprocess
@@ -428,3 +429,10 @@ def test_what_goes_wrong_in_a_function_of_the_users_is_not_hidden() -> None:
     for strategy, tokenize in ((DIGITS, broken), (DIGITS.map(broken), list)):
         with pytest.raises(KeyError, match="mine"):
             Dataset.from_strategy(strategy, tokenize)
+
+
+def test_drawing_ends_with_the_first_example_after_a_deadline() -> None:
+    source = Dataset.from_strategy(st.integers(0, 9999), lambda n: [n], rows=20).source
+    assert source is not None
+    assert source.draws(5, 0, until=0.0) == []
+    assert len(source.draws(5, 0, until=math.inf)) == 5

@@ -141,13 +141,15 @@ class Candidates:
     def _first_order(self, swap_set: SwapSet, groups: dict[int, list[Group]]) -> dict[int, Values]:
         """What each donor would change to first order, `[R, D]`, for the slots whose activations have a gradient.
 
-        The gradients of a few references are in memory at once.
+        The gradients of a few references are in memory at once. Nothing where the deadline passes before all are done.
         """
         evaluator, parts = self.spending.evaluator, dict[int, list[Values]]()
         of_one = sum(evaluator.store.bytes_per_row(site) for site in evaluator.sites)
         step = max(1, evaluator.store.memory.batch_bytes(evaluator.graph.device) // max(1, GRADIENTS * of_one))
         self.has_slopes = False
         for start in range(0, len(swap_set), step):
+            if start and not self.spending.left:
+                return {}
             part = swap_set[start : start + step]
             slopes = self.spending.slopes(part)
             self.has_slopes |= bool(slopes)

@@ -24,7 +24,8 @@ from pytest_scrub.swaps import SwapSpace
 ALL_SUBSETS_UP_TO = 10  # nodes
 RESTARTS = 3  # of the greedy choice of nodes, beside all and each alone
 REPORT_SHARE = 0.25  # of the budget: what the interval of the worst distribution is drawn with
-FEWEST_DRAWS = 8  # of one distribution
+FEWEST_DRAWS = 8  # of one distribution, to choose it
+FEWEST_REPORTED = 30  # of the chosen one: with fewer, a mean is no normal distribution and its interval means nothing
 LEAST_CONTENTS = 4  # references of different content that can be halved
 
 
@@ -170,7 +171,7 @@ def _halving(
         draws = max(FEWEST_DRAWS, budget // (rounds * len(order)))
         seed = rng.integers(1 << 62)  # the same draws for all: what differs is what they swap
         for i in order:
-            if spending.left < draws + 2:  # two, at least, for the report
+            if spending.left < draws + FEWEST_REPORTED:
                 break
             sums[i] += _total(choices[i], halves.search, spending, draws, np.random.default_rng(seed))
             counts[i] += draws
@@ -190,7 +191,9 @@ def _total(choice: _Choice, space: SwapSpace, spending: Spending, draws: int, rn
 def _reported(
     name: str, how: str, choice: _Choice, report: SwapSpace, spending: Spending, rng: np.random.Generator
 ) -> Found:
-    worst = choice.space(report).draw(max(2, spending.left), rng)
+    if spending.left < FEWEST_REPORTED:
+        return Found(name, f"not searched to the end: {spending.why_none}")
+    worst = choice.space(report).draw(spending.left, rng)
     changes = spending.changes(worst)
     spending.stands_at(float(changes.mean()))
     return Found(name, f"{how}: {choice.arm.name}", worst, changes, estimate(changes))
@@ -205,8 +208,8 @@ def _greedy(name: str, space: SwapSpace, spending: Spending, rng: np.random.Gene
     budget = int(spending.left * (1 - REPORT_SHARE))
     draws = max(FEWEST_DRAWS, budget // (len(nodes) * (2 + len(nodes)) * (RESTARTS + 1)))
     seed = rng.integers(1 << 62)
-    floor = spending.left - budget
-    if spending.left < (len(nodes) + 1) * draws + 2:
+    floor = max(spending.left - budget, FEWEST_REPORTED)
+    if spending.left < (len(nodes) + 1) * draws + FEWEST_REPORTED:
         return Found(name, f"not searched: {spending.why_none}")
 
     def gap(kept: Sequence[str]) -> float:

@@ -15,7 +15,7 @@ from pytest_scrub.deciding import beyond
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.slopes import Slope
 from pytest_scrub.errors import HypothesisError
-from pytest_scrub.intervals import Estimate, Numbers, estimate
+from pytest_scrub.intervals import Estimate, Numbers, seen_once
 from pytest_scrub.swap_set import Rows, SwapSet
 from pytest_scrub.swaps import SwapSpace
 
@@ -120,7 +120,8 @@ class Spending:
             changes = self._last[1]
         else:
             changes = there.evaluate(found.swap_set) - there.unscrubbed(found.swap_set.references)
-        return replace(found, changes=changes, interval=None if found.pointwise else estimate(changes))
+        found = replace(found, changes=changes)
+        return found if found.pointwise else replace(found, interval=interval_of(found, there))
 
     def stands_at(self, gap: float) -> None:
         """Note the mean gap of the worst so far, for the curve of the search."""
@@ -244,10 +245,21 @@ def refutes(found: Found, evaluator: Evaluator, tolerance: float, sides: tuple[b
     """Whether what was found lies beyond the tolerance; `evaluator` is that of the claim."""
     if found.swap_set is None or found.changes is None or found.gap is None:
         return False
-    there = found.evaluator or evaluator
+    return beyond(found.gap, found.interval, tolerance, sides, _rounding(found, found.evaluator or evaluator))
+
+
+def interval_of(found: Found, there: Evaluator) -> Estimate:
+    """Of the mean change of a swap set that was drawn from a distribution; `there` is its evaluator."""
+    assert found.changes is not None
+    return seen_once(found.changes, there.metric.upper - there.metric.lower, _rounding(found, there))
+
+
+def _rounding(found: Found, there: Evaluator) -> float:
+    """How far off the mean change may be, as the network computes with so many digits."""
+    assert found.swap_set is not None
+    assert found.changes is not None
     clean = there.unscrubbed(found.swap_set.references)
-    rounding = there.rounding * float(np.maximum(np.abs(clean), np.abs(clean + found.changes)).mean())
-    return beyond(found.gap, found.interval, tolerance, sides, rounding)
+    return there.rounding * float(np.maximum(np.abs(clean), np.abs(clean + found.changes)).mean())
 
 
 def concentration(swap_set: SwapSet, space: SwapSpace) -> float:

@@ -32,9 +32,10 @@ class WhichInputs:
         count = min(MOST_FRESH, spending.left // EVALUATIONS_PER_INPUT)
         if not count:
             return Found(self.name, f"not searched: {spending.why_none}")
-        draws = dataset.source.draws(count, int(rng.integers(1 << 31)))
-        if not draws:
-            return Found(self.name, "not searched: the strategy gives no fresh input that fits the data")
+        draws = dataset.source.draws(count, int(rng.integers(1 << 31)), spending.deadline)
+        if not draws or not spending.left:
+            why = "the strategy gives no fresh input that fits the data" if spending.left else spending.why_none
+            return Found(self.name, f"not searched: {why}")
         try:
             extended = dataset.extend(*dataset.source.batch(draws))
             there = evaluator.on(extended)

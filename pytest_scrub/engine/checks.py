@@ -87,8 +87,25 @@ def _check_node(checked: Checked, path: str, node: Node, parent: Node | None) ->
     checked.positions[path] = None
     if node.pos is not None:
         checked.positions[path] = checked.resolve(node.pos, node.components[0], f"pos= of {path}")
+    if node.pos is not None or node.subspace is not None:
+        _require_parts(checked, path, node)
     if parent is not None:
         _check_edge(checked, path, node, parent)
+
+
+def _require_parts(checked: Checked, path: str, node: Node) -> None:
+    """**Raises** `HypothesisError` where a part of an activation is claimed that is no number, or none to project."""
+    for component in node.components:
+        if component == MASK or checked.graph.width(component) is not None:
+            continue
+        value = checked.example(component)
+        if value.is_floating_point() or (value.dtype != torch.bool and node.subspace is None):
+            continue
+        kind, part = str(value.dtype).removeprefix("torch."), "pos=" if node.subspace is None else "subspace="
+        raise HypothesisError(
+            f"{path}: {part} names a part of an activation, but those of {component} are {kind}, not floating-point "
+            f"numbers; leave {part} out, or claim what is computed from them"
+        )
 
 
 def _check_edge(checked: Checked, path: str, node: Node, parent: Node) -> None:

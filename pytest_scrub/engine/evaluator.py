@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pytest_scrub.calls import as_plain, is_whole, shown
 from pytest_scrub.data import Dataset, Positions
 from pytest_scrub.engine.checks import check, require_floating
 from pytest_scrub.engine.company import UNPROVED, amount_off, is_among, off_by, with_size
@@ -79,6 +81,9 @@ class Evaluator:
         batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> None:
+        batch_size = as_plain(batch_size)
+        if batch_size is not None and not is_whole(batch_size, 1, math.inf):
+            raise HypothesisError(f"batch_size= is a whole number of at least 1, not {shown(batch_size)}")
         self.graph, self.dataset, self.hypothesis = graph, dataset, hypothesis
         self.metric = as_metric(metric)
         self.space = SwapSpace(hypothesis, dataset)

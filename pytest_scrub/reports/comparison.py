@@ -44,6 +44,8 @@ def _beside(comparison: Comparison) -> Iterator[tuple[bool, str]]:
         yield False, visible(f"{test}: not in the baseline")
     for test in comparison.gone:
         yield False, visible(f"{test}: in the baseline, but not in this run")
+    for test in comparison.marked:
+        yield False, visible(f"{test}: in the baseline, but skipped by its mark")
     if comparison.versions:
         yield False, f"other versions than the baseline's: {'; '.join(comparison.versions)}"
 
@@ -53,7 +55,7 @@ def _conclusion(comparison: Comparison) -> Iterator[tuple[bool, str]]:
     failing = [claim for claim in comparison.claims if claim.fails]
     of = f"{len(comparison.claims)} claim{'s' * (len(comparison.claims) != 1)}"
     if not comparison.claims:
-        yield False, f"nothing to compare: no claim of this run is in the baseline {comparison.name!r}"
+        yield comparison.fails, f"nothing to compare: no claim of this run is in the baseline {comparison.name!r}"
     elif not failing:
         changed = any(claim.was != claim.now for claim in comparison.claims)
         outcomes = "no outcome changed but by another seed's search" if changed else "no outcome changed"

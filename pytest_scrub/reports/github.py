@@ -1,4 +1,4 @@
-"""What GitHub Actions shows of a run: annotations at the claims' lines, and a summary of the step."""
+"""What GitHub Actions shows of a run: annotations at the lines of claims and nodes, and a summary of the step."""
 
 from __future__ import annotations
 
@@ -27,11 +27,7 @@ def workflow_commands(run: Run, folder: str = "") -> list[str]:
 
     `folder`: pytest's root, as seen from that of the repository; files are named from there.
     """
-    return [
-        _command(level, one, posixpath.normpath(posixpath.join(folder, one.file.replace("\\", "/"))), run.rerun(one))
-        for one in run.claims
-        if (level := _level(one)) is not None
-    ]
+    return [_command(level, one, folder, run.rerun(one)) for one in run.claims if (level := _level(one)) is not None]
 
 
 def _level(one: Claimed) -> str | None:
@@ -45,12 +41,12 @@ def _is_failure(one: Claimed) -> bool:
     return one.result in (FAILED, ERROR)
 
 
-def _command(level: str, one: Claimed, file: str, rerun: str) -> str:
+def _command(level: str, one: Claimed, folder: str, rerun: str) -> str:
+    named, line = one.at or (one.file, one.line)
+    file = posixpath.normpath(posixpath.join(folder, named.replace("\\", "/")))
     title = f"{_said(one)}: {one.test.rpartition('::')[2]}"
     message = visible(one.message or one.outcome)
-    return (
-        f"::{level} file={_property(file)},line={one.line},title={_property(title)}::{_data(message)}%0A{_data(rerun)}"
-    )
+    return f"::{level} file={_property(file)},line={line},title={_property(title)}::{_data(message)}%0A{_data(rerun)}"
 
 
 def _said(one: Claimed) -> str:

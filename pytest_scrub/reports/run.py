@@ -21,6 +21,8 @@ class Claimed:
     - `seconds`: with its fixtures.
     - `verdict`: None for a claim that has none: misstated, skipped, interrupted, or broken before it was checked.
     - `message`: the first line of its failure, or why it was skipped.
+    - `is_marked`: whether a mark skipped it, as whoever wrote it wants, and not what happened when it was run.
+    - `at`: file and line that its failure is about, where that is not the claim's own line but that of a node.
     """
 
     test: str
@@ -30,6 +32,8 @@ class Claimed:
     seconds: float
     verdict: Verdict | None
     message: str | None
+    is_marked: bool = False
+    at: tuple[str, int] | None = None
 
     @property
     def outcome(self) -> str:

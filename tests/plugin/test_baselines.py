@@ -213,7 +213,20 @@ def test_a_verdict_that_is_gone_fails(two: Suite) -> None:
 def test_a_skipped_claim_does_not_fail(two: Suite) -> None:
     two.run("--scrub-save")
     two.write(CLAIMS.replace("xfail(raises=Refuted, strict=True)", 'skip(reason="slow")'))
-    assert two.run("--scrub-compare").result.ret == OK
+    ran = two.run("--scrub-compare")
+    assert ran.result.ret == OK
+    assert "test_refuted: in the baseline, but skipped by its mark" in compared(ran.text)
+
+
+@MODES
+def test_a_claim_that_skips_itself_fails(two: Suite, mode: tuple[str, ...], alone: bool) -> None:
+    """Such as for weights that are not there: nobody said that this claim is not to be judged."""
+    two.run("--scrub-save")
+    two.write(CLAIMS.replace('return output(module("B"', 'pytest.skip("no weights")\n        return output(module("B"'))
+    ran = two.run("--scrub-compare", *mode, alone=alone)
+    assert ran.outcomes == {"passed": 1, "skipped": 1}
+    assert ran.result.ret == FAILED
+    assert "test_refuted: was refuted and is skipped" in compared(ran.text)
 
 
 @pytest.mark.parametrize(

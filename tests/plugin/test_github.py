@@ -118,3 +118,22 @@ def test_a_summary_that_cannot_be_written_fails_the_run(
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(suite.pytester.path / "no" / "folder"))
     assert suite.run("-k", "held").result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_misstated_claim_is_annotated_at_the_node(suite: Suite, step: Path) -> None:
+    path = suite.write("""
+        NODE = module("C", agrees_on="a")
+
+        @claim(tolerance=0.5)
+        def test_it():
+            return output(NODE)
+
+        @claim(tolerance=0.5)
+        def test_no_node():
+            return 3
+    """)
+    lines = path.read_text().splitlines()
+    node = next(i for i, line in enumerate(lines, 1) if line.startswith("NODE = "))
+    of_node, of_claim = commands(suite.run().text)
+    assert f"/test_claims.py,line={node},title=" in of_node
+    assert f"/test_claims.py,line={lines.index('def test_no_node():')},title=" in of_claim

@@ -54,6 +54,30 @@ def test_a_figure_that_moved_is_said_last(suite: Suite, mode: tuple[str, ...]) -
 
 
 @MODES
+def test_a_comparison_of_nothing_is_said_last(suite: Suite, mode: tuple[str, ...]) -> None:
+    suite.write(HELD)
+    suite.run("--scrub-save")
+    suite.write(HELD.replace("test_held", "test_renamed"))
+    line, code = last_line(suite, "--scrub-compare", *mode)
+    assert line.startswith(
+        "ERROR: no claim of the baseline 'main' was compared, so this run fails; run one that it has"
+    )
+    assert code == FAILED
+
+
+@pytest.mark.parametrize("args", [("--collect-only",), ("--scrub-list",), ("--fixtures",), ("no_such_file.py",)])
+def test_a_run_without_claims_leaves_the_reports_of_another(suite: Suite, args: tuple[str, ...]) -> None:
+    suite.write(HELD)
+    pages = [suite.pytester.path / name for name in ("a.json", "a.html")]
+    given = ("--scrub-json=a.json", "--scrub-html=a.html")
+    suite.run(*given)
+    before = [page.read_text() for page in pages]
+    ran = suite.run(*given, *args)
+    assert [page.read_text() for page in pages] == before
+    assert ("no claim was run, so a.json is not written" in ran.text) == (args == ("--collect-only",))
+
+
+@MODES
 def test_a_report_that_could_not_be_written_is_said_last(suite: Suite, mode: tuple[str, ...]) -> None:
     suite.write(HELD)
     suite.extend_conftest(FULL)

@@ -369,3 +369,28 @@ def assert_points_at_claim(ran: Ran, path: Path, name: str) -> None:
     assert lines[lines.index(body) - 1].strip("_ ") == name  # the whole section is this sentence
     assert lines[lines.index(body) + 1].startswith("-")  # of the line about the JUnit file
     assert "pytest_scrub/" not in ran.text
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ("adversaries=[3]", ["--scrub-adversary=none"]),
+        ("controls=0", ["--scrub-controls"]),
+        ("controls=None", ["--scrub-controls"]),
+    ],
+)
+def test_no_option_of_the_run_hides_a_wrong_one_of_the_claim(suite: Suite, given: str, options: list[str]) -> None:
+    suite.write(f"""
+        @claim(tolerance=0.5, {given})
+        def test_it():
+            return output(module("A", agrees_on="a"))
+    """)
+    assert f"{given.partition('=')[0]}= " in suite.run(*options).messages["test_it"]
+
+
+def test_nor_of_scrub_check(suite: Suite) -> None:
+    suite.write("""
+        def test_it(scrub):
+            scrub.check(output(module("A", agrees_on="a")), tolerance=0.5, mutate="no")
+    """)
+    assert "mutate= is True or False, not 'no'" in suite.run("--scrub-mutate").messages["test_it"]
