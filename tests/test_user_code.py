@@ -21,6 +21,7 @@ from pytest_scrub.errors import DataError, HypothesisError, ModelError, ScrubErr
 from pytest_scrub.hypothesis_tree import EXACT, Node
 from pytest_scrub.metrics import Batch, Metric, logit_difference, zero_one_error
 from pytest_scrub.models import as_graph
+from pytest_scrub.swap_set import SwapSet
 from tests.reference.generate import Architecture, build
 
 ROWS = 200
@@ -118,6 +119,32 @@ def test_a_function_of_records_works_on_a_copy(tmp_path: Any) -> None:
 def test_a_node_that_works_in_place_changes_nothing_for_the_other_nodes() -> None:
     graph = FunctionGraph(p=lambda a: a.mul_(0), q=lambda p, a: p + a, output=lambda q: q)
     assert graph.run({"a": NUMBERS.clone()}).equal(NUMBERS)
+
+
+def slopes(node: Callable[[Tensor, Tensor], Tensor]) -> list[list[float]]:
+    graph = FunctionGraph(p=lambda a: 2.0 * a, output=lambda p, b: node(p, b).sin())
+    evaluator = Evaluator(graph, data(), output(module("p", agrees_on="f")), Metric("sine", lambda out, batch: out))
+    rows = list(range(20))
+    found = evaluator.slopes(SwapSet(rows, [rows, rows], evaluator.space.paths, evaluator.dataset.digest()))
+    return [slope.gradient.tolist() for slope in found]
+
+
+def test_a_node_that_works_in_place_has_a_gradient() -> None:
+    assert slopes(lambda p, b: p.add_(b)) == slopes(lambda p, b: p + b) != []
+
+
+def test_a_node_that_overwrites_what_its_gradient_needs_is_told() -> None:
+    def product(p: Tensor, b: Tensor) -> Tensor:
+        value = p * p
+        p.zero_()
+        return value + b
+
+    with refuses(
+        "donors are ranked by a gradient, but a graph of functions or the metric sine overwrites a tensor that its "
+        "gradient needs; let it change a clone() instead, or leave WhichDonors() out",
+        ModelError,
+    ):
+        slopes(product)
 
 
 # --- data that are changed later -------------------------------------------------------------------------
@@ -289,6 +316,18 @@ def test_an_exception_of_the_users_is_told_with_its_function_and_line(
         causes.append(type(error))
         error = error.__cause__
     assert causes[-1] is KeyError
+
+
+def test_an_exception_in_a_node_is_told_as_its_own() -> None:
+    def node(p: Tensor) -> Tensor:
+        raise KeyError("mine")
+
+    line = node.__code__.co_firstlineno + 1
+    with refuses(
+        f"node 'output' raised KeyError: 'mine' (test_user_code.py:{line}); mend the function", ModelError
+    ) as caught:
+        gap(data(), graph=FunctionGraph(p=lambda a: a, output=node))
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 @pytest.mark.parametrize(
