@@ -68,6 +68,7 @@ def test_nothing_false_is_held_and_most_cases_reach_a_verdict():
         outcomes[judge(data.draw(KINDS[kind]), kind).partition(":")[0]] += 1
 
     property_of()
+    print(f"{1 - outcomes['refused'] / outcomes.total():.0%} of {outcomes.total()} reach a verdict: {dict(outcomes)}")
     assert outcomes["refused"] < (1 - VERDICT_SHARE) * outcomes.total(), outcomes
     assert outcomes["held"], outcomes
     assert outcomes["refuted"], outcomes
