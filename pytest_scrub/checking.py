@@ -115,7 +115,9 @@ def check(
     **Raises** `ScrubError` for anything that cannot be given a meaning.
     """
     _require_usable(hypothesis, data)
-    _require_options(min_power, seed, name, generalize=generalize, mutate=mutate, controls=controls, anew=anew)
+    _require_options(
+        min_power, seed, name, folder, progress, generalize=generalize, mutate=mutate, controls=controls, anew=anew
+    )
     metric = as_metric(metric)
     criteria = Criteria(
         Acceptance(metric, tolerance, min_recovered, direction), samples, generalize, min_with_other, min_moved, by,
@@ -205,7 +207,11 @@ def _store_of(
 ) -> ActivationStore:
     """Clean activations of the network as it is now. **Raises** `DataError` where the data were changed."""
     if store is not None and not isinstance(store, ActivationStore):
-        return store(model, data)
+        if not callable(store) or not isinstance(made := store(model, data), ActivationStore):
+            raise HypothesisError(
+                f"store= is an ActivationStore, or a function of network and data that returns one, not {shown(store)}"
+            )
+        return made
     data.require_unchanged()
     return ActivationStore(as_graph(model).again(), data) if store is None else store.current(as_graph(model), data)
 
@@ -219,7 +225,9 @@ def _require_usable(hypothesis: object, data: object) -> None:
         raise DataError(f"the data is a {type(data).__name__}, not a Dataset; wrap it in pytest_scrub.Dataset(...)")
 
 
-def _require_options(min_power: object, seed: object, name: object, **switches: object) -> None:
+def _require_options(
+    min_power: object, seed: object, name: object, folder: object, progress: object, **switches: object
+) -> None:
     """**Raises** `HypothesisError` for an option that is not of its kind, and that nobody else looks at."""
     if min_power is not None and not is_number(min_power, 0, 1):
         raise HypothesisError(f"min_power= is a share from 0 to 1, such as 0.8, not {shown(min_power)}")
@@ -227,6 +235,10 @@ def _require_options(min_power: object, seed: object, name: object, **switches: 
         raise HypothesisError(f"seed= is a whole number, not {shown(seed)}")
     if not isinstance(name, str):
         raise HypothesisError(f"name= is a text, not {shown(name)}")
+    if folder is not None and not isinstance(folder, Path):
+        raise HypothesisError(f"folder= is a pathlib.Path, not {shown(folder)}")
+    if progress is not None and not callable(progress):
+        raise HypothesisError(f"progress= is a function of (what, done, total, how it stands), not {shown(progress)}")
     for switch, value in switches.items():
         if not isinstance(value, bool):
             raise HypothesisError(f"{switch}= is True or False, not {shown(value)}")

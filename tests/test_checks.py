@@ -271,6 +271,17 @@ def test_a_subspace_has_the_width_of_the_stream(transformer: ModelGraph) -> None
         check(transformer, DATA, output(head(1, 0, **F, subspace=np.eye(4)[:, :3])), None)
 
 
+@pytest.mark.parametrize(
+    ("shape", "numbers"), [((4,), "no dimension but the rows'; leave subspace= out"), ((4, 3), "3 numbers")]
+)
+def test_so_it_has_where_no_stream_tells_the_width(shape: tuple[int, ...], numbers: str) -> None:
+    # As many columns as rows: a product would go through, and mix the rows.
+    data = Dataset({"a": torch.ones(shape)}, features={"f": [0] * 4})
+    root = output(module("a", agrees_on="f", subspace=np.eye(4)))
+    with refuses(f"output/a: subspace= has 4 rows, but activations of a have {numbers}"):
+        check(FunctionGraph(output=lambda a: a), data, root, None)
+
+
 def test_a_computed_group_is_read_directly(transformer: ModelGraph) -> None:
     def computed(**options: Any) -> Node:
         return output(group(["head1.0", "mlp0"], **F, computed_by=lambda f: f, **options))

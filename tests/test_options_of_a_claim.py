@@ -89,6 +89,10 @@ def test_words_and_lists() -> None:
         ("adversaries", [WhichNodes], "adversaries= takes adversaries such as WhichDonors(), not <class"),
         ("by", 3, "by= is the name of a feature of the dataset, not 3"),
         ("name", 3, "name= is a text, not 3"),
+        ("folder", "x", "folder= is a pathlib.Path, not 'x'"),
+        ("progress", 3, "progress= is a function of (what, done, total, how it stands), not 3"),
+        ("store", 3, "store= is an ActivationStore, or a function of network and data that returns one, not 3"),
+        ("store", lambda model, data: 3, "store= is an ActivationStore, or a function of network and data that"),
         ("tolerence", 3, "check takes no tolerence=; did you mean 'tolerance'?"),
     ):
         with pytest.raises(HypothesisError) as raised:

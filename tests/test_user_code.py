@@ -21,6 +21,7 @@ from pytest_scrub.errors import DataError, HypothesisError, ModelError, ScrubErr
 from pytest_scrub.hypothesis_tree import EXACT, Node
 from pytest_scrub.metrics import Batch, Metric, logit_difference, zero_one_error
 from pytest_scrub.models import as_graph
+from pytest_scrub.swap_set import SwapSet
 from tests.reference.generate import Architecture, build
 
 ROWS = 200
@@ -37,7 +38,7 @@ CHANGED = (
 
 def refuses(sentence: str, kind: type[ScrubError] = DataError) -> Any:
     """The whole sentence, so that no error loses its name or its remedy."""
-    return pytest.raises(kind, match=rf"^{re.escape(sentence)}$")
+    return pytest.raises(kind, match=rf"^{re.escape(sentence)}(\nsaid at .*)?$")
 
 
 def data(*, a: Any = None, b: Any = None, labels: Any = None, feature: Any = lambda batch: batch["a"]) -> Dataset:
@@ -118,6 +119,32 @@ def test_a_function_of_records_works_on_a_copy(tmp_path: Any) -> None:
 def test_a_node_that_works_in_place_changes_nothing_for_the_other_nodes() -> None:
     graph = FunctionGraph(p=lambda a: a.mul_(0), q=lambda p, a: p + a, output=lambda q: q)
     assert graph.run({"a": NUMBERS.clone()}).equal(NUMBERS)
+
+
+def slopes(node: Callable[[Tensor, Tensor], Tensor]) -> list[list[float]]:
+    graph = FunctionGraph(p=lambda a: 2.0 * a, output=lambda p, b: node(p, b).sin())
+    evaluator = Evaluator(graph, data(), output(module("p", agrees_on="f")), Metric("sine", lambda out, batch: out))
+    rows = list(range(20))
+    found = evaluator.slopes(SwapSet(rows, [rows, rows], evaluator.space.paths, evaluator.dataset.digest()))
+    return [slope.gradient.tolist() for slope in found]
+
+
+def test_a_node_that_works_in_place_has_a_gradient() -> None:
+    assert slopes(lambda p, b: p.add_(b)) == slopes(lambda p, b: p + b) != []
+
+
+def test_a_node_that_overwrites_what_its_gradient_needs_is_told() -> None:
+    def product(p: Tensor, b: Tensor) -> Tensor:
+        value = p * p
+        p.zero_()
+        return value + b
+
+    with refuses(
+        "donors are ranked by a gradient, but a graph of functions or the metric sine overwrites a tensor that its "
+        "gradient needs; let it change a clone() instead, or leave WhichDonors() out",
+        ModelError,
+    ):
+        slopes(product)
 
 
 # --- data that are changed later -------------------------------------------------------------------------
@@ -240,7 +267,7 @@ def test_what_was_not_changed_is_not_refused() -> None:
     ids=["random", "coin", "rank", "above the mean", "row number", "a column"],
 )
 def test_a_feature_that_depends_on_more_than_its_row_is_refused(feature: Any) -> None:
-    with pytest.raises(DataError, match=r"feature 'f' .*; (or )?compute it once and give it as a column$"):
+    with pytest.raises(DataError, match=r"feature 'f' .*; (or )?compute it once and give it as a column(\nsaid at .*)?$"):
         gap(data(feature=feature))
 
 
@@ -289,6 +316,18 @@ def test_an_exception_of_the_users_is_told_with_its_function_and_line(
         causes.append(type(error))
         error = error.__cause__
     assert causes[-1] is KeyError
+
+
+def test_an_exception_in_a_node_is_told_as_its_own() -> None:
+    def node(p: Tensor) -> Tensor:
+        raise KeyError("mine")
+
+    line = node.__code__.co_firstlineno + 1
+    with refuses(
+        f"node 'output' raised KeyError: 'mine' (test_user_code.py:{line}); mend the function", ModelError
+    ) as caught:
+        gap(data(), graph=FunctionGraph(p=lambda a: a, output=node))
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 @pytest.mark.parametrize(
@@ -443,7 +482,7 @@ UNFIT = r"is NaN or infinite for the donor row \d+, or too large for float32; me
     ],
 )
 def test_a_computed_value_is_real_numbers(function: Any, said: str) -> None:
-    with pytest.raises(HypothesisError, match=rf"^output/p: computed_by= {said}$"):
+    with pytest.raises(HypothesisError, match=rf"^output/p: computed_by= {said}(\nsaid at .*)?$"):
         gap(data(), claimed=output(module("p", agrees_on="f", computed_by=function)))
 
 

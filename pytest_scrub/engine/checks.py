@@ -50,6 +50,13 @@ class Checked:
                 raise DataError(f"{where}: {error}") from None
         return self.dataset.positions(spec, value.shape[1], where=where)
 
+    def width(self, component: str) -> int | None:
+        """Of the vectors that a subspace is one of; None where an activation is one number for each input."""
+        known = self.graph.width(component)
+        if known is None and self.example(component).ndim > 1:
+            return self.example(component).shape[-1]
+        return known
+
     def example(self, component: str) -> torch.Tensor:
         """A component's activation on the first row, `[1, ...]`: for its shape and type."""
         if component not in self._examples:
@@ -120,10 +127,10 @@ def _check_edge(checked: Checked, path: str, node: Node, parent: Node) -> None:
             raise HypothesisError(f"{path}: {above} reads {component} {_listed(slots)}, not into={node.into!r}")
         if component == MASK:
             _check_mask(checked, path, node)
-        width = graph.width(component)
-        if node.subspace is not None and width is not None and node.subspace.width != width:
+        if node.subspace is not None and node.subspace.width != (width := checked.width(component)):
+            numbers = "no dimension but the rows'; leave subspace= out" if width is None else f"{width} numbers"
             raise HypothesisError(
-                f"{path}: subspace= has {node.subspace.width} rows, but activations of {component} have {width} numbers"
+                f"{path}: subspace= has {node.subspace.width} rows, but activations of {component} have {numbers}"
             )
     if node.computed_by is not None and node.agrees_on is not None:
         require_takes(f"{path}: computed_by=", node.computed_by, node.agrees_on.features, HypothesisError)

@@ -175,6 +175,8 @@ class Evaluator:
 
         A metric's stand-in, where it has one, is differentiated instead of it. Empty where nothing that is gathered
         has a gradient.
+
+        **Raises** `ModelError` where a function overwrites what its gradient needs.
         """
 
         def differentiate(swaps: _Swaps) -> list[Slope]:
@@ -185,11 +187,22 @@ class Evaluator:
                 total = self._metric(swaps.references, output, self.metric.to_rank_by).sum()
                 if not total.requires_grad:
                     return []
-                gradients = torch.autograd.grad(total, [take.value for take in watched.takes], materialize_grads=True)
+                gradients = self._gradients(total, [take.value for take in watched.takes])
             return [take.slope(gradient) for take, gradient in zip(watched.takes, gradients, strict=True)]
 
         batches = self._each_batch(swap_set, differentiate)
         return [joined(parts) for parts in zip(*batches, strict=True)] if all(batches) else []
+
+    def _gradients(self, total: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        try:
+            return torch.autograd.grad(total, values, materialize_grads=True)
+        except RuntimeError as error:
+            if "inplace operation" not in str(error):
+                raise
+            raise ModelError(
+                f"donors are ranked by a gradient, but {self.graph.source} or the metric {self.metric.name} overwrites "
+                "a tensor that its gradient needs; let it change a clone() instead, or leave WhichDonors() out"
+            ) from error
 
     def gathered(self, slot: str, rows: npt.NDArray[np.int64]) -> Tensor | None:
         """What a leaf takes from each row, `[rows, (K,) ...]`; None for a slot that is no leaf, gives several

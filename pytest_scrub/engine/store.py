@@ -288,16 +288,19 @@ class ActivationStore:
                 )
 
     def _prove_alone(self, captured: Mapping[Site, Tensor], places: Places) -> None:
-        """Rows of a captured batch have the same activations alone, and among few, in another order.
+        """Rows of a captured batch have the same activations alone, and among few, in another order and number.
 
-        Once for each site, and for batches that are smaller or larger. **Raises** `ModelError` naming the site.
+        One row may be like the mean of all; two, and a mean that counts one more often, are not. Once for each site,
+        and for batches that are smaller or larger. **Raises** `ModelError` naming the site.
         """
         sites = [site for site in captured if not is_among(len(places), self._alone.get(site, UNPROVED))]
         if not sites:
             return
         few = np.unique(np.linspace(0, len(places) - 1, min(COMPANIONS, len(places))).astype(np.intp))[::-1]
         stranger = np.setdiff1d(np.arange(len(self._row_of_place)), places[few])[-1:]
-        for some, beside in ((few[:1], stranger[:0]), (few, stranger)):
+        first, last, most = few[:1], few[-1:], few[: max(1, len(few) - 2)]
+        company = np.concatenate([stranger, np.repeat(places[first], len(few) - len(most))])
+        for some, beside in ((first, stranger[:0]), (last, stranger[:0]), (most, company)):
             again = self.run(sites, np.concatenate([places[some], beside]))
             for site in sites:
                 index = torch.from_numpy(some.copy()).to(captured[site].device)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pytest_scrub.calls import shown
 from pytest_scrub.data import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.hypothesis_tree import ROOT
@@ -29,6 +30,7 @@ from pytest_scrub.models.graph import (
     same_numbers,
     select,
 )
+from pytest_scrub.user_code import called
 
 
 class FunctionGraph:
@@ -68,7 +70,12 @@ class FunctionGraph:
 
     @staticmethod
     def _parameters(name: str, node: Callable[..., Tensor]) -> tuple[str, ...]:
-        parameters = inspect.signature(node).parameters.values()
+        try:
+            parameters = inspect.signature(node).parameters.values()
+        except (TypeError, ValueError):  # no function, or one written in C
+            raise ModelError(
+                f"node {name!r} has to be a Python function of the nodes and inputs it reads, not {shown(node)}"
+            ) from None
         if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters):
             raise ModelError(f"node {name!r} has to name its arguments after the nodes and inputs that it reads")
         return tuple(p.name for p in parameters)
@@ -101,15 +108,27 @@ class FunctionGraph:
     def _evaluate(self, inputs: Inputs, replaced: Mapping[str, Callable[[Tensor], Tensor]]) -> dict[str, Tensor]:
         """All values of a run in which some are replaced as soon as they are computed."""
         values: dict[str, Tensor] = {}
+        rows = len(next(iter(inputs.values())))
         for name in self.components:
             if name in self.nodes:
-                value = self.nodes[name](*(_copy(values[argument]) for argument in self.arguments[name]))
+                value = self._call(name, values, rows)
             elif name in inputs:
                 value = inputs[name]
             else:
                 raise ModelError(f"the dataset has no input {name!r}, which the graph reads; it has {sorted(inputs)}")
             values[name] = replaced[name](value) if name in replaced else value
         return values
+
+    def _call(self, name: str, reads: Mapping[str, Tensor], rows: int) -> Tensor:
+        """What a node's function returns for copies of what it reads: what it changes in place is read by others too.
+
+        **Raises** `ModelError`, also where the function does.
+        """
+        arguments = (reads[argument].clone() for argument in self.arguments[name])
+        value = called(f"node {name!r}", self.nodes[name], *arguments, kind=ModelError)
+        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != rows:
+            raise ModelError(f"node {name!r} has to return a tensor with one value for each of the {rows} rows")
+        return value
 
     def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
         edits = tuple(edits)
@@ -137,7 +156,7 @@ class FunctionGraph:
                 reads[argument] = seen[argument] if seen else clean.take(own[argument], rows, None)
             for name, replace in replacements(rows, values, by_hand).items():
                 reads[name] = replace(reads[name])
-            return select(self.nodes[component](*(reads[argument] for argument in arguments)), at)
+            return select(self._call(component, reads, len(rows)), at)
 
         return Reader(tuple(own.values()), tuple("all" for _ in edits), value, (component,), False)
 
@@ -150,10 +169,7 @@ class FunctionGraph:
     def prove(self, inputs: Inputs) -> None:
         """**Raises** `ModelError` where two clean runs differ, or a node does not return one value per row."""
         first, second = self._evaluate(inputs, {}), self._evaluate(inputs, {})
-        rows = len(next(iter(inputs.values())))
         for name in self.nodes:
-            if not isinstance(first[name], Tensor) or first[name].ndim == 0 or len(first[name]) != rows:
-                raise ModelError(f"node {name!r} has to return a tensor with one value for each of the {rows} rows")
             if not same_numbers(first[name], second[name]):
                 raise ModelError(f"node {name!r} gave two different values on the same inputs; make it deterministic")
 
@@ -195,11 +211,6 @@ def _blending(value: Tensor, at: Where, edit: Edit) -> Replacement:
 
 def _in_turn(replacements: Sequence[Replacement]) -> Replacement:
     return lambda current: reduce(lambda value, replace: replace(value), replacements, current)
-
-
-def _copy(value: Tensor) -> Tensor:
-    """What a function changes in place would be changed for all that read it later; what is no tensor `prove` names."""
-    return value.clone() if isinstance(value, Tensor) else value
 
 
 def sum_of(values: Mapping[str, Tensor], site: Site) -> Tensor:

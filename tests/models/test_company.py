@@ -105,6 +105,16 @@ def test_a_part_that_mixes_rows_is_refused_by_name(kind: str, mix: Callable[[Ten
         check(root, KINDS[kind](mix), rows(), **SETTINGS)
 
 
+@pytest.mark.parametrize("mix", [lambda x: x - x.mean(0), lambda x: x / x.abs().sum(0)], ids=["mean", "norm"])
+@pytest.mark.parametrize("grid", [[(0.0, y) for y in (0, 1, 2)], [(x, y) for x in (-1.0, 0, 1) for y in (-1, 0, 1)]])
+def test_no_row_hides_it_that_is_like_the_mean_of_all(grid: Any, mix: Callable[[Tensor], Tensor]) -> None:
+    graph = FunctionGraph(part=lambda tokens: mix(tokens.sum(1)), output=lambda part: part[:, None])
+    for scale in range(1, 30):  # which rows are run again depends on their content
+        data = Dataset({"tokens": scale * torch.tensor(grid)}, features={"f": [0] * len(grid)})
+        with pytest.raises(ModelError, match="depends on the rows beside it"):
+            check(output(module("part", agrees_on="f")), graph, data, **SETTINGS)
+
+
 @pytest.mark.parametrize("mix", MIXING.values(), ids=MIXING)
 def test_so_is_an_activation_that_the_output_does_not_need(mix: Callable[[Tensor], Tensor]) -> None:
     graph = FunctionGraph(part=lambda tokens: 1 * mix(tokens), output=lambda part, tokens: tokens + 0 * part)

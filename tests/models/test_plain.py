@@ -207,10 +207,16 @@ def test_slots_are_arguments() -> None:
             {"A": lambda **arguments: arguments["a"], "output": lambda A: A},
             "node 'A' has to name its arguments after the nodes and inputs that it reads",
         ),
+        ({"output": 3}, "node 'output' has to be a Python function of the nodes and inputs it reads, not 3"),
+        (
+            {"output": torch.add},
+            "node 'output' has to be a Python function of the nodes and inputs it reads, not "
+            "<built-in method add of type object",
+        ),
     ],
 )
 def test_what_is_no_graph_is_refused(nodes: dict[str, Any], sentence: str) -> None:
-    with refuses(sentence):
+    with pytest.raises(ModelError, match=rf"^{re.escape(sentence)}( at 0x\w+>)?$"):
         FunctionGraph(**nodes)
 
 
@@ -221,9 +227,18 @@ def test_a_circle_is_refused() -> None:
 
 @pytest.mark.parametrize("returned", [torch.tensor(1.0), torch.ones(3), 2.0, None])
 def test_a_node_returns_one_value_for_each_row(returned: Any) -> None:
-    graph = FunctionGraph(A=lambda a: returned, output=lambda a, A: a)
-    with refuses("node 'A' has to return a tensor with one value for each of the 5 rows"):
-        Evaluator(graph, ROWS, output(module("a", **F)), TOTAL)
+    for read in (lambda a, A: a, lambda a, A: a @ A):  # read or not, it is told of the node that returned it
+        with refuses("node 'A' has to return a tensor with one value for each of the 5 rows"):
+            Evaluator(FunctionGraph(A=lambda a: returned, output=read), ROWS, output(module("a", **F)), TOTAL)
+
+
+def test_a_recomputed_node_returns_one_value_for_each_row() -> None:
+    # Clean it has them; nothing is broadcast over the references once its argument is swapped.
+    graph = FunctionGraph(A=lambda a: a, output=lambda A, b: A + b if (b > A).any() else (A + b)[:1])
+    evaluator = Evaluator(graph, ROWS, output(module("A", **F)), TOTAL)
+    donors = [{"output/A": [4, 3], "output/rest": [0, 0]}[path] for path in evaluator.space.paths]
+    with refuses("node 'output' has to return a tensor with one value for each of the 2 rows"):
+        evaluator.outputs(SwapSet([1, 2], donors, evaluator.space.paths, ROWS.digest()))
 
 
 def test_a_node_is_deterministic() -> None:

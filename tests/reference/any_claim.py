@@ -337,8 +337,11 @@ def others(draw: st.DrawFn) -> dict[str, Any]:
     }
     more = draw(st.sampled_from(["none", "none", "none", "ladder", "reported", "late", "mutants"]))
     if more == "ladder":
-        ladder = draw(st.lists(st.sampled_from([WhichNodes(), WhichRefinement(), WhichDonors()]), max_size=3))
-        options |= {"adversaries": tuple(ladder), "budget": draw(st.sampled_from([0, 1, 7, 300, 3000]))}
+        ladder = draw(st.lists(st.sampled_from([WhichNodes, WhichRefinement, WhichDonors]), max_size=3, unique=True))
+        options |= {
+            "adversaries": tuple(adversary() for adversary in ladder),
+            "budget": draw(st.sampled_from([0, 1, 7, 300, 3000])),
+        }
     if more == "reported":
         options |= {"adversary": "report", "budget": draw(st.sampled_from([0, 1, 500])), "adversaries": None}
     if more == "late":
@@ -841,6 +844,9 @@ WRONG_NETWORKS: dict[str, Callable[[World], Any]] = {
     "a list": _network(output=lambda A, c: (A * c).tolist()),
     "too few rows": _network(output=lambda A, c: A[:-1]),
     "another shape": _network(output=lambda A, c: torch.stack([A, c], 1)),
+    "no function": _network(A=3),  # type: ignore[arg-type]
+    "a function of C": _network(A=torch.add),
+    "an error": _network(A=lambda a, b: a[3:, 7] + b),
     "arguments of any number": _network(A=lambda *a: a[0]),
     "a circle": _network(A=lambda B: B, B=lambda A: A),
     "an input that is none": _network(A=lambda no_such: no_such),
@@ -851,13 +857,15 @@ WRONG_NETWORKS: dict[str, Callable[[World], Any]] = {
 }
 
 
-def misstated(table: Mapping[str, Callable[[World], Any]]) -> st.SearchStrategy[Case]:
+def misstated(
+    table: Mapping[str, Callable[[World], Any]], of: st.SearchStrategy[World] | None = None
+) -> st.SearchStrategy[Case]:
     """One entry of a table of what is to be refused, about some world."""
 
     def case(name: str, world: World) -> Case:
         return Case(lambda: table[name](world))
 
-    return st.builds(case, st.sampled_from(sorted(table)), worlds())
+    return st.builds(case, st.sampled_from(sorted(table)), worlds() if of is None else of)
 
 
 VALID: dict[str, st.SearchStrategy[Case]] = {
@@ -880,7 +888,7 @@ HOSTILE: dict[str, st.SearchStrategy[Case]] = {
     "weights_changed_between": weights_changed_between(),
     "huge_numbers": huge_numbers(),
     "numpy_numbers": numpy_numbers(),
-    "mixes_rows": misstated(MIXING),
+    "mixes_rows": misstated(MIXING, worlds(rows=12)),  # of two rows alone it may not show
     "misstated_options": misstated_options(),
     "misstated_trees": misstated(WRONG_TREES),
     "misstated_data": misstated(WRONG_DATA),
