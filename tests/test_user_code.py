@@ -267,7 +267,9 @@ def test_what_was_not_changed_is_not_refused() -> None:
     ids=["random", "coin", "rank", "above the mean", "row number", "a column"],
 )
 def test_a_feature_that_depends_on_more_than_its_row_is_refused(feature: Any) -> None:
-    with pytest.raises(DataError, match=r"feature 'f' .*; (or )?compute it once and give it as a column(\nsaid at .*)?$"):
+    with pytest.raises(
+        DataError, match=r"feature 'f' .*; (or )?compute it once and give it as a column(\nsaid at .*)?$"
+    ):
         gap(data(feature=feature))
 
 
