@@ -136,7 +136,10 @@ class Dataset:
         """**Raises** `DataError` where inputs, labels or a feature are not what they were when they were handed over;
         once they were, for good, as what was computed meanwhile may be of either. Costs one read of all of them."""
         if self._changed is None:
-            now = {what: mark_of(kept) for what, kept in self._kept.items()}
+            now = {
+                what: self._marks.get(what) if getattr(kept, "is_meta", False) else mark_of(kept)
+                for what, kept in self._kept.items()  # what lost its numbers, with .to("meta"), cannot be run on either
+            }
             changed = [what for what in {**self._marks, **now} if self._marks.get(what) != now.get(what)]
             changed += [what for what, (given, mark) in self._given.items() if not still_is(given, mark)]
             self._changed = next(iter(changed), None)

@@ -26,8 +26,7 @@ def bytes_of(tensor: Tensor) -> NDArray[np.uint8]:
 def mark_of(value: Any) -> int:
     """Another number once a tensor, an array, or what nested lists hold, is another; costs one fast read."""
     if hasattr(value, "detach"):
-        kind = crc32(repr((value.dtype, tuple(value.shape))).encode())
-        return kind if value.is_meta else crc32(bytes_of(value).data, kind)
+        return crc32(bytes_of(value).data, crc32(repr((value.dtype, tuple(value.shape))).encode()))
     array = value if isinstance(value, np.ndarray) else np.asarray(value) if hasattr(value, "__array__") else None
     if array is not None and array.dtype != object:
         return crc32(array.tobytes(), crc32(repr((array.dtype, array.shape)).encode()))
