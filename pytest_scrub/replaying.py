@@ -52,12 +52,12 @@ def replay(
     from pytest_scrub.deciding import Acceptance, beyond
     from pytest_scrub.measuring import Criteria
     from pytest_scrub.sampling import References
-    from pytest_scrub.searching import SearchOptions, restored
+    from pytest_scrub.searching import OWN_DRAWS, SearchOptions, restored
 
     acceptance = Acceptance(evaluator.metric, claimed["tolerance"], claimed["min_recovered"], claimed["direction"])
     slices = Criteria(acceptance, samples, by=claimed["by"], slice_tolerance=claimed["slice_tolerance"])
     found = SearchOptions(tolerance=claimed["adversarial_tolerance"]).tolerance
-    if found is None:
+    if found is None or saved.minimal.adversary == OWN_DRAWS:  # what refuted the average is no search's find
         room = 0.0
         if acceptance.min_recovered is not None:
             room = References.of(evaluator, samples, seed=seed, name=name, generalize=claimed["generalize"]).room

@@ -62,6 +62,16 @@ def test_what_the_claim_accepts_by_now_decides(suite: Suite, options: str, toler
     ran.result.stdout.fnmatch_lines([f"*no longer breaks the claim: gap*tolerance {tolerance}*"])
 
 
+def test_what_refuted_the_average_is_not_judged_as_a_find(suite: Suite) -> None:
+    suite.write(CLAIM.format("tolerance=0.01, adversarial_tolerance=50.0").replace('"a"', '"b"'))
+    suite.run("--scrub-adversary=quick").result.assert_outcomes(failed=1)
+    (file,) = (suite.pytester.path / ".scrub").glob("*.json")
+    assert json.loads(file.read_text())["minimal"]["adversary"] == "the claim's own draws"
+    ran = suite.run(f"--scrub-replay={file}")
+    ran.result.assert_outcomes(failed=1)
+    assert "tolerance 0.01" in ran.reports["test_it"]
+
+
 def test_a_slice_and_a_share_decide_too(suite: Suite) -> None:
     file = saved(suite, "tolerance=0.05")
     for options in ("tolerance=5.0, by='a', slice_tolerance=0.05", "min_recovered=0.95"):
