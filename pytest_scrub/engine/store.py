@@ -33,7 +33,7 @@ Progress = Callable[[str, int, int, str], None]
 
 CAPTURE_BATCH = 256  # rows of one forward pass; larger ones gain nothing on CPU and cost memory
 PROOF_ROWS = 16  # rows on which a graph's arithmetic is proved against the network
-PROBED = 16  # rows that are run again for a later claim, to see whether the network still computes what is kept
+PROBED = 8  # rows that are run again for a later claim, to see whether the network still computes what is kept
 COMPANIONS = 8  # rows of a batch that are run again in other company
 COPIES_OF_A_RUN = 4  # of its largest activation that a forward pass has at the same time, about
 EXCHANGE_EVERY = 0.5  # seconds of capturing after which processes that share a shelf look what the others have
