@@ -53,8 +53,8 @@ full: $(STAMP) ## the engine against its slow reference alone, and a thousand cl
 compat: ## HookedTransformer, in an environment of its own (TransformerLens 4 has none)
 	test -x .venv-compat/bin/python || $(PYTHON) -m venv .venv-compat
 	.venv-compat/bin/python -m pip install --quiet torch==2.13.0 transformer-lens==3.9.0 'pytest>=8.2'
-	PYTHONPATH=. .venv-compat/bin/python -m pytest -c /dev/null --rootdir . --confcutdir tests/models \
-		-p no:cacheprovider tests/models/compat_hooked_transformer.py
+	PYTHONPATH=. .venv-compat/bin/python -m pytest -c /dev/null --rootdir . --confcutdir tests/network \
+		-p no:cacheprovider tests/network/compat_hooked_transformer.py
 
 clean:
 	rm -rf $(VENV) .venv-compat .pytest_cache .mypy_cache .ruff_cache .hypothesis build site *.egg-info

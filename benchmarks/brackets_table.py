@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, only this f
 
 from benchmarks import published_brackets as published
 from pytest_scrub import ANYTHING, Evaluator, load_model, output
+from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.seeds import stream
 
 DRAWS = 200_000
 ROWS = 1_000  # one batch of the timing, rows of a forward pass and columns of a swap set alike

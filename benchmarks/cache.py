@@ -17,7 +17,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from pytest_scrub.options import VERDICT_PROPERTY
+from pytest_scrub.pytest_edge.options import VERDICT_PROPERTY
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = "example_circuits"
@@ -42,8 +42,8 @@ def timed(holder, name, what, inner=()):
     setattr(holder, name, measured)
 
 def pytest_configure(config):
-    import pytest_scrub.session as session
-    import pytest_scrub.store.activations as activations
+    import pytest_scrub.pytest_edge.session as session
+    import pytest_scrub.extras.disk_cache.activations as activations
     from pytest_scrub.engine.store import ActivationStore
     timed(ActivationStore, "_capture", "capturing")
     timed(ActivationStore, "_fresh", "comparing")

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pytest_scrub.deciding import Acceptance
-from pytest_scrub.intervals import confidence_sequence, estimate
 from pytest_scrub.metrics import cross_entropy, zero_one_error
-from pytest_scrub.sampling import BATCH, BURN_IN, Plan
+from pytest_scrub.statistics.deciding import Acceptance
+from pytest_scrub.statistics.intervals import confidence_sequence, estimate
+from pytest_scrub.statistics.sampling import BATCH, BURN_IN, Plan
 from pytest_scrub.verdict import UNDECIDED
 
 BUDGET = 4000

@@ -16,11 +16,11 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pytest_scrub import Dataset, FunctionGraph, ModuleGraph, head, module, output
-from pytest_scrub.distributed.cluster import Cluster
 from pytest_scrub.engine.crew import SHARD, SHARD_OF_RERUNS
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.models import as_graph
+from pytest_scrub.extras.ray.cluster import Cluster
+from pytest_scrub.network import as_graph
 
 ROWS, POSITIONS = 800, 16
 HEADS = output(*(head(9, h, agrees_on="first") for h in range(4)))
@@ -52,7 +52,7 @@ def private_bytes() -> int:
 
 def grows_by(small: Any, large: Any) -> int:
     """In a worker: what it alone has in memory for the large network, its packages being there for the small one."""
-    from pytest_scrub.distributed import worker
+    from pytest_scrub.extras.ray import worker
 
     worker._store(small)
     before = private_bytes()
@@ -95,7 +95,7 @@ def main() -> None:
     print(f"starting and joining a cluster: {time.perf_counter() - started:.1f} s")
     from ray import cloudpickle
 
-    from pytest_scrub.distributed.crew import RayCrew
+    from pytest_scrub.extras.ray.crew import RayCrew
 
     crew, meter = RayCrew(), Meter()
     numbers = torch.randn(2000, 4, generator=torch.Generator().manual_seed(0))

@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, only this f
 
 from benchmarks import published_brackets as published
 from pytest_scrub import Evaluator, head, load_model, output, swap_sets
-from pytest_scrub.adversaries import Spending, WhichDonors
-from pytest_scrub.adversaries.search import swapped_slots
+from pytest_scrub.adversaries.search import Spending, swapped_slots
+from pytest_scrub.adversaries.which_donors import WhichDonors
+from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.seeds import stream
 
 STRINGS, REFERENCES, FEWER_REFERENCES = 4_000, 200, 20
 RANDOM, FOUND, TARGETED = (1, 10, 100, 1000, 3000), (20, 60, 200, 1000), (60, 300)

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.peers_timing import Contender, Race, figure, race
 from pytest_scrub import Dataset, Evaluator, head, load_model, output
-from pytest_scrub.seeds import stream
+from pytest_scrub.common.seeds import stream
 
 D_MODEL, D_HEAD, D_MLP, SEQ, VOCABULARY, HEADS, LAYERS = 128, 32, 512, 16, 100, 4, 2
 ROWS, COLUMNS, BATCH = 256, 8192, 64

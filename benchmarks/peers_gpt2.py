@@ -11,9 +11,9 @@ from torch import Tensor
 
 from benchmarks.peers_timing import Contender, Race, race, sized, table
 from pytest_scrub import Dataset, Evaluator, head, load_model, output
+from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.hypothesis_tree import Node
-from pytest_scrub.seeds import stream
+from pytest_scrub.tree.nodes import Node
 
 ROWS, SEQ, VOCABULARY = 256, 16, 50257
 COLUMNS = 256  # samples of one call of the evaluator

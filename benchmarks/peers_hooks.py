@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.peers_small import rows_of
 from pytest_scrub import Dataset
-from pytest_scrub.swap_set import SwapSet
+from pytest_scrub.swaps.swap_set import SwapSet
 
 LOWER, UPPER = 3, 0  # head 0.3 and head 1.0
 

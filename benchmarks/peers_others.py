@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from pytest_scrub import EXACT, Dataset, Evaluator, Metric, head, load_model, output
+from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.hypothesis_tree import Node
-from pytest_scrub.seeds import stream
-from pytest_scrub.swap_set import SwapSet
+from pytest_scrub.swaps.swap_set import SwapSet
+from pytest_scrub.tree.nodes import Node
 
 LAYERS, HEADS, D_MODEL, SEQ, VOCABULARY, ROWS = 2, 8, 256, 16, 1000, 512
 CHOSEN = (0, 3, 5)  # of the last layer

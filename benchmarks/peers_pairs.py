@@ -14,9 +14,9 @@ from torch import Tensor
 from benchmarks import peers_hooks, peers_others, peers_small, published_brackets
 from benchmarks.peers_timing import Contender, fastest, race, sized, table
 from pytest_scrub import Evaluator, load_model
-from pytest_scrub.hypothesis_tree import Node
-from pytest_scrub.models.transformer_lens import bridge_of
-from pytest_scrub.seeds import stream
+from pytest_scrub.common.seeds import stream
+from pytest_scrub.network.transformer_lens import bridge_of
+from pytest_scrub.tree.nodes import Node
 
 SAME = 1e-4  # how far losses of the same swaps may be apart, in float32
 PROVED = 256  # swaps that both evaluate

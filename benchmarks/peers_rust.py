@@ -29,8 +29,8 @@ from rust_circuit.causal_scrubbing.hypothesis import (
 from torch import Tensor
 
 from benchmarks.peers_small import D_HEAD, HEADS, SEQ, rows_of
-from pytest_scrub.swap_set import SwapSet
-from pytest_scrub.swaps import SwapSpace
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import SwapSet
 
 ANY_HEAD = rc.Regex(r"^a\d\.(h\d|rest)(\.last)?$")
 TOKENS = rc.Array(torch.zeros(SEQ, dtype=torch.int64), name="tokens")

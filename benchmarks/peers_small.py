@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pytest_scrub import ANYTHING, EXACT, Dataset, embed, head, output
-from pytest_scrub.hypothesis_tree import Node
+from pytest_scrub.tree.nodes import Node
 
 LAYERS, HEADS, D_HEAD, D_MODEL, SEQ, VOCABULARY = 2, 8, 32, 256, 64, 1000
 ROWS = 2048

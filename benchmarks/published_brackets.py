@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from pytest_scrub import Dataset, head, output
-from pytest_scrub.models.loading import load_raw
+from pytest_scrub.network.loading import load_raw
 
 FOLDER = "SCRUB_BRACKETS"
 STRINGS = 20_000

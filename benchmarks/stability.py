@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_scrub.options import FOLDER, VERDICT_PROPERTY
+from pytest_scrub.pytest_edge.options import FOLDER, VERDICT_PROPERTY
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Verdict
 
 ROOT = Path(__file__).parent.parent

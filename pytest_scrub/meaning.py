@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_scrub.data import Dataset
-from pytest_scrub.hypothesis_tree import ROOT, Agreement, Node, Position
-from pytest_scrub.slots import node_paths
-from pytest_scrub.swap_set import SwapSet
+from pytest_scrub.data.dataset import Dataset
+from pytest_scrub.swaps.slots import node_paths
+from pytest_scrub.swaps.swap_set import SwapSet
+from pytest_scrub.tree.nodes import ROOT, Agreement, Node, Position
 
 # What a network answers ----------------------------------------------------------------------------------
 

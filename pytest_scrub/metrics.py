@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pytest_scrub.common.user_code import called, require_takes
 from pytest_scrub.errors import DataError
-from pytest_scrub.hypothesis_tree import Span
-from pytest_scrub.user_code import called, require_takes
+from pytest_scrub.tree.nodes import Span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pytest_scrub.data import Dataset
+    from pytest_scrub.data.dataset import Dataset
 
 MetricPosition = int | slice | Span | str | None
 SLACK = 1e-9  # of a bound: what rounding in float64 may do to a value that should lie on it

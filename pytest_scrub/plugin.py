@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 # Registered as fixtures by being here.
-from pytest_scrub.fixtures import (  # noqa: F401
+from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
     scrub,
     scrub_data,
     scrub_device,
@@ -19,8 +19,8 @@ from pytest_scrub.fixtures import (  # noqa: F401
     scrub_seed,
     scrub_session,
 )
-from pytest_scrub.ids import id_of
-from pytest_scrub.options import CLAIM_PROPERTY, OPTIONS, option
+from pytest_scrub.pytest_edge.ids import id_of
+from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, OPTIONS, option
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """With --scrub-list, claims are shown and none is run."""
     if option(config, "list"):
-        from pytest_scrub.listing import start
+        from pytest_scrub.pytest_edge.listing import start
 
         start(config)
 
@@ -54,11 +54,11 @@ def pytest_configure(config: pytest.Config) -> None:
     for option_ in OPTIONS:
         option(config, option_.name)
     if not hasattr(config, "workerinput"):
-        from pytest_scrub.reporting import Reporting
+        from pytest_scrub.pytest_edge.reporting import Reporting
 
         config.pluginmanager.register(Reporting(config), "scrub-reporting")
     if address := option(config, "ray"):
-        from pytest_scrub.distributed.hooks import RayHooks
+        from pytest_scrub.pytest_edge.ray import RayHooks
 
         config.pluginmanager.register(RayHooks(config, str(address)), "scrub-ray")
 
@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("claim") is not None:  # a report's own keywords are also names and parameters
             item.user_properties.append((CLAIM_PROPERTY, id_of(item)))
     if option(config, "replay"):
-        from pytest_scrub.replaying import only_replayed
+        from pytest_scrub.pytest_edge.replaying import only_replayed
 
         only_replayed(config, items)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from pytest_scrub.intervals import Estimate, Share
+from pytest_scrub.statistics.intervals import Estimate, Share
 
 SCHEMA_VERSION = 1
 
@@ -419,7 +419,7 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         """The claim's part of the HTML report, for notebooks."""
-        from pytest_scrub.reports.html import fragment
+        from pytest_scrub.extras.html.page import fragment
 
         return fragment(self)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pytest_scrub.intervals import Estimate, Share
 from pytest_scrub.reports.run import Claimed, Run
+from pytest_scrub.statistics.intervals import Estimate, Share
 from pytest_scrub.verdict import (
     Attempt,
     Circuit,

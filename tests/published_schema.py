@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 import pytest_scrub.reports
-from pytest_scrub import intervals, verdict
+from pytest_scrub import verdict
 from pytest_scrub.reports import json_file, run
+from pytest_scrub.statistics import intervals
 from pytest_scrub.verdict import HELD, REFUTED, SCHEMA_VERSION, UNDECIDED, UNKNOWN_ENDS, UNTESTED, WEAK
 
 PUBLISHED = Path(pytest_scrub.reports.__file__).parent / "schema" / f"verdicts-{SCHEMA_VERSION}.json"

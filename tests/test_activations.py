@@ -22,15 +22,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import pytest_scrub.store.activations as activations
+import pytest_scrub.extras.disk_cache.activations as activations
 from pytest_scrub import ANYTHING, Dataset, FunctionGraph, Metric, ModuleGraph, head, module, output
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.models import as_graph
-from pytest_scrub.models.code import attributes_digest, code_digest
-from pytest_scrub.models.graph import Site
-from pytest_scrub.session import STORES_KEPT, Session
-from pytest_scrub.store.bounded import ABANDONED, BoundedFolder
+from pytest_scrub.extras.disk_cache.bounded import ABANDONED, BoundedFolder
+from pytest_scrub.network import as_graph
+from pytest_scrub.network.code import attributes_digest, code_digest
+from pytest_scrub.network.graph import Site
+from pytest_scrub.pytest_edge.session import STORES_KEPT, Session
 from pytest_scrub.verdict import Verdict
 
 from .reference.generate import Architecture, build
@@ -418,8 +418,8 @@ def test_digests_are_the_same_in_another_process() -> None:
     """Sets have another order there, and objects other addresses."""
     program = textwrap.dedent("""
         import torch
-        from pytest_scrub.models import as_graph
-        from pytest_scrub.models.code import attributes_digest, code_digest
+        from pytest_scrub.network import as_graph
+        from pytest_scrub.network.code import attributes_digest, code_digest
         from tests.reference.generate import Architecture, build
 
         for kind in ("native", "gpt2", "llama"):

@@ -16,17 +16,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_scrub.adversaries import LADDER, Found, Spending, WhichDonors, WhichNodes, WhichRefinement
 from pytest_scrub.adversaries.candidates import Candidates
-from pytest_scrub.adversaries.ladder import climb_ladder
+from pytest_scrub.adversaries.distributions import WhichNodes, WhichRefinement
+from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
 from pytest_scrub.adversaries.output_norm import OutputRanking, form_of
-from pytest_scrub.adversaries.search import EVALUATIONS_OF_A_GRADIENT, concentration
-from pytest_scrub.data import Dataset
+from pytest_scrub.adversaries.search import EVALUATIONS_OF_A_GRADIENT, Found, Spending, concentration
+from pytest_scrub.adversaries.which_donors import WhichDonors
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, Node, head, mlp, module, output
 from pytest_scrub.metrics import Metric, cross_entropy, kl_to_clean, zero_one_error
-from pytest_scrub.models import FunctionGraph, as_graph
-from pytest_scrub.swaps import SwapSet
+from pytest_scrub.network import FunctionGraph, as_graph
+from pytest_scrub.swaps.space import SwapSet
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, head, mlp, module, output
 from tests.reference.generate import Architecture, build
 from tests.reference.toy_problems import ToyProblem, problems_without_likes, toy_problems
 
@@ -659,7 +660,7 @@ def test_ranking_looks_at_the_deadline_between_its_parts(monkeypatch: pytest.Mon
 def test_a_deadline_ends_an_exhaustive_search(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count()
     monkeypatch.setattr("pytest_scrub.adversaries.search.time", SimpleNamespace(monotonic=lambda: next(seconds)))
-    monkeypatch.setattr("pytest_scrub.swaps.ENUMERATION_CHUNK", 100)
+    monkeypatch.setattr("pytest_scrub.swaps.space.ENUMERATION_CHUNK", 100)
     evaluator = Evaluator(product(), MANY, output(module("A", agrees_on="half"), rest=EXACT), OUT)
     spending = Spending(evaluator, 10_000, deadline=5)
     found = WhichDonors(references=REFERENCES).search(evaluator.space, spending, generator())

@@ -23,12 +23,13 @@ from pytest_scrub import (
     module,
     output,
 )
-from pytest_scrub.adversaries import Found, Spending, WhichNodes, WhichRefinement
+from pytest_scrub.adversaries.distributions import WhichNodes, WhichRefinement
 from pytest_scrub.adversaries.ladder import climb_ladder
+from pytest_scrub.adversaries.search import Found, Spending
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.intervals import Estimate
 from pytest_scrub.reports.figures import figures
 from pytest_scrub.reports.terminal import story
+from pytest_scrub.statistics.intervals import Estimate
 
 ROWS = 200
 SIGNS = torch.where(torch.rand(ROWS, generator=torch.Generator().manual_seed(0)) < 0.5, 1.0, -1.0).double()
@@ -200,7 +201,7 @@ def test_after_the_deadline_a_counterexample_is_shown_as_it_was_found(monkeypatc
 
 def test_mutants_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[float] = []
-    monkeypatch.setattr("pytest_scrub.power.climb_ladder", lambda *_, until, **__: ends.append(until) or [])
+    monkeypatch.setattr("pytest_scrub.power.refuted.climb_ladder", lambda *_, until, **__: ends.append(until) or [])
     root = output(module("A", agrees_on="a"), module("B", agrees_on="a"))
     check(root, GRAPH, DATA, metric=SUM, tolerance=0.5, samples=600, mutate=True, deadline=1e-9)
     assert len(ends) > 1

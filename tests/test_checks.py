@@ -12,11 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_scrub.data import Dataset
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.checks import Checked, check
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError, HypothesisError, ModelError, ScrubError
-from pytest_scrub.hypothesis_tree import (
+from pytest_scrub.metrics import Metric, squared_error
+from pytest_scrub.network import FunctionGraph, ModelGraph, ModuleGraph, as_graph
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.tree.nodes import (
     ANYTHING,
     EXACT,
     Agreement,
@@ -30,9 +33,6 @@ from pytest_scrub.hypothesis_tree import (
     output,
     pos_embed,
 )
-from pytest_scrub.metrics import Metric, squared_error
-from pytest_scrub.models import FunctionGraph, ModelGraph, ModuleGraph, as_graph
-from pytest_scrub.swaps import SwapSpace
 from tests.reference.generate import Architecture, build
 
 F = {"agrees_on": "f"}

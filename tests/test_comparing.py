@@ -10,11 +10,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pytest_scrub.comparing import Comparison, Move, Pair, compare, difference, fisher, gap_moved, shares_differ
-from pytest_scrub.intervals import Estimate, confidence_sequence, widened
-from pytest_scrub.limits import NONE, Limit, Limits, parsed
-from pytest_scrub.reports.comparison import comparison_lines
-from pytest_scrub.store.baselines import Baseline, Refuted
+from pytest_scrub.extras.baselines.comparing import (
+    Comparison,
+    Move,
+    Pair,
+    compare,
+    difference,
+    fisher,
+    gap_moved,
+    shares_differ,
+)
+from pytest_scrub.extras.baselines.limits import NONE, Limit, Limits, parsed
+from pytest_scrub.extras.baselines.lines import comparison_lines
+from pytest_scrub.extras.baselines.saved import Baseline, Refuted
+from pytest_scrub.statistics.intervals import Estimate, confidence_sequence, widened
 from pytest_scrub.verdict import MutantReport, Power, Verdict
 
 from .example_verdicts import attempt, claimed, run, search, verdict

@@ -20,15 +20,9 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pytest_scrub.data import Dataset
-from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.errors import DataError, ScrubError
-from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, head, module, output
-from pytest_scrub.metrics import Metric
-from pytest_scrub.models import as_graph
-from pytest_scrub.slots import slots_of
-from pytest_scrub.store import resolving
-from pytest_scrub.store.counterexamples import (
+from pytest_scrub.adversaries import resolving
+from pytest_scrub.adversaries.resolving import ClaimChanged, RowsGone, resolve
+from pytest_scrub.adversaries.saved import (
     SHOWN_OF_MINIMAL,
     SHOWN_OF_WORST,
     DamagedFile,
@@ -42,8 +36,14 @@ from pytest_scrub.store.counterexamples import (
     save,
     set_aside,
 )
-from pytest_scrub.store.resolving import ClaimChanged, RowsGone, resolve
-from pytest_scrub.swaps import SwapSet, SwapSpace
+from pytest_scrub.data.dataset import Dataset
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.errors import DataError, ScrubError
+from pytest_scrub.metrics import Metric
+from pytest_scrub.network import as_graph
+from pytest_scrub.swaps.slots import slots_of
+from pytest_scrub.swaps.space import SwapSet, SwapSpace
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, head, module, output
 from tests.test_swaps import datasets, hypotheses
 
 TWO = output(head(0, 0, agrees_on=ANYTHING), head(1, 0, agrees_on=ANYTHING))
@@ -317,7 +317,7 @@ WRITER = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from pytest_scrub.store.counterexamples import load, save
+from pytest_scrub.adversaries.saved import load, save
 path, name = Path(sys.argv[1]), sys.argv[2]
 saved = replace(load(path), claim=name, hypothesis=name * 20_000)
 print("ready", flush=True)
@@ -804,8 +804,8 @@ REPLAY = """
 import sys
 from pathlib import Path
 from tests.test_counterexamples import gap_of, replay_data, REPLAYED
-from pytest_scrub.store.counterexamples import load
-from pytest_scrub.store.resolving import resolve
+from pytest_scrub.adversaries.saved import load
+from pytest_scrub.adversaries.resolving import resolve
 saved = load(Path(sys.argv[1]))
 print(repr(gap_of(*resolve(saved, saved.worst, replay_data(flip=True), REPLAYED))))
 """

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from pytest_scrub.data import Dataset, Positions
+from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.errors import DataError
-from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, Agreement, Span
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, Agreement, Span
 
 TOKENS = [[0, 3, 4, 2], [0, 3, 3, 2], [0, 3, 4, 2], [0, 4, 1, 1]]
 
@@ -35,7 +35,7 @@ def refuses(sentence: str) -> Any:
 
 
 def test_importing_it_does_not_import_torch() -> None:
-    code = "import sys, pytest_scrub.data; assert 'torch' not in sys.modules"
+    code = "import sys, pytest_scrub.data.dataset; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 

@@ -22,13 +22,13 @@ from hypothesis.database import InMemoryExampleDatabase
 from hypothesis.errors import NoSuchExample
 from scipy import stats
 
-from pytest_scrub.data import Dataset
-from pytest_scrub.data_strategies import StrategySource
+from pytest_scrub.data.dataset import Dataset
+from pytest_scrub.data.strategies import StrategySource
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError
-from pytest_scrub.hypothesis_tree import ANYTHING, module, output
-from pytest_scrub.models import FunctionGraph
-from pytest_scrub.swaps import SwapSet
+from pytest_scrub.network import FunctionGraph
+from pytest_scrub.swaps.space import SwapSet
+from pytest_scrub.tree.nodes import ANYTHING, module, output
 
 BRACKETS = st.text(alphabet="()", min_size=1, max_size=8)
 DIGITS = st.lists(st.integers(0, 3), min_size=6, max_size=6)
@@ -62,7 +62,7 @@ def refuses(sentence: str) -> Any:
 
 
 def test_importing_a_dataset_does_not_import_hypothesis() -> None:
-    code = "import sys, pytest_scrub.data; assert 'hypothesis' not in sys.modules"
+    code = "import sys, pytest_scrub.data.dataset; assert 'hypothesis' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from pytest_scrub.reports.diagram import BOX, CELLS, Box, Diagram, diagram
+from pytest_scrub.extras.html.diagram import BOX, CELLS, Box, Diagram, diagram
 from pytest_scrub.verdict import Circuit
 
 from .example_verdicts import node, slot, verdict

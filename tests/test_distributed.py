@@ -29,8 +29,8 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.errors import DataError, ModelError, ScrubError
 from pytest_scrub.metrics import Batch
-from pytest_scrub.models import as_graph
-from tests.models.test_loading import GPT2, LLAMA
+from pytest_scrub.network import as_graph
+from tests.network.test_loading import GPT2, LLAMA
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -116,7 +116,7 @@ def die() -> None:
 
 @pytest.fixture
 def crew(cluster: str) -> Any:
-    from pytest_scrub.distributed.crew import RayCrew
+    from pytest_scrub.extras.ray.crew import RayCrew
 
     return RayCrew()
 
@@ -302,7 +302,7 @@ def _file_of(tensor: Tensor) -> tuple[str, str, int]:
 
 def _where(claim: Any, site: Any, met: Path) -> tuple[int, str, tuple[str, str, int], tuple[str, str, int]]:
     """In each of two workers: the network it has, and where a weight and a chunk of activations are."""
-    from pytest_scrub.distributed import worker
+    from pytest_scrub.extras.ray import worker
 
     (met / str(os.getpid())).touch()
     while len(list(met.iterdir())) < 2:
@@ -330,7 +330,7 @@ def test_weights_and_activations_are_in_memory_once(crew: Any, tmp_path: Path) -
 
 @pytest.mark.parametrize("make", [native, gpt2, llama, Perceptron, functions])
 def test_a_network_is_what_it_was_and_its_views_stay_views(make: Callable[[], Any]) -> None:
-    from pytest_scrub.distributed.packing import pack, unpack
+    from pytest_scrub.extras.ray.packing import pack, unpack
 
     graph = as_graph(make())
     packed = pack(graph, "the network")
@@ -352,7 +352,7 @@ def _shared_weights(graph: Any) -> list[bool]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.int64, torch.complex64])
 def test_large_tensors_are_views_of_what_is_sent_and_small_ones_can_be_written_to(dtype: torch.dtype) -> None:
-    from pytest_scrub.distributed.packing import LEAST_SHARED, pack, unpack
+    from pytest_scrub.extras.ray.packing import LEAST_SHARED, pack, unpack
 
     large = torch.randn(2, LEAST_SHARED).to(dtype)
     small = torch.randn(3, 4).to(dtype)
@@ -370,7 +370,7 @@ def test_large_tensors_are_views_of_what_is_sent_and_small_ones_can_be_written_t
 
 
 def test_parameters_stay_parameters() -> None:
-    from pytest_scrub.distributed.packing import pack, unpack
+    from pytest_scrub.extras.ray.packing import pack, unpack
 
     weight = nn.Parameter(torch.randn(4, 4))
     weight.note = "kept"  # type: ignore[attr-defined]
@@ -423,7 +423,7 @@ def test_a_worker_that_is_killed_from_outside_loses_nothing(crew: Any, tmp_path:
 
 @pytest.mark.usefixtures("cluster")
 def test_a_task_that_kills_every_worker_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_scrub.distributed import crew as module_
+    from pytest_scrub.extras.ray import crew as module_
 
     monkeypatch.setattr(module_, "RETRIES", 1)  # workers take a second or two to start
     crew = module_.RayCrew()
@@ -438,7 +438,7 @@ def test_a_task_that_kills_every_worker_is_one_error(monkeypatch: pytest.MonkeyP
 
 
 def test_a_cluster_that_loses_all_its_processors_is_one_error(crew: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_scrub.distributed import crew as module_
+    from pytest_scrub.extras.ray import crew as module_
 
     own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=on_workers(lambda: time.sleep(3)))
     monkeypatch.setattr(module_, "PATIENCE", 0.1)
@@ -561,7 +561,7 @@ def test_what_cannot_be_sent_is_named(crew: Any, network: Any, features: Any, me
 
 
 def test_other_versions_on_a_worker(crew: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_scrub.distributed import worker
+    from pytest_scrub.extras.ray import worker
 
     there = tuple({**dict(worker.VERSIONS), "torch": "1.0"}.items())
     monkeypatch.setattr(worker, "Source", partial(worker.Source, versions=there))
@@ -603,7 +603,7 @@ def outside(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("outside")
 def test_an_address_where_nobody_listens() -> None:
-    from pytest_scrub.distributed.cluster import Cluster
+    from pytest_scrub.extras.ray.cluster import Cluster
 
     with socket.socket() as taken:
         taken.bind(("", 0))  # and does not listen
@@ -618,7 +618,7 @@ def test_an_address_where_nobody_listens() -> None:
 
 @pytest.mark.usefixtures("outside")
 def test_an_address_where_something_else_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_scrub.distributed import cluster as module_
+    from pytest_scrub.extras.ray import cluster as module_
 
     monkeypatch.setattr(module_, "JOINED", 4)
     with socket.create_server(("", 0)) as silent:
@@ -629,7 +629,7 @@ def test_an_address_where_something_else_listens(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("outside")
 def test_a_cluster_that_is_there(cluster: str) -> None:
-    from pytest_scrub.distributed.cluster import Cluster
+    from pytest_scrub.extras.ray.cluster import Cluster
 
     Cluster(cluster).require()
 
@@ -637,7 +637,7 @@ def test_a_cluster_that_is_there(cluster: str) -> None:
 def test_a_process_that_has_joined_stays_where_it_is(cluster: str) -> None:
     import ray
 
-    from pytest_scrub.distributed.cluster import Cluster
+    from pytest_scrub.extras.ray.cluster import Cluster
 
     own = Cluster("local")
     assert own.join() == cluster
@@ -648,7 +648,7 @@ def test_a_process_that_has_joined_stays_where_it_is(cluster: str) -> None:
 def test_a_cluster_without_processors(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    from pytest_scrub.distributed.cluster import Cluster
+    from pytest_scrub.extras.ray.cluster import Cluster
 
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"memory": 1.0})
     with pytest.raises(ScrubError, match="has no processors; add a node that has some"):
@@ -659,7 +659,7 @@ def test_a_cluster_without_processors(cluster: str, monkeypatch: pytest.MonkeyPa
 def test_a_cluster_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    from pytest_scrub.distributed.cluster import Cluster
+    from pytest_scrub.extras.ray.cluster import Cluster
 
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("no room in /dev/shm.\nA long story.")

@@ -27,8 +27,8 @@ import yaml
 import pytest_scrub
 from benchmarks import published_brackets as published
 from pytest_scrub import Dataset, claim
-from pytest_scrub.hypothesis_tree import NodeOptions
-from pytest_scrub.options import OPTIONS
+from pytest_scrub.pytest_edge.options import OPTIONS
+from pytest_scrub.tree.nodes import NodeOptions
 
 DOCS = Path(__file__).parents[1] / "docs"
 WORKFLOW = DOCS / "workflow.yml"

@@ -16,7 +16,7 @@ from pytest_scrub import ANYTHING, Dataset, embed, head, mask, meaning, mlp, out
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.metrics import Metric
-from pytest_scrub.models import as_graph
+from pytest_scrub.network import as_graph
 from tests.reference import generate_plain
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build, datasets, hypotheses, positions, small_transformers, swap_sets
@@ -74,7 +74,7 @@ def assert_same(mine, theirs, tolerance):
 def test_the_meaning_shares_no_code_with_the_engine():
     package, own = Path(meaning.__file__).parent, Path(meaning.__file__)
     imports = {path: imported(path) for path in package.rglob("*.py")}
-    known = {"data", "hypothesis_tree", "slots", "swap_set"}
+    known = {"data.dataset", "swaps.slots", "swaps.swap_set", "tree.nodes"}
     assert {name for name in imports[own] if name.startswith("pytest_scrub")} == {f"pytest_scrub.{k}" for k in known}
     assert [path for path, names in imports.items() if "pytest_scrub.meaning" in names] == []
 

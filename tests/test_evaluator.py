@@ -16,12 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pytest_scrub.data import Dataset
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.memory import CACHED, Memory
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.errors import DataError, HypothesisError, ModelError
-from pytest_scrub.hypothesis_tree import (
+from pytest_scrub.metrics import Metric, cross_entropy, kl_to_clean, next_token_loss, zero_one_error
+from pytest_scrub.network import FunctionGraph, ResidualGraph, as_graph
+from pytest_scrub.network.graph import Inputs, Site
+from pytest_scrub.swaps.space import SwapSet
+from pytest_scrub.tree.nodes import (
     ANYTHING,
     EXACT,
     Node,
@@ -33,10 +37,6 @@ from pytest_scrub.hypothesis_tree import (
     module,
     output,
 )
-from pytest_scrub.metrics import Metric, cross_entropy, kl_to_clean, next_token_loss, zero_one_error
-from pytest_scrub.models import FunctionGraph, ResidualGraph, as_graph
-from pytest_scrub.models.graph import Inputs, Site
-from pytest_scrub.swaps import SwapSet
 from tests.reference.generate import Architecture, build
 
 FEATURE: dict[str, Any] = {"agrees_on": "first"}

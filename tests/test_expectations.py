@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_scrub.data import Dataset
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, Node, module, output
 from pytest_scrub.metrics import Metric
-from pytest_scrub.models.plain import FunctionGraph
-from pytest_scrub.swaps import SwapSpace
+from pytest_scrub.network.plain import FunctionGraph
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, module, output
 
 DIGITS = torch.arange(10, dtype=torch.float64)
 ABSOLUTE_ERROR = Metric("absolute error", lambda out, batch: (out - batch.labels).abs())

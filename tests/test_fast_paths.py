@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from pytest_scrub import ANYTHING, Dataset, Evaluator, Metric, embed, head, meaning, mlp, output
 from pytest_scrub.engine.memory import Kept, Memory
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.models import as_graph
-from pytest_scrub.models.graph import Site
-from pytest_scrub.models.reading import _Batch
-from pytest_scrub.models.residual import ResidualGraph
-from pytest_scrub.store.activations import shelf_of
-from pytest_scrub.store.bounded import BoundedFolder
+from pytest_scrub.extras.disk_cache.activations import shelf_of
+from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
+from pytest_scrub.network import as_graph
+from pytest_scrub.network.graph import Site
+from pytest_scrub.network.reading import _Batch
+from pytest_scrub.network.residual import ResidualGraph
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
 from tests.test_engine_against_reference import engine_and_reference_agree

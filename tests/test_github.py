@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_scrub.checking import check
-from pytest_scrub.data import Dataset
-from pytest_scrub.hypothesis_tree import module, output
-from pytest_scrub.models.plain import FunctionGraph
-from pytest_scrub.reports.github import NOTE, ROOM, step_summary, workflow_commands
-from pytest_scrub.reports.mermaid import flowchart
+from pytest_scrub.data.dataset import Dataset
+from pytest_scrub.extras.github.mermaid import flowchart
+from pytest_scrub.extras.github.summary import NOTE, ROOM, step_summary, workflow_commands
+from pytest_scrub.judge import check
+from pytest_scrub.network.plain import FunctionGraph
 from pytest_scrub.reports.run import ERROR, FAILED, PASSED, SKIPPED, XFAILED, Claimed, Run
+from pytest_scrub.tree.nodes import module, output
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, Circuit, CircuitNode, Verdict
 
 HOSTILE = 'x"]; click n0|`</code><script>a</script>@user\n::error::\u202e# *b* #quot; $$y$$ 😀'

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_scrub.intervals import Estimate
-from pytest_scrub.reports import html
-from pytest_scrub.reports.aligned import RUN, aligned
-from pytest_scrub.reports.html import fragment, page
+from pytest_scrub.common.visible import visible_lines
+from pytest_scrub.extras.html import page as html
+from pytest_scrub.extras.html.aligned import RUN, aligned
+from pytest_scrub.extras.html.page import fragment, page
+from pytest_scrub.statistics.intervals import Estimate
 from pytest_scrub.verdict import Look, Verdict
-from pytest_scrub.visible import visible_lines
 
 from .example_verdicts import TWO, attempt, claimed, node, refuted, run, search, slot, verdict, whole
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_scrub.errors import HypothesisError, Place
-from pytest_scrub.hypothesis_tree import (
+from pytest_scrub.tree.nodes import (
     ANYTHING,
     EXACT,
     Agreement,

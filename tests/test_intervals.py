@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from pytest_scrub.intervals import (
+from pytest_scrub.statistics.intervals import (
     FEWEST_ALIKE,
     FEWEST_CHANGED,
     TUNED_AT,

@@ -16,9 +16,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from example_circuits.ioi import claims, data
 from example_circuits.ioi.conftest import FOLDER, ROWS, SEED
 from pytest_scrub import DataError, Evaluator, SwapSpace, logit_difference, meaning
-from pytest_scrub.measuring import LEAST_MOVED, LEAST_WITH_OTHER
-from pytest_scrub.models import as_graph
-from pytest_scrub.slots import node_paths
+from pytest_scrub.network import as_graph
+from pytest_scrub.statistics.measuring import LEAST_MOVED, LEAST_WITH_OTHER
+from pytest_scrub.swaps.slots import node_paths
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
 

@@ -27,9 +27,12 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pytest_scrub.data import Dataset
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import HypothesisError
-from pytest_scrub.hypothesis_tree import (
+from pytest_scrub.swaps.slots import slots_of
+from pytest_scrub.swaps.space import SwapSet, SwapSpace
+from pytest_scrub.tree.join import join
+from pytest_scrub.tree.nodes import (
     ANYTHING,
     EXACT,
     Agreement,
@@ -43,9 +46,6 @@ from pytest_scrub.hypothesis_tree import (
     module,
     output,
 )
-from pytest_scrub.joining import join
-from pytest_scrub.slots import slots_of
-from pytest_scrub.swaps import SwapSet, SwapSpace
 
 F, G = Agreement(("f",)), Agreement(("g",))
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from pytest_scrub.adversaries.which_donors import WhichDonors
-from pytest_scrub.checking import check
-from pytest_scrub.data import Dataset
-from pytest_scrub.hypothesis_tree import ANYTHING, module, output
-from pytest_scrub.intervals import Estimate
-from pytest_scrub.models.plain import FunctionGraph
+from pytest_scrub.data.dataset import Dataset
+from pytest_scrub.judge import check
+from pytest_scrub.network.plain import FunctionGraph
 from pytest_scrub.reports.json_file import to_json
 from pytest_scrub.reports.run import ERROR, FAILED, PASSED, SKIPPED, Claimed, Run
+from pytest_scrub.statistics.intervals import Estimate
+from pytest_scrub.tree.nodes import ANYTHING, module, output
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
 
 from . import published_schema

@@ -11,11 +11,16 @@ import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from pytest_scrub.data import Dataset
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.checks import check
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
-from pytest_scrub.hypothesis_tree import (
+from pytest_scrub.metrics import Metric, squared_error
+from pytest_scrub.network import FunctionGraph, ModelGraph, as_graph
+from pytest_scrub.power.mutants import Mutant, Mutants, mutants, permuted_everywhere
+from pytest_scrub.swaps.slots import node_paths
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.tree.nodes import (
     ANYTHING,
     EXACT,
     Agreement,
@@ -29,11 +34,6 @@ from pytest_scrub.hypothesis_tree import (
     output,
     pos_embed,
 )
-from pytest_scrub.metrics import Metric, squared_error
-from pytest_scrub.models import FunctionGraph, ModelGraph, as_graph
-from pytest_scrub.mutants import Mutant, Mutants, mutants, permuted_everywhere
-from pytest_scrub.slots import node_paths
-from pytest_scrub.swaps import SwapSpace
 from tests.reference.generate import Architecture, build, datasets, hypotheses, positions, small_transformers
 
 LENGTH = 4

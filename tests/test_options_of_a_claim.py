@@ -21,7 +21,7 @@ from pytest_scrub import (
     module,
     output,
 )
-from pytest_scrub.session import Scrub, Session
+from pytest_scrub.pytest_edge.session import Scrub, Session
 
 HUGE = (10**400, 10**5000, -(10**400))
 NO_NUMBERS = (True, "x", math.nan, [], 1j, torch.ones(2, 2))

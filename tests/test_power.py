@@ -22,9 +22,9 @@ from pytest_scrub import (
     module,
     output,
 )
-from pytest_scrub.hypothesis_tree import Node
-from pytest_scrub.models import as_graph
-from pytest_scrub.models.shuffling import shuffled
+from pytest_scrub.network import as_graph
+from pytest_scrub.network.shuffling import shuffled
+from pytest_scrub.tree.nodes import Node
 from pytest_scrub.verdict import Power
 from tests.bounded import capped_error
 

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import published_brackets as published
 from pytest_scrub import ANYTHING, Evaluator, load_model, output
+from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.seeds import stream
 
 DRAWS = 100_000
 pytestmark = [

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pytest_scrub import ANYTHING, Dataset, Metric, output
-from pytest_scrub.session import STORES_KEPT, Session
+from pytest_scrub.pytest_edge.session import STORES_KEPT, Session
 
 MEAN = Metric("mean", lambda output, batch: output.mean(1))
 NOTHING = output(agrees_on=ANYTHING)

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pytest_scrub.data import Dataset, Positions
+from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.slopes import Slope, first_order, sizes
 from pytest_scrub.errors import HypothesisError
-from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, Node, embed, group, head, mask, mlp, module, output
 from pytest_scrub.metrics import Metric, cross_entropy, kl_to_clean, zero_one_error
-from pytest_scrub.models import FunctionGraph, ModelGraph, as_graph
-from pytest_scrub.swaps import SwapSet
+from pytest_scrub.network import FunctionGraph, ModelGraph, as_graph
+from pytest_scrub.swaps.space import SwapSet
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, embed, group, head, mask, mlp, module, output
 from tests.reference.generate import (
     POSITION,
     POSITIONS,

@@ -26,10 +26,10 @@ from pytest_scrub import (
 )
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.models import as_graph
-from pytest_scrub.models.state import state_of
-from pytest_scrub.session import Scrub, Session
-from pytest_scrub.swaps import SwapSet
+from pytest_scrub.network import as_graph
+from pytest_scrub.network.state import state_of
+from pytest_scrub.pytest_edge.session import Scrub, Session
+from pytest_scrub.swaps.space import SwapSet
 from tests.reference.generate import Architecture, build
 
 ROWS = 60

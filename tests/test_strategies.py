@@ -13,11 +13,11 @@ import torch
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from pytest_scrub.data import Dataset
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import DataError, HypothesisError
-from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, Node, module, output
-from pytest_scrub.strategies import swap_sets
-from pytest_scrub.swaps import SwapSet, SwapSpace
+from pytest_scrub.swaps.space import SwapSet, SwapSpace
+from pytest_scrub.swaps.strategies import swap_sets
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, module, output
 
 from .plugin.conftest import Suite
 from .test_swaps import SPLIT, UNEVEN, datasets, hypotheses, swaps_by_hand
@@ -174,7 +174,7 @@ PROPERTIES = """
     import numpy as np
     from hypothesis import HealthCheck, given, settings
     from hypothesis import strategies as st
-    from pytest_scrub.strategies import swap_sets
+    from pytest_scrub.swaps.strategies import swap_sets
 
     FIXTURES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pytest_scrub import meaning
-from pytest_scrub.data import Dataset
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import DataError, HypothesisError
-from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, Agreement, Node, group, head, module, output
-from pytest_scrub.joining import join
-from pytest_scrub.slots import REFERENCE, Slot, node_paths, slots_of
-from pytest_scrub.swaps import SwapSet, SwapSpace
+from pytest_scrub.swaps.slots import REFERENCE, Slot, node_paths, slots_of
+from pytest_scrub.swaps.space import SwapSet, SwapSpace
+from pytest_scrub.tree.join import join
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, Agreement, Node, group, head, module, output
 
 FEATURES = ("f", "g")
 
@@ -498,7 +498,7 @@ def test_each_swap_is_listed_once() -> None:
 def test_a_long_list_comes_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     space = SwapSpace(output(module("a", agrees_on="f"), module("b", agrees_on=ANYTHING)), UNEVEN)
     whole = [column for swap_set, _ in space.enumerate() for column in swap_set.donors.T.tolist()]
-    monkeypatch.setattr("pytest_scrub.swaps.ENUMERATION_CHUNK", 10)
+    monkeypatch.setattr("pytest_scrub.swaps.space.ENUMERATION_CHUNK", 10)
     chunks = list(space.enumerate())
     assert max(len(swap_set) for swap_set, _ in chunks) <= 10
     assert sum(weights.sum() for _, weights in chunks) == pytest.approx(1)

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from pytest_scrub import FunctionGraph, check, module, output
-from pytest_scrub.data import Dataset
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError, HypothesisError, ModelError, ScrubError
-from pytest_scrub.hypothesis_tree import EXACT, Node
 from pytest_scrub.metrics import Batch, Metric, logit_difference, zero_one_error
-from pytest_scrub.models import as_graph
-from pytest_scrub.swap_set import SwapSet
+from pytest_scrub.network import as_graph
+from pytest_scrub.swaps.swap_set import SwapSet
+from pytest_scrub.tree.nodes import EXACT, Node
 from tests.reference.generate import Architecture, build
 
 ROWS = 200

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pytest_scrub.checking import check
-from pytest_scrub.data import Dataset
-from pytest_scrub.deciding import NO_NODE, Acceptance, beyond, decided, recovered, untested_nodes
-from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, Node, module, output
-from pytest_scrub.intervals import FEWEST_ALIKE, FEWEST_CHANGED, Estimate, estimate
+from pytest_scrub.data.dataset import Dataset
+from pytest_scrub.judge import check
 from pytest_scrub.metrics import Metric
-from pytest_scrub.models.plain import FunctionGraph
+from pytest_scrub.network.plain import FunctionGraph
+from pytest_scrub.statistics.deciding import NO_NODE, Acceptance, beyond, decided, recovered, untested_nodes
+from pytest_scrub.statistics.intervals import FEWEST_ALIKE, FEWEST_CHANGED, Estimate, estimate
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, module, output
 from pytest_scrub.verdict import HELD, REFUTED, ROUNDED, TOO_FEW, UNDECIDED, UNTESTED, NodeReport, Verdict
 
 # --- intervals -------------------------------------------------------------------------------------------

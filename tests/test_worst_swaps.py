@@ -23,8 +23,8 @@ from pytest_scrub import (
     module,
     output,
 )
-from pytest_scrub.adversaries import Spending
 from pytest_scrub.adversaries.output_norm import form_of
+from pytest_scrub.adversaries.search import Spending
 
 ERROR = Metric("absolute error", lambda out, batch: (out - batch.labels).abs())
 ZERO_ONE = Metric("0-1 error", lambda out, batch: (out != batch.labels).double(), lower=0, upper=1)

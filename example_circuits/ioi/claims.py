@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_scrub import EXACT, embed, head, mlp, output
-from pytest_scrub.hypothesis_tree import Node
+from pytest_scrub.tree.nodes import Node
 
 Heads = tuple[tuple[int, int], ...]  # layer, head
 

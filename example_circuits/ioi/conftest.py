@@ -20,7 +20,7 @@ def loaded() -> Any:
     """The network in a bridge. **Skips** where it has to come from the hub and the hub cannot be reached."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    from pytest_scrub.models.loading import load_raw
+    from pytest_scrub.network.loading import load_raw
 
     folder = os.environ.get(FOLDER)
     if folder:

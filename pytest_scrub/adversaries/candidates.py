@@ -17,9 +17,9 @@ import torch
 from pytest_scrub.adversaries.output_norm import OutputRanking
 from pytest_scrub.adversaries.search import Spending, swapped_slots
 from pytest_scrub.engine.slopes import Group, first_order, sizes
-from pytest_scrub.slots import REFERENCE
-from pytest_scrub.swap_set import Rows, SwapSet
-from pytest_scrub.swaps import SwapSpace
+from pytest_scrub.swaps.slots import REFERENCE
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
 Values = npt.NDArray[np.float64]
 CAPTURED_AT_ONCE = 1024  # rows, between two looks at a deadline

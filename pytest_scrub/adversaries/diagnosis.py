@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pytest_scrub.adversaries.search import Arm, Found, Spending, swapped_slots
-from pytest_scrub.hypothesis_tree import EXACT, Agreement
-from pytest_scrub.swap_set import Rows, SwapSet
-from pytest_scrub.swaps import SwapSpace
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.tree.nodes import EXACT, Agreement
 from pytest_scrub.verdict import Mend
 
 MOST_MENDS = 5

@@ -15,11 +15,11 @@ from itertools import combinations, islice
 import numpy as np
 
 from pytest_scrub.adversaries.search import Arm, Found, Spending, swapped_slots
-from pytest_scrub.hypothesis_tree import Agreement
-from pytest_scrub.intervals import estimate
-from pytest_scrub.slots import Slot
-from pytest_scrub.swap_set import Rows
-from pytest_scrub.swaps import SwapSpace
+from pytest_scrub.statistics.intervals import estimate
+from pytest_scrub.swaps.slots import Slot
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import Rows
+from pytest_scrub.tree.nodes import Agreement
 
 ALL_SUBSETS_UP_TO = 10  # nodes
 RESTARTS = 3  # of the greedy choice of nodes, beside all and each alone

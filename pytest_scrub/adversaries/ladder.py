@@ -9,9 +9,9 @@ from pytest_scrub.adversaries.distributions import WhichNodes, WhichRefinement
 from pytest_scrub.adversaries.search import Adversary, Found, Spending
 from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.adversaries.which_inputs import WhichInputs
+from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
-from pytest_scrub.seeds import stream
 
 LADDER: tuple[Adversary, ...] = (WhichNodes(), WhichRefinement(), WhichDonors(), WhichInputs())
 

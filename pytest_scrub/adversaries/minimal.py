@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from pytest_scrub.adversaries.search import Spending, swapped_slots
 from pytest_scrub.adversaries.which_donors import WhichDonors
-from pytest_scrub.intervals import Numbers
-from pytest_scrub.swap_set import Rows, SwapSet
-from pytest_scrub.swaps import SwapSpace
+from pytest_scrub.statistics.intervals import Numbers
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
 REFERENCES = 32  # the worst references of a swap set, among which the most readable is chosen
 ALONE = 60  # evaluations for each of them to find a single node that breaks the claim by itself

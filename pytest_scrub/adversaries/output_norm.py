@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.adversaries.search import Spending
-from pytest_scrub.swap_set import Rows, SwapSet
-from pytest_scrub.swaps import SwapSpace
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
 SAMPLES = 64  # streams on which a norm's form is measured
 FORM_TOLERANCE = 1e-3  # of the largest normalised value: this only ranks

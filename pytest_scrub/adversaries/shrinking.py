@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.database import InMemoryExampleDatabase
 
 from pytest_scrub.adversaries.search import Spending, swapped_slots
-from pytest_scrub.data_strategies import Draw, StrategySource
+from pytest_scrub.data.strategies import Draw, StrategySource
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError
-from pytest_scrub.swap_set import SwapSet
+from pytest_scrub.swaps.swap_set import SwapSet
 
 MOST_SHRINKS = 500  # examples tried for one donor
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from pytest_scrub.adversaries.candidates import Candidates
 from pytest_scrub.adversaries.search import EVALUATIONS_OF_A_GRADIENT, Found, Spending, swapped_slots
-from pytest_scrub.intervals import Numbers
-from pytest_scrub.swap_set import Rows, SwapSet
-from pytest_scrub.swaps import SwapSpace
+from pytest_scrub.statistics.intervals import Numbers
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
 EVALUATIONS_PER_REFERENCE = 240  # where the budget allows it, fewer references are searched rather than less well
 MOST_REFERENCES = 200

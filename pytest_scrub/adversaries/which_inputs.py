@@ -9,7 +9,7 @@ import numpy as np
 from pytest_scrub.adversaries.search import Found, Spending
 from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.errors import DataError
-from pytest_scrub.swaps import SwapSpace
+from pytest_scrub.swaps.space import SwapSpace
 
 MOST_FRESH = 1024
 EVALUATIONS_PER_INPUT = 8  # fewer than these, and a fresh input is hardly ever tried

@@ -8,14 +8,14 @@ from itertools import combinations
 import numpy as np
 import torch
 
-from pytest_scrub.data import MASK as MASK_INPUT
-from pytest_scrub.data import Dataset, Positions
+from pytest_scrub.common.user_code import require_takes
+from pytest_scrub.data.dataset import MASK as MASK_INPUT
+from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.errors import DataError, HypothesisError, said_at
-from pytest_scrub.hypothesis_tree import ROOT, Node, Span
 from pytest_scrub.metrics import MetricPosition
-from pytest_scrub.models.graph import ModelGraph, Site, require_component
-from pytest_scrub.slots import node_paths
-from pytest_scrub.user_code import require_takes
+from pytest_scrub.network.graph import ModelGraph, Site, require_component
+from pytest_scrub.swaps.slots import node_paths
+from pytest_scrub.tree.nodes import ROOT, Node, Span
 
 MASK = "mask"
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from pytest_scrub.engine.evaluator import Evaluator
     from pytest_scrub.engine.store import ActivationStore
-    from pytest_scrub.models.graph import Site
-    from pytest_scrub.swap_set import Rows, SwapSet
+    from pytest_scrub.network.graph import Site
+    from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
 # References in one piece of work. The last digits of a figure depend on what is computed together, so a piece has one
 # size, however many there are to do them. Handing one over costs about two milliseconds: a few hundred sums of cached

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pytest_scrub.calls import as_plain, is_whole, shown
-from pytest_scrub.data import Dataset, Positions
+from pytest_scrub.common.calls import as_plain, is_whole, shown
+from pytest_scrub.common.user_code import called
+from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.engine.checks import check, require_floating
 from pytest_scrub.engine.company import UNPROVED, amount_off, is_among, off_by, with_size
 from pytest_scrub.engine.crew import SHARD, SHARD_OF_RERUNS
@@ -22,13 +23,12 @@ from pytest_scrub.engine.plan import Step, compile_plan
 from pytest_scrub.engine.slopes import Slope, Take, WatchedStore, joined
 from pytest_scrub.engine.store import ActivationStore, Progress
 from pytest_scrub.errors import DataError, HypothesisError, ModelError, said_at
-from pytest_scrub.hypothesis_tree import ROOT, Node
 from pytest_scrub.metrics import Batch, Metric, as_metric, is_real, kind_of
-from pytest_scrub.models.graph import Clean, ModelGraph, Site, Stages, Where, at_rows, select
-from pytest_scrub.models.precision import rounding_of
-from pytest_scrub.swap_set import SwapSet
-from pytest_scrub.swaps import SwapSpace
-from pytest_scrub.user_code import called
+from pytest_scrub.network.graph import Clean, ModelGraph, Site, Stages, Where, at_rows, select
+from pytest_scrub.network.precision import rounding_of
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import SwapSet
+from pytest_scrub.tree.nodes import ROOT, Node
 
 FLOAT64_BYTES = 8
 Result = TypeVar("Result")

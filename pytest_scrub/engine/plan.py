@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_scrub.data import Positions
+from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.checks import MASK, Checked
-from pytest_scrub.hypothesis_tree import ROOT, Node
-from pytest_scrub.models.graph import Edit, Reader, Site, kept
-from pytest_scrub.slots import node_paths, slots_of
+from pytest_scrub.network.graph import Edit, Reader, Site, kept
+from pytest_scrub.swaps.slots import node_paths, slots_of
+from pytest_scrub.tree.nodes import ROOT, Node
 
 
 @dataclass(frozen=True)

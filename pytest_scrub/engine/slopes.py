@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pytest_scrub.data import Positions
+from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.models.graph import Site, Where, at_rows
+from pytest_scrub.network.graph import Site, Where, at_rows
 
 DONOR_BYTES = 1 << 24  # of donors' activations that are multiplied with gradients at once
 FEWEST_DONORS = 16

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
 
-from pytest_scrub.data import Dataset
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.company import UNPROVED, Sizes, amount_off, is_among, off_by, with_size
 from pytest_scrub.engine.memory import Kept, Memory, Places
 from pytest_scrub.errors import DataError, ModelError
-from pytest_scrub.models.graph import ModelGraph, Site, Where
-from pytest_scrub.models.state import state_of
+from pytest_scrub.network.graph import ModelGraph, Site, Where
+from pytest_scrub.network.state import state_of
 
 if TYPE_CHECKING:
     from pytest_scrub.engine.crew import Crew

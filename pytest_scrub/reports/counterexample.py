@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_scrub.verdict import Attempt, Counterexample, Search
 
 if TYPE_CHECKING:
-    from pytest_scrub.replaying import Replay
+    from pytest_scrub.pytest_edge.replaying import Replay
 
 
 def search_lines(search: Search) -> Iterator[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from pytest_scrub.common.visible import sendable
 from pytest_scrub.verdict import Search, Slices, Verdict
-from pytest_scrub.visible import sendable
 
 Scalar = str | float | int | bool
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_scrub.deciding import EITHER, MOST_SLACK, untested_nodes
-from pytest_scrub.intervals import CONFIDENCE, FEWEST_CHANGED, fewest_alike
 from pytest_scrub.reports.counterexample import search_lines
 from pytest_scrub.reports.run import Claimed
 from pytest_scrub.reports.strength import control_lines, power_lines, slice_lines, too_little
+from pytest_scrub.statistics.deciding import EITHER, MOST_SLACK, untested_nodes
+from pytest_scrub.statistics.intervals import CONFIDENCE, FEWEST_CHANGED, fewest_alike
 from pytest_scrub.verdict import HELD, REFUTED, ROUNDED, TOO_FEW, UNDECIDED, UNTESTED, WEAK, NodeReport, Slice, Verdict
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from pytest_scrub.options import FOLDER, VERDICT_PROPERTY
+from pytest_scrub.pytest_edge.options import FOLDER, VERDICT_PROPERTY
 from pytest_scrub.verdict import Verdict
 
 # A run in this process forgets the modules that it was first to import; importing these again for every run is
@@ -27,15 +27,15 @@ for _module in (
     "rich.tree",
     "scipy.stats",
     "torch._dynamo",  # by torch's own counter of multiplications
-    "pytest_scrub.checking",
-    "pytest_scrub.adversaries",
-    "pytest_scrub.claims",
+    "pytest_scrub.judge",
+    "pytest_scrub.adversaries.ladder",
+    "pytest_scrub.pytest_edge.claims",
     "pytest_scrub.engine.explain",
-    "pytest_scrub.replaying",
+    "pytest_scrub.pytest_edge.replaying",
     "pytest_scrub.reports.counterexample",
-    "pytest_scrub.reports.progress",
+    "pytest_scrub.pytest_edge.progress",
     "pytest_scrub.reports.terminal",
-    "pytest_scrub.session",
+    "pytest_scrub.pytest_edge.session",
 ):
     importlib.import_module(_module)
 

@@ -257,7 +257,7 @@ def test_the_folder_is_bounded(cached: Cached) -> None:
 
 FULL = """
 import safetensors, pytest
-import pytest_scrub.store.activations as activations
+import pytest_scrub.extras.disk_cache.activations as activations
 
 @pytest.fixture(scope="session", autouse=True)
 def full_disk():

@@ -17,7 +17,7 @@ for _module in (
     "matplotlib.style",
     "matplotlib.figure",
     "matplotlib.backends.backend_svg",
-    "pytest_scrub.reports.html",
+    "pytest_scrub.extras.html.page",
 ):
     importlib.import_module(_module)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_scrub.amounts import amount
+from pytest_scrub.pytest_edge.amounts import amount
 
 from .conftest import FOUR_OUTCOMES, TORCH_CLAIMS, Suite
 

@@ -81,7 +81,7 @@ WRONG = {
 @pytest.fixture(scope="module", autouse=True)
 def _transformer_lens() -> None:
     """Imported out here, or every run would import it again."""
-    for name in ("transformer_lens.model_bridge.sources.native", "pytest_scrub.models.transformer_lens"):
+    for name in ("transformer_lens.model_bridge.sources.native", "pytest_scrub.network.transformer_lens"):
         importlib.import_module(name)
 
 

@@ -61,7 +61,7 @@ def assert_same(there: Ran, here: Ran) -> None:
 @pytest.fixture
 def tasks(cluster: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     """What crews of runs in this process have given out."""
-    from pytest_scrub.distributed import crew
+    from pytest_scrub.extras.ray import crew
 
     given: list[dict[str, int]] = []
 

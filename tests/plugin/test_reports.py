@@ -251,7 +251,7 @@ def test_control_c_leaves_the_verdicts_so_far(suite: Suite, where: str) -> None:
 
 @pytest.mark.parametrize("flag", ["--color=auto", "-v", "-s"])
 def test_a_pipe_gets_neither_colours_nor_progress(four: Suite, monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
-    monkeypatch.setattr("pytest_scrub.reports.progress.PATIENCE", 0.0)
+    monkeypatch.setattr("pytest_scrub.pytest_edge.progress.PATIENCE", 0.0)
     ran = four.run(flag)
     assert len(ran.summary) == 4
     assert ran.result.stderr.lines == []
@@ -274,8 +274,8 @@ def test_a_terminal_gets_progress_unless_it_is_quiet(four: Suite, flag: str) -> 
     import pty
 
     four.extend_conftest("""
-        import pytest_scrub.reports.progress
-        pytest_scrub.reports.progress.PATIENCE = 0.0
+        import pytest_scrub.pytest_edge.progress
+        pytest_scrub.pytest_edge.progress.PATIENCE = 0.0
     """)
     ours, theirs = pty.openpty()
     process = four.pytester.popen(

@@ -32,7 +32,7 @@ from pytest_scrub import (
     squared_error,
 )
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.hypothesis_tree import Node
+from pytest_scrub.tree.nodes import Node
 from tests.reference.every_swap import Features, Functions, Rows, Truth, combinations, every_swap, truth_of
 
 MOST_SWAPS = 10_000  # of all references together

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pytest_scrub import EXACT, Dataset, Metric, head, meaning, mlp, output
-from pytest_scrub.hypothesis_tree import Node
-from pytest_scrub.slots import node_paths
-from pytest_scrub.swap_set import SwapSet
+from pytest_scrub.swaps.slots import node_paths
+from pytest_scrub.swaps.swap_set import SwapSet
+from pytest_scrub.tree.nodes import Node
 from tests.reference.any_claim import Case, bounds, others
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.every_swap import Swaps, Truth, combinations, every_swap

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_scrub.hypothesis_tree import ROOT, is_head
 from pytest_scrub.meaning import Run
+from pytest_scrub.tree.nodes import ROOT, is_head
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pytest_scrub.data import Dataset
+    from pytest_scrub.data.dataset import Dataset
 
 Hook = tuple[str, Callable[..., Any]]
 Replace = Callable[["Tensor"], "Tensor"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from pytest_scrub.data import Dataset
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.meaning import Run
 
 

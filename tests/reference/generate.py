@@ -21,8 +21,10 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformer_lens.model_bridge.sources.native import boot
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from pytest_scrub.data import Dataset
-from pytest_scrub.hypothesis_tree import (
+from pytest_scrub.data.dataset import Dataset
+from pytest_scrub.swaps.slots import node_paths
+from pytest_scrub.swaps.space import SwapSet
+from pytest_scrub.tree.nodes import (
     EXACT,
     ROOT,
     Agreement,
@@ -32,8 +34,6 @@ from pytest_scrub.hypothesis_tree import (
     is_head,
     natural_key,
 )
-from pytest_scrub.slots import node_paths
-from pytest_scrub.swaps import SwapSet
 
 FEATURES = ("parity", "first", "total")  # small ints, functions of a row's content
 POSITION, POSITIONS = "where", "places"  # one position per row; a mask with as many positions in every row

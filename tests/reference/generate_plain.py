@@ -17,10 +17,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pytest_scrub.data import Dataset
-from pytest_scrub.hypothesis_tree import EXACT, ROOT, Agreement, Node, Span, Subspace
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.meaning import Network
-from pytest_scrub.models import FunctionGraph
+from pytest_scrub.network import FunctionGraph
+from pytest_scrub.tree.nodes import EXACT, ROOT, Agreement, Node, Span, Subspace
 from tests.reference.functions import FunctionNetwork
 from tests.reference.generate import Waves, rotation
 from tests.reference.modules import ModuleNetwork

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_scrub.data import Dataset
-from pytest_scrub.hypothesis_tree import ROOT
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.meaning import Run
+from pytest_scrub.tree.nodes import ROOT
 
 
 class ModuleNetwork:

@@ -20,14 +20,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_scrub.data import Dataset
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
-from pytest_scrub.hypothesis_tree import ANYTHING, EXACT, AgreesOn, Node, module, output
 from pytest_scrub.metrics import Metric, cross_entropy, kl_to_clean
-from pytest_scrub.models import FunctionGraph, as_graph
-from pytest_scrub.models.graph import ModelGraph
-from pytest_scrub.swaps import SwapSpace
+from pytest_scrub.network import FunctionGraph, as_graph
+from pytest_scrub.network.graph import ModelGraph
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, AgreesOn, Node, module, output
 from tests.reference.generate import (
     Architecture,
     SmallTransformer,

@@ -1,0 +1,1 @@
+"""What a run can do beside its verdicts. The rest needs none of it."""

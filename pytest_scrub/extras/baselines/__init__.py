@@ -1,0 +1,1 @@
+"""Figures on disk, `--scrub-save`, and what moved since, `--scrub-compare`."""

@@ -1,0 +1,102 @@
+"""A run against its baseline, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_scrub.common.visible import visible
+from pytest_scrub.extras.baselines.comparing import MOVED, NOT_COMPARED, UNCHANGED, ClaimMoves, Comparison, Move
+from pytest_scrub.extras.baselines.saved import Refuted
+from pytest_scrub.statistics.intervals import Estimate
+
+
+def comparison_lines(comparison: Comparison, *, only_failing: bool = False) -> Iterator[tuple[bool, str]]:
+    """`(fails, line)`: a table with a part for each claim, what else is not what it was, and what that comes to.
+
+    **Arguments**
+
+    - `only_failing`: leave out the claims that nothing is wrong with.
+    """
+    shown = [claim for claim in comparison.claims if claim.fails or not only_failing]
+    rows = {claim.claim: [_cells(move) for move in claim.moves] for claim in shown}
+    confidence = f"moved by ({100 * comparison.confidence:.4g} %)"
+    header = ("", "figure", "old", "new", confidence, "limit", "verdict")
+    every = [header, *(row for of_claim in rows.values() for row in of_claim)]
+    widths = [max(len(row[i]) for row in every) for i in range(len(header))]
+
+    def line(row: tuple[str, ...]) -> str:
+        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    if any(rows.values()):
+        yield False, line(header)
+    for claim in shown:
+        yield claim.fails, visible(f"{claim.claim}: {_outcome(claim)}")
+        for move, row in zip(claim.moves, rows[claim.claim], strict=True):
+            yield move.verdict == MOVED, line(row)
+        for text in filter(None, (claim.another, *claim.changed)):
+            yield bool(claim.another), f"  {visible(text)}"
+    yield from _beside(comparison)
+    yield from _conclusion(comparison)
+
+
+def _beside(comparison: Comparison) -> Iterator[tuple[bool, str]]:
+    for test in comparison.fresh:
+        yield False, visible(f"{test}: not in the baseline")
+    for test in comparison.gone:
+        yield False, visible(f"{test}: in the baseline, but not in this run")
+    for test in comparison.marked:
+        yield False, visible(f"{test}: in the baseline, but skipped by its mark")
+    if comparison.versions:
+        yield False, f"other versions than the baseline's: {'; '.join(comparison.versions)}"
+
+
+def _conclusion(comparison: Comparison) -> Iterator[tuple[bool, str]]:
+    """Which claims fail the run by how much, and what to do."""
+    failing = [claim for claim in comparison.claims if claim.fails]
+    of = f"{len(comparison.claims)} claim{'s' * (len(comparison.claims) != 1)}"
+    if not comparison.claims:
+        yield comparison.fails, f"nothing to compare: no claim of this run is in the baseline {comparison.name!r}"
+    elif not failing:
+        changed = any(claim.was != claim.now for claim in comparison.claims)
+        outcomes = "no outcome changed but by another seed's search" if changed else "no outcome changed"
+        yield False, f"{of} compared: {outcomes}, and no figure moved further than interval and limit allow"
+    else:
+        yield True, f"{len(failing)} of {of} not as in the baseline {comparison.name!r}:"
+        for claim in failing:
+            yield True, visible(f"  {claim.claim.rpartition('::')[2]}: {', '.join(_reasons(claim))}")
+        yield True, f"if that is meant, save the new figures with --scrub-save={comparison.name}"
+
+
+def _reasons(claim: ClaimMoves) -> Iterator[str]:
+    if claim.was != claim.now:
+        yield f"was {claim.was} and is {claim.now}"
+    for move in claim.moved:
+        assert move.by is not None  # it moved
+        yield f"{move.figure} moved by {_signed(move.by.mean)} from {_figure(move.old)} to {_figure(move.new)}"
+    if claim.another:
+        yield claim.another
+
+
+def _outcome(claim: ClaimMoves) -> str:
+    return claim.now if claim.was == claim.now else f"{claim.was} -> {claim.now}"
+
+
+def _cells(move: Move) -> tuple[str, ...]:
+    verdict = f"{NOT_COMPARED}: {move.why}" if move.why else move.verdict
+    by = "" if move.by is None else "0" if move.verdict == UNCHANGED else _by(move.by)
+    limit = "" if move.by is None else f"{move.limit:.3g}"
+    return "", move.figure, _figure(move.old), _figure(move.new), by, limit, verdict
+
+
+def _by(by: Estimate) -> str:
+    return _signed(by.mean) if by.low == by.high else f"{_signed(by.mean)} ± {by.around:.2g}"
+
+
+def _signed(number: float) -> str:
+    return f"{number:+.3g}"
+
+
+def _figure(value: float | Refuted | None) -> str:
+    if isinstance(value, Refuted):
+        return str(value)
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,281 @@
+"""Baselines: the figures of a run as one small JSON file for each claim, to be committed, reviewed and compared with.
+
+A file says nothing of when or how fast it was made, and no number has more digits than a network has, so that saving
+what has not changed changes no byte.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from pytest_scrub.adversaries.saved import MOST_EXACT, once, path_for
+from pytest_scrub.errors import ScrubError, did_you_mean
+from pytest_scrub.reports.run import Run
+from pytest_scrub.statistics.intervals import Estimate
+from pytest_scrub.verdict import HELD, UNKNOWN_ENDS, Search, Verdict, plain
+
+SCHEMA_VERSION = 1
+DIGITS = 6
+WIDEST = 3  # times as far as the ends of a claim that held lie from its gap, were they as far on both sides
+NOT_KEPT = ("platform",)  # of a run's versions: the kernel of whoever saved it is no part of a result
+
+
+class BaselineError(ScrubError):
+    """A baseline that is not there, or a file of it that cannot be read."""
+
+
+class _Malformed(ValueError):
+    """Why a file cannot be read."""
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The worst that was found, and the search that found it.
+
+    - `gap`: mean over so many `references`; `by`: the adversary.
+    - `budget`: evaluations that all of them together might spend; `tried`: those that searched.
+    - `late`: a deadline ended the search of one of them.
+    """
+
+    gap: float
+    by: str
+    references: int
+    budget: int
+    tried: tuple[str, ...]
+    late: bool
+
+
+@dataclass(frozen=True)
+class Refuted:
+    """How many mutants were `refuted`, `of` how many."""
+
+    refuted: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        """The power."""
+        return self.refuted / self.of
+
+    def __str__(self) -> str:
+        return f"{self.refuted}/{self.of}"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What may move; all but `recovered` and `power` in the metric's unit. As in a `Verdict`.
+
+    - `worst`, `power`: None where nothing was searched, or no mutant judged.
+    """
+
+    gap: Estimate
+    unscrubbed: float
+    scrubbed: float
+    baseline: float
+    recovered: float | None
+    worst: Worst | None
+    power: Refuted | None
+
+    @property
+    def scale(self) -> float:
+        """How large the metric is."""
+        return max(abs(self.unscrubbed), abs(self.scrubbed))
+
+    @property
+    def last_digit(self) -> float:
+        """By how much figures may differ that are the same: one unit of the last digit that is kept."""
+        return _unit(max(self.scale, 0.0 if self.worst is None else abs(self.worst.gap)))
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """All that a file holds of one claim: its verdict without what only explains it.
+
+    - `average`: the outcome without what adversaries found; `hypothesis`: its lines.
+    - `interval`: which swaps and which statistics that of the gap speaks of.
+    - `versions`: of Python and the packages that figures depend on.
+    """
+
+    claim: str
+    outcome: str
+    average: str
+    hypothesis: tuple[str, ...]
+    metric: str
+    tolerance: float
+    figures: Figures
+    interval: str
+    samples: int
+    seed: int
+    model: str
+    model_digest: str
+    dataset: str
+    dataset_digest: str
+    versions: Mapping[str, str]
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def of(cls, verdict: Verdict, versions: Mapping[str, str]) -> Baseline:
+        """Rounded as it is written."""
+        return cls(
+            claim=verdict.claim,
+            outcome=verdict.outcome,
+            average=verdict.average,
+            hypothesis=tuple(verdict.hypothesis.split("\n")),
+            metric=verdict.metric,
+            tolerance=_rounded(verdict.tolerance),
+            figures=_figures(verdict),
+            interval=verdict.interval_kind,
+            samples=verdict.samples,
+            seed=verdict.seed,
+            model=verdict.model,
+            model_digest=verdict.model_digest,
+            dataset=verdict.dataset,
+            dataset_digest=verdict.dataset_digest,
+            versions={name: version for name, version in versions.items() if name not in NOT_KEPT},
+        )
+
+    def to_json(self) -> str:
+        """Sorted, one value a line; what cannot be printed is escaped, other text stays as it is read."""
+        text = json.dumps(plain(self), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+def texts(run: Run) -> dict[str, str]:
+    """File name to content, for every claim of a run that has a verdict."""
+    kept = [Baseline.of(verdict, run.versions) for verdict in run.judged]
+    return {path_for(Path(), one.claim).name: one.to_json() for one in kept}
+
+
+def load(folder: Path) -> dict[str, Baseline]:
+    """Claim to what was saved of it.
+
+    **Raises** `BaselineError` where there is no such baseline, or a file of it cannot be read.
+    """
+    save = f"--scrub-save={folder.name}"
+    try:
+        files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+        if not files:
+            others = [path.name for path in folder.parent.glob("*") if path.is_dir()]
+            hint = did_you_mean(folder.name, others)
+            raise BaselineError(f"there is no baseline {folder.name!r} in {folder.parent}{hint}; make one with {save}")
+        found = {}
+        for file in files:
+            one = _parsed(file.read_bytes())
+            if path_for(folder, one.claim) != file:
+                raise _Malformed(f"its claim {one.claim!r} belongs into another file")
+            found[one.claim] = one
+    except OSError as error:
+        raise BaselineError(f"the baseline {folder} cannot be read ({error.strerror or error}); mend that") from error
+    except (_Malformed, RecursionError) as error:
+        raise BaselineError(
+            f"{file} is no part of a baseline ({error}); restore it, or delete it and {save}"
+        ) from error
+    return found
+
+
+def _parsed(content: bytes) -> Baseline:
+    try:
+        record = json.loads(content, object_pairs_hook=once)
+    except ValueError as error:
+        raise _Malformed(f"it is no JSON: {error}") from None
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if version != SCHEMA_VERSION:
+        raise _Malformed(f"its schema is {version}, not {SCHEMA_VERSION}")
+    baseline: Baseline = _read(Baseline, record, "the file")
+    for why in _contradictions(baseline):
+        raise _Malformed(why)
+    return baseline
+
+
+def _contradictions(one: Baseline) -> Iterator[str]:
+    """What no run has written: figures that would let any figure of today pass."""
+    figures, gap, power = one.figures, one.figures.gap, one.figures.power
+    if one.tolerance < 0:
+        yield f"its tolerance is {one.tolerance:g}, less than none"
+    if one.samples < 2:
+        yield f"its figures are of {one.samples} samples"
+    if not gap.low <= gap.mean <= gap.high:
+        yield f"its gap {gap} lies outside its interval"
+    if abs(figures.scrubbed - figures.unscrubbed - gap.mean) > 2 * _unit(figures.scale):
+        yield f"its gap {gap.mean:g} is not scrubbed minus unscrubbed metric"
+    if one.average == HELD and gap.around > WIDEST * (one.tolerance + abs(gap.mean)) + _unit(figures.scale):
+        yield f"its gap {gap} cannot have held a tolerance of {one.tolerance:g}"
+    if power is not None and not 0 <= power.refuted <= power.of:
+        yield f"its power is {power}"
+
+
+def _read(kind: Any, value: Any, name: str) -> Any:
+    """A value of a type as these dataclasses use them, from what JSON keeps of it."""
+    if isinstance(kind, UnionType):
+        return None if value is None else _read(get_args(kind)[0], value, name)
+    if is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise _Malformed(f"{name!r} is {value!r}")
+        for part in sorted({field.name for field in fields(kind)} ^ value.keys()):
+            raise _Malformed(f"{name!r} has a {part!r} too many" if part in value else f"{name!r} lacks {part!r}")
+        if kind is Estimate:
+            value = {**value, **{end: far for end, far in UNKNOWN_ENDS.items() if value[end] is None}}
+        hints = get_type_hints(kind)
+        return kind(**{part: _read(hints[part], one, part) for part, one in value.items()})
+    if kind is float:
+        number = float(value) if type(value) is int and abs(value) <= MOST_EXACT else value
+        if type(number) is float and (math.isfinite(number) or name in UNKNOWN_ENDS):
+            return number
+    elif get_origin(kind) is tuple:
+        if isinstance(value, list):
+            return tuple(_read(get_args(kind)[0], one, name) for one in value)
+    elif get_origin(kind) is Mapping:
+        if isinstance(value, dict):
+            return {one: _read(str, text, f"{name}.{one}") for one, text in value.items()}
+    elif type(value) is kind and not (kind is int and abs(value) > MOST_EXACT):
+        return value
+    raise _Malformed(f"{name!r} is {value!r}")
+
+
+def _figures(verdict: Verdict) -> Figures:
+    scale = max(abs(verdict.unscrubbed), abs(verdict.scrubbed))
+    gap = Estimate(*(_rounded(end, scale) for end in (verdict.gap.mean, verdict.gap.low, verdict.gap.high)))
+    return Figures(
+        gap=gap,
+        unscrubbed=_rounded(verdict.unscrubbed, scale),
+        scrubbed=_rounded(verdict.scrubbed, scale),
+        baseline=_rounded(verdict.baseline, scale),
+        recovered=None if verdict.recovered is None else _rounded(verdict.recovered, 1.0),
+        worst=None if verdict.search is None else _worst(verdict.search, scale),
+        power=None if verdict.power is None else Refuted(verdict.power.refuted, len(verdict.power.mutants)),
+    )
+
+
+def _worst(search: Search, scale: float) -> Worst | None:
+    worst, searched = search.worst, [attempt for attempt in search.attempts if attempt.searched]
+    if worst is None:
+        return None
+    return Worst(
+        gap=_rounded(worst.found, scale),
+        by=worst.adversary,
+        references=worst.references,
+        budget=search.budget,
+        tried=tuple(attempt.adversary for attempt in searched),
+        late=any(attempt.late for attempt in searched),
+    )
+
+
+def _rounded(value: float, scale: float = 0.0) -> float:
+    """To six digits of what it is measured on: a small difference of large numbers has no more."""
+    if not math.isfinite(value):
+        return value
+    return round(value, -_last_place(max(abs(value), scale))) + 0.0  # no minus zero
+
+
+def _unit(scale: float) -> float:
+    return 10.0 ** _last_place(scale)
+
+
+def _last_place(scale: float) -> int:
+    return math.floor(math.log10(scale)) + 1 - DIGITS if scale > 0 else -12

@@ -1,0 +1,1 @@
+"""Clean activations that outlive a run, `--scrub-cache`."""

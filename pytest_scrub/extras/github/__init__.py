@@ -1,0 +1,1 @@
+"""GitHub's summary of a step, and its annotations."""

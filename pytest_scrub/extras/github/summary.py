@@ -1,0 +1,170 @@
+"""What GitHub Actions shows of a run: annotations at the lines of claims and nodes, and a summary of the step."""
+
+from __future__ import annotations
+
+import html
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from pytest_scrub.common.visible import visible, visible_lines
+from pytest_scrub.extras.github.mermaid import flowchart
+from pytest_scrub.reports.run import ERROR, FAILED, INTERRUPTED, PASSED, XFAILED, XPASSED, Claimed, Run
+from pytest_scrub.reports.terminal import story
+from pytest_scrub.verdict import UNDECIDED, UNTESTED, Verdict
+
+ROOM = 1024 * 1024 - 4096  # bytes of a step's summary; GitHub shows nothing of one that is larger than 1 MiB
+NOTE = 200  # bytes for saying what is left out
+COLUMNS = ("claim", "verdict", "gap (95 %)", "tolerance", "recovered", "worst found", "power")
+
+
+# Annotations -------------------------------------------------------------------------------------------------
+
+
+def workflow_commands(run: Run, folder: str = "") -> list[str]:
+    """An annotation for every claim that failed, and for one that says nothing and was let pass, or interrupted.
+
+    `folder`: pytest's root, as seen from that of the repository; files are named from there.
+    """
+    return [_command(level, one, folder, run.rerun(one)) for one in run.claims if (level := _level(one)) is not None]
+
+
+def _level(one: Claimed) -> str | None:
+    if _is_failure(one):
+        return "error"
+    let_pass = one.result in (PASSED, XFAILED) and one.outcome in (UNDECIDED, UNTESTED)
+    return "warning" if let_pass or one.result == INTERRUPTED else None
+
+
+def _is_failure(one: Claimed) -> bool:
+    return one.result in (FAILED, ERROR)
+
+
+def _command(level: str, one: Claimed, folder: str, rerun: str) -> str:
+    named, line = one.at or (one.file, one.line)
+    file = posixpath.normpath(posixpath.join(folder, named.replace("\\", "/")))
+    title = f"{_said(one)}: {one.test.rpartition('::')[2]}"
+    message = visible(one.message or one.outcome)
+    return f"::{level} file={_property(file)},line={line},title={_property(title)}::{_data(message)}%0A{_data(rerun)}"
+
+
+def _said(one: Claimed) -> str:
+    """What became of a claim, in a word or two."""
+    if one.verdict is None:
+        return one.outcome
+    if one.verdict.held and _is_failure(one):
+        return f"{one.outcome}, but its test {'has an error' if one.result == ERROR else 'failed'}"
+    return f"{one.outcome} ({one.result})" if one.result in (XFAILED, XPASSED) else one.outcome
+
+
+def _data(text: str) -> str:
+    """As workflow commands have it: https://github.com/actions/toolkit, `command.ts`."""
+    return visible_lines(text).replace("%", "%25").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return visible(text).replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
+
+
+# The summary of the step -------------------------------------------------------------------------------------
+
+
+def step_summary(run: Run, room: int = ROOM) -> str:
+    """Markdown: a table of all claims, the whole text of those that failed, and every circuit as a diagram.
+
+    Where it would take more than `room` bytes, diagrams are left out first, then texts, then rows, and it
+    says so; nothing is left where there is no room for that. The table is HTML, in which nothing but HTML's own signs
+    can be syntax.
+    """
+    counts = Counter(one.outcome for one in run.claims)
+    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "none"
+    early = "\n\nThe run was interrupted: claims may be missing." if run.interrupted else ""
+    diagrams = [_diagram(one.test, one.verdict) for one in run.claims if one.verdict is not None]
+    parts = {
+        "rows of the table": [_row(one) for one in run.claims],
+        "texts of failures": [_failure(one, run.rerun(one)) for one in run.claims if _is_failure(one)],
+        "diagrams": [text for text in diagrams if text is not None],
+    }
+    undrawn = sum(text is None for text in diagrams)
+    head = f"## Claims: {told}{early}\n\n"
+    room -= _size(head) + _size(_table([])) + NOTE
+    if room < 0:
+        return ""
+    kept, left_out = _fitting(parts, room)
+    left_out["diagrams"] += undrawn
+    body = _table(kept["rows of the table"]) + "".join(kept["texts of failures"] + kept["diagrams"])
+    missing = [f"{count} {kind}" for kind, count in left_out.items() if count]
+    note = f"\nLeft out, as GitHub shows no more: {', '.join(missing)}.\n" if missing else ""
+    return f"{head}{body}{note}\n"
+
+
+def _fitting(parts: dict[str, list[str]], room: int) -> tuple[dict[str, list[str]], Counter[str]]:
+    """As many parts as there is room for, the first kinds first, and how many of each kind are left out."""
+    kept: dict[str, list[str]] = {}
+    left_out: Counter[str] = Counter()
+    for kind, texts in parts.items():
+        kept[kind] = []
+        for text in texts:
+            if _size(text) <= room:
+                kept[kind].append(text)
+                room -= _size(text)
+            else:
+                left_out[kind] += 1
+    return kept, left_out
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "backslashreplace"))
+
+
+def _table(rows: Sequence[str]) -> str:
+    header = "".join(f"<th>{name}</th>" for name in COLUMNS)
+    return f"<table>\n<tr>{header}</tr>\n{''.join(rows)}</table>\n\n"
+
+
+def _row(one: Claimed) -> str:
+    said = html.escape(_said(one))
+    file, colons, test = one.test.partition("::")
+    name = f"{_code(file + colons)}<br>{_code(test)}" if colons else _code(file)  # as a whole it is too wide
+    cells = [name, f"<b>{said}</b>" if _level(one) is not None else said]
+    cells += [""] * 5 if one.verdict is None else _figures(one.verdict)
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
+
+
+def _figures(verdict: Verdict) -> Iterator[str]:
+    worst = None if verdict.search is None else verdict.search.worst
+    power = verdict.power
+    yield html.escape(str(verdict.gap))
+    yield f"{verdict.tolerance:.4g}"
+    yield "" if verdict.recovered is None else f"{verdict.recovered:.1%}"
+    if worst is not None:
+        yield f"{worst.found:.4g} by {_code(worst.adversary)}"
+    else:
+        yield "" if verdict.search is None else f"- ({html.escape(visible(str(verdict.search.unsearched)))})"
+    yield "" if power is None else f"{power.refuted} of {len(power.mutants)}"
+
+
+def _code(text: str) -> str:
+    """Data in HTML; where it is code, GitHub makes no links, mentions or emojis of it."""
+    return f"<code>{html.escape(visible(text))}</code>"
+
+
+def _failure(one: Claimed, rerun: str) -> str:
+    """Folded; fenced by more backticks than it has itself."""
+    found = story(one.verdict) if one.verdict is not None else one.message or one.outcome
+    if one.verdict is not None and one.verdict.held:
+        found = f"{one.message or one.result}\n\n{found}"
+    return _folded(f"{_code(one.test)}: {html.escape(_said(one))}", "text", f"{found}\n\n{rerun}")
+
+
+def _diagram(test: str, verdict: Verdict) -> str | None:
+    chart = flowchart(verdict)
+    return None if chart is None else _folded(f"circuit of {_code(test)}", "mermaid", chart)
+
+
+def _folded(title: str, language: str, text: str) -> str:
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    block = f"{fence}{language}\n{visible_lines(text)}\n{fence}"
+    return f"<details><summary>{title}</summary>\n\n{block}\n\n</details>\n\n"

@@ -1,0 +1,1 @@
+"""The page of `--scrub-html`: every claim with its drawing and its plots."""

@@ -1,0 +1,204 @@
+"""What all TransformerLens networks have in common: `cfg`, `blocks`, and hooks by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_scrub.errors import ModelError
+from pytest_scrub.network.parts import Attention, Mlp, Parts
+
+if TYPE_CHECKING:
+    from pytest_scrub.network.parts import Norm
+
+Hooks = list[tuple[str, Callable[..., Any]]]  # hook point, function of (value, hook)
+TOKENS, MASK = "tokens", "attention_mask"
+PLAIN_MODULE = "wrap it as a plain torch module instead"
+
+
+class Transformer(ABC):
+    """What a bridge and a `HookedTransformer` have in common: `cfg`, `blocks`, and hooks by name."""
+
+    source: str
+    has_pos_embed: bool
+    causal: bool
+    parallel: bool
+    window: int | None  # how far back the most short-sighted layer looks; None: all the way
+    can_drop: bool = False  # whether there is any dropout
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def parts(self) -> Parts:
+        """**Raises** `ModelError`."""
+        self.inspect()
+        self._refuse_dropout()
+        cfg, blocks = self.model.cfg, list(self.model.blocks)
+        attention = tuple(self.attention(layer, block) for layer, block in enumerate(blocks))
+        self._refuse_uneven(attention)
+        self._points = frozenset(self.model.hook_dict)
+        weight = attention[0].W_Q
+        return Parts(
+            attention=attention,
+            mlps=tuple(self.mlp(block) for block in blocks if self.has_mlp(block)),
+            final_norm=self.final_norm(),
+            unembed=self.unembed(),
+            has_pos_embed=self.has_pos_embed,
+            causal=self.causal,
+            parallel=self.parallel,
+            n_heads=weight.shape[0],
+            d_model=int(cfg.d_model),
+            d_head=weight.shape[2],
+            dtype=weight.dtype,
+            device=weight.device,
+            run=self.run,
+            capture=self.capture,
+            parameters=self.parameters,
+            module=self.model,
+            again=self.parts,
+            source=self.source,
+        )
+
+    @abstractmethod
+    def inspect(self) -> None:
+        """Sets the attributes above; **raises** `ModelError` naming what is known not to be a sum of parts."""
+
+    @abstractmethod
+    def attention(self, layer: int, block: Any) -> Attention: ...
+
+    @abstractmethod
+    def mlp(self, block: Any) -> Mlp: ...
+
+    @abstractmethod
+    def has_mlp(self, block: Any) -> bool: ...
+
+    @abstractmethod
+    def final_norm(self) -> Norm: ...
+
+    @abstractmethod
+    def unembed(self) -> Callable[[Tensor], Tensor]: ...
+
+    @abstractmethod
+    def parameters(self) -> Iterable[tuple[str, Tensor]]: ...
+
+    @abstractmethod
+    def forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
+        """The real network on `tokens [B, P]`, with position ids 0 to P - 1."""
+
+    # Running the real network ----------------------------------------------------------------------------
+
+    def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        tokens, mask = self._inputs(inputs)
+        return self.forward(tokens, mask, [])
+
+    @torch.no_grad()
+    def capture(self, inputs: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+        tokens, mask = self._inputs(inputs)
+        seen: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Callable[..., None]:
+            def hook(value: Tensor, hook: Any) -> None:
+                if name.startswith("z."):
+                    value = value.reshape(*value.shape[:2], -1, int(self.model.cfg.d_head))
+                seen[name] = value.expand(len(tokens), *value.shape[1:])
+
+            return hook
+
+        hooks: Hooks = [(self._hook_point(name), keep(name)) for name in names if name != "logits"]
+        logits = self.forward(tokens, mask, hooks)
+        if "logits" in names:
+            seen["logits"] = logits
+        for name in names:
+            if name not in seen:  # a hook that is not on the path must not pass for an activation
+                raise self.error(f"has a hook for {name} that never fired")
+        return {name: seen[name] for name in names}
+
+    def _hook_point(self, name: str) -> str:
+        kind, _, layer = name.partition(".")
+        block = f"blocks.{layer}." if layer else ""
+        point = f"{block}attn.hook_z" if kind == "z" else f"{block}hook_{kind}"
+        if point not in self._points:
+            raise self.error(f"has no hook point {point}")
+        return point
+
+    def _inputs(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        unknown = sorted(set(inputs) - {TOKENS, MASK})
+        if unknown or TOKENS not in inputs:
+            raise ModelError(
+                f"{self.source} reads the inputs {TOKENS!r} and, if there is one, {MASK!r}, not "
+                f"{', '.join(map(repr, unknown)) or 'neither of them'}; rename the inputs of the dataset"
+            )
+        self._refuse_dropout()
+        self._refuse_length(inputs[TOKENS].shape[-1])
+        device = self.model.embed.W_E.device
+        mask = inputs.get(MASK)
+        return inputs[TOKENS].to(device), None if mask is None else mask.to(device)
+
+    # Refusing --------------------------------------------------------------------------------------------
+
+    def _refuse_dropout(self) -> None:
+        if self.can_drop and (self.model.training or self.model.original_model.training):
+            raise self.error("is in train mode and has dropout", "call its eval()")
+
+    def _refuse_length(self, length: int) -> None:
+        most = self.model.cfg.n_ctx
+        if self.has_pos_embed and length > most:
+            raise self.error(f"has {most} positions, but the inputs have {length}", "shorten the inputs")
+        if self.window is not None and length > self.window:
+            reason = f"has layers that look back {self.window} tokens only, but the inputs have {length}"
+            raise self.error(reason, "shorten the inputs")
+
+    def _refuse_no_layers(self) -> None:
+        if not len(self.model.blocks):
+            raise self.error("has no layers", "use a model with at least one attention layer")
+
+    def _refuse_uneven(self, attention: tuple[Attention, ...]) -> None:
+        for layer, a in enumerate(attention):
+            heads, d_model, d_head = a.W_Q.shape
+            kv_heads = a.W_K.shape[0]
+            fits = (
+                a.W_Q.is_floating_point()
+                and a.W_Q.shape == attention[0].W_Q.shape
+                and a.W_K.shape == a.W_V.shape == (kv_heads, d_model, d_head)
+                and a.W_O.shape == (heads, d_head, d_model)
+                and heads % kv_heads == 0
+                and d_head == int(self.model.cfg.d_head)
+                and d_model == int(self.model.cfg.d_model)
+            )
+            if not fits:
+                raise self.error(f"has attention weights in layer {layer} that are not split evenly into heads")
+
+    def error(self, reason: str, remedy: str = PLAIN_MODULE) -> ModelError:
+        return ModelError(f"{self.source} {reason}; {remedy}")
+
+
+def weights(get: Callable[[str], Any]) -> dict[str, Any]:
+    """The projections and biases of an attention layer, as `Attention` names them."""
+    return {name: view(get(name)) for name in ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O")}
+
+
+def view(weight: Any) -> Tensor | None:
+    """The model's own storage, outside of autograd."""
+    return weight.detach() if isinstance(weight, Tensor) else None
+
+
+def cap(softcap: float | None) -> float | None:
+    """A soft cap, None where it is switched off (None, 0 or -1)."""
+    return float(softcap) if softcap is not None and softcap > 0 else None
+
+
+def flat(mlp: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The MLP on any leading shape: mixtures of experts, and some versions, insist on `[batch, pos, d_model]`."""
+
+    def apply(x: Tensor) -> Tensor:
+        out = mlp(x.reshape(1, -1, x.shape[-1]))
+        if isinstance(out, tuple):  # experts return their router's scores as well
+            out = out[0]
+        result: Tensor = out.reshape(x.shape)
+        return result
+
+    return apply

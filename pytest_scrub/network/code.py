@@ -1,0 +1,326 @@
+"""What a network computes with besides its weights: the code of its modules, and their attributes.
+
+Both are taken as they are in memory, not from files, which may have been edited since they were imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import sysconfig
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from enum import Enum
+from hashlib import blake2b
+from pathlib import PurePath
+from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from pytest_scrub.network.digests import digest_of
+
+SIMPLE = (bool, int, float, complex, str, bytes, type(None), type(...), range, torch.dtype, torch.device, torch.Size)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # by a number that counts all hooks of the process
+HELD = ("_parameters", "_buffers", "_modules")
+UNREAD = ("_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_load_state_dict_pre_hooks")
+INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+DEEPEST = 40  # what is nested deeper is named by its type alone
+
+Namespace = Mapping[str, Any]
+
+
+def code_text(code: CodeType | None) -> list[str]:
+    """What a function does, whatever it is called and wherever it lies in memory."""
+    if code is None:
+        return []
+    inner = [part for constant in code.co_consts if isinstance(constant, CodeType) for part in code_text(constant)]
+    plain = [_constant(constant) for constant in code.co_consts if not isinstance(constant, CodeType)]
+    return [code.co_code.hex(), *code.co_names, *plain, *inner]
+
+
+def _constant(value: Any) -> str:
+    """The constant as text; the order of a set is another one in every process."""
+    if isinstance(value, frozenset):
+        return f"frozenset({', '.join(sorted(map(_constant, value)))})"
+    return repr(value)
+
+
+def attributes_digest(parts: Iterable[Any]) -> str | None:
+    """Hex digest of all that modules and functions hold, but for parameters and buffers; None where it cannot be said.
+
+    Configurations, flags, unregistered tensors, hooks: whatever can be spelled out. Of other objects, the type.
+    """
+    found = _spelled(parts)
+    return None if found is None else _hashed(found.text)
+
+
+def code_digest(parts: Iterable[Any]) -> str | None:
+    """Hex digest of the code that modules and functions are computed by; None where it cannot be said.
+
+    It covers the modules that their classes are defined in, in full, and those that these import, but for what is
+    installed: that is known by its version.
+    """
+    found = _spelled(parts)
+    if found is None:
+        return None
+    text, seen = list[str](), set[int]()
+    queue = [_namespace(kind) for kind in found.classes] + [function.__globals__ for function in found.functions]
+    while queue:
+        names = queue.pop(0)
+        if id(names) in seen:
+            continue
+        seen.add(id(names))
+        own, imported = _text_of(names)
+        text += own
+        if not _is_installed(names):
+            queue += imported
+    return _hashed(text)
+
+
+def _hashed(text: Iterable[str]) -> str:
+    return blake2b("\0".join(text).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
+
+
+class _Unknown(Exception):
+    """Something that is computed by code that is nowhere to be read."""
+
+
+def _spelled(parts: Iterable[Any]) -> _Speller | None:
+    parts = tuple(parts)
+    modules = [part for part in parts if isinstance(part, nn.Module)]
+    weights = {id(tensor) for module in modules for tensor in (*module.parameters(), *module.buffers())}
+    speller = _Speller(weights)
+    try:
+        for part in parts:
+            speller.spell(part)
+    except _Unknown:
+        return None
+    return speller
+
+
+class _Speller:
+    """Spells objects out as text that is the same in another process, and gathers their classes and functions.
+
+    - `weights`: ids of tensors whose digest is taken elsewhere.
+    """
+
+    def __init__(self, weights: set[int]) -> None:
+        self.weights = weights
+        self.text: list[str] = []
+        self.classes: dict[type, None] = {}  # whose code has to be known
+        self.functions: dict[FunctionType, None] = {}
+        self._seen: dict[int, tuple[int, Any]] = {}  # with the object, so that no id is used again
+        self._noted: set[type] = set()
+        self._read: set[tuple[int, str]] = set()
+
+    def spell(self, value: Any, depth: int = 0) -> None:
+        if isinstance(value, SIMPLE) and not isinstance(value, Enum):
+            self.text.append(f"{type(value).__name__} {value!r}")
+        elif isinstance(value, (Enum, PurePath, np.generic)):
+            self.text.append(str(value))
+        elif id(value) in self._seen:
+            self.text.append(f"again {self._seen[id(value)][0]}")
+        else:
+            self._seen[id(value)] = (len(self._seen), value)
+            self.text.append(_name(type(value)))
+            if depth < DEEPEST:
+                self._spell_new(value, depth + 1)
+
+    def _spell_new(self, value: Any, depth: int) -> None:
+        if isinstance(value, Tensor):
+            known = id(value) in self.weights or value.is_meta
+            self.text.append("weight" if known else digest_of([("", value)]))
+        elif isinstance(value, np.ndarray):
+            self.text.append(f"{value.dtype} {value.shape} {blake2b(value.tobytes()).hexdigest()}")
+        elif isinstance(value, torch.jit.ScriptModule):
+            raise _Unknown
+        elif isinstance(value, RemovableHandle):
+            pass  # of a hook that is spelled where it hangs
+        elif isinstance(value, (type, FunctionType, MethodType, functools.partial, ModuleType)):
+            self._spell_code(value, depth)
+        elif isinstance(value, nn.Module):
+            self._note(type(value), depth)
+            self._spell_all(_telling(value), depth)
+            for name in HOOKS:
+                hooks = vars(value).get(name, {}).values()
+                self._spell_all([hook for hook in hooks if not _is_bookkeeping(hook)], depth)
+        elif isinstance(value, (Mapping, Sequence, AbstractSet)):
+            self._spell_all(value, depth)
+        elif type(value).__module__.partition(".")[0] not in sys.stdlib_module_names or type(value) is SimpleNamespace:
+            self._note(type(value), depth)
+            self._spell_all(_telling(value), depth)
+
+    def _spell_code(self, value: Any, depth: int) -> None:
+        if isinstance(value, FunctionType):
+            self.functions[value] = None
+            self.text += code_text(value.__code__)
+            cells = [cell.cell_contents for cell in value.__closure__ or () if is_set(cell)]
+            self._spell_all((value.__defaults__, value.__kwdefaults__, *cells), depth)
+            if not _is_installed(value.__globals__):
+                self._spell_names(names_in(value.__code__), value.__globals__, depth)
+        elif isinstance(value, MethodType):
+            self._spell_all((value.__func__, value.__self__), depth)
+        elif isinstance(value, functools.partial):
+            self._spell_all((value.func, value.args, value.keywords), depth)
+        else:
+            self.text.append(value.__name__ if isinstance(value, ModuleType) else _name(value))
+            if isinstance(value, type):
+                self._note(value, depth)
+
+    def _spell_names(self, names: AbstractSet[str], found: Namespace, depth: int) -> None:
+        """The globals that code reads, and what it reads of modules among them."""
+        for name in sorted(names & found.keys()):
+            if (id(found), name) in self._read:  # modules import one another
+                continue
+            self._read.add((id(found), name))
+            self.text.append(name)
+            if _is_installed(found) and _is_bookkeeping(found[name]):
+                continue  # known by its version; torch exchanges some of its own once its compiler is imported
+            self.spell(found[name], depth)
+            if isinstance(found[name], ModuleType) and depth < DEEPEST:
+                self._spell_names(names, vars(found[name]), depth + 1)
+
+    def _spell_all(self, values: Any, depth: int) -> None:
+        if isinstance(values, AbstractSet):
+            self.text += sorted(repr(value) if isinstance(value, SIMPLE) else _name(type(value)) for value in values)
+        elif isinstance(values, Mapping):
+            for name in list(values):  # in their own order, which is that of computation in a Sequential
+                self.spell(name, depth)
+                self.spell(values[name], depth)
+        else:
+            for value in values:
+                self.spell(value, depth)
+
+    def _note(self, kind: type, depth: int) -> None:
+        """A class whose code has to be known, and its bases; of those of torch, its version says enough.
+
+        What is not installed is spelled, and so are methods that were put into an installed class. Some of torch's
+        classes are made for one network, from code that is generated: their own methods are spelled.
+        """
+        for base in kind.__mro__:
+            if base in self._noted:
+                continue
+            self._noted.add(base)
+            if base.__module__ == "torch.fx.graph_module" and "forward" in vars(base):
+                self.text += code_text(getattr(vars(base)["forward"], "__code__", None))
+            if base.__module__.partition(".")[0] not in {"torch", "builtins", *sys.stdlib_module_names}:
+                self.classes[base] = None
+            self._spell_class(base, depth)
+
+    def _spell_class(self, kind: type, depth: int) -> None:
+        is_installed = _is_installed(_namespace(kind))
+        for name, value in list(vars(kind).items()):
+            for function in _functions_in(value):
+                if not is_installed or not _is_installed(function.__globals__):
+                    self.text.append(name)
+                    self.spell(function, depth)
+            if not is_installed and not name.startswith("_") and not callable(value):
+                self.text.append(name)
+                self.spell(value, depth)
+
+
+def names_in(code: CodeType) -> frozenset[str]:
+    """The globals and attributes that code names, that of functions in it included."""
+    inner = (names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return frozenset(code.co_names).union(*inner)
+
+
+def _telling(value: Any) -> dict[str, Any]:
+    """The attributes that say how an object computes: those of installed classes keep count of runs in private."""
+    private = () if not _is_installed(_namespace(type(value))) else HELD
+    slots = [name for kind in type(value).__mro__ for name in _slots_of(kind) if hasattr(value, name)]
+    return {
+        name: held
+        for name, held in {**{name: getattr(value, name) for name in slots}, **getattr(value, "__dict__", {})}.items()
+        if name not in (*HOOKS, *UNREAD) and (not private or name in private or not name.startswith("_"))
+    }
+
+
+def _slots_of(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _is_bookkeeping(hook: Any) -> bool:
+    """Whether a hook is an installed package's own, made at the first run, and does not call one of the user's."""
+    if not isinstance(hook, FunctionType) or not _is_installed(hook.__globals__):
+        return False
+    held = [cell.cell_contents for cell in hook.__closure__ or () if is_set(cell)]
+    return all(_is_bookkeeping(inner) for inner in held if callable(inner) and not isinstance(inner, nn.Module))
+
+
+def is_set(cell: Any) -> bool:
+    """Whether a variable of a closure has a value by now, other than None."""
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # a name that is assigned later
+        return False
+
+
+def _name(kind: Any) -> str:
+    return f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
+
+
+def _namespace(kind: type) -> Namespace:
+    """The names that the methods of a class see: of two files called conftest.py, its own."""
+    function = next((value for value in vars(kind).values() if isinstance(value, FunctionType)), None)
+    if function is not None:
+        return function.__globals__
+    return vars(sys.modules[kind.__module__]) if kind.__module__ in sys.modules else {}
+
+
+def _is_installed(names: Namespace) -> bool:
+    """Whether a module belongs to Python, to an installed package, or to this one, all of which have a version."""
+    return _lies_in_a_package(str(names.get("__name__")), str(names.get("__file__", "")))
+
+
+@functools.lru_cache(maxsize=4096)
+def _lies_in_a_package(name: str, file: str) -> bool:
+    if name.partition(".")[0] in {"pytest_scrub", "builtins"}:
+        return True
+    return any(PurePath(file).is_relative_to(folder) for folder in INSTALLED if folder)
+
+
+def _text_of(names: Namespace) -> tuple[list[str], list[Namespace]]:
+    """What a module defines, as text, and the modules that it takes from."""
+    text: list[str] = [str(names.get("__name__"))]
+    others: list[Namespace] = []
+    installed = _is_installed(names)  # its constants may be drawn at random, such as the number of a session
+    for name, value in sorted(names.items()):
+        if name.startswith("__"):
+            continue
+        if isinstance(value, ModuleType):
+            others.append(vars(value))
+        elif isinstance(value, SIMPLE):
+            text += [] if installed else [f"{name} = {value!r}"]
+        elif isinstance(value, type) and value.__module__ != names.get("__name__"):
+            others += [vars(sys.modules[value.__module__])] if value.__module__ in sys.modules else []
+        elif isinstance(value, type):
+            text += [name, *_text_of_class(value)]
+        else:
+            for function in _functions_in(value):
+                text += [name, *code_text(function.__code__)]
+                others.append(function.__globals__)
+    return text, [other for other in others if not _is_installed(other)]
+
+
+def _text_of_class(kind: type) -> list[str]:
+    text = [_name(base) for base in kind.__mro__]
+    for name, value in sorted(vars(kind).items()):
+        if isinstance(value, type) and value.__qualname__.startswith(f"{kind.__qualname__}."):
+            text += [name, *_text_of_class(value)]
+        elif isinstance(value, SIMPLE) and not name.startswith("__"):
+            text.append(f"{name} = {value!r}")
+        for function in _functions_in(value):
+            text += [name, *code_text(function.__code__)]
+    return text
+
+
+def _functions_in(value: Any) -> list[FunctionType]:
+    """The functions of a method, a property, or whatever a decorator made of one."""
+    inner = (getattr(value, name, None) for name in ("__func__", "fget", "__wrapped__"))
+    return [found for found in (value, *inner) if isinstance(found, FunctionType)]

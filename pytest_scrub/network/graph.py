@@ -1,0 +1,263 @@
+"""The seam between hypotheses and networks: what a model graph can do.
+
+An engine never sees a network. It asks a graph which component reads which (`slots`), for clean activations
+(`capture`), and for a component's value when some of what it reads is replaced (`reader`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pytest_scrub.data.dataset import Positions
+from pytest_scrub.errors import HypothesisError, did_you_mean
+from pytest_scrub.network.digests import Version
+from pytest_scrub.tree.nodes import Subspace
+
+Inputs = Mapping[str, Tensor]
+Where = Tensor | None
+"""Positions of a value: None = all, int64 `[K]` = the same for every row, int64 `[B, K]` = per row, -1 = none."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A clean activation that is cached.
+
+    - `kind`: `"value"` of components (summed), `"stream"`, or of a head its projected `"q"`, `"k"`, `"v"`, or `"z"`, of
+      which its value is a product with its own output weights.
+    - `names`: components, or the one point of the residual stream.
+    - `positions`: the positions that are kept; None keeps all.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    positions: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        at = "" if self.positions is None else f" at {', '.join(map(str, self.positions))}"
+        return f"{self.kind} of {'+'.join(self.names)}{at}"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One child as its parent reads it.
+
+    - `components`: what is replaced; several are replaced together by their sum.
+    - `into`: the parent's slot, None for every slot that can read it.
+    - `at`: where in the parent's carrier the value is put; None = position to position.
+    - `anywhere`: read along every path, not directly.
+    - `label`: the node's slot path, for messages.
+    - `as_z`: whether its value comes as a head's z.
+    """
+
+    components: tuple[str, ...]
+    into: str | None
+    at: Positions | None
+    subspace: Subspace | None
+    anywhere: bool
+    label: str
+    as_z: bool = False
+
+
+class Clean(Protocol):
+    """Access to clean activations and inputs of dataset rows."""
+
+    def take(self, site: Site, rows: Tensor, where: Where) -> Tensor:
+        """The site's activation on `rows` (int64 `[B]`) at `where`: `[B, (K,) ...]`."""
+        ...
+
+    def inputs(self, rows: Tensor) -> dict[str, Tensor]:
+        """The model inputs of `rows`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stages:
+    """A reader's value taken apart: `unembed(norm(stream(...)))`.
+
+    - `stream`: arguments as for `Reader.value`; a sum of what the carrier and each child contribute, `[B, K, d_model]`.
+    """
+
+    stream: Callable[[Clean, Tensor, Where, Sequence[Tensor]], Tensor]
+    norm: Callable[[Tensor], Tensor]
+    unembed: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A compiled reading of one component: what it needs, and how to get its value.
+
+    - `sites`: clean activations it takes, on its carrier rows.
+    - `child_positions`: for each edit without positions of its own, whether the child's value is needed at
+      `"all"` positions or only at the `"same"` ones as the reader's value.
+    - `value`: `(clean, carrier rows [B], where, values of the edits) -> [B, (K,) ...]`.
+    - `recomputes`: what is computed anew, in words.
+    - `reruns`: whether whole layers are.
+    - `stages`: of the output, where its children simply add to one stream that is then normalised.
+    """
+
+    sites: tuple[Site, ...]
+    child_positions: tuple[str, ...]
+    value: Callable[[Clean, Tensor, Where, Sequence[Tensor]], Tensor]
+    recomputes: tuple[str, ...]
+    reruns: bool
+    stages: Stages | None = None
+
+
+class ModelGraph(Protocol):
+    """A network as components that read one another.
+
+    - `components`: names in order of computation, `output` last.
+    - `reads_directly`: whether a child is read directly by default; otherwise along every path.
+    - `adds`: whether a parent reads the sum of its children's values.
+    - `source`: what kind of network this is, in words.
+    """
+
+    components: tuple[str, ...]
+    reads_directly: bool
+    adds: bool
+    source: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs have to be."""
+        ...
+
+    def slots(self, parent: str, child: str, anywhere: bool) -> tuple[str, ...]:
+        """Slots of `parent` through which it can read `child`; empty where it cannot."""
+        ...
+
+    def width(self, component: str) -> int | None:
+        """The size of a component's last dimension, where it is known."""
+        ...
+
+    def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
+        """One clean run of the real network: the activations of `sites`, `[B, (K,) ...]`."""
+        ...
+
+    def value_site(self, components: tuple[str, ...], positions: tuple[int, ...] | None) -> Site:
+        """Where the clean value of components is cached."""
+        ...
+
+    def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
+        """Compile how `component` is computed at `where` when its `edits` are replaced."""
+        ...
+
+    def run(self, inputs: Inputs) -> Tensor:
+        """The output of a clean run of the real network."""
+        ...
+
+    def require_usable(self, inputs: Inputs) -> None:
+        """**Raises** `ModelError` for a row, of all the dataset's, that the network cannot be run on in earnest."""
+        ...
+
+    def prove(self, inputs: Inputs) -> None:
+        """**Raises** `ModelError` where this graph's arithmetic is not the network's on these inputs."""
+        ...
+
+    def digest(self) -> str:
+        """Hex digest of the weights and of how they are combined."""
+        ...
+
+    def version(self) -> Version:
+        """Another value once a weight was changed: what was cached then is of another network."""
+        ...
+
+    def weights(self) -> Iterable[tuple[str, Tensor]]:
+        """Everything learned, by name; the network's own tensors."""
+        ...
+
+    def computing(self) -> tuple[Any, ...] | None:
+        """The torch modules, functions and classes that it is computed by; None where they do not say enough."""
+        ...
+
+    def again(self) -> ModelGraph:
+        """The graph of the same network as its weights are now."""
+        ...
+
+
+def require_component(graph: ModelGraph, name: str, label: str) -> None:
+    """**Raises** `HypothesisError` where the graph has no component of that name."""
+    if name not in graph.components:
+        near = did_you_mean(name, graph.components)
+        hint = near or f"; it has {_summary(graph.components)}"
+        raise HypothesisError(f"{label}: the network has no component {name!r}{hint}")
+
+
+def _summary(components: Sequence[str], most: int = 12) -> str:
+    shown = list(components) if len(components) <= most else [*components[: most - 2], "...", components[-1]]
+    return ", ".join(shown)
+
+
+def same_numbers(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors are equal, NaN for NaN: what is not finite is refused by name where it is captured."""
+    if not first.is_floating_point() or first.shape != second.shape:
+        return torch.equal(first, second)
+    return torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)
+
+
+def inside(difference: Tensor, subspace: Subspace | None) -> Tensor:
+    """The part of `[..., d_model]` inside the subspace; all of it without one."""
+    if subspace is None:
+        return difference
+    basis = torch.as_tensor(subspace.basis.copy(), dtype=difference.dtype, device=difference.device)
+    return (difference @ basis) @ basis.T
+
+
+def select(value: Tensor, where: Where) -> Tensor:
+    """`value [B, P, ...]` at `where`; absent positions (-1) repeat position 0 and mean nothing."""
+    if where is None:
+        return value
+    if where.ndim == 1:
+        return value[:, where]
+    return value[torch.arange(len(value), device=value.device)[:, None], where.clamp(min=0)]
+
+
+def add_at(base: Tensor, where: Where, difference: Tensor, at: Where) -> Tensor:
+    """`base` (at `where`) plus `difference` (at `at`), position by position.
+
+    **Arguments**
+
+    - `base`: `[B, K, ...]`.
+    - `difference`: `[B, K', ...]`. Positions of `at` that are not in `where` are dropped.
+    """
+    if at is where:
+        return base + difference
+    if at is None:
+        return base + select(difference, where)
+    if where is None:
+        where = torch.arange(base.shape[1], device=base.device)
+    same = where.unsqueeze(-1) == at.unsqueeze(-2)  # [K, K'] or [B, K, K']
+    pattern = "kj,bj...->bk..." if same.ndim == 2 else "bkj,bj...->bk..."
+    return base + torch.einsum(pattern, same.to(base.dtype), difference)
+
+
+def blend(current: Tensor, value: Tensor, at: Where, subspace: Subspace | None) -> Tensor:
+    """`current [B, P, ...]` with `value` put in at `at` and inside `subspace`."""
+    here = select(current, at)
+    if at is None and subspace is None:
+        return value.to(current.dtype).expand_as(current)
+    return add_at(current, None, inside(value - here, subspace), at)
+
+
+def at_rows(positions: Positions | None, rows: Tensor) -> Where:
+    """Compiled positions as they are on `rows`."""
+    if positions is None:
+        return None
+    index = _on_device(positions, rows.device)
+    return index if positions.static else index[rows]
+
+
+@lru_cache(maxsize=256)
+def _on_device(positions: Positions, device: torch.device) -> Tensor:
+    return torch.tensor(positions.index, device=device)
+
+
+def kept(positions: Positions | None) -> tuple[int, ...] | None:
+    """The positions a site has to keep: those that are the same for every row, or all."""
+    return tuple(positions.index.tolist()) if positions is not None and positions.static else None

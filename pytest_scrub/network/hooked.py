@@ -1,0 +1,108 @@
+"""A `HookedTransformer` (TransformerLens 2.x and 3.x) taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_scrub.network.adapter import MASK, Hooks, Transformer, cap, flat, view, weights
+from pytest_scrub.network.parts import Attention, Mlp
+from pytest_scrub.network.rotary import rotate_hooked
+
+if TYPE_CHECKING:
+    from pytest_scrub.network.parts import Norm
+
+
+class Hooked(Transformer):
+    """A `HookedTransformer` of TransformerLens 2.x or 3.x."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.source = "HookedTransformer"
+
+    def inspect(self) -> None:
+        cfg = self.model.cfg
+        kind = cfg.positional_embedding_type
+        if kind not in ("standard", "rotary"):
+            raise self.error(f"has position embeddings of a kind that is not taken apart ({kind})")
+        reasons = {
+            "use_normalization_before_and_after": "normalises what is added to the residual stream (post-norm blocks)",
+            "use_qk_norm": "has normalised queries and keys",
+            "clip_qkv": "has clipped queries, keys and values",
+            "use_attention_sinks": "has attention sinks",
+            "use_logn_attn": "has queries scaled by position",
+            "use_dynamic_ntk_rope": "has rotary embeddings that depend on the length or layer",
+            "load_in_4bit": "has quantised weights",
+        }
+        for name, reason in reasons.items():
+            if getattr(cfg, name, None):
+                raise self.error(f"{reason} ({name})")
+        self._refuse_no_layers()
+        if getattr(self.model.blocks[0].attn, "q_norm", None) is not None:  # OLMo 2 and 3, which are post-norm as well
+            raise self.error("has normalised queries and keys")
+        self.has_pos_embed = kind == "standard"
+        self.causal = cfg.attention_dir == "causal"
+        self.parallel = bool(cfg.parallel_attn_mlp)
+        local = any(getattr(block.attn, "attn_type", "global") == "local" for block in self.model.blocks)
+        self.window = int(cfg.window_size) if local else None
+
+    def attention(self, layer: int, block: Any) -> Attention:
+        attn = block.attn
+
+        def weight(name: str) -> Any:
+            # Grouped queries: W_K is a repeated copy of the parameter _W_K, and so on.
+            return attn._parameters[f"_{name}"] if f"_{name}" in attn._parameters else getattr(attn, name)
+
+        return Attention(
+            norm=block.ln1,
+            scale=1 / float(attn.attn_scale),
+            softcap=cap(getattr(self.model.cfg, "attn_scores_soft_cap", None)),
+            rotate=None if self.has_pos_embed else rotate_hooked(attn),
+            **weights(weight),
+        )
+
+    def has_mlp(self, block: Any) -> bool:
+        return not self.model.cfg.attn_only
+
+    def mlp(self, block: Any) -> Mlp:
+        return Mlp(norm=block.ln2, apply=flat(block.mlp), bias=view(getattr(block.mlp, "b_out", None)))
+
+    def final_norm(self) -> Norm:
+        final: Norm = self.model.ln_final if self.model.cfg.normalization_type is not None else nn.Identity()
+        return final
+
+    def unembed(self) -> Callable[[Tensor], Tensor]:
+        model = self.model
+        most = cap(getattr(model.cfg, "output_logits_soft_cap", None))
+
+        def unembed(normed: Tensor) -> Tensor:
+            logits: Tensor = model.unembed(normed.contiguous())
+            return logits if most is None else most * torch.tanh(logits / most)
+
+        return unembed
+
+    def parameters(self) -> Iterable[tuple[str, Tensor]]:
+        # Not the state dict: its rotary buffers grow with the inputs.
+        parameters: Iterable[tuple[str, Tensor]] = self.model.named_parameters()
+        return parameters
+
+    def forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
+        hiding: Hooks = []
+        if mask is not None:
+            # Its own attention_mask argument moves position ids, and does nothing where attention is
+            # bidirectional; so hidden keys are hidden at the scores, as the paren checker's authors do.
+            hidden = ~mask.bool()[:, None, None, :]
+
+            def hide(scores: Tensor, hook: Any) -> Tensor:
+                return scores.masked_fill(hidden, float("-inf"))
+
+            hiding = [(f"blocks.{layer}.attn.hook_attn_scores", hide) for layer in range(len(self.model.blocks))]
+        options = {}
+        tokenizer = getattr(self.model, "tokenizer", None)
+        if getattr(tokenizer, "padding_side", None) == "left":
+            options[MASK] = torch.ones_like(tokens)  # or it derives a mask, and from it position ids
+        logits: Tensor = self.model.run_with_hooks(tokens, fwd_hooks=[*hiding, *hooks], return_type="logits", **options)
+        return logits

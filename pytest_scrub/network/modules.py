@@ -1,0 +1,287 @@
+"""Any `torch.nn.Module`: its named modules are the components, and children are read along every path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_scrub.data.dataset import Positions
+from pytest_scrub.errors import ModelError
+from pytest_scrub.network.digests import Version, digest_of, version_of
+from pytest_scrub.network.graph import Clean, Edit, Inputs, Reader, Site, Where, at_rows, blend, same_numbers, select
+from pytest_scrub.network.plain import sum_of
+from pytest_scrub.network.vocabulary import ids_required
+from pytest_scrub.tree.nodes import ROOT
+
+LONE_INPUT = "tokens"  # what a dataset calls its input when it was given one tensor and no name
+
+
+class _Computed(Exception):
+    """Ends a forward pass as soon as the wanted module has its output."""
+
+
+class ModuleGraph:
+    """A torch module whose named submodules are the components.
+
+    The order in which modules finish on a first batch says what can read what: a parent can read what was
+    computed before it. A module that is called twice, or does not return a tensor, cannot be claimed.
+
+    **Arguments**
+
+    - `module`: called with the dataset's lone tensor, or with its named inputs as keywords.
+    - `output`: picks the tensor of interest from what the module returns; by default the tensor itself, or its
+      `.logits`.
+    """
+
+    reads_directly = False
+    adds = False
+
+    def __init__(self, module: nn.Module, output: Callable[[Any], Tensor] | None = None) -> None:
+        if scripted := [n for n, child in module.named_modules() if isinstance(child, torch.jit.ScriptModule)]:
+            raise ModelError(
+                f"{f'the module {scripted[0]!r}' if scripted[0] else 'the model'} was compiled by torch.jit, so nobody "
+                "can look into it; give the torch module that it was compiled from"
+            )
+        refuse_dropout(module)
+        if lazy := [name for name, weight in module.named_parameters() if nn.parameter.is_lazy(weight)]:
+            raise ModelError(f"the weight {lazy[0]} has no shape yet; run the network once on a batch before")
+        self.module = module
+        self.source = f"torch module {type(module).__name__}"
+        self._output = output
+        self._modules = {name: child for name, child in module.named_modules() if name}
+        self.components = (*self._modules, ROOT)
+        self._order: dict[str, int] | None = None
+        self._unfit: dict[str, str] = {}
+
+    @property
+    def device(self) -> torch.device:
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        return tensors[0].device if tensors else torch.device("cpu")
+
+    def slots(self, parent: str, child: str, anywhere: bool) -> tuple[str, ...]:
+        if self._order is None:
+            raise ModelError("a torch module has to be run on a batch of the dataset before claims can be checked")
+        for name in (parent, child):
+            if name in self._unfit:
+                raise self._not_claimed(name, self._unfit[name])
+        return ("in",) if anywhere and self._order[child] < self._order[parent] else ()
+
+    def width(self, component: str) -> int | None:
+        return None
+
+    def value_site(self, components: tuple[str, ...], positions: tuple[int, ...] | None) -> Site:
+        return Site("value", components, positions)
+
+    def run(self, inputs: Inputs) -> Tensor:
+        with torch.no_grad():
+            return self._forward(inputs)
+
+    def _forward(self, inputs: Inputs) -> Tensor:
+        returned = self.module(inputs[LONE_INPUT]) if set(inputs) == {LONE_INPUT} else self.module(**inputs)
+        out = self._output(returned) if self._output else getattr(returned, "logits", returned)
+        if not isinstance(out, Tensor):
+            raise ModelError(
+                f"{self.source} returns {type(out).__name__}, not a tensor; say which with "
+                "ModuleGraph(module, output=...)"
+            )
+        if kind := _unusual(out):
+            raise ModelError(
+                f"{self.source} returns a tensor that is {kind}; return an ordinary one of real numbers, or say "
+                "which with ModuleGraph(module, output=...)"
+            )
+        if out.ndim == 0 or len(out) != _rows_of(inputs):
+            raise ModelError(
+                f"{self.source} returns {list(out.shape)} for {_rows_of(inputs)} inputs; the first dimension of its "
+                "output has to be that of the inputs"
+            )
+        return out
+
+    @contextmanager
+    def _hooked(self, hooks: Mapping[str, Callable[[Any], Tensor | None]]) -> Iterator[None]:
+        handles = [
+            self._modules[name].register_forward_hook(lambda _m, _i, out, hook=hook: hook(out))
+            for name, hook in hooks.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def _claimed(self, hooks: Mapping[str, Callable[[Tensor], Tensor | None]], rows: int) -> Iterator[None]:
+        """Hooks on modules of which each gives one tensor in every run, as it did on the first batch.
+
+        **Raises** `ModelError` for a module that does not.
+        """
+        fired: set[str] = set()
+
+        def once(name: str, hook: Callable[[Tensor], Tensor | None], out: Any) -> Tensor | None:
+            if name in fired:
+                raise self._not_claimed(name, f"is called more than once on {rows} inputs")
+            if not isinstance(out, Tensor):
+                raise self._not_claimed(name, f"returns {type(out).__name__}, not a tensor")
+            if kind := _unusual(out):
+                raise self._not_claimed(name, f"returns a tensor that is {kind}")
+            if out.ndim == 0 or len(out) != rows:
+                raise self._not_claimed(name, f"returns {list(out.shape)} for {rows} inputs, not one value for each")
+            fired.add(name)
+            return hook(out)
+
+        for name in hooks:
+            if name in self._unfit:
+                raise self._not_claimed(name, self._unfit[name])
+        with suppress(_Computed), self._hooked({name: partial(once, name, hook) for name, hook in hooks.items()}):
+            yield
+        if left := [name for name in hooks if name not in fired]:
+            raise self._not_claimed(left[0], f"is not called on {rows} inputs")
+
+    @staticmethod
+    def _not_claimed(name: str, reason: str) -> ModelError:
+        return ModelError(f"module {name!r} {reason}, so it cannot be claimed; claim a module in it")
+
+    def _run_until(self, stop: str, inputs: Inputs, hooks: Mapping[str, Callable[[Tensor], Tensor | None]]) -> Tensor:
+        """The value of `stop` in a run with hooks, which ends as soon as it is computed."""
+        found: list[Tensor] = []
+
+        def finish(out: Tensor) -> None:
+            found.append(out)
+            raise _Computed
+
+        rows = _rows_of(inputs)
+        if stop == ROOT:
+            with self._claimed(hooks, rows):
+                return self._forward(inputs)
+        with self._claimed({**hooks, stop: finish}, rows):
+            self._forward(inputs)
+        return found[0]
+
+    def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
+        names = {name for site in sites for name in site.names}
+        seen: dict[str, Tensor] = {}
+        keeping = {name: _keeping(seen, name) for name in sorted(names - {ROOT})}
+        with torch.no_grad(), self._claimed(keeping, _rows_of(inputs)):
+            seen[ROOT] = self._forward(inputs)
+        return {
+            site: select(
+                sum_of(seen, site), None if site.positions is None else torch.tensor(site.positions, device=self.device)
+            )
+            for site in sites
+        }
+
+    def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
+        edits = tuple(edits)
+        site = self.value_site((component,), None)
+        if not edits:
+            return Reader((site,), (), lambda clean, rows, at, _: clean.take(site, rows, at), (), False)
+
+        def value(clean: Clean, rows: Tensor, at: Where, values: Sequence[Tensor]) -> Tensor:
+            hooks: dict[str, list[tuple[Edit, Tensor]]] = {}
+            for edit, new in zip(edits, values, strict=True):
+                hooks.setdefault(edit.components[0], []).append((edit, new))
+            replace = {name: _replacing(here, rows) for name, here in hooks.items()}
+            return select(self._run_until(component, clean.inputs(rows), replace), at)
+
+        return Reader((), tuple("all" for _ in edits), value, (f"the network up to {component}",), True)
+
+    def require_usable(self, inputs: Inputs) -> None:
+        """**Raises** `ModelError` for token ids that its embeddings do not know; else whatever it takes will do."""
+        one = {name: tensor[:1].clone() for name, tensor in inputs.items()}
+        with torch.no_grad(), ids_required(self.module, one, inputs):
+            self._forward(one)
+
+    def prove(self, inputs: Inputs) -> None:
+        """Learns the order of the modules, and **raises** `ModelError` where two clean runs differ."""
+        refuse_dropout(self.module)
+        calls: list[str] = []
+        self._unfit = {}
+
+        def note(name: str, out: Any) -> None:
+            if name in calls:
+                self._unfit[name] = "is called more than once in one forward pass"
+            elif not isinstance(out, Tensor):
+                self._unfit[name] = f"returns {type(out).__name__}, not a tensor"
+            calls.append(name)
+
+        with torch.no_grad(), self._hooked({name: partial(note, name) for name in self._modules}):
+            first = self._forward(inputs)
+        self._unfit |= {name: "is not called by the forward pass" for name in self._modules if name not in calls}
+        self._order = {name: i for i, name in enumerate(calls)} | {ROOT: len(calls)}
+        if not same_numbers(first, self.run(inputs)):
+            raise ModelError(
+                f"{self.source}: two clean runs on the same inputs differ; make it deterministic (eval mode)"
+            )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+
+    def digest(self) -> str:
+        return digest_of(self._tensors().items(), repr(self.module))
+
+    def version(self) -> Version:
+        return version_of(self._tensors().items())
+
+    def weights(self) -> Iterable[tuple[str, Tensor]]:
+        return self.module.named_parameters()
+
+    def computing(self) -> tuple[Any, ...] | None:
+        return type(self), self.module, self._output
+
+    def again(self) -> ModuleGraph:
+        return ModuleGraph(self.module, self._output)
+
+
+def _unusual(value: Tensor) -> str | None:
+    """What makes a tensor one that cannot be gathered, compared and replaced row by row; None where nothing does."""
+    if value.is_meta:
+        return "on the meta device, without numbers"
+    if value.layout != torch.strided or value.is_nested:
+        return "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+    if value.ndim and len(value) and not value.numel():
+        return f"empty, {list(value.shape)}"
+    is_narrow = value.is_floating_point() and value.element_size() == 1  # float8, which torch hardly computes with
+    return str(value.dtype).removeprefix("torch.") if value.is_quantized or value.is_complex() or is_narrow else None
+
+
+def _rows_of(inputs: Inputs) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def refuse_dropout(module: nn.Module) -> None:
+    """**Raises** `ModelError` where a module in train mode would drop activations at random, or norm over the batch."""
+    for name, child in module.named_modules():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            if child.training:
+                raise ModelError(
+                    f"the model is in train mode and {name or 'it'} normalises over the batch; call model.eval()"
+                )
+            if child.running_mean is None:
+                raise ModelError(
+                    f"{name or 'the model'} normalises over the batch, in eval mode too; make it with "
+                    "track_running_stats=True"
+                )
+        if child.training and "dropout" in type(child).__name__.lower() and getattr(child, "p", 0) > 0:
+            raise ModelError(
+                f"the model is in train mode and {name or 'it'} drops activations at random; call model.eval()"
+            )
+
+
+def _keeping(seen: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
+    def keep(out: Tensor) -> None:
+        seen[name] = out.clone()  # what follows may change it in place: relu(inplace=True), out += identity
+
+    return keep
+
+
+def _replacing(edits: Sequence[tuple[Edit, Tensor]], rows: Tensor) -> Callable[[Tensor], Tensor]:
+    def replace(out: Tensor) -> Tensor:
+        for edit, value in edits:
+            out = blend(out, value, at_rows(edit.at, rows), edit.subspace)
+        return out
+
+    return replace

@@ -1,0 +1,355 @@
+"""`@claim`: a function that returns a hypothesis becomes a test of it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import keyword
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from types import CodeType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from pytest_scrub.common.calls import shown, well_called
+from pytest_scrub.common.visible import sendable
+from pytest_scrub.errors import HypothesisError, Place, ScrubError
+from pytest_scrub.pytest_edge.ids import id_of
+from pytest_scrub.pytest_edge.options import ACTIONS, FAIL, VERDICT_PROPERTY, XFAIL
+from pytest_scrub.statistics.deciding import EITHER, require_direction, require_tolerance
+from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pytest_scrub.adversaries.search import Adversary
+    from pytest_scrub.metrics import Batch, Metric
+    from pytest_scrub.pytest_edge.replaying import Replay
+    from pytest_scrub.pytest_edge.session import Session
+
+
+if TYPE_CHECKING:
+    _Failed = BaseException
+else:
+    _Failed = pytest.fail.Exception
+
+
+class _Reported(_Failed):
+    """A failure whose message is the whole report."""
+
+    __module__ = "builtins"  # as pytest's own: CI prints the class's name without its home
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message := sendable(message))
+        self.msg, self.pytrace = message, False  # pytest prints the message alone, without our frames
+
+
+class ClaimFailed(_Reported):
+    """A claim whose prediction did not hold.
+
+    Use the subclasses with `xfail(raises=Refuted, strict=True)`, so that a claim that cannot be tested does not
+    pass for a refuted one.
+    """
+
+    __module__ = "builtins"
+
+
+class Refuted(ClaimFailed):
+    """The gap lies beyond the tolerance."""
+
+    __module__ = "builtins"
+
+
+class RefutedByAdversary(Refuted):
+    """The claim holds on average, and an adversary found allowed swaps beyond the tolerance."""
+
+    __module__ = "builtins"
+
+
+class Undecided(ClaimFailed):
+    """The budget was spent and the interval straddles the tolerance, too few draws differ, or rounding could decide."""
+
+    __module__ = "builtins"
+
+
+class Untested(ClaimFailed):
+    """The data hold too few swaps to say anything."""
+
+    __module__ = "builtins"
+
+
+class Weak(ClaimFailed):
+    """The claim holds, and says too little: false claims made from it hold too, or it holds where it should not."""
+
+    __module__ = "builtins"
+
+
+class ScrubWarning(UserWarning):
+    """A claim that is undecided or untested, where a setting lets it pass; or activations that could not be kept."""
+
+    __module__ = "pytest_scrub"
+
+
+class Misstated(_Reported):
+    """The claim, its data or its model cannot be given a meaning: no verdict, so no `ClaimFailed` either.
+
+    Raised in a claim wherever `check` raises a `ScrubError`, with the lines of the node and of the claim behind the
+    sentence.
+    """
+
+    __module__ = "builtins"
+
+
+NOT_CALLED = (
+    "a claim is called by pytest, with its fixtures; it is no helper of other tests, and no method of unittest.TestCase"
+)
+FAILURES: dict[str, type[ClaimFailed]] = {REFUTED: Refuted, UNDECIDED: Undecided, UNTESTED: Untested, WEAK: Weak}
+
+
+@well_called
+def claim(
+    *bare: NoReturn,  # what `@claim` without parentheses passes
+    tolerance: float | None = None,
+    min_recovered: float | None = None,
+    direction: str = EITHER,
+    metric: Metric | Callable[[Tensor, Batch], Tensor] | None = None,
+    samples: int | None = None,
+    generalize: bool = False,
+    by: str | None = None,
+    slice_tolerance: float | None = None,
+    on_undecided: str | None = None,
+    on_untested: str | None = None,
+    min_with_other: float | None = None,
+    min_moved: float | None = None,
+    adversaries: Sequence[Adversary] | None = None,
+    adversarial_tolerance: float | None = None,
+    adversary: str = "gate",
+    budget: int | None = None,
+    min_power: float | None = None,
+    controls: bool = False,
+    model: str = "scrub_model",
+    data: str = "scrub_data",
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Make a test of a function that takes fixtures and returns a hypothesis.
+
+    **Arguments**
+
+    - `tolerance`: the largest mean gap that the claim accepts, in the metric's unit.
+    - `min_recovered`: the least share recovered, instead of `tolerance` or beside it.
+    - `direction`: `"either"`, or `"worse"` where a metric that gets better is no objection.
+    - `metric`: a `Metric` or a function of (output, batch); cross-entropy by default.
+    - `samples`: the most references drawn, each with one swap; `--scrub-samples` by default. Drawing stops as soon as
+      the claim is decided.
+    - `generalize`: let the interval speak of the distribution that the rows were drawn from, and not of these rows.
+    - `by`: a feature by whose values the gap is shown; with `slice_tolerance=` every one of them has to keep it.
+    - `on_undecided`, `on_untested`: `"fail"`, `"xfail"` or `"warn"`; the options of these names by default.
+    - `min_with_other`, `min_moved`: a node is untested below these shares of references with another donor (0.10), and
+      of drawn donors that differ from what they stand in for (0.02).
+    - `adversaries`: what searches for the allowed swaps that make the claim look worst, such as `[WhichDonors()]`; the
+      whole ladder by default, nothing where empty. `--scrub-adversary=none` switches all off.
+    - `adversarial_tolerance`: the largest mean gap of a swap set that is found; by default the claim's own tolerance,
+      and `math.inf` only shows what is found.
+    - `adversary`: `"gate"`, or `"report"` to show what is found without failing.
+    - `budget`: evaluations for all adversaries together; by default a multiple of the samples, 20 unless
+      `--scrub-adversary` says otherwise.
+    - `min_power`: the least share of the false claims made from this one that has to be refuted.
+    - `controls`: the claim has to fail on shuffled weights and on permuted features; `--scrub-controls` for all claims.
+    - `model`, `data`: the names of the fixtures that give the network and the `Dataset`.
+
+    **Raises** `HypothesisError` at collection for a tolerance that is missing or negative, for an unknown word or
+    option, and for a function that pytest cannot call with fixtures; what else is wrong is `Misstated` when it is
+    checked.
+    """
+    __tracebackhide__ = True
+    given = _stated(locals())
+    if bare or callable(tolerance):
+        raise HypothesisError("write @claim(tolerance=...) with a tolerance, not a bare @claim")
+    require_tolerance(tolerance, min_recovered)
+    require_direction(direction)
+    for setting, action in (("on_undecided", on_undecided), ("on_untested", on_untested)):
+        if action is not None and action not in ACTIONS:
+            raise HypothesisError(f"{setting}= is one of {', '.join(ACTIONS)}, not {shown(action)}")
+    for option, fixture in (("model", model), ("data", data)):
+        if not isinstance(fixture, str):
+            raise HypothesisError(f"{option}= of @claim takes the name of a fixture, not {type(fixture).__name__}")
+        if not fixture.isidentifier() or keyword.iskeyword(fixture):
+            raise HypothesisError(f"{option}= of @claim takes the name of a fixture, which {fixture!r} cannot be")
+
+    options = {
+        "tolerance": tolerance, "min_recovered": min_recovered, "direction": direction, "metric": metric,
+        "samples": samples, "generalize": generalize, "by": by, "slice_tolerance": slice_tolerance,
+        "adversaries": adversaries, "adversarial_tolerance": adversarial_tolerance, "adversary": adversary,
+        "budget": budget, "min_power": min_power, "controls": controls,
+    }  # fmt: skip
+    thresholds = {"min_with_other": min_with_other, "min_moved": min_moved}
+    options |= {name: value for name, value in thresholds.items() if value is not None}
+    actions = {UNDECIDED: on_undecided, UNTESTED: on_untested}
+    return functools.partial(_as_test, model=model, data=data, options=options, actions=actions, given=given)
+
+
+def _stated(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those arguments of `@claim` that are not what they are anyway."""
+    known = [one for one in inspect.signature(claim).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    return {one.name: given[one.name] for one in known if given[one.name] is not one.default}
+
+
+def _as_test(
+    function: Callable[..., Any],
+    *,
+    model: str,
+    data: str,
+    options: Mapping[str, Any],
+    actions: Mapping[str, str | None],
+    given: Mapping[str, Any],
+) -> Callable[..., None]:
+    """A test that takes the fixtures of `function` and those that checking its hypothesis needs.
+
+    Its marker keeps what was given to `@claim`, for `-m` and `--scrub-list`.
+    """
+    __tracebackhide__ = True
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(
+            _as_test(function.__func__, model=model, data=data, options=options, actions=actions, given=given)
+        )
+    _require_claimable(function)
+    own = inspect.signature(function)
+    needed = [n for n in dict.fromkeys(("request", "scrub_session", model, data)) if n not in own.parameters]
+
+    @functools.wraps(function)
+    def test(*args: Any, **fixtures: Any) -> None:
+        __tracebackhide__ = True
+        if "scrub_session" not in fixtures:
+            raise_at(function, Misstated(f"{NOT_CALLED} ({_place(function)})"))
+        own_fixtures = {name: value for name, value in fixtures.items() if name in own.parameters}
+        session: Session = fixtures["scrub_session"]
+        item = fixtures["request"].node
+        try:
+            hypothesis = function(*args, **own_fixtures)
+            if session.replay is not None:
+                replayed = session.replayed(
+                    hypothesis, options, model=fixtures[model], data=fixtures[data], name=id_of(item)
+                )
+                return _report_replay(function, replayed)
+            verdict = session.check(
+                hypothesis,
+                model=fixtures[model],
+                data=fixtures[data],
+                name=id_of(item),
+                folder=session.folder,
+                **options,
+            )
+        except ScrubError as error:
+            claimed = _place(function)
+            said = [*map(str, error.places), "in the claim at " * bool(error.places) + str(claimed)]
+            raise_at(function, Misstated(f"{error} ({', '.join(said)})"), *error.places[:1])
+        _record(item, verdict)
+        if verdict.held:
+            return None
+        set_for_all = {UNDECIDED: session.on_undecided, UNTESTED: session.on_untested}
+        action = actions.get(verdict.outcome) or set_for_all.get(verdict.outcome, FAIL)
+        if action == FAIL:
+            raise_at(function, failure(verdict))
+        return _let_pass(function, verdict, action)
+
+    parameters = [*own.parameters.values(), *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in needed)]
+    test.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    if test.__name__ == "<lambda>":
+        test.__name__ = "a_lambda"  # pytest takes one for the argument of a marker, and there would be no test
+    marked: Callable[..., None] = pytest.mark.claim(**given)(test)
+    return marked
+
+
+def _require_claimable(function: Any) -> None:
+    """**Raises** `HypothesisError` for what pytest cannot call with fixtures, or what cannot return a hypothesis."""
+    __tracebackhide__ = True
+    kind = type(function).__name__
+    name = getattr(function, "__name__", kind)
+    if inspect.isclass(function):
+        raise HypothesisError(f"@claim stands on a function, not on a class; put it on every test of {name}")
+    if type(function).__module__.partition(".")[0] == "_pytest":
+        raise HypothesisError(f"@claim stands on a test, and {name} is a fixture; let a test take it as an argument")
+    if not callable(function) or _code(function) is None:
+        raise HypothesisError(f"@claim stands on a function that returns a hypothesis, not on {kind}")
+    if any(mark.name == "claim" for mark in getattr(function, "pytestmark", ())):
+        raise HypothesisError(f"{name} has @claim twice, and one of them would be ignored; leave one")
+    for is_one, what in (
+        (inspect.iscoroutinefunction, "async"),
+        (inspect.isgeneratorfunction, "a generator"),
+        (inspect.isasyncgenfunction, "an async generator"),
+    ):
+        if is_one(function):
+            raise HypothesisError(f"{name} is {what}, and a claim is a plain function that returns a hypothesis")
+    for one in inspect.signature(function).parameters.values():
+        if one.kind not in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
+            raise HypothesisError(
+                f"a claim takes fixtures by their names, and pytest gives none to {one} of {name}; name each of them "
+                "(a decorator below @claim keeps names with functools.wraps)"
+            )
+
+
+def _code(function: Any) -> CodeType | None:
+    """The code that stands in a file; None for a function of an extension, and for what is none."""
+    function = inspect.unwrap(function)
+    if isinstance(function, functools.partial):
+        return _code(function.func)
+    called = function if hasattr(function, "__code__") else getattr(function, "__call__", None)  # noqa: B004
+    return getattr(called, "__code__", None)
+
+
+def _place(function: Callable[..., Any]) -> Place:
+    """The first line of a claim."""
+    code = _code(function)
+    assert code is not None  # as _require_claimable makes sure
+    return Place(code.co_filename, code.co_firstlineno)
+
+
+def _record(item: pytest.Item, verdict: Verdict) -> None:
+    """What reports are made of, also on the controller of pytest-xdist, and what JUnit files have of it."""
+    from pytest_scrub.reports.figures import figures
+
+    item.user_properties.append((VERDICT_PROPERTY, verdict.to_json()))
+    item.user_properties += [(f"scrub_{name}", value) for name, value in figures(verdict).items()]
+
+
+def _report_replay(function: Callable[..., Any], replayed: Replay) -> None:
+    """A counterexample that still breaks its claim fails it; one that does not is printed."""
+    __tracebackhide__ = True
+    from pytest_scrub.reports.counterexample import replay_text
+
+    if replayed.breaks:
+        raise_at(function, Refuted(replay_text(replayed)))
+    print(replay_text(replayed))  # noqa: T201  # pytest shows it with -rP or -s
+
+
+def _let_pass(function: Callable[..., Any], verdict: Verdict, action: str) -> None:
+    """A claim that says nothing either way, where a setting says that this is no failure."""
+    __tracebackhide__ = True
+    from pytest_scrub.reports.terminal import headline
+
+    if action == XFAIL:
+        pytest.xfail(sendable(headline(verdict)))
+    warnings.warn_explicit(ScrubWarning(sendable(headline(verdict))), None, *_place(function))
+
+
+def failure(verdict: Verdict) -> ClaimFailed:
+    """What a claim that did not hold raises; its message is the report."""
+    from pytest_scrub.reports.terminal import story
+
+    by_adversary = verdict.outcome == REFUTED and verdict.average != REFUTED
+    kind = RefutedByAdversary if by_adversary else FAILURES[verdict.outcome]
+    return kind(story(verdict))
+
+
+def raise_at(function: Callable[..., Any], error: BaseException, place: Place | None = None) -> NoReturn:
+    """Raise `error` on the first line of `function`, or at a place that is more to the point.
+
+    The claim's own frame is gone by then, and editors and CI show a failure on the line of the last visible
+    frame, so a frame is made that stands there.
+    """
+    __tracebackhide__ = True
+    file, number = place or _place(function)
+    # Line numbers count from the start of the compiled text.
+    line = compile("\n" * (number - 1) + "raise error from None", file, "exec")
+    exec(line, {"error": error})
+    raise AssertionError("unreachable")

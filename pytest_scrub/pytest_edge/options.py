@@ -1,0 +1,187 @@
+"""The plugin's options, and their twins in the ini file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from pytest_scrub.extras.baselines.limits import parsed
+from pytest_scrub.pytest_edge.amounts import amount
+
+FOLDER = ".scrub"  # under pytest's root: one file for each claim that was refuted
+CLAIM_PROPERTY = "scrub_claim"  # that of every report of a claim, whether it comes to a verdict or not: the test's id
+VERDICT_PROPERTY = "scrub_verdict"  # the property of a test report that carries its verdict, as JSON
+
+Value = int | str | bool
+
+FAIL, XFAIL, WARN = "fail", "xfail", "warn"
+ACTIONS = (FAIL, XFAIL, WARN)  # what a claim does that did not hold and was not refuted either
+FIGURES = ("seed", "samples", "adversary", "deadline", "mutate", "controls")  # options that figures depend on
+MEMORY = "25%"  # of what is free when the first claim runs
+BASELINE = "main"  # the baseline without a name
+
+# Evaluations for each sample; the default of a claim without budget=.
+EFFORT = {"none": 0, "quick": 2, "default": 20, "thorough": 200}
+
+
+class Option(NamedTuple):
+    """One option: --scrub-`name`, and `scrub_name` in the ini file.
+
+    - `default`: as text, empty for what is off; a flag has none.
+    - `read`: its value from a text; raises `ValueError` with what is wrong. `bool` makes it a flag.
+    - `bare`: its text where it is given without one.
+    """
+
+    name: str
+    default: str
+    read: Callable[[str], Value]
+    help: str
+    bare: str | None = None
+
+    @property
+    def dest(self) -> str:
+        """Its name in the ini file and in pytest's namespace of options."""
+        return f"scrub_{self.name.replace('-', '_')}"
+
+
+def _whole(least: int | None = None) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise ValueError(f"takes a whole number, not {text!r}") from None
+        if least is not None and number < least:
+            raise ValueError(f"is at least {least}, not {number}")
+        return number
+
+    return read
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"is one of {', '.join(choices)}, not {text!r}")
+        return text
+
+    return read
+
+
+def _seconds(text: str) -> str:
+    try:
+        positive = not text or float(text) > 0
+    except ValueError:
+        positive = False
+    if not positive:
+        raise ValueError(f"takes a number of seconds, not {text!r}")
+    return text
+
+
+def _name(text: str) -> str:
+    first = "a test to run comes before the option"
+    if text and not re.fullmatch(r"\w[\w.-]{0,99}", text):
+        raise ValueError(f"takes a name of up to 100 letters, digits, dots and dashes, not {text!r}; {first}")
+    if text.endswith(".py") or (text != BASELINE and text and os.path.exists(text)):
+        raise ValueError(f"takes a name, not the file or folder {text!r}; {first}")
+    return text
+
+
+def _address(text: str) -> str:
+    if text and text not in ("local", "auto") and not re.fullmatch(r"[\w.\-\[\]:]+:\d+", text):
+        raise ValueError(f"takes local, auto, or the HOST:PORT of a Ray cluster, not {text!r}")
+    return text
+
+
+def _file(text: str) -> str:
+    if text.endswith(("/", "\\")):
+        raise ValueError(f"takes a file, not the folder {text!r}")
+    return text
+
+
+def _device(text: str) -> str:
+    """A device on which this machine can compute; torch is only asked for another one than the CPU."""
+    if text == "cpu":
+        return text
+    import torch
+
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise ValueError(f"takes a torch device such as cpu or cuda:0, not {text!r}") from None
+    kind: Any = getattr(torch, device.type, None)
+    if not hasattr(kind, "device_count"):  # such as meta, whose tensors hold no numbers
+        raise ValueError(f"takes a torch device that computes, such as cpu or cuda, not {text!r}")
+    count = int(kind.device_count())
+    if (device.index or 0) >= count:
+        raise ValueError(f"is {text!r}, but torch finds {count or 'no'} {device.type} device{'s' * (count != 1)} here")
+    return text
+
+
+def _limits(text: str) -> str:
+    parsed(text)
+    return text
+
+
+def _amount(text: str) -> str:
+    amount(text, 0)
+    return text
+
+
+OPTIONS = (
+    Option("seed", "0", _whole(), "seed from which every claim's random stream is derived"),
+    Option("samples", "4000", _whole(2), "references drawn per claim, each with one swap of every node"),
+    Option("adversary", "default", _one_of(*EFFORT), f"{', '.join(EFFORT)}: how long adversaries search each claim"),
+    Option("deadline", "", _seconds, "seconds after which the search of one claim ends early"),
+    Option("replay", "", _file, "a saved counterexample to evaluate alone, such as .scrub/NAME.json"),
+    Option("on-undecided", "fail", _one_of(*ACTIONS), "fail, xfail or warn: what an undecided claim does"),
+    Option("on-untested", "fail", _one_of(*ACTIONS), "fail, xfail or warn: what an untested claim does"),
+    Option("mutate", "", bool, "judge false claims made from each claim that holds, and report how many are refuted"),
+    Option("controls", "", bool, "judge each claim that holds on shuffled weights and on permuted features too"),
+    Option("html", "", _file, "a file for the report, one page that needs nothing else"),
+    Option("json", "", _file, "a file for all verdicts as JSON"),
+    Option("list", "", bool, "show the claims with their options and fixtures, and run nothing"),
+    Option("save", "", _name, f"keep the figures as the baseline of this name, {BASELINE!r} without one", BASELINE),
+    Option("compare", "", _name, f"compare the figures with the baseline of this name, {BASELINE!r} without", BASELINE),
+    Option("compare-fail", "gap:0,worst:0,power:0", _limits, "how far figures may move, such as gap:10%%,worst:0.05"),
+    Option("cache", "2048", _whole(0), "MiB of activations that pytest's cache keeps for later runs; 0 keeps none"),
+    Option("memory", MEMORY, _amount, "what activations may take in memory, such as 4GiB; the others lie in files"),
+    Option("ray", "", _address, "the Ray cluster that computes: HOST:PORT, auto, or local to start one here"),
+    Option("device", "cpu", _device, "what the fixture scrub_device gives, such as cpu or cuda"),
+)
+
+
+def option(config: pytest.Config, name: str) -> Value:
+    """An option of the command line, else of the ini file. **Raises** `pytest.UsageError` where it is malformed."""
+    known = _known(name)
+    given = config.getoption(known.dest)
+    try:
+        if given == "":
+            raise ValueError(f"was given no value; leave it out, or turn off what the ini file says: -o {known.dest}=")
+        value = _from_ini(config, known) if given is None else given
+        if known.read is bool:
+            return bool(value)
+        if not isinstance(value, str):
+            raise ValueError(f"takes one value, not {value!r}")
+        return known.read(value)
+    except ValueError as error:
+        raise pytest.UsageError(f"{named(config, name)} {error}") from None
+
+
+def named(config: pytest.Config, name: str) -> str:
+    """An option as its user wrote it: `--scrub-json`, or `scrub_json` of the ini file."""
+    dest = _known(name).dest
+    return dest if config.getoption(dest) is None else f"--scrub-{name}"
+
+
+def _known(name: str) -> Option:
+    return next(known for known in OPTIONS if known.name == name)
+
+
+def _from_ini(config: pytest.Config, known: Option) -> object:
+    try:
+        return config.getini(known.dest)
+    except (TypeError, ValueError):  # pytest's own, for what is no truth value, or a number where TOML needs quotes
+        raise ValueError(f"takes {'true or false' if known.read is bool else 'a text in quotes'}") from None

@@ -1,0 +1,80 @@
+"""Progress of long claims, on a terminal and nowhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from pytest_scrub.engine.store import Progress
+    from pytest_scrub.pytest_edge.session import ShowProgress
+
+PATIENCE = 2.0  # seconds before a claim counts as long
+
+
+def shown_on_terminal(config: pytest.Config) -> ShowProgress:
+    """A display for one claim at a time; silent when piped, quiet, or in a worker of pytest-xdist."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not reporter.isatty or reporter.verbosity < 0 or hasattr(config, "workerinput"):
+        return lambda _: nullcontext()
+
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    uncaptured = capture.global_and_fixture_disabled if capture else nullcontext
+
+    @contextmanager
+    def show(name: str) -> Iterator[Progress]:
+        started = time.monotonic()
+        tasks: dict[str, TaskID] = {}
+        bars: Bars | None = None
+
+        def advance(what: str, done: int, total: int, stands: str) -> None:
+            nonlocal bars
+            if time.monotonic() - started < PATIENCE:
+                return
+            with uncaptured():
+                bars = _started() if bars is None else bars
+                if what not in tasks:
+                    tasks[what] = bars.add_task(what, total=total, stands="")
+                bars.update(tasks[what], completed=done, total=total, stands=stands)
+                bars.refresh()
+
+        try:
+            yield advance
+        finally:
+            if bars is not None:
+                with uncaptured():
+                    bars.stop()
+
+    return show
+
+
+def _started() -> Bars:
+    """Bars below pytest's own line, which writes to the terminal only while pytest does not capture."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
+    from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f}/s")
+
+    console = Console(stderr=True)  # looks once, here, whether it is a terminal
+    console.line()
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=12), MofNCompleteColumn(), Rate(),
+        TextColumn("{task.fields[stands]}", markup=False),
+    )  # fmt: skip
+    bars = Bars(
+        *columns, console=console, transient=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+    )
+    bars.start()
+    return bars

@@ -1,0 +1,208 @@
+"""What the claims of one test session share: options, and clean activations."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_scrub.common.calls import as_plain
+from pytest_scrub.pytest_edge.amounts import amount
+from pytest_scrub.pytest_edge.options import FAIL, MEMORY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from pytest_scrub.adversaries.saved import Saved
+    from pytest_scrub.data.dataset import Dataset
+    from pytest_scrub.engine.crew import Crew
+    from pytest_scrub.engine.evaluator import Evaluator
+    from pytest_scrub.engine.explain import Explanation
+    from pytest_scrub.engine.memory import Memory
+    from pytest_scrub.engine.store import ActivationStore, Progress
+    from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
+    from pytest_scrub.pytest_edge.replaying import Replay
+    from pytest_scrub.swaps.space import SwapSpace
+    from pytest_scrub.swaps.swap_set import SwapSet
+    from pytest_scrub.tree.nodes import Node
+    from pytest_scrub.verdict import Verdict
+
+STORES_KEPT = 2  # suites move from circuit to circuit; parametrised models alternate between a few
+
+ShowProgress = Callable[[str], AbstractContextManager["Progress | None"]]
+
+
+@dataclass
+class Session:
+    """Runs claims with the session's options, sharing clean activations between those on the same network and data.
+
+    - `seed`, `samples`: `--scrub-seed`, `--scrub-samples`.
+    - `effort`: `--scrub-adversary` as evaluations for each sample; 0 is no search.
+    - `deadline`: `--scrub-deadline`, seconds for the search of one claim.
+    - `folder`: where counterexamples are kept; None keeps none.
+    - `anew`: search even where a saved one still breaks its claim, as baselines need it.
+    - `replay`: the saved counterexample that is evaluated alone, `--scrub-replay`.
+    - `on_undecided`, `on_untested`: `--scrub-on-undecided`, `--scrub-on-untested`.
+    - `mutate`, `controls`: `--scrub-mutate`, `--scrub-controls`.
+    - `cache`: where activations outlive the session; None keeps none.
+    - `crew`: who captures and evaluates, `--scrub-ray`; by default this process does.
+    - `memory`: `--scrub-memory`, what activations may take there: the share of each of the processes of a run.
+    - `turn`: which of how many processes this is.
+    - `show_progress`: opens a progress display for one claim.
+    """
+
+    seed: int
+    samples: int
+    effort: int = 0
+    deadline: float | None = None
+    folder: Path | None = None
+    anew: bool = False
+    replay: Saved | None = None
+    on_undecided: str = FAIL
+    on_untested: str = FAIL
+    mutate: bool = False
+    controls: bool = False
+    cache: BoundedFolder | None = None
+    crew: Crew | None = None
+    memory: str = MEMORY
+    turn: tuple[int, int] = (0, 1)
+    show_progress: ShowProgress = lambda _: nullcontext()
+    _stores: OrderedDict[tuple[int, int], tuple[Any, Dataset, ActivationStore]] = field(default_factory=OrderedDict)
+    _memories: dict[str, Memory] = field(default_factory=dict)
+
+    def store(self, model: Any, data: Dataset) -> ActivationStore:
+        """The clean activations of a network on a dataset; the two last used are kept.
+
+        Those of a network that was changed since, however it was done, are forgotten. **Raises** `DataError` where the
+        data were.
+        """
+        from pytest_scrub.engine.store import ActivationStore
+        from pytest_scrub.extras.disk_cache.activations import shelf_of
+        from pytest_scrub.network import as_graph
+
+        data.require_unchanged()
+        key = (id(model), id(data))  # kept alive by the entry, so an id is never used again
+        if key in self._stores and self._stores[key][2].is_stale():
+            del self._stores[key]
+        if key not in self._stores:
+            graph = as_graph(model).again()  # a graph that was made before may hold what its weights were then
+            shelf = None if self.cache is None else partial(shelf_of, self.cache)
+            memory = self._memory(graph.device)
+            self._stores[key] = (model, data, ActivationStore(graph, data, memory, shelf, self.turn, self.crew))
+            while len(self._stores) > STORES_KEPT:
+                _, (_, _, dropped) = self._stores.popitem(last=False)
+                dropped.keep()
+        self._stores.move_to_end(key)
+        return self._stores[key][2]
+
+    def _memory(self, device: torch.device) -> Memory:
+        """What all stores on a device share."""
+        from pytest_scrub.engine.memory import Memory, free_bytes
+
+        if device.type not in self._memories:
+            most = amount(self.memory, free_bytes(device))
+            self._memories[device.type] = Memory(most // self.turn[1])
+        return self._memories[device.type]
+
+    def close(self) -> tuple[str, ...]:
+        """Keep the activations for later runs. **Returns** what a person should hear of that."""
+        for _, _, store in self._stores.values():
+            store.keep()
+        return () if self.cache is None else tuple(dict.fromkeys(self.cache.notes))
+
+    def check(
+        self, hypothesis: Any, *, model: Any, data: Any, name: str, samples: int | None = None, **options: Any
+    ) -> Verdict:
+        """`pytest_scrub.check` with the session's options."""
+        from pytest_scrub.adversaries.worst import SearchOptions
+        from pytest_scrub.judge import check
+
+        options = {option: as_plain(value) for option, value in options.items()}
+        samples = self.samples if samples is None else as_plain(samples)
+        SearchOptions(options.get("adversaries"))  # wrong ones are refused where nothing is to be searched, too
+        if not self.effort:
+            options["adversaries"] = ()
+        elif options.get("budget") is None and isinstance(samples, int):
+            options["budget"] = self.effort * samples
+        for switch, is_on in (("anew", self.anew), ("mutate", self.mutate), ("controls", self.controls)):
+            if is_on and options.get(switch, False) is False:  # what is no switch is left to be refused
+                options[switch] = True
+        with self.show_progress(name) as progress:
+            return check(
+                hypothesis, model, data, samples=samples, seed=self.seed, name=name, deadline=self.deadline,
+                store=self.store, progress=progress, **options,
+            )  # fmt: skip
+
+    def replayed(self, hypothesis: Node, claimed: Mapping[str, Any], *, model: Any, data: Dataset, name: str) -> Replay:
+        """The saved counterexample, evaluated alone on this network and data."""
+        from pytest_scrub.engine.evaluator import Evaluator
+        from pytest_scrub.pytest_edge.replaying import replay
+
+        assert self.replay is not None
+        store = self.store(model, data)
+        evaluator = Evaluator(store.graph, data, hypothesis, claimed["metric"], store=store)
+        samples = self.samples if claimed["samples"] is None else claimed["samples"]
+        return replay(self.replay, evaluator, claimed, samples=samples, seed=self.seed, name=name)
+
+
+@dataclass(frozen=True)
+class Scrub:
+    """The fixture `scrub`: the engine for tests of one's own, with the same network, data and seed as a claim.
+
+    - `session`, `model`, `data`, `name`: what a claim in this test would use.
+    """
+
+    session: Session
+    model: Any
+    data: Dataset
+    name: str
+
+    def check(self, hypothesis: Node, *, samples: int | None = None, **options: Any) -> Verdict:
+        """The verdict on a hypothesis; `options` as for `pytest_scrub.check`. Nothing is raised where it is refuted."""
+        return self.session.check(
+            hypothesis, model=self.model, data=self.data, samples=samples, name=self.name, **options
+        )
+
+    def evaluator(self, hypothesis: Node, metric: Any = None) -> Evaluator:
+        """The evaluator of a hypothesis, sharing this session's clean activations."""
+        from pytest_scrub.engine.evaluator import Evaluator
+
+        store = self.session.store(self.model, self.data)
+        return Evaluator(store.graph, self.data, hypothesis, metric, store=store)
+
+    def space(self, hypothesis: Node) -> SwapSpace:
+        """The swap sets a hypothesis allows on this data."""
+        return self.evaluator(hypothesis).space
+
+    def gap(self, swap_set: SwapSet, hypothesis: Node | None = None, metric: Any = None) -> npt.NDArray[np.float64]:
+        """Scrubbed minus unscrubbed metric of every reference of a swap set, float64 `[R]`.
+
+        The hypothesis is the one that the swap set was made for, where it is not given.
+
+        **Raises** `HypothesisError` where neither says it.
+        """
+        from pytest_scrub.errors import HypothesisError
+
+        hypothesis = swap_set.hypothesis if hypothesis is None else hypothesis
+        if hypothesis is None:
+            raise HypothesisError(
+                "this swap set does not say which hypothesis it is of; give gap(swap_set, hypothesis)"
+            )
+        evaluator = self.evaluator(hypothesis, metric)
+        gap = evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)
+        self.data.require_unchanged()
+        return gap
+
+    def explain(self, hypothesis: Node, metric: Any = None) -> Explanation:
+        """Slots, donors, and what would be cached and recomputed; print it. No swap is evaluated."""
+        from pytest_scrub.engine.explain import explain
+
+        return explain(self.evaluator(hypothesis, metric))

@@ -1,0 +1,189 @@
+"""Drawing the swaps that a claim allows, batch by batch, until it is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pytest_scrub.common.seeds import stream
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.errors import DataError
+from pytest_scrub.statistics.intervals import Numbers
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.tree.nodes import ANYTHING, output
+
+BURN_IN = 400  # units drawn before the first look: the asymptotic intervals need some
+BATCH = 200  # units between two looks
+FEWEST_UNITS = 50  # references of different content that can speak for others
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The references of a claim's samples, all of them before the first is evaluated.
+
+    A unit is what intervals count as one independent draw: a reference with one swap, or, where they are to speak of
+    the distribution that the rows came from, a reference's content with all of its swaps.
+
+    - `rows`: int64 `[samples]`.
+    - `per_unit`: how many in a row are one unit.
+    - `weights`: float64 `[units]`, 1 in the mean over all of them; None where all are 1.
+    """
+
+    rows: Rows
+    per_unit: int = 1
+    weights: Numbers | None = None
+
+    @classmethod
+    def of(cls, space: SwapSpace, budget: int, rng: np.random.Generator, *, generalize: bool) -> Plan:
+        """Uniform references with replacement or, to generalize, every content once in random order.
+
+        **Raises** `DataError` where there are too few references to generalize from.
+        """
+        rows = space.reference_rows
+        if not generalize:
+            return cls(rng.choice(rows, size=budget, replace=True))
+        _, of_row, counts = np.unique(space.dataset.content[rows], return_inverse=True, return_counts=True)
+        if len(counts) < FEWEST_UNITS:
+            raise DataError(
+                f"generalize=True speaks of more than these rows, and {len(counts)} references of different content "
+                f"are too few for that; give at least {FEWEST_UNITS}, or leave it out"
+            )
+        start = np.cumsum(counts) - counts
+        nth = (rng.random(len(counts)) * counts).astype(np.int64)  # a uniform row of each content
+        chosen = rows[np.argsort(of_row, kind="stable")[start + nth]]
+        order = rng.permutation(len(counts))[:budget]
+        per_unit = max(1, budget // len(counts))
+        weights = None if (counts == 1).all() else counts[order] / counts.mean()
+        return cls(np.repeat(chosen[order], per_unit), per_unit, weights)
+
+    def looks(self) -> list[int]:
+        """How many samples have been drawn when the interval is looked at."""
+        units = len(self.rows) // self.per_unit
+        return [n * self.per_unit for n in range(min(BURN_IN, units), units, BATCH)] + [len(self.rows)]
+
+    def units(self, values: Numbers) -> Numbers:
+        """Float64 `[units]` of one value for each of the first samples."""
+        means: Numbers = values.reshape(-1, self.per_unit).mean(1)
+        return means if self.weights is None else means * self.weights[: len(means)]
+
+    @property
+    def heaviest(self) -> float:
+        """The largest weight of a unit."""
+        return 1.0 if self.weights is None else float(self.weights.max())
+
+
+class References:
+    """What is measured on a claim's references beside its own swaps; the same for all of its mutants.
+
+    **Arguments**
+
+    - `plan`: which they are.
+    - `evaluator`: of any claim about the same network, data and metric: for the unscrubbed metric.
+    - `anything`: that of `output(agrees_on=ANYTHING)`, for the baseline.
+    - `rng`: of the baseline's donors.
+    """
+
+    def __init__(self, plan: Plan, evaluator: Evaluator, anything: Evaluator, rng: np.random.Generator) -> None:
+        self.plan = plan
+        self._evaluator, self._anything, self._rng = evaluator, anything, rng
+        self._unscrubbed = self._baseline = np.empty(0)
+
+    @classmethod
+    def of(cls, evaluator: Evaluator, samples: int, *, seed: int, name: str, generalize: bool) -> References:
+        """Those of a claim, whose evaluator is given.
+
+        **Raises** `DataError` where there are too few references to generalize from.
+        """
+        plan = Plan.of(evaluator.space, samples, stream(seed, name, "references"), generalize=generalize)
+        anything = Evaluator(
+            evaluator.graph, evaluator.dataset, output(agrees_on=ANYTHING), evaluator.metric, store=evaluator.store,
+            progress=evaluator.progress,
+        )  # fmt: skip
+        return cls(plan, evaluator, anything, stream(seed, name, "baseline"))
+
+    def unscrubbed(self, count: int) -> Numbers:
+        """The clean metric of the first `count` references."""
+        new = self.plan.rows[len(self._unscrubbed) : count]
+        self._unscrubbed = np.concatenate([self._unscrubbed, self._evaluator.unscrubbed(new)])
+        return self._unscrubbed[:count]
+
+    @property
+    def rounding(self) -> float:
+        """How far off the metric may be, as a share of it."""
+        return self._evaluator.rounding
+
+    def baseline(self, count: int) -> Numbers:
+        """The metric of the first `count` references when the whole output comes from an unrelated row."""
+        new = self.plan.rows[len(self._baseline) : count]
+        unrelated = self._anything.space.draw(len(new), self._rng, new)
+        self._baseline = np.concatenate([self._baseline, self._anything.evaluate(unrelated)])
+        return self._baseline[:count]
+
+    @property
+    def room(self) -> float:
+        """How much worse the baseline is, by all of the references."""
+        count = len(self.plan.rows)
+        return abs(float(self.plan.units(self.baseline(count) - self.unscrubbed(count)).mean()))
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What was drawn so far: float64 `[samples]` metrics of a swap set."""
+
+    references: References
+    swap_set: SwapSet
+    scrubbed: Numbers
+
+    def __len__(self) -> int:
+        return len(self.scrubbed)
+
+    @property
+    def unscrubbed(self) -> Numbers:
+        return self.references.unscrubbed(len(self))
+
+    @property
+    def baseline(self) -> Numbers:
+        return self.references.baseline(len(self))
+
+    @property
+    def changes(self) -> Numbers:
+        return self.scrubbed - self.unscrubbed
+
+    def units(self, values: Numbers) -> Numbers:
+        """One value for each independent draw; see `Plan`."""
+        return self.references.plan.units(values)
+
+    @property
+    def rounding(self) -> Numbers:
+        """How far off the change of each sample may be, float64 `[samples]`."""
+        return self.references.rounding * np.maximum(np.abs(self.unscrubbed), np.abs(self.scrubbed))
+
+    def mean(self, values: Numbers) -> float:
+        """The mean of one value for each sample, as the units weigh it."""
+        return float(self.units(values).mean())
+
+
+def sample(
+    evaluator: Evaluator,
+    references: References,
+    rng: np.random.Generator,
+    is_decided: Callable[[Sample], bool],
+    most: int,
+) -> Sample:
+    """Draw and evaluate the swaps that the evaluator's claim allows until `is_decided`, or as many as are planned, or
+    no further look is within `most` samples."""
+    space, plan = evaluator.space, references.plan
+    donors, scrubbed = np.empty((len(space.slots), 0), dtype=np.int64), np.empty(0)
+    first, *others = plan.looks()
+    for count in [first, *(look for look in others if look <= most)]:
+        rows = plan.rows[len(scrubbed) : count]
+        batch = space.draw(len(rows), rng, rows)
+        donors = np.concatenate([donors, batch.donors], axis=1)
+        scrubbed = np.concatenate([scrubbed, evaluator.evaluate(batch)])
+        drawn = Sample(references, space.swap_set(plan.rows[:count], donors), scrubbed)
+        if is_decided(drawn):
+            break
+    return drawn

@@ -1,1 +1,0 @@
-"""What one run leaves for the next: saved counterexamples."""

@@ -1,0 +1,430 @@
+"""What a hypothesis allows: the space of swap sets, which draws, counts, checks and enumerates them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, said_at
+from pytest_scrub.swaps.slots import REFERENCE, Slot, owners_first, slots_of, with_agreement
+from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.tree.join import join
+from pytest_scrub.tree.nodes import EXACT, ROOT, Agreement, Node
+
+if TYPE_CHECKING:
+    from pytest_scrub.data.dataset import Dataset
+
+_Chance = Callable[[Rows, Rows], npt.NDArray[np.float64]]
+ENUMERATION_CHUNK = 1 << 18  # swap-set columns held at once; a few dozen MB for a deep tree
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One donor that a hypothesis does not allow."""
+
+    column: int
+    slot: str
+    donor: int
+    parent: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.slot}: row {self.donor} may not stand in for row {self.parent}: {self.why}"
+
+
+@dataclass(frozen=True)
+class Support:
+    """How far one slot can be tested on the references of a dataset.
+
+    - `donors`: int64 `[references]`, allowed donors, the row itself included.
+    - `share`: share of references with an allowed donor of other content.
+    """
+
+    slot: str
+    donors: Rows
+    share: float
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Donor rows sorted by agreement class, so that drawing and listing are index arithmetic."""
+
+    codes: Rows  # [rows]
+    order: Rows  # donor rows, grouped by code
+    start: Rows  # [classes]
+    size: Rows  # [classes]
+    outside: npt.NDArray[np.bool_]  # [rows]: not a donor row itself, and so one more allowed donor of its own
+
+    @classmethod
+    def of(cls, codes: Rows, donor_rows: Rows) -> _Classes:
+        order = donor_rows[np.argsort(codes[donor_rows], kind="stable")]
+        size = np.bincount(codes[donor_rows], minlength=int(codes.max()) + 1)
+        outside = np.ones(len(codes), dtype=np.bool_)
+        outside[donor_rows] = False
+        return cls(codes, order, np.cumsum(size) - size, size, outside)
+
+    def count(self, rows: Rows) -> Rows:
+        return self.size[self.codes[rows]] + self.outside[rows]
+
+    def pick(self, rows: Rows, nth: Rows) -> Rows:
+        """The nth allowed donor of each row, `nth < count(rows)`."""
+        code = self.codes[rows]
+        if not len(self.order):
+            return rows
+        listed = nth < self.size[code]
+        return np.where(listed, self.order[np.minimum(self.start[code] + nth, len(self.order) - 1)], rows)
+
+
+class SwapSpace:
+    """The swap sets that a hypothesis allows on a dataset.
+
+    An allowed donor of a slot is a donor row that agrees, as the hypothesis says, with the parent's own
+    input; that input itself is always allowed.
+
+    **Arguments**
+
+    - `hypothesis`: the root of a tree, as `output(...)` makes it.
+    - `dataset`: gives rows, features, and which rows may be references and donors.
+    - `frozen`: paths of slots that are not swapped.
+    - `references`, `donors`: int64 rows, instead of the dataset's own; see `within`.
+
+    **Raises** `DataError` for a feature that the dataset lacks or cannot compute.
+    """
+
+    def __init__(
+        self,
+        hypothesis: Node,
+        dataset: Dataset,
+        *,
+        frozen: Collection[str] = (),
+        references: Rows | None = None,
+        donors: Rows | None = None,
+    ) -> None:
+        if hypothesis.components != (ROOT,):
+            with said_at(hypothesis):
+                raise HypothesisError(f"a hypothesis starts at output(...), not at {hypothesis.component}")
+        self.hypothesis = hypothesis
+        self.dataset = dataset
+        self.reference_rows = dataset.reference_rows if references is None else references
+        self.donor_rows = dataset.donor_rows if donors is None else donors
+        self.slots = slots_of(hypothesis)
+        self.paths = tuple(slot.path for slot in self.slots)
+        self.order = owners_first(self.slots)
+        self.frozen = self._frozen(frozen)
+        by_agreement: dict[Agreement, _Classes] = {}
+        for slot in self.slots:
+            if slot.agrees_on not in by_agreement:
+                codes = self._codes(slot)
+                by_agreement[slot.agrees_on] = _Classes.of(codes, self.donor_rows)
+        self._classes = [by_agreement[slot.agrees_on] for slot in self.slots]
+
+    def _frozen(self, frozen: Collection[str]) -> frozenset[str]:
+        """A slot that shares a donor moves with its owner."""
+        owners = {s.path: s.path if s.shares is None else self.paths[s.shares] for s in self.slots}
+        return frozenset(path for path in self.paths if owners[path] in frozen)
+
+    def _codes(self, slot: Slot) -> Rows:
+        with said_at(slot.node):
+            try:
+                return self.dataset.codes(slot.agrees_on)
+            except DataError as error:
+                raise DataError(f"{slot.path}: {error}") from error
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Slot path to row of `SwapSet.donors`."""
+        return {path: i for i, path in enumerate(self.paths)}
+
+    def keep(self, nodes: Collection[str]) -> SwapSpace:
+        """Only these slots are swapped; every other takes its parent's own input (EXACT)."""
+        kept = set(nodes)
+        for path in nodes:
+            if path not in self.index:
+                raise HypothesisError(f"the hypothesis has no slot {path!r}{did_you_mean(path, self.paths)}")
+            owner = self.slots[self.index[path]].shares
+            kept |= set() if owner is None else {self.paths[owner]}
+        same = copy(self)  # what the classes are does not depend on what is frozen
+        same.frozen = self._frozen(self.frozen | (set(self.paths) - kept))
+        return same
+
+    def within(self, references: Rows, donors: Rows) -> SwapSpace:
+        """The swap sets on these references with donors among these; both int64 rows of the dataset."""
+        return SwapSpace(self.hypothesis, self.dataset, frozen=self.frozen, references=references, donors=donors)
+
+    def refine(self, slots: Collection[str], extra: Agreement) -> SwapSpace:
+        """The swap sets in which these slots, and those that share their donors, agree on `extra` as well: what
+        `join` gives for the claim that says only this."""
+        sharing = {s.path for s in self.slots if s.shares is not None and self.paths[s.shares] in slots}
+        return SwapSpace(
+            with_agreement(self.hypothesis, {*slots, *sharing}, extra),
+            self.dataset,
+            frozen=self.frozen,
+            references=self.reference_rows,
+            donors=self.donor_rows,
+        )
+
+    def join(self, other: Node | Agreement) -> SwapSpace:
+        """The swap sets that also `other` allows; see `pytest_scrub.join`."""
+        # What is frozen may end in a rest of the other's, which then has to stay where it is.
+        both = join(with_agreement(self.hypothesis, self.frozen, EXACT), other)
+        if isinstance(both, Agreement):
+            return self.keep(())
+        paths = {slot.path for slot in slots_of(both)}
+        return SwapSpace(
+            both,
+            self.dataset,
+            frozen=self.frozen & paths,
+            references=self.reference_rows,
+            donors=self.donor_rows,
+        )
+
+    def draw(self, n: int, rng: np.random.Generator, references: Rows | None = None) -> SwapSet:
+        """`n` independent samples: a uniform reference, and for every slot a uniform allowed donor.
+
+        **Arguments**
+
+        - `n`: number of samples.
+        - `rng`: the only source of randomness.
+        - `references`: int64 `[n]` to use instead of drawing them.
+        """
+        if references is None:
+            references = rng.choice(self.reference_rows, size=n, replace=True)
+        # Drawn for every slot, frozen or not: what one slot draws must not depend on which others are kept.
+        chances = rng.random((len(self.slots), len(references)))
+        return self.fill(references, lambda i, parents, _: self.pick(i, parents, chances[i]))
+
+    def fill(self, references: Rows, choose: Callable[[int, Rows, Rows], Rows]) -> SwapSet:
+        """The swap set whose donors are chosen slot by slot, parents before children.
+
+        **Arguments**
+
+        - `references`: int64 `[R]`.
+        - `choose`: `(slot index, parents' own inputs [R], donors settled so far [slots, R]) -> donors [R]`, asked for
+          every slot that neither shares a donor nor is frozen.
+        """
+        donors = np.empty((len(self.slots), len(references)), dtype=np.int64)
+        for i in self.order:
+            slot = self.slots[i]
+            parents = references if slot.parent == REFERENCE else donors[slot.parent]
+            if slot.shares is not None:
+                donors[i] = donors[slot.shares]
+            elif slot.path in self.frozen:
+                donors[i] = parents
+            else:
+                donors[i] = choose(i, parents, donors)
+        return self.swap_set(references, donors)
+
+    def swap_set(self, references: Rows, donors: Rows) -> SwapSet:
+        """These donors, int64 `[slots, R]`, as a swap set of this hypothesis and dataset; not checked."""
+        return SwapSet(references, donors, self.paths, self.dataset.digest(), self.hypothesis)
+
+    def pick(self, slot: int, parents: Rows, chances: npt.NDArray[np.float64]) -> Rows:
+        """Uniform allowed donors of the slot with this index, for uniform `chances` in [0, 1)."""
+        count = self._classes[slot].count(parents)
+        return self._classes[slot].pick(parents, (chances * count).astype(np.int64))
+
+    def agree(self, slot: int) -> Rows:
+        """int64 `[rows]`: equal exactly where two rows agree as the slot with this index asks."""
+        return self._classes[slot].codes
+
+    def unswapped(self, references: Rows) -> SwapSet:
+        """The swap set in which every donor is the reference itself."""
+        donors = np.broadcast_to(references, (len(self.slots), len(references)))
+        return self.swap_set(references, donors)
+
+    def require_own(self, swap_set: SwapSet) -> None:
+        """**Raises** `DataError` where the swap set is of another tree or dataset, or names rows that do not exist."""
+        if swap_set.slots != self.paths:
+            raise DataError(f"the swap set has slots {list(swap_set.slots)}, the hypothesis has {list(self.paths)}")
+        if swap_set.dataset != self.dataset.digest():
+            raise DataError("the swap set belongs to a dataset of other content; draw it again on this one")
+        rows = len(self.dataset)
+        for name, given in (("reference", swap_set.references), ("donor", swap_set.donors)):
+            if given.size and not 0 <= given.min() <= given.max() < rows:
+                raise DataError(f"the swap set names a {name} row outside 0 to {rows - 1}")
+
+    def parents(self, swap_set: SwapSet) -> Rows:
+        """int64 `[slots, R]`: the input with which each slot's donor has to agree."""
+        return np.stack(
+            [swap_set.references if s.parent == REFERENCE else swap_set.donors[s.parent] for s in self.slots]
+        ) if self.slots else swap_set.donors  # fmt: skip
+
+    def moved(self, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+        """bool `[slots, R]`: the donor's content differs from that of the parent's own input."""
+        content = self.dataset.content
+        return np.not_equal(content[swap_set.donors], content[self.parents(swap_set)])
+
+    def allowed(self, slot: str, parents: Rows) -> list[Rows]:
+        """For each parent's own input, the rows that may be donors of `slot`, in ascending order."""
+        i = self.index[slot]
+        if slot in self.frozen:
+            return [np.array([row], dtype=np.int64) for row in parents]
+        counts = self._classes[i].count(parents)
+        listed = self._classes[i].pick(np.repeat(parents, counts), _within(counts))
+        return [np.sort(part) for part in np.split(listed, np.cumsum(counts))[:-1]]
+
+    def check(self, swap_set: SwapSet) -> list[Violation]:
+        """Every donor that is not allowed, and why; empty where the swap set is allowed."""
+        self.require_own(swap_set)
+        found: list[Violation] = []
+        parents = self.parents(swap_set)
+        for i, reasons in enumerate(self._violated(swap_set, parents)):
+            for bad, why in reasons:
+                found += [
+                    Violation(int(r), self.paths[i], int(swap_set.donors[i, r]), int(parents[i, r]), why)
+                    for r in np.flatnonzero(bad)
+                ]
+        return found
+
+    def allows(self, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+        """bool `[R]`: which references have allowed donors in every slot."""
+        allowed = np.ones(len(swap_set), dtype=np.bool_)
+        for reasons in self._violated(swap_set, self.parents(swap_set)):
+            for bad, _ in reasons:
+                allowed &= ~bad
+        return allowed
+
+    def _violated(self, swap_set: SwapSet, parents: Rows) -> Iterator[list[tuple[npt.NDArray[np.bool_], str]]]:
+        """For every slot, each way not to be allowed: the references that take it, and the way in words."""
+        for i, slot in enumerate(self.slots):
+            donor, own = swap_set.donors[i], parents[i]
+            if slot.path in self.frozen:
+                yield [(np.not_equal(donor, own), "this slot is not swapped here")]
+                continue
+            codes = self._classes[i].codes
+            ways = [
+                (codes[donor] != codes[own], f"they do not agree on {slot.agrees_on}"),
+                (~self.is_donor[donor] & (donor != own), "it is not among the dataset's donors"),
+            ]
+            if slot.shares is not None:
+                other = np.not_equal(donor, swap_set.donors[slot.shares])
+                ways.append((other, f"it shares the donor of {slot.node.shares}, which takes another"))
+            yield ways
+
+    @cached_property
+    def is_donor(self) -> npt.NDArray[np.bool_]:
+        """bool `[rows]`: the rows that may stand in for others."""
+        rows = np.zeros(len(self.dataset), dtype=np.bool_)
+        rows[self.donor_rows] = True
+        return rows
+
+    def count(self) -> dict[str, Rows]:
+        """Slot path to int64 `[references]`: allowed donors, the row itself included, where the parent's own
+        input is the reference."""
+        rows = self.reference_rows
+        return {
+            s.path: np.ones(len(rows), dtype=np.int64) if s.path in self.frozen else self._classes[i].count(rows)
+            for i, s in enumerate(self.slots)
+        }
+
+    def support(self) -> list[Support]:
+        """For every slot, how many donors the references have, and the share that has one of other content."""
+        counts = self.count()
+        rows, content = self.reference_rows, self.dataset.content
+        found = []
+        for i, slot in enumerate(self.slots):
+            classes = self._classes[i]
+            ranked = content[classes.order]
+            filled = classes.size > 0
+            low = np.full(len(classes.size), -1)
+            high = np.full(len(classes.size), -1)
+            if len(ranked):
+                low[filled] = np.minimum.reduceat(ranked, classes.start[filled])
+                high[filled] = np.maximum.reduceat(ranked, classes.start[filled])
+            code = classes.codes[rows]
+            other = (classes.size[code] > 0) & ((low[code] != content[rows]) | (high[code] != content[rows]))
+            share = 0.0 if slot.path in self.frozen else float(other.mean())
+            found.append(Support(slot.path, counts[slot.path], share))
+        return found
+
+    @np.errstate(over="ignore")  # infinitely many, where not even a float can count them
+    def combinations(self, references: Rows) -> npt.NDArray[np.float64]:
+        """For every reference, how many columns `enumerate` gives: a float, for deep trees have very many."""
+        # For each slot, by the row that is its donor: the choices of the slots below it and of those that share it.
+        below = np.ones((len(self.slots), len(self.dataset)))
+        total = np.ones(len(self.dataset))
+        for i in reversed(self.order):
+            slot = self.slots[i]
+            if slot.shares is not None:
+                below[slot.shares] *= below[i]
+                continue
+            choices = below[i]
+            if slot.path not in self.frozen:
+                classes, _ = self._representatives(i)
+                sums = np.bincount(classes.codes[classes.order], choices[classes.order], len(classes.size))
+                choices = sums[classes.codes] + classes.outside * choices
+            if slot.parent == REFERENCE:
+                total *= choices
+            else:
+                below[slot.parent] *= choices
+        found: npt.NDArray[np.float64] = total[references]
+        return found
+
+    def enumerate(self, references: Rows | None = None) -> Iterator[tuple[SwapSet, npt.NDArray[np.float64]]]:
+        """Every allowed swap set of the references, by default all, in chunks, with the probability that one
+        draw gives each column.
+
+        Own inputs of non-leaves feed nothing, so those that leave the same choices to their children and
+        rest are visited once, with their joint probability. The probabilities of all chunks sum to 1.
+        """
+        references = self.reference_rows if references is None else references
+        weights = np.full(len(references), 1 / len(references))
+        yield from self._expand(0, references, np.empty((0, len(references)), dtype=np.int64), weights)
+
+    def _expand(
+        self, settled: int, references: Rows, donors: Rows, weights: npt.NDArray[np.float64]
+    ) -> Iterator[tuple[SwapSet, npt.NDArray[np.float64]]]:
+        """`donors`: int64 `[settled, columns]` of the first slots of `order`."""
+        place = np.argsort(self.order)
+        if settled == len(self.slots):
+            yield self.swap_set(references, donors[place]), weights
+            return
+        i = self.order[settled]
+        slot = self.slots[i]
+        parents = references if slot.parent == REFERENCE else donors[place[slot.parent]]
+        if slot.shares is not None or slot.path in self.frozen:
+            fixed = parents if slot.shares is None else donors[place[slot.shares]]
+            yield from self._expand(settled + 1, references, np.vstack([donors, fixed]), weights)
+            return
+        classes, chance = self._representatives(i)
+        counts = classes.count(parents)
+        ends = np.cumsum(counts)
+        first = 0
+        while first < len(parents):
+            done = ends[first - 1] if first else 0
+            last = max(first + 1, int(np.searchsorted(ends, done + ENUMERATION_CHUNK, side="right")))
+            columns = np.repeat(np.arange(first, last), counts[first:last])
+            picked = classes.pick(parents[columns], _within(counts[first:last]))
+            weight = weights[columns] * chance(parents[columns], picked)
+            yield from self._expand(settled + 1, references[columns], np.vstack([donors[:, columns], picked]), weight)
+            first = last
+
+    def _representatives(self, i: int) -> tuple[_Classes, _Chance]:
+        """The donors of slot i to visit, and how probable each is given its parent's own input."""
+        slot, classes = self.slots[i], self._classes[i]
+        below = [(j, other) for j, other in enumerate(self.slots) if other.parent == i]
+        # A donor that is shared, or that a frozen child takes over, feeds something itself.
+        is_read = slot.is_rest or slot.node.is_leaf or any(other.path in self.frozen for _, other in below)
+        if is_read or classes.outside.any() or any(other.shares == i for other in self.slots):
+            return classes, lambda own, _: 1 / classes.count(own)
+        codes = [classes.codes, *(self._classes[j].codes for j, _ in below)]
+        kind = np.unique(np.stack(codes), axis=1, return_inverse=True)[1].reshape(-1)
+        _, first, alike = np.unique(kind, return_index=True, return_counts=True)
+        mass = np.zeros(len(kind))
+        mass[first] = alike
+        # Every class has a representative, so no row needs to stand in for itself.
+        few = replace(_Classes.of(classes.codes, first), outside=np.zeros(len(kind), dtype=np.bool_))
+        return few, lambda own, picked: mass[picked] / classes.count(own)
+
+
+def _within(counts: Rows) -> Rows:
+    """0, 1, .. counts[0]-1, 0, 1, .. counts[1]-1, ..."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total, dtype=np.int64) - np.repeat(ends - counts, counts)

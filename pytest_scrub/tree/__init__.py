@@ -1,0 +1,1 @@
+"""Hypotheses as trees of nodes; nothing of networks or data."""

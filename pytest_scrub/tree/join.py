@@ -1,0 +1,186 @@
+"""`join(H, H')`: the hypothesis that claims both.
+
+Its allowed swap sets are those that H and H' both allow. What only one of them claims is tied, by the other,
+to the other's rest, so it becomes a condition on the rest's donor; where one has a leaf and the other a tree
+below it, everything below is tied to the leaf's donor, and the leaf wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import reduce
+
+from pytest_scrub.errors import HypothesisError, said_at
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, HEAD_SLOTS, Agreement, Node, is_head, natural_key
+
+Edge = tuple[object, ...]
+
+
+def join(first: Node | Agreement, second: Node | Agreement) -> Node | Agreement:
+    """The hypothesis that claims what both claim.
+
+    **Arguments**
+
+    - `first`, `second`: roots of trees, or `ANYTHING` (neutral) or `EXACT` (absorbing).
+
+    **Returns** a tree, or `EXACT` / `ANYTHING` where an operand forces it.
+
+    **Raises** `HypothesisError` where both cannot be said in one tree: a node computed in two ways, a child read
+    directly in one and along every path in the other, members of a group read into different slots.
+    """
+    if EXACT in (first, second):
+        return EXACT
+    if first == ANYTHING:
+        return second
+    if second == ANYTHING:
+        return first
+    for operand in (first, second):
+        if not isinstance(operand, Node):
+            raise HypothesisError(f"join takes hypotheses, EXACT or ANYTHING, not {operand}")
+    assert isinstance(first, Node)
+    assert isinstance(second, Node)
+    if first.components != second.components:
+        raise HypothesisError(f"join takes two roots, not {first.component} and {second.component}")
+    return _join_nodes(first, second)
+
+
+def _join_nodes(a: Node, b: Node) -> Node:
+    """Two claims about the same edges; a donor that is shared is settled among the siblings."""
+    with said_at(a, b):
+        return _join_claims(a, b)
+
+
+def _join_claims(a: Node, b: Node) -> Node:
+    if a.computed_by is not b.computed_by:
+        raise HypothesisError(f"cannot join: {a.component} is computed by two different functions, or only by one")
+    # A root without a feature is the reference itself: as strict as EXACT.
+    agrees_on = None if a.agrees_on is None or b.agrees_on is None else a.agrees_on | b.agrees_on
+    node = replace(
+        _agreeing(a, agrees_on),
+        components=tuple(sorted({*a.components, *b.components}, key=natural_key)),
+        into=a.into if a.into == b.into else None,
+        shares=None,
+        name=_joint_name(a, b),
+    )
+    if a.rest is None or b.rest is None:
+        return replace(node, reads=(), rest=None)
+    children, rest = _join_children(a, b, a.rest | b.rest)
+    return replace(node, reads=children, rest=rest)
+
+
+def _agreeing(node: Node, agrees_on: Agreement | None) -> Node:
+    """**Raises** `HypothesisError` where the node is computed, and from other features than these."""
+    if node.computed_by is not None and agrees_on != node.agrees_on:
+        raise HypothesisError(
+            f"cannot join: {node.component} is computed from its features, so both hypotheses must name the same ones"
+        )
+    return replace(node, agrees_on=agrees_on)
+
+
+def _joint_name(a: Node, b: Node) -> str | None:
+    if a.name == b.name:
+        return a.name
+    return "+".join(sorted({part for node in (a, b) if node.name for part in node.name.split("+")}))
+
+
+def _edges(parent: Node, child: Node) -> frozenset[Edge]:
+    """What a child claims of its parent, in the smallest pieces that the tree itself can tell apart."""
+    heads = is_head(parent.components[0])
+
+    def slots(component: str) -> tuple[str | None, ...]:
+        return HEAD_SLOTS if heads and child.into is None and component != "mask" else (child.into,)
+
+    return frozenset(
+        (component, slot, child.pos, child.subspace) for component in child.components for slot in slots(component)
+    )
+
+
+def _join_children(a: Node, b: Node, rest: Agreement) -> tuple[tuple[Node, ...], Agreement]:
+    """The children claimed by both, and what their rest agrees on."""
+    children: list[Node] = []
+    order = [*a.reads, *b.reads]
+    claims = [(_edges(a, child) | _ties(parent, child), child) for parent in (a, b) for child in parent.reads]
+    # What claims a common edge, or shares a donor, in either hypothesis takes one donor together.
+    for together in sorted(_connected(claims), key=lambda nodes: order.index(nodes[0])):
+        blocks = _connected((_edges(a, child), child) for child in together)
+        in_both = [block for block in blocks if _claimed(a, block) == _claimed(b, block)]
+        nodes = [_join_block(a, block) for block in in_both]
+        if in_both == blocks:
+            children += _with_one_donor(nodes, blocks)
+            continue
+        for node in nodes:
+            if not node.is_leaf:
+                raise HypothesisError(
+                    f"cannot join: {node.component} reads others, and shares its donor with a node that only one of "
+                    "the hypotheses claims"
+                )
+        for child in together:
+            if child.computed_by is not None:
+                raise HypothesisError(
+                    f"cannot join: {child.component} is computed by a function in only one hypothesis"
+                )
+        rest = reduce(Agreement.__or__, (_feature(child) for child in together), rest)
+    return tuple(children), rest
+
+
+def _claimed(parent: Node, block: list[Node]) -> frozenset[Edge]:
+    """The edges that a hypothesis claims by the nodes of a block."""
+    return frozenset[Edge]().union(*(_edges(parent, child) for child in block if child in parent.reads))
+
+
+def _ties(parent: Node, child: Node) -> frozenset[Edge]:
+    """What a child has in common with the siblings that take the same donor, told apart by hypothesis."""
+    name = child.shares or child.name
+    is_shared = any(sibling.shares == name for sibling in parent.reads if name is not None)
+    return frozenset({(id(parent), name)}) if is_shared else frozenset()
+
+
+def _with_one_donor(nodes: list[Node], blocks: list[list[Node]]) -> list[Node]:
+    """The node of each block, all with one donor: several blocks are only connected by a donor that is shared."""
+    if len(nodes) == 1:
+        return nodes
+    shared = {child.shares for block in blocks for child in block} - {None}
+    owners = [node for node, block in zip(nodes, blocks, strict=True) if shared & {child.name for child in block}]
+    # Not simply the first: joining is commutative.
+    owner = min(owners, key=lambda node: (str(node.name), node.component, str(node.into), str(node.pos)))
+    agrees_on = reduce(Agreement.__or__, (_feature(node) for node in nodes))
+
+    def share(node: Node) -> Node:
+        name = None if node.name == owner.name else node.name  # the owner's has to be its own
+        return replace(_agreeing(node, agrees_on), shares=owner.name, name=name)
+
+    return [replace(_agreeing(node, agrees_on), shares=None) if node is owner else share(node) for node in nodes]
+
+
+def _feature(node: Node) -> Agreement:
+    assert node.agrees_on is not None  # only a root has none
+    return node.agrees_on
+
+
+def _join_block(parent: Node, block: list[Node]) -> Node:
+    """Children with common edges, as one node."""
+    node = reduce(_join_nodes, block)
+    ways = {child.via for child in block}
+    if "any" in ways and len(ways) > 1:
+        raise HypothesisError(
+            f"cannot join: {node.component} is read along every path in only one of the hypotheses; "
+            "write the same via= in both"
+        )
+    if _edges(parent, node) != frozenset[Edge]().union(*(_edges(parent, child) for child in block)):
+        raise HypothesisError(
+            f"cannot join: {node.component} would be one node, but its members are read into different slots; "
+            "claim them one by one"
+        )
+    return replace(node, via=next((via for via in sorted(filter(None, ways))), None))
+
+
+def _connected(claims: Iterable[tuple[frozenset[Edge], Node]]) -> list[list[Node]]:
+    """The nodes in groups connected by a common edge."""
+    groups: list[tuple[frozenset[Edge], list[Node]]] = []
+    for edges, node in claims:
+        touching = [group for group in groups if group[0] & edges]
+        groups = [group for group in groups if group not in touching]
+        nodes = [earlier for _, members in touching for earlier in members]
+        groups.append((edges.union(*(claimed for claimed, _ in touching)), [*nodes, node]))
+    return [nodes for _, nodes in groups]

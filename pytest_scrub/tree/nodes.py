@@ -1,0 +1,474 @@
+"""Hypotheses: immutable trees of nodes that say which component agrees on what, and what it reads.
+
+The meaning follows Chan et al., "Causal Scrubbing: a method for rigorously testing interpretability
+hypotheses" (2022). A tree knows nothing of a model or of data; what can only be checked against those is
+checked when they are brought together (`pytest_scrub.engine.checks`).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Union
+
+import numpy as np
+
+from pytest_scrub.common.calls import shown, well_called
+from pytest_scrub.errors import HypothesisError, Place, said_at
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import Unpack
+
+ROOT = "output"
+HEAD_SLOTS = ("q", "k", "v")
+MOST_LAYERS = 10**6  # beyond any network; what is larger is a slip
+ORTHONORMAL_TOLERANCE = 1e-4  # what float32 columns reach after a QR decomposition, with room
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """On what two inputs have to agree: a conjunction of feature names.
+
+    `EXACT` is agreement on the whole input, `ANYTHING` the empty conjunction.
+    """
+
+    features: tuple[str, ...] = ()
+    exact: bool = False
+
+    def __or__(self, other: Agreement) -> Agreement:
+        """Agreement on both; `EXACT` absorbs, `ANYTHING` is neutral."""
+        if self.exact or other.exact:
+            return EXACT
+        return Agreement(tuple(sorted({*self.features, *other.features})))
+
+    def __str__(self) -> str:
+        if self.exact:
+            return "EXACT"
+        return " and ".join(self.features) or "ANYTHING"
+
+    __repr__ = __str__
+
+
+EXACT = Agreement(exact=True)
+ANYTHING = Agreement()
+
+AgreesOn = Union[Agreement, str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A slice of positions (`slice` itself is not hashable before Python 3.12)."""
+
+    start: int | None
+    stop: int | None
+    step: int | None
+
+    def __str__(self) -> str:
+        ends = f"{'' if self.start is None else self.start}:{'' if self.stop is None else self.stop}"
+        return ends if self.step is None else f"{ends}:{self.step}"
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.start, self.stop, self.step)
+
+
+Position = Union[int, Span, str]
+
+
+class Subspace:
+    """A linear subspace of the residual stream, given by orthonormal columns.
+
+    **Arguments**
+
+    - `basis`: `[d_model, k]`, a torch tensor or an array; `basis.T @ basis` must be the identity.
+
+    **Raises** `HypothesisError` where it is not a matrix with orthonormal columns.
+    """
+
+    def __init__(self, basis: Tensor | np.ndarray[Any, Any]) -> None:
+        detach = getattr(basis, "detach", None)
+        try:
+            columns = np.array(basis if detach is None else detach().cpu().double().numpy(), dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise HypothesisError(f"subspace= takes a [d_model, k] matrix of orthonormal columns ({error})") from None
+        if columns.ndim != 2 or not 0 < columns.shape[1] <= columns.shape[0]:
+            raise HypothesisError(
+                f"subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape {columns.shape}"
+            )
+        if not np.allclose(columns.T @ columns, np.eye(columns.shape[1]), atol=ORTHONORMAL_TOLERANCE):
+            raise HypothesisError(
+                "the columns of subspace= are not orthonormal; take the Q of torch.linalg.qr(columns)"
+            )
+        columns.setflags(write=False)
+        self.basis = columns
+
+    @property
+    def width(self) -> int:
+        """The d_model it belongs to."""
+        return int(self.basis.shape[0])
+
+    def is_orthogonal_to(self, other: Subspace) -> bool:
+        return self.width == other.width and bool(np.abs(self.basis.T @ other.basis).max() < ORTHONORMAL_TOLERANCE)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Subspace) and np.array_equal(self.basis, other.basis)
+
+    def __hash__(self) -> int:
+        return hash((self.basis.shape, self.basis.tobytes()))
+
+    def __str__(self) -> str:
+        return f"a {self.basis.shape[1]}-dimensional subspace"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One claim about one component (or a group of them); see the constructors `head`, `mlp`, `output`, ...
+
+    Trees that differ only in the order of siblings are equal.
+    """
+
+    components: tuple[str, ...]
+    agrees_on: Agreement | None  # None: only the root, whose input is the reference
+    reads: tuple[Node, ...] = ()
+    into: str | None = None
+    pos: Position | None = None
+    subspace: Subspace | None = None
+    via: str | None = None  # None: as the model graph reads by default
+    rest: Agreement | None = None  # None: a leaf, which has no rest
+    computed_by: Callable[..., Any] | None = None
+    shares: str | None = None
+    name: str | None = None
+    place: Place | None = field(default=None, repr=False)  # where it was said, which is no part of what it says
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.rest is None
+
+    @property
+    def component(self) -> str:
+        """`head1.0`, or `group(head1.0+head2.0)`."""
+        return self.components[0] if len(self.components) == 1 else f"group({'+'.join(self.components)})"
+
+    @property
+    def label(self) -> str:
+        """The node's part of a slot path: its name or component, slot and position."""
+        into = f"[{self.into}]" if self.into else ""
+        pos = "" if self.pos is None else f"@{self.pos}"
+        return f"{self.name or self.component}{into}{pos}"
+
+    def _key(self) -> tuple[object, ...]:
+        return (
+            self.components, self.agrees_on, frozenset(self.reads), len(self.reads), self.into, self.pos,
+            self.subspace, self.via, self.rest, self.computed_by, self.shares, self.name,
+        )  # fmt: skip
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Node) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def describe(self) -> str:
+        """One line: what is claimed of this node, without its children."""
+        parts = [self.label if self.name is None else f"{self.label} ({self.component})"]
+        if self.agrees_on is not None:
+            parts.append(_said(self.agrees_on))
+        extras = []
+        if self.subspace is not None:
+            extras.append(f"in {self.subspace}")
+        if self.via == "any":
+            extras.append("along every path")
+        if self.computed_by is not None:
+            extras.append(f"computed by {getattr(self.computed_by, '__name__', 'a function')}")
+        if self.shares is not None:
+            extras.append(f"shares the donor of {self.shares}")
+        if self.rest is not None and self.rest != ANYTHING:
+            extras.append(f"rest {_said(self.rest)}")
+        return ", ".join([" ".join(parts), *extras])
+
+    def __str__(self) -> str:
+        from rich.console import Console
+        from rich.tree import Tree
+
+        def grow(node: Node) -> Tree:
+            tree = Tree(node.describe())
+            tree.children.extend(grow(child) for child in node.reads)
+            return tree
+
+        console = Console(width=10_000, color_system=None, highlight=False, markup=False, emoji=False)
+        with console.capture() as capture:
+            console.print(grow(self))
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _said(agreement: Agreement) -> str:
+    return "is EXACT" if agreement.exact else f"agrees on {agreement}"
+
+
+def is_head(component: str) -> bool:
+    """Whether `component` is an attention head of a transformer, `head1.0`."""
+    return re.fullmatch(r"head\d+\.\d+", component) is not None
+
+
+def natural_key(component: str) -> tuple[object, ...]:
+    """Sorts `head2.0` before `head10.0`."""
+    return tuple((int(part), "") if part.isdigit() else (math.inf, part) for part in re.split(r"(\d+)", component))
+
+
+def agreement(of: AgreesOn, *, where: str) -> Agreement:
+    """What `agrees_on=` and `rest=` accept, as an `Agreement`."""
+    if isinstance(of, Agreement):
+        return of
+    names = list(of) if isinstance(of, Iterable) and not isinstance(of, (str, Mapping)) else [of]
+    for name in names:
+        if isinstance(name, Agreement):
+            raise HypothesisError(f"{where} has {name} in a list; EXACT and ANYTHING stand alone, without the list")
+        if not isinstance(name, str):
+            raise HypothesisError(
+                f"{where} takes the name of a feature of the dataset, a list of names, EXACT or ANYTHING, not "
+                f"{shown(name)}"
+            )
+    if not names:
+        raise HypothesisError(f"{where} got an empty list; write ANYTHING where no agreement is claimed")
+    return Agreement(tuple(sorted({str(name) for name in names})))
+
+
+def position(pos: object, where: str) -> Position | None:
+    """What `pos=` names, in plain values. **Raises** `HypothesisError` for what can be no position."""
+    if pos is None or isinstance(pos, str):
+        return pos
+    given = (pos.start, pos.stop, pos.step) if isinstance(pos, slice) else (pos,)
+    ends = [None if end is None else _whole(end) for end in given]
+    if all(end is None or whole is not None for end, whole in zip(given, ends, strict=True)) and ends[2:] != [0]:
+        return Span(*ends) if isinstance(pos, slice) else ends[0]
+    raise HypothesisError(f"pos= of {where} takes an int, a slice or the name of a dataset column, not {shown(pos)}")
+
+
+def _whole(number: object) -> int | None:
+    """A whole number of any kind; None for what is none."""
+    return None if isinstance(number, bool) or not hasattr(number, "__index__") else operator.index(number)
+
+
+class NodeOptions(TypedDict, total=False):
+    """What every constructor but `output` accepts; see `head`."""
+
+    agrees_on: AgreesOn | None
+    reads: Sequence[Node]
+    into: str | None
+    pos: int | slice | str | None
+    subspace: Tensor | np.ndarray[Any, Any] | Subspace | None
+    via: str | None
+    rest: AgreesOn | None
+    computed_by: Callable[..., Any] | None
+    shares: str | None
+    name: str | None
+
+
+# What stands for `**claim` in the signatures that `help` and editors show.
+_OPTIONS = tuple(
+    inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=() if name == "reads" else None, annotation=hint.__forward_arg__
+    )
+    for name, hint in NodeOptions.__annotations__.items()
+)
+_Constructor = TypeVar("_Constructor", bound=Callable[..., Node])
+
+
+def _constructor(make: _Constructor) -> _Constructor:
+    """Its nodes, and its errors, know the line of the user that called it."""
+    takes_options = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(make).parameters.values())
+    called = well_called(make, _OPTIONS if takes_options else ())
+
+    @functools.wraps(called)
+    def construct(*given: Any, **claim: Any) -> Node:
+        __tracebackhide__ = True
+        place = Place.of_call()
+        try:
+            return replace(called(*given, **claim), place=place)
+        except HypothesisError as error:
+            error.places = error.places or ((place,) if place else ())
+            raise
+
+    return construct  # type: ignore[return-value]
+
+
+def _children(what: str, reads: Sequence[Node]) -> tuple[Node, ...]:
+    where = ROOT if what == ROOT else f"reads= of {what}"
+    is_many = isinstance(reads, Iterable) and not isinstance(reads, (str, Mapping))
+    children: tuple[Any, ...] = tuple(reads) if is_many else (reads,)
+    for child in children:
+        if not isinstance(child, Node):
+            given = "a list; write output(*nodes)" if what == ROOT and isinstance(child, list) else shown(child)
+            raise HypothesisError(f"{where} takes nodes such as head(1, 0, agrees_on=...), not {given}")
+        with said_at(child):
+            _require_child(what, child)
+    return children
+
+
+def _require_child(what: str, child: Node) -> None:
+    if child.components == (ROOT,):
+        raise HypothesisError(f"{what} reads output, but output is the root: a hypothesis has exactly one")
+    if child.agrees_on is None:
+        raise HypothesisError(
+            f"{child.component} names no feature; say agrees_on= with a feature of the dataset, EXACT or ANYTHING"
+        )
+
+
+def _require_sayable(what: str, claim: NodeOptions) -> None:
+    """**Raises** `HypothesisError` for an option that is not of its kind."""
+    name, via = claim.get("name"), claim.get("via")
+    if name is not None and (not isinstance(name, str) or not name or "/" in name):
+        raise HypothesisError(f"name= of {what} is text without a slash, which parts the names in a path, not {name!r}")
+    for option, meant in (("into", "a slot such as 'q'"), ("shares", "a sibling")):
+        given = claim.get(option)
+        if given is not None and not isinstance(given, str):
+            raise HypothesisError(f"{option}= of {what} is the name of {meant}, not {shown(given)}")
+    if via is not None and (not isinstance(via, str) or via not in ("direct", "any")):
+        raise HypothesisError(f"via= of {what} is 'direct' or 'any', not {shown(via)}")
+    computed_by = claim.get("computed_by")
+    if computed_by is not None and not callable(computed_by):
+        raise HypothesisError(f"computed_by= of {what} is a function of the features, not {shown(computed_by)}")
+
+
+def _node(components: tuple[str, ...], **claim: Unpack[NodeOptions]) -> Node:
+    what = components[0] if len(components) == 1 else f"group({'+'.join(components)})"
+    _require_sayable(what, claim)
+    children = _children(what, claim.get("reads", ()))
+    agrees_on, rest = claim.get("agrees_on"), claim.get("rest")
+    agrees = None if agrees_on is None else agreement(agrees_on, where=f"agrees_on= of {what}")
+    subspace, computed_by = claim.get("subspace"), claim.get("computed_by")
+    if rest is not None and not children:
+        raise HypothesisError(f"{what} has rest= but reads nothing; a leaf has no rest, so leave it out")
+    if computed_by is not None:
+        if children:
+            raise HypothesisError(f"{what} has both computed_by= and reads=; a computed node is a leaf")
+        if agrees is None or not agrees.features:
+            raise HypothesisError(f"computed_by= of {what} needs agrees_on= to name the features it is computed from")
+    return Node(
+        components=components,
+        agrees_on=agrees,
+        reads=children,
+        into=claim.get("into"),
+        pos=position(claim.get("pos"), what),
+        subspace=subspace if subspace is None or isinstance(subspace, Subspace) else Subspace(subspace),
+        via=claim.get("via"),
+        rest=agreement(ANYTHING if rest is None else rest, where=f"rest= of {what}") if children else None,
+        computed_by=computed_by,
+        shares=claim.get("shares"),
+        name=claim.get("name"),
+    )
+
+
+def _counted(what: str, number: object) -> int:
+    """A layer or a head. **Raises** `HypothesisError` for what is no number that counts from 0."""
+    counted = _whole(number)
+    if counted is None or not 0 <= counted < MOST_LAYERS:
+        raise HypothesisError(f"{what} is a whole number counted from 0, not {shown(number)}")
+    return counted
+
+
+@_constructor
+def output(*reads: Node, agrees_on: AgreesOn | None = None, rest: AgreesOn | None = None) -> Node:
+    """The root: the network's output, read where the metric reads it.
+
+    **Arguments**
+
+    - `reads`: the components whose contribution to the output is claimed.
+    - `agrees_on`: only where the reference itself may be exchanged; without it the root's input is the reference.
+    - `rest`: on what everything unclaimed must agree; `ANYTHING` by default.
+    """
+    return _node((ROOT,), agrees_on=agrees_on, reads=reads, rest=rest)
+
+
+@_constructor
+def head(layer: int, head: int, **claim: Unpack[NodeOptions]) -> Node:
+    """Attention head `head` of layer `layer`, both counted from 0.
+
+    **Arguments** (the same for every constructor, by keyword)
+
+    - `agrees_on`: a feature, a list of features, `EXACT` or `ANYTHING`: on what its donor agrees with the
+      parent's own input.
+    - `reads`: child nodes; none makes it a leaf.
+    - `into`: `"q"`, `"k"` or `"v"`: only that slot of the parent head reads it.
+    - `pos`: an int, a slice, or the name of a dataset column with a position or mask per input.
+    - `subspace`: `[d_model, k]` orthonormal columns; the remainder belongs to the rest.
+    - `via`: `"direct"` through the residual stream, or `"any"` along every path.
+    - `rest`: on what its unclaimed inputs must agree.
+    - `computed_by`: a function of the agreed feature values (arrays `[batch]`, one for each feature in alphabetical
+      order) that replaces the activation: `[batch, positions, d_model]`, or `[batch, d_model]` where it is the same at
+      every position that is read. Biases are added to it: those of values, of the output of heads and of MLPs.
+    - `shares`: the `name=` of a sibling with the same feature whose donor this node takes.
+    - `name`: how reports call the node.
+
+    **Raises** `HypothesisError` where the arguments contradict each other.
+    """
+    at = _counted("the layer of a head", layer), _counted("the number of a head", head)
+    return _node((f"head{at[0]}.{at[1]}",), **claim)
+
+
+@_constructor
+def mlp(layer: int, **claim: Unpack[NodeOptions]) -> Node:
+    """The MLP of layer `layer`; arguments as for `head`."""
+    return _node((f"mlp{_counted('the layer of an MLP', layer)}",), **claim)
+
+
+@_constructor
+def embed(**claim: Unpack[NodeOptions]) -> Node:
+    """The token embedding; arguments as for `head`."""
+    return _node(("embed",), **claim)
+
+
+@_constructor
+def pos_embed(**claim: Unpack[NodeOptions]) -> Node:
+    """The learned position embedding (rotary models have none); arguments as for `head`."""
+    return _node(("pos_embed",), **claim)
+
+
+@_constructor
+def mask(**claim: Unpack[NodeOptions]) -> Node:
+    """Which keys are visible; only heads read it. Arguments as for `head`."""
+    return _node(("mask",), **claim)
+
+
+@_constructor
+def module(path: str, /, **claim: Unpack[NodeOptions]) -> Node:
+    """A named module of a `torch.nn.Module`, or an input or node of a plain graph; arguments as for `head`."""
+    if not isinstance(path, str):
+        raise HypothesisError(f"module takes the name of a module, an input or a node, not {shown(path)}")
+    return _node((path,), **claim)
+
+
+@_constructor
+def group(members: Sequence[Node | str], **claim: Unpack[NodeOptions]) -> Node:
+    """Several components as one leaf with one donor: `group([head(1, 0), head(2, 0)], agrees_on="count")`.
+
+    **Arguments**
+
+    - `members`: bare nodes, or names of components. The claim is made on the group: arguments as for `head`.
+
+    **Raises** `HypothesisError` for an empty group, or a member that makes a claim of its own.
+    """
+    names: list[str] = []
+    if isinstance(members, Mapping) or not isinstance(members, (Node, Iterable)):
+        raise HypothesisError(f"a group takes a list of nodes such as head(1, 0), not {shown(members)}")
+    for member in [members] if isinstance(members, (str, Node)) else members:
+        if not isinstance(member, (str, Node)):
+            raise HypothesisError(f"a group takes nodes such as head(1, 0), or names of components, not {member!r}")
+        if isinstance(member, Node) and member != Node(member.components, None):
+            raise HypothesisError(
+                f"{member.component} makes a claim of its own inside a group; put agrees_on= and the like on the group"
+            )
+        names.extend(member.components if isinstance(member, Node) else [member])
+    if len(set(names)) != len(names) or not names:
+        raise HypothesisError(f"a group needs different components, not {names}")
+    if claim.get("reads"):
+        raise HypothesisError("a group is one leaf with one donor and reads nothing; claim its members one by one")
+    return _node(tuple(sorted(names, key=natural_key)), **claim)

@@ -1,0 +1,83 @@
+"""A transformer recomposed from its `Parts`, and how far that is from what its hooks show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from pytest_scrub.network.parts import Attention, Parts
+
+Differences = Callable[[Parts, dict[str, Tensor]], dict[str, float]]
+
+
+@pytest.fixture(scope="session")
+def differences() -> Differences:
+    """`(parts, inputs) -> {what: largest difference, relative to the largest value}`."""
+    return _differences
+
+
+@torch.no_grad()
+def _differences(parts: Parts, inputs: dict[str, Tensor]) -> dict[str, float]:
+    seen = parts.capture(inputs, _names(parts))
+    found: dict[str, float] = {}
+
+    def compare(name: str, mine: Tensor) -> None:
+        theirs = seen[name]
+        assert mine.shape == theirs.shape, name
+        found[name] = float((mine - theirs).abs().max() / theirs.abs().max())
+
+    stream = seen["embed"] + (seen["pos_embed"] if parts.has_pos_embed else 0)
+    for layer, attention in enumerate(parts.attention):
+        before = seen[f"resid_pre.{layer}"]
+        compare(f"resid_pre.{layer}", stream)
+        compare(f"z.{layer}", _z(parts, attention, before, inputs))
+        stream = stream + torch.einsum("bphe,hed->bpd", seen[f"z.{layer}"], attention.W_O)
+        if attention.b_O is not None:
+            stream = stream + attention.b_O
+        if parts.mlps:
+            mlp = parts.mlps[layer]
+            if not parts.parallel:
+                compare(f"resid_mid.{layer}", stream)
+                before = seen[f"resid_mid.{layer}"]
+            compare(f"mlp_out.{layer}", mlp.apply(mlp.norm(before)))
+            stream = stream + seen[f"mlp_out.{layer}"]
+        compare(f"resid_post.{layer}", stream)
+    compare("logits", parts.unembed(parts.final_norm(seen[f"resid_post.{len(parts.attention) - 1}"])))
+    return found
+
+
+def _names(parts: Parts) -> list[str]:
+    per_layer = ["resid_pre", "z", "resid_post"]
+    if parts.mlps:
+        per_layer += ["mlp_out"] if parts.parallel else ["mlp_out", "resid_mid"]
+    names = [f"{name}.{layer}" for name in per_layer for layer in range(len(parts.attention))]
+    return ["embed", "logits", *names, *(["pos_embed"] if parts.has_pos_embed else [])]
+
+
+def _z(parts: Parts, attention: Attention, stream: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+    """Every head's mixed values `[B, P, heads, d_head]` from the residual stream before the layer."""
+    x, columns = attention.norm(stream), torch.arange(stream.shape[1])
+    per_kv = parts.n_heads // attention.W_K.shape[0]
+
+    def project(weight: Tensor, bias: Tensor | None) -> Tensor:
+        projected = torch.einsum("bpd,hde->bhpe", x, weight)
+        projected = projected if bias is None else projected + bias[:, None]
+        return projected.repeat_interleave(parts.n_heads // weight.shape[0], 1)
+
+    q = project(attention.W_Q, attention.b_Q)
+    k, v = project(attention.W_K, attention.b_K), project(attention.W_V, attention.b_V)
+    assert per_kv * attention.W_K.shape[0] == parts.n_heads
+    if attention.rotate is not None:
+        q, k = attention.rotate(q, columns), attention.rotate(k, columns)
+    scores = q @ k.transpose(-1, -2) * attention.scale
+    if attention.softcap is not None:
+        scores = attention.softcap * torch.tanh(scores / attention.softcap)
+    visible = torch.ones_like(inputs["tokens"], dtype=torch.bool)[:, None, None]
+    if "attention_mask" in inputs:
+        visible = inputs["attention_mask"].bool()[:, None, None]
+    if parts.causal:
+        visible = visible & (columns <= columns[:, None])
+    return (scores.masked_fill(~visible, -torch.inf).softmax(-1) @ v).transpose(1, 2)

@@ -1,0 +1,297 @@
+"""Torch modules as graphs of their submodules, against plain hooks on one row at a time."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_scrub import meaning
+from pytest_scrub.data.dataset import Dataset
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.store import ActivationStore
+from pytest_scrub.errors import DataError, ModelError
+from pytest_scrub.metrics import Metric
+from pytest_scrub.network import as_graph
+from pytest_scrub.network.modules import ModuleGraph
+from pytest_scrub.swaps.slots import slots_of
+from pytest_scrub.swaps.space import SwapSet
+from pytest_scrub.tree.nodes import ANYTHING, Node, group, module, output
+from tests.reference.generate import rotation
+from tests.reference.generate_plain import LENGTH, ROWS, TOKENS, VECTORS, WIDTH, Residual, built
+from tests.reference.modules import ModuleNetwork
+
+TOTAL = Metric("total", lambda out, batch: out.flatten(1).sum(1))
+F: dict[str, Any] = {"agrees_on": "f"}
+
+
+def refuses(sentence: str) -> Any:
+    """The whole sentence, so that no error loses its name or its remedy."""
+    return pytest.raises(ModelError, match=rf"^{re.escape(sentence)}(\nsaid at .*)?$")
+
+
+BASIS = rotation(WIDTH)
+RESIDUAL = built(Residual)
+
+
+def random_swaps(root: Node, data: Dataset, seed: int, columns: int = 3) -> SwapSet:
+    rng, slots = np.random.default_rng(seed), slots_of(root)
+    donors = rng.integers(0, ROWS, (len(slots), columns))
+    return SwapSet(rng.integers(0, ROWS, columns), donors, tuple(s.path for s in slots), data.digest())
+
+
+def agrees_with_hooks(root: Node, network: nn.Module = RESIDUAL, data: Dataset = TOKENS) -> Tensor:
+    swap_set = random_swaps(root, data, seed=0)
+    found = Evaluator(as_graph(network), data, root, TOTAL).outputs(swap_set)
+    expected = torch.stack(meaning.outputs(ModuleNetwork(network, data), root, data, swap_set, None))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    return found
+
+
+# --- single cases, each of which changes something --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        [module("blocks.0", **F)],
+        [module("blocks.0", **F, pos=1)],
+        [module("blocks.0", **F, pos="where"), module("blocks.1", **F, pos="two")],
+        [module("blocks.0", **F, pos=0), module("blocks.0", **F, pos=2)],
+        [module("blocks.0", **F, subspace=BASIS[:, :2])],
+        [
+            module("blocks.0", **F, subspace=part, name=name)
+            for part, name in ((BASIS[:, :2], "2"), (BASIS[:, 2:], "3"))
+        ],
+        [group(["blocks.0", "blocks.1.act"], **F)],
+        [module("blocks.0", **F), module("blocks.1.up", **F)],  # together in one run
+        [module("blocks.1.act", **F), module("blocks.1", **F, pos=0)],  # one inside the other
+        [module("blocks.1", **F, reads=[module("blocks.1.up", **F), module("embed", **F, pos=0)])],
+        [module("head", **F, reads=[module("blocks.1", **F, reads=[module("blocks.0", **F)])])],
+    ],
+)
+def test_a_hypothesis_is_what_hooks_say(reads: list[Node]) -> None:
+    scrubbed = agrees_with_hooks(output(*reads))
+    rests = random_swaps(output(*reads), TOKENS, 0).donors[0]  # the output's own rest comes first
+    with torch.no_grad():
+        clean = RESIDUAL(TOKENS.inputs["tokens"][rests.copy()])
+    assert not torch.allclose(scrubbed, clean)
+
+
+def test_the_whole_output_can_be_another_rows() -> None:
+    agrees_with_hooks(output(agrees_on=ANYTHING))
+
+
+def test_a_module_done_in_place_is_captured_before() -> None:
+    # blocks.0.up is overwritten by its relu, and blocks.0.down by adding x.
+    graph, inputs = as_graph(RESIDUAL), TOKENS.batch([0, 1])
+    up, down = (graph.value_site((f"blocks.0.{name}",), None) for name in ("up", "down"))
+    captured = graph.capture([up, down], inputs)
+    block = RESIDUAL.get_submodule("blocks.0")
+    with torch.no_grad():
+        embedded = RESIDUAL.get_submodule("embed")(inputs["tokens"])
+        expected = block.up(embedded)
+        torch.testing.assert_close(captured[up], expected)
+        assert (captured[up] < 0).any()
+        torch.testing.assert_close(captured[down], block.down(block.act(expected)))
+
+
+def test_a_computed_module_is_what_the_function_says() -> None:
+
+    def compute(f: Any) -> Any:
+        return np.arange(WIDTH)[None] + f[:, None]
+
+    root = output(module("blocks.1", **F, computed_by=compute))
+    evaluator = Evaluator(as_graph(RESIDUAL), TOKENS, root, TOTAL)
+    found = evaluator.outputs(evaluator.space.draw(2, np.random.default_rng(0)))
+    network = RESIDUAL
+    x = torch.arange(WIDTH, dtype=torch.float64).expand(2, LENGTH, WIDTH)
+    with torch.no_grad():
+        mixed = network.get_submodule("mix")(x.transpose(1, 2)).transpose(1, 2)
+        torch.testing.assert_close(found, network.get_submodule("head")(x + mixed))
+
+
+def test_a_run_ends_where_the_claim_does() -> None:
+    # A non-leaf is recomputed without what comes after it.
+    calls = []
+    root = output(module("blocks.0", **F, reads=[module("embed", **F)]))
+    evaluator = Evaluator(as_graph(RESIDUAL), TOKENS, root, TOTAL)
+    swap_set = evaluator.space.draw(2, np.random.default_rng(0))
+    evaluator.evaluate(swap_set)  # nothing is left to capture
+    handles = [
+        RESIDUAL.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
+        for name in ("blocks.0", "blocks.1", "head")
+    ]
+    evaluator.evaluate(swap_set)
+    for handle in handles:
+        handle.remove()
+    assert calls == ["blocks.0", "blocks.0", "blocks.1", "head"]
+
+
+def test_no_hook_stays_behind() -> None:
+    root = output(module("blocks.0", **F, reads=[module("embed", **F)]))
+    agrees_with_hooks(root)
+    evaluator = Evaluator(as_graph(RESIDUAL), TOKENS, root, Metric("bad", lambda out, batch: 1 / 0))
+    with pytest.raises(DataError, match="ZeroDivisionError"):
+        evaluator.evaluate(evaluator.space.draw(2, np.random.default_rng(0)))
+    assert all(not child._forward_hooks for child in RESIDUAL.modules())
+
+
+# --- how the network is called ----------------------------------------------------------------------------
+
+
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor, *, scale: Tensor) -> Any:
+        return self.returned(self.layer(x) * scale)
+
+    def returned(self, out: Tensor) -> Any:
+        return out
+
+
+PAIRS = Dataset(
+    {"x": torch.arange(6.0, dtype=torch.float64).view(3, 2), "scale": torch.tensor([[1.0], [2], [3]]).double()},
+    features={"f": [0] * 3},
+)
+
+
+def test_named_inputs_are_keywords() -> None:
+    network = built(Named)
+    evaluator = Evaluator(ModuleGraph(network), PAIRS, output(module("layer", **F)), TOTAL)
+    swap_set = SwapSet([0], [[2], [1]], evaluator.space.paths, PAIRS.digest())
+    with torch.no_grad():
+        torch.testing.assert_close(
+            evaluator.outputs(swap_set), network.get_submodule("layer")(PAIRS.inputs["x"][1:2]) * 3
+        )
+
+
+def test_a_lone_input_with_a_name_of_its_own_is_a_keyword() -> None:
+    class Pixels(nn.Module):
+        def forward(self, *, pixels: Tensor) -> Tensor:
+            return 2 * pixels
+
+    data = Dataset({"pixels": torch.ones(2, 3)})
+    assert ModuleGraph(Pixels()).run(data.batch([0])).tolist() == [[2, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("returned", "pick"),
+    [
+        (lambda out: out, None),
+        (lambda out: type("Output", (), {"logits": out})(), None),
+        (lambda out: {"scores": out}, lambda returned: returned["scores"]),
+        (lambda out: (None, out), lambda returned: returned[1]),
+    ],
+)
+def test_the_tensor_of_interest_is_picked(returned: Any, pick: Any) -> None:
+    network = built(Named)
+    network.returned = returned  # type: ignore[assignment]
+    graph = ModuleGraph(network, output=pick)
+    out = graph.run(PAIRS.batch([1]))
+    with torch.no_grad():
+        torch.testing.assert_close(out, network.get_submodule("layer")(PAIRS.inputs["x"][1:2]) * 2)
+    site = graph.value_site(("output",), None)
+    torch.testing.assert_close(graph.capture([site], PAIRS.batch([1]))[site], out)
+
+
+def test_what_is_no_tensor_is_refused() -> None:
+    network = built(Named)
+    network.returned = lambda out: (out, out)  # type: ignore[method-assign,assignment,return-value]
+    with refuses("torch module Named returns tuple, not a tensor; say which with ModuleGraph(module, output=...)"):
+        ActivationStore(ModuleGraph(network), PAIRS)
+
+
+# --- modules that cannot be claimed -----------------------------------------------------------------------
+
+
+class Awkward(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice, self.never, self.fine = nn.Linear(WIDTH, WIDTH), nn.Linear(1, 1), nn.Linear(WIDTH, WIDTH)
+        self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.twice(self.twice(self.fine(tokens)))
+        return self.attention(x, x, x)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("twice", "is called more than once in one forward pass"),
+        ("never", "is not called by the forward pass"),
+        ("attention", "returns tuple, not a tensor"),
+        ("attention.out_proj", "is not called by the forward pass"),
+    ],
+)
+def test_a_module_that_cannot_be_claimed_says_why(name: str, why: str) -> None:
+    network = built(Awkward)
+    sentence = f"module {name!r} {why}, so it cannot be claimed; claim a module in it"
+    for root in (output(module(name, **F)), output(module(name, **F, reads=[module("fine", **F)]))):
+        with refuses(sentence):
+            Evaluator(ModuleGraph(network), VECTORS, root, TOTAL)
+    agrees_with_hooks(output(module("fine", **F)), network, VECTORS)
+
+
+def test_order_is_learnt_from_a_run() -> None:
+    with refuses("a torch module has to be run on a batch of the dataset before claims can be checked"):
+        ModuleGraph(built(Residual)).slots("output", "embed", True)
+    graph = as_graph(built(Residual))
+    ActivationStore(graph, TOKENS)
+    assert graph.slots("output", "blocks.1", True) == ("in",)
+    assert graph.slots("blocks.1", "blocks.1.up", True) == ("in",)  # a module reads its own parts
+    assert graph.slots("blocks.1.up", "blocks.1", True) == ()
+    assert graph.slots("blocks.0", "blocks.1.up", True) == ()
+    assert graph.slots("output", "blocks.1", False) == ()  # never directly
+
+
+class Dropping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.layer = nn.Dropout(0.5), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.layer(self.drop(tokens))
+
+
+def test_a_network_in_train_mode_is_refused() -> None:
+    with refuses("the model is in train mode and drop drops activations at random; call model.eval()"):
+        as_graph(built(Dropping).train())
+    with refuses("the model is in train mode and it drops activations at random; call model.eval()"):
+        as_graph(nn.Dropout(0.5))
+    as_graph(built(Dropping))
+    as_graph(built(Residual).train())  # nothing is dropped at random
+
+
+def test_a_network_that_differs_from_run_to_run_is_refused() -> None:
+    class Noisy(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return tokens + torch.rand(())
+
+    with refuses("torch module Noisy: two clean runs on the same inputs differ; make it deterministic (eval mode)"):
+        ActivationStore(ModuleGraph(Noisy()), VECTORS)
+
+
+# --- digests and devices ----------------------------------------------------------------------------------
+
+
+def test_a_digest_is_of_the_weights() -> None:
+    one, same, other = built(Residual), built(Residual), built(Residual)
+    with torch.no_grad():
+        other.get_submodule("head").bias += 1  # type: ignore[operator]
+    assert ModuleGraph(one).digest() == ModuleGraph(same).digest() != ModuleGraph(other).digest()
+    running = [nn.BatchNorm1d(3).eval() for _ in range(2)]
+    running[1].running_mean += 1  # type: ignore[operator]  # buffers count as well
+    assert ModuleGraph(running[0]).digest() != ModuleGraph(running[1]).digest()
+
+
+def test_a_network_without_weights_is_on_the_cpu() -> None:
+    assert ModuleGraph(nn.ReLU()).device == torch.device("cpu")
+    assert ModuleGraph(nn.Linear(2, 2, device="meta")).device == torch.device("meta")
