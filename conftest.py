@@ -1,18 +1,24 @@
-"""Set-up for the whole repository: threads, Hypothesis profiles, and the folder of the published bracket network."""
+"""Set-up for the whole repository: threads, Hypothesis profiles, and the folder of the published
+bracket network."""
 
 from __future__ import annotations
 
 import torch
 from hypothesis import HealthCheck, settings
 
-# Under pytest-xdist two workers share two cores; by hand one thread keeps timings and figures steady.
+# Under pytest-xdist two workers share two cores; by hand one thread keeps timings and figures
+# steady.
 torch.set_num_threads(1)
 
 pytest_plugins = ["pytester"]
 
 _COMMON = {
     "deadline": None,  # models are run
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+    "suppress_health_check": [
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.large_base_example,
+    ],
     "derandomize": True,
     "print_blob": False,
     "database": None,

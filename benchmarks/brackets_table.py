@@ -2,7 +2,8 @@
 
     SCRUB_BRACKETS=/folder python benchmarks/brackets_table.py
 
-The last line is one JSON object. Figures to compare with are in the causal-scrubbing posts and in docs.
+The last line is one JSON object. Figures to compare with are in the causal-scrubbing posts and in
+docs.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ REPEATS = 15
 def main() -> None:
     at = published.folder()
     if at is None:
-        sys.exit(f"set {published.FOLDER} to the folder that holds the published bracket network and its strings")
+        sys.exit(
+            f"set {published.FOLDER} to the folder that holds the published bracket network and "
+            "its strings"
+        )
     torch.set_num_threads(1)
     bridge, data = published.network(at), published.dataset(at)
     graph = load_model(bridge)
@@ -47,8 +51,15 @@ def main() -> None:
         evaluator = Evaluator(graph, data, hypothesis, store=store)
         figures.setdefault("unscrubbed", float(evaluator.unscrubbed(data.reference_rows).mean()))
         loss = evaluator.evaluate(evaluator.space.draw(DRAWS, stream(0, name)))
-        figures[name], figures[f"{name}_se"] = float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(DRAWS))
-        print(f"{name}: {figures[name]:.4f} (standard error {figures[f'{name}_se']:.4f}, {DRAWS} draws)", flush=True)
+        figures[name], figures[f"{name}_se"] = (
+            float(loss.mean()),
+            float(loss.std(ddof=1) / np.sqrt(DRAWS)),
+        )
+        print(
+            f"{name}: {figures[name]:.4f} (standard error {figures[f'{name}_se']:.4f}, {DRAWS} "
+            "draws)",
+            flush=True,
+        )
     figures["evaluations_per_forward"] = evaluations_per_forward(evaluator, bridge.original_model)
     print(json.dumps(figures))
 
@@ -56,8 +67,8 @@ def main() -> None:
 def evaluations_per_forward(evaluator: Evaluator, network: torch.nn.Module) -> float:
     """Scrubbed evaluations in the time of one clean forward pass of the wrapped module, per row.
 
-    Forward passes and evaluations alternate, and the median of the ratios of CPU time counts: the machine is
-    shared and its speed drifts.
+    Forward passes and evaluations alternate, and the median of the ratios of CPU time counts: the
+    machine is shared and its speed drifts.
     """
     inputs = evaluator.dataset.batch(np.arange(ROWS))
     swap_sets = [evaluator.space.draw(ROWS, stream(0, "timing", str(i))) for i in range(BATCHES)]

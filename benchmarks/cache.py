@@ -1,8 +1,9 @@
-"""What the second run of the example claims does without, because the first has kept its activations.
+"""What the second run of the example claims does without, because the first has kept its
+activations.
 
-Both are run in one process, without adversaries, with a cache folder of their own. A claim counts as one whose time was
-caching where, in the first run, forward passes for caching took more than half of the time of its test's call. The last
-line is one JSON object.
+Both are run in one process, without adversaries, with a cache folder of their own. A claim counts
+as one whose time was caching where, in the first run, forward passes for caching took more than
+half of the time of its test's call. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from pytest_scrub.pytest_edge.options import VERDICT_PROPERTY
 ROOT = Path(__file__).parent.parent
 EXAMPLES = "example_circuits"
 MOSTLY = 0.5  # of a claim's time
-# Times what is done for caching, and what the cache itself costs, and puts them among a test's properties.
+# Times what is done for caching, and what the cache itself costs, and puts them among a test's
+# properties.
 METER = """
 import json, time
 from collections import Counter
@@ -37,7 +39,8 @@ def timed(holder, name, what, inner=()):
         try:
             return function(*args, **kwargs)
         finally:
-            spent[what] += time.perf_counter() - started - (sum(spent[other] for other in inner) - before)
+            beside = sum(spent[other] for other in inner) - before
+            spent[what] += time.perf_counter() - started - beside
             spent["n " + what] += 1
     setattr(holder, name, measured)
 
@@ -74,7 +77,8 @@ def run(folder: Path, *args: str) -> Claims:
     (folder / "meter.py").write_text(METER)
     junit = folder / "junit.xml"
     command = [
-        sys.executable, "-m", "pytest", EXAMPLES, "-q", "-p", "no:randomly", "-p", "meter", f"--junitxml={junit}",
+        sys.executable, "-m", "pytest", EXAMPLES, "-q", "-p", "no:randomly", "-p", "meter",
+        f"--junitxml={junit}",
         "--scrub-adversary=none", "-o", f"cache_dir={folder / 'cache'}", *args,
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
@@ -100,16 +104,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         first, second = (run(Path(name), *options) for _ in range(2))
         size = sum(path.stat().st_size for path in (Path(name) / "cache" / "d" / "scrub").glob("*"))
-    mostly = [claim for claim, spent in first.items() if spent.get("capturing", 0.0) > MOSTLY * spent["call"]]
-    print("first run: s, of that capturing, passes; second run: s, comparing, reading, passes for caching")
+    mostly = [
+        claim
+        for claim, spent in first.items()
+        if spent.get("capturing", 0.0) > MOSTLY * spent["call"]
+    ]
+    print(
+        "first run: s, of that capturing, passes; second run: s, comparing, reading, passes for "
+        "caching"
+    )
     for claim, spent in first.items():
         later = second[claim]
         print(
-            f"{'*' if claim in mostly else ' '} {spent['call']:6.2f} {spent.get('capturing', 0):6.2f} "
-            f"{spent.get('n capturing', 0):4}   {later['call']:6.2f} {later.get('comparing', 0):6.2f} "
-            f"{later.get('reading', 0):6.2f} {later.get('n capturing', 0):4}   {claim}"
+            f"{'*' if claim in mostly else ' '} {spent['call']:6.2f} "
+            f"{spent.get('capturing', 0):6.2f} {spent.get('n capturing', 0):4}   "
+            f"{later['call']:6.2f} {later.get('comparing', 0):6.2f} {later.get('reading', 0):6.2f} "
+            f"{later.get('n capturing', 0):4}   {claim}"
         )
-    of_interest = [{claim: spent for claim, spent in run.items() if claim in mostly} for run in (first, second)]
+    of_interest = [
+        {claim: spent for claim, spent in run.items() if claim in mostly} for run in (first, second)
+    ]
     record: dict[str, Any] = {
         "claims": len(first),
         "same_figures": all(first[claim]["verdict"] == second[claim]["verdict"] for claim in first),
@@ -120,8 +134,20 @@ def main() -> None:
         times = [total(run, "call") for run in runs]
         record[f"{name}_seconds"] = [round(seconds, 2) for seconds in times]
         record[f"{name}_times_faster"] = round(times[0] / times[1], 2) if times[1] else None
-    for what in ("capturing", "n capturing", "comparing", "n comparing", "reading", "writing", "key", "proving", "end"):
-        record[what.replace("n ", "passes ")] = [round(total(run, what), 2) for run in (first, second)]
+    for what in (
+        "capturing",
+        "n capturing",
+        "comparing",
+        "n comparing",
+        "reading",
+        "writing",
+        "key",
+        "proving",
+        "end",
+    ):
+        record[what.replace("n ", "passes ")] = [
+            round(total(run, what), 2) for run in (first, second)
+        ]
     print(json.dumps(record))
 
 

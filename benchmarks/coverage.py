@@ -1,9 +1,9 @@
 """How often the intervals of verdicts miss, when they are looked at after every batch.
 
-Every run draws up to 4,000 changes of a known distribution and looks at the interval after the burn-in of 400 and
-after every further 200 draws, as a claim does, where enough changed to give an interval. It *covers* if it contains the
-mean at every one of these looks. A
-verdict at a gap of exactly the tolerance is *wrong* if the claim is ever decided, either way. The last line is one JSON
+Every run draws up to 4,000 changes of a known distribution and looks at the interval after the
+burn-in of 400 and after every further 200 draws, as a claim does, where enough changed to give an
+interval. It *covers* if it contains the mean at every one of these looks. A verdict at a gap of
+exactly the tolerance is *wrong* if the claim is ever decided, either way. The last line is one JSON
 object.
 """
 
@@ -31,7 +31,9 @@ DISTRIBUTIONS: dict[str, Callable[[np.random.Generator], Numbers]] = {
     "gaussian": lambda rng: rng.normal(GAP, 1, BUDGET),
     "student_t5": lambda rng: GAP + rng.standard_t(5, BUDGET),
     "spikes": lambda rng: GAP * 1000 * (rng.random(BUDGET) < 1e-3),
-    "spikes_over_noise": lambda rng: GAP * 1000 * (rng.random(BUDGET) < 1e-3) + rng.normal(0, 0.1, BUDGET),
+    "spikes_over_noise": lambda rng: (
+        GAP * 1000 * (rng.random(BUDGET) < 1e-3) + rng.normal(0, 0.1, BUDGET)
+    ),
 }
 
 
@@ -46,8 +48,11 @@ class Tally:
     needed: list[int] = field(default_factory=list)
 
 
-def tally(draw: Callable[[np.random.Generator], Numbers], acceptance: Acceptance, gap: float, runs: int) -> Tally:
-    """What becomes of claims with this gap, at tolerances of just as much, of three times and of a third of it."""
+def tally(
+    draw: Callable[[np.random.Generator], Numbers], acceptance: Acceptance, gap: float, runs: int
+) -> Tally:
+    """What becomes of claims with this gap, at tolerances of just as much, of three times and of a
+    third of it."""
     found = Tally(runs)
     for run in range(runs):
         values = draw(np.random.default_rng(run))
@@ -55,16 +60,22 @@ def tally(draw: Callable[[np.random.Generator], Numbers], acceptance: Acceptance
         looks = [n for n in every if confidence_sequence(values[:n], acceptance.reach).is_known]
         sequences = [confidence_sequence(values[:n], acceptance.reach) for n in looks]
         found.covered += all(one.low <= gap <= one.high for one in sequences)
-        found.covered_by_t += all(one.low <= gap <= one.high for one in (estimate(values[:n]) for n in looks))
+        found.covered_by_t += all(
+            one.low <= gap <= one.high for one in (estimate(values[:n]) for n in looks)
+        )
         found.wrong += first_decided(acceptance.with_tolerance(gap), values, looks) is not None
         for tolerance in (gap * 3, gap / 3):
-            found.needed.append(first_decided(acceptance.with_tolerance(tolerance), values, looks) or BUDGET)
+            found.needed.append(
+                first_decided(acceptance.with_tolerance(tolerance), values, looks) or BUDGET
+            )
     return found
 
 
 def first_decided(acceptance: Acceptance, values: Numbers, looks: Sequence[int]) -> int | None:
     """How many draws decide it, or None."""
-    return next((n for n in looks if acceptance.outcome(values[:n], None, 0.0)[0] != UNDECIDED), None)
+    return next(
+        (n for n in looks if acceptance.outcome(values[:n], None, 0.0)[0] != UNDECIDED), None
+    )
 
 
 def main() -> None:
@@ -82,12 +93,14 @@ def main() -> None:
     kinds = [(name, draw, unbounded, GAP) for name, draw in DISTRIBUTIONS.items()]
     for name, draw, acceptance, gap in [*kinds, ("bounded", flips, bounded, FLIPS)]:
         found = tally(draw, acceptance, gap, runs)
-        covers, naive, wrong = (count / runs for count in (found.covered, found.covered_by_t, found.wrong))
+        covers, naive, wrong = (
+            count / runs for count in (found.covered, found.covered_by_t, found.wrong)
+        )
         median, mean = float(np.median(found.needed)), float(np.mean(found.needed))
         print(
-            f"{name}: covers at every look in {covers:.1%} of the runs (Student's t: {naive:.1%}); decided at a gap of "
-            f"exactly the tolerance in {wrong:.1%}; at a third or three times the tolerance {median:.0f} draws are "
-            f"enough in the median, {mean:.0f} on average"
+            f"{name}: covers at every look in {covers:.1%} of the runs (Student's t: {naive:.1%}); "
+            f"decided at a gap of exactly the tolerance in {wrong:.1%}; at a third or three times "
+            f"the tolerance {median:.0f} draws are enough in the median, {mean:.0f} on average"
         )
         record |= {f"{name}_coverage": covers, f"{name}_t_coverage": naive, f"{name}_wrong": wrong}
         record |= {f"{name}_draws_median": median, f"{name}_draws_mean": mean}

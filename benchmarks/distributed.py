@@ -1,7 +1,9 @@
-"""What handing work to a Ray cluster costs, on one that is started on this machine: `python benchmarks/distributed.py`.
+"""What handing work to a Ray cluster costs, on one that is started on this machine:
+`python benchmarks/distributed.py`.
 
-The measured figures of docs/scaling.md. Times are CPU times: a machine that does other things as well does not decide.
-GPT-2 small has random weights here, since what evaluating costs does not depend on them.
+The measured figures of docs/scaling.md. Times are CPU times: a machine that does other things as
+well does not decide. GPT-2 small has random weights here, since what evaluating costs does not
+depend on them.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ def private_bytes() -> int:
 
 
 def grows_by(small: Any, large: Any) -> int:
-    """In a worker: what it alone has in memory for the large network, its packages being there for the small one."""
+    """In a worker: what it alone has in memory for the large network, its packages being there for
+    the small one."""
     from pytest_scrub.extras.ray import worker
 
     worker._store(small)
@@ -75,7 +78,8 @@ class Meter:
 
 
 def cost(own: Evaluator, count: int, meter: Meter | None = None) -> tuple[float, float]:
-    """CPU seconds of one scrubbed evaluation, here and on workers, once its activations are where they are needed."""
+    """CPU seconds of one scrubbed evaluation, here and on workers, once its activations are where
+    they are needed."""
     drawn = own.space.draw(count, np.random.default_rng(0))
     own.evaluate(drawn)
     if meter is None:
@@ -102,20 +106,32 @@ def main() -> None:
     toy = FunctionGraph(A=lambda tokens: tokens, output=lambda A: A)
     toys = Dataset(numbers, labels=(numbers[:, 0] > 0).long(), features={"sign": numbers[:, 0] > 0})
     for who in (None, crew):
-        own = Evaluator(toy, toys, output(module("A", agrees_on="sign")), store=ActivationStore(toy, toys, crew=who))
+        own = Evaluator(
+            toy,
+            toys,
+            output(module("A", agrees_on="sign")),
+            store=ActivationStore(toy, toys, crew=who),
+        )
         here, there = cost(own, 200 * SHARD, meter if who else None)
         name = "as a task" if who else "in this process"
         print(
-            f"{SHARD} evaluations of next to nothing, {name}: {1e3 * SHARD * here:.2f} + {1e3 * SHARD * there:.2f} ms"
+            f"{SHARD} evaluations of next to nothing, {name}: {1e3 * SHARD * here:.2f} + "
+            f"{1e3 * SHARD * there:.2f} ms"
         )
 
     tokens = torch.randint(50257, (ROWS, POSITIONS), generator=torch.Generator().manual_seed(0))
     data = Dataset(tokens, labels=tokens[:, 0], label_pos=-1, features={"first": tokens[:, 0] % 4})
     torch.manual_seed(0)
     modules = Plain(GPT2LMHeadModel(GPT2Config())).eval()
-    small, large = (as_graph(GPT2LMHeadModel(GPT2Config(n_layer=layers)).eval()) for layers in (1, 12))
+    small, large = (
+        as_graph(GPT2LMHeadModel(GPT2Config(n_layer=layers)).eval()) for layers in (1, 12)
+    )
     sources = [crew._of(ActivationStore(graph, data, crew=crew)).source for graph in (small, large)]
-    weights = sum({p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for _, p in large.weights()}.values())
+    weights = sum(
+        {
+            p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for _, p in large.weights()
+        }.values()
+    )
     grown = meter.ray.get(meter.ray.remote(grows_by).remote(*sources))
     print(f"{weights >> 20} MiB of weights: a worker alone has {grown >> 20} MiB more in memory")
     for what, graph, hypothesis, count, size in (
@@ -128,7 +144,9 @@ def main() -> None:
             here, there = cost(own, count, meter if who else None)
             name = f"{meter.workers} workers" if who else "in this process"
             print(
-                f"GPT-2 small, {what}, {name}: {1e3 * here:.2f} + {1e3 * there:.2f} ms for each evaluation", flush=True
+                f"GPT-2 small, {what}, {name}: {1e3 * here:.2f} + {1e3 * there:.2f} ms for each "
+                "evaluation",
+                flush=True,
             )
         task = crew._claim(own, own.sites), own.space.draw(size, np.random.default_rng(0))
         print(f"a task of {size} of these: {len(cloudpickle.dumps(task))} bytes in, {8 * size} out")

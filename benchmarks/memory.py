@@ -1,10 +1,12 @@
-"""What a run takes in memory whose activations are ten times what they may, and that its figures are those with room.
+"""What a run takes in memory whose activations are ten times what they may, and that its figures
+are those with room.
 
     python benchmarks/memory.py [MIB]
 
-A two-layer attention-only network (d_model 256, 64 positions) and a claim of heads that read heads. Both runs are
-processes of their own. `peak` is the most that a run was resident beyond what it was before the claim, which is the
-interpreter, the libraries, the network and the data. The last line is one JSON object.
+A two-layer attention-only network (d_model 256, 64 positions) and a claim of heads that read heads.
+Both runs are processes of their own. `peak` is the most that a run was resident beyond what it was
+before the claim, which is the interpreter, the libraries, the network and the data. The last line
+is one JSON object.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ def run(limit: int | None, rows: int) -> None:
     torch.set_num_threads(1)
     network, data = made(rows)
     graph = load_model(network)
-    claim = output(head(1, 0, agrees_on="last", reads=[head(0, 3, agrees_on="before")]), head(1, 1, agrees_on=ANYTHING))
+    claim = output(
+        head(1, 0, agrees_on="last", reads=[head(0, 3, agrees_on="before")]),
+        head(1, 1, agrees_on=ANYTHING),
+    )
     few = made(WARM)[1]  # what the libraries take at their first use is theirs
     check(claim, graph, few, tolerance=0.05, samples=WARM, budget=2 * WARM)
     before, started = resident("VmRSS"), time.perf_counter()
@@ -48,9 +53,17 @@ def run(limit: int | None, rows: int) -> None:
             {
                 "peak": (resident("VmHWM") - before) / MIB,
                 "activations": store.bytes() / MIB,
-                "network": sum(weight.numel() * weight.element_size() for _, weight in graph.weights()) / MIB,
+                "network": sum(
+                    weight.numel() * weight.element_size() for _, weight in graph.weights()
+                )
+                / MIB,
                 "seconds": time.perf_counter() - started,
-                "figures": [verdict.outcome, verdict.gap.mean, verdict.unscrubbed, verdict.search.worst.gap],
+                "figures": [
+                    verdict.outcome,
+                    verdict.gap.mean,
+                    verdict.unscrubbed,
+                    verdict.search.worst.gap,
+                ],
             }
         )
     )
@@ -65,7 +78,8 @@ def made(rows: int):
 
     torch.manual_seed(0)
     config = TransformerBridgeConfig(
-        d_model=D_MODEL, d_head=D_HEAD, n_layers=2, n_heads=8, n_ctx=LENGTH, d_vocab=100, attn_only=True, d_mlp=0,
+        d_model=D_MODEL, d_head=D_HEAD, n_layers=2, n_heads=8, n_ctx=LENGTH, d_vocab=100,
+        attn_only=True, d_mlp=0,
         normalization_type="LN", act_fn="relu",
     )  # fmt: skip
     network = TransformerBridge.boot_native(config)
@@ -87,11 +101,16 @@ def main(limit: int) -> None:
     for name, least in (("with room", "none"), ("tight", str(limit))):
         command = [sys.executable, __file__, "--run", least, str(rows)]
         done = subprocess.run(
-            command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         found[name] = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"{name:>9}: activations {found[name]['activations']:.0f} MiB, peak {found[name]['peak']:.0f} MiB, "
+            f"{name:>9}: activations {found[name]['activations']:.0f} MiB, peak "
+            f"{found[name]['peak']:.0f} MiB, "
             f"{found[name]['seconds']:.1f} s, {found[name]['figures']}",
             flush=True,
         )
@@ -102,7 +121,9 @@ def main(limit: int) -> None:
         "peak_over_budget_and_model": tight["peak"] / (limit + tight["network"]),
         "slower": tight["seconds"] / roomy["seconds"],
         "same_figures": tight["figures"] == roomy["figures"],
-        "largest_difference": float(np.abs(np.subtract(tight["figures"][1:], roomy["figures"][1:])).max()),
+        "largest_difference": float(
+            np.abs(np.subtract(tight["figures"][1:], roomy["figures"][1:])).max()
+        ),
     }
     print(json.dumps(figures))
 

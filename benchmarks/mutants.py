@@ -1,7 +1,8 @@
 """What judging a claim's mutants costs, in runs of the claim.
 
-Claims of the example circuits, each from cold caches: CPU seconds of one check, and of what mutants add to it, scaled
-to fifty of them. With the adversaries at their default, and without any. The last line is one JSON object.
+Claims of the example circuits, each from cold caches: CPU seconds of one check, and of what mutants
+add to it, scaled to fifty of them. With the adversaries at their default, and without any. The last
+line is one JSON object.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ CLAIMS = {
 
 
 def seconds(hypothesis: Any, model: Any, data: Any, **options: Any) -> tuple[float, int]:
-    """CPU seconds of one check with caches of its own, the best of a few, and how many mutants were judged."""
+    """CPU seconds of one check with caches of its own, the best of a few, and how many mutants were
+    judged."""
     times, judged = [], 0
     for _ in range(REPEATS if options.get("adversaries") == () else 1):
         started = time.process_time()
@@ -50,12 +52,16 @@ def main() -> None:
     torch.set_num_threads(1)
     record: dict[str, float] = {}
     for name, (circuit, test, criteria) in CLAIMS.items():
-        model, data = (inspect.unwrap(fixture)() for fixture in (circuit.scrub_model, circuit.scrub_data))
+        model, data = (
+            inspect.unwrap(fixture)() for fixture in (circuit.scrub_model, circuit.scrub_data)
+        )
         hypothesis = inspect.unwrap(test)()
         check(hypothesis, model, data, adversaries=(), **criteria)  # imports and features
         for kind, adversaries in (("without adversaries", ()), ("by default", None)):
             alone, _ = seconds(hypothesis, model, data, adversaries=adversaries, **criteria)
-            mutated, judged = seconds(hypothesis, model, data, adversaries=adversaries, mutate=True, **criteria)
+            mutated, judged = seconds(
+                hypothesis, model, data, adversaries=adversaries, mutate=True, **criteria
+            )
             runs = (mutated - alone) * FIFTY / judged / alone
             print(
                 f"{name}, {kind}: one run {alone:.2f} s, {judged} mutants {mutated - alone:.2f} s; "

@@ -1,6 +1,8 @@
-"""What an evaluation costs should follow the claim: not what the network has besides, nor how many rows there are.
+"""What an evaluation costs should follow the claim: not what the network has besides, nor how many
+rows there are.
 
-One claim, head 1.0 reads head 0.3, on networks that differ in one thing at a time, and a clean forward pass to compare.
+One claim, head 1.0 reads head 0.3, on networks that differ in one thing at a time, and a clean
+forward pass to compare.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ def problem(heads: int, layers: int, rows: int) -> tuple[Evaluator, torch.nn.Mod
     from transformer_lens.model_bridge import TransformerBridge
 
     config = TransformerBridgeConfig(
-        n_layers=layers, n_heads=heads, d_head=D_HEAD, d_model=D_MODEL, d_mlp=D_MLP, n_ctx=SEQ, d_vocab=VOCABULARY,
+        n_layers=layers, n_heads=heads, d_head=D_HEAD, d_model=D_MODEL, d_mlp=D_MLP, n_ctx=SEQ,
+        d_vocab=VOCABULARY,
         act_fn="gelu", normalization_type="LN", attention_dir="causal", seed=0,
     )  # fmt: skip
     bridge = TransformerBridge.boot_native(config).eval()
@@ -81,7 +84,8 @@ def measure() -> dict[str, Race]:
 
 
 def growth(result: Race, curve: Curve, what: str = "scrubbed") -> float:
-    """How many times its cost at the first value the cost at the last one is: the median over rounds."""
+    """How many times its cost at the first value the cost at the last one is: the median over
+    rounds."""
     return result.ratio(f"{what} {curve.values[0]}", f"{what} {curve.values[-1]}")
 
 
@@ -93,7 +97,10 @@ def tables(found: dict[str, Race]) -> list[str]:
             what: [figure(1e6 / result.median(f"{what} {value}")) for value in curve.values]
             for what in ("scrubbed", "forward")
         }
-        lines += ["", f"| {curve.title} | " + " | ".join(f"{value:,}" for value in curve.values) + " |"]
+        lines += [
+            "",
+            f"| {curve.title} | " + " | ".join(f"{value:,}" for value in curve.values) + " |",
+        ]
         lines += ["| --- |" + " ---: |" * len(curve.values)]
         lines += [f"| µs of CPU time for a scrubbed evaluation | {' | '.join(cells['scrubbed'])} |"]
         lines += [f"| µs for a clean forward pass | {' | '.join(cells['forward'])} |"]
@@ -118,10 +125,16 @@ def plot(found: dict[str, Race], to: Path) -> None:
 
 
 def panel(axis, curve: Curve, result: Race) -> None:
-    labels: Sequence[tuple[str, str]] = (("forward", "clean forward pass"), ("scrubbed", "scrubbed evaluation"))
+    labels: Sequence[tuple[str, str]] = (
+        ("forward", "clean forward pass"),
+        ("scrubbed", "scrubbed evaluation"),
+    )
     for what, label in labels:
         axis.plot(
-            curve.values, [1e6 / result.median(f"{what} {value}") for value in curve.values], marker="o", label=label
+            curve.values,
+            [1e6 / result.median(f"{what} {value}") for value in curve.values],
+            marker="o",
+            label=label,
         )
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")

@@ -1,4 +1,5 @@
-"""The environment that the peers run in: rust_circuit needs numpy 1, so not the one that pytest-scrub is tested in.
+"""The environment that the peers run in: rust_circuit needs numpy 1, so not the one that
+pytest-scrub is tested in.
 
 pytest-scrub itself runs there too, so that both are timed in one process.
 """
@@ -21,12 +22,12 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "installed"
 # pyarrow 24 is the only one that both datasets 5 and numpy 1 accept.
 REQUIREMENTS = [
-    "numpy<2", "torch==2.13.0", "transformer-lens==4.3.0", "transformers==5.23.0", "datasets==5.2.0", "pyarrow==24.*",
+    "numpy<2", "torch==2.13.0", "transformer-lens==4.3.0", "transformers==5.23.0",
+    "datasets==5.2.0", "pyarrow==24.*",
     "pyvene==0.1.8", "attrs", "cattrs", "blake3", "msgpack", "websockets",
 ]  # fmt: skip
-RUST_CIRCUIT = (
-    "rust_circuit==0.4.5"  # its wheels are for CPython 3.11 on Linux, and its declared requirements are too old
-)
+# its wheels are for CPython 3.11 on Linux, and its declared requirements are too old
+RUST_CIRCUIT = "rust_circuit==0.4.5"
 SHOWN = ("torch", "numpy", "transformer-lens", "rust_circuit", "pyvene")
 
 
@@ -48,7 +49,11 @@ def install() -> None:
 
 def machine() -> str:
     """The processor, and how many of its cores may be used."""
-    said = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    said = [
+        line.split(":", 1)[1].strip()
+        for line in _lines("/proc/cpuinfo")
+        if line.startswith("model name")
+    ]
     return f"{said[0] if said else platform.processor()} ({platform.machine()}), {THREADS} cores"
 
 
@@ -60,7 +65,10 @@ def versions() -> str:
             found.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             found.append(f"no {name}")
-    return f"Python {platform.python_version()}, {', '.join(found)}; {torch.backends.cpu.get_cpu_capability()}"
+    return (
+        f"Python {platform.python_version()}, {', '.join(found)}; "
+        f"{torch.backends.cpu.get_cpu_capability()}"
+    )
 
 
 def _lines(path: str) -> list[str]:

@@ -1,7 +1,9 @@
-"""A network of the size people study: GPT-2 small's shape, random weights, and the 26 heads of a published circuit.
+"""A network of the size people study: GPT-2 small's shape, random weights, and the 26 heads of a
+published circuit.
 
-Wang et al., "Interpretability in the Wild: a Circuit for Indirect Object Identification in GPT-2 small" (2022). The
-weights are random, so the claims are false; what evaluating them costs does not depend on that.
+Wang et al., "Interpretability in the Wild: a Circuit for Indirect Object Identification in GPT-2
+small" (2022). The weights are random, so the claims are false; what evaluating them costs does not
+depend on that.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ def module():
 
 
 def dataset(rows: int = ROWS) -> Dataset:
-    """Random tokens; where the subject stands first and again differs from row to row, as in prompts."""
+    """Random tokens; where the subject stands first and again differs from row to row, as in
+    prompts."""
     generator = torch.Generator().manual_seed(2)
 
     def draw(low: int, high: int, *shape: int) -> Tensor:
@@ -65,14 +68,20 @@ def leaves() -> Node:
 
 
 def three_levels() -> Node:
-    """All 26 heads: name movers ask with what S-inhibition heads say (q), which read (v) duplicate-token and
-    induction heads, whose keys (k) previous-token heads write."""
+    """All 26 heads: name movers ask with what S-inhibition heads say (q), which read (v)
+    duplicate-token and induction heads, whose keys (k) previous-token heads write."""
     before = [head(*which, agrees_on="s", pos="after_s1", into="k") for which in PREVIOUS_TOKEN]
     repeats = [
         *(head(*which, agrees_on="order", pos="s2_at", into="v") for which in DUPLICATE_TOKEN),
-        *(head(*which, agrees_on="order", pos="s2_at", into="v", reads=before) for which in INDUCTION),
+        *(
+            head(*which, agrees_on="order", pos="s2_at", into="v", reads=before)
+            for which in INDUCTION
+        ),
     ]
-    inhibition = [head(*which, agrees_on=("s", "order"), pos=END, into="q", reads=repeats) for which in S_INHIBITION]
+    inhibition = [
+        head(*which, agrees_on=("s", "order"), pos=END, into="q", reads=repeats)
+        for which in S_INHIBITION
+    ]
     return output(
         *(head(*which, agrees_on="io", pos=END, reads=inhibition) for which in NAME_MOVERS),
         *(head(*which, agrees_on="io", pos=END) for which in OTHER_WRITERS),
@@ -85,20 +94,23 @@ def nodes(claim: Node) -> int:
 
 
 def evaluation(name: str, evaluator: Evaluator, columns: int) -> Contender:
-    """What a user pays for a sample whose clean activations are there: drawing it, and evaluating it."""
+    """What a user pays for a sample whose clean activations are there: drawing it, and evaluating
+    it."""
     rng = stream(0, "timing", name)
     return Contender(name, columns, lambda: evaluator.evaluate(evaluator.space.draw(columns, rng)))
 
 
 def measure() -> tuple[Race, dict[str, int]]:
-    """Both claims and both forward passes (logits at all positions, as it is run, and at the last one only); and how
-    large the claims are."""
+    """Both claims and both forward passes (logits at all positions, as it is run, and at the last
+    one only); and how large the claims are."""
     print("GPT-2 small's shape", flush=True)
     network, data = module(), dataset()
     tokens = data.inputs["tokens"]
     store = ActivationStore(load_model(network), data)
     claims = {"gpt2_three_levels": three_levels(), "gpt2_leaves": leaves()}
-    evaluators = {name: Evaluator(store.graph, data, claim, store=store) for name, claim in claims.items()}
+    evaluators = {
+        name: Evaluator(store.graph, data, claim, store=store) for name, claim in claims.items()
+    }
     facts = {name: nodes(claim) for name, claim in claims.items()}
     for name, one in evaluators.items():
         one.evaluate(one.space.draw(ROWS, stream(0, "warm", name)))
@@ -112,15 +124,17 @@ def measure() -> tuple[Race, dict[str, int]]:
 def section(result: Race, facts: dict[str, int]) -> list[str]:
     """What of it is shown."""
     titles = {
-        "gpt2_three_levels": f"26 heads, of which three levels read others: {facts['gpt2_three_levels']} nodes",
+        "gpt2_three_levels": "26 heads, of which three levels read others: "
+        f"{facts['gpt2_three_levels']} nodes",
         "gpt2_leaves": f"{facts['gpt2_leaves']} heads as leaves",
         "forward": "clean forward pass",
         "forward_end": "the same with logits at the last position only",
     }
     return [
-        f"GPT-2 small's shape (12 layers, 12 heads, d_model 768, vocabulary {VOCABULARY:,}), random weights, {ROWS} "
-        f"inputs of {SEQ} tokens; cross-entropy at the last position. Drawing is included, {facts['megabytes']:,} MB "
-        "of clean activations are cached. The last column compares with the clean forward pass.",
+        f"GPT-2 small's shape (12 layers, 12 heads, d_model 768, vocabulary {VOCABULARY:,}), "
+        f"random weights, {ROWS} inputs of {SEQ} tokens; cross-entropy at the last position. "
+        f"Drawing is included, {facts['megabytes']:,} MB of clean activations are cached. The last "
+        "column compares with the clean forward pass.",
         "",
         *table(result, titles, "forward"),
     ]

@@ -1,8 +1,9 @@
-"""The claim of four nodes as people evaluate it today: a run of the network for every node, patched by hooks.
+"""The claim of four nodes as people evaluate it today: a run of the network for every node, patched
+by hooks.
 
-The network is small enough that hooks express the claim exactly: nothing lies between head 0.3 and head 1.0, so a run
-in which 0.3 is patched and only 1.0 is kept reads it directly; and what goes directly from the embedding to the
-output is the last residual stream's summand.
+The network is small enough that hooks express the claim exactly: nothing lies between head 0.3 and
+head 1.0, so a run in which 0.3 is patched and only 1.0 is kept reads it directly; and what goes
+directly from the embedding to the output is the last residual stream's summand.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ LOWER, UPPER = 3, 0  # head 0.3 and head 1.0
 
 def losses(bridge, data: Dataset, swaps: SwapSet, batch: int) -> Tensor:
     """The cross-entropy of every reference, float64 `[R]`."""
-    return torch.cat([_batch(bridge, data, swaps, slice(i, i + batch)) for i in range(0, len(swaps), batch)])
+    return torch.cat(
+        [_batch(bridge, data, swaps, slice(i, i + batch)) for i in range(0, len(swaps), batch)]
+    )
 
 
 @torch.no_grad()
@@ -41,7 +44,9 @@ def _batch(bridge, data: Dataset, swaps: SwapSet, at: slice) -> Tensor:
     def keep_upper(z: Tensor, hook: object) -> None:
         kept["upper"] = z[:, -1, UPPER].clone()
 
-    bridge.run_with_hooks(tokens("output/head1.0/rest"), fwd_hooks=[(z0, patch_lower), (z1, keep_upper)])
+    bridge.run_with_hooks(
+        tokens("output/head1.0/rest"), fwd_hooks=[(z0, patch_lower), (z1, keep_upper)]
+    )
 
     def keep_embedding(value: Tensor, hook: object) -> None:
         kept["embed"] = value[:, -1].clone()

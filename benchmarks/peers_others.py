@@ -1,9 +1,9 @@
-"""Two tools that evaluate less than a tree of claims, on what they can say: some heads of the last layer are those of a
-clean input, and everything else is that of a corrupt one.
+"""Two tools that evaluate less than a tree of claims, on what they can say: some heads of the last
+layer are those of a clean input, and everything else is that of a corrupt one.
 
-pyvene exchanges activations, so what it exchanges goes along every path (here, through the last MLP too).
-`transformer_lens.tools.analysis.faithfulness` exchanges edges, so the same heads can be read directly by the logits; it
-takes one pair of inputs at a time. A small GPT-2, which both can handle.
+pyvene exchanges activations, so what it exchanges goes along every path (here, through the last MLP
+too). `transformer_lens.tools.analysis.faithfulness` exchanges edges, so the same heads can be read
+directly by the logits; it takes one pair of inputs at a time. A small GPT-2, which both can handle.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ def claim(via: str) -> Node:
 def ours(bridge, data: Dataset) -> tuple[ActivationStore, dict[str, Evaluator]]:
     graph = load_model(bridge)
     store = ActivationStore(graph, data)
-    return store, {via: Evaluator(graph, data, claim(via), label_logit(), store=store) for via in ("any", "direct")}
+    return store, {
+        via: Evaluator(graph, data, claim(via), label_logit(), store=store)
+        for via in ("any", "direct")
+    }
 
 
 def swaps(evaluator: Evaluator, n: int) -> SwapSet:
@@ -91,14 +94,20 @@ def pyvene(network) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         import pyvene as pv
 
     config = pv.IntervenableConfig(
-        [pv.RepresentationConfig(LAYERS - 1, "head_attention_value_output", "h", max_number_of_units=len(CHOSEN))],
+        [
+            pv.RepresentationConfig(
+                LAYERS - 1, "head_attention_value_output", "h", max_number_of_units=len(CHOSEN)
+            )
+        ],
         intervention_types=pv.VanillaIntervention,
     )
     model = pv.IntervenableModel(config, network)
 
     def run(clean: Tensor, corrupt: Tensor, labels: Tensor) -> Tensor:
         heads = [[list(CHOSEN)] * len(clean)]
-        _, patched = model({"input_ids": corrupt}, [{"input_ids": clean}], {"sources->base": (heads, heads)})
+        _, patched = model(
+            {"input_ids": corrupt}, [{"input_ids": clean}], {"sources->base": (heads, heads)}
+        )
         return patched.logits[:, -1].gather(-1, labels[:, None])[:, 0]
 
     return run
@@ -133,7 +142,9 @@ def faithfulness(bridge) -> Callable[[Tensor, Tensor, Tensor], float]:
     def run(clean: Tensor, corrupt: Tensor, label: Tensor) -> float:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = faithfulness(bridge, clean, corrupt, lambda logits: logits[0, -1, int(label)], kept)
+            found = faithfulness(
+                bridge, clean, corrupt, lambda logits: logits[0, -1, int(label)], kept
+            )
         return found.corrupt_metric + found.recovered * (found.full_metric - found.corrupt_metric)
 
     return run

@@ -1,7 +1,9 @@
-"""rust_circuit (Redwood Research): the same network as a circuit of its own, and the same two claims.
+"""rust_circuit (Redwood Research): the same network as a circuit of its own, and the same two
+claims.
 
-Its user builds the circuit from the weights, names parts of it by matchers, and asks `Experiment.scrub(n).evaluate()`
-for the scrubbed output of n samples; here with everything that was found to make it faster.
+Its user builds the circuit from the weights, names parts of it by matchers, and asks
+`Experiment.scrub(n).evaluate()` for the scrubbed output of n samples; here with everything that was
+found to make it faster.
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ import rust_circuit as rc
 import torch
 import torch.nn.functional as F
 from rust_circuit.causal_scrubbing.dataset import Dataset as Rows
-from rust_circuit.causal_scrubbing.experiment import Experiment, ExperimentEvalSettings, ScrubbedExperiment
+from rust_circuit.causal_scrubbing.experiment import (
+    Experiment,
+    ExperimentEvalSettings,
+    ScrubbedExperiment,
+)
 from rust_circuit.causal_scrubbing.hypothesis import (
     Correspondence,
     ExactSampler,
@@ -37,43 +43,67 @@ TOKENS = rc.Array(torch.zeros(SEQ, dtype=torch.int64), name="tokens")
 
 
 def _heads(
-    w: Mapping[str, Tensor], layer: int, heads: Sequence[int], stream: rc.Circuit, queries: rc.Circuit, name: str
+    w: Mapping[str, Tensor],
+    layer: int,
+    heads: Sequence[int],
+    stream: rc.Circuit,
+    queries: rc.Circuit,
+    name: str,
 ) -> rc.Circuit:
-    """The sum of some heads of a layer, together; `[1, d_model]` where only the last position asks."""
+    """The sum of some heads of a layer, together; `[1, d_model]` where only the last position
+    asks."""
     bound = {
-        n: rc.Array(w[f"{n}{layer}"][list(heads)].contiguous(), f"{name}.{n}") for n in ("W_Q", "W_K", "W_V", "W_O")
+        n: rc.Array(w[f"{n}{layer}"][list(heads)].contiguous(), f"{name}.{n}")
+        for n in ("W_Q", "W_K", "W_V", "W_O")
     }
     q, k, v = (
         rc.Einsum.from_einsum_string("sd,hdc->hsc", x, bound[n], name=f"{name}.{n[-1].lower()}")
         for n, x in (("W_Q", queries), ("W_K", stream), ("W_V", stream))
     )
-    scores = rc.Einsum.from_einsum_string("hqc,hkc,->hqk", q, k, rc.Scalar(D_HEAD**-0.5), name=f"{name}.scores")
+    scores = rc.Einsum.from_einsum_string(
+        "hqc,hkc,->hqk", q, k, rc.Scalar(D_HEAD**-0.5), name=f"{name}.scores"
+    )
     if queries.shape[0] > 1:  # the last position sees all keys
-        scores = rc.Add(scores, rc.Array(torch.full((SEQ, SEQ), -1e9).triu(1), "causal"), name=f"{name}.masked")
+        scores = rc.Add(
+            scores, rc.Array(torch.full((SEQ, SEQ), -1e9).triu(1), "causal"), name=f"{name}.masked"
+        )
     pattern = rc.softmax(scores, name=f"{name}.pattern")
     mixed = rc.Einsum.from_einsum_string("hqk,hkc->hqc", pattern, v, name=f"{name}.mixed")
     return rc.Einsum.from_einsum_string("hqc,hcd->qd", mixed, bound["W_O"], name=name)
 
 
-def circuit(weights: Mapping[str, Tensor], apart: Sequence[tuple[int, int]], late: bool) -> rc.Circuit:
-    """Tokens `[SEQ]` to logits at the last position, `[1, VOCABULARY]`: an output that reads heads and embedding
-    through one flat sum, and in the last layer only the query that matters.
+def circuit(
+    weights: Mapping[str, Tensor], apart: Sequence[tuple[int, int]], late: bool
+) -> rc.Circuit:
+    """Tokens `[SEQ]` to logits at the last position, `[1, VOCABULARY]`: an output that reads heads
+    and embedding through one flat sum, and in the last layer only the query that matters.
 
     **Arguments**
 
-    - `apart`: (layer, head) of the heads that can be named; the others of a layer are computed together, faster.
+    - `apart`: (layer, head) of the heads that can be named; the others of a layer are computed
+      together, faster.
     - `late`: whether the output reads layer 0 through queries of the last position only.
     """
-    embed, pos, unembed = (rc.Array(weights[name].contiguous(), name) for name in ("embed", "pos", "unembed"))
+    embed, pos, unembed = (
+        rc.Array(weights[name].contiguous(), name) for name in ("embed", "pos", "unembed")
+    )
     looked_up = rc.GeneralFunction.gen_index(embed, TOKENS, index_dim=0, check_index_ints=False)
     embedded = rc.Add(looked_up, pos, name="embed")
     last = (slice(SEQ - 1, SEQ),)
 
-    def layer(number: int, stream: rc.Circuit, queries: rc.Circuit, suffix: str = "") -> list[rc.Circuit]:
+    def layer(
+        number: int, stream: rc.Circuit, queries: rc.Circuit, suffix: str = ""
+    ) -> list[rc.Circuit]:
         single = [head for at, head in apart if at == number]
         rest = [head for head in range(HEADS) if head not in single]
-        parts = [_heads(weights, number, [h], stream, queries, f"a{number}.h{h}{suffix}") for h in single]
-        return parts + ([_heads(weights, number, rest, stream, queries, f"a{number}.rest{suffix}")] if rest else [])
+        parts = [
+            _heads(weights, number, [h], stream, queries, f"a{number}.h{h}{suffix}") for h in single
+        ]
+        return parts + (
+            [_heads(weights, number, rest, stream, queries, f"a{number}.rest{suffix}")]
+            if rest
+            else []
+        )
 
     lower = layer(0, embedded, embedded)
     stream = rc.Add(embedded, *lower, name="stream")
@@ -117,7 +147,12 @@ def claim_of_4_nodes() -> Claim:
     tree.add(lower, at_upper.chain("a0.h3"))
     direct = root.make_descendant(ExactSampler(), "embed")
     tree.add(direct, _direct("embed"))
-    slot = {root: None, upper: "output/head1.0", lower: "output/head1.0/head0.3", direct: "output/embed"}
+    slot = {
+        root: None,
+        upper: "output/head1.0",
+        lower: "output/head1.0/head0.3",
+        direct: "output/embed",
+    }
     return Claim(tree, slot, {root: "output/rest", upper: "output/head1.0/rest"})
 
 
@@ -139,15 +174,25 @@ def claim_of_73_nodes() -> Claim:
 
 
 class Scrubber:
-    """Their experiment on one claim: drawing as their user does, or exactly the swaps of a swap set of ours."""
+    """Their experiment on one claim: drawing as their user does, or exactly the swaps of a swap set
+    of ours."""
 
     def __init__(
-        self, circuit: rc.Circuit, claim: Claim, tokens: Tensor, labels: Tensor, numbered: bool = False
+        self,
+        circuit: rc.Circuit,
+        claim: Claim,
+        tokens: Tensor,
+        labels: Tensor,
+        numbered: bool = False,
     ) -> None:
         """With `numbered`, every row carries its number, which costs a little."""
         self.claim = claim
-        columns = {"tokens": tokens, "labels": labels} | ({"row": torch.arange(len(tokens))} if numbered else {})
-        self.rows = Rows([rc.Array(values, name) for name, values in columns.items()], input_names={"tokens"})
+        columns = {"tokens": tokens, "labels": labels} | (
+            {"row": torch.arange(len(tokens))} if numbered else {}
+        )
+        self.rows = Rows(
+            [rc.Array(values, name) for name, values in columns.items()], input_names={"tokens"}
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that checks are off, which is faster
             self.experiment = Experiment(circuit, self.rows, claim.tree, check=False)
@@ -166,8 +211,14 @@ class Scrubber:
         def numbers(rows: Rows) -> np.ndarray:
             return rows.arrs["row"].value.numpy()
 
-        by_slot = {slot: numbers(sampled.datasets[n]) for n, slot in self.claim.slot.items() if slot is not None}
-        by_slot |= {slot: numbers(sampled.other_inputs_datasets[n]) for n, slot in self.claim.rest.items()}
+        by_slot = {
+            slot: numbers(sampled.datasets[n])
+            for n, slot in self.claim.slot.items()
+            if slot is not None
+        }
+        by_slot |= {
+            slot: numbers(sampled.other_inputs_datasets[n]) for n, slot in self.claim.rest.items()
+        }
         donors = np.stack([by_slot[slot] for slot in space.paths])
         return space.swap_set(numbers(scrubbed.ref_ds), donors), _losses(scrubbed, _settings(64))
 
@@ -179,15 +230,25 @@ class Scrubber:
 
         references = rows(swap_set.references)
         sampled = SampledInputs(
-            {n: references if s is None else rows(rows_of(swap_set, s)) for n, s in self.claim.slot.items()},
+            {
+                n: references if s is None else rows(rows_of(swap_set, s))
+                for n, s in self.claim.slot.items()
+            },
             {n: rows(rows_of(swap_set, s)) for n, s in self.claim.rest.items()},
         )
         experiment = self.checked if check else self.experiment
         group = rc.DiscreteVar.uniform_probs_and_group(len(swap_set))
         base = experiment.treeified(check) if check else experiment.base_circuit
-        scrubbed = experiment.replace_inputs(experiment.wrap_in_var(base, references, group), sampled)
+        scrubbed = experiment.replace_inputs(
+            experiment.wrap_in_var(base, references, group), sampled
+        )
         found = ScrubbedExperiment(
-            scrubbed, ref_ds=references, sampled_inputs=sampled, group=group, nodes=self.claim.tree, seed=0
+            scrubbed,
+            ref_ds=references,
+            sampled_inputs=sampled,
+            group=group,
+            nodes=self.claim.tree,
+            seed=0,
         )
         return _losses(found, _settings(batch))
 
@@ -200,13 +261,18 @@ def _losses(scrubbed: ScrubbedExperiment, settings: ExperimentEvalSettings) -> T
 def forward(circuit: rc.Circuit, tokens: Tensor, batch: int | None) -> Tensor:
     """Their own plain forward pass."""
     group = rc.DiscreteVar.uniform_probs_and_group(len(tokens))
-    variable = rc.DiscreteVar(values=rc.Array(tokens, "tokens"), probs_and_group=group, name="tokens_var")
-    sampled = _settings(batch).get_sampler(group, 0).sample(circuit.update("tokens", lambda _: variable))
+    variable = rc.DiscreteVar(
+        values=rc.Array(tokens, "tokens"), probs_and_group=group, name="tokens_var"
+    )
+    sampled = (
+        _settings(batch).get_sampler(group, 0).sample(circuit.update("tokens", lambda _: variable))
+    )
     return sampled.evaluate()[:, 0]
 
 
 def _settings(batch: int | None, optimize: bool = False) -> ExperimentEvalSettings:
-    """`optimize=True` ends the process on these circuits, unless what is computed when is decided naively."""
+    """`optimize=True` ends the process on these circuits, unless what is computed when is decided
+    naively."""
     return ExperimentEvalSettings(
         optimize=optimize,
         optim_settings=rc.OptimizationSettings(scheduling_naive=True),

@@ -1,7 +1,9 @@
-"""The network that is small enough for every tool: two layers of attention, and two claims about it.
+"""The network that is small enough for every tool: two layers of attention, and two claims about
+it.
 
-d_model 256, 8 heads of 32, 64 tokens, vocabulary 1,000, causal, float32, no layer norm, logits at the last position.
-Random weights: what a claim says is false, but what evaluating it costs does not depend on that.
+d_model 256, 8 heads of 32, 64 tokens, vocabulary 1,000, causal, float32, no layer norm, logits at
+the last position. Random weights: what a claim says is false, but what evaluating it costs does not
+depend on that.
 """
 
 from __future__ import annotations
@@ -26,15 +28,23 @@ def network():
     from transformer_lens.model_bridge import TransformerBridge
 
     config = TransformerBridgeConfig(
-        n_layers=LAYERS, n_heads=HEADS, d_head=D_HEAD, d_model=D_MODEL, n_ctx=SEQ, d_vocab=VOCABULARY,
+        n_layers=LAYERS, n_heads=HEADS, d_head=D_HEAD, d_model=D_MODEL, n_ctx=SEQ,
+        d_vocab=VOCABULARY,
         attn_only=True, normalization_type=None, attention_dir="causal", act_fn="relu", seed=0,
     )  # fmt: skip
     bridge = TransformerBridge.boot_native(config)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, tensor in bridge.original_model.named_parameters():
-            # Biases are zero: rust_circuit's attention has none, and the networks have to be the same.
-            scale = 0.0 if name.endswith("bias") else 1.0 if "embed" in name or "pos" in name else D_MODEL**-0.5
+            # Biases are zero: rust_circuit's attention has none, and the networks have to be the
+            # same.
+            scale = (
+                0.0
+                if name.endswith("bias")
+                else 1.0
+                if "embed" in name or "pos" in name
+                else D_MODEL**-0.5
+            )
             tensor.copy_(scale * torch.randn(tensor.shape, generator=generator))
     return bridge.eval()
 
@@ -52,7 +62,8 @@ def dataset(rows: int = ROWS) -> Dataset:
 
 
 def claim_of_4_nodes() -> Node:
-    """Head 1.0 agrees on the last token's parity and reads head 0.3, which agrees on that of the token before."""
+    """Head 1.0 agrees on the last token's parity and reads head 0.3, which agrees on that of the
+    token before."""
     return output(
         head(1, 0, agrees_on="last", reads=[head(0, 3, agrees_on="before")]),
         embed(agrees_on=EXACT),
@@ -63,7 +74,12 @@ def claim_of_73_nodes() -> Node:
     """Each head of layer 1 reads each of layer 0; no donor has to agree on anything."""
     return output(
         *(
-            head(1, above, agrees_on=ANYTHING, reads=[head(0, below, agrees_on=ANYTHING) for below in range(HEADS)])
+            head(
+                1,
+                above,
+                agrees_on=ANYTHING,
+                reads=[head(0, below, agrees_on=ANYTHING) for below in range(HEADS)],
+            )
             for above in range(HEADS)
         )
     )
@@ -85,13 +101,16 @@ def weights(bridge) -> dict[str, Tensor]:
 def minimal_forward(bridge) -> Callable[[Tensor], Tensor]:
     """The same network with as little as possible around it: tokens to logits at the last position.
 
-    One matrix product for the queries, keys and values of a layer, fused attention, and in the last layer
-    queries of the last position only.
+    One matrix product for the queries, keys and values of a layer, fused attention, and in the last
+    layer queries of the last position only.
     """
     w = weights(bridge)
     packed, out = [], []
     for layer in range(LAYERS):
-        columns = [w[f"{name}{layer}"].permute(1, 0, 2).reshape(D_MODEL, -1) for name in ("W_Q", "W_K", "W_V")]
+        columns = [
+            w[f"{name}{layer}"].permute(1, 0, 2).reshape(D_MODEL, -1)
+            for name in ("W_Q", "W_K", "W_V")
+        ]
         packed.append(torch.cat(columns, 1).T.contiguous())
         out.append(w[f"W_O{layer}"].reshape(-1, D_MODEL).T.contiguous())
     unembed = w["unembed"].T.contiguous()
@@ -109,7 +128,9 @@ def minimal_forward(bridge) -> Callable[[Tensor], Tensor]:
         last = x[:, -1:]
         q = F.linear(last, packed[1][:width])
         z = F.scaled_dot_product_attention(split(q), split(k), split(v))
-        return F.linear(last + F.linear(z.transpose(1, 2).reshape(last.shape), out[1]), unembed)[:, 0]
+        return F.linear(last + F.linear(z.transpose(1, 2).reshape(last.shape), out[1]), unembed)[
+            :, 0
+        ]
 
     return forward
 

@@ -15,7 +15,8 @@ TURN = 0.3  # CPU-seconds one contender runs before the next one's turn, at leas
 TRIAL = 0.3  # the same while the fastest setting is looked for
 THREADS = len(os.sched_getaffinity(0))
 HEADER = [
-    "| | 1 thread: per CPU-second | per second | all threads: per CPU-second | per second | times |",
+    "| | 1 thread: per CPU-second | per second | all threads: per CPU-second | per second | times "
+    "|",
     "| --- | ---: | ---: | ---: | ---: | ---: |",
 ]
 
@@ -60,12 +61,15 @@ class Race:
         return statistics.median(getattr(self.rates[threads][name], clock))
 
     def ratio(self, name: str, other: str) -> float:
-        """How many times as fast as the other by CPU time of one thread: the median over rounds of both in the same."""
+        """How many times as fast as the other by CPU time of one thread: the median over rounds of
+        both in the same."""
         mine, theirs = (self.rates[1][which].cpu for which in (name, other))
         return statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
 
 
-def race(contenders: Sequence[Contender], rounds: int = ROUNDS, threads: Sequence[int] = (1, THREADS)) -> Race:
+def race(
+    contenders: Sequence[Contender], rounds: int = ROUNDS, threads: Sequence[int] = (1, THREADS)
+) -> Race:
     """Let contenders take turns, on one thread and on all."""
     result = Race()
     with torch.no_grad():
@@ -88,7 +92,9 @@ def fastest(candidates: Sequence[Contender]) -> Contender:
     torch.set_num_threads(1)
     with torch.no_grad():
         tried = {one.name: max(one.turn(TRIAL)[0] for _ in range(2)) for one in candidates}
-    print("  tried: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in tried.items()), flush=True)
+    print(
+        "  tried: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in tried.items()), flush=True
+    )
     return max(candidates, key=lambda one: tried[one.name])
 
 
@@ -98,11 +104,14 @@ def sized(run: Callable[[int], object], sizes: Sequence[int]) -> Contender:
 
 
 def table(result: Race, titles: Mapping[str, str], against: str) -> list[str]:
-    """Markdown: the rates of each, and how many times as fast as `against` it is by CPU time of one thread."""
+    """Markdown: the rates of each, and how many times as fast as `against` it is by CPU time of one
+    thread."""
     every = max(result.rates)
     lines = list(HEADER)
     for name, title in titles.items():
-        rates = [result.median(name, count, clock) for count in (1, every) for clock in ("cpu", "wall")]
+        rates = [
+            result.median(name, count, clock) for count in (1, every) for clock in ("cpu", "wall")
+        ]
         cells = [title, *map(figure, rates), figure(result.ratio(name, against))]
         lines.append("| " + " | ".join(cells) + " |")
     return lines

@@ -1,4 +1,5 @@
-"""The published paren-balance checker and its strings, read from the folder in SCRUB_BRACKETS; never copied here.
+"""The published paren-balance checker and its strings, read from the folder in SCRUB_BRACKETS;
+never copied here.
 
 Chan et al., "Causal scrubbing: results on a paren balance checker" (2022).
 """
@@ -21,7 +22,8 @@ LENGTH = 42
 START, PAD, END = 0, 1, 2
 BRACKETS = {"(": 3, ")": 4}
 CONFIG = {
-    "n_layers": 3, "n_heads": 2, "d_head": 28, "d_model": 56, "d_mlp": 56, "act_fn": "relu", "n_ctx": LENGTH,
+    "n_layers": 3, "n_heads": 2, "d_head": 28, "d_model": 56, "d_mlp": 56, "act_fn": "relu",
+    "n_ctx": LENGTH,
     "d_vocab": 5, "d_vocab_out": 2, "attention_dir": "bidirectional", "normalization_type": "LN",
 }  # fmt: skip
 
@@ -45,10 +47,14 @@ def dataset(at: Path, strings: int = STRINGS) -> Dataset:
         tokens[i, : len(text) + 2] = torch.tensor([START, *(BRACKETS[c] for c in text), END])
     features = {
         "count": [text.count("(") == text.count(")") for text in texts],
-        "horizon": [max(accumulate(1 if c == "(" else -1 for c in reversed(text))) <= 0 for text in texts],
+        "horizon": [
+            max(accumulate(1 if c == "(" else -1 for c in reversed(text))) <= 0 for text in texts
+        ],
         "starts_open": [text.startswith("(") for text in texts],
     }
-    features["count_open"] = [a and b for a, b in zip(features["count"], features["starts_open"], strict=True)]
+    features["count_open"] = [
+        a and b for a, b in zip(features["count"], features["starts_open"], strict=True)
+    ]
     return Dataset(
         {"tokens": tokens, "attention_mask": tokens != PAD},
         labels=[int(balanced) for _, balanced in rows],
@@ -61,11 +67,13 @@ def dataset(at: Path, strings: int = STRINGS) -> Dataset:
 
 def claim_1a():
     return output(
-        head(1, 0, agrees_on="count"), head(2, 0, agrees_on="count"), head(2, 1, agrees_on="horizon")
+        head(1, 0, agrees_on="count"), head(2, 0, agrees_on="count"),
+        head(2, 1, agrees_on="horizon")
     )  # fmt: skip
 
 
 def claim_1b():
     return output(
-        head(1, 0, agrees_on="count_open"), head(2, 0, agrees_on="count_open"), head(2, 1, agrees_on="horizon")
+        head(1, 0, agrees_on="count_open"), head(2, 0, agrees_on="count_open"),
+        head(2, 1, agrees_on="horizon")
     )  # fmt: skip

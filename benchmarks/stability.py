@@ -1,10 +1,11 @@
 """Whether the example claims say the same thing every time.
 
-`--ways` runs them with one seed in five ways: as they stand, in reverse order, in two workers, the last claim of each
-file alone, and with a quarter of the batch size on another number of threads; verdicts must be the same and
-figures agree to six digits of the metric's scale. `--seeds N` runs them with N seeds; no claim may be held in one run
-and refuted in another. `--keep FOLDER` holds the verdicts of each seed, and a seed that is there already is read, so
-that an interrupted run goes on where it was. The last line is one JSON object.
+`--ways` runs them with one seed in five ways: as they stand, in reverse order, in two workers, the
+last claim of each file alone, and with a quarter of the batch size on another number of threads;
+verdicts must be the same and figures agree to six digits of the metric's scale. `--seeds N` runs
+them with N seeds; no claim may be held in one run and refuted in another. `--keep FOLDER` holds the
+verdicts of each seed, and a seed that is there already is read, so that an interrupted run goes on
+where it was. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -45,18 +46,30 @@ Verdicts = dict[str, Verdict]
 
 
 def run(*args: str, plugin: str = "", threads: int = 1) -> Verdicts:
-    """The verdicts of the example claims, in a process of its own that has no saved counterexample to try first."""
+    """The verdicts of the example claims, in a process of its own that has no saved counterexample
+    to try first."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.rmtree(ROOT / FOLDER, ignore_errors=True)
         junit = Path(folder) / "junit.xml"
         (Path(folder) / "variant.py").write_text(plugin)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": folder}
-        options = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "variant", f"--junitxml={junit}"]
+        options = [
+            "-q",
+            "-p",
+            "no:randomly",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "variant",
+            f"--junitxml={junit}",
+        ]
         targets = [] if any("::" in arg for arg in args) else [EXAMPLES]
         command = [sys.executable, "-m", "pytest", *targets, *options, *args]
         subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True)
         cases = ElementTree.parse(junit).iter("property")
-        texts = [found.attrib["value"] for found in cases if found.attrib["name"] == VERDICT_PROPERTY]
+        texts = [
+            found.attrib["value"] for found in cases if found.attrib["name"] == VERDICT_PROPERTY
+        ]
     return {verdict.claim: verdict for verdict in map(Verdict.from_json, texts)}
 
 
@@ -97,11 +110,16 @@ def ways() -> dict[str, Any]:
             pair = (dataclasses.asdict(one) for one in (verdict, found[claim]))
             figures += [f"{claim} {text}" for text in differences(*pair, scale)]
         print(
-            f"{name}: {len(found)} claims, {len(verdicts)} other verdicts, {len(figures)} other figures",
+            f"{name}: {len(found)} claims, {len(verdicts)} other verdicts, {len(figures)} other "
+            "figures",
             *figures[:20],
             sep="\n  ",
         )
-        record[name] = {"claims": len(found), "other_verdicts": len(verdicts), "other_figures": len(figures)}
+        record[name] = {
+            "claims": len(found),
+            "other_verdicts": len(verdicts),
+            "other_figures": len(figures),
+        }
     return record
 
 
@@ -132,21 +150,31 @@ def seeds(count: int, keep: Path) -> dict[str, Any]:
             print(f"{claim}: {dict(found)}")
     for claim, times in undecided.items():
         one = next(verdict for verdict in last[claim] if verdict.outcome == UNDECIDED)
-        print(f"{claim}: undecided {times} times, {abs(one.gap.mean) - one.tolerance:+.4g} from the tolerance")
+        print(
+            f"{claim}: undecided {times} times, {abs(one.gap.mean) - one.tolerance:+.4g} from the "
+            "tolerance"
+        )
     spent = [v.samples / v.budget for found in last.values() for v in found if _is_clear(v)]
-    print(f"clear claims (a gap under a third or over three times the tolerance) drew {max(spent):.0%} at most")
+    print(
+        "clear claims (a gap under a third or over three times the tolerance) drew "
+        f"{max(spent):.0%} at most"
+    )
     return {
         "claims": len(outcomes), "seeds": count, "held_and_refuted": torn, "undecided": undecided,
-        "clear_runs": len(spent), "clear_most_drawn": max(spent), "clear_mean_drawn": sum(spent) / len(spent),
+        "clear_runs": len(spent), "clear_most_drawn": max(spent),
+        "clear_mean_drawn": sum(spent) / len(spent),
         "clear_above_a_fifth": sorted({
-            claim for claim, found in last.items() for v in found if _is_clear(v) and v.samples > v.budget / 5
+            claim for claim,
+            found in last.items() for v in found if _is_clear(v) and v.samples > v.budget / 5
         }),
     }  # fmt: skip
 
 
 def _is_clear(verdict: Verdict) -> bool:
     gap = abs(verdict.gap.mean)
-    return verdict.average != "untested" and not verdict.tolerance / 3 <= gap <= verdict.tolerance * 3
+    return (
+        verdict.average != "untested" and not verdict.tolerance / 3 <= gap <= verdict.tolerance * 3
+    )
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """pytest-scrub: interpretability hypotheses as tests.
 
-Importing the package imports neither torch nor transformer_lens: each public name is loaded when first used.
+Importing the package imports neither torch nor transformer_lens: each public name is loaded when
+first used.
 """
 
 from __future__ import annotations
@@ -64,12 +65,14 @@ _HOMES = {
     "errors": ("DataError", "HypothesisError", "ModelError", "ScrubError"),
     "judge": ("check",),
     "metrics": (
-        "Metric", "cross_entropy", "kl_to_clean", "logit_difference", "next_token_loss", "squared_error",
+        "Metric", "cross_entropy", "kl_to_clean", "logit_difference", "next_token_loss",
+        "squared_error",
         "zero_one_error",
     ),
     "network": ("FunctionGraph", "ModuleGraph", "load_model"),
     "pytest_edge.claims": (
-        "ClaimFailed", "Misstated", "Refuted", "RefutedByAdversary", "ScrubWarning", "Undecided", "Untested", "Weak",
+        "ClaimFailed", "Misstated", "Refuted", "RefutedByAdversary", "ScrubWarning", "Undecided",
+        "Untested", "Weak",
         "claim",
     ),
     "swaps.space": ("SwapSpace",),
@@ -77,7 +80,8 @@ _HOMES = {
     "swaps.swap_set": ("SwapSet",),
     "tree.join": ("join",),
     "tree.nodes": (
-        "ANYTHING", "EXACT", "embed", "group", "head", "mask", "mlp", "module", "output", "pos_embed",
+        "ANYTHING", "EXACT", "embed", "group", "head", "mask", "mlp", "module", "output",
+        "pos_embed",
     ),
     "verdict": ("Verdict",),
 }  # fmt: skip

@@ -60,8 +60,8 @@ class _Said(Protocol):
 
 @contextmanager
 def said_at(*nodes: _Said) -> Iterator[None]:
-    """Errors that are raised in it, and do not know better, are about what these nodes say: they get their lines, which
-    a traceback shows below the sentence."""
+    """Errors that are raised in it, and do not know better, are about what these nodes say: they
+    get their lines, which a traceback shows below the sentence."""
     try:
         yield
     except ScrubError as error:

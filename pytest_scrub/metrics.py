@@ -1,8 +1,9 @@
-"""Metrics: from the network's output and what is known of the reference to one number per reference.
+"""Metrics: from the network's output and what is known of the reference to one number per
+reference.
 
-A metric says which output positions it reads; the output comes from the root's carrier at the carrier's
-positions, labels are the reference's own. Everything is computed in float64, and shapes are checked, never
-broadcast.
+A metric says which output positions it reads; the output comes from the root's carrier at the
+carrier's positions, labels are the reference's own. Everything is computed in float64, and shapes
+are checked, never broadcast.
 """
 
 from __future__ import annotations
@@ -37,11 +38,13 @@ class Batch:
 
     - `dataset`, `rows`: the references, int64 `[B]` rows of the dataset.
     - `labels`: `[B, ...]` or None.
-    - `positions`: the reference's output positions that are read, `[K]`, `[B, K]` (-1 = none) or None for all.
-    - `clean`: the unscrubbed output on the references, for metrics that ask for it with `needs_clean`.
+    - `positions`: the reference's output positions that are read, `[K]`, `[B, K]` (-1 = none) or
+      None for all.
+    - `clean`: the unscrubbed output on the references, for metrics that ask for it with
+      `needs_clean`.
 
-    All of it is a copy, or cannot be written to; `dataset` is the claim's own, and a claim during which it was changed
-    is refused.
+    All of it is a copy, or cannot be written to; `dataset` is the claim's own, and a claim during
+    which it was changed is refused.
     """
 
     dataset: Dataset
@@ -90,7 +93,8 @@ class Metric:
     - `pos`: the output positions it reads; None = those of the dataset's `label_pos`.
     - `lower`, `upper`: its bounds, which intervals rely on; a value beyond them is an error.
     - `worse`: `"higher"` or `"lower"`.
-    - `stand_in`: what donors are ranked by instead, where the gradient vanishes though the metric could still grow.
+    - `stand_in`: what donors are ranked by instead, where the gradient vanishes though the metric
+      could still grow.
     - `needs_clean`: whether it reads `Batch.clean`.
     """
 
@@ -104,19 +108,28 @@ class Metric:
     needs_clean: bool = False
 
     def __post_init__(self) -> None:
-        for what, function in ((f"the metric {self.name}", self.function), (self._stand_in, self.stand_in)):
+        for what, function in (
+            (f"the metric {self.name}", self.function),
+            (self._stand_in, self.stand_in),
+        ):
             if function is not None and not callable(function):
-                raise DataError(f"{what} is of type {type(function).__name__}; give a function of (output, batch)")
+                raise DataError(
+                    f"{what} is of type {type(function).__name__}; give a function of (output, "
+                    "batch)"
+                )
             if function is not None:
                 require_takes(what, function, ("output", "batch"))
         bounds = (self.lower, self.upper)
         if not all(map(_is_number, bounds)) or not self.lower < self.upper:
             raise DataError(
-                f"the metric {self.name} has the bounds lower={self.lower!r} and upper={self.upper!r}; give two "
+                f"the metric {self.name} has the bounds lower={self.lower!r} and "
+                f"upper={self.upper!r}; give two "
                 "numbers, the lower one first, or leave out what it does not have"
             )
         if self.worse not in ("higher", "lower"):
-            raise DataError(f"worse= of the metric {self.name} is 'higher' or 'lower', not {self.worse!r}")
+            raise DataError(
+                f"worse= of the metric {self.name} is 'higher' or 'lower', not {self.worse!r}"
+            )
 
     @property
     def to_rank_by(self) -> Metric:
@@ -124,7 +137,12 @@ class Metric:
         if self.stand_in is None:
             return self
         return replace(
-            self, name=self._stand_in, function=self.stand_in, stand_in=None, lower=-math.inf, upper=math.inf
+            self,
+            name=self._stand_in,
+            function=self.stand_in,
+            stand_in=None,
+            lower=-math.inf,
+            upper=math.inf,
         )
 
     @property
@@ -132,15 +150,20 @@ class Metric:
         return f"the stand-in for {self.name}"
 
     def __call__(self, output: Tensor, batch: Batch) -> Tensor:
-        """`[B]` float64. **Raises** `DataError` for what is not one real number per reference within the bounds, or
-        where the function raises."""
+        """`[B]` float64. **Raises** `DataError` for what is not one real number per reference
+        within the bounds, or where the function raises."""
         rows = batch.rows.clone()
-        value = called(f"the metric {self.name}", self.function, output.to(torch.float64, copy=True), batch)
+        value = called(
+            f"the metric {self.name}", self.function, output.to(torch.float64, copy=True), batch
+        )
         if isinstance(value, Metric):
-            raise DataError(f"the metric {self.name} returns a Metric; call it: metric={self.name}(...)")
+            raise DataError(
+                f"the metric {self.name} returns a Metric; call it: metric={self.name}(...)"
+            )
         if not isinstance(value, Tensor) or value.shape != (len(rows),) or not is_real(value):
             raise DataError(
-                f"the metric {self.name} has to return one number per reference, [{len(rows)}], not {_got(value)}"
+                f"the metric {self.name} has to return one number per reference, [{len(rows)}], "
+                f"not {_got(value)}"
             )
         value = value.double() if torch.is_grad_enabled() else value.detach().double()
         if not bool(self._is_usable(value).all()):
@@ -148,14 +171,21 @@ class Metric:
         return value
 
     def _is_usable(self, value: Tensor) -> Tensor:
-        """bool `[B]`: finite, small enough to be squared, and within the bounds but for rounding."""
+        """bool `[B]`: finite, small enough to be squared, and within the bounds but for
+        rounding."""
         low, high = self._slack(self.lower), self._slack(self.upper)
-        return (value >= max(self.lower - low, -LARGEST)) & (value <= min(self.upper + high, LARGEST))
+        return (value >= max(self.lower - low, -LARGEST)) & (
+            value <= min(self.upper + high, LARGEST)
+        )
 
     def _slack(self, bound: float) -> float:
         """Relative to the bound, or to 1 where a single bound is 0."""
         width = self.upper - self.lower
-        return SLACK * (width if math.isfinite(width) else abs(bound) or 1.0) if math.isfinite(bound) else 0.0
+        return (
+            SLACK * (width if math.isfinite(width) else abs(bound) or 1.0)
+            if math.isfinite(bound)
+            else 0.0
+        )
 
     def _refuse(self, rows: Tensor, value: Tensor) -> NoReturn:
         at = int((~self._is_usable(value)).nonzero()[0])
@@ -165,8 +195,14 @@ class Metric:
             what = f"the metric {self.name} is NaN or infinite for row {row}"
             raise DataError(f"{what}; look at its label and output")
         if abs(number) > LARGEST:
-            raise DataError(f"{what}, too large to take differences of; let it return smaller numbers")
-        bound = f"below lower={self.lower:.12g}" if number < self.lower else f"above upper={self.upper:.12g}"
+            raise DataError(
+                f"{what}, too large to take differences of; let it return smaller numbers"
+            )
+        bound = (
+            f"below lower={self.lower:.12g}"
+            if number < self.lower
+            else f"above upper={self.upper:.12g}"
+        )
         raise DataError(f"{what}, {bound}; intervals rely on the bounds, so give true ones")
 
 
@@ -181,7 +217,8 @@ def is_real(value: Tensor) -> bool:
 
 
 def kind_of(value: Tensor) -> str:
-    """`"float32"`, or `"complex64"`, `"float32 sparse_coo"`, `"float32 meta"` of what is not real."""
+    """`"float32"`, or `"complex64"`, `"float32 sparse_coo"`, `"float32 meta"` of what is not
+    real."""
     kind = str(value.dtype).removeprefix("torch.")
     layout = "" if value.layout == torch.strided else f" {str(value.layout).removeprefix('torch.')}"
     return kind + layout + (" meta" if value.is_meta else "")
@@ -194,7 +231,8 @@ def _got(value: object) -> str:
 
 
 def as_metric(metric: Metric | Callable[[Tensor, Batch], Tensor] | None) -> Metric:
-    """A metric as claims may give it: ready, a plain function of (output, batch), or None for cross-entropy."""
+    """A metric as claims may give it: ready, a plain function of (output, batch), or None for
+    cross-entropy."""
     if metric is None:
         return cross_entropy()
     if isinstance(metric, Metric):
@@ -202,7 +240,10 @@ def as_metric(metric: Metric | Callable[[Tensor, Batch], Tensor] | None) -> Metr
     if not callable(metric):
         raise DataError(f"metric= takes a Metric or a function of (output, batch), not {metric!r}")
     if metric in MAKERS:
-        raise DataError(f"metric= takes a Metric, and {metric.__name__} makes one; call it: {metric.__name__}(...)")
+        raise DataError(
+            f"metric= takes a Metric, and {metric.__name__} makes one; call it: "
+            f"{metric.__name__}(...)"
+        )
     return Metric(getattr(metric, "__name__", "metric"), metric)
 
 
@@ -216,16 +257,21 @@ def _mean_over_positions(values: Tensor, batch: Batch) -> Tensor:
 
 
 def _class_labels(name: str, output: Tensor, batch: Batch, labels: Tensor) -> Tensor:
-    """**Raises** `DataError` unless `labels` are class indices that fit `output` without broadcasting."""
+    """**Raises** `DataError` unless `labels` are class indices that fit `output` without
+    broadcasting."""
     if labels.is_floating_point() or labels.shape != output.shape[:-1]:
         raise DataError(
-            f"the metric {name} needs one class index for each output it reads, {list(output.shape[:-1])}, but the "
-            f"labels are {str(labels.dtype).removeprefix('torch.')} {list(labels.shape)}; say which output positions "
-            f"the labels speak of with label_pos= of the Dataset or pos= of the metric"
+            f"the metric {name} needs one class index for each output it reads, "
+            f"{list(output.shape[:-1])}, but the labels are "
+            f"{str(labels.dtype).removeprefix('torch.')} {list(labels.shape)}; say which output "
+            "positions the labels speak of with label_pos= of the Dataset or pos= of the metric"
         )
     used = labels if batch.valid is None or labels.ndim == 1 else labels[batch.valid]
     if used.numel() and not 0 <= int(used.min()) <= int(used.max()) < output.shape[-1]:
-        raise DataError(f"the metric {name} got a label outside 0 to {output.shape[-1] - 1}, the network's classes")
+        raise DataError(
+            f"the metric {name} got a label outside 0 to {output.shape[-1] - 1}, the network's "
+            "classes"
+        )
     return labels.clamp(0, output.shape[-1] - 1)
 
 
@@ -236,14 +282,16 @@ def _cross_entropy(name: str, output: Tensor, batch: Batch, labels: Tensor) -> T
 
 
 def _log_odds_against(output: Tensor, batch: Batch) -> Tensor:
-    """The log-odds that it is not the label's class, which grow with the loss and never saturate."""
+    """The log-odds that it is not the label's class, which grow with the loss and never
+    saturate."""
     labels = _class_labels("log-odds", output, batch, batch.require_labels("log-odds"))
     others = output.scatter(-1, labels.unsqueeze(-1), -LARGEST / 2).logsumexp(-1)
     return _mean_over_positions(others - output.gather(-1, labels.unsqueeze(-1)).squeeze(-1), batch)
 
 
 def cross_entropy(pos: MetricPosition = None) -> Metric:
-    """Cross-entropy (nats) of the logits against the labels: a class per row, or a token per position."""
+    """Cross-entropy (nats) of the logits against the labels: a class per row, or a token per
+    position."""
 
     def function(output: Tensor, batch: Batch) -> Tensor:
         return _cross_entropy("cross_entropy", output, batch, batch.require_labels("cross_entropy"))
@@ -262,45 +310,57 @@ def next_token_loss(pos: MetricPosition = slice(None, -1)) -> Metric:
         positions = batch.positions.expand(len(batch.rows), -1)
         if int(positions.max()) + 1 >= tokens.shape[1]:
             raise DataError(
-                "the metric next_token_loss reads the last position, which has no next token; end pos= earlier"
+                "the metric next_token_loss reads the last position, which has no next token; end "
+                "pos= earlier"
             )
         labels = tokens[batch.rows[:, None], positions.clamp(min=0) + 1]
-        return _cross_entropy("next_token_loss", output, batch, labels[:, 0] if output.ndim == 2 else labels)
+        return _cross_entropy(
+            "next_token_loss", output, batch, labels[:, 0] if output.ndim == 2 else labels
+        )
 
     return Metric("next-token loss", function, pos, lower=0.0)
 
 
 def kl_to_clean(pos: MetricPosition = None) -> Metric:
-    """KL divergence (nats) of the scrubbed from the unscrubbed output distribution, KL(clean || scrubbed)."""
+    """KL divergence (nats) of the scrubbed from the unscrubbed output distribution, KL(clean ||
+    scrubbed)."""
 
     def function(output: Tensor, batch: Batch) -> Tensor:
         clean = batch.clean.double().log_softmax(-1)
-        divergence = F.kl_div(output.log_softmax(-1), clean, reduction="none", log_target=True).sum(-1)
+        divergence = F.kl_div(output.log_softmax(-1), clean, reduction="none", log_target=True).sum(
+            -1
+        )
         return _mean_over_positions(divergence, batch)
 
     return Metric("KL to clean", function, pos, lower=0.0, needs_clean=True)
 
 
 def _other_class(against: int | str, batch: Batch, labels: Tensor) -> Tensor:
-    """The class that each label is compared with, like `labels`; one per row counts at all its positions."""
+    """The class that each label is compared with, like `labels`; one per row counts at all its
+    positions."""
     if not isinstance(against, str):
         return torch.full_like(labels, against)
     values = batch.feature(against)
     if values.dtype.kind not in "biu":
         raise DataError(
-            f"the metric logit_difference needs a class for each row, but the feature {against!r} holds "
-            f"{values.dtype} values"
+            f"the metric logit_difference needs a class for each row, but the feature {against!r} "
+            f"holds {values.dtype} values"
         )
     other = torch.as_tensor(values, device=labels.device).long()
     return other[:, None].expand_as(labels) if labels.ndim == 2 and other.ndim == 1 else other
 
 
 def logit_difference(against: int | str, pos: MetricPosition = None) -> Metric:
-    """The label's logit minus another class's: `against` is a class, or a feature that names one per row."""
+    """The label's logit minus another class's: `against` is a class, or a feature that names one
+    per row."""
 
     def function(output: Tensor, batch: Batch) -> Tensor:
-        labels = _class_labels("logit_difference", output, batch, batch.require_labels("logit_difference"))
-        other = _class_labels("logit_difference", output, batch, _other_class(against, batch, labels))
+        labels = _class_labels(
+            "logit_difference", output, batch, batch.require_labels("logit_difference")
+        )
+        other = _class_labels(
+            "logit_difference", output, batch, _other_class(against, batch, labels)
+        )
         picked = [output.gather(-1, which.unsqueeze(-1)).squeeze(-1) for which in (labels, other)]
         return _mean_over_positions(picked[0] - picked[1], batch)
 
@@ -311,7 +371,9 @@ def zero_one_error(pos: MetricPosition = None) -> Metric:
     """1 where the largest logit is not the label's, else 0; a mean over positions."""
 
     def function(output: Tensor, batch: Batch) -> Tensor:
-        labels = _class_labels("zero_one_error", output, batch, batch.require_labels("zero_one_error"))
+        labels = _class_labels(
+            "zero_one_error", output, batch, batch.require_labels("zero_one_error")
+        )
         return _mean_over_positions((output.argmax(-1) != labels).double(), batch)
 
     return Metric("0-1 error", function, pos, lower=0.0, upper=1.0, stand_in=_log_odds_against)
@@ -324,8 +386,8 @@ def squared_error(pos: MetricPosition = None) -> Metric:
         labels = batch.require_labels("squared_error")
         if labels.shape != output.shape:
             raise DataError(
-                f"the metric squared_error needs labels of the output's shape {list(output.shape)}, "
-                f"not {list(labels.shape)}"
+                "the metric squared_error needs labels of the output's shape "
+                f"{list(output.shape)}, not {list(labels.shape)}"
             )
         error = (output - labels) ** 2
         return _mean_over_positions(error.flatten(2).mean(2), batch) if error.ndim > 2 else (

@@ -29,7 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for option_ in OPTIONS:
         flag = f"--scrub-{option_.name}"
         if option_.read is bool:
-            group.addoption(flag, dest=option_.dest, action="store_true", default=None, help=option_.help)
+            group.addoption(
+                flag, dest=option_.dest, action="store_true", default=None, help=option_.help
+            )
             parser.addini(option_.dest, help=option_.help, type="bool", default=False)
             continue
         default = option_.default.replace("%", "%%")
@@ -50,7 +52,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Registers the marker, and refuses malformed options before anything is collected."""
-    config.addinivalue_line("markers", "claim: a hypothesis about a network, checked by pytest-scrub")
+    config.addinivalue_line(
+        "markers", "claim: a hypothesis about a network, checked by pytest-scrub"
+    )
     for option_ in OPTIONS:
         option(config, option_.name)
     if not hasattr(config, "workerinput"):
@@ -65,9 +69,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks the reports of claims as such; with --scrub-replay, nothing but that counterexample's claim is run."""
+    """Marks the reports of claims as such; with --scrub-replay, nothing but that counterexample's
+    claim is run."""
     for item in items:
-        if item.get_closest_marker("claim") is not None:  # a report's own keywords are also names and parameters
+        # a report's own keywords are also names and parameters
+        if item.get_closest_marker("claim") is not None:
             item.user_properties.append((CLAIM_PROPERTY, id_of(item)))
     if option(config, "replay"):
         from pytest_scrub.pytest_edge.replaying import only_replayed
@@ -77,7 +83,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """On GitHub Actions, annotations below everything else; its runner reads them from the output."""
+    """On GitHub Actions, annotations below everything else; its runner reads them from the
+    output."""
     reporting = config.pluginmanager.get_plugin("scrub-reporting")
     if reporting is not None and os.environ.get("GITHUB_ACTIONS") == "true":
         reporting.annotate(terminalreporter)

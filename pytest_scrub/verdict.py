@@ -1,4 +1,5 @@
-"""What was measured, and what came of it, in plain values. Everything that reports reads only this."""
+"""What was measured, and what came of it, in plain values. Everything that reports reads only
+this."""
 
 from __future__ import annotations
 
@@ -15,14 +16,16 @@ SCHEMA_VERSION = 1
 
 HELD, REFUTED, UNDECIDED, UNTESTED, WEAK = "held", "refuted", "undecided", "untested", "weak"
 TOO_FEW, ROUNDED, STRADDLES = "too few draws", "rounding", "straddles"  # why a claim is undecided
-UNKNOWN_ENDS = {"low": -math.inf, "high": math.inf}  # of an interval; JSON has no infinity, so null stands for them
+# of an interval; JSON has no infinity, so null stands for them
+UNKNOWN_ENDS = {"low": -math.inf, "high": math.inf}
 
 
 @dataclass(frozen=True)
 class NodeReport:
     """How one slot was tested.
 
-    - `slot`: the path of its node, such as `output/head1.0`; `is_rest`: whether it is that node's rest.
+    - `slot`: the path of its node, such as `output/head1.0`; `is_rest`: whether it is that node's
+      rest.
     - `agrees_on`: what its donors agree on.
     - `donors`: least, median and most allowed donors of a reference, the row itself included.
     - `with_other`: share of references that have a donor of other content.
@@ -49,8 +52,10 @@ class NodeReport:
 class CircuitNode:
     """One node of the hypothesis, where it lies in the network.
 
-    - `path`: as in slots, such as `output/head1.0[k]`; `parent`: that of the node that reads it, None for the output.
-    - `components`: what it is of the network; `into`: the slot of its parent, such as `"k"`, None where it has but one.
+    - `path`: as in slots, such as `output/head1.0[k]`; `parent`: that of the node that reads it,
+      None for the output.
+    - `components`: what it is of the network; `into`: the slot of its parent, such as `"k"`, None
+      where it has but one.
     - `level`: which of the circuit's levels its component is on, the highest of a group.
     - `agrees_on`: None for an output that takes no donor; `rest`: None for a leaf.
     - `positions`, `subspace`: in words, None for all of it.
@@ -75,7 +80,8 @@ class CircuitNode:
 class Circuit:
     """The hypothesis as a drawing.
 
-    - `levels`: of the network, from its input to its output; `nodes`: those of the hypothesis, each on a level.
+    - `levels`: of the network, from its input to its output; `nodes`: those of the hypothesis, each
+      on a level.
     """
 
     levels: tuple[str, ...]
@@ -96,7 +102,8 @@ class Slice:
 
     - `value`: of the feature, as text.
     - `references`: how many the dataset has; `samples`: how many were drawn.
-    - `gap`: with an interval that is corrected for the number of slices; None where nothing was drawn.
+    - `gap`: with an interval that is corrected for the number of slices; None where nothing was
+      drawn.
     - `outcome`: against the tolerance for slices, None where there is none.
     - `undecided`: why it is undecided, as in a `Verdict`.
     """
@@ -126,8 +133,10 @@ class Slices:
 class MutantReport:
     """One false claim made from this one.
 
-    - `kind`, `node`, `what`: how it was made, such as `"dropped"`, `"output/head1.0"`, and the change in words.
-    - `outcome`: of the mutant, judged like the claim; `gap` is its mean gap, or the worst that was found.
+    - `kind`, `node`, `what`: how it was made, such as `"dropped"`, `"output/head1.0"`, and the
+      change in words.
+    - `outcome`: of the mutant, judged like the claim; `gap` is its mean gap, or the worst that was
+      found.
     - `means`: what it says of the claim where it was not refuted.
     """
 
@@ -144,7 +153,8 @@ class Power:
     """How much a claim says: how many false claims made from it are refuted.
 
     - `mutants`: those that were judged.
-    - `equivalent`: how many more allow just what the claim allows, or swap nothing that it does not.
+    - `equivalent`: how many more allow just what the claim allows, or swap nothing that it does
+      not.
     - `left_out`: how many more were not judged, as there are too many.
     - `required`: the least power that the claim asks for, or None.
     """
@@ -193,16 +203,21 @@ class Attempt:
 
     - `adversary`: its name; `how`: the search in words, or why there was none.
     - `searched`: whether there was one.
-    - `gap`: mean change of the metric over the `references` of the worst swap set found; None without a search.
+    - `gap`: mean change of the metric over the `references` of the worst swap set found; None
+      without a search.
     - `unscrubbed`, `scrubbed`: mean metric on these references, or None.
-    - `interval`: of that mean, where the swap set was drawn anew on rows that the search had not seen.
+    - `interval`: of that mean, where the swap set was drawn anew on rows that the search had not
+      seen.
     - `exhaustive`: every combination of allowed donors was evaluated.
     - `evaluations`: scrubbed evaluations spent, a gradient counting as three.
-    - `ranking`: what else was computed to choose what to evaluate, in clean forward passes of one input.
-    - `concentration`: share of the references in which one of its ten most used donors takes part, or None.
+    - `ranking`: what else was computed to choose what to evaluate, in clean forward passes of one
+      input.
+    - `concentration`: share of the references in which one of its ten most used donors takes part,
+      or None.
     - `late`: a deadline ended the search before its budget did.
     - `refutes`: whether it lies beyond the adversarial tolerance.
-    - `changes`: percentiles (0, 1, ... 100) of the change of single references; empty where nothing was searched.
+    - `changes`: percentiles (0, 1, ... 100) of the change of single references; empty where nothing
+      was searched.
     - `curve`: (evaluations, mean gap of the worst so far) along the search.
     """
 
@@ -235,7 +250,8 @@ class Swap:
     """One donor of a counterexample, as a person reads it.
 
     - `slot`: where it stands in; `own`, `donor`: the input it stands in for, and itself.
-    - `agrees_on`: what the claim asks of the donor; `also`: the dataset's other features that are equal as well.
+    - `agrees_on`: what the claim asks of the donor; `also`: the dataset's other features that are
+      equal as well.
     - `differs`: where the two inputs differ.
     """
 
@@ -272,7 +288,8 @@ class Counterexample:
 
 @dataclass(frozen=True)
 class Mend:
-    """An addition to a refuted claim: `what` it is, and the mean `gap` that was left with it, `where` says of what."""
+    """An addition to a refuted claim: `what` it is, and the mean `gap` that was left with it,
+    `where` says of what."""
 
     what: str
     gap: float
@@ -285,10 +302,13 @@ class Search:
 
     - `tolerance`: the largest mean gap either way that a found swap set may have.
     - `gates`: whether a swap set beyond it refutes the claim, or is only shown.
-    - `budget`: evaluations that all of them together might spend; `attempts`: what each of them found.
-    - `counterexample`: the worst swap set pruned, None where nothing breaks the claim; `mends`: what would mend it.
+    - `budget`: evaluations that all of them together might spend; `attempts`: what each of them
+      found.
+    - `counterexample`: the worst swap set pruned, None where nothing breaks the claim; `mends`:
+      what would mend it.
     - `worse`: `"higher"` or `"lower"` where only a gap of that sign counts, else `"either"`.
-    - `notes`: what went wrong beside the search, such as a saved counterexample that could not be used.
+    - `notes`: what went wrong beside the search, such as a saved counterexample that could not be
+      used.
     """
 
     tolerance: float
@@ -316,7 +336,10 @@ class Search:
         """Why there is no worst that was found; None where there is."""
         if self.worst is not None:
             return None
-        return "; ".join(f"{attempt.adversary}: {attempt.how}" for attempt in self.attempts) or "no adversary was asked"
+        return (
+            "; ".join(f"{attempt.adversary}: {attempt.how}" for attempt in self.attempts)
+            or "no adversary was asked"
+        )
 
     @property
     def refutes(self) -> bool:
@@ -329,32 +352,38 @@ class Verdict:
     """The outcome of one claim, in plain Python values.
 
     - `claim`: the id of its test; `hypothesis`: it as text; `metric`: its name.
-    - `outcome`: `"held"`, `"refuted"`, `"undecided"`, `"untested"`, or `"weak"` where it held and says too little;
-      `average` is that of uniformly drawn swaps alone, its slices included.
+    - `outcome`: `"held"`, `"refuted"`, `"undecided"`, `"untested"`, or `"weak"` where it held and
+      says too little; `average` is that of uniformly drawn swaps alone, its slices included.
     - `search`: what the adversaries found; None where none was asked.
-    - `tolerance`: the largest gap that the claim accepts, in the metric's unit; `direction` is `"worse"` where only a
-      worse metric counts, else `"either"`.
+    - `tolerance`: the largest gap that the claim accepts, in the metric's unit; `direction` is
+      `"worse"` where only a worse metric counts, else `"either"`.
     - `unscrubbed`, `scrubbed`: mean metric on the same sampled references.
     - `gap`: scrubbed minus unscrubbed, paired by reference.
-    - `absolute_change`: mean of the absolute change per reference, which cancellation does not hide.
+    - `absolute_change`: mean of the absolute change per reference, which cancellation does not
+      hide.
     - `share_worse`: share of samples whose metric got worse.
     - `share`: what single swaps do, from independent draws; None where they were too few.
     - `baseline`: mean metric when the whole output comes from an unrelated row.
     - `recovered`: 1 - gap / (baseline - unscrubbed), or None; `recovered_reason`: why it is None.
     - `samples`: references drawn until the claim was decided; `budget`: the most that might be.
-    - `nodes`: how every slot was tested; `min_with_other`, `min_moved`: the shares below which one is untested.
+    - `nodes`: how every slot was tested; `min_with_other`, `min_moved`: the shares below which one
+      is untested.
     - `seed`: that all random streams come from; `model`, `dataset`: their names.
     - `model_digest`, `dataset_digest`: of the weights, and of rows, labels and features.
-    - `precision`: the number type of the weights and of sums, and the device; metrics are always float64.
-    - `generalize`: whether every reference counts once, and the interval speaks of where the rows came from.
+    - `precision`: the number type of the weights and of sums, and the device; metrics are always
+      float64.
+    - `generalize`: whether every reference counts once, and the interval speaks of where the rows
+      came from.
     - `interval_kind`: which swaps and which statistics the interval speaks of.
-    - `changes`: percentiles (0, 1, ... 100) of the change of single samples; `looks`: the gap at every look.
+    - `changes`: percentiles (0, 1, ... 100) of the change of single samples; `looks`: the gap at
+      every look.
     - `slices`, `power`, `controls`: where they were asked for.
     - `circuit`: the hypothesis as a drawing.
-    - `rounding`: how far off the gap may be, as the network computes with so many digits; a hundredth of the tolerance
-      of it decides nothing, and where it is more than that, neither does the rest of it.
-    - `undecided`: why the average is undecided: `"too few draws"`, `"rounding"`, or `"straddles"` where the interval
-      holds the tolerance; None where it is not.
+    - `rounding`: how far off the gap may be, as the network computes with so many digits; a
+      hundredth of the tolerance of it decides nothing, and where it is more than that, neither does
+      the rest of it.
+    - `undecided`: why the average is undecided: `"too few draws"`, `"rounding"`, or `"straddles"`
+      where the interval holds the tolerance; None where it is not.
     - `schema_version`: another one for whatever a reader of this one would not understand.
     """
 
@@ -424,7 +453,8 @@ class Verdict:
         return fragment(self)
 
     def to_json(self) -> str:
-        """All fields as one line of JSON; NaN never occurs, and an end of an interval that is not known is null."""
+        """All fields as one line of JSON; NaN never occurs, and an end of an interval that is not
+        known is null."""
         return json.dumps(plain(self), allow_nan=False)
 
     @classmethod
@@ -432,19 +462,25 @@ class Verdict:
         """**Raises** `ValueError` for another schema version."""
         fields: dict[str, Any] = json.loads(text)
         if fields.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(f"this verdict has schema {fields.get('schema_version')}, not {SCHEMA_VERSION}")
+            raise ValueError(
+                f"this verdict has schema {fields.get('schema_version')}, not {SCHEMA_VERSION}"
+            )
         verdict: Verdict = _built(cls, fields)
         return verdict
 
 
 def plain(record: Any) -> dict[str, Any]:
-    """A dataclass of this package as JSON may keep it: None for an end of an interval that is not known."""
+    """A dataclass of this package as JSON may keep it: None for an end of an interval that is not
+    known."""
     fields: dict[str, Any] = dataclasses.asdict(record, dict_factory=_finite)
     return fields
 
 
 def _finite(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: None if name in UNKNOWN_ENDS and math.isinf(value) else value for name, value in fields}
+    return {
+        name: None if name in UNKNOWN_ENDS and math.isinf(value) else value
+        for name, value in fields
+    }
 
 
 def _built(kind: Any, value: Any) -> Any:
@@ -457,7 +493,10 @@ def _built(kind: Any, value: Any) -> Any:
         return tuple(_built(one, part) for one, part in zip(each, value, strict=True))
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if kind is Estimate:
-            value = {**value, **{end: far for end, far in UNKNOWN_ENDS.items() if value[end] is None}}
+            value = {
+                **value,
+                **{end: far for end, far in UNKNOWN_ENDS.items() if value[end] is None},
+            }
         hints = get_type_hints(kind)
         return kind(**{name: _built(hints[name], part) for name, part in value.items()})
     return value

@@ -7,4 +7,9 @@ from pytest_scrub import Metric
 
 def capped_error(most: float = 1.0) -> Metric:
     """The absolute error against the label, counted as far as `most`."""
-    return Metric("capped error", lambda out, batch: (out - batch.labels).abs().clamp(max=most), lower=0.0, upper=most)
+    return Metric(
+        "capped error",
+        lambda out, batch: (out - batch.labels).abs().clamp(max=most),
+        lower=0.0,
+        upper=most,
+    )

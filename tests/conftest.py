@@ -10,7 +10,8 @@ import pytest
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
-    """The address of a cluster that this process has joined; its tests share one worker of pytest-xdist."""
+    """The address of a cluster that this process has joined; its tests share one worker of
+    pytest-xdist."""
     from pytest_scrub.extras.ray.cluster import QUIET, SETTINGS
 
     for name, value in SETTINGS.items():

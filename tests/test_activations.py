@@ -1,4 +1,5 @@
-"""Clean activations that outlive a session: what is reused, what is not, and what becomes of the files."""
+"""Clean activations that outlive a session: what is reused, what is not, and what becomes of the
+files."""
 
 from __future__ import annotations
 
@@ -64,7 +65,9 @@ HELPER = """
 """
 
 
-def imported(monkeypatch: pytest.MonkeyPatch, source: str = SOURCE, helper: str = HELPER) -> ModuleType:
+def imported(
+    monkeypatch: pytest.MonkeyPatch, source: str = SOURCE, helper: str = HELPER
+) -> ModuleType:
     """A module with a network's code and the one it imports, as if from files."""
     for name, text in (("helper", helper), ("blocks", source)):
         made = ModuleType(name)
@@ -102,7 +105,8 @@ class Ran:
 
 
 class Runs:
-    """Sessions one after another, as runs of pytest are, with a network and data of their own each."""
+    """Sessions one after another, as runs of pytest are, with a network and data of their own
+    each."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.folder, self.batches = folder, list[int]()
@@ -113,7 +117,8 @@ class Runs:
             return capture(store, sites, places)
 
         monkeypatch.setattr(ActivationStore, "_capture", counted)
-        for proves in (ActivationStore, Evaluator):  # by running a few rows again, which are not counted
+        # by running a few rows again, which are not counted
+        for proves in (ActivationStore, Evaluator):
             monkeypatch.setattr(proves, "_prove_alone", lambda *_: None)
 
     @property
@@ -123,11 +128,21 @@ class Runs:
     def session(self, limit: int = 1 << 20) -> Session:
         return Session(0, 100, cache=BoundedFolder(self.folder, limit))
 
-    def run(self, model=None, data=None, claim=CLAIM, *, cached: bool = True, limit: int = 1 << 20, **options) -> Ran:
+    def run(
+        self,
+        model=None,
+        data=None,
+        claim=CLAIM,
+        *,
+        cached: bool = True,
+        limit: int = 1 << 20,
+        **options,
+    ) -> Ran:
         session = self.session(limit) if cached else Session(0, 100)
         model = network() if model is None else model
         self.batches, passes = [], []
-        counted = getattr(model, "module", getattr(model, "embed", model))  # a bridge's own forward is not hooked
+        # a bridge's own forward is not hooked
+        counted = getattr(model, "module", getattr(model, "embed", model))
 
         def count(called, inputs):
             if called is counted:
@@ -150,7 +165,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
     return Runs(monkeypatch, tmp_path / "scrub")
 
 
-# What is reused ------------------------------------------------------------------------------------------
+# What is reused -----------------------------------------------------------------------------------
 
 
 def test_a_second_run_captures_nothing_and_says_the_same(runs: Runs) -> None:
@@ -159,10 +174,13 @@ def test_a_second_run_captures_nothing_and_says_the_same(runs: Runs) -> None:
     assert second.captured == 0
     assert second.verdict == first.verdict == runs.run(cached=False).verdict  # to the last bit
     assert second.notes == ()
-    # What is left is proving, and evaluating what comes after a module; one pass compares a few rows with each file.
+    # What is left is proving, and evaluating what comes after a module; one pass compares a few
+    # rows with each file.
     (compared,) = Counter(second.passes) - Counter(first.passes)
     assert compared <= activations.COMPARED
-    assert Counter(second.passes) == Counter(first.passes) - Counter(first.batches) + Counter([compared])
+    assert Counter(second.passes) == Counter(first.passes) - Counter(first.batches) + Counter(
+        [compared]
+    )
 
 
 def test_nothing_is_kept_of_what_was_not_captured(runs: Runs) -> None:
@@ -205,17 +223,22 @@ def test_a_transformer(runs: Runs) -> None:
         bridge = transformer()
         data = Dataset(tokens, features={"first": tokens[:, 0]})
         claim = output(head(0, 0, agrees_on="first"), head(0, 1, agrees_on=ANYTHING))
-        return runs.run(bridge, data, claim, metric=Metric("m", lambda out, batch: out.mean((1, 2))))
+        return runs.run(
+            bridge, data, claim, metric=Metric("m", lambda out, batch: out.mean((1, 2)))
+        )
 
     first, second = run(), run()
     assert first.captured > 0 == second.captured
     assert second.verdict == first.verdict
-    # Two passes to prove the graph, one that compares a few rows with the files, and two of one row for shapes.
+    # Two passes to prove the graph, one that compares a few rows with the files, and two of one row
+    # for shapes.
     assert second.passes == [16, 16, 16, 1, 1]
     assert sum(first.passes) == sum(second.passes) - 16 + first.captured
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int32, torch.bool])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int32, torch.bool]
+)
 def test_values_are_kept_as_they_are(runs: Runs, dtype: torch.dtype) -> None:
     class Cast(nn.Module):
         def forward(self, x):
@@ -256,7 +279,7 @@ def test_what_a_session_stops_sharing_is_looked_up_again(runs: Runs) -> None:
     assert runs.captured == len(data) * ROWS
 
 
-# What is not reused --------------------------------------------------------------------------------------
+# What is not reused -------------------------------------------------------------------------------
 
 
 def scaled(model: nn.Sequential) -> nn.Sequential:
@@ -305,7 +328,9 @@ def test_a_given_digest_is_not_believed(runs: Runs) -> None:
 def test_another_version(runs: Runs, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     runs.run()
     real = activations._version
-    monkeypatch.setattr(activations, "_version", lambda name: "0.0" if name == package else real(name))
+    monkeypatch.setattr(
+        activations, "_version", lambda name: "0.0" if name == package else real(name)
+    )
     assert runs.run().captured > 0
 
 
@@ -327,15 +352,24 @@ def test_another_setting(runs: Runs, monkeypatch: pytest.MonkeyPatch, setting: s
     [
         (SOURCE.replace("helper.bend(self.inner(x))", "helper.bend(self.inner(x) + 1)"), HELPER),
         (SOURCE.replace("FACTOR = 1.0", "FACTOR = 2.0"), HELPER),
-        (SOURCE.replace("self.scale = nn.Linear(4, 4), 1.0", "self.scale = nn.Linear(4, 4), 2.0"), HELPER),
+        (
+            SOURCE.replace(
+                "self.scale = nn.Linear(4, 4), 1.0", "self.scale = nn.Linear(4, 4), 2.0"
+            ),
+            HELPER,
+        ),
         (SOURCE, HELPER.replace("tanh", "sin")),
     ],
     ids=["forward", "constant", "attribute", "helper"],
 )
-def test_other_code_with_the_same_weights(runs: Runs, monkeypatch, source: str, helper: str) -> None:
+def test_other_code_with_the_same_weights(
+    runs: Runs, monkeypatch, source: str, helper: str
+) -> None:
     def run(source: str, helper: str, **options) -> Ran:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(4, 4), imported(monkeypatch, source, helper).Block(), nn.Linear(4, 4))
+        model = nn.Sequential(
+            nn.Linear(4, 4), imported(monkeypatch, source, helper).Block(), nn.Linear(4, 4)
+        )
         return runs.run(model, **options)
 
     first = run(SOURCE, HELPER)
@@ -347,15 +381,23 @@ def test_other_code_with_the_same_weights(runs: Runs, monkeypatch, source: str, 
     assert changed.verdict.model_digest == first.verdict.model_digest
 
 
-def test_a_comment_or_another_line_is_no_other_code(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comment_or_another_line_is_no_other_code(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digests = {
         code_digest([imported(monkeypatch, source).Block()])
-        for source in (SOURCE, "\n\n" + SOURCE, SOURCE.replace("FACTOR = 1.0", "FACTOR = 1.0  # for now"))
+        for source in (
+            SOURCE,
+            "\n\n" + SOURCE,
+            SOURCE.replace("FACTOR = 1.0", "FACTOR = 1.0  # for now"),
+        )
     }
     assert len(digests) == 1
 
 
-def test_what_cannot_be_seen_is_caught_by_running_a_few_rows(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_seen_is_caught_by_running_a_few_rows(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run(late: float, **options) -> Ran:
         torch.manual_seed(0)
         blocks = imported(monkeypatch)
@@ -410,8 +452,12 @@ def test_another_configuration_of_the_same_weights(runs: Runs) -> None:
     assert as_graph(one).digest() == as_graph(other).digest()
     data = Dataset(torch.zeros(3, 3, dtype=torch.long))
     again = transformer(act="gelu", attn_only=False)
-    assert activations.key_parts(as_graph(one), data) == activations.key_parts(as_graph(again), data)
-    assert activations.key_parts(as_graph(one), data) != activations.key_parts(as_graph(other), data)
+    assert activations.key_parts(as_graph(one), data) == activations.key_parts(
+        as_graph(again), data
+    )
+    assert activations.key_parts(as_graph(one), data) != activations.key_parts(
+        as_graph(other), data
+    )
 
 
 def test_digests_are_the_same_in_another_process() -> None:
@@ -431,7 +477,8 @@ def test_digests_are_the_same_in_another_process() -> None:
     """)
     said = {
         subprocess.run(
-            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, cwd=Path(__file__).parents[1],
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[1],
             capture_output=True, text=True, check=True,
         ).stdout
         for seed in ("1", "2")
@@ -440,7 +487,7 @@ def test_digests_are_the_same_in_another_process() -> None:
     assert len(set(said.pop().split())) == 6
 
 
-# Weights that are changed while claims run ------------------------------------------------------------------
+# Weights that are changed while claims run --------------------------------------------------------
 
 
 def changed_by_hand(model: nn.Sequential) -> None:
@@ -453,7 +500,9 @@ def changed_behind_torchs_back(model: nn.Sequential) -> None:
 
 
 @pytest.mark.parametrize("change", [changed_by_hand, changed_behind_torchs_back])
-def test_nothing_is_written_under_the_digest_of_weights_that_are_no_more(runs: Runs, change) -> None:
+def test_nothing_is_written_under_the_digest_of_weights_that_are_no_more(
+    runs: Runs, change
+) -> None:
     session, model = runs.session(), network()
     store = session.store(model, rows())
     store.ensure([HIDDEN], np.arange(5))
@@ -510,7 +559,7 @@ def test_controls_shuffle_weights_and_leave_no_trace(runs: Runs) -> None:
     assert [path.name for path in runs.files] == kept
 
 
-# The files ------------------------------------------------------------------------------------------------
+# The files ----------------------------------------------------------------------------------------
 
 
 def damaged_values(path: Path) -> None:
@@ -519,7 +568,9 @@ def damaged_values(path: Path) -> None:
     path.write_bytes(data)
 
 
-def rewritten(change: Callable[[torch.Tensor, torch.Tensor], None], **said: str) -> Callable[[Path], None]:
+def rewritten(
+    change: Callable[[torch.Tensor, torch.Tensor], None], **said: str
+) -> Callable[[Path], None]:
     """A file with other values or places in it, or that says something else of itself."""
 
     def damage(path: Path) -> None:
@@ -533,7 +584,8 @@ def rewritten(change: Callable[[torch.Tensor, torch.Tensor], None], **said: str)
 
 
 def exchanged(values: torch.Tensor, places: torch.Tensor) -> None:
-    """The second row with the third: neither is among those that the network is run on to compare."""
+    """The second row with the third: neither is among those that the network is run on to
+    compare."""
     assert len(values) > activations.MOST_COMPARED * 4
     values[[1, 2]] = values[[2, 1]]
 
@@ -557,7 +609,9 @@ DAMAGES = {
     "longer": lambda path: path.write_bytes(path.read_bytes() + bytes(64)),
     "pickle": lambda path: path.write_bytes(pickle.dumps(Refuses())),
     "foreign": lambda path: save_file({"values": torch.zeros(3)}, path),
-    "other rows": lambda path: save_file({"values": torch.zeros(3), "places": torch.arange(3)}, path, {"site": "[]"}),
+    "other rows": lambda path: save_file(
+        {"values": torch.zeros(3), "places": torch.arange(3)}, path, {"site": "[]"}
+    ),
     "folder": lambda path: (path.unlink(), path.mkdir()),
 }
 
@@ -580,7 +634,9 @@ def test_a_damaged_file_is_captured_anew(runs: Runs, damage: str) -> None:
         assert runs.run().captured == 0
 
 
-def test_a_file_that_changes_between_two_looks_is_not_believed(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_between_two_looks_is_not_believed(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was compared with the network is not what is read later."""
     first, compare = runs.run(), activations.ActivationShelf._compare
 
@@ -606,8 +662,12 @@ def test_files_of_other_sites_are_not_mixed_up(runs: Runs) -> None:
     assert second.verdict == first.verdict
 
 
-@pytest.mark.parametrize("error", [SafetensorError("I/O error: no space left on device"), OSError(28, "no space left")])
-def test_a_full_disk_is_said_once_and_the_old_file_stays(runs: Runs, monkeypatch, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [SafetensorError("I/O error: no space left on device"), OSError(28, "no space left")]
+)
+def test_a_full_disk_is_said_once_and_the_old_file_stays(
+    runs: Runs, monkeypatch, error: Exception
+) -> None:
     session, graph, data = runs.session(), ModuleGraph(network()), rows()
     session.store(graph, data).ensure([HIDDEN, Site("value", ("0",))], np.arange(5))
     session.close()
@@ -630,7 +690,9 @@ def test_a_full_disk_is_said_once_and_the_old_file_stays(runs: Runs, monkeypatch
     assert {path: path.read_bytes() for path in runs.files} == before
 
 
-def test_an_interrupt_while_writing_leaves_the_old_file(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_writing_leaves_the_old_file(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session, graph, data = runs.session(), ModuleGraph(network()), rows()
     session.store(graph, data).ensure([HIDDEN], np.arange(5))
     session.close()
@@ -666,7 +728,9 @@ def test_who_reads_while_a_file_is_exchanged_reads_the_old_one(tmp_path: Path) -
 
 def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
     folder = BoundedFolder(tmp_path, 1000)
-    oldest, old, new = (filled(folder, name, 300, age) for name, age in (("b", 30), ("a", 20), ("c", 10)))
+    oldest, old, new = (
+        filled(folder, name, 300, age) for name, age in (("b", 30), ("a", 20), ("c", 10))
+    )
     folder.touch(oldest)
     newest = filled(folder, "d", 300, 0)
     assert sorted(tmp_path.iterdir()) == sorted([oldest, new, newest])
@@ -695,7 +759,8 @@ def test_the_folder_stays_under_its_bound(runs: Runs) -> None:
     for seed in range(4):
         runs.run(data=rows(seed=seed), limit=limit)
         assert 0 < sum(path.stat().st_size for path in runs.files) <= limit
-    assert runs.run(data=rows(seed=3), limit=limit).captured == 0  # the last is there, the first is not
+    # the last is there, the first is not
+    assert runs.run(data=rows(seed=3), limit=limit).captured == 0
     assert runs.run(data=rows(seed=0), limit=limit).captured > 0
     big = runs.run(data=rows(seed=9), limit=4000)
     assert big.notes == ()
@@ -736,7 +801,9 @@ def test_rows_of_a_run_that_computed_something_else_are_not_believed(runs: Runs)
     store.ensure([HIDDEN], np.arange(60))
     assert runs.captured == 60
     assert "not used" in session.close()[0]
-    np.testing.assert_allclose(store.take(HIDDEN, torch.arange(60), None), fresh(graph, data, 60), atol=1e-6)
+    np.testing.assert_allclose(
+        store.take(HIDDEN, torch.arange(60), None), fresh(graph, data, 60), atol=1e-6
+    )
 
 
 def test_what_another_run_keeps_meanwhile_is_compared_too(runs: Runs) -> None:
@@ -751,7 +818,9 @@ def test_what_another_run_keeps_meanwhile_is_compared_too(runs: Runs) -> None:
     wrong._kept[HIDDEN].values += 1
     other.close()
     store.ensure([HIDDEN], np.arange(40))
-    np.testing.assert_allclose(store.take(HIDDEN, torch.arange(40), None), fresh(graph, data, 40), atol=1e-6)
+    np.testing.assert_allclose(
+        store.take(HIDDEN, torch.arange(40), None), fresh(graph, data, 40), atol=1e-6
+    )
     assert "not used" in session.close()[0]
 
 

@@ -1,4 +1,5 @@
-"""Adversaries: judged by problems whose worst swap set is known, by planted effects, and by what they spend."""
+"""Adversaries: judged by problems whose worst swap set is known, by planted effects, and by what
+they spend."""
 
 from __future__ import annotations
 
@@ -20,7 +21,12 @@ from pytest_scrub.adversaries.candidates import Candidates
 from pytest_scrub.adversaries.distributions import WhichNodes, WhichRefinement
 from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
 from pytest_scrub.adversaries.output_norm import OutputRanking, form_of
-from pytest_scrub.adversaries.search import EVALUATIONS_OF_A_GRADIENT, Found, Spending, concentration
+from pytest_scrub.adversaries.search import (
+    EVALUATIONS_OF_A_GRADIENT,
+    Found,
+    Spending,
+    concentration,
+)
 from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
@@ -45,7 +51,7 @@ def changes(evaluator: Evaluator, swap_set: SwapSet) -> Numbers:
     return evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)
 
 
-# --- problems whose worst swap set is known ------------------------------------------------------------------
+# --- problems whose worst swap set is known -------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -72,13 +78,18 @@ class Solved:
 def solved(problem: ToyProblem) -> Solved:
     budget = int(0.1 * problem.combinations)
     spending = Spending(problem.evaluator, budget)
-    found = WhichDonors(references=problem.references).search(problem.evaluator.space, spending, generator())
+    found = WhichDonors(references=problem.references).search(
+        problem.evaluator.space, spending, generator()
+    )
     return Solved(problem, budget, spending.evaluations, found, problem.worst())
 
 
 @cache
 def toys() -> list[Solved]:
-    return [solved(problem) for problem in (toy_problems(200) if FULL else toy_problems(40, most=30_000))]
+    return [
+        solved(problem)
+        for problem in (toy_problems(200) if FULL else toy_problems(40, most=30_000))
+    ]
 
 
 @cache
@@ -96,7 +107,11 @@ def test_a_tenth_of_the_combinations_finds_the_worst_swaps() -> None:
     """The worst swap set of all references in nine problems of ten."""
     shares = {
         kind: share_of_worst(
-            [one for one in toys() if one.problem.name.startswith("functions") == (kind == "functions")]
+            [
+                one
+                for one in toys()
+                if one.problem.name.startswith("functions") == (kind == "functions")
+            ]
         )
         for kind in ("functions", "transformers")
     }
@@ -129,17 +144,23 @@ def test_what_is_found_is_allowed_and_never_worse_than_the_worst() -> None:
 @pytest.mark.xdist_group("toy problems")
 def test_what_is_found_has_the_changes_that_are_reported() -> None:
     for one in toys() + toys_without_likes():
-        np.testing.assert_allclose(one.found.changes, one.evaluated, rtol=0, atol=1e-9, err_msg=one.problem.name)
+        np.testing.assert_allclose(
+            one.found.changes, one.evaluated, rtol=0, atol=1e-9, err_msg=one.problem.name
+        )
 
 
 @pytest.mark.parametrize("rows", [6, 60])
 def test_what_is_computed_changes_the_metric_though_nothing_is_swapped(rows: int) -> None:
-    # A is computed a hundred lower than it is, so that every swap set, nothing swapped included, is far below.
+    # A is computed a hundred lower than it is, so that every swap set, nothing swapped included, is
+    # far below.
     inputs = {name: torch.tensor(generator(ord(name)).normal(size=rows)) for name in "ac"}
     a = inputs["a"].tolist()
     data = Dataset(inputs, features={"a": a, "none": [0] * rows})
     graph = FunctionGraph(A=lambda a: a, output=lambda A, c: A + c)
-    root = output(module("A", agrees_on="a", computed_by=lambda values: np.asarray(values) - 100), rest=ANYTHING)
+    root = output(
+        module("A", agrees_on="a", computed_by=lambda values: np.asarray(values) - 100),
+        rest=ANYTHING,
+    )
     evaluator = Evaluator(graph, data, root, OUT)
     references = np.arange(0, rows, 5)
     found = WhichDonors(references=references).search(
@@ -163,26 +184,36 @@ def is_computed(root: Node) -> bool:
 def test_everything_is_tried_where_the_budget_allows_it(nth: int) -> None:
     problem = small_toys()[nth]
     spending = Spending(problem.evaluator, problem.combinations)
-    found = WhichDonors(references=problem.references).search(problem.evaluator.space, spending, generator())
+    found = WhichDonors(references=problem.references).search(
+        problem.evaluator.space, spending, generator()
+    )
     assert found.exhaustive
     assert found.how == "every combination of allowed donors"
     assert spending.evaluations == problem.combinations
     assert found.swap_set is not None
     assert problem.evaluator.space.check(found.swap_set) == []
     np.testing.assert_allclose(found.changes, problem.worst(), rtol=0, atol=1e-9)
-    np.testing.assert_allclose(found.changes, changes(problem.evaluator, found.swap_set), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        found.changes, changes(problem.evaluator, found.swap_set), rtol=0, atol=1e-9
+    )
     spending = Spending(problem.evaluator, problem.combinations - 1)
-    found = WhichDonors(references=problem.references).search(problem.evaluator.space, spending, generator())
+    found = WhichDonors(references=problem.references).search(
+        problem.evaluator.space, spending, generator()
+    )
     assert not found.exhaustive
 
 
-# --- ranking: many donors, few evaluations -------------------------------------------------------------------
+# --- ranking: many donors, few evaluations --------------------------------------------------------
 
 
 N = 400
 MANY = Dataset(
     {name: torch.tensor(generator(ord(name)).normal(size=N)) for name in "abc"},
-    features={"none": [0] * N, "half": [row % 2 for row in range(N)], "third": [row % 3 for row in range(N)]},
+    features={
+        "none": [0] * N,
+        "half": [row % 2 for row in range(N)],
+        "third": [row % 3 for row in range(N)],
+    },
 )
 REFERENCES = np.arange(0, N, 23)
 
@@ -227,7 +258,11 @@ def test_where_lower_is_worse_the_least_is_found() -> None:
     lower = Metric("out", lambda out, batch: out, worse="lower")
     found, _ = search(Evaluator(product(), MANY, root, lower), 20)
     a, b = MANY.inputs["a"].numpy(), MANY.inputs["b"].numpy()
-    expected = worst_by_class(a, "half", np.min) + 2 * worst_by_class(b, "third", np.min) - (a + 2 * b)[REFERENCES]
+    expected = (
+        worst_by_class(a, "half", np.min)
+        + 2 * worst_by_class(b, "third", np.min)
+        - (a + 2 * b)[REFERENCES]
+    )
     np.testing.assert_allclose(found.changes, expected, atol=1e-9)
     turned = Metric("minus", lambda out, batch: -out)
     other, _ = search(Evaluator(product(), MANY, root, turned), 20)
@@ -238,11 +273,18 @@ def test_where_lower_is_worse_the_least_is_found() -> None:
 def test_the_donor_of_a_tree_is_valued_by_the_best_below_it() -> None:
     # A's own donor says by `third` what a may be; only rows with third = 2 have the large a.
     a = torch.where(torch.arange(N) % 3 == 2, 10.0, 0.0).double() + MANY.inputs["a"]
-    data = Dataset({**MANY.inputs, "a": a}, features={name: MANY.feature(name) for name in MANY.feature_names})
+    data = Dataset(
+        {**MANY.inputs, "a": a}, features={name: MANY.feature(name) for name in MANY.feature_names}
+    )
     graph = FunctionGraph(A=lambda a, b: a + 0.01 * b, output=lambda A, c: A + 0 * c)
-    root = output(module("A", agrees_on="half", reads=[module("a", agrees_on="third")], rest=ANYTHING), rest=EXACT)
+    root = output(
+        module("A", agrees_on="half", reads=[module("a", agrees_on="third")], rest=ANYTHING),
+        rest=EXACT,
+    )
     found, _ = search(Evaluator(graph, data, root, OUT), 25)
-    expected = a.numpy().max() + 0.01 * (MANY.inputs["b"].numpy().max() - MANY.inputs["b"].numpy()[REFERENCES])
+    expected = a.numpy().max() + 0.01 * (
+        MANY.inputs["b"].numpy().max() - MANY.inputs["b"].numpy()[REFERENCES]
+    )
     np.testing.assert_allclose(found.changes, expected - a.numpy()[REFERENCES], atol=1e-9)
 
 
@@ -253,17 +295,25 @@ def test_what_follows_a_donor_counts_for_it(kept: Any) -> None:
     below = [module("b", agrees_on="none")]
     root = output(module("A", agrees_on="none", reads=below, rest=EXACT), rest=EXACT)
     evaluator = Evaluator(graph, MANY, root, OUT)
-    found, _ = search(evaluator, 25, space=evaluator.space if kept is None else evaluator.space.keep(kept))
+    found, _ = search(
+        evaluator, 25, space=evaluator.space if kept is None else evaluator.space.keep(kept)
+    )
     a = MANY.inputs["a"].numpy()
     assert found.gap > 0.95 * (a.max() - a[REFERENCES]).mean()
 
 
 def test_a_shared_donor_is_valued_for_all_that_share_it() -> None:
     graph = FunctionGraph(A=lambda a: a, B=lambda b: b, output=lambda A, B, c: A - 3 * B + 0 * c)
-    root = output(module("A", agrees_on="half", name="both"), module("B", agrees_on="half", shares="both"), rest=EXACT)
+    root = output(
+        module("A", agrees_on="half", name="both"),
+        module("B", agrees_on="half", shares="both"),
+        rest=EXACT,
+    )
     found, _ = search(Evaluator(graph, MANY, root, OUT), 15)
     values = (MANY.inputs["a"] - 3 * MANY.inputs["b"]).numpy()
-    np.testing.assert_allclose(found.changes, worst_by_class(values, "half") - values[REFERENCES], atol=1e-9)
+    np.testing.assert_allclose(
+        found.changes, worst_by_class(values, "half") - values[REFERENCES], atol=1e-9
+    )
 
 
 def test_a_part_of_the_claim_can_be_searched() -> None:
@@ -309,7 +359,7 @@ def drawing(evaluator: Evaluator, each: int, seed: int) -> Numbers:
     return np.max([changes(evaluator, drawn) for drawn in draws], axis=0)
 
 
-# --- ranking: transformers -----------------------------------------------------------------------------------
+# --- ranking: transformers ------------------------------------------------------------------------
 
 
 LENGTH, CLASSES = 4, 5
@@ -323,7 +373,9 @@ SOME = np.arange(0, len(TOKENS), 11)
 
 
 def transformer(norm: str | None = "LN", classes: int = CLASSES) -> Any:
-    small = Architecture(n_layers=2, d_head=4, n_ctx=LENGTH, attn_only=False, norm=norm, d_vocab_out=classes)
+    small = Architecture(
+        n_layers=2, d_head=4, n_ctx=LENGTH, attn_only=False, norm=norm, d_vocab_out=classes
+    )
     return as_graph(build(small).bridge)
 
 
@@ -355,11 +407,15 @@ def by_all_donors(evaluator: Evaluator, swap_set: SwapSet, slot: int, donors: An
         (kl_to_clean(), "KL to clean", 0.95),  # as bad a divergence may lie the other way
     ],
 )
-def test_the_worst_donor_of_a_node_is_found_with_a_few_evaluations(metric: Metric, shown: str, share: float) -> None:
+def test_the_worst_donor_of_a_node_is_found_with_a_few_evaluations(
+    metric: Metric, shown: str, share: float
+) -> None:
     evaluator = Evaluator(transformer(), dataset(), OF_THE_REST, metric)
     found, _ = search(evaluator, 16, references=SOME)
     assert found.how.startswith(f"ranked exactly up to a linear readout ({shown})")
-    everything = by_all_donors(evaluator, evaluator.space.unswapped(SOME), 0, evaluator.dataset.donor_rows)
+    everything = by_all_donors(
+        evaluator, evaluator.space.unswapped(SOME), 0, evaluator.dataset.donor_rows
+    )
     sign = 1 if metric.worse == "higher" else -1
     worst = sign * (sign * everything).max(1)
     assert sign * worst.mean() > 0.1
@@ -367,14 +423,21 @@ def test_the_worst_donor_of_a_node_is_found_with_a_few_evaluations(metric: Metri
 
 
 def test_errors_are_ranked_by_a_stand_in_that_still_grows() -> None:
-    # Rightly classified with ease: the error itself is flat, so without its stand-in nothing could be ranked.
+    # Rightly classified with ease: the error itself is flat, so without its stand-in nothing could
+    # be ranked.
     graph = FunctionGraph(A=lambda a: a, output=lambda A, c: torch.stack([0 * A + 0 * c, 3 - A], 1))
     data = Dataset(MANY.inputs, labels=np.ones(N, dtype=int), features={"none": [0] * N})
-    evaluator = Evaluator(graph, data, output(module("A", agrees_on="none"), rest=EXACT), zero_one_error())
+    evaluator = Evaluator(
+        graph, data, output(module("A", agrees_on="none"), rest=EXACT), zero_one_error()
+    )
     assert (MANY.inputs["a"] > 3).sum() <= 3  # few donors make an error at all
     found, _ = search(evaluator, 6)
     assert found.how.startswith("ranked to first order (the stand-in for 0-1 error)")
-    assert found.gap == float((MANY.inputs["a"].max() > 3).item() - evaluator.unscrubbed(REFERENCES).mean()) == 1
+    assert (
+        found.gap
+        == float((MANY.inputs["a"].max() > 3).item() - evaluator.unscrubbed(REFERENCES).mean())
+        == 1
+    )
 
 
 def test_how_tells_that_a_transformers_metric_has_no_gradient() -> None:
@@ -386,7 +449,9 @@ def test_how_tells_that_a_transformers_metric_has_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("norm", [None, "LN", "RMS"])
-@pytest.mark.parametrize("root", [TWO_NODES, output(head(1, 0, **ANY, reads=[head(0, 0, **ANY)]), mlp(1, **ANY))])
+@pytest.mark.parametrize(
+    "root", [TWO_NODES, output(head(1, 0, **ANY, reads=[head(0, 0, **ANY)]), mlp(1, **ANY))]
+)
 def test_a_search_beats_drawing_with_the_same_budget(norm: Any, root: Node) -> None:
     evaluator = Evaluator(transformer(norm), dataset(), root)
     found, _ = search(evaluator, 30, references=SOME)
@@ -395,11 +460,14 @@ def test_a_search_beats_drawing_with_the_same_budget(norm: Any, root: Node) -> N
     assert found.gap > 1.05 * np.max(drawn, axis=0).mean()
 
 
-# --- the output's norm ---------------------------------------------------------------------------------------
+# --- the output's norm ----------------------------------------------------------------------------
 
 
 STREAMS = torch.randn(64, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.5
-GAIN, BIAS = torch.linspace(-2, 3, 8, dtype=torch.float64), torch.linspace(1, -1, 8, dtype=torch.float64)
+GAIN, BIAS = (
+    torch.linspace(-2, 3, 8, dtype=torch.float64),
+    torch.linspace(1, -1, 8, dtype=torch.float64),
+)
 
 
 def layer_norm(stream: Tensor) -> Tensor:
@@ -418,7 +486,9 @@ def test_the_form_of_a_norm_is_measured(norm: Any, center: bool) -> None:
     torch.testing.assert_close(form.gain, GAIN, rtol=1e-4, atol=1e-4)
     direction = form.direction(STREAMS)
     normed = form.gain * direction / direction.square().mean(-1, keepdim=True).sqrt()
-    torch.testing.assert_close(normed + norm(torch.zeros(1, 8, dtype=torch.float64)), norm(STREAMS), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        normed + norm(torch.zeros(1, 8, dtype=torch.float64)), norm(STREAMS), rtol=0, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -449,22 +519,29 @@ def log_odds(out: Tensor, batch: Any) -> Tensor:
 @pytest.mark.parametrize("norm", ["LN", "RMS"])
 @pytest.mark.parametrize(("label_pos", "pos"), [(-1, -1), (slice(1, 3), -2)])
 def test_the_output_ranks_donors_by_the_true_log_odds(norm: str, label_pos: Any, pos: int) -> None:
-    """With two classes these are linear in what the norm gives, so values are exact up to a constant."""
-    root = output(head(1, 0, **ANY), mlp(1, **ANY, pos=pos), head(1, 1, **ANY, reads=[head(0, 0, **ANY)]))
+    """With two classes these are linear in what the norm gives, so values are exact up to a
+    constant."""
+    root = output(
+        head(1, 0, **ANY), mlp(1, **ANY, pos=pos), head(1, 1, **ANY, reads=[head(0, 0, **ANY)])
+    )
     data = dataset(label_pos, classes=2)
     assert len(set(data.content.tolist())) == len(data)
     evaluator = Evaluator(transformer(norm, classes=2), data, root, log_odds)
     rows = np.arange(len(data))
     slots = list(range(len(evaluator.space.slots)))
     ranking = OutputRanking(Spending(evaluator, 10**9), evaluator.space, rows, slots)
-    exact = [evaluator.space.index[path] for path in ("output/rest", "output/head1.0", f"output/mlp1@{pos}")]
+    exact = [
+        evaluator.space.index[path]
+        for path in ("output/rest", "output/head1.0", f"output/mlp1@{pos}")
+    ]
     assert sorted(ranking.contributions) == sorted(exact)
     swap_set = evaluator.space.draw(len(SOME), generator(), SOME)
     values = ranking.values(swap_set)
     for slot in exact:
         true, found = by_all_donors(evaluator, swap_set, slot, rows), values[slot].numpy()
         assert np.ptp(true, axis=1).max() > 1e-2
-        np.testing.assert_allclose(found - found[:, :1], true - true[:, :1], rtol=0, atol=2e-4)  # the norm has an eps
+        # the norm has an eps
+        np.testing.assert_allclose(found - found[:, :1], true - true[:, :1], rtol=0, atol=2e-4)
 
 
 def test_the_output_ranks_shared_donors_together() -> None:
@@ -480,13 +557,17 @@ def test_the_output_ranks_shared_donors_together() -> None:
         donors[[slot, evaluator.space.index["output/mlp1"]]] = donor
         true.append(changes(evaluator, evaluator.space.swap_set(SOME, donors)))
     found = ranking.values(swap_set)[slot].numpy()
-    np.testing.assert_allclose(found - found[:, :1], np.array(true).T - np.array(true)[0][:, None], rtol=0, atol=2e-4)
+    np.testing.assert_allclose(
+        found - found[:, :1], np.array(true).T - np.array(true)[0][:, None], rtol=0, atol=2e-4
+    )
 
 
 def test_a_donor_of_repeated_content_is_ranked_like_the_row_it_repeats() -> None:
     twice = [*range(len(TOKENS)), *range(len(TOKENS))]
     data = dataset(classes=2, rows=twice)
-    evaluator = Evaluator(transformer("LN", classes=2), data, output(head(1, 0, **ANY), mlp(1, **ANY)), log_odds)
+    evaluator = Evaluator(
+        transformer("LN", classes=2), data, output(head(1, 0, **ANY), mlp(1, **ANY)), log_odds
+    )
     ranked = candidates(evaluator)
     assert len(ranked.rows) == len(TOKENS)
     swap_set = evaluator.space.draw(len(SOME), generator(), SOME)
@@ -510,7 +591,7 @@ def test_only_what_adds_to_the_output_is_ranked_through_its_norm() -> None:
     assert not candidates(without).output.contributions
 
 
-# --- donors and what they leave below them -------------------------------------------------------------------
+# --- donors and what they leave below them --------------------------------------------------------
 
 
 @pytest.mark.parametrize("nth", range(8))
@@ -530,7 +611,11 @@ def test_moving_a_donor_keeps_the_rest_allowed(nth: int) -> None:
                 np.testing.assert_array_equal(moved.donors[i], donors)
                 below = {i, *tried.together[i]}
                 for j in space.order:
-                    below |= {j} if space.slots[j].parent in below or space.slots[j].shares in below else set()
+                    below |= (
+                        {j}
+                        if space.slots[j].parent in below or space.slots[j].shares in below
+                        else set()
+                    )
                 others = [j for j in range(len(space.slots)) if j not in below]
                 np.testing.assert_array_equal(moved.donors[others], swap_set.donors[others])
             for best in tried.best(i, swap_set, values[i], 3).T:
@@ -544,15 +629,19 @@ def test_the_best_donors_are_the_most_valuable_that_are_allowed() -> None:
     swap_set = evaluator.space.draw(len(REFERENCES), generator(), REFERENCES)
     values = tried.values(swap_set)
     for name, path, feature in (("a", "output/A", "half"), ("b", "output/B", "third")):
-        best = tried.best(evaluator.space.index[path], swap_set, values[evaluator.space.index[path]], 3)
+        best = tried.best(
+            evaluator.space.index[path], swap_set, values[evaluator.space.index[path]], 3
+        )
         assert best.shape == (len(REFERENCES), 3)
-        for row, donors, present in zip(REFERENCES, best, swap_set.donors[evaluator.space.index[path]], strict=True):
+        for row, donors, present in zip(
+            REFERENCES, best, swap_set.donors[evaluator.space.index[path]], strict=True
+        ):
             agree = np.flatnonzero(MANY.feature(feature) == MANY.feature(feature)[row])
             order = agree[np.argsort(-MANY.inputs[name].numpy()[agree])]
             assert donors.tolist() == order[order != present][:3].tolist()
 
 
-# --- what is spent -------------------------------------------------------------------------------------------
+# --- what is spent --------------------------------------------------------------------------------
 
 
 def odd_budgets(references: int) -> list[int]:
@@ -565,7 +654,12 @@ def test_no_search_spends_more_than_its_budget(nth: int) -> None:
     problem = small_toys()[nth]
     evaluator = problem.evaluator
     for budget in odd_budgets(len(problem.references)):
-        for adversary in (WhichDonors(), WhichDonors(references=problem.references), WhichNodes(), WhichRefinement()):
+        for adversary in (
+            WhichDonors(),
+            WhichDonors(references=problem.references),
+            WhichNodes(),
+            WhichRefinement(),
+        ):
             spending = Spending(evaluator, budget)
             found = adversary.search(evaluator.space, spending, generator())
             assert spending.evaluations <= budget, (adversary, budget)
@@ -573,7 +667,9 @@ def test_no_search_spends_more_than_its_budget(nth: int) -> None:
             if found.swap_set is not None:
                 assert evaluator.space.check(found.swap_set) == []
                 if not is_computed(evaluator.hypothesis):
-                    np.testing.assert_allclose(found.changes, changes(evaluator, found.swap_set), rtol=0, atol=1e-9)
+                    np.testing.assert_allclose(
+                        found.changes, changes(evaluator, found.swap_set), rtol=0, atol=1e-9
+                    )
 
 
 @pytest.mark.parametrize("graph", ["functions", "transformer"])
@@ -592,7 +688,11 @@ def test_gradients_count_against_the_budget(graph: str) -> None:
         sloped.clear()
         spending = Spending(evaluator, budget)
         WhichDonors(references=references).search(evaluator.space, spending, generator())
-        assert spending.evaluations == sum(evaluated) + EVALUATIONS_OF_A_GRADIENT * sum(sloped) <= budget
+        assert (
+            spending.evaluations
+            == sum(evaluated) + EVALUATIONS_OF_A_GRADIENT * sum(sloped)
+            <= budget
+        )
         if budget >= 5 * len(references):
             assert sloped
 
@@ -611,34 +711,56 @@ def test_the_same_seed_finds_the_same(adversary: Any) -> None:
 
 @pytest.mark.parametrize("adversary", [WhichDonors(), WhichNodes(), WhichRefinement()])
 def test_after_the_deadline_nothing_is_evaluated(adversary: Any) -> None:
-    evaluator = Evaluator(product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT)
+    evaluator = Evaluator(
+        product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
+    )
     spending = Spending(evaluator, 10_000, deadline=0.0)
     found = adversary.search(evaluator.space, spending, generator())
     assert spending.late
     assert spending.evaluations == 0
-    assert (found.swap_set, found.gap, found.how) == (None, None, "not searched: the deadline had passed")
+    assert (found.swap_set, found.gap, found.how) == (
+        None,
+        None,
+        "not searched: the deadline had passed",
+    )
 
 
-@pytest.mark.parametrize(("adversary", "deadline"), [(WhichDonors(), 12), (WhichNodes(), 4), (WhichRefinement(), 12)])
-def test_a_deadline_ends_a_search(adversary: Any, deadline: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("adversary", "deadline"), [(WhichDonors(), 12), (WhichNodes(), 4), (WhichRefinement(), 12)]
+)
+def test_a_deadline_ends_a_search(
+    adversary: Any, deadline: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seconds = itertools.count()
-    monkeypatch.setattr("pytest_scrub.adversaries.search.time", SimpleNamespace(monotonic=lambda: next(seconds)))
-    evaluator = Evaluator(product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT)
+    monkeypatch.setattr(
+        "pytest_scrub.adversaries.search.time", SimpleNamespace(monotonic=lambda: next(seconds))
+    )
+    evaluator = Evaluator(
+        product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
+    )
     spending = Spending(evaluator, 10_000, deadline=deadline)
     found = adversary.search(evaluator.space, spending, generator())
     assert spending.late
     assert 0 < spending.evaluations < 5000
-    if not isinstance(adversary, WhichDonors):  # nothing is said of what was chosen and could not be drawn anew
-        assert (found.swap_set, found.how) == (None, "not searched to the end: the deadline had passed")
+    # nothing is said of what was chosen and could not be drawn anew
+    if not isinstance(adversary, WhichDonors):
+        assert (found.swap_set, found.how) == (
+            None,
+            "not searched to the end: the deadline had passed",
+        )
         return
     assert found.swap_set is not None
     assert evaluator.space.check(found.swap_set) == []
-    np.testing.assert_allclose(found.changes, changes(evaluator, found.swap_set), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        found.changes, changes(evaluator, found.swap_set), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("adversary", [WhichNodes(), WhichRefinement()])
 def test_a_distribution_is_reported_from_enough_draws_or_not_at_all(adversary: Any) -> None:
-    evaluator = Evaluator(product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT)
+    evaluator = Evaluator(
+        product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
+    )
     for budget in range(8, 60, 3):
         found = adversary.search(evaluator.space, Spending(evaluator, budget), generator())
         assert found.swap_set is None or len(found.swap_set) >= 30
@@ -646,10 +768,13 @@ def test_a_distribution_is_reported_from_enough_draws_or_not_at_all(adversary: A
 
 
 def test_ranking_looks_at_the_deadline_between_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluator = Evaluator(product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT)
+    evaluator = Evaluator(
+        product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
+    )
     spending = Spending(evaluator, 10_000)
     candidates = Candidates(evaluator.space, spending, REFERENCES, generator())
-    monkeypatch.setattr(type(evaluator.store.memory), "batch_bytes", lambda *_: 1)  # one reference in each part
+    # one reference in each part
+    monkeypatch.setattr(type(evaluator.store.memory), "batch_bytes", lambda *_: 1)
     swap_set = evaluator.space.unswapped(REFERENCES)
     groups = {i: candidates._groups(i, REFERENCES) for i in candidates.slots}
     spending.deadline = 0.0
@@ -659,7 +784,9 @@ def test_ranking_looks_at_the_deadline_between_its_parts(monkeypatch: pytest.Mon
 
 def test_a_deadline_ends_an_exhaustive_search(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count()
-    monkeypatch.setattr("pytest_scrub.adversaries.search.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr(
+        "pytest_scrub.adversaries.search.time", SimpleNamespace(monotonic=lambda: next(seconds))
+    )
     monkeypatch.setattr("pytest_scrub.swaps.space.ENUMERATION_CHUNK", 100)
     evaluator = Evaluator(product(), MANY, output(module("A", agrees_on="half"), rest=EXACT), OUT)
     spending = Spending(evaluator, 10_000, deadline=5)
@@ -735,7 +862,9 @@ def test_without_a_choice_of_donors_nothing_is_searched() -> None:
 
 
 def test_fewer_references_are_searched_where_the_budget_is_small() -> None:
-    evaluator = Evaluator(product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="half")), OUT)
+    evaluator = Evaluator(
+        product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="half")), OUT
+    )
     for budget, references in ((100, 1), (960, 4), (10**5, 200)):
         spending = Spending(evaluator, budget)
         found = WhichDonors().search(evaluator.space, spending, generator())
@@ -744,9 +873,16 @@ def test_fewer_references_are_searched_where_the_budget_is_small() -> None:
 
 
 def test_the_ladder_shares_one_budget() -> None:
-    evaluator = Evaluator(product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT)
+    evaluator = Evaluator(
+        product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
+    )
     found = climb_ladder(evaluator, LADDER, 4000, seed=0, name="claim")
-    assert [one.adversary for one in found] == ["which nodes", "which refinement", "which donors", "which inputs"]
+    assert [one.adversary for one in found] == [
+        "which nodes",
+        "which refinement",
+        "which donors",
+        "which inputs",
+    ]
     assert sum(one.evaluations for one in found) <= 4000
     assert all(one.evaluations > 0 and one.ranking >= 0 for one in found[:3])
     again = climb_ladder(evaluator, LADDER, 4000, seed=0, name="claim")
@@ -759,23 +895,27 @@ def test_the_ladder_shares_one_budget() -> None:
 def test_concentration_is_the_share_with_a_much_used_donor() -> None:
     evaluator = Evaluator(product(), MANY, output(module("A", agrees_on="none"), rest=EXACT), OUT)
     space, references = evaluator.space, np.arange(40)
-    few = space.swap_set(references, np.stack([references, np.where(references < 30, 100, references)]))
+    few = space.swap_set(
+        references, np.stack([references, np.where(references < 30, 100, references)])
+    )
     assert concentration(few, space) == 30 / 40
     many = space.swap_set(references, np.stack([references, references + 100]))
     assert concentration(many, space) == 10 / 40
     assert concentration(space.unswapped(references), space) == 0
 
 
-# --- which nodes ---------------------------------------------------------------------------------------------
+# --- which nodes ----------------------------------------------------------------------------------
 
 
 SIGNS = Dataset(
-    {"x": torch.tensor([1.0, -1.0]).double().repeat(40), "n": torch.arange(80)}, features={"none": [0] * 80}
+    {"x": torch.tensor([1.0, -1.0]).double().repeat(40), "n": torch.arange(80)},
+    features={"none": [0] * 80},
 )
 
 
 def cancelling() -> FunctionGraph:
-    """x times A minus x times B: each alone changes it by minus or plus one on average, both together by nothing."""
+    """x times A minus x times B: each alone changes it by minus or plus one on average, both
+    together by nothing."""
     return FunctionGraph(A=lambda x: x, B=lambda x: x, output=lambda A, B, x: A * x - B * x)
 
 
@@ -791,7 +931,9 @@ class Watched(Spending):
 
     def changes(self, swap_set: SwapSet) -> Any:
         content = self.evaluator.dataset.content
-        self.used.append({*content[swap_set.references].tolist(), *content[swap_set.donors].ravel().tolist()})
+        self.used.append(
+            {*content[swap_set.references].tolist(), *content[swap_set.donors].ravel().tolist()}
+        )
         return super().changes(swap_set)
 
 
@@ -807,7 +949,8 @@ def test_an_effect_that_cancels_between_nodes_is_found() -> None:
     assert found.interval.mean == pytest.approx(found.gap)
     assert found.how.startswith("all 3 subsets of nodes: only output/")
     assert {arm.name: round(arm.gap) for arm in found.arms} == {
-        "only output/A swapped": -1, "only output/B swapped": 1, "only output/A, output/B swapped": 0,
+        "only output/A swapped": -1, "only output/B swapped": 1,
+        "only output/A, output/B swapped": 0,
     }  # fmt: skip
     assert {arm.name: arm.exact for arm in found.arms}["only output/A swapped"] == ("output/B",)
     assert found.swap_set is not None
@@ -834,7 +977,10 @@ def test_the_interval_is_of_rows_that_the_search_has_not_seen(adversary: Any, sp
         assert len(searched) > 1
         assert not reported & set().union(*searched)
         content = data.content
-        own = {*content[found.swap_set.references].tolist(), *content[found.swap_set.donors].ravel().tolist()}
+        own = {
+            *content[found.swap_set.references].tolist(),
+            *content[found.swap_set.donors].ravel().tolist(),
+        }
         assert own == reported
         assert len(found.changes) >= 0.2 * 2000  # a quarter of the budget, and what was left
 
@@ -848,18 +994,26 @@ def test_search_and_report_have_about_as_many_rows() -> None:
 
 
 def test_four_contents_can_always_be_halved() -> None:
-    data = Dataset({name: rows[:4] for name, rows in SIGNS.inputs.items()}, features={"none": [0] * 4})
+    data = Dataset(
+        {name: rows[:4] for name, rows in SIGNS.inputs.items()}, features={"none": [0] * 4}
+    )
     evaluator = Evaluator(cancelling(), data, CANCELLING, OUT)
-    found = [WhichNodes().search(evaluator.space, Spending(evaluator, 500), generator(seed)) for seed in range(20)]
+    found = [
+        WhichNodes().search(evaluator.space, Spending(evaluator, 500), generator(seed))
+        for seed in range(20)
+    ]
     assert all(one.swap_set is not None for one in found)
 
 
 def many_nodes(count: int) -> tuple[FunctionGraph, Node]:
-    """Of `count` nodes the second and the third change the output together, and the fourth and fifth undo it."""
+    """Of `count` nodes the second and the third change the output together, and the fourth and
+    fifth undo it."""
     names = [f"N{i}" for i in range(count)]
     arguments = ", ".join([*names, "x"])
     functions = {name: eval("lambda x: x") for name in names}
-    made = eval(f"lambda {arguments}: N1 * N2 * x * x - N3 * N4 * x * x + 0.01 * ({' + '.join(names)})")
+    made = eval(
+        f"lambda {arguments}: N1 * N2 * x * x - N3 * N4 * x * x + 0.01 * ({' + '.join(names)})"
+    )
     root = output(*(module(name, agrees_on="none") for name in names), rest=EXACT)
     return FunctionGraph(**functions, output=made), root
 
@@ -884,11 +1038,18 @@ def test_subsets_are_tried_all_or_greedily(count: int) -> None:
 
 
 def test_nodes_that_share_a_donor_are_one() -> None:
-    root = output(module("A", agrees_on="none", name="both"), module("B", agrees_on="none", shares="both"), rest=EXACT)
+    root = output(
+        module("A", agrees_on="none", name="both"),
+        module("B", agrees_on="none", shares="both"),
+        rest=EXACT,
+    )
     evaluator = Evaluator(cancelling(), SIGNS, root, OUT)
     found = WhichNodes().search(evaluator.space, Spending(evaluator, 1000), generator())
     assert found.swap_set is None
-    assert found.how == "not searched: at most one node is swapped, so no subset differs from the claim"
+    assert (
+        found.how
+        == "not searched: at most one node is swapped, so no subset differs from the claim"
+    )
 
 
 @pytest.mark.parametrize("adversary", [WhichNodes(), WhichRefinement()])
@@ -899,10 +1060,16 @@ def test_what_cannot_be_searched_says_why(adversary: Any) -> None:
     for budget in (0, 1, 9):
         found = adversary.search(evaluator.space, Spending(evaluator, budget), generator())
         assert (found.swap_set, found.how) == (None, "not searched: the budget is too small")
-    three = Dataset({name: rows[:3] for name, rows in SIGNS.inputs.items()}, features={"none": [0] * 3, "g": [0, 1, 1]})
+    three = Dataset(
+        {name: rows[:3] for name, rows in SIGNS.inputs.items()},
+        features={"none": [0] * 3, "g": [0, 1, 1]},
+    )
     evaluator = Evaluator(cancelling(), three, CANCELLING, OUT)
     found = adversary.search(evaluator.space, Spending(evaluator, 500), generator())
-    assert found.how == "not searched: too few different inputs to choose on one half and report on the other"
+    assert (
+        found.how
+        == "not searched: too few different inputs to choose on one half and report on the other"
+    )
     assert (found.swap_set, found.gap, found.interval) == (None, None, None)
 
 
@@ -919,10 +1086,13 @@ def test_greedy_search_says_where_it_cannot() -> None:
         assert spending.evaluations <= budget
 
 
-# --- which refinement ----------------------------------------------------------------------------------------
+# --- which refinement -----------------------------------------------------------------------------
 
 
-F, H = torch.tensor([1.0, 1, -1, -1]).double().repeat(20), torch.tensor([1.0, -1, 1, -1]).double().repeat(20)
+F, H = (
+    torch.tensor([1.0, 1, -1, -1]).double().repeat(20),
+    torch.tensor([1.0, -1, 1, -1]).double().repeat(20),
+)
 PLANTED = Dataset(
     {"u": F + H, "w": F - H, "n": torch.arange(80)},
     features={
@@ -936,7 +1106,8 @@ PLANTED = Dataset(
 
 
 def planted(**claim: Any) -> Evaluator:
-    """u of the donor times w: on average nothing, among donors that agree on f plus one, on h minus one."""
+    """u of the donor times w: on average nothing, among donors that agree on f plus one, on h minus
+    one."""
     graph = FunctionGraph(A=lambda u: u, output=lambda A, w: A * w)
     return Evaluator(graph, PLANTED, output(module("A", **{**ANY, **claim}), rest=EXACT), OUT)
 
@@ -995,4 +1166,7 @@ def test_a_column_without_values_for_all_rows_is_left_out() -> None:
     graph = FunctionGraph(A=lambda u: u, output=lambda A, w: A * w)
     evaluator = Evaluator(graph, data, output(module("A", **ANY), rest=EXACT), OUT)
     found = WhichRefinement().search(evaluator.space, Spending(evaluator, 1000), generator())
-    assert found.how.startswith("1 refinements by 1 features: ") or "too few different inputs" in found.how
+    assert (
+        found.how.startswith("1 refinements by 1 features: ")
+        or "too few different inputs" in found.how
+    )

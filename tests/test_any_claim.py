@@ -1,4 +1,5 @@
-"""Whatever is claimed: a verdict or an error of ours, and never `held` where all allowed swaps say otherwise."""
+"""Whatever is claimed: a verdict or an error of ours, and never `held` where all allowed swaps say
+otherwise."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from pytest_scrub import ScrubError, check
 from tests.reference.any_claim import HOSTILE, KINDS, VALID
 
-CASES = int(os.environ.get("SCRUB_CLAIMS", "60"))  # three in five of all kinds mixed, the others kind by kind
+# three in five of all kinds mixed, the others kind by kind
+CASES = int(os.environ.get("SCRUB_CLAIMS", "60"))
 FEWEST = 3  # of a kind; the first is always the simplest
 RELATIVE = 1e-6
 VERDICT_SHARE = 0.5
@@ -22,7 +24,8 @@ NO_ROOM = "min_recovered= cannot be judged"  # too few draws tell the baseline f
 
 
 def outcome_of(case):
-    """The verdict's outcome, or `refused: ` and why; what is not the project's own error is raised."""
+    """The verdict's outcome, or `refused: ` and why; what is not the project's own error is
+    raised."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         try:
@@ -42,9 +45,14 @@ def wrongs_of_held(truth, accepts):
 
     if is_beyond(truth.gap, accepts.gap):
         yield f"the gap is {truth.gap}, of {accepts.gap} accepted"
-    if accepts.slices is not None and any(is_beyond(gap, accepts.slices) for gap in truth.of_slices(accepts.by)):
+    if accepts.slices is not None and any(
+        is_beyond(gap, accepts.slices) for gap in truth.of_slices(accepts.by)
+    ):
         yield f"the slices' gaps are {truth.of_slices(accepts.by)}, of {accepts.slices} accepted"
-    if truth.worst > (math.inf if accepts.worst is None else accepts.worst) * (1 + RELATIVE) + truth.rounding:
+    if (
+        truth.worst
+        > (math.inf if accepts.worst is None else accepts.worst) * (1 + RELATIVE) + truth.rounding
+    ):
         yield f"the worst swaps' gap is {truth.worst}, of {accepts.worst} accepted"
 
 
@@ -68,7 +76,10 @@ def test_nothing_false_is_held_and_most_cases_reach_a_verdict():
         outcomes[judge(data.draw(KINDS[kind]), kind).partition(":")[0]] += 1
 
     property_of()
-    print(f"{1 - outcomes['refused'] / outcomes.total():.0%} of {outcomes.total()} reach a verdict: {dict(outcomes)}")
+    print(
+        f"{1 - outcomes['refused'] / outcomes.total():.0%} of {outcomes.total()} reach a verdict: "
+        f"{dict(outcomes)}"
+    )
     assert outcomes["refused"] < (1 - VERDICT_SHARE) * outcomes.total(), outcomes
     assert outcomes["held"], outcomes
     assert outcomes["refuted"], outcomes

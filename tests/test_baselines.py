@@ -22,13 +22,20 @@ from .example_verdicts import claimed, refuted, run, verdict, whole
 
 
 def save(folder: Path, *verdicts: Verdict) -> dict[str, str]:
-    found = texts(run(*(claimed(one, one.claim) for one in verdicts), claimed(None, "test_it.py::test_misstated")))
+    found = texts(
+        run(
+            *(claimed(one, one.claim) for one in verdicts),
+            claimed(None, "test_it.py::test_misstated"),
+        )
+    )
     for name, text in found.items():
         write_whole(folder / name, text)
     return found
 
 
-@pytest.mark.parametrize("one", [verdict(), refuted(), whole(), verdict(recovered=None, recovered_reason="none")])
+@pytest.mark.parametrize(
+    "one", [verdict(), refuted(), whole(), verdict(recovered=None, recovered_reason="none")]
+)
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path, one: Verdict) -> None:
     (text,) = save(tmp_path, one).values()
     assert load(tmp_path) == {one.claim: Baseline.of(one, {"python": "3.12.0", "torch": "2.13.0"})}
@@ -39,7 +46,9 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path, one: Verdict) -> None:
 
 
 def test_an_end_of_an_interval_that_is_not_known(tmp_path: Path) -> None:
-    one = verdict(gap=Estimate(0.5, -math.inf, math.inf), unscrubbed=0.5, scrubbed=1.0, average="undecided")
+    one = verdict(
+        gap=Estimate(0.5, -math.inf, math.inf), unscrubbed=0.5, scrubbed=1.0, average="undecided"
+    )
     (text,) = save(tmp_path, one).values()
     assert json.loads(text)["figures"]["gap"] == {"mean": 0.5, "low": None, "high": None}
     assert load(tmp_path)[one.claim].figures.gap == one.gap
@@ -62,7 +71,9 @@ def test_an_end_of_an_interval_that_is_not_known(tmp_path: Path) -> None:
         ("figures.power.refuted", -1, "its power is -1/"),
     ],
 )
-def test_figures_that_would_let_everything_pass(tmp_path: Path, path: str, value: Any, why: str) -> None:
+def test_figures_that_would_let_everything_pass(
+    tmp_path: Path, path: str, value: Any, why: str
+) -> None:
     (name,) = save(tmp_path, whole())
     record = json.loads((tmp_path / name).read_text())
     *parts, last = path.split(".")
@@ -85,26 +96,36 @@ def test_what_stands_there_twice(tmp_path: Path) -> None:
 
 def test_the_platform_and_the_clock_change_no_byte() -> None:
     one = run(claimed(whole()), versions={"python": "3.12.0", "platform": "Linux 1"})
-    other = replace(one, versions={"python": "3.12.0", "platform": "Linux 2"}, started="later", seconds=99.0)
+    other = replace(
+        one, versions={"python": "3.12.0", "platform": "Linux 2"}, started="later", seconds=99.0
+    )
     assert texts(one) == texts(other)
 
 
 def test_digits_that_a_network_does_not_have_are_not_kept() -> None:
     """A small difference of large numbers has fewer."""
-    one = verdict(unscrubbed=123.456789, scrubbed=123.461234, gap=Estimate(0.00444412345, -0.001234, 0.01))
+    one = verdict(
+        unscrubbed=123.456789, scrubbed=123.461234, gap=Estimate(0.00444412345, -0.001234, 0.01)
+    )
     kept = Baseline.of(one, {}).figures
     assert (kept.unscrubbed, kept.scrubbed) == (123.457, 123.461)
     assert (kept.gap.mean, kept.gap.low) == (0.004, -0.001)
-    small = Baseline.of(verdict(unscrubbed=0.0, scrubbed=1.23456789e-9, gap=Estimate(1.23456789e-9, -0.0, 1.0)), {})
+    small = Baseline.of(
+        verdict(unscrubbed=0.0, scrubbed=1.23456789e-9, gap=Estimate(1.23456789e-9, -0.0, 1.0)), {}
+    )
     assert small.figures.gap == Estimate(1.23457e-9, 0.0, 1.0)
     assert "-0.0" not in small.to_json()
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
-def test_figures_that_differ_in_the_seventh_digit_are_kept_alike(gap: float, unscrubbed: float) -> None:
+def test_figures_that_differ_in_the_seventh_digit_are_kept_alike(
+    gap: float, unscrubbed: float
+) -> None:
     def kept(way: float) -> Figures:
         facts = {"unscrubbed": unscrubbed * way, "scrubbed": (unscrubbed + gap) * way}
-        return Baseline.of(verdict(gap=Estimate(gap * way, gap * way, gap * way), **facts), {}).figures
+        return Baseline.of(
+            verdict(gap=Estimate(gap * way, gap * way, gap * way), **facts), {}
+        ).figures
 
     one, other = kept(1.0), kept(1 + 1e-8)
     assert abs(one.gap.mean - other.gap.mean) <= max(one.last_digit, other.last_digit) * 1.0001
@@ -112,7 +133,14 @@ def test_figures_that_differ_in_the_seventh_digit_are_kept_alike(gap: float, uns
 
 
 def test_claims_of_every_name_have_files_of_their_own(tmp_path: Path) -> None:
-    names = ["a.py::b", "a.py::B", "a.py::b[../../up]", "a.py::\u202e\ud800\x1b", "a.py::" + "x" * 300, "a.py::ä"]
+    names = [
+        "a.py::b",
+        "a.py::B",
+        "a.py::b[../../up]",
+        "a.py::\u202e\ud800\x1b",
+        "a.py::" + "x" * 300,
+        "a.py::ä",
+    ]
     found = save(tmp_path, *(verdict(claim=name) for name in names))
     assert len(found) == len(names)
     assert all("/" not in name and len(name) < 200 for name in found)
@@ -133,11 +161,16 @@ def altered(text: str, path: str, value: Any) -> str:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("claim", 3), ("outcome", None), ("hypothesis", "output"), ("hypothesis", [1]), ("samples", 1.5), ("seed", "0"),
-        ("tolerance", True), ("tolerance", math.nan), ("tolerance", math.inf), ("versions", []), ("versions", {"a": 1}),
-        ("figures", {}), ("figures.gap", 0.5), ("figures.gap.mean", None), ("figures.gap.mean", "1"),
-        ("figures.gap.mean", math.inf), ("figures.more", 1), ("figures.worst.tried", None), ("figures.worst.late", 0),
-        ("figures.power.of", -0.5), ("schema_version", 2), ("schema_version", None), ("schema_version", "1"),
+        ("claim", 3), ("outcome", None), ("hypothesis", "output"), ("hypothesis", [1]),
+        ("samples", 1.5), ("seed", "0"),
+        ("tolerance", True), ("tolerance", math.nan), ("tolerance", math.inf), ("versions", []),
+        ("versions", {"a": 1}),
+        ("figures", {}), ("figures.gap", 0.5), ("figures.gap.mean", None),
+        ("figures.gap.mean", "1"),
+        ("figures.gap.mean", math.inf), ("figures.more", 1), ("figures.worst.tried", None),
+        ("figures.worst.late", 0),
+        ("figures.power.of", -0.5), ("schema_version", 2), ("schema_version", None),
+        ("schema_version", "1"),
     ],
 )  # fmt: skip
 def test_a_value_that_does_not_belong_there(tmp_path: Path, path: str, value: Any) -> None:
@@ -151,11 +184,16 @@ def test_a_value_that_does_not_belong_there(tmp_path: Path, path: str, value: An
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"null", b"\xff\xfe", b"{", b"[" * 100_000, b'{"schema_version": 1}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"\xff\xfe", b"{", b"[" * 100_000, b'{"schema_version": 1}']
+)
 def test_what_is_no_baseline(tmp_path: Path, content: bytes) -> None:
     save(tmp_path, verdict())
     (tmp_path / "zzz.json").write_bytes(content)
-    with pytest.raises(BaselineError, match=r"zzz\.json is no part of a baseline \(.*\); restore it, or delete it and"):
+    with pytest.raises(
+        BaselineError,
+        match=r"zzz\.json is no part of a baseline \(.*\); restore it, or delete it and",
+    ):
         load(tmp_path)
 
 

@@ -32,19 +32,27 @@ from pytest_scrub.reports.terminal import story
 from pytest_scrub.statistics.intervals import Estimate
 
 ROWS = 200
-SIGNS = torch.where(torch.rand(ROWS, generator=torch.Generator().manual_seed(0)) < 0.5, 1.0, -1.0).double()
+SIGNS = torch.where(
+    torch.rand(ROWS, generator=torch.Generator().manual_seed(0)) < 0.5, 1.0, -1.0
+).double()
 GRAPH = FunctionGraph(A=lambda a: a, B=lambda b: b, output=lambda A, B: A + B)
 DATA = Dataset(
     {"a": SIGNS, "b": SIGNS.flip(0)},
     features={"a": SIGNS, "half": [row % 2 for row in range(ROWS)], "row": range(ROWS)},
 )
-# Scrubbed, the sum is another one, and on average the same: allowed swaps that all raise it break the claim.
+# Scrubbed, the sum is another one, and on average the same: allowed swaps that all raise it break
+# the claim.
 SUM = Metric("sum", lambda out, batch: out, lower=-2.0, upper=2.0)
 ROOT = output(module("A", agrees_on="half"), module("B", agrees_on="half"))
 
 
 def judged(**options: Any) -> Verdict:
-    return check(ROOT, GRAPH, DATA, **{"metric": SUM, "tolerance": 0.5, "samples": 600, "budget": 1500, **options})
+    return check(
+        ROOT,
+        GRAPH,
+        DATA,
+        **{"metric": SUM, "tolerance": 0.5, "samples": 600, "budget": 1500, **options},
+    )
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class Mine(WhichDonors):
     """One of the package's own adversaries under another name."""
 
 
-# --- adversaries -----------------------------------------------------------------------------------------
+# --- adversaries ----------------------------------------------------------------------------------
 
 
 def test_changes_that_are_understated_refute_all_the_same() -> None:
@@ -78,7 +86,9 @@ def test_changes_that_are_understated_refute_all_the_same() -> None:
 
 def test_changes_that_are_overstated_refute_nothing() -> None:
     def nothing(found: Found, space: Any) -> Found:
-        return replace(found, swap_set=space.unswapped(found.swap_set.references), changes=found.changes + 9.0)
+        return replace(
+            found, swap_set=space.unswapped(found.swap_set.references), changes=found.changes + 9.0
+        )
 
     found = judged(adversaries=[Tells(nothing)])
     assert found.outcome == "held"
@@ -100,15 +110,26 @@ def test_an_interval_is_that_of_the_changes() -> None:
     ("otherwise", "why"),
     [
         (
-            lambda found, space: replace(found, swap_set=space.swap_set(np.zeros(1, int), np.ones((3, 1), int))),
+            lambda found, space: replace(
+                found, swap_set=space.swap_set(np.zeros(1, int), np.ones((3, 1), int))
+            ),
             "^the adversary 'teller' found swaps that the claim does not allow: .*output/A",
         ),
-        (lambda found, _: replace(found, swap_set=found.swap_set[:0]), "^the adversary 'teller' found a swap set with"),
         (
-            lambda found, _: replace(found, evaluator=Evaluator(GRAPH, DATA, ROOT, Metric("other", lambda o, b: o))),
-            "^the adversary 'teller' gave an evaluator of another network, claim or metric; make it with",
+            lambda found, _: replace(found, swap_set=found.swap_set[:0]),
+            "^the adversary 'teller' found a swap set with",
         ),
-        (lambda found, _: found.swap_set, r"^the adversary 'teller' has to return Found\(...\), not "),
+        (
+            lambda found, _: replace(
+                found, evaluator=Evaluator(GRAPH, DATA, ROOT, Metric("other", lambda o, b: o))
+            ),
+            "^the adversary 'teller' gave an evaluator of another network, claim or metric; make "
+            "it with",
+        ),
+        (
+            lambda found, _: found.swap_set,
+            r"^the adversary 'teller' has to return Found\(...\), not ",
+        ),
     ],
 )
 def test_what_is_not_the_claims_own_is_an_error(otherwise: Any, why: str) -> None:
@@ -119,9 +140,18 @@ def test_what_is_not_the_claims_own_is_an_error(otherwise: Any, why: str) -> Non
 @pytest.mark.parametrize(
     ("adversaries", "why"),
     [
-        ([WhichDonors(), WhichNodes(), WhichDonors()], "^two adversaries are called 'which donors'; give each a name="),
-        ([Tells(lambda found, _: found, name="")], "^the adversary .* needs a name= of its own for reports, not ''$"),
-        ([Tells(lambda found, _: found, name="saved counterexample")], "^the adversary .* needs a name= of its own"),
+        (
+            [WhichDonors(), WhichNodes(), WhichDonors()],
+            "^two adversaries are called 'which donors'; give each a name=",
+        ),
+        (
+            [Tells(lambda found, _: found, name="")],
+            "^the adversary .* needs a name= of its own for reports, not ''$",
+        ),
+        (
+            [Tells(lambda found, _: found, name="saved counterexample")],
+            "^the adversary .* needs a name= of its own",
+        ),
     ],
 )
 def test_adversaries_have_names_of_their_own(adversaries: Any, why: str) -> None:
@@ -140,7 +170,8 @@ def test_no_name_decides_what_a_saved_find_is(tmp_path: Path) -> None:
     assert again.search.worst is not None
     assert first.search is not None
     assert first.search.worst is not None
-    assert again.search.worst.interval is None  # the worst for its references, not drawn from a distribution
+    # the worst for its references, not drawn from a distribution
+    assert again.search.worst.interval is None
     assert again.search.worst.gap == pytest.approx(first.search.worst.gap)
     (file,) = tmp_path.glob("*.json")
     record = json.loads(file.read_text())
@@ -163,7 +194,7 @@ def test_no_name_decides_the_share_of_the_budget() -> None:
     assert spent[0][0].evaluations < 3000 / 4
 
 
-# --- searches that did not happen ------------------------------------------------------------------------
+# --- searches that did not happen -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -177,21 +208,30 @@ def test_nothing_searched_is_no_figure(options: Any, why: str) -> None:
     assert found.search is not None
     assert found.search.worst is None
     assert [attempt.gap for attempt in found.search.attempts] == [None] * 4
-    assert {json.dumps(one["gap"]) for one in json.loads(found.to_json())["search"]["attempts"]} == {"null"}
+    assert {
+        json.dumps(one["gap"]) for one in json.loads(found.to_json())["search"]["attempts"]
+    } == {"null"}
     assert Verdict.from_json(found.to_json()) == found
-    assert f"held on average only: nothing was searched for worse swaps (which nodes: not searched: {why}" in story(
-        found
+    assert (
+        "held on average only: nothing was searched for worse swaps (which nodes: not searched: "
+        f"{why}" in story(found)
     )
     assert "worst" not in figures(found)
     assert why in str(figures(found)["unsearched"])
 
 
-def test_after_the_deadline_a_counterexample_is_shown_as_it_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_the_deadline_a_counterexample_is_shown_as_it_was_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     spent: list[int] = []
     changes = Spending.changes
-    monkeypatch.setattr(Spending, "changes", lambda self, swaps: spent.append(len(swaps)) or changes(self, swaps))
+    monkeypatch.setattr(
+        Spending, "changes", lambda self, swaps: spent.append(len(swaps)) or changes(self, swaps)
+    )
     found = judged(
-        tolerance=0.0, metric=Metric("far", lambda out, batch: (out - batch.inputs["a"]) ** 2), deadline=1e-9
+        tolerance=0.0,
+        metric=Metric("far", lambda out, batch: (out - batch.inputs["a"]) ** 2),
+        deadline=1e-9,
     )
     assert found.outcome == "refuted"
     assert found.search is not None
@@ -201,7 +241,9 @@ def test_after_the_deadline_a_counterexample_is_shown_as_it_was_found(monkeypatc
 
 def test_mutants_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[float] = []
-    monkeypatch.setattr("pytest_scrub.power.refuted.climb_ladder", lambda *_, until, **__: ends.append(until) or [])
+    monkeypatch.setattr(
+        "pytest_scrub.power.refuted.climb_ladder", lambda *_, until, **__: ends.append(until) or []
+    )
     root = output(module("A", agrees_on="a"), module("B", agrees_on="a"))
     check(root, GRAPH, DATA, metric=SUM, tolerance=0.5, samples=600, mutate=True, deadline=1e-9)
     assert len(ends) > 1
@@ -209,11 +251,14 @@ def test_mutants_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_no_more_refinements_are_made_than_can_be_tried(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_refinements_are_made_than_can_be_tried(
+    late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pairs of 60 features at three places are more than five thousand."""
     parted: list[int] = []
     monkeypatch.setattr(
-        "pytest_scrub.adversaries.distributions._parted", lambda codes: parted.append(1) or codes.tobytes()
+        "pytest_scrub.adversaries.distributions._parted",
+        lambda codes: parted.append(1) or codes.tobytes(),
     )
     random = np.random.default_rng(0)
     data = DATA.with_features({f"f{i}": random.integers(0, 2, ROWS) for i in range(60)})
@@ -225,4 +270,6 @@ def test_no_more_refinements_are_made_than_can_be_tried(late: bool, monkeypatch:
     spending = Spending(evaluator, 400, deadline=20 if late else None)
     found = WhichRefinement().search(evaluator.space, spending, np.random.default_rng(0))
     assert 0 < len(parted) < (30 if late else 200)
-    assert found.how.startswith("not searched: the deadline" if late else "the first 51 refinements by 63 features")
+    assert found.how.startswith(
+        "not searched: the deadline" if late else "the first 51 refinements by 63 features"
+    )

@@ -1,4 +1,5 @@
-"""Static checks: what a claim can get wrong about a network and its data, each error one sentence with a remedy."""
+"""Static checks: what a claim can get wrong about a network and its data, each error one sentence
+with a remedy."""
 
 from __future__ import annotations
 
@@ -49,27 +50,46 @@ COLUMNS = {
         [True, False, True, False],
         [False, False, False, True],
     ],
-    "others": [[False, True, True, False], [True, True, False, False], [False, True] * 2, [True, True, True, False]],
+    "others": [
+        [False, True, True, False],
+        [True, True, False, False],
+        [False, True] * 2,
+        [True, True, True, False],
+    ],
 }
-DATA = Dataset({"tokens": TOKENS, "attention_mask": torch.ones_like(TOKENS)}, labels=[0, 1, 0, 1], features=COLUMNS)
+DATA = Dataset(
+    {"tokens": TOKENS, "attention_mask": torch.ones_like(TOKENS)},
+    labels=[0, 1, 0, 1],
+    features=COLUMNS,
+)
 UNMASKED = Dataset(TOKENS, labels=[0, 1, 0, 1], features=COLUMNS)
 
 
 @pytest.fixture(scope="session")
 def transformer() -> ModelGraph:
     """Two layers of two heads and an MLP, with learned positions."""
-    small = Architecture(n_layers=2, d_head=4, d_model=D_MODEL, n_ctx=LENGTH, attn_only=False, norm="LN")
+    small = Architecture(
+        n_layers=2, d_head=4, d_model=D_MODEL, n_ctx=LENGTH, attn_only=False, norm="LN"
+    )
     return as_graph(build(small).bridge)
 
 
 FUNCTIONS = FunctionGraph(
-    A=lambda a: 2 * a, B=lambda a, b: a + b, C=lambda A, B: A * B, output=lambda C, b: C.sum(1) + b.sum(1)
+    A=lambda a: 2 * a,
+    B=lambda a, b: a + b,
+    C=lambda A, B: A * B,
+    output=lambda C, b: C.sum(1) + b.sum(1),
 )
-NUMBERS = Dataset({"a": torch.arange(12.0).view(4, 3), "b": torch.ones(4, 3)}, labels=torch.zeros(4), features=COLUMNS)
+NUMBERS = Dataset(
+    {"a": torch.arange(12.0).view(4, 3), "b": torch.ones(4, 3)},
+    labels=torch.zeros(4),
+    features=COLUMNS,
+)
 
 
 class Residual(nn.Module):
-    """Two linear layers, one after the other, the second beside a skip connection; one more is never called."""
+    """Two linear layers, one after the other, the second beside a skip connection; one more is
+    never called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,14 +115,20 @@ def refuses(sentence: str, kind: type[Exception] = HypothesisError) -> Any:
     return pytest.raises(kind, match=rf"^{re.escape(sentence)}(\nsaid at .*)?$")
 
 
-# --- components that are not there ------------------------------------------------------------------------
+# --- components that are not there ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("root", "sentence"),
     [
-        (output(head(1, 2, **F)), "output/head1.2: the network has no component 'head1.2'; did you mean 'head1.1'?"),
-        (output(head(2, 0, **F)), "output/head2.0: the network has no component 'head2.0'; did you mean 'head1.0'?"),
+        (
+            output(head(1, 2, **F)),
+            "output/head1.2: the network has no component 'head1.2'; did you mean 'head1.1'?",
+        ),
+        (
+            output(head(2, 0, **F)),
+            "output/head2.0: the network has no component 'head2.0'; did you mean 'head1.0'?",
+        ),
         (
             output(mlp(1, **F, reads=[mlp(2, **F)])),
             "output/mlp1/mlp2: the network has no component 'mlp2'; did you mean 'mlp1'?",
@@ -113,12 +139,14 @@ def refuses(sentence: str, kind: type[Exception] = HypothesisError) -> Any:
         ),
         (
             output(module("transformer.h.0", **F)),
-            "output/transformer.h.0: the network has no component 'transformer.h.0'; it has mask, embed, pos_embed, "
-            "head0.0, head0.1, mlp0, head1.0, head1.1, mlp1, output",
+            "output/transformer.h.0: the network has no component 'transformer.h.0'; it has mask, "
+            "embed, pos_embed, head0.0, head0.1, mlp0, head1.0, head1.1, mlp1, output",
         ),
     ],
 )
-def test_an_unknown_component_is_refused(transformer: ModelGraph, root: Node, sentence: str) -> None:
+def test_an_unknown_component_is_refused(
+    transformer: ModelGraph, root: Node, sentence: str
+) -> None:
     with refuses(sentence):
         check(transformer, DATA, root, None)
 
@@ -126,13 +154,13 @@ def test_an_unknown_component_is_refused(transformer: ModelGraph, root: Node, se
 def test_a_long_list_of_components_is_cut() -> None:
     many = FunctionGraph(output=eval(f"lambda {', '.join(f'input{i}' for i in range(20))}: input0"))
     with refuses(
-        "output/x: the network has no component 'x'; it has input0, input1, input2, input3, input4, input5, input6, "
-        "input7, input8, input9, ..., output"
+        "output/x: the network has no component 'x'; it has input0, input1, input2, input3, "
+        "input4, input5, input6, input7, input8, input9, ..., output"
     ):
         check(many, NUMBERS, output(module("x", **F)), None)
 
 
-# --- what cannot be read ---------------------------------------------------------------------------------
+# --- what cannot be read --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -160,24 +188,33 @@ def test_a_long_list_of_components_is_cut() -> None:
         ),
         (
             output(mask(**F)),
-            "output/mask: output cannot read mask: only heads read the mask directly; use via='any' for all of them "
-            "below it",
+            "output/mask: output cannot read mask: only heads read the mask directly; use "
+            "via='any' for all of them below it",
         ),
         (
             output(mlp(1, **F, reads=[mask(**F)])),
-            "output/mlp1/mask: mlp1 cannot read mask: only heads read the mask directly; use via='any' for all of them "
-            "below it",
+            "output/mlp1/mask: mlp1 cannot read mask: only heads read the mask directly; use "
+            "via='any' for all of them below it",
         ),
     ],
 )
-def test_what_a_component_does_not_read_is_refused(transformer: ModelGraph, root: Node, sentence: str) -> None:
+def test_what_a_component_does_not_read_is_refused(
+    transformer: ModelGraph, root: Node, sentence: str
+) -> None:
     with refuses(sentence):
         check(transformer, DATA, root, None)
 
 
 def test_a_function_reads_only_its_arguments() -> None:
-    check(FUNCTIONS, NUMBERS, output(module("C", **F, reads=[module("A", **F), module("a", **F, via="any")])), None)
-    with refuses("output/A: output cannot read A directly; use via='any' for every path between them"):
+    check(
+        FUNCTIONS,
+        NUMBERS,
+        output(module("C", **F, reads=[module("A", **F), module("a", **F, via="any")])),
+        None,
+    )
+    with refuses(
+        "output/A: output cannot read A directly; use via='any' for every path between them"
+    ):
         check(FUNCTIONS, NUMBERS, output(module("A", **F)), None)
     with refuses("output/C/A/b: A cannot read b, which is not computed before it"):
         inner = module("A", **F, reads=[module("b", **F, via="any")])
@@ -186,19 +223,27 @@ def test_a_function_reads_only_its_arguments() -> None:
 
 def test_a_module_reads_what_was_computed_before(modules: ModelGraph) -> None:
     check(modules, VECTORS, output(module("second", **F, reads=[module("first", **F)])), None)
-    with refuses("output/first/second: first cannot read second, which is computed later or not at all before it"):
+    with refuses(
+        "output/first/second: first cannot read second, which is computed later or not at all "
+        "before it"
+    ):
         check(modules, VECTORS, output(module("first", **F, reads=[module("second", **F)])), None)
 
 
 def test_modules_are_never_read_directly(modules: ModelGraph) -> None:
-    with refuses("output/first: components of torch module Residual are always read along every path; leave via= out"):
+    with refuses(
+        "output/first: components of torch module Residual are always read along every path; leave "
+        "via= out"
+    ):
         check(modules, VECTORS, output(module("first", **F, via="direct")), None)
     check(modules, VECTORS, output(module("first", **F, via="any")), None)
 
 
 def test_a_module_that_is_never_called_cannot_be_claimed(modules: ModelGraph) -> None:
     with refuses(
-        "module 'unused' is not called by the forward pass, so it cannot be claimed; claim a module in it", ModelError
+        "module 'unused' is not called by the forward pass, so it cannot be claimed; claim a "
+        "module in it",
+        ModelError,
     ):
         check(modules, VECTORS, output(module("unused", **F)), None)
 
@@ -220,7 +265,8 @@ def test_a_module_that_is_never_called_cannot_be_claimed(modules: ModelGraph) ->
         ),
         (
             output(head(1, 0, **F, reads=[mask(**F, into="q")])),
-            "output/head1.0/mask[q]: head1.0 reads mask in one way only, without into=, not into='q'",
+            "output/head1.0/mask[q]: head1.0 reads mask in one way only, without into=, not "
+            "into='q'",
         ),
         (
             output(mask(**F, via="any", into="k")),
@@ -228,7 +274,9 @@ def test_a_module_that_is_never_called_cannot_be_claimed(modules: ModelGraph) ->
         ),
     ],
 )
-def test_a_slot_that_is_not_there_is_refused(transformer: ModelGraph, root: Node, sentence: str) -> None:
+def test_a_slot_that_is_not_there_is_refused(
+    transformer: ModelGraph, root: Node, sentence: str
+) -> None:
     with refuses(sentence):
         check(transformer, DATA, root, None)
 
@@ -241,12 +289,13 @@ def test_the_slots_of_a_function_are_its_arguments() -> None:
         check(FUNCTIONS, NUMBERS, output(module("a", **F, via="any", into="B")), None)
 
 
-# --- masks and subspaces ---------------------------------------------------------------------------------
+# --- masks and subspaces --------------------------------------------------------------------------
 
 
 def test_without_an_attention_mask_there_is_no_mask(transformer: ModelGraph) -> None:
     with refuses(
-        "output/head1.0/mask: the inputs have no 'attention_mask', so every key is visible and mask swaps nothing"
+        "output/head1.0/mask: the inputs have no 'attention_mask', so every key is visible and "
+        "mask swaps nothing"
     ):
         check(transformer, UNMASKED, output(head(1, 0, **F, reads=[mask(**F)])), None)
     check(transformer, DATA, output(head(1, 0, **F, reads=[mask(**F)])), None)
@@ -261,7 +310,10 @@ def test_without_an_attention_mask_there_is_no_mask(transformer: ModelGraph) -> 
     ],
 )
 def test_a_mask_is_a_leaf_of_visible_keys(transformer: ModelGraph, node: Node) -> None:
-    with refuses("output/head1.0/mask: mask is a leaf of visible keys; leave reads=, subspace= and computed_by= out"):
+    with refuses(
+        "output/head1.0/mask: mask is a leaf of visible keys; leave reads=, subspace= and "
+        "computed_by= out"
+    ):
         check(transformer, DATA, output(head(1, 0, **F, reads=[node])), None)
 
 
@@ -272,7 +324,8 @@ def test_a_subspace_has_the_width_of_the_stream(transformer: ModelGraph) -> None
 
 
 @pytest.mark.parametrize(
-    ("shape", "numbers"), [((4,), "no dimension but the rows'; leave subspace= out"), ((4, 3), "3 numbers")]
+    ("shape", "numbers"),
+    [((4,), "no dimension but the rows'; leave subspace= out"), ((4, 3), "3 numbers")],
 )
 def test_so_it_has_where_no_stream_tells_the_width(shape: tuple[int, ...], numbers: str) -> None:
     # As many columns as rows: a product would go through, and mix the rows.
@@ -288,18 +341,19 @@ def test_a_computed_group_is_read_directly(transformer: ModelGraph) -> None:
 
     check(transformer, DATA, computed(), None)
     with refuses(
-        "output/group(head1.0+mlp0): computed_by= of a group gives the sum of its members, so they must be read "
-        "directly"
+        "output/group(head1.0+mlp0): computed_by= of a group gives the sum of its members, so "
+        "they must be read directly"
     ):
         check(transformer, DATA, computed(via="any"), None)
     both = group(["A", "B"], **F, computed_by=lambda f: f)
     with refuses(
-        "output/C/group(A+B): computed_by= of a group gives the sum of its members, so they must be read directly"
+        "output/C/group(A+B): computed_by= of a group gives the sum of its members, so they must "
+        "be read directly"
     ):  # the arguments of a function are no sum
         check(FUNCTIONS, NUMBERS, output(module("C", **F, reads=[both])), None)
 
 
-# --- positions -------------------------------------------------------------------------------------------
+# --- positions ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -307,11 +361,18 @@ def test_a_computed_group_is_read_directly(transformer: ModelGraph) -> None:
     [
         (4, "pos= of output/head1.0@4 is 4, but positions go from -4 to 3"),
         (-5, "pos= of output/head1.0@-5 is -5, but positions go from -4 to 3"),
-        (slice(4, 9), "pos= of output/head1.0@4:9 is 4:9, which holds none of the 4 positions; widen it"),
-        (slice(3, 1), "pos= of output/head1.0@3:1 is 3:1, which holds none of the 4 positions; widen it"),
+        (
+            slice(4, 9),
+            "pos= of output/head1.0@4:9 is 4:9, which holds none of the 4 positions; widen it",
+        ),
+        (
+            slice(3, 1),
+            "pos= of output/head1.0@3:1 is 3:1, which holds none of the 4 positions; widen it",
+        ),
         (
             "where",
-            "pos= of output/head1.0@where: the dataset has no feature 'where'; it has f, start, later, ends, others",
+            "pos= of output/head1.0@where: the dataset has no feature 'where'; it has f, start, "
+            "later, ends, others",
         ),
     ],
 )
@@ -347,15 +408,22 @@ def test_the_output_is_read_where_the_metric_or_the_labels_say(transformer: Mode
 
 
 def test_a_number_for_each_input_has_no_positions() -> None:
-    scalars = Dataset({"a": torch.arange(4.0), "b": torch.ones(4)}, labels=torch.zeros(4), features=COLUMNS)
+    scalars = Dataset(
+        {"a": torch.arange(4.0), "b": torch.ones(4)}, labels=torch.zeros(4), features=COLUMNS
+    )
     graph = FunctionGraph(A=lambda a: a, output=lambda A, b: A + b)
-    with refuses("pos= of output/A@0: A has no positions, one number for each input; leave pos= out"):
+    with refuses(
+        "pos= of output/A@0: A has no positions, one number for each input; leave pos= out"
+    ):
         check(graph, scalars, output(module("A", **F, pos=0)), None)
-    with refuses("the metric's output positions: output has no positions, one number for each input; leave pos= out"):
+    with refuses(
+        "the metric's output positions: output has no positions, one number for each input; leave "
+        "pos= out"
+    ):
         check(graph, scalars, output(module("A", **F)), 0)
 
 
-# --- the same edge twice ---------------------------------------------------------------------------------
+# --- the same edge twice --------------------------------------------------------------------------
 
 ONE, OTHER, ACROSS = np.eye(D_MODEL)[:, :2], np.eye(D_MODEL)[:, 2:5], np.eye(D_MODEL)[:, 1:3]
 
@@ -375,10 +443,20 @@ def read_by_head(*reads: Node) -> tuple[Node, ...]:
         ([head10(), head10(name="again")], "head1.0", "again", "output"),
         ([group(["head1.0", "mlp0"], **F), head10()], "group(head1.0+mlp0)", "head1.0", "output"),
         ([head10(), head10(via="any")], "head1.0", "head1.0#2", "output"),
-        ([group(["embed", "mlp0"], **F, via="any"), mlp(0, **F)], "group(embed+mlp0)", "mlp0", "output"),
+        (
+            [group(["embed", "mlp0"], **F, via="any"), mlp(0, **F)],
+            "group(embed+mlp0)",
+            "mlp0",
+            "output",
+        ),
         ([head10(pos=3), head10(pos=-1)], "head1.0@3", "head1.0@-1", "output"),
         ([head10(pos=3), head10()], "head1.0@3", "head1.0", "output"),
-        ([head10(pos=slice(0, 3)), head10(pos=slice(2, 4))], "head1.0@0:3", "head1.0@2:4", "output"),
+        (
+            [head10(pos=slice(0, 3)), head10(pos=slice(2, 4))],
+            "head1.0@0:3",
+            "head1.0@2:4",
+            "output",
+        ),
         ([head10(pos="start"), head10(pos="ends")], "head1.0@start", "head1.0@ends", "output"),
         ([head10(pos="later"), head10(pos=3)], "head1.0@later", "head1.0@3", "output"),
         ([head10(subspace=ONE), head10()], "head1.0", "head1.0#2", "output"),
@@ -395,15 +473,20 @@ def read_by_head(*reads: Node) -> tuple[Node, ...]:
             "head1.0/embed[k]#2",
             "head1.0",
         ),
-        (read_by_head(mask(**F), mask(**F, via="any")), "head1.0/mask", "head1.0/mask#2", "head1.0"),
+        (
+            read_by_head(mask(**F), mask(**F, via="any")),
+            "head1.0/mask",
+            "head1.0/mask#2",
+            "head1.0",
+        ),
     ],
 )
 def test_no_edge_is_claimed_twice(
     transformer: ModelGraph, reads: tuple[Node, ...], first: str, second: str, parent: str
 ) -> None:
     with refuses(
-        f"output/{first} and output/{second} claim the same edge into {parent} twice; join them into one node, or part "
-        "them by into=, pos= or orthogonal subspaces"
+        f"output/{first} and output/{second} claim the same edge into {parent} twice; join them "
+        "into one node, or part them by into=, pos= or orthogonal subspaces"
     ):
         check(transformer, DATA, output(*reads), None)
 
@@ -437,30 +520,49 @@ def test_functions_and_modules_are_told_apart_too(modules: ModelGraph) -> None:
     with refuses(f"output/a and output/a[C] claim the same edge into output twice{twice}"):
         reads = [module("a", **F, via="any"), module("a", **F, via="any", into="C")]
         check(FUNCTIONS, NUMBERS, output(*reads), None)
-    check(FUNCTIONS, NUMBERS, output(*(module("a", **F, via="any", into=slot) for slot in "Cb")), None)
+    check(
+        FUNCTIONS, NUMBERS, output(*(module("a", **F, via="any", into=slot) for slot in "Cb")), None
+    )
     # A direct child beside one along every path is another component.
-    check(FUNCTIONS, NUMBERS, output(module("C", **F), module("b", **F), module("a", **F, via="any")), None)
-    with refuses(f"output/first and output/group(first+second) claim the same edge into output twice{twice}"):
+    check(
+        FUNCTIONS,
+        NUMBERS,
+        output(module("C", **F), module("b", **F), module("a", **F, via="any")),
+        None,
+    )
+    with refuses(
+        f"output/first and output/group(first+second) claim the same edge into output twice{twice}"
+    ):
         check(modules, VECTORS, output(module("first", **F), group(["first", "second"], **F)), None)
 
 
-# --- where nobody looks ----------------------------------------------------------------------------------
+# --- where nobody looks ---------------------------------------------------------------------------
 
 
 def test_what_is_put_where_nobody_looks_is_refused(transformer: ModelGraph) -> None:
-    with refuses("output/head0.0@1: output is read at position 3 only, so swapping head0.0 at 1 would change nothing"):
+    with refuses(
+        "output/head0.0@1: output is read at position 3 only, so swapping head0.0 at 1 would "
+        "change nothing"
+    ):
         check(transformer, DATA, output(head(0, 0, **F, pos=1)), 3)
     with refuses(
-        "output/mlp1@0:2: output is read at position 2, 3 only, so swapping mlp1 at 0, 1 would change nothing"
+        "output/mlp1@0:2: output is read at position 2, 3 only, so swapping mlp1 at 0, 1 would "
+        "change nothing"
     ):
         check(transformer, DATA, output(mlp(1, **F, pos=slice(0, 2))), slice(2, 4))
     with refuses(
-        "output/head1.0@3/embed[q]@1: head1.0 is read at position 3 only, so swapping embed at 1 would change nothing"
+        "output/head1.0@3/embed[q]@1: head1.0 is read at position 3 only, so swapping embed at 1 "
+        "would change nothing"
     ):
-        check(transformer, DATA, output(head(1, 0, **F, pos=3, reads=[embed(**F, into="q", pos=1)])), None)
+        check(
+            transformer,
+            DATA,
+            output(head(1, 0, **F, pos=3, reads=[embed(**F, into="q", pos=1)])),
+            None,
+        )
     with refuses(
-        "output/mlp1/head1.0/embed[q]@0: head1.0 is read at position 3 only, so swapping embed at 0 would change "
-        "nothing"
+        "output/mlp1/head1.0/embed[q]@0: head1.0 is read at position 3 only, so swapping embed at "
+        "0 would change nothing"
     ):  # neither mlp1 nor head1.0 says where, but nothing else reads them
         inner = head(1, 0, **F, reads=[embed(**F, into="q", pos=0)])
         check(transformer, DATA, output(mlp(1, **F, reads=[inner])), 3)
@@ -472,16 +574,30 @@ def test_what_is_put_where_nobody_looks_is_refused(transformer: ModelGraph) -> N
         ([head(0, 0, **F, pos=1)], None),
         ([head(0, 0, **F, pos=1)], slice(1, 4)),
         ([head(0, 0, **F, pos=1, via="any")], 3),  # later layers carry it on
-        ([head(1, 0, **F, pos=3, reads=[embed(**F, into="k", pos=1)])], 3),  # keys are read at every position
+        # keys are read at every position
+        ([head(1, 0, **F, pos=3, reads=[embed(**F, into="k", pos=1)])], 3),
         ([head(1, 0, **F, pos=3, reads=[embed(**F, pos=1)])], 3),
         ([head(1, 0, **F, pos=3, reads=[embed(**F, into="v", pos=1)])], 3),
         ([head(1, 0, **F, pos=3, reads=[mask(**F, pos=1)])], 3),  # a mask is of keys
-        ([head(1, 0, **F, reads=[head(0, 0, **F, into="k", reads=[embed(**F, into="q", pos=1)])])], 3),
-        ([mlp(1, **F, via="any", reads=[mlp(0, **F, pos=1)])], 3),  # the layers after mlp1 carry it on
+        (
+            [
+                head(
+                    1,
+                    0,
+                    **F,
+                    reads=[head(0, 0, **F, into="k", reads=[embed(**F, into="q", pos=1)])],
+                )
+            ],
+            3,
+        ),
+        # the layers after mlp1 carry it on
+        ([mlp(1, **F, via="any", reads=[mlp(0, **F, pos=1)])], 3),
         ([head(0, 0, **F, pos="later")], 3),  # on some row
     ],
 )
-def test_what_somebody_may_look_at(transformer: ModelGraph, reads: list[Node], metric_pos: Any) -> None:
+def test_what_somebody_may_look_at(
+    transformer: ModelGraph, reads: list[Node], metric_pos: Any
+) -> None:
     check(transformer, DATA, output(*reads), metric_pos)
 
 
@@ -494,13 +610,16 @@ def test_a_function_may_look_at_other_positions() -> None:
     assert (evaluator.evaluate(swapped) != evaluator.unscrubbed(swapped.references)).any()
 
 
-# --- the whole way ---------------------------------------------------------------------------------------
+# --- the whole way --------------------------------------------------------------------------------
 
 
 def test_a_checked_hypothesis_knows_its_positions(transformer: ModelGraph) -> None:
     checked = check(transformer, DATA, output(head(1, 0, **F, pos=1, reads=[embed(**F)])), 1)
     assert isinstance(checked, Checked)
-    assert {path: positions and positions.index.tolist() for path, positions in checked.positions.items()} == {
+    assert {
+        path: positions and positions.index.tolist()
+        for path, positions in checked.positions.items()
+    } == {
         "output": None,
         "output/head1.0@1": [1],
         "output/head1.0@1/embed": None,
@@ -515,7 +634,10 @@ def evaluate(graph: ModelGraph, claim: Node, metric: Metric) -> None:
 def test_an_error_has_the_line_of_its_node(transformer: ModelGraph) -> None:
     """Also one that only values show, and a traceback shows the line below the sentence."""
     unknown, typo = head(7, 0, **F), head(1, 0, agrees_on="g")
-    far, short = head(1, 0, **F, pos=9), head(1, 0, **F, computed_by=lambda f: torch.zeros(len(f), 3))
+    far, short = (
+        head(1, 0, **F, pos=9),
+        head(1, 0, **F, computed_by=lambda f: torch.zeros(len(f), 3)),
+    )
     unseen, uneven = head(0, 0, **F, pos=0), head(1, 0, agrees_on=ANYTHING, pos="ends")
     for node, pos in ((unknown, 3), (typo, 3), (far, 3), (short, 3), (unseen, 3), (uneven, None)):
         metric = Metric("mean", lambda out, batch: out.flatten(1).mean(1), pos=pos)
@@ -543,16 +665,21 @@ def test_an_error_about_two_nodes_has_the_lines_of_both(transformer: ModelGraph)
 def test_an_evaluator_checks_first(transformer: ModelGraph) -> None:
     with refuses("output/hed1.0: the network has no component 'hed1.0'; did you mean 'head1.0'?"):
         Evaluator(transformer, DATA, output(module("hed1.0", **F)))
-    with refuses("output/head1.0: the dataset has no feature 'g'; it has f, start, later, ends, others", DataError):
+    with refuses(
+        "output/head1.0: the dataset has no feature 'g'; it has f, start, later, ends, others",
+        DataError,
+    ):
         Evaluator(transformer, DATA, output(head(1, 0, agrees_on="g")))
 
 
 def test_a_metric_needs_a_floating_point_output() -> None:
     graph = FunctionGraph(output=lambda a: a.argmax(1))
-    evaluator = Evaluator(graph, NUMBERS, output(module("a", **F)), Metric("mine", lambda out, batch: out))
+    evaluator = Evaluator(
+        graph, NUMBERS, output(module("a", **F)), Metric("mine", lambda out, batch: out)
+    )
     sentence = (
-        "a graph of functions returns int64 numbers; a metric needs floating-point outputs such as logits, so return "
-        "those"
+        "a graph of functions returns int64 numbers; a metric needs floating-point outputs such "
+        "as logits, so return those"
     )
     for evaluate in (
         lambda: evaluator.unscrubbed(np.arange(4)),
@@ -565,14 +692,15 @@ def test_a_metric_needs_a_floating_point_output() -> None:
 def test_labels_have_to_fit_the_output(transformer: ModelGraph) -> None:
     evaluator = Evaluator(transformer, DATA, output(head(1, 0, **F)))
     with refuses(
-        "the metric cross_entropy needs one class index for each output it reads, [4, 4], but the labels are int64 [4]"
-        "; say which output positions the labels speak of with label_pos= of the Dataset or pos= of the metric",
+        "the metric cross_entropy needs one class index for each output it reads, [4, 4], but the "
+        "labels are int64 [4]; say which output positions the labels speak of with label_pos= of "
+        "the Dataset or pos= of the metric",
         DataError,
     ):
         evaluator.unscrubbed(np.arange(4))
-    assert Evaluator(transformer, VECTORS_AS_TOKENS, output(head(1, 0, **F)), squared_error()).unscrubbed(
-        np.arange(4)
-    ).shape == (4,)
+    assert Evaluator(
+        transformer, VECTORS_AS_TOKENS, output(head(1, 0, **F)), squared_error()
+    ).unscrubbed(np.arange(4)).shape == (4,)
 
 
 VECTORS_AS_TOKENS = Dataset(TOKENS, labels=torch.zeros(4, LENGTH, 5), features=COLUMNS)
@@ -601,9 +729,15 @@ class Read(torch.nn.Module):
 
 @pytest.mark.parametrize(
     ("dtype", "part"),
-    [(torch.bool, {"pos": 0}), (torch.bool, {"subspace": torch.eye(2)}), (torch.int64, {"subspace": torch.eye(2)})],
+    [
+        (torch.bool, {"pos": 0}),
+        (torch.bool, {"subspace": torch.eye(2)}),
+        (torch.int64, {"subspace": torch.eye(2)}),
+    ],
 )
-def test_a_part_of_an_activation_that_is_no_number(dtype: torch.dtype, part: dict[str, Any]) -> None:
+def test_a_part_of_an_activation_that_is_no_number(
+    dtype: torch.dtype, part: dict[str, Any]
+) -> None:
     """A projection of whole numbers would be rounded to none, and swap nothing."""
     graph = ModuleGraph(torch.nn.Sequential(Threshold(dtype), Read()))
     data = Dataset(torch.randn(8, 2), labels=torch.zeros(8, 2), features={"a": range(8)})

@@ -1,4 +1,5 @@
-"""What moved since a baseline was saved: limits, intervals of differences, and how often nothing is called a move."""
+"""What moved since a baseline was saved: limits, intervals of differences, and how often nothing is
+called a move."""
 
 from __future__ import annotations
 
@@ -33,21 +34,24 @@ VERSIONS = {"python": "3.12.0", "torch": "2.13.0"}  # those of `run`
 
 def power(refuted: int, of: int) -> Power:
     mutants = tuple(
-        MutantReport("dropped", "output/A", "", "refuted" if i < refuted else "held", 1, "") for i in range(of)
+        MutantReport("dropped", "output/A", "", "refuted" if i < refuted else "held", 1, "")
+        for i in range(of)
     )
     return Power(mutants, 0, 0, None)
 
 
 def moved(old: Verdict, new: Verdict, limits: Limits = NONE, **facts: Any) -> Comparison:
     """One claim then and now."""
-    return compare(run(claimed(new), **facts), "main", {old.claim: Baseline.of(old, VERSIONS)}, limits)
+    return compare(
+        run(claimed(new), **facts), "main", {old.claim: Baseline.of(old, VERSIONS)}, limits
+    )
 
 
 def verdicts_of(comparison: Comparison) -> dict[str, str]:
     return {move.figure: move.why or move.verdict for move in comparison.claims[0].moves}
 
 
-# Limits --------------------------------------------------------------------------------------------------
+# Limits -------------------------------------------------------------------------------------------
 
 
 def test_limits_are_numbers_or_shares() -> None:
@@ -66,7 +70,7 @@ def test_a_share_of_a_gap_is_one_of_the_tolerance_where_that_is_larger() -> None
         assert moved(one, one, parsed("gap:10%")).claims[0].moves[0].limit == pytest.approx(room)
 
 
-# Intervals of differences --------------------------------------------------------------------------------
+# Intervals of differences -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("draws", [400, 4000])
@@ -102,7 +106,10 @@ def test_a_difference_has_both_intervals() -> None:
 def test_newcombes_example() -> None:
     """Newcombe 1998, table II: 56/70 against 48/80, method 10."""
     found = shares_differ(Refuted(48, 80), Refuted(56, 70), 0.95)
-    assert (found.low, found.high) == (pytest.approx(0.0524, abs=1e-4), pytest.approx(0.3339, abs=1e-4))
+    assert (found.low, found.high) == (
+        pytest.approx(0.0524, abs=1e-4),
+        pytest.approx(0.3339, abs=1e-4),
+    )
     found = shares_differ(Refuted(0, 10), Refuted(10, 10), 0.95)
     assert (found.low, found.high) == (pytest.approx(0.6075, abs=1e-4), pytest.approx(1.0))
 
@@ -111,7 +118,7 @@ def test_fishers_tea() -> None:
     assert fisher(Refuted(3, 4), Refuted(1, 4)) == pytest.approx(34 / 70)
 
 
-# What a file says -----------------------------------------------------------------------------------------
+# What a file says ---------------------------------------------------------------------------------
 
 
 def moved_by(old: Verdict, new: Verdict, limit: Limit) -> Move:
@@ -120,7 +127,9 @@ def moved_by(old: Verdict, new: Verdict, limit: Limit) -> Move:
 
 def held_at(gap: float, **facts: Any) -> Verdict:
     interval = Estimate(gap, gap - 0.001, gap + 0.001)
-    return verdict(**{"gap": interval, "unscrubbed": 0.3, "scrubbed": 0.3 + gap, "tolerance": 0.1, **facts})
+    return verdict(
+        **{"gap": interval, "unscrubbed": 0.3, "scrubbed": 0.3 + gap, "tolerance": 0.1, **facts}
+    )
 
 
 def test_an_absurd_tolerance_in_a_file_opens_nothing() -> None:
@@ -128,7 +137,8 @@ def test_an_absurd_tolerance_in_a_file_opens_nothing() -> None:
     assert moved_by(held_at(0.0), held_at(0.09), limit).verdict == "moved"
     found = moved_by(held_at(0.0, tolerance=1e308), held_at(0.09), limit)
     assert (found.verdict, found.limit) == ("moved", 0.05)
-    assert moved_by(held_at(0.0), held_at(0.09, tolerance=1e3), limit).limit == 0.05  # nor does one stated since
+    # nor does one stated since
+    assert moved_by(held_at(0.0), held_at(0.09, tolerance=1e3), limit).limit == 0.05
 
 
 def test_an_absurd_scale_in_a_file_opens_nothing() -> None:
@@ -137,17 +147,29 @@ def test_an_absurd_scale_in_a_file_opens_nothing() -> None:
 
 
 def test_an_interval_that_is_not_known_is_not_compared() -> None:
-    unknown = replace(held_at(0.0), gap=Estimate(0.0, -math.inf, math.inf), outcome="undecided", average="undecided")
+    unknown = replace(
+        held_at(0.0),
+        gap=Estimate(0.0, -math.inf, math.inf),
+        outcome="undecided",
+        average="undecided",
+    )
     found = moved_by(unknown, held_at(0.09), Limit())
-    assert (found.verdict, found.by, found.why) == ("not compared", None, "too few draws then to know its interval")
+    assert (found.verdict, found.by, found.why) == (
+        "not compared",
+        None,
+        "too few draws then to know its interval",
+    )
     assert moved_by(held_at(0.09), unknown, Limit()).why == "too few draws now to know its interval"
 
 
-# Nothing, and something ----------------------------------------------------------------------------------
+# Nothing, and something ---------------------------------------------------------------------------
 
 
-def drawn(rng: np.random.Generator, rate: float, shift: float = 0.0, tolerance: float = 0.5) -> tuple[Estimate, int]:
-    """A gap as a claim measures it: skewed changes, drawn until the interval lies on one side of the tolerance."""
+def drawn(
+    rng: np.random.Generator, rate: float, shift: float = 0.0, tolerance: float = 0.5
+) -> tuple[Estimate, int]:
+    """A gap as a claim measures it: skewed changes, drawn until the interval lies on one side of
+    the tolerance."""
     values = rng.gamma(0.3, rate / 0.3, 4000) + shift
     for count in range(400, 4001, 200):
         found = confidence_sequence(values[:count])
@@ -157,11 +179,17 @@ def drawn(rng: np.random.Generator, rate: float, shift: float = 0.0, tolerance: 
 
 
 def suite_of(rng: np.random.Generator, shift: float = 0.0) -> list[Verdict]:
-    """Claims with gaps from far below their tolerance to far above it, and the power of some; one may be shifted."""
+    """Claims with gaps from far below their tolerance to far above it, and the power of some; one
+    may be shifted."""
     found = []
     for i, rate in enumerate(np.geomspace(0.02, 3, 40)):
         gap, samples = drawn(rng, float(rate), shift if i == 20 else 0.0)
-        facts: dict[str, Any] = {"gap": gap, "samples": samples, "unscrubbed": 0.3, "scrubbed": 0.3 + gap.mean}
+        facts: dict[str, Any] = {
+            "gap": gap,
+            "samples": samples,
+            "unscrubbed": 0.3,
+            "scrubbed": 0.3 + gap.mean,
+        }
         if i % 4 == 0:
             facts["power"] = power(int(rng.binomial(12, 0.8)), 12)
         found.append(verdict(claim=f"test_it.py::test_{i}", outcome="held", **facts))
@@ -169,7 +197,8 @@ def suite_of(rng: np.random.Generator, shift: float = 0.0) -> list[Verdict]:
 
 
 def test_nothing_moved_under_twenty_seeds() -> None:
-    """Fifty figures a run; uncorrected intervals for one look would cry wolf in nearly every run."""
+    """Fifty figures a run; uncorrected intervals for one look would cry wolf in nearly every
+    run."""
     rng = np.random.default_rng(1)
     old = {one.claim: Baseline.of(one, VERSIONS) for one in suite_of(rng)}
     naive = 0
@@ -178,7 +207,8 @@ def test_nothing_moved_under_twenty_seeds() -> None:
         found = compare(run(*(claimed(one, one.claim) for one in new)), "main", old, NONE)
         assert found.confidence == 1 - 0.05 / 50
         assert not found.fails, list(comparison_lines(found))
-        # At 400 draws the sequence's radius is 3.08 standard errors; 1.96 * sqrt(2) of them are for one look at one.
+        # At 400 draws the sequence's radius is 3.08 standard errors; 1.96 * sqrt(2) of them are for
+        # one look at one.
         naive += any(
             abs(one.gap.mean - old[one.claim].figures.gap.mean) > one.gap.around * 2.77 / 3.08
             for one in new
@@ -208,7 +238,9 @@ def test_the_limit_is_one_of_the_whole_interval() -> None:
 
 
 def test_more_figures_ask_for_more() -> None:
-    old, new = (verdict(gap=Estimate(mean, mean - 0.1, mean + 0.1), seed=mean) for mean in (0.0, 0.25))
+    old, new = (
+        verdict(gap=Estimate(mean, mean - 0.1, mean + 0.1), seed=mean) for mean in (0.0, 0.25)
+    )
     new = replace(new, seed=1)
     assert moved(old, new).fails
     many = [replace(old, claim=f"test_it.py::test_{i}") for i in range(60)]
@@ -217,7 +249,7 @@ def test_more_figures_ask_for_more() -> None:
     assert not compare(run(*claims), "main", baselines, NONE).fails
 
 
-# The worst found, and power ------------------------------------------------------------------------------
+# The worst found, and power -----------------------------------------------------------------------
 
 
 def searched(gap: float, **facts: Any) -> Verdict:
@@ -232,9 +264,13 @@ def test_the_worst_is_compared_as_it_is() -> None:
     assert verdicts_of(moved(searched(0.9), searched(0.9 + 5e-7)))["worst"] == "unchanged"
     assert verdicts_of(moved(searched(0.9), searched(0.90001)))["worst"] == "moved"
     assert verdicts_of(moved(searched(0.9), searched(0.8)))["worst"] == "moved"
-    assert verdicts_of(moved(searched(0.9), searched(0.8), parsed("worst:0.2")))["worst"] == "within"
+    assert (
+        verdicts_of(moved(searched(0.9), searched(0.8), parsed("worst:0.2")))["worst"] == "within"
+    )
     assert verdicts_of(moved(searched(0.9), searched(0.8), parsed("worst:10%")))["worst"] == "moved"
-    assert verdicts_of(moved(searched(0.9), searched(0.8), parsed("worst:12%")))["worst"] == "within"
+    assert (
+        verdicts_of(moved(searched(0.9), searched(0.8), parsed("worst:12%")))["worst"] == "within"
+    )
 
 
 @pytest.mark.parametrize(
@@ -272,7 +308,10 @@ def test_an_outcome_that_only_a_search_decided(facts: dict[str, Any], fails: boo
     for found in (moved(fallen, held), moved(held, fallen)):
         assert found.fails is fails
         text = "\n".join(line for _, line in comparison_lines(found))
-        assert f"{fallen.outcome} -> {held.outcome}" in text or f"{held.outcome} -> {fallen.outcome}" in text
+        assert (
+            f"{fallen.outcome} -> {held.outcome}" in text
+            or f"{held.outcome} -> {fallen.outcome}" in text
+        )
         assert ("another seed finds something else" in text) is not fails
 
 
@@ -282,10 +321,19 @@ def test_an_outcome_on_average_counts_whatever_the_seed() -> None:
 
 
 def test_a_figure_of_one_side_alone() -> None:
-    assert verdicts_of(moved(searched(0.9), verdict())) == {"gap": "unchanged", "worst": "searched then alone"}
-    assert verdicts_of(moved(verdict(), searched(0.9))) == {"gap": "unchanged", "worst": "searched now alone"}
+    assert verdicts_of(moved(searched(0.9), verdict())) == {
+        "gap": "unchanged",
+        "worst": "searched then alone",
+    }
+    assert verdicts_of(moved(verdict(), searched(0.9))) == {
+        "gap": "unchanged",
+        "worst": "searched now alone",
+    }
     assert verdicts_of(moved(verdict(), verdict(power=power(1, 2))))["power"] == "judged now alone"
-    assert verdicts_of(moved(verdict(power=power(0, 0)), verdict(power=power(1, 2))))["power"] == "no mutants"
+    assert (
+        verdicts_of(moved(verdict(power=power(0, 0)), verdict(power=power(1, 2))))["power"]
+        == "no mutants"
+    )
     assert verdicts_of(moved(verdict(), verdict())) == {"gap": "unchanged"}
 
 
@@ -298,17 +346,21 @@ def test_power() -> None:
     assert found(power(10, 10), power(2, 10)) == "moved"
     assert found(power(2, 10), power(10, 10)) == "moved"
     assert shares_differ(Refuted(1, 4), Refuted(4, 4), 0.975).low > 0
-    assert found(power(1, 4), power(4, 4)) == "within"  # what Fisher's test, which is exact, does not see
+    # what Fisher's test, which is exact, does not see
+    assert found(power(1, 4), power(4, 4)) == "within"
     assert found(power(50, 50), power(25, 50)) == "moved"
     assert found(power(50, 50), power(25, 50), "power:20%") == "moved"
     assert found(power(50, 50), power(25, 50), "power:0.4") == "within"
 
 
-# Words ---------------------------------------------------------------------------------------------------
+# Words --------------------------------------------------------------------------------------------
 
 
 def test_the_table_fits_eighty_columns_and_says_how_far() -> None:
-    old, new = replace(searched(0.9), power=power(9, 10)), replace(searched(1.5, model_digest="x"), power=power(8, 10))
+    old, new = (
+        replace(searched(0.9), power=power(9, 10)),
+        replace(searched(1.5, model_digest="x"), power=power(8, 10)),
+    )
     lines = [line for _, line in comparison_lines(moved(old, new))]
     assert max(map(len, lines)) <= 80
     assert lines == [
@@ -340,7 +392,10 @@ def test_a_comparison_of_nothing_fails() -> None:
         found = compare(run(*now), "main", old, NONE)
         assert found.is_empty
         assert found.fails
-        assert (True, "nothing to compare: no claim of this run is in the baseline 'main'") in comparison_lines(found)
+        assert (
+            True,
+            "nothing to compare: no claim of this run is in the baseline 'main'",
+        ) in comparison_lines(found)
 
 
 def test_without_a_claim_in_common() -> None:

@@ -1,4 +1,5 @@
-"""Saved counterexamples: what a file holds, what is refused, and the same swaps found again on other data."""
+"""Saved counterexamples: what a file holds, what is refused, and the same swaps found again on
+other data."""
 
 from __future__ import annotations
 
@@ -55,12 +56,16 @@ def refuses(kind: type[Exception], sentence: str) -> Any:
     return pytest.raises(kind, match=rf"^{re.escape(sentence)}$")
 
 
-def saved_of(dataset: Dataset, worst: SwapSet, minimal: SwapSet | None = None, known: int | None = None) -> Saved:
+def saved_of(
+    dataset: Dataset, worst: SwapSet, minimal: SwapSet | None = None, known: int | None = None
+) -> Saved:
     minimal = worst[:1] if minimal is None else minimal
 
     def swaps(adversary: str, swap_set: SwapSet) -> SavedSwaps:
         clean = np.arange(float(len(swap_set)))
-        return SavedSwaps.of(adversary, swap_set, dataset, clean, clean + 2.5, adversary == "which donors")
+        return SavedSwaps.of(
+            adversary, swap_set, dataset, clean, clean + 2.5, adversary == "which donors"
+        )
 
     return Saved(
         claim="tests/test_x.py::test_claim[a]",
@@ -79,7 +84,10 @@ def saved_of(dataset: Dataset, worst: SwapSet, minimal: SwapSet | None = None, k
 
 def tokens(rows: int = 6, seed: int = 0) -> torch.Tensor:
     """Rows that all differ."""
-    return torch.cat([torch.arange(rows)[:, None], torch.randint(0, 5, (rows, 3), generator=_seeded(seed))], dim=1)
+    return torch.cat(
+        [torch.arange(rows)[:, None], torch.randint(0, 5, (rows, 3), generator=_seeded(seed))],
+        dim=1,
+    )
 
 
 def _seeded(seed: int) -> torch.Generator:
@@ -106,7 +114,7 @@ def example() -> Saved:
     return saved_of(extended, replace(swap_set, donors=donors), known=len(dataset))
 
 
-# --- what a file holds -----------------------------------------------------------------------------------
+# --- what a file holds ----------------------------------------------------------------------------
 
 
 def test_it_comes_back_as_it_was(tmp_path: Path, example: Saved) -> None:
@@ -130,7 +138,9 @@ def test_a_file_reads_from_top_to_bottom(tmp_path: Path) -> None:
     """The whole text: one field, one row a line, the minimal swaps and their rows first."""
     dataset = Dataset([[1, 2], [3, 4], [5, 6]])
     worst = SwapSet([2, 0], [[2, 0], [2, 1], [0, 1]], SLOTS, dataset.digest(), TWO)
-    saved = replace(saved_of(dataset, worst, worst[1:]), written_by="pytest-scrub 0.1.0", dataset_digest="cd")
+    saved = replace(
+        saved_of(dataset, worst, worst[1:]), written_by="pytest-scrub 0.1.0", dataset_digest="cd"
+    )
     save(tmp_path / "x.json", saved)
     digests = [dataset.row_digest(row) for row in (0, 1, 2)]
     assert (tmp_path / "x.json").read_text() == (
@@ -202,7 +212,14 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 @st.composite
 def any_saved(draw: st.DrawFn) -> Saved:
     slots = tuple(draw(st.lists(texts, max_size=3, unique=True)))
-    rows = draw(st.lists(st.builds(SavedRow, texts, texts), min_size=1, max_size=4, unique_by=lambda row: row.digest))
+    rows = draw(
+        st.lists(
+            st.builds(SavedRow, texts, texts),
+            min_size=1,
+            max_size=4,
+            unique_by=lambda row: row.digest,
+        )
+    )
 
     def swaps() -> SavedSwaps:
         digest = st.sampled_from([row.digest for row in rows])
@@ -210,15 +227,31 @@ def any_saved(draw: st.DrawFn) -> Saved:
         column = st.lists(digest, min_size=len(references), max_size=len(references)).map(tuple)
         donors = tuple(draw(column) for _ in slots)
         return SavedSwaps(
-            draw(texts), *(draw(finite) for _ in range(3)), tuple(references), donors, draw(st.booleans())
+            draw(texts),
+            *(draw(finite) for _ in range(3)),
+            tuple(references),
+            donors,
+            draw(st.booleans()),
         )
 
-    named = {name: draw(texts) for name in ("claim", "hypothesis", "metric", "model", "model_digest", "dataset_digest")}
-    return Saved(slots=slots, tolerance=abs(draw(finite)), worst=swaps(), minimal=swaps(), rows=tuple(rows), **named)
+    named = {
+        name: draw(texts)
+        for name in ("claim", "hypothesis", "metric", "model", "model_digest", "dataset_digest")
+    }
+    return Saved(
+        slots=slots,
+        tolerance=abs(draw(finite)),
+        worst=swaps(),
+        minimal=swaps(),
+        rows=tuple(rows),
+        **named,
+    )
 
 
 @given(saved=any_saved())
-def test_any_text_and_number_comes_back(tmp_path_factory: pytest.TempPathFactory, saved: Saved) -> None:
+def test_any_text_and_number_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, saved: Saved
+) -> None:
     path = tmp_path_factory.getbasetemp() / "any.json"
     save(path, saved)
     assert repr(load(path)) == repr(saved)  # repr: -0.0 is not 0.0
@@ -241,7 +274,9 @@ def test_control_characters_and_unicode_in_what_is_shown(tmp_path: Path) -> None
     text = (tmp_path / "x.json").read_text("utf-8")
     assert "größe 日本 🙂" in text  # a reviewer can read it
     assert not set("\t\x00\x1b\u202e\u2028") & set(text)
-    assert [row.shown for row in load(tmp_path / "x.json").rows] == [dataset.show(row) for row in range(4)]
+    assert [row.shown for row in load(tmp_path / "x.json").rows] == [
+        dataset.show(row) for row in range(4)
+    ]
 
 
 def test_long_rows_are_shown_in_part() -> None:
@@ -258,7 +293,9 @@ def test_a_swap_set_of_thousands_is_a_small_file(tmp_path: Path) -> None:
     dataset = Dataset(torch.randint(0, 5, (4000, 40), generator=_seeded(0)))
     rng = np.random.default_rng(0)
     slots = tuple(f"output/head{i}.0" for i in range(6))
-    worst = SwapSet(rng.permutation(4000), rng.integers(0, 4000, (6, 4000)), slots, dataset.digest())
+    worst = SwapSet(
+        rng.permutation(4000), rng.integers(0, 4000, (6, 4000)), slots, dataset.digest()
+    )
     path = tmp_path / "x.json"
     save(path, saved_of(dataset, worst))
     assert path.stat().st_size < 1_000_000
@@ -266,7 +303,7 @@ def test_a_swap_set_of_thousands_is_a_small_file(tmp_path: Path) -> None:
     assert load(path).worst.references == tuple(contents(dataset, worst)[0])
 
 
-# --- writing ---------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -306,7 +343,10 @@ def test_a_write_that_stops_halfway_leaves_the_old_file(tmp_path: Path, example:
 def test_what_is_no_number_is_never_written(tmp_path: Path, example: Saved, number: float) -> None:
     path = tmp_path / "x.json"
     save(path, example)
-    for bad in (replace(example, tolerance=number), replace(example, minimal=replace(example.minimal, gap=number))):
+    for bad in (
+        replace(example, tolerance=number),
+        replace(example, minimal=replace(example.minimal, gap=number)),
+    ):
         with pytest.raises(ValueError, match="not JSON compliant"):
             save(path, bad)
     assert load(path) == example
@@ -332,7 +372,10 @@ def test_two_processes_write_at_once(tmp_path: Path, example: Saved) -> None:
     save(path, replace(example, claim="0", hypothesis="0" * 20_000))
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", WRITER, str(path), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for name in "12"
     ]
@@ -351,7 +394,7 @@ def test_two_processes_write_at_once(tmp_path: Path, example: Saved) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-# --- damaged files ---------------------------------------------------------------------------------------
+# --- damaged files --------------------------------------------------------------------------------
 
 
 def edited(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
@@ -371,7 +414,8 @@ CONFLICT = b"<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> other\n"
 MISSING = {
     name: (edited(lambda record, name=name: record.pop(name)), f"'{name}' is missing, or no ")
     for name in (
-        "schema_version", "written_by", "claim", "hypothesis", "slots", "metric", "tolerance", "worst", "minimal",
+        "schema_version", "written_by", "claim", "hypothesis", "slots", "metric", "tolerance",
+        "worst", "minimal",
         "rows", "model", "model_digest", "dataset_digest",
     )
 }  # fmt: skip
@@ -384,17 +428,23 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "nested too deep": (lambda content: b"[" * 200_000, "it is no JSON: "),
     "a list": (lambda content: b"[1, 2]", "'schema_version' is missing, or no int"),
     "another schema": (edited(lambda r: r.update(schema_version=0)), "its schema is 0, not 1"),
-    "schema true": (edited(lambda r: r.update(schema_version=True)), "'schema_version' is missing, or no int"),
+    "schema true": (edited(lambda r: r.update(schema_version=True)),
+    "'schema_version' is missing, or no int"),
     "number for text": (edited(lambda r: r.update(claim=3)), "'claim' is missing, or no str"),
-    "text for number": (edited(lambda r: r.update(tolerance="1")), "'tolerance' is missing, or no finite number"),
-    "bool for number": (edited(lambda r: r["worst"].update(gap=True)), "'gap' is missing, or no finite number"),
-    "NaN": (edited(lambda r: r["worst"].update(clean=float("nan"))), "'clean' is missing, or no finite number"),
+    "text for number": (edited(lambda r: r.update(tolerance="1")),
+    "'tolerance' is missing, or no finite number"),
+    "bool for number": (edited(lambda r: r["worst"].update(gap=True)),
+    "'gap' is missing, or no finite number"),
+    "NaN": (edited(lambda r: r["worst"].update(clean=float("nan"))),
+    "'clean' is missing, or no finite number"),
     "infinite": (
         lambda content: content.replace(b'"scrubbed": 2.5', b'"scrubbed": 1e999'),
         "'scrubbed' is missing, or no finite number",
     ),
-    "adversary none": (edited(lambda r: r["minimal"].update(adversary=None)), "'adversary' is missing, or no str"),
-    "slots of numbers": (edited(lambda r: r.update(slots=[1])), "'slots' holds something else than text"),
+    "adversary none": (edited(lambda r: r["minimal"].update(adversary=None)),
+    "'adversary' is missing, or no str"),
+    "slots of numbers": (edited(lambda r: r.update(slots=[1])),
+    "'slots' holds something else than text"),
     "worst a list": (edited(lambda r: r.update(worst=[])), "'worst' is missing, or no dict"),
     "a row too many": (
         edited(lambda r: r["worst"]["references"].__setitem__(0, len(r["rows"]))),
@@ -425,20 +475,28 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         "its swaps have no reference, or donors of other slots than its own",
     ),
     "no reference": (
-        edited(lambda r: r["minimal"].update(references=[], donors={slot: [] for slot in r["slots"]})),
+        edited(lambda r: r["minimal"].update(references=[],
+        donors={slot: [] for slot in r["slots"]})),
         "its swaps have no reference, or donors of other slots than its own",
     ),
-    "rows out of order": (edited(lambda r: r["rows"].reverse()), "its rows are not numbered in order from 0"),
+    "rows out of order": (edited(lambda r: r["rows"].reverse()),
+    "its rows are not numbered in order from 0"),
     "a row twice": (edited(lambda r: r["rows"].append({**r["rows"][0], "row": len(r["rows"])})),
                     "two of its rows have one digest"),
     "a row no dict": (edited(lambda r: r["rows"].append(7)), "'row' is missing, or no int"),
-    "a row unnamed": (edited(lambda r: r["rows"][0].pop("digest")), "'digest' is missing, or no str"),
-    "inputs a list": (edited(lambda r: r["rows"][0].update(inputs=[])), "'inputs' is missing, or no dict"),
-    "another value": (edited(lambda r: inputs_of(r)["values"].__setitem__(0, 9)), " do not have its digest"),
-    "another dtype": (edited(lambda r: inputs_of(r).update(dtype="int32")), " do not have its digest"),
-    "no dtype": (edited(lambda r: inputs_of(r).update(dtype="manual_seed")), "'manual_seed' is no dtype"),
+    "a row unnamed": (edited(lambda r: r["rows"][0].pop("digest")),
+    "'digest' is missing, or no str"),
+    "inputs a list": (edited(lambda r: r["rows"][0].update(inputs=[])),
+    "'inputs' is missing, or no dict"),
+    "another value": (edited(lambda r: inputs_of(r)["values"].__setitem__(0, 9)),
+    " do not have its digest"),
+    "another dtype": (edited(lambda r: inputs_of(r).update(dtype="int32")),
+    " do not have its digest"),
+    "no dtype": (edited(lambda r: inputs_of(r).update(dtype="manual_seed")),
+    "'manual_seed' is no dtype"),
     "a value too many": (edited(lambda r: inputs_of(r)["values"].append(9)), " is no tensor"),
-    "a value too large": (edited(lambda r: inputs_of(r)["values"].__setitem__(0, 2**70)), " is no tensor"),
+    "a value too large": (edited(lambda r: inputs_of(r)["values"].__setitem__(0, 2**70)),
+    " is no tensor"),
     "a word": (edited(lambda r: inputs_of(r)["values"].__setitem__(0, "nine")), " is no tensor"),
     "a shape of words": (edited(lambda r: inputs_of(r).update(shape=["4"])), " is no tensor"),
     "no inputs": (edited(lambda r: r["rows"][0].update(inputs={})), " do not have its digest"),
@@ -447,7 +505,9 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize(("damage", "why"), DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_file_is_named(tmp_path: Path, example: Saved, damage: Callable[[bytes], bytes], why: str) -> None:
+def test_a_damaged_file_is_named(
+    tmp_path: Path, example: Saved, damage: Callable[[bytes], bytes], why: str
+) -> None:
     path = tmp_path / "x.json"
     save(path, example)
     content = damage(path.read_bytes())
@@ -464,8 +524,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, example: Saved, damage: Callabl
 
 
 @given(data=st.data())
-def test_no_edit_breaks_more_than_the_file(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Any value anywhere in the file may be exchanged: it is loaded or refused, and nothing else happens."""
+def test_no_edit_breaks_more_than_the_file(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Any value anywhere in the file may be exchanged: it is loaded or refused, and nothing else
+    happens."""
     path = tmp_path_factory.getbasetemp() / "edited.json"
     dataset = Dataset(tokens())
     save(path, saved_of(dataset, drawn(dataset, 2), known=3))
@@ -476,7 +539,11 @@ def test_no_edit_breaks_more_than_the_file(tmp_path_factory: pytest.TempPathFact
         if not isinstance(at[key], (dict, list)) or not at[key] or data.draw(st.booleans()):
             break
         at = at[key]
-    at[key] = data.draw(st.sampled_from([None, True, -1, 0, 1, 2**80, 1.5, "", "x", "inf", [], [0], [""], {}, {"": 0}]))
+    at[key] = data.draw(
+        st.sampled_from(
+            [None, True, -1, 0, 1, 2**80, 1.5, "", "x", "inf", [], [0], [""], {}, {"": 0}]
+        )
+    )
     path.write_text(json.dumps(record))
     try:
         loaded = load(path)
@@ -488,11 +555,13 @@ def test_no_edit_breaks_more_than_the_file(tmp_path_factory: pytest.TempPathFact
 
 def test_a_file_of_a_newer_version_is_not_called_damaged(tmp_path: Path, example: Saved) -> None:
     path = tmp_path / "x.json"
-    path.write_text(json.dumps({"schema_version": 3, "written_by": "pytest-scrub 9.0", "other": []}))
+    path.write_text(
+        json.dumps({"schema_version": 3, "written_by": "pytest-scrub 9.0", "other": []})
+    )
     with refuses(
         NewerFile,
-        f"the saved counterexample {path} was written by a newer version (pytest-scrub 9.0, schema 3 where this one "
-        "reads 1); upgrade pytest-scrub, or delete the file",
+        f"the saved counterexample {path} was written by a newer version (pytest-scrub 9.0, schema "
+        "3 where this one reads 1); upgrade pytest-scrub, or delete the file",
     ):
         load(path)
 
@@ -512,18 +581,25 @@ def test_damaged_files_are_kept_beside_each_other(tmp_path: Path) -> None:
         aside = set_aside(path)
         assert aside.read_text() == content
         assert not path.exists()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.json.damaged", "x.json.damaged2", "x.json.damaged3"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "x.json.damaged",
+        "x.json.damaged2",
+        "x.json.damaged3",
+    ]
     assert (tmp_path / "x.json.damaged").read_text() == "one"
 
 
-# --- file names ------------------------------------------------------------------------------------------
+# --- file names -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("claim", "name"),
     [
         ("tests/test_a.py::test_b[x-1]", r"tests-test_a\.py-test_b-x-1-[0-9a-f]{12}\.json"),
-        ("tests/test_a.py::TestÜber::test_größe[日本]", r"tests-test_a\.py-TestUber-test_groe-[0-9a-f]{12}\.json"),
+        (
+            "tests/test_a.py::TestÜber::test_größe[日本]",
+            r"tests-test_a\.py-TestUber-test_groe-[0-9a-f]{12}\.json",
+        ),
         ("../../etc/passwd::x", r"etc-passwd-x-[0-9a-f]{12}\.json"),
         ("日本", r"claim-[0-9a-f]{12}\.json"),
         ("", r"claim-[0-9a-f]{12}\.json"),
@@ -539,7 +615,20 @@ def test_a_claims_file_has_a_readable_name(tmp_path: Path, claim: str, name: str
 
 
 def test_names_that_differ_by_little_do_not_collide(tmp_path: Path) -> None:
-    claims = ["t::a", "t::A", "t/a", "t-a", "t::a[1]", "t::a[1.0]", "t::ä", "t::a\u0308", "x" * 300, "x" * 301, "", "-"]
+    claims = [
+        "t::a",
+        "t::A",
+        "t/a",
+        "t-a",
+        "t::a[1]",
+        "t::a[1.0]",
+        "t::ä",
+        "t::a\u0308",
+        "x" * 300,
+        "x" * 301,
+        "",
+        "-",
+    ]
     assert len({path_for(tmp_path, claim).name.lower() for claim in claims}) == len(claims)
     assert path_for(tmp_path, "t::a") == path_for(tmp_path, "t::a")
 
@@ -549,10 +638,11 @@ def test_any_test_id_is_a_file(tmp_path_factory: pytest.TempPathFactory, claim: 
     folder = tmp_path_factory.getbasetemp()
     path = path_for(folder, claim)
     assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.json", path.name)
-    path.with_name(f".{path.name}.4194304-00000000.tmp").touch()  # nothing that is put around it makes it too long
+    # nothing that is put around it makes it too long
+    path.with_name(f".{path.name}.4194304-00000000.tmp").touch()
 
 
-# --- the same swaps on other data ------------------------------------------------------------------------
+# --- the same swaps on other data -----------------------------------------------------------------
 
 
 def test_rows_are_found_in_another_order_and_among_others(tmp_path: Path) -> None:
@@ -583,7 +673,9 @@ def shuffled(dataset: Dataset, order: np.ndarray) -> Dataset:
 
 
 @given(dataset=datasets(), hypothesis=hypotheses(depth=2), data=st.data())
-def test_an_allowed_swap_set_is_one_again(dataset: Dataset, hypothesis: Any, data: st.DataObject) -> None:
+def test_an_allowed_swap_set_is_one_again(
+    dataset: Dataset, hypothesis: Any, data: st.DataObject
+) -> None:
     """Rows of equal content differ in their features, and some are no donors or no references."""
     space = SwapSpace(hypothesis, dataset)
     assume(space.paths)
@@ -613,14 +705,17 @@ def test_one_choice_rules_out_another() -> None:
     tree = output(module("a", agrees_on="f"), module("b", agrees_on="g"))
     contents, features = [[1], [1], [2], [2], [2]], {"f": [0, 1, 1, 1, 0], "g": [0] * 5}
     dataset = Dataset(contents, features=features, references=[0, 1], donors=[3])
-    swap_set = SwapSet([1], [[1], [3], [1]], ("output/rest", "output/a", "output/b"), dataset.digest())
+    swap_set = SwapSet(
+        [1], [[1], [3], [1]], ("output/rest", "output/a", "output/b"), dataset.digest()
+    )
     assert SwapSpace(tree, dataset).check(swap_set) == []
     saved = saved_of(dataset, swap_set)
     assert resolve(saved, saved.worst, dataset, tree) == (dataset, swap_set)
 
 
 def test_who_shares_a_donor_chooses_with_its_owner() -> None:
-    """The owner alone could take either of the equal rows 1 and 2; what the sharer reads agrees with the second."""
+    """The owner alone could take either of the equal rows 1 and 2; what the sharer reads agrees
+    with the second."""
     sharer = module("b", agrees_on="f", shares="owner", reads=[module("c", agrees_on="g")])
     for reads in (
         [module("a", agrees_on="f", name="owner"), sharer],
@@ -654,13 +749,14 @@ def test_rows_that_are_gone_are_counted_and_shown() -> None:
     after = Dataset(tokens(4)[:2])
     with refuses(
         RowsGone,
-        f"2 of the 4 rows of the saved swaps are gone from the dataset, the first is {before.show(2)!r}; put them "
-        "back, or delete the saved counterexample",
+        "2 of the 4 rows of the saved swaps are gone from the dataset, the first is "
+        f"{before.show(2)!r}; put them back, or delete the saved counterexample",
     ):
         resolve(saved, saved.worst, after, TWO)
     with pytest.raises(RowsGone, match=r"^2 of the 3 rows"):
         resolve(saved, saved.minimal, after, TWO)
-    with pytest.raises(RowsGone, match=r"^4 of the 4 rows"):  # the same numbers in another type are other rows
+    # the same numbers in another type are other rows
+    with pytest.raises(RowsGone, match=r"^4 of the 4 rows"):
         resolve(saved, saved.worst, Dataset(tokens(4).int()), TWO)
     assert issubclass(RowsGone, ScrubError)
 
@@ -676,12 +772,14 @@ def test_a_claim_with_other_slots_is_named() -> None:
     dataset = Dataset(tokens())
     saved = saved_of(dataset, drawn(dataset))
     with refuses(
-        ClaimChanged, "the claim has changed since: it has no slot 'output/head1.0', which the saved swaps fill"
+        ClaimChanged,
+        "the claim has changed since: it has no slot 'output/head1.0', which the saved swaps fill",
     ):
         resolve(saved, saved.worst, dataset, output(head(0, 0, agrees_on=ANYTHING)))
     more = output(*TWO.reads, head(2, 0, agrees_on=ANYTHING))
     with refuses(
-        ClaimChanged, "the claim has changed since: its slot 'output/head2.0' has no donors in the saved swaps"
+        ClaimChanged,
+        "the claim has changed since: its slot 'output/head2.0' has no donors in the saved swaps",
     ):
         resolve(saved, saved.worst, dataset, more)
 
@@ -696,7 +794,7 @@ def test_siblings_may_change_places() -> None:
     assert found.donors.tolist() == swap_set.donors[[0, 2, 1]].tolist()
 
 
-# --- rows that no dataset has ----------------------------------------------------------------------------
+# --- rows that no dataset has ---------------------------------------------------------------------
 
 
 def test_fresh_rows_are_put_back(tmp_path: Path, example: Saved) -> None:
@@ -706,9 +804,13 @@ def test_fresh_rows_are_put_back(tmp_path: Path, example: Saved) -> None:
     extended, found = resolve(saved, saved.worst, dataset, TWO)
     assert (len(dataset), len(extended)) == (6, 8)
     assert found.dataset == extended.digest()
-    assert contents(extended, found) == [list(line) for line in (saved.worst.references, *saved.worst.donors)]
+    assert contents(extended, found) == [
+        list(line) for line in (saved.worst.references, *saved.worst.donors)
+    ]
     assert SwapSpace(TWO, extended).check(found) == []
-    assert extended.feature("first").tolist()[6:] == [row[0] for row in extended.inputs["tokens"].tolist()[6:]]
+    assert extended.feature("first").tolist()[6:] == [
+        row[0] for row in extended.inputs["tokens"].tolist()[6:]
+    ]
 
 
 def test_fresh_rows_that_the_dataset_has_by_now_are_its_own(example: Saved) -> None:
@@ -727,8 +829,15 @@ def test_a_row_that_is_the_datasets_own_too_carries_no_inputs() -> None:
 
 
 def test_fresh_rows_that_do_not_fit_are_gone_too(example: Saved) -> None:
-    wanted = len({digest for line in (example.worst.references, *example.worst.donors) for digest in line})
-    unfit = [tokens()[:, 1:], tokens().int(), {"ids": tokens()}, {"tokens": tokens(), "mask": torch.ones(6, 4)}]
+    wanted = len(
+        {digest for line in (example.worst.references, *example.worst.donors) for digest in line}
+    )
+    unfit = [
+        tokens()[:, 1:],
+        tokens().int(),
+        {"ids": tokens()},
+        {"tokens": tokens(), "mask": torch.ones(6, 4)},
+    ]
     for inputs in unfit:
         with pytest.raises(RowsGone, match=rf"^{wanted} of the {wanted} rows"):
             resolve(example, example.worst, Dataset(inputs), TWO)
@@ -737,21 +846,28 @@ def test_fresh_rows_that_do_not_fit_are_gone_too(example: Saved) -> None:
 def test_a_feature_that_became_a_column_says_so() -> None:
     tree = output(module("a", agrees_on="f"))
     slots = ("output/rest", "output/a")
-    extended = Dataset([[1], [1]], features={"f": lambda batch: batch["tokens"][:, 0]}).extend([[2]])
+    extended = Dataset([[1], [1]], features={"f": lambda batch: batch["tokens"][:, 0]}).extend(
+        [[2]]
+    )
     saved = saved_of(extended, SwapSet([0], [[2], [0]], slots, extended.digest()), known=2)
-    with pytest.raises(DataError, match="feature 'f' is a column and has no values for rows that extend"):
+    with pytest.raises(
+        DataError, match="feature 'f' is a column and has no values for rows that extend"
+    ):
         resolve(saved, saved.worst, Dataset([[1], [1]], features={"f": [1, 1]}), tree)
 
 
 DTYPES = [
-    "bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64", "float16", "bfloat16", "float32",
+    "bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64", "float16",
+    "bfloat16", "float32",
     "float64", "float8_e4m3fn", "float8_e5m2",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DTYPES)
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3), (0, 3)])
-def test_every_type_of_input_is_built_anew(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+def test_every_type_of_input_is_built_anew(
+    tmp_path: Path, name: str, shape: tuple[int, ...]
+) -> None:
     dtype = getattr(torch, name)
     size = (4, *shape)
     if dtype == torch.bool:
@@ -789,7 +905,11 @@ def test_several_inputs_of_several_types(tmp_path: Path) -> None:
     save(tmp_path / "x.json", saved)
     loaded = load(tmp_path / "x.json")
     turned = replace(
-        saved, rows=tuple(replace(row, inputs=row.inputs and dict(reversed(row.inputs.items()))) for row in saved.rows)
+        saved,
+        rows=tuple(
+            replace(row, inputs=row.inputs and dict(reversed(row.inputs.items())))
+            for row in saved.rows
+        ),
     )
     save(tmp_path / "y.json", turned)
     assert (tmp_path / "y.json").read_bytes() == (tmp_path / "x.json").read_bytes()
@@ -798,7 +918,7 @@ def test_several_inputs_of_several_types(tmp_path: Path) -> None:
     assert found.donors.tolist() == [[1], [2], [3]]
 
 
-# --- replay ----------------------------------------------------------------------------------------------
+# --- replay ---------------------------------------------------------------------------------------
 
 REPLAY = """
 import sys
@@ -814,14 +934,19 @@ REPLAYED = output(module("0", agrees_on="positive"))
 
 def replay_data(flip: bool = False) -> Dataset:
     inputs = torch.randn(30, 3, generator=_seeded(1))
-    return Dataset(inputs.flip(0) if flip else inputs, features={"positive": lambda batch: batch["tokens"][:, 0] > 0})
+    return Dataset(
+        inputs.flip(0) if flip else inputs,
+        features={"positive": lambda batch: batch["tokens"][:, 0] > 0},
+    )
 
 
 def gap_of(dataset: Dataset, swap_set: SwapSet) -> float:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
-    evaluator = Evaluator(as_graph(network), dataset, REPLAYED, Metric("mean", lambda output, batch: output.mean(1)))
+    evaluator = Evaluator(
+        as_graph(network), dataset, REPLAYED, Metric("mean", lambda output, batch: output.mean(1))
+    )
     return float((evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)).mean())
 
 
@@ -838,13 +963,17 @@ def test_another_process_measures_the_same_gap(tmp_path: Path) -> None:
     assert float(replayed.stdout) == pytest.approx(gap_of(extended, swap_set), rel=1e-6)
 
 
-# --- cost ------------------------------------------------------------------------------------------------
+# --- cost -----------------------------------------------------------------------------------------
 
 
-def test_rows_are_hashed_once_and_forgotten_with_their_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_hashed_once_and_forgotten_with_their_dataset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls = []
     hashed = Dataset.row_digest
-    monkeypatch.setattr(Dataset, "row_digest", lambda self, row: calls.append(row) or hashed(self, row))
+    monkeypatch.setattr(
+        Dataset, "row_digest", lambda self, row: calls.append(row) or hashed(self, row)
+    )
     dataset = Dataset(tokens())
     saved = saved_of(dataset, drawn(dataset))
     calls.clear()

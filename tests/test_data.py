@@ -1,4 +1,5 @@
-"""Datasets: what agrees with what, which rows may be swapped, where positions are, and what is refused."""
+"""Datasets: what agrees with what, which rows may be swapped, where positions are, and what is
+refused."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ def test_importing_it_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 
-# --- inputs and labels -----------------------------------------------------------------------------------
+# --- inputs and labels ----------------------------------------------------------------------------
 
 
 def test_a_lone_tensor_is_the_tokens() -> None:
@@ -87,12 +88,18 @@ def test_integer_and_bool_labels_become_class_indices() -> None:
             {"inputs": {"a": rows(2), "b": torch.zeros(2, device="meta")}},
             "the inputs are on several devices (cpu, meta); move them to one",
         ),
-        ({"inputs": rows(4), "labels": [1, 0, 1]}, "there are 3 labels for 4 rows; give one per row"),
+        (
+            {"inputs": rows(4), "labels": [1, 0, 1]},
+            "there are 3 labels for 4 rows; give one per row",
+        ),
         (
             {"inputs": rows(4), "labels": 1},
             "labels= is a single number; its first dimension has to be the rows",
         ),
-        ({"inputs": rows(4), "show": "x"}, "show= takes a tokenizer or a function of a row, not a str"),
+        (
+            {"inputs": rows(4), "show": "x"},
+            "show= takes a tokenizer or a function of a row, not a str",
+        ),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(arguments: dict[str, Any], sentence: str) -> None:
@@ -102,7 +109,10 @@ def test_inputs_that_do_not_fit_are_refused(arguments: dict[str, Any], sentence:
 
 @pytest.mark.parametrize("inputs", [[[1, 2], [3]], ["a", "b"], np.array(["a", "b"]), [None, None]])
 def test_inputs_that_are_no_numbers_are_refused(inputs: Any) -> None:
-    with pytest.raises(DataError, match=r"^input 'tokens' is no tensor \(.*\); give numbers, in rows of one length$"):
+    with pytest.raises(
+        DataError,
+        match=r"^input 'tokens' is no tensor \(.*\); give numbers, in rows of one length$",
+    ):
         Dataset(inputs)
 
 
@@ -110,7 +120,7 @@ def test_one_row_is_a_dataset() -> None:
     assert len(Dataset([[1, 2]])) == 1
 
 
-# --- references and donors -------------------------------------------------------------------------------
+# --- references and donors ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -123,7 +133,9 @@ def test_one_row_is_a_dataset() -> None:
         ({"donors": torch.tensor([1]), "references": np.array([0, 1], np.int32)}, [0, 1], [1]),
     ],
 )
-def test_which_rows_may_be_swapped(arguments: dict[str, Any], references: list[int], donors: list[int]) -> None:
+def test_which_rows_may_be_swapped(
+    arguments: dict[str, Any], references: list[int], donors: list[int]
+) -> None:
     data = Dataset(rows(4), **arguments)
     assert data.reference_rows.tolist() == references
     assert data.donor_rows.tolist() == donors
@@ -138,12 +150,21 @@ def test_which_rows_may_be_swapped(arguments: dict[str, Any], references: list[i
             {"references": [False] * 4},
             "references= holds no row; references and donors need at least one each",
         ),
-        ({"donors": [0, 1, 2, 3]}, "references= holds no row; references and donors need at least one each"),
+        (
+            {"donors": [0, 1, 2, 3]},
+            "references= holds no row; references and donors need at least one each",
+        ),
         ({"donors": [1, 4]}, "donors= holds row 4, but rows go from 0 to 3"),
         ({"references": [-1]}, "references= holds row -1, but rows go from 0 to 3"),
         ({"references": [1, 0, 1]}, "references= holds row 1 several times; name each row once"),
-        ({"donors": [True]}, "donors= takes row numbers, or a mask of 4 bools, not bool of shape [1]"),
-        ({"donors": [0.5]}, "donors= takes row numbers, or a mask of 4 bools, not float64 of shape [1]"),
+        (
+            {"donors": [True]},
+            "donors= takes row numbers, or a mask of 4 bools, not bool of shape [1]",
+        ),
+        (
+            {"donors": [0.5]},
+            "donors= takes row numbers, or a mask of 4 bools, not float64 of shape [1]",
+        ),
         ({"donors": 2}, "donors= takes row numbers, or a mask of 4 bools, not int64 of shape []"),
     ],
 )
@@ -162,7 +183,7 @@ def test_a_batch_is_the_rows_in_the_order_asked_for() -> None:
     assert data.batch(data.reference_rows)["b"].tolist() == [0, 1, 2, 3]
 
 
-# --- features --------------------------------------------------------------------------------------------
+# --- features -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -221,13 +242,22 @@ def test_a_function_is_called_with_all_rows_once_more_and_only_when_used() -> No
 @pytest.mark.parametrize(
     ("column", "sentence"),
     [
-        ([1.0, float("nan"), 2.0], "feature 'f' is NaN at row 1, which equals nothing; give it a value"),
+        (
+            [1.0, float("nan"), 2.0],
+            "feature 'f' is NaN at row 1, which equals nothing; give it a value",
+        ),
         (
             np.array([[0, 1], [0, 1], [0, np.nan]]),
             "feature 'f' is NaN at row 2, which equals nothing; give it a value",
         ),
-        (torch.tensor([np.nan] * 3), "feature 'f' is NaN at row 0, which equals nothing; give it a value"),
-        ([1, (2, float("nan")), 3], "feature 'f' is NaN at row 1, which equals nothing; give it a value"),
+        (
+            torch.tensor([np.nan] * 3),
+            "feature 'f' is NaN at row 0, which equals nothing; give it a value",
+        ),
+        (
+            [1, (2, float("nan")), 3],
+            "feature 'f' is NaN at row 1, which equals nothing; give it a value",
+        ),
         (["a", None, None], "feature 'f' is None at row 1, which equals nothing; give it a value"),
         ([1, 2], "feature 'f' has 2 values for 3 rows; give one per row"),
         (lambda batch: [1, 2, 3, 4], "feature 'f' has 4 values for 3 rows; give one per row"),
@@ -236,7 +266,10 @@ def test_a_function_is_called_with_all_rows_once_more_and_only_when_used() -> No
         ("abc", "feature 'f' is of type str; give one value per row"),
         ({1, 2, 3}, "feature 'f' is of type set; give one value per row"),
         ({"a": 1}, "feature 'f' is of type dict; give one value per row"),
-        ([1, {2}, 3], "feature 'f' holds a value of type set at row 1; give numbers, strings or tuples"),
+        (
+            [1, {2}, 3],
+            "feature 'f' holds a value of type set at row 1; give numbers, strings or tuples",
+        ),
         (
             [b"a", b"b", b"c"],
             "feature 'f' holds a value of type bytes at row 0; give numbers, strings or tuples",
@@ -256,13 +289,16 @@ def test_a_bad_feature_is_refused_when_it_is_used(column: Any, sentence: str) ->
 
 def test_a_name_that_is_no_feature_is_refused() -> None:
     data = Dataset(rows(2), features={"count_open": [1, 2], "horizon": [1, 2]})
-    with refuses("the dataset has no feature 'count_opn'; did you mean 'count_open'?; it has count_open, horizon"):
+    with refuses(
+        "the dataset has no feature 'count_opn'; did you mean 'count_open'?; it has count_open, "
+        "horizon"
+    ):
         data.codes(Agreement(("count_opn",)))
     with refuses("the dataset has no feature 'x'; give it in features="):
         Dataset(rows(2)).feature("x")
 
 
-# --- agreement and content -------------------------------------------------------------------------------
+# --- agreement and content ------------------------------------------------------------------------
 
 
 def same(codes: np.ndarray) -> list[list[bool]]:
@@ -328,8 +364,11 @@ def test_rows_agree_exactly_where_their_values_are_equal(columns: list[list[Any]
     st.lists(st.lists(st.integers(-1, 1), min_size=2, max_size=2), min_size=1, max_size=6),
     st.booleans(),
 )
-def test_arrays_and_tensors_agree_as_their_values(dtype: Any, table: list[list[int]], flat: bool) -> None:
-    signed = np.copysign(np.abs(table), table) if np.dtype(dtype).kind == "f" else np.abs(table)  # makes -0.0
+def test_arrays_and_tensors_agree_as_their_values(
+    dtype: Any, table: list[list[int]], flat: bool
+) -> None:
+    # makes -0.0
+    signed = np.copysign(np.abs(table), table) if np.dtype(dtype).kind == "f" else np.abs(table)
     array = signed.astype(dtype)
     column = array[:, 0] if flat else np.asfortranarray(array)
     data = Dataset(rows(len(table)), features={"f": column})
@@ -367,7 +406,7 @@ def test_many_wide_rows_are_factorised() -> None:
     assert len(np.unique(Dataset(tokens).content)) == 256
 
 
-# --- positions -------------------------------------------------------------------------------------------
+# --- positions ------------------------------------------------------------------------------------
 
 
 def positions(spec: Any, **features: Any) -> Positions:
@@ -396,7 +435,11 @@ def test_a_position_per_row() -> None:
     found = positions("end", end=[0, -1, 2])
     assert not found.static
     assert found.index.tolist() == [[0], [3], [2]]
-    assert positions("end", end=torch.tensor([1, 2, 3], dtype=torch.uint8)).index.tolist() == [[1], [2], [3]]
+    assert positions("end", end=torch.tensor([1, 2, 3], dtype=torch.uint8)).index.tolist() == [
+        [1],
+        [2],
+        [3],
+    ]
 
 
 def test_a_mask_per_row_is_filled_up() -> None:
@@ -411,11 +454,23 @@ def test_a_mask_per_row_is_filled_up() -> None:
     [
         (4, None, "pos= of head1.0 is 4, but positions go from -4 to 3"),
         (-5, None, "pos= of head1.0 is -5, but positions go from -4 to 3"),
-        (Span(4, None, None), None, "pos= of head1.0 is 4:, which holds none of the 4 positions; widen it"),
+        (
+            Span(4, None, None),
+            None,
+            "pos= of head1.0 is 4:, which holds none of the 4 positions; widen it",
+        ),
         (True, None, "pos= of head1.0 takes an int, a slice or the name of a feature, not True"),
         (1.5, None, "pos= of head1.0 takes an int, a slice or the name of a feature, not 1.5"),
-        ("f", [0, 1, 4], "pos= of head1.0, the feature 'f', is 4 at row 2, but positions go from -4 to 3"),
-        ("f", [0, -5, 4], "pos= of head1.0, the feature 'f', is -5 at row 1, but positions go from -4 to 3"),
+        (
+            "f",
+            [0, 1, 4],
+            "pos= of head1.0, the feature 'f', is 4 at row 2, but positions go from -4 to 3",
+        ),
+        (
+            "f",
+            [0, -5, 4],
+            "pos= of head1.0, the feature 'f', is -5 at row 1, but positions go from -4 to 3",
+        ),
         (
             "f",
             [[True] * 3] * 3,
@@ -424,14 +479,15 @@ def test_a_mask_per_row_is_filled_up() -> None:
         (
             "f",
             [[True] * 4, [False] * 4, [True] * 4],
-            "pos= of head1.0, the feature 'f', marks no position at row 1; mark at least one in every row",
+            "pos= of head1.0, the feature 'f', marks no position at row 1; mark at least one in "
+            "every row",
         ),
         *(
             (
                 "f",
                 column,
-                f"pos= of head1.0, the feature 'f', holds {has}; give one int per row, or a bool mask"
-                " [rows, positions]",
+                f"pos= of head1.0, the feature 'f', holds {has}; give one int per row, or a bool "
+                "mask [rows, positions]",
             )
             for column, has in [
                 ([0.0, 1.0, 2.0], "float64 [3]"),
@@ -452,12 +508,15 @@ def test_a_position_that_is_no_feature_is_refused() -> None:
         positions("ende", end=[0, 1, 2])
 
 
-# --- digests and showing ---------------------------------------------------------------------------------
+# --- digests and showing --------------------------------------------------------------------------
 
 
 def test_the_digest_is_of_inputs_and_labels() -> None:
     data = Dataset(TOKENS, labels=[1, 0, 1, 0])
-    assert data.digest() == Dataset(np.array(TOKENS), labels=[True, False, True, False], name="other").digest()
+    assert (
+        data.digest()
+        == Dataset(np.array(TOKENS), labels=[True, False, True, False], name="other").digest()
+    )
     others = [
         Dataset(TOKENS),
         Dataset(TOKENS, labels=[1, 0, 1, 1]),
@@ -470,11 +529,17 @@ def test_the_digest_is_of_inputs_and_labels() -> None:
 
 
 def test_the_digest_does_not_depend_on_the_order_of_the_inputs() -> None:
-    assert Dataset({"a": rows(2), "b": TOKENS[:2]}).digest() == Dataset({"b": TOKENS[:2], "a": rows(2)}).digest()
+    assert (
+        Dataset({"a": rows(2), "b": TOKENS[:2]}).digest()
+        == Dataset({"b": TOKENS[:2], "a": rows(2)}).digest()
+    )
 
 
 def test_labels_are_not_an_input() -> None:
-    assert Dataset({"a": [1, 2], "labels": [3, 4]}).digest() != Dataset({"a": [1, 2]}, labels=[3, 4]).digest()
+    assert (
+        Dataset({"a": [1, 2], "labels": [3, 4]}).digest()
+        != Dataset({"a": [1, 2]}, labels=[3, 4]).digest()
+    )
 
 
 def test_a_given_digest_is_used() -> None:
@@ -490,7 +555,9 @@ def test_digests_stay_what_they_were() -> None:
 
 def test_a_row_has_its_digest_wherever_it_is() -> None:
     data, turned = Dataset(TOKENS, labels=[1, 2, 3, 4]), Dataset(TOKENS[::-1])
-    assert [data.row_digest(row) for row in range(4)] == [turned.row_digest(row) for row in (3, 2, 1, 0)]
+    assert [data.row_digest(row) for row in range(4)] == [
+        turned.row_digest(row) for row in (3, 2, 1, 0)
+    ]
 
 
 class Tokenizer:
@@ -506,7 +573,10 @@ def test_a_row_is_one_line_of_text() -> None:
     assert Dataset(TOKENS).show(3) == "0 4 1 1"
     assert Dataset(TOKENS, show=Tokenizer()).show(0) == r"\x02()\n"
     assert Dataset({"x": [[0.5]], "input_ids": [[3, 4]]}, show=Tokenizer()).show(0) == "()"
-    assert Dataset(TOKENS, show=lambda row: f"\x1b[31m{row['tokens'].sum()}\u202e é").show(1) == r"\x1b[31m8\u202e é"
+    assert (
+        Dataset(TOKENS, show=lambda row: f"\x1b[31m{row['tokens'].sum()}\u202e é").show(1)
+        == r"\x1b[31m8\u202e é"
+    )
     assert Dataset({"x": [[0.5, 1]], "on": [True]}).show(0) == "x=[0.5 1. ] on=True"
     assert len(Dataset(torch.zeros(1, 100, 100)).show(0)) < 400
 
@@ -516,7 +586,7 @@ def test_showing_has_to_return_text() -> None:
         Dataset(TOKENS, show=lambda row: None).show(1)
 
 
-# --- other devices, fresh rows ---------------------------------------------------------------------------
+# --- other devices, fresh rows --------------------------------------------------------------------
 
 
 def test_it_moves_to_a_device() -> None:
@@ -529,7 +599,11 @@ def test_it_moves_to_a_device() -> None:
         label_pos=-1,
     )
     moved = data.to("meta")
-    assert (moved.device.type, moved.labels.device.type, data.device.type) == ("meta", "meta", "cpu")
+    assert (moved.device.type, moved.labels.device.type, data.device.type) == (
+        "meta",
+        "meta",
+        "cpu",
+    )
     assert moved.feature("f").tolist() == ["a", "b", "a", "b"]
     assert moved.donor_rows.tolist() == [0]
     assert (moved.digest(), moved.label_pos) == ("d", -1)
@@ -537,7 +611,9 @@ def test_it_moves_to_a_device() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_it_is_the_same_on_a_gpu() -> None:
-    data = Dataset(TOKENS, labels=[1, 0, 1, 0], features={"last": lambda batch: batch["tokens"][:, -1]})
+    data = Dataset(
+        TOKENS, labels=[1, 0, 1, 0], features={"last": lambda batch: batch["tokens"][:, -1]}
+    )
     moved = Dataset(
         torch.tensor(TOKENS, device="cuda"),
         labels=[1, 0, 1, 0],
@@ -553,13 +629,19 @@ def test_it_is_the_same_on_a_gpu() -> None:
     assert moved.extend([[1, 2, 3, 4]]).inputs["tokens"].is_cuda
 
 
-# --- more features ---------------------------------------------------------------------------------------
+# --- more features --------------------------------------------------------------------------------
 
 
 def test_more_features_share_all_that_is_known_of_the_rows() -> None:
-    data = Dataset(torch.tensor(TOKENS), labels=[0, 1, 0, 1], features={"old": lambda batch: batch["tokens"][:, 1]})
+    data = Dataset(
+        torch.tensor(TOKENS),
+        labels=[0, 1, 0, 1],
+        features={"old": lambda batch: batch["tokens"][:, 1]},
+    )
     codes = data.codes(Agreement(("old",)))
-    more = data.with_features({"column": [1, 1, 0, 0], "last": lambda batch: batch["tokens"][:, -1]})
+    more = data.with_features(
+        {"column": [1, 1, 0, 0], "last": lambda batch: batch["tokens"][:, -1]}
+    )
     assert more.feature_names == ("old", "column", "last")
     assert more.feature("column").tolist() == [1, 1, 0, 0]
     assert more.feature("last").tolist() == [2, 2, 2, 1]
@@ -620,14 +702,16 @@ def test_functions_are_computed_for_the_fresh_rows_only() -> None:
 
 
 def test_a_column_says_nothing_of_fresh_rows() -> None:
-    data = Dataset(TOKENS, features={"column": [1, 2, 3, 4], "total": lambda batch: batch["tokens"].sum(1)})
+    data = Dataset(
+        TOKENS, features={"column": [1, 2, 3, 4], "total": lambda batch: batch["tokens"].sum(1)}
+    )
     data.feature("column")
     extended = data.extend([[0, 0, 0, 9]])
     assert extended.feature("total").tolist() == [9, 8, 9, 6, 9]
     for again in (extended, extended.extend([[0, 0, 0, 8]]), extended.to("cpu")):
         with refuses(
-            "feature 'column' is a column and has no values for rows that extend() added; give it as a function of the"
-            " inputs, for only functions work on fresh inputs"
+            "feature 'column' is a column and has no values for rows that extend() added; give it "
+            "as a function of the inputs, for only functions work on fresh inputs"
         ):
             again.codes(Agreement(("column",)))
 
@@ -638,19 +722,20 @@ def test_a_column_says_nothing_of_fresh_rows() -> None:
         (
             [[1, 2, 3]],
             None,
-            "extend() got tokens torch.int64 ['rows', 3], but the dataset has tokens torch.int64 ['rows', 4]; make"
-            " names, types and shapes fit",
+            "extend() got tokens torch.int64 ['rows', 3], but the dataset has tokens torch.int64 "
+            "['rows', 4]; make names, types and shapes fit",
         ),
         (
             {"ids": [[1.0] * 4]},
             None,
-            "extend() got ids torch.float32 ['rows', 4], but the dataset has tokens torch.int64 ['rows', 4]; make"
-            " names, types and shapes fit",
+            "extend() got ids torch.float32 ['rows', 4], but the dataset has tokens torch.int64 "
+            "['rows', 4]; make names, types and shapes fit",
         ),
         (
             [[1, 2, 3, 4]],
             [1],
-            "extend() got labels torch.int64 ['rows'], but the dataset has none; make names, types and shapes fit",
+            "extend() got labels torch.int64 ['rows'], but the dataset has none; make names, types "
+            "and shapes fit",
         ),
         ([[1, 2, 3, 4]], [1, 2], "there are 2 labels for 1 rows; give one per row"),
     ],
@@ -660,12 +745,14 @@ def test_fresh_rows_that_do_not_fit_are_refused(inputs: Any, labels: Any, senten
         Dataset(TOKENS).extend(inputs, labels)
 
 
-# --- files -----------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def test_from_npz(tmp_path: Path) -> None:
     path = tmp_path / "brackets.npz"
-    np.savez(path, ids=np.array(TOKENS), ok=np.array([1, 0, 1, 0]), first=np.array(["a", "b", "a", "b"]))
+    np.savez(
+        path, ids=np.array(TOKENS), ok=np.array([1, 0, 1, 0]), first=np.array(["a", "b", "a", "b"])
+    )
     features = {"initial": "first", "total": lambda batch: batch["tokens"].sum(1)}
     data = Dataset.from_npz(path, inputs="ids", labels="ok", features=features, donors=[0])
     assert data.inputs["tokens"].tolist() == TOKENS
@@ -674,8 +761,13 @@ def test_from_npz(tmp_path: Path) -> None:
     assert data.feature("total").tolist() == [9, 8, 9, 6]
     assert (data.name, data.donor_rows.tolist()) == ("brackets.npz", [0])
     assert list(Dataset.from_npz(path, inputs=["ids", "ok"], name="n").inputs) == ["ids", "ok"]
-    assert list(Dataset.from_npz(path, inputs={"tokens": "ids", "n": "ok"}).inputs) == ["tokens", "n"]
-    with refuses(f"{path} has no field 'firts'; did you mean 'first'?; its fields are ids, ok, first"):
+    assert list(Dataset.from_npz(path, inputs={"tokens": "ids", "n": "ok"}).inputs) == [
+        "tokens",
+        "n",
+    ]
+    with refuses(
+        f"{path} has no field 'firts'; did you mean 'first'?; its fields are ids, ok, first"
+    ):
         Dataset.from_npz(path, inputs="ids", features=["firts"])
 
 
@@ -683,7 +775,9 @@ def test_from_npz_never_unpickles(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     np.savez(path, ids=np.array(TOKENS), evil=np.array([{}, None], dtype=object), allow_pickle=True)
     assert len(Dataset.from_npz(path, inputs="ids")) == 4
-    with pytest.raises(DataError, match=r"^'evil' of .*x.npz cannot be read \(.*\); store numbers or text$"):
+    with pytest.raises(
+        DataError, match=r"^'evil' of .*x.npz cannot be read \(.*\); store numbers or text$"
+    ):
         Dataset.from_npz(path, inputs="ids", features=["evil"])
 
 
@@ -693,7 +787,9 @@ def test_from_npz_refuses_other_files(tmp_path: Path) -> None:
     (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04junk")
     (tmp_path / "text.npz").write_text("hello")
     for name in ("bare.npy", "empty.npz", "junk.npz", "text.npz"):
-        with pytest.raises(DataError, match=rf"{name} is not an .npz file \(.*\); write it with numpy.savez$"):
+        with pytest.raises(
+            DataError, match=rf"{name} is not an .npz file \(.*\); write it with numpy.savez$"
+        ):
             Dataset.from_npz(tmp_path / name, inputs="ids")
 
 
@@ -705,7 +801,9 @@ def test_from_npz_refuses_other_files(tmp_path: Path) -> None:
         lambda path: Dataset.from_jsonl(path, tokenize="ids"),
     ],
 )
-def test_a_missing_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Any) -> None:
+def test_a_missing_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     with refuses(f"there is no file data/x; relative paths start at {Path.cwd()}"):
         load("data/x")
@@ -726,12 +824,19 @@ def test_from_safetensors(tmp_path: Path) -> None:
 
 def lines(tmp_path: Path, *records: Any) -> Path:
     path = tmp_path / "x.jsonl"
-    path.write_text("\n\n".join(r if isinstance(r, str) else json.dumps(r) for r in records) + "\n", encoding="utf-8")
+    path.write_text(
+        "\n\n".join(r if isinstance(r, str) else json.dumps(r) for r in records) + "\n",
+        encoding="utf-8",
+    )
     return path
 
 
 def test_from_jsonl(tmp_path: Path) -> None:
-    path = lines(tmp_path, {"text": "()", "ok": True, "from": "\u2028"}, {"text": "((", "ok": False, "from": "b"})
+    path = lines(
+        tmp_path,
+        {"text": "()", "ok": True, "from": "\u2028"},
+        {"text": "((", "ok": False, "from": "b"},
+    )
     data = Dataset.from_jsonl(
         path,
         tokenize=lambda record: [" ()".index(c) for c in record["text"]],
@@ -752,7 +857,9 @@ def test_from_jsonl_pads_on_the_right(tmp_path: Path) -> None:
     data = Dataset.from_jsonl(path, tokenize="ids", pad=9)
     assert data.inputs["tokens"].tolist() == [[1, 2, 3], [5, 9, 9]]
     assert data.inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-    hf = Dataset.from_jsonl(path, tokenize=lambda r: {"input_ids": r["ids"], "token_type_ids": r["type"]}, pad=9)
+    hf = Dataset.from_jsonl(
+        path, tokenize=lambda r: {"input_ids": r["ids"], "token_type_ids": r["type"]}, pad=9
+    )
     assert hf.inputs["input_ids"].tolist() == [[1, 2, 3], [5, 9, 9]]
     assert hf.inputs["token_type_ids"].tolist() == [[4, 4, 4], [6, 0, 0]]
     own = Dataset.from_jsonl(
@@ -767,15 +874,19 @@ def test_from_jsonl_pads_on_the_right(tmp_path: Path) -> None:
     ("records", "arguments", "sentence"),
     [
         (['{"ids": [1]}', "oops"], {},
-         "line 3 of {} is not JSON (Expecting value: line 1 column 1 (char 0)); mend the line or take it out"),
+         "line 3 of {} is not JSON (Expecting value: line 1 column 1 (char 0)); mend the line or "
+         "take it out"),
         (["[1]"], {}, "line 1 of {} holds a list; write one JSON object per line"),
         ([{"ids": [1], "label": 1}, {"ids": [1], "lable": 1}], {"labels": "label"},
          "line 3 of {} has no field 'label'; did you mean 'lable'?; its fields are ids, lable"),
-        ([{"ids": [1]}, {"ids": [1]}], {"features": ["f"]}, "line 1 of {} has no field 'f'; its fields are ids"),
+        ([{"ids": [1]}, {"ids": [1]}], {"features": ["f"]}, "line 1 of {} has no field 'f'; its "
+                                                            "fields are ids"),
         ([{"ids": [1]}, {"ids": [1, 2]}], {},
          "'tokens' of {} has rows of 1 to 2 tokens; give pad= the id of the pad token"),
-        ([{"ids": [1]}, {"ids": []}], {"pad": 0}, "'tokens' of {} has no tokens at row 1; take the row out"),
-        ([{"ids": [1]}, {"ids": None}], {"pad": 0}, "'tokens' of {} has no tokens at row 1; take the row out"),
+        ([{"ids": [1]}, {"ids": []}], {"pad": 0}, "'tokens' of {} has no tokens at row 1; take the "
+                                                  "row out"),
+        ([{"ids": [1]}, {"ids": None}], {"pad": 0}, "'tokens' of {} has no tokens at row 1; take "
+                                                    "the row out"),
         ([{"ids": {"a": [1], "b": [1, 2]}}, {"ids": {"a": [1, 2], "b": [1]}}], {"pad": 0},
          "'b' of {} has rows of other lengths than 'a'"),
         ([{"ids": {"a": [1]}}, {"ids": {"b": [1]}}], {},
@@ -783,7 +894,9 @@ def test_from_jsonl_pads_on_the_right(tmp_path: Path) -> None:
         ([""], {}, "the dataset has no rows; give at least one"),
     ],
 )  # fmt: skip
-def test_from_jsonl_refuses(tmp_path: Path, records: list[Any], arguments: dict[str, Any], sentence: str) -> None:
+def test_from_jsonl_refuses(
+    tmp_path: Path, records: list[Any], arguments: dict[str, Any], sentence: str
+) -> None:
     path = lines(tmp_path, *records)
     with refuses(sentence.replace("{}", str(path))):
         Dataset.from_jsonl(path, tokenize="ids", **arguments)
@@ -791,22 +904,32 @@ def test_from_jsonl_refuses(tmp_path: Path, records: list[Any], arguments: dict[
 
 def test_from_jsonl_names_a_line_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_bytes(b'{"ids": [1]}\n{"ids": "\xff"}\n')
-    with pytest.raises(DataError, match=r"^line 2 of .* is not JSON \(.*utf-8.*\); mend the line or take it out$"):
+    with pytest.raises(
+        DataError, match=r"^line 2 of .* is not JSON \(.*utf-8.*\); mend the line or take it out$"
+    ):
         Dataset.from_jsonl(tmp_path / "x.jsonl", tokenize="ids")
 
 
 def test_from_hf() -> None:
     table = datasets.Dataset.from_dict(
-        {"input_ids": TOKENS, "label": [1, 0, 1, 0], "kind": ["a", "b", "a", "b"], "x": [0.1, 0.2, 0.1, 0.3]}
+        {
+            "input_ids": TOKENS,
+            "label": [1, 0, 1, 0],
+            "kind": ["a", "b", "a", "b"],
+            "x": [0.1, 0.2, 0.1, 0.3],
+        }
     ).with_format("torch")
-    data = Dataset.from_hf(table, inputs={"tokens": "input_ids"}, labels="label", features=["kind", "x"], name="hf")
+    data = Dataset.from_hf(
+        table, inputs={"tokens": "input_ids"}, labels="label", features=["kind", "x"], name="hf"
+    )
     assert data.inputs["tokens"].tolist() == TOKENS
     assert data.labels.tolist() == [1, 0, 1, 0]
     assert data.feature("kind").tolist() == ["a", "b", "a", "b"]
     assert data.feature("x").tolist() == [0.1, 0.2, 0.1, 0.3]
     assert data.name == "hf"
     with refuses(
-        "the Hugging Face dataset has no field 'lable'; did you mean 'label'?; its fields are input_ids, label, kind, x"
+        "the Hugging Face dataset has no field 'lable'; did you mean 'label'?; its fields are "
+        "input_ids, label, kind, x"
     ):
         Dataset.from_hf(table, inputs="input_ids", labels="lable")
 
@@ -828,5 +951,7 @@ def test_from_hf_takes_one_split() -> None:
 
 @pytest.mark.parametrize("spec", [[1], (1,), True, 1.5, {}, slice("a")])
 def test_a_position_of_labels_that_can_be_none(spec: Any) -> None:
-    with pytest.raises(DataError, match="label_pos= takes an int, a slice or the name of a feature, not"):
+    with pytest.raises(
+        DataError, match="label_pos= takes an int, a slice or the name of a feature, not"
+    ):
         Dataset(torch.zeros(2, 3), label_pos=spec)

@@ -1,4 +1,5 @@
-"""Datasets from strategies: which examples become rows, from what randomness, and what more can be made of them."""
+"""Datasets from strategies: which examples become rows, from what randomness, and what more can be
+made of them."""
 
 from __future__ import annotations
 
@@ -43,7 +44,12 @@ def count(batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def brackets(rows: int = 100, **fields: Any) -> Dataset:
-    given = {"pad": 0, "labels": lambda text: text[0] == "(", "features": {"count": count}, **fields}
+    given = {
+        "pad": 0,
+        "labels": lambda text: text[0] == "(",
+        "features": {"count": count},
+        **fields,
+    }
     return Dataset.from_strategy(BRACKETS, ids, rows=rows, **given)
 
 
@@ -66,7 +72,7 @@ def test_importing_a_dataset_does_not_import_hypothesis() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 
-# --- the rows --------------------------------------------------------------------------------------------
+# --- the rows -------------------------------------------------------------------------------------
 
 
 def test_examples_become_rows_with_labels_and_features() -> None:
@@ -84,30 +90,54 @@ def test_examples_become_rows_with_labels_and_features() -> None:
 
 
 def test_all_else_is_as_for_any_dataset() -> None:
-    data = brackets(name="mine", donors=range(60), label_pos=0, show=lambda row: text_of(row["tokens"]), digest="d")
-    assert (data.name, data.digest(), data.label_pos, len(data.reference_rows)) == ("mine", "d", 0, 40)
+    data = brackets(
+        name="mine",
+        donors=range(60),
+        label_pos=0,
+        show=lambda row: text_of(row["tokens"]),
+        digest="d",
+    )
+    assert (data.name, data.digest(), data.label_pos, len(data.reference_rows)) == (
+        "mine",
+        "d",
+        0,
+        40,
+    )
     assert set(data.show(0)) <= set("()")
 
 
-@pytest.mark.parametrize("form", [list, tuple, np.array, torch.tensor, lambda row: {"tokens": np.array(row)}])
+@pytest.mark.parametrize(
+    "form", [list, tuple, np.array, torch.tensor, lambda row: {"tokens": np.array(row)}]
+)
 def test_tokens_come_in_any_form(form: Callable[[list[int]], Any]) -> None:
     data = Dataset.from_strategy(DIGITS, form, rows=20)
-    assert data.inputs["tokens"].tolist() == Dataset.from_strategy(DIGITS, list, rows=20).inputs["tokens"].tolist()
+    assert (
+        data.inputs["tokens"].tolist()
+        == Dataset.from_strategy(DIGITS, list, rows=20).inputs["tokens"].tolist()
+    )
     assert source(data).encode([0, 1, 2, 3, 0, 1])[0]["tokens"].tolist() == [[0, 1, 2, 3, 0, 1]]
 
 
 def test_there_may_be_several_inputs() -> None:
     pairs = st.tuples(st.integers(0, 9), st.floats(0, 1))
-    data = Dataset.from_strategy(pairs, lambda pair: {"n": pair[0], "x": [pair[1], 2 * pair[1]]}, rows=50)
+    data = Dataset.from_strategy(
+        pairs, lambda pair: {"n": pair[0], "x": [pair[1], 2 * pair[1]]}, rows=50
+    )
     assert data.inputs["n"].shape == (50,)
     assert data.inputs["x"].dtype == torch.float32
     torch.testing.assert_close(data.inputs["x"][:, 1], 2 * data.inputs["x"][:, 0])
     whole, _ = source(data).encode((3, 1))  # a float that is whole, too
-    assert (whole["n"].tolist(), whole["x"].tolist(), whole["x"].dtype) == ([3], [[1.0, 2.0]], torch.float32)
+    assert (whole["n"].tolist(), whole["x"].tolist(), whole["x"].dtype) == (
+        [3],
+        [[1.0, 2.0]],
+        torch.float32,
+    )
 
 
 def test_rows_of_equal_content_appear_once_with_the_first_label() -> None:
-    data = Dataset.from_strategy(st.integers(0, 10**6), lambda n: [n % 7], labels=lambda n: n, rows=50)
+    data = Dataset.from_strategy(
+        st.integers(0, 10**6), lambda n: [n % 7], labels=lambda n: n, rows=50
+    )
     assert sorted(data.inputs["tokens"][:, 0].tolist()) == list(range(7))
     assert data.labels is not None
     assert (data.labels % 7).tolist() == data.inputs["tokens"][:, 0].tolist()
@@ -143,17 +173,21 @@ def test_a_long_name_is_cut_and_says_no_address() -> None:
     assert data.name == "lists(just(<object object>).map(lambda thing: 1), min_siz..."
 
 
-# --- randomness ------------------------------------------------------------------------------------------
+# --- randomness -----------------------------------------------------------------------------------
 
 
-def test_a_seed_is_all_the_randomness_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_seed_is_all_the_randomness_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest = brackets().digest()
     random.seed(1)
     np.random.seed(1)
     state = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
     settings.register_profile("other", derandomize=False, max_examples=1, phases=[Phase.explicit])
     # Of modules like this Hypothesis takes constants, where it looks for failing tests.
-    (tmp_path / "local_constants.py").write_text("A, B, C = '((((((((', '()()', '))))'\nD, E = 3, 2\n")
+    (tmp_path / "local_constants.py").write_text(
+        "A, B, C = '((((((((', '()()', '))))'\nD, E = 3, 2\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     try:
         settings.load_profile("other")
@@ -167,7 +201,9 @@ def test_a_seed_is_all_the_randomness_there_is(tmp_path: Path, monkeypatch: pyte
 
 
 def test_fewer_rows_are_the_first_of_more() -> None:
-    few, many = (Dataset.from_strategy(DIGITS, list, rows=rows).inputs["tokens"] for rows in (20, 50))
+    few, many = (
+        Dataset.from_strategy(DIGITS, list, rows=rows).inputs["tokens"] for rows in (20, 50)
+    )
     assert few.tolist() == many[:20].tolist()
 
 
@@ -179,7 +215,7 @@ def test_examples_are_independent_draws() -> None:
         assert stats.chisquare(np.bincount(column, minlength=4)).pvalue > 1e-4
 
 
-# --- more of them ----------------------------------------------------------------------------------------
+# --- more of them ---------------------------------------------------------------------------------
 
 
 def test_one_example_becomes_a_row_that_extends_the_dataset() -> None:
@@ -222,7 +258,11 @@ def test_fresh_examples_follow_from_both_seeds() -> None:
     data = Dataset.from_strategy(DIGITS, list, rows=30)
     assert fresh(data, 0) == fresh(Dataset.from_strategy(DIGITS, list, rows=30), 0)
     own = data.inputs["tokens"].tolist()
-    others = [fresh(data, 0), fresh(data, 1), fresh(Dataset.from_strategy(DIGITS, list, rows=30, seed=1), 0)]
+    others = [
+        fresh(data, 0),
+        fresh(data, 1),
+        fresh(Dataset.from_strategy(DIGITS, list, rows=30, seed=1), 0),
+    ]
     assert len({str(tokens) for tokens in [own, *others]}) == 4
     assert len([row for row in others[0] if row in own]) < 5
 
@@ -239,10 +279,16 @@ def test_what_does_not_fit_is_left_out() -> None:
 
 def test_there_may_be_nothing_fresh_that_fits() -> None:
     lengths = iter(range(1, 10**6))  # no two of one length
-    data = Dataset.from_strategy(st.integers(), lambda n: [n % 9] * next(lengths), labels=lambda n: 0.5, rows=1)
+    data = Dataset.from_strategy(
+        st.integers(), lambda n: [n % 9] * next(lengths), labels=lambda n: 0.5, rows=1
+    )
     inputs, labels = source(data).fresh(5, 0)
     assert labels is not None
-    assert (inputs["tokens"].shape, inputs["tokens"].dtype, labels.shape) == ((0, 1), torch.int64, (0,))
+    assert (inputs["tokens"].shape, inputs["tokens"].dtype, labels.shape) == (
+        (0, 1),
+        torch.int64,
+        (0,),
+    )
     assert labels.dtype == torch.float32
 
 
@@ -250,11 +296,13 @@ def test_there_may_be_nothing_fresh_that_fits() -> None:
     ("example", "sentence"),
     [
         ("(((((((((",
-         "'(((((((((' does not fit the dataset: it is attention_mask torch.int64 [9], tokens torch.int64 [9], but rows"
-         " are attention_mask torch.int64 [8], tokens torch.int64 [8]"),
-        ("((", "'((' does not fit the dataset: it is labels= torch.float32 [], but rows are labels= torch.int64 []"),
+         "'(((((((((' does not fit the dataset: it is attention_mask torch.int64 [9], tokens "
+         "torch.int64 [9], but rows are attention_mask torch.int64 [8], tokens torch.int64 [8]"),
+        ("((", "'((' does not fit the dataset: it is labels= torch.float32 [], but rows are "
+               "labels= torch.int64 []"),
         ("",
-         "'' does not fit the dataset: 'tokens' of this and the longest row has no tokens at row 1; take the row out"),
+         "'' does not fit the dataset: 'tokens' of this and the longest row has no tokens at row "
+         "1; take the row out"),
     ],
 )  # fmt: skip
 def test_an_example_that_does_not_fit_is_refused(example: str, sentence: str) -> None:
@@ -268,8 +316,8 @@ def test_an_example_that_does_not_fit_is_refused(example: str, sentence: str) ->
 def test_without_pad_an_example_of_another_length_is_refused() -> None:
     data = Dataset.from_strategy(DIGITS, list, rows=5)
     with refuses(
-        "[1, 2] does not fit the dataset: 'tokens' of this and the longest row has rows of 2 to 6 tokens; give pad= the"
-        " id of the pad token"
+        "[1, 2] does not fit the dataset: 'tokens' of this and the longest row has rows of 2 to 6 "
+        "tokens; give pad= the id of the pad token"
     ):
         source(data).encode([1, 2])
 
@@ -295,7 +343,7 @@ def test_the_source_stays_with_the_dataset() -> None:
     assert Dataset([[1, 2]]).extend([[3, 4]]).source is None
 
 
-# --- the strategy itself, for a search of one's own ------------------------------------------------------
+# --- the strategy itself, for a search of one's own -----------------------------------------------
 
 
 def test_the_choices_of_a_draw_make_its_example_again() -> None:
@@ -313,9 +361,11 @@ def test_the_choices_of_a_draw_make_its_example_again() -> None:
     assert max(len(draw.choices) for draw in draws) < 100
 
 
-# The output is the token at 0 less the one at 1, so a donor that starts with "()" gives -1, and no other gives less.
+# The output is the token at 0 less the one at 1, so a donor that starts with "()" gives -1, and no
+# other gives less.
 NETWORK = FunctionGraph(first=lambda tokens: tokens[:, 0], second=lambda tokens: tokens[:, 1],
-                        output=lambda first, second: (first - second).double()[:, None])  # fmt: skip
+                        output=lambda first,
+                        second: (first - second).double()[:, None])  # fmt: skip
 CLAIM = output(module("first", agrees_on=ANYTHING), module("second", agrees_on=ANYTHING))
 
 
@@ -327,7 +377,9 @@ def lowered(data: Dataset, text: str) -> float:
         return 0.0
     evaluator = Evaluator(NETWORK, extended, CLAIM, lambda output, batch: output[:, 0])
     donors = np.full((len(evaluator.space.paths), 1), len(extended) - 1)
-    return float(evaluator.evaluate(SwapSet([0], donors, evaluator.space.paths, extended.digest()))[0])
+    return float(
+        evaluator.evaluate(SwapSet([0], donors, evaluator.space.paths, extended.digest()))[0]
+    )
 
 
 FEW = settings(max_examples=200, database=None, deadline=None)
@@ -336,7 +388,9 @@ FEW = settings(max_examples=200, database=None, deadline=None)
 def test_an_input_can_be_shrunk() -> None:
     data = brackets()
     for _ in range(2):
-        small = find(BRACKETS, lambda text: lowered(data, text) == -1, settings=FEW, random=random.Random(0))
+        small = find(
+            BRACKETS, lambda text: lowered(data, text) == -1, settings=FEW, random=random.Random(0)
+        )
         assert small == "()"
     with pytest.raises(NoSuchExample):
         find(BRACKETS, lambda text: lowered(data, text) < -1, settings=FEW, random=random.Random(0))
@@ -344,7 +398,11 @@ def test_an_input_can_be_shrunk() -> None:
 
 def test_an_input_that_was_drawn_can_be_shrunk() -> None:
     data = brackets()
-    draw = next(draw for draw in source(data).draws(100, 0) if draw.example.startswith("()") and len(draw.example) > 5)
+    draw = next(
+        draw
+        for draw in source(data).draws(100, 0)
+        if draw.example.startswith("()") and len(draw.example) > 5
+    )
     tried: list[str] = []
 
     @settings(database=InMemoryExampleDatabase(), phases=[Phase.reuse, Phase.shrink], deadline=None)
@@ -371,46 +429,56 @@ def test_a_property_may_draw_fresh_inputs(number: int) -> None:
 DATA = brackets()
 
 
-# --- what is refused -------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("strategy", "fields", "sentence"),
     [
-        ([1], {}, "from_strategy() takes a Hypothesis strategy, such as hypothesis.strategies.text(), no list"),
+        ([1], {}, "from_strategy() takes a Hypothesis strategy, such as "
+                  "hypothesis.strategies.text(), no list"),
         (st.integers(5, 3), {},
-         "nothing can be drawn from integers(min_value=5, max_value=3): Cannot have max_value=3 < min_value=5"),
+         "nothing can be drawn from integers(min_value=5, max_value=3): Cannot have max_value=3 < "
+         "min_value=5"),
         (st.just(3).flatmap(lambda _: st.integers(5, 3)), {},
-         "nothing can be drawn from just(3).flatmap(lambda _: st.integers(5, 3)): Cannot have max_value=3 <"
-         " min_value=5"),
+         "nothing can be drawn from just(3).flatmap(lambda _: st.integers(5, 3)): Cannot have "
+         "max_value=3 < min_value=5"),
         (st.just(1).filter(lambda _: False), {"rows": 30},
          "just(1).filter(lambda _: False) gave no example in 1000 tries; let it filter out less"),
         (st.just([]), {}, "tokenize= gives no tokens for []; filter out such examples"),
         (st.just([1]), {"tokenize": lambda _: {"a": [1], "b": []}},
          "tokenize= gives no tokens for [1]; filter out such examples"),
         (st.lists(st.just(1), min_size=1, max_size=2), {},
-         "'tokens' of lists(just(1), min_size=1, max_size=2) has rows of 1 to 2 tokens; give pad= the id of the pad"
-         " token"),
+         "'tokens' of lists(just(1), min_size=1, max_size=2) has rows of 1 to 2 tokens; give pad= "
+         "the id of the pad token"),
         (st.booleans(), {"tokenize": lambda named: {"a": [1]} if named else [1]},
          "tokenize= returns a mapping for some examples only; let it return one for all of them"),
         (DIGITS, {"rows": 0}, "rows= is how many examples to draw; give at least 1, not 0"),
         (DIGITS, {"rows": 2.0}, "rows= is how many examples to draw; give at least 1, not 2.0"),
-        (DIGITS, {"labels": [1]}, "labels= of from_strategy() takes a function of an example, not a list"),
-        (DIGITS, {"tokenize": "ids"}, "tokenize= of from_strategy() takes a function of an example, not a str"),
-        (DIGITS, {"features": ["f"]}, "features= of from_strategy() maps names to functions of the inputs, it is no"
+        (DIGITS, {"labels": [1]}, "labels= of from_strategy() takes a function of an example, not "
+                                  "a list"),
+        (DIGITS, {"tokenize": "ids"}, "tokenize= of from_strategy() takes a function of an "
+                                      "example, not a str"),
+        (DIGITS, {"features": ["f"]}, "features= of from_strategy() maps names to functions of the "
+                                      "inputs, it is no"
          " list"),
         (DIGITS, {"features": {"f": [1]}},
-         "feature 'f' is a column; give it as a function of the inputs, for only functions work on fresh inputs, which"
-         " from_strategy() is for"),
+         "feature 'f' is a column; give it as a function of the inputs, for only functions work "
+         "on fresh inputs, which from_strategy() is for"),
     ],
 )  # fmt: skip
-def test_what_makes_no_dataset_is_refused(strategy: Any, fields: dict[str, Any], sentence: str) -> None:
+def test_what_makes_no_dataset_is_refused(
+    strategy: Any, fields: dict[str, Any], sentence: str
+) -> None:
     with refuses(sentence):
         Dataset.from_strategy(strategy, **{"tokenize": list, **fields})
 
 
 def test_an_empty_strategy_is_refused() -> None:
-    with pytest.raises(DataError, match=r"^nothing can be drawn from nothing\(\): Cannot generate .* empty strategy"):
+    with pytest.raises(
+        DataError,
+        match=r"^nothing can be drawn from nothing\(\): Cannot generate .* empty strategy",
+    ):
         Dataset.from_strategy(st.nothing(), list)
 
 
@@ -418,7 +486,10 @@ def test_what_is_no_row_of_numbers_is_refused() -> None:
     names = iter("abcd")
     with pytest.raises(DataError, match=r"^input 'tokens' is no tensor \("):
         Dataset.from_strategy(BRACKETS.filter(lambda text: len(text) == 3), list, rows=2)
-    with pytest.raises(DataError, match=r"^what tokenize= returns for example 1 has no field 'a'; its fields are b$"):
+    with pytest.raises(
+        DataError,
+        match=r"^what tokenize= returns for example 1 has no field 'a'; its fields are b$",
+    ):
         Dataset.from_strategy(st.integers(0, 99), lambda n: {next(names): [n]}, rows=2)
 
 

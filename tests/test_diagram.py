@@ -15,7 +15,16 @@ from pytest_scrub.verdict import Circuit
 
 from .example_verdicts import node, slot, verdict
 
-LEVELS = ("embeddings", "attention 0", "MLP 0", "attention 1", "MLP 1", "attention 2", "MLP 2", "output")
+LEVELS = (
+    "embeddings",
+    "attention 0",
+    "MLP 0",
+    "attention 1",
+    "MLP 1",
+    "attention 2",
+    "MLP 2",
+    "output",
+)
 
 
 def drawn(*nodes: object, levels: tuple[str, ...] = LEVELS, **facts: object) -> Diagram:
@@ -36,16 +45,22 @@ def assert_nothing_overlaps(found: Diagram) -> None:
     for box in found.boxes:
         assert box.x >= 0
         assert box.x + BOX <= found.width
-        assert any(lane.used and lane.y <= box.y and box.y + box.height <= lane.y + lane.height for lane in found.lanes)
+        assert any(
+            lane.used and lane.y <= box.y and box.y + box.height <= lane.y + lane.height
+            for lane in found.lanes
+        )
         assert all(cell_len(line.text) <= CELLS for line in box.lines)
         assert all(box.y < line.y < box.y + box.height for line in box.lines)
         assert [one.y for one in box.lines] == sorted({one.y for one in box.lines})
 
 
 def assert_no_edge_crosses_a_box(found: Diagram) -> None:
-    """The straight part of an edge is above its child, below the lane of its parent, and passes no other box."""
+    """The straight part of an edge is above its child, below the lane of its parent, and passes no
+    other box."""
     for edge in found.edges:
-        x, bottom, top = (float(part) for part in re.match(r"M([\d.]+) ([\d.]+)V([\d.]+)C", edge.path).groups())
+        x, bottom, top = (
+            float(part) for part in re.match(r"M([\d.]+) ([\d.]+)V([\d.]+)C", edge.path).groups()
+        )
         for box in found.boxes:
             passes = box.x < x < box.x + BOX and top < box.y + box.height and box.y < bottom
             assert not passes, (edge, box)
@@ -62,7 +77,13 @@ def circuits(draw: st.DrawFn) -> Circuit:
             child = f"{path}/{draw(st.text(min_size=1, max_size=30)).replace('/', '|')}#{i}"
             into = draw(st.sampled_from([None, "q", "k", "v"]))
             nodes.append(
-                node(child, below, into=into, agrees_on=draw(st.text(max_size=40)), rest=draw(st.none() | st.just("b")))
+                node(
+                    child,
+                    below,
+                    into=into,
+                    agrees_on=draw(st.text(max_size=40)),
+                    rest=draw(st.none() | st.just("b")),
+                )
             )
             if below and depth < 2:
                 grow(child, below, depth + 1)
@@ -73,7 +94,9 @@ def circuits(draw: st.DrawFn) -> Circuit:
 
 @given(circuits())
 def test_nothing_overlaps_and_no_edge_crosses_a_box(circuit: Circuit) -> None:
-    found = diagram(verdict(circuit=circuit, nodes=tuple(slot(one.path, 0.2) for one in circuit.nodes)))
+    found = diagram(
+        verdict(circuit=circuit, nodes=tuple(slot(one.path, 0.2) for one in circuit.nodes))
+    )
     assert len(found.boxes) == len(circuit.nodes)
     assert len(found.edges) == len(circuit.nodes) - 1
     assert_nothing_overlaps(found)
@@ -99,7 +122,8 @@ def test_levels_lie_above_each_other_and_unused_ones_are_a_hint() -> None:
 def test_levels_beyond_the_claim_are_hints_too() -> None:
     found = drawn(node("output", 2), node("output/a", 1), levels=("in", "mid", "top", "beyond"))
     assert [(lane.name[0], lane.used) for lane in found.lanes] == [
-        ("nothing claimed on beyond", False), ("top", True), ("mid", True), ("nothing claimed on in", False),
+        ("nothing claimed on beyond", False), ("top", True), ("mid", True),
+        ("nothing claimed on in", False),
     ]  # fmt: skip
     assert_nothing_overlaps(found)
 
@@ -108,25 +132,40 @@ def test_a_box_says_everything_of_its_node() -> None:
     found = drawn(
         node("output", 7, agrees_on=None, rest="EXACT"),
         node(
-            "output/group", 3, components=("head1.0", "head1.1"), positions="last", subspace="a 2-dimensional subspace"
+            "output/group",
+            3,
+            components=("head1.0", "head1.1"),
+            positions="last",
+            subspace="a 2-dimensional subspace",
         ),
         node("output/mlp", 2, along_every_path=True, is_computed=True, rest="b"),
         nodes=(slot("output/mlp", -0.25), slot("output/mlp/rest", 0.125)),
     )
     top, group, mlp = found.boxes
     assert text(top) == "output rest agrees on EXACT"
-    assert text(group) == "group of 2 head1.0 head1.1 at last in a 2-dimensional subspace agrees on a"
+    assert (
+        text(group) == "group of 2 head1.0 head1.1 at last in a 2-dimensional subspace agrees on a"
+    )
     assert text(mlp) == (
-        "mlp computed by a function read along every path agrees on a alone -0.25 rest agrees on b alone 0.125"
+        "mlp computed by a function read along every path agrees on a alone -0.25 rest agrees on b "
+        "alone 0.125"
     )
     assert mlp.is_computed
     assert not group.is_computed
-    assert [line.text for line in group.lines if line.strong] == ["group of 2", "head1.0", "head1.1"]
+    assert [line.text for line in group.lines if line.strong] == [
+        "group of 2",
+        "head1.0",
+        "head1.1",
+    ]
     assert [edge.along_every_path for edge in found.edges] == [False, True]
 
 
 def test_edges_say_which_input_they_go_into() -> None:
-    found = drawn(node("output", 7), node("output/head", 3, into=None), node("output/head/embed[q]", 0, into="q"))
+    found = drawn(
+        node("output", 7),
+        node("output/head", 3, into=None),
+        node("output/head/embed[q]", 0, into="q"),
+    )
     assert [edge.slot for edge in found.edges] == [None, "q"]
 
 
@@ -149,8 +188,11 @@ def test_a_component_that_two_nodes_read_is_two_boxes() -> None:
         ((0.0, 0.0), [0.0, 0.0], "the tolerance (0.5)"),
     ],
 )
-def test_colour_is_the_share_of_the_gap_alone(alone: tuple[float, float], shades: list[float], scale: str) -> None:
-    """Of all of them, or of the tolerance where all together stay below it: a claim that holds well does not glow."""
+def test_colour_is_the_share_of_the_gap_alone(
+    alone: tuple[float, float], shades: list[float], scale: str
+) -> None:
+    """Of all of them, or of the tolerance where all together stay below it: a claim that holds well
+    does not glow."""
     found = diagram(verdict(nodes=(slot("output/rest", alone[0]), slot("output/A", alone[1]))))
     output, a = found.boxes
     assert [part.shade for part in output.parts] == [None, pytest.approx(shades[0])]

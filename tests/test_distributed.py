@@ -1,4 +1,5 @@
-"""Claims on a Ray cluster: are figures those of this process, whatever dies, and is nothing copied that need not be?"""
+"""Claims on a Ray cluster: are figures those of this process, whatever dies, and is nothing copied
+that need not be?"""
 
 from __future__ import annotations
 
@@ -23,7 +24,17 @@ from torch import Tensor, nn
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
-from pytest_scrub import Dataset, FunctionGraph, HypothesisError, Metric, check, head, mlp, module, output
+from pytest_scrub import (
+    Dataset,
+    FunctionGraph,
+    HypothesisError,
+    Metric,
+    check,
+    head,
+    mlp,
+    module,
+    output,
+)
 from pytest_scrub.engine.crew import SHARD, SHARD_OF_RERUNS
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
@@ -38,9 +49,18 @@ DRIVER = os.getpid()
 ROWS = 1200
 TOKENS = torch.randint(20, (ROWS, 12), generator=torch.Generator().manual_seed(0))
 NUMBERS = torch.randn(ROWS, 12, generator=torch.Generator().manual_seed(0))
-BLOCK = {"d_model": 16, "d_head": 4, "n_heads": 4, "n_layers": 2, "n_ctx": 12, "d_vocab": 20, "d_mlp": 32}
+BLOCK = {
+    "d_model": 16,
+    "d_head": 4,
+    "n_heads": 4,
+    "n_layers": 2,
+    "n_ctx": 12,
+    "d_vocab": 20,
+    "d_mlp": 32,
+}
 HEADS = output(
-    head(1, 1, agrees_on="first", reads=[head(0, 2, agrees_on="second", into="v")]), mlp(1, agrees_on="first", pos=-1)
+    head(1, 1, agrees_on="first", reads=[head(0, 2, agrees_on="second", into="v")]),
+    mlp(1, agrees_on="first", pos=-1),
 )
 MODULE = output(module("1", agrees_on="sign"))
 
@@ -56,7 +76,9 @@ def tokens() -> Dataset:
 
 
 def numbers(**features: Any) -> Dataset:
-    return Dataset(NUMBERS, labels=(NUMBERS[:, 0] > 0).long(), features={"sign": NUMBERS[:, 0] > 0, **features})
+    return Dataset(
+        NUMBERS, labels=(NUMBERS[:, 0] > 0).long(), features={"sign": NUMBERS[:, 0] > 0, **features}
+    )
 
 
 def native() -> nn.Module:
@@ -83,7 +105,9 @@ class Perceptron(nn.Sequential):
 
 def functions() -> FunctionGraph:
     weight = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
-    return FunctionGraph(A=lambda tokens: tokens @ weight, output=lambda A, tokens: A + tokens[:, :3])
+    return FunctionGraph(
+        A=lambda tokens: tokens @ weight, output=lambda A, tokens: A + tokens[:, :3]
+    )
 
 
 NETWORKS: dict[str, tuple[Callable[[], Any], Callable[[], Dataset], Any]] = {
@@ -103,7 +127,8 @@ def on_workers(action: Callable[[], object]) -> Callable[[Tensor, Batch], Tensor
     """The loss, but on workers something happens before it is computed of a shard."""
 
     def metric(output: Tensor, batch: Batch) -> Tensor:
-        if os.getpid() != DRIVER and len(output) > 2:  # of one or two, it is to prove that each counts alone
+        # of one or two, it is to prove that each counts alone
+        if os.getpid() != DRIVER and len(output) > 2:
             action()
         return loss(output, batch)
 
@@ -121,9 +146,13 @@ def crew(cluster: str) -> Any:
     return RayCrew()
 
 
-def evaluator(network: Any, data: Dataset, hypothesis: Any, crew: Any = None, **options: Any) -> Evaluator:
+def evaluator(
+    network: Any, data: Dataset, hypothesis: Any, crew: Any = None, **options: Any
+) -> Evaluator:
     graph = as_graph(network)
-    return Evaluator(graph, data, hypothesis, store=ActivationStore(graph, data, crew=crew), **options)
+    return Evaluator(
+        graph, data, hypothesis, store=ActivationStore(graph, data, crew=crew), **options
+    )
 
 
 def figures(own: Evaluator, count: int = 600) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +165,7 @@ def pieces(count: int, size: int) -> int:
     return -(-count // size)
 
 
-# The same figures ----------------------------------------------------------------------------------------
+# The same figures ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -146,7 +175,13 @@ def test_the_metric_of_every_reference(crew: Any, name: str) -> None:
     for mine, theirs in zip(here, there, strict=True):
         assert mine.std() > 0
         np.testing.assert_allclose(theirs, mine, rtol=1e-6)
-    read = len(np.unique(evaluator(network, data, hypothesis).space.draw(600, np.random.default_rng(0)).references))
+    read = len(
+        np.unique(
+            evaluator(network, data, hypothesis)
+            .space.draw(600, np.random.default_rng(0))
+            .references
+        )
+    )
     assert crew.tasks["scrubbed"] == pieces(600, SHARD_OF_RERUNS if name == "module" else SHARD)
     assert crew.tasks["unscrubbed"] == pieces(read, SHARD)
     assert crew.tasks["captured"] > 1
@@ -158,14 +193,17 @@ def test_whole_verdicts(crew: Any, name: str) -> None:
     graph = as_graph(network)
     found = [
         check(
-            hypothesis, graph, data, tolerance=0.02, samples=800, budget=3000, by=data.feature_names[0], controls=True,
+            hypothesis, graph, data, tolerance=0.02, samples=800, budget=3000,
+            by=data.feature_names[0], controls=True,
             store=ActivationStore(graph, data, crew=who),
         ).to_json()
         for who in (None, crew)
     ]  # fmt: skip
     here, there = (re.split(r"(-?\d+\.\d+(?:e-?\d+)?)", text) for text in found)
     assert there[::2] == here[::2]  # all but the numbers that are no whole ones
-    np.testing.assert_allclose(np.array(there[1::2], float), np.array(here[1::2], float), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        np.array(there[1::2], float), np.array(here[1::2], float), rtol=1e-5, atol=1e-7
+    )
     assert all(crew.tasks.values())
 
 
@@ -177,24 +215,36 @@ def test_a_lone_piece_is_done_here(crew: Any) -> None:
     assert not any(crew.tasks.values())
 
 
-def test_code_that_no_worker_can_import(crew: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_that_no_worker_can_import(
+    crew: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "only_mine.py").write_text(
         "FACTOR = 3\n\ndef metric(output, batch):\n    return output[:, 0] * FACTOR\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     only_mine = importlib.import_module("only_mine")
-    here, there = (evaluator(Perceptron(), numbers(), MODULE, who, metric=only_mine.metric) for who in (None, crew))
+    here, there = (
+        evaluator(Perceptron(), numbers(), MODULE, who, metric=only_mine.metric)
+        for who in (None, crew)
+    )
     np.testing.assert_allclose(figures(there), figures(here), rtol=1e-6)
 
 
 def test_the_default_type_of_torch_goes_along(crew: Any) -> None:
-    graph = FunctionGraph(A=lambda tokens: tokens, output=lambda A: A[:, :3] * torch.full((3,), 0.1))
-    data = Dataset(NUMBERS.double(), labels=(NUMBERS[:, 0] > 0).long(), features={"sign": NUMBERS[:, 0] > 0})
+    graph = FunctionGraph(
+        A=lambda tokens: tokens, output=lambda A: A[:, :3] * torch.full((3,), 0.1)
+    )
+    data = Dataset(
+        NUMBERS.double(), labels=(NUMBERS[:, 0] > 0).long(), features={"sign": NUMBERS[:, 0] > 0}
+    )
     hypothesis = output(module("A", agrees_on="sign"))
     for dtype in (torch.float64, torch.float32):
         torch.set_default_dtype(dtype)
         try:
-            here, there = (figures(evaluator(graph, data, hypothesis, who, metric=loss)) for who in (None, crew))
+            here, there = (
+                figures(evaluator(graph, data, hypothesis, who, metric=loss))
+                for who in (None, crew)
+            )
         finally:
             torch.set_default_dtype(torch.float32)
         np.testing.assert_allclose(there, here, rtol=1e-12)  # 0.1 is another number as a float32
@@ -210,7 +260,8 @@ def test_features_that_only_a_mutant_has(crew: Any) -> None:
     hypothesis = output(module("A", agrees_on="other"))
     graph = FunctionGraph(A=lambda tokens: tokens, output=lambda A: A[:, :3])
     here, there = (
-        Evaluator(graph, more, hypothesis, store=ActivationStore(graph, data, crew=who)) for who in (None, crew)
+        Evaluator(graph, more, hypothesis, store=ActivationStore(graph, data, crew=who))
+        for who in (None, crew)
     )
     np.testing.assert_allclose(figures(there), figures(here), rtol=1e-6)
     claim = crew._claim(there, there.sites)
@@ -220,7 +271,13 @@ def test_features_that_only_a_mutant_has(crew: Any) -> None:
 
 def test_progress_is_told_as_results_arrive(crew: Any) -> None:
     told: list[tuple[str, int, int]] = []
-    own = evaluator(Perceptron(), numbers(), MODULE, crew, progress=lambda what, n, of, _: told.append((what, n, of)))
+    own = evaluator(
+        Perceptron(),
+        numbers(),
+        MODULE,
+        crew,
+        progress=lambda what, n, of, _: told.append((what, n, of)),
+    )
     own.evaluate(own.space.draw(100, np.random.default_rng(0)))
     assert [step for step in told if step[0] == "scrubbed evaluations"] == [
         ("scrubbed evaluations", done, 100) for done in (32, 64, 96, 100)
@@ -229,7 +286,9 @@ def test_progress_is_told_as_results_arrive(crew: Any) -> None:
 
 def test_changed_weights_are_another_network(crew: Any) -> None:
     graph = as_graph(Perceptron())
-    before = figures(Evaluator(graph, numbers(), MODULE, store=ActivationStore(graph, numbers(), crew=crew)))
+    before = figures(
+        Evaluator(graph, numbers(), MODULE, store=ActivationStore(graph, numbers(), crew=crew))
+    )
     with torch.no_grad():
         graph.module[2].weight.mul_(2)
     changed = [
@@ -240,11 +299,12 @@ def test_changed_weights_are_another_network(crew: Any) -> None:
     np.testing.assert_allclose(changed[1], changed[0], rtol=1e-6)
 
 
-# What is sent --------------------------------------------------------------------------------------------
+# What is sent -------------------------------------------------------------------------------------
 
 
 def test_activations_are_few_chunks_however_they_came(crew: Any) -> None:
-    """Logarithmically many, each place in one of them; what was sent altogether is a small multiple."""
+    """Logarithmically many, each place in one of them; what was sent altogether is a small
+    multiple."""
     graph, data = functions(), numbers()
     store = ActivationStore(graph, data, crew=crew)
     own = Evaluator(graph, data, output(module("A", agrees_on="sign")), loss, store=store)
@@ -262,7 +322,9 @@ def test_activations_are_few_chunks_however_they_came(crew: Any) -> None:
         assert len(chunks) <= np.log2(ROWS / 30) + 2
         assert sorted(np.concatenate(chunks)) == list(range(ROWS))
     assert sent <= len(sites) * ROWS * np.log(ROWS / 30) / np.log(1.5)
-    here = figures(evaluator(functions(), numbers(), output(module("A", agrees_on="sign")), metric=loss))
+    here = figures(
+        evaluator(functions(), numbers(), output(module("A", agrees_on="sign")), metric=loss)
+    )
     np.testing.assert_allclose(figures(own), here, rtol=1e-6)
 
 
@@ -300,8 +362,11 @@ def _file_of(tensor: Tensor) -> tuple[str, str, int]:
     raise AssertionError("not mapped")
 
 
-def _where(claim: Any, site: Any, met: Path) -> tuple[int, str, tuple[str, str, int], tuple[str, str, int]]:
-    """In each of two workers: the network it has, and where a weight and a chunk of activations are."""
+def _where(
+    claim: Any, site: Any, met: Path
+) -> tuple[int, str, tuple[str, str, int], tuple[str, str, int]]:
+    """In each of two workers: the network it has, and where a weight and a chunk of activations
+    are."""
     from pytest_scrub.extras.ray import worker
 
     (met / str(os.getpid())).touch()
@@ -319,7 +384,9 @@ def test_weights_and_activations_are_in_memory_once(crew: Any, tmp_path: Path) -
     own = evaluator(Perceptron(4000), numbers(), MODULE, crew)
     own.ensure(own.sites, np.arange(100))
     claim, where = crew._claim(own, own.sites), ray.remote(_where)
-    (one, *mine), (other, *theirs) = ray.get([where.remote(claim, own.sites[0], tmp_path) for _ in range(2)])
+    (one, *mine), (other, *theirs) = ray.get(
+        [where.remote(claim, own.sites[0], tmp_path) for _ in range(2)]
+    )
     assert one != other
     assert mine == theirs  # the same bytes of the same file
     assert mine[0] == own.graph.digest()
@@ -350,19 +417,31 @@ def _shared_weights(graph: Any) -> list[bool]:
     return [view.untyped_storage().data_ptr() in own for view in views]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.int64, torch.complex64])
-def test_large_tensors_are_views_of_what_is_sent_and_small_ones_can_be_written_to(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.bool, torch.int64, torch.complex64]
+)
+def test_large_tensors_are_views_of_what_is_sent_and_small_ones_can_be_written_to(
+    dtype: torch.dtype,
+) -> None:
     from pytest_scrub.extras.ray.packing import LEAST_SHARED, pack, unpack
 
     large = torch.randn(2, LEAST_SHARED).to(dtype)
     small = torch.randn(3, 4).to(dtype)
-    given = {"large": large, "part": large[1, ::2], "small": small, "part of small": small.T[1:], "empty": large[:0]}
+    given = {
+        "large": large,
+        "part": large[1, ::2],
+        "small": small,
+        "part of small": small.T[1:],
+        "empty": large[:0],
+    }
     packed = pack(given, "tensors")
     assert len(packed.arrays) == 1
     frozen = packed.arrays[0].copy()
     frozen.setflags(write=False)  # as they are in the object store
     found = unpack(type(packed)(packed.payload, (frozen,)))
-    assert all(torch.equal(found[name], given[name]) and found[name].dtype == dtype for name in given)
+    assert all(
+        torch.equal(found[name], given[name]) and found[name].dtype == dtype for name in given
+    )
     assert found["large"].data_ptr() == frozen.ctypes.data
     assert found["part"].untyped_storage().data_ptr() == frozen.ctypes.data
     found["small"].zero_()
@@ -383,7 +462,7 @@ def test_parameters_stay_parameters() -> None:
     assert not third.requires_grad
 
 
-# Workers that die ----------------------------------------------------------------------------------------
+# Workers that die ---------------------------------------------------------------------------------
 
 
 def test_a_worker_that_dies_of_a_task_loses_nothing(crew: Any, tmp_path: Path) -> None:
@@ -395,7 +474,9 @@ def test_a_worker_that_dies_of_a_task_loses_nothing(crew: Any, tmp_path: Path) -
             die()
 
     here = figures(evaluator(Perceptron(), numbers(), MODULE, metric=loss), 100)
-    there = figures(evaluator(Perceptron(), numbers(), MODULE, crew, metric=on_workers(die_once)), 100)
+    there = figures(
+        evaluator(Perceptron(), numbers(), MODULE, crew, metric=on_workers(die_once)), 100
+    )
     assert flag.exists()
     np.testing.assert_allclose(there, here, rtol=1e-6)
 
@@ -416,7 +497,8 @@ def test_a_worker_that_is_killed_from_outside_loses_nothing(crew: Any, tmp_path:
     drawn = own.space.draw(100, np.random.default_rng(0))
     there = own.evaluate(drawn)
     killer.join()
-    assert len(list(tmp_path.iterdir())) == pieces(100, SHARD_OF_RERUNS) + 1  # what it had begun was done once more
+    # what it had begun was done once more
+    assert len(list(tmp_path.iterdir())) == pieces(100, SHARD_OF_RERUNS) + 1
     here = evaluator(Perceptron(), numbers(), MODULE, metric=loss).evaluate(drawn)
     np.testing.assert_allclose(there, here, rtol=1e-6)
 
@@ -430,14 +512,20 @@ def test_a_task_that_kills_every_worker_is_one_error(monkeypatch: pytest.MonkeyP
     own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=on_workers(die))
     drawn = own.space.draw(SHARD_OF_RERUNS + 1, np.random.default_rng(0))
     started = time.monotonic()
-    with pytest.raises(ScrubError, match=r"^Ray gave up a task that was tried 2 times \(The worker died .*\); leave"):
+    with pytest.raises(
+        ScrubError,
+        match=r"^Ray gave up a task that was tried 2 times \(The worker died .*\); leave",
+    ):
         own.evaluate(drawn)
     assert time.monotonic() - started < 120
-    own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=loss)  # and whoever comes next has workers again
+    # and whoever comes next has workers again
+    own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=loss)
     assert own.evaluate(drawn).shape == (len(drawn),)
 
 
-def test_a_cluster_that_loses_all_its_processors_is_one_error(crew: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_loses_all_its_processors_is_one_error(
+    crew: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pytest_scrub.extras.ray import crew as module_
 
     own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=on_workers(lambda: time.sleep(3)))
@@ -474,7 +562,7 @@ def test_an_interrupt_ends_waiting(crew: Any, tmp_path: Path) -> None:
     assert (tmp_path / "begun").stat().st_mtime > time.time() - 3
 
 
-# Errors --------------------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 
 def raise_key_error() -> None:
@@ -511,7 +599,9 @@ def test_what_is_wrong_is_said_in_the_same_words(crew: Any) -> None:
     """A metric of the wrong shape, and activations that are not finite."""
     said = []
     for who in (None, crew):
-        own = evaluator(Perceptron(), numbers(), MODULE, who, metric=Metric("bad", lambda output, _: output[:5]))
+        own = evaluator(
+            Perceptron(), numbers(), MODULE, who, metric=Metric("bad", lambda output, _: output[:5])
+        )
         with pytest.raises(DataError) as raised:
             own.evaluate(own.space.draw(SHARD_OF_RERUNS + 5, np.random.default_rng(0)))
         said.append(re.sub(r"\[\d+\]", "[n]", str(raised.value)))
@@ -520,7 +610,9 @@ def test_what_is_wrong_is_said_in_the_same_words(crew: Any) -> None:
         graph = FunctionGraph(A=lambda tokens: tokens * 0, output=lambda A: A)
         data = Dataset(broken, labels=torch.zeros(ROWS, dtype=torch.long))
         with pytest.raises(ModelError, match="NaN or infinite on row 700") as raised:
-            ActivationStore(graph, data, crew=who).ensure([graph.value_site(("A",), None)], np.arange(ROWS))
+            ActivationStore(graph, data, crew=who).ensure(
+                [graph.value_site(("A",), None)], np.arange(ROWS)
+            )
         said.append(str(raised.value))
     assert said[:2] == said[2:]
 
@@ -554,9 +646,14 @@ class Locked(Perceptron):
         (Perceptron, {}, Metric("mine", locked(loss)), "the metric mine"),
     ],
 )
-def test_what_cannot_be_sent_is_named(crew: Any, network: Any, features: Any, metric: Any, what: str) -> None:
+def test_what_cannot_be_sent_is_named(
+    crew: Any, network: Any, features: Any, metric: Any, what: str
+) -> None:
     own = evaluator(network(), numbers(**features), MODULE, crew, metric=metric)
-    with pytest.raises(ScrubError, match=rf"^{what} cannot be sent to Ray's workers \(TypeError: .*\); let it hold no"):
+    with pytest.raises(
+        ScrubError,
+        match=rf"^{what} cannot be sent to Ray's workers \(TypeError: .*\); let it hold no",
+    ):
         own.evaluate(own.space.draw(100, np.random.default_rng(0)))
 
 
@@ -566,7 +663,10 @@ def test_other_versions_on_a_worker(crew: Any, monkeypatch: pytest.MonkeyPatch) 
     there = tuple({**dict(worker.VERSIONS), "torch": "1.0"}.items())
     monkeypatch.setattr(worker, "Source", partial(worker.Source, versions=there))
     own = evaluator(Perceptron(), numbers(), MODULE, crew)
-    with pytest.raises(ModelError, match=r"a Ray worker has torch \S+, this process 1\.0; install the same everywhere"):
+    with pytest.raises(
+        ModelError,
+        match=r"a Ray worker has torch \S+, this process 1\.0; install the same everywhere",
+    ):
         own.evaluate(own.space.draw(100, np.random.default_rng(0)))
 
 
@@ -582,15 +682,18 @@ def test_a_package_that_workers_lack(crew: Any, monkeypatch: pytest.MonkeyPatch)
     own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=Metric("mine", loss, stand_in=f))  # type: ignore[arg-type]
     drawn = own.space.draw(100, np.random.default_rng(0))
     with pytest.raises(
-        ModelError, match=r"cannot import .* \(No module named 'only_here'\); install the same packages"
+        ModelError,
+        match=r"cannot import .* \(No module named 'only_here'\); install the same packages",
     ):
         own.evaluate(drawn)
     crew._captured = crew._scrubbed = ray.remote(f)
-    with pytest.raises(ScrubError, match="Ray's workers cannot import pytest_scrub; install it on every machine"):
+    with pytest.raises(
+        ScrubError, match="Ray's workers cannot import pytest_scrub; install it on every machine"
+    ):
         evaluator(Perceptron(), numbers(), MODULE, crew).evaluate(drawn)
 
 
-# Joining -------------------------------------------------------------------------------------------------
+# Joining ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -665,5 +768,8 @@ def test_a_cluster_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> No
         raise RuntimeError("no room in /dev/shm.\nA long story.")
 
     monkeypatch.setattr(ray, "init", fails)
-    with pytest.raises(ScrubError, match=r"^a Ray cluster cannot be started on this machine \(no room in /dev/shm\)$"):
+    with pytest.raises(
+        ScrubError,
+        match=r"^a Ray cluster cannot be started on this machine \(no room in /dev/shm\)$",
+    ):
         Cluster("local").join()

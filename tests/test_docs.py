@@ -1,8 +1,12 @@
-"""The documentation as it stands: a page is a script, whose files are written, commands run and outputs compared.
+"""The documentation as it stands: a page is a script, whose files are written, commands run and
+outputs compared.
 
-- A block whose first line is a comment with a file's name is that file; `# NAME, continued` adds to it.
-- A `bash` block is run, line by line; a command with the comment `# fails` has to fail with exit code 1.
-- A `text` block after it is what it prints: a line `...` stands for any lines, ` ...` at an end for the rest of a line.
+- A block whose first line is a comment with a file's name is that file; `# NAME, continued` adds to
+  it.
+- A `bash` block is run, line by line; a command with the comment `# fails` has to fail with exit
+  code 1.
+- A `text` block after it is what it prints: a line `...` stands for any lines, ` ...` at an end for
+  the rest of a line.
 """
 
 from __future__ import annotations
@@ -45,21 +49,39 @@ def blocks(page: str) -> list[tuple[str, str]]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Where commands run as if typed by hand: no CI, this Python first on the path, eighty columns."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "GITHUB", "SCRUB"))}
+    """Where commands run as if typed by hand: no CI, this Python first on the path, eighty
+    columns."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTEST", "GITHUB", "SCRUB"))
+    }
     for name in ("CI", "FORCE_COLOR", "PY_COLORS"):
         kept.pop(name, None)
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    return {**kept, "PATH": path, "COLUMNS": "80", "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": "-p no:randomly"} | more
+    return {
+        **kept,
+        "PATH": path,
+        "COLUMNS": "80",
+        "OMP_NUM_THREADS": "1",
+        "PYTEST_ADDOPTS": "-p no:randomly",
+    } | more
 
 
 def run(command: str, folder: Path, **env: str) -> str:
-    """What a command prints, which has to end as its comment says; installing is for other machines."""
+    """What a command prints, which has to end as its comment says; installing is for other
+    machines."""
     arguments = shlex.split(command, comments=True)
     if arguments[0] == "pip" or arguments[:3] == ["python", "-m", "pip"]:
         return ""
     done = subprocess.run(
-        arguments, cwd=folder, env=environment(**env), capture_output=True, text=True, timeout=SLOWEST, check=False
+        arguments,
+        cwd=folder,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=SLOWEST,
+        check=False,
     )
     assert done.returncode == int("# fails" in command), f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -96,7 +118,9 @@ def _timeless(line: str) -> str:
 
 
 def _is_shown(wanted: str, line: str) -> bool:
-    return line.startswith(wanted.removesuffix(" ...")) if wanted.endswith(" ...") else line == wanted
+    return (
+        line.startswith(wanted.removesuffix(" ...")) if wanted.endswith(" ...") else line == wanted
+    )
 
 
 def perform(page: str, folder: Path) -> Iterator[tuple[str, str]]:
@@ -108,7 +132,9 @@ def perform(page: str, folder: Path) -> Iterator[tuple[str, str]]:
         elif language == "text" and printed is not None:
             yield text, printed
         elif not write(text, folder):
-            assert language in ("text", "yaml", "mermaid"), f"a block of {page} names no file:\n{text}"
+            assert language in ("text", "yaml", "mermaid"), (
+                f"a block of {page} names no file:\n{text}"
+            )
 
 
 def bring_the_published_network(folder: Path) -> None:
@@ -136,12 +162,18 @@ def performed(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.xdist_group(page)] * (page == TUTORIAL)) for page in SCRIPTS]
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.xdist_group(page)] * (page == TUTORIAL))
+        for page in SCRIPTS
+    ],
 )
 def test_a_page_runs_as_it_stands(page, performed):
     for expected, printed in performed(page)[1]:
         lost = missing(expected, printed)
-        assert not lost, "\n".join([f"{page} shows what is not printed:", *lost, "", "printed was:", printed])
+        assert not lost, "\n".join(
+            [f"{page} shows what is not printed:", *lost, "", "printed was:", printed]
+        )
 
 
 def test_the_claim_on_the_first_page_is_the_tutorials():
@@ -152,7 +184,14 @@ def test_the_claim_on_the_first_page_is_the_tutorials():
 
 @pytest.mark.parametrize(
     ("expected", "found"),
-    [("a\nb", True), ("a\n...\nc", True), ("b", True), ("a\nc", False), ("c\n...\na", False), ("lo ...", True)],
+    [
+        ("a\nb", True),
+        ("a\n...\nc", True),
+        ("b", True),
+        ("a\nc", False),
+        ("c\n...\na", False),
+        ("lo ...", True),
+    ],
 )
 def test_outputs_are_compared_line_by_line(expected, found):
     assert bool(missing(expected, "a\nb\nc\nlong line")) is not found
@@ -176,12 +215,16 @@ def _given(language: str) -> str:
     ],
 )
 def test_every_parameter_has_an_example(name):
-    assert re.search(rf"\b{name}=", _given("python")), f"docs/writing-claims.md has no example of {name}="
+    assert re.search(rf"\b{name}=", _given("python")), (
+        f"docs/writing-claims.md has no example of {name}="
+    )
 
 
 @pytest.mark.parametrize("option", [option.name for option in OPTIONS])
 def test_every_option_has_an_example_and_its_twin(option):
-    assert f"--scrub-{option}" in _given("bash"), f"docs/writing-claims.md has no example of --scrub-{option}"
+    assert f"--scrub-{option}" in _given("bash"), (
+        f"docs/writing-claims.md has no example of --scrub-{option}"
+    )
     assert f"`scrub_{option.replace('-', '_')}`" in (DOCS / "writing-claims.md").read_text()
 
 
@@ -189,14 +232,18 @@ def test_every_option_has_an_example_and_its_twin(option):
 def test_every_public_name_is_in_the_reference(name):
     described = re.findall(r"^::: ([\w.]+)$", (DOCS / "reference.md").read_text(), re.MULTILINE)
     named = [path.rpartition(".") for path in described if path.endswith(f".{name}")]
-    assert [getattr(importlib.import_module(home), last) for home, _, last in named] == [getattr(pytest_scrub, name)]
+    assert [getattr(importlib.import_module(home), last) for home, _, last in named] == [
+        getattr(pytest_scrub, name)
+    ]
 
 
 @pytest.mark.xdist_group(TUTORIAL)
 @pytest.mark.parametrize("noisy", [True, False])
 def test_the_workflow_gates_a_circuit(performed, noisy, tmp_path, monkeypatch):
-    """Its steps as GitHub runs them, but for those that install: they are for its machines, and need the network."""
-    circuit = shutil.copytree(performed(TUTORIAL)[0], tmp_path / "circuit")  # which ends with noise on the weights
+    """Its steps as GitHub runs them, but for those that install: they are for its machines, and
+    need the network."""
+    # which ends with noise on the weights
+    circuit = shutil.copytree(performed(TUTORIAL)[0], tmp_path / "circuit")
     if not noisy:
         monkeypatch.chdir(circuit)
         runpy.run_path("dice.py", run_name="__main__")
@@ -223,7 +270,8 @@ def test_the_site_builds_without_a_broken_link(tmp_path):
     pytest.importorskip("mkdocstrings", reason="the documentation's extra is not installed")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
-        cwd=DOCS.parent, env=environment(), capture_output=True, text=True, timeout=SLOWEST, check=False,
+        cwd=DOCS.parent, env=environment(), capture_output=True, text=True, timeout=SLOWEST,
+        check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     pages = list((tmp_path / "site").rglob("*.html"))

@@ -1,4 +1,5 @@
-"""The engine against `pytest_scrub.meaning`, on random small networks of every kind, hypotheses and swap sets."""
+"""The engine against `pytest_scrub.meaning`, on random small networks of every kind, hypotheses and
+swap sets."""
 
 from __future__ import annotations
 
@@ -19,7 +20,15 @@ from pytest_scrub.metrics import Metric
 from pytest_scrub.network import as_graph
 from tests.reference import generate_plain
 from tests.reference.bridges import BridgeNetwork
-from tests.reference.generate import Architecture, build, datasets, hypotheses, positions, small_transformers, swap_sets
+from tests.reference.generate import (
+    Architecture,
+    build,
+    datasets,
+    hypotheses,
+    positions,
+    small_transformers,
+    swap_sets,
+)
 from tests.reference.generate_plain import function_graphs, module_graphs
 
 
@@ -50,7 +59,12 @@ def engine_and_reference_agree(kind, store_of, data):
     batch_size = data.draw(st.sampled_from([None, 1]))
     try:
         evaluator = Evaluator(
-            graph, dataset, root, outputs_as_metric(metric_pos), store=store_of(graph, dataset), batch_size=batch_size
+            graph,
+            dataset,
+            root,
+            outputs_as_metric(metric_pos),
+            store=store_of(graph, dataset),
+            batch_size=batch_size,
         )
     except HypothesisError as error:
         # What is put where nobody looks is refused; everything else the generator makes is valid.
@@ -59,7 +73,9 @@ def engine_and_reference_agree(kind, store_of, data):
         return
     event(f"{sum(1 for _ in evaluator.plan.walk())} nodes")
     mine = evaluator.outputs(swap_set).double()
-    theirs = meaning.outputs(BridgeNetwork(model.bridge, dataset), root, dataset, swap_set, metric_pos)
+    theirs = meaning.outputs(
+        BridgeNetwork(model.bridge, dataset), root, dataset, swap_set, metric_pos
+    )
     assert_same(mine, theirs, model.tolerance)
 
 
@@ -75,7 +91,9 @@ def test_the_meaning_shares_no_code_with_the_engine():
     package, own = Path(meaning.__file__).parent, Path(meaning.__file__)
     imports = {path: imported(path) for path in package.rglob("*.py")}
     known = {"data.dataset", "swaps.slots", "swaps.swap_set", "tree.nodes"}
-    assert {name for name in imports[own] if name.startswith("pytest_scrub")} == {f"pytest_scrub.{k}" for k in known}
+    assert {name for name in imports[own] if name.startswith("pytest_scrub")} == {
+        f"pytest_scrub.{k}" for k in known
+    }
     assert [path for path, names in imports.items() if "pytest_scrub.meaning" in names] == []
 
 
@@ -85,7 +103,11 @@ def imported(path):
     for statement in ast.walk(ast.parse(path.read_text())):
         if isinstance(statement, ast.ImportFrom):
             found.add(statement.module)
-            found |= {f"pytest_scrub.{alias.name}" for alias in statement.names if statement.module == "pytest_scrub"}
+            found |= {
+                f"pytest_scrub.{alias.name}"
+                for alias in statement.names
+                if statement.module == "pytest_scrub"
+            }
         elif isinstance(statement, ast.Import):
             found |= {alias.name for alias in statement.names}
     return found
@@ -94,7 +116,9 @@ def imported(path):
 @pytest.mark.parametrize("kind", ["functions", "modules"])
 def test_engine_and_reference_agree_without_a_residual_stream(kind):
     networks = {"functions": function_graphs, "modules": module_graphs}[kind]()
-    settings(max_examples=CASES[kind])(given(networks, st.data())(engine_and_reference_agree_on_plain))()
+    settings(max_examples=CASES[kind])(
+        given(networks, st.data())(engine_and_reference_agree_on_plain)
+    )()
 
 
 def engine_and_reference_agree_on_plain(plain, data):
@@ -102,7 +126,9 @@ def engine_and_reference_agree_on_plain(plain, data):
     swap_set = data.draw(swap_sets(root, plain.dataset))
     places = st.sampled_from([None, *generate_plain.POSITIONS])
     metric_pos = data.draw(places) if plain.has_positions("output") else None
-    evaluator = Evaluator(as_graph(plain.source), plain.dataset, root, outputs_as_metric(metric_pos))
+    evaluator = Evaluator(
+        as_graph(plain.source), plain.dataset, root, outputs_as_metric(metric_pos)
+    )
     event(f"{sum(1 for _ in evaluator.plan.walk())} nodes")
     theirs = meaning.outputs(plain.network, root, plain.dataset, swap_set, metric_pos)
     assert_same(evaluator.outputs(swap_set), theirs, 1e-9)
@@ -110,7 +136,8 @@ def engine_and_reference_agree_on_plain(plain, data):
 
 @pytest.mark.parametrize("via", ["direct", "any"])
 def test_masks_with_different_counts_match_kth_to_kth(via):
-    """Rows have one, two or three positions; donors only ever have as many as the row they stand in for."""
+    """Rows have one, two or three positions; donors only ever have as many as the row they stand in
+    for."""
     model = build(Architecture(n_layers=2, attn_only=False, norm="LN", n_ctx=5, causal=False))
     rng = np.random.default_rng(0)
     count = rng.integers(1, 4, size=12)
@@ -121,7 +148,10 @@ def test_masks_with_different_counts_match_kth_to_kth(via):
         label_pos="marked",
         features={"marked": marked, "count": count},
     )
-    below = [embed(agrees_on="count", pos="marked", into="k"), mlp(0, agrees_on="count", pos="marked", into="v")]
+    below = [
+        embed(agrees_on="count", pos="marked", into="k"),
+        mlp(0, agrees_on="count", pos="marked", into="v"),
+    ]
     root = output(
         head(1, 0, agrees_on="count", pos="marked", via=via, reads=below, rest="count"),
         mlp(1, agrees_on="count", pos="marked"),
@@ -131,7 +161,10 @@ def test_masks_with_different_counts_match_kth_to_kth(via):
     swap_set = evaluator.space.draw(40, rng)
     mine = evaluator.evaluate(swap_set)
     network = BridgeNetwork(model.bridge, dataset)
-    theirs = [float(out[:, -1].mean()) for out in meaning.outputs(network, root, dataset, swap_set, "marked")]
+    theirs = [
+        float(out[:, -1].mean())
+        for out in meaning.outputs(network, root, dataset, swap_set, "marked")
+    ]
     assert mine == pytest.approx(theirs, rel=1e-9)
 
 
@@ -140,10 +173,15 @@ def test_a_head_sees_the_keys_of_its_mask_child(via):
     model = build(Architecture(n_layers=2, attn_only=False, norm="LN", n_ctx=5, causal=False))
     rng = np.random.default_rng(1)
     visible = np.arange(5) < rng.integers(1, 6, size=12)[:, None]
-    inputs = {"tokens": torch.tensor(rng.integers(0, 5, size=(12, 5))), "attention_mask": torch.tensor(visible)}
+    inputs = {
+        "tokens": torch.tensor(rng.integers(0, 5, size=(12, 5))),
+        "attention_mask": torch.tensor(visible),
+    }
     dataset = Dataset(inputs, labels=np.zeros(12, dtype=int), label_pos=0)
     root = output(head(1, 0, agrees_on=ANYTHING, reads=[mask(agrees_on=ANYTHING, via=via)]))
-    evaluator = Evaluator(as_graph(model.bridge), dataset, root, Metric("output", lambda output, batch: output[:, -1]))
+    evaluator = Evaluator(
+        as_graph(model.bridge), dataset, root, Metric("output", lambda output, batch: output[:, -1])
+    )
     swap_set = evaluator.space.draw(40, rng)
     network = BridgeNetwork(model.bridge, dataset)
     theirs = [float(out[0, -1]) for out in meaning.outputs(network, root, dataset, swap_set, 0)]

@@ -1,4 +1,5 @@
-"""The evaluator and its store: figures that depend on nothing but the swap set, at the cost of what is asked."""
+"""The evaluator and its store: figures that depend on nothing but the swap set, at the cost of what
+is asked."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ MASK[::3, -1] = 0
 COLUMNS = {
     "first": TOKENS[:, 0] % 2,
     "where": TOKENS[:, 1] % LENGTH,
-    "marked": [[i < 2 + row % 2 for i in range(LENGTH)] for row in range(12)],  # two or three positions
+    # two or three positions
+    "marked": [[i < 2 + row % 2 for i in range(LENGTH)] for row in range(12)],
     "marks": [2 + row % 2 for row in range(12)],
 }
 
@@ -65,7 +67,9 @@ DATA = dataset()
 @pytest.fixture(scope="session")
 def bridge() -> Any:
     """Two layers of two heads and an MLP, with learned positions, in float64."""
-    small = Architecture(n_layers=2, d_head=4, d_model=D_MODEL, n_ctx=LENGTH, attn_only=False, norm="LN")
+    small = Architecture(
+        n_layers=2, d_head=4, d_model=D_MODEL, n_ctx=LENGTH, attn_only=False, norm="LN"
+    )
     return build(small).bridge
 
 
@@ -77,7 +81,12 @@ def transformer(bridge: Any) -> ResidualGraph:
 
 
 DEEP = output(
-    head(1, 0, **FEATURE, reads=[head(0, 0, **FEATURE, into="k"), embed(**FEATURE, into="q"), mask(**FEATURE)]),
+    head(
+        1,
+        0,
+        **FEATURE,
+        reads=[head(0, 0, **FEATURE, into="k"), embed(**FEATURE, into="q"), mask(**FEATURE)],
+    ),
     mlp(1, **FEATURE, reads=[head(1, 1, agrees_on=ANYTHING)]),
     group(["head0.1", "mlp0"], agrees_on=EXACT, name="pair"),
 )
@@ -100,7 +109,7 @@ def network_logits(bridge: Any, rows: Any) -> Tensor:
     return logits
 
 
-# --- figures depend on the swap set alone -----------------------------------------------------------------
+# --- figures depend on the swap set alone ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("root", [DEEP, EVERY_PATH])
@@ -112,11 +121,15 @@ def test_the_batch_size_does_not_change_figures(transformer: ResidualGraph, root
     for batch_size in (1, 7, 100):
         other = Evaluator(transformer, DATA, root, batch_size=batch_size)
         np.testing.assert_allclose(other.evaluate(swap_set), figures, rtol=0, atol=1e-12)
-        torch.testing.assert_close(other.outputs(swap_set), evaluator.outputs(swap_set), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            other.outputs(swap_set), evaluator.outputs(swap_set), rtol=0, atol=1e-12
+        )
     one_by_one = [evaluator.evaluate(swap_set[i : i + 1]) for i in range(len(swap_set))]
     np.testing.assert_allclose(np.concatenate(one_by_one), figures, rtol=0, atol=1e-12)
     order = np.random.default_rng(0).permutation(len(swap_set))
-    np.testing.assert_allclose(evaluator.evaluate(swap_set[order]), figures[order], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        evaluator.evaluate(swap_set[order]), figures[order], rtol=0, atol=1e-12
+    )
 
 
 def test_figures_do_not_depend_on_how_rows_are_captured(
@@ -126,7 +139,9 @@ def test_figures_do_not_depend_on_how_rows_are_captured(
     swap_set = drawn(evaluator)
     figures = evaluator.evaluate(swap_set)
     monkeypatch.setattr("pytest_scrub.engine.store.CAPTURE_BATCH", 2)
-    np.testing.assert_allclose(Evaluator(transformer, DATA, DEEP).evaluate(swap_set), figures, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        Evaluator(transformer, DATA, DEEP).evaluate(swap_set), figures, rtol=0, atol=1e-12
+    )
 
 
 def test_an_empty_swap_set_has_no_figures(transformer: ResidualGraph) -> None:
@@ -138,25 +153,32 @@ def test_an_empty_swap_set_has_no_figures(transformer: ResidualGraph) -> None:
 def test_a_swap_set_of_another_hypothesis_or_dataset_is_refused(transformer: ResidualGraph) -> None:
     evaluator, other = (Evaluator(transformer, DATA, root) for root in (DEEP, EVERY_PATH))
     with pytest.raises(
-        DataError, match=r"^the swap set has slots \['output/rest', 'output/head0.0', 'output/head1.0'\]"
+        DataError,
+        match=r"^the swap set has slots \['output/rest', 'output/head0.0', 'output/head1.0'\]",
     ):
         evaluator.evaluate(drawn(other))
     elsewhere = Evaluator(transformer, dataset(labels=TOKENS[:, 1]), DEEP)
-    with refuses(DataError, "the swap set belongs to a dataset of other content; draw it again on this one"):
+    with refuses(
+        DataError, "the swap set belongs to a dataset of other content; draw it again on this one"
+    ):
         evaluator.evaluate(drawn(elsewhere))
 
 
-# --- the untouched network -------------------------------------------------------------------------------
+# --- the untouched network ------------------------------------------------------------------------
 
 
 def test_unscrubbed_is_the_networks_own_loss(bridge: Any, transformer: ResidualGraph) -> None:
     rows = np.array([3, 0, 3, 11])
     found = Evaluator(transformer, DATA, DEEP).unscrubbed(rows)
-    expected = F.cross_entropy(network_logits(bridge, rows)[:, -1], TOKENS[rows, 0], reduction="none")
+    expected = F.cross_entropy(
+        network_logits(bridge, rows)[:, -1], TOKENS[rows, 0], reduction="none"
+    )
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert found.dtype == np.float64
     found = Evaluator(transformer, DATA, DEEP, next_token_loss()).unscrubbed(rows)
-    losses = F.cross_entropy(network_logits(bridge, rows)[:, :-1].transpose(1, 2), TOKENS[rows, 1:], reduction="none")
+    losses = F.cross_entropy(
+        network_logits(bridge, rows)[:, :-1].transpose(1, 2), TOKENS[rows, 1:], reduction="none"
+    )
     np.testing.assert_allclose(found, losses.mean(1), atol=1e-12)
 
 
@@ -182,21 +204,25 @@ def test_kl_to_clean_is_zero_where_nothing_is_swapped(transformer: ResidualGraph
 def test_kl_to_clean_is_against_the_reference(bridge: Any, transformer: ResidualGraph) -> None:
     evaluator = Evaluator(transformer, DATA, output(agrees_on=ANYTHING), kl_to_clean())
     swap_set = SwapSet([0, 5], [[7, 5]], ("output",), DATA.digest())
-    clean, swapped = (network_logits(bridge, rows)[:, -1].log_softmax(-1) for rows in ([0, 5], [7, 5]))
+    clean, swapped = (
+        network_logits(bridge, rows)[:, -1].log_softmax(-1) for rows in ([0, 5], [7, 5])
+    )
     expected = (clean.exp() * (clean - swapped)).sum(-1)
     np.testing.assert_allclose(evaluator.evaluate(swap_set), expected, atol=1e-12)
 
 
-# --- positions at the output -----------------------------------------------------------------------------
+# --- positions at the output ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("root", "slot"), [(output(agrees_on=ANYTHING), "output"), (output(head(1, 0, agrees_on=EXACT)), "output/rest")]
+    ("root", "slot"),
+    [(output(agrees_on=ANYTHING), "output"), (output(head(1, 0, agrees_on=EXACT)), "output/rest")],
 )
 def test_the_output_is_read_at_the_donors_position_and_judged_by_the_references_label(
     bridge: Any, transformer: ResidualGraph, root: Node, slot: str
 ) -> None:
-    # Donors with other positions than their references; head 1.0, where it is claimed, is put in at the same column.
+    # Donors with other positions than their references; head 1.0, where it is claimed, is put in at
+    # the same column.
     references, donors = np.array([0, 1, 2, 3, 4]), np.array([3, 4, 5, 9, 4])
     where = COLUMNS["where"].numpy()
     assert (where[references] != where[donors]).any()
@@ -210,8 +236,15 @@ def test_the_output_is_read_at_the_donors_position_and_judged_by_the_references_
         expected = F.cross_entropy(logits, TOKENS[references, 0], reduction="none")
         np.testing.assert_allclose(found, expected, atol=1e-12)
     else:
-        swapped = Evaluator(transformer, dataset(label_pos=None), root, Metric("all", lambda o, b: o.flatten(1).sum(1)))
-        everywhere = swapped.outputs(SwapSet(references, rows, space.paths, swapped.dataset.digest()))
+        swapped = Evaluator(
+            transformer,
+            dataset(label_pos=None),
+            root,
+            Metric("all", lambda o, b: o.flatten(1).sum(1)),
+        )
+        everywhere = swapped.outputs(
+            SwapSet(references, rows, space.paths, swapped.dataset.digest())
+        )
         logits = everywhere[torch.arange(5), where[donors]]  # the output's carrier is its rest
         expected = F.cross_entropy(logits, TOKENS[references, 0], reduction="none")
         np.testing.assert_allclose(found, expected, atol=1e-12)
@@ -237,7 +270,13 @@ def test_a_mask_of_output_positions_is_averaged(bridge: Any, transformer: Residu
     [
         (lambda swapped: output(head(1, 0, agrees_on=ANYTHING, reads=[swapped])), 0, "head1.0"),
         (lambda swapped: output(replace(swapped, via="any")), -1, "output"),
-        (lambda swapped: output(head(1, 0, agrees_on=ANYTHING, reads=[replace(swapped, via="any")])), -1, "head1.0"),
+        (
+            lambda swapped: output(
+                head(1, 0, agrees_on=ANYTHING, reads=[replace(swapped, via="any")])
+            ),
+            -1,
+            "head1.0",
+        ),
     ],
     ids=["directly", "along every path", "by a head along every path"],
 )
@@ -245,9 +284,18 @@ def test_a_mask_that_hides_every_key_of_a_query_is_refused(
     causal: bool, root: Callable[[Node], Node], label_pos: int, reader: str
 ) -> None:
     """Its output would be NaN, of which some metrics, such as 0-1 error, make a number."""
-    small = Architecture(n_layers=2, d_head=4, d_model=D_MODEL, n_ctx=LENGTH, attn_only=False, norm="LN", causal=causal)
+    small = Architecture(
+        n_layers=2,
+        d_head=4,
+        d_model=D_MODEL,
+        n_ctx=LENGTH,
+        attn_only=False,
+        norm="LN",
+        causal=causal,
+    )
     visible = torch.ones_like(TOKENS)
-    visible[1::2, 2:] = 0  # of odd rows, whose hidden position 2 is put in at position 0 of even ones
+    # of odd rows, whose hidden position 2 is put in at position 0 of even ones
+    visible[1::2, 2:] = 0
     if not causal:
         visible[::2, 1:] = 0
     data = Dataset(
@@ -260,8 +308,8 @@ def test_a_mask_that_hides_every_key_of_a_query_is_refused(
     donors = [[1 if slot.endswith("mask@spot") else rest] for slot in slots]
     with refuses(
         ModelError,
-        f"{reader}: a mask swapped at some positions only leaves a query of row 4 without a key that it sees; claim "
-        "all positions of the mask, or let it agree on which keys are visible",
+        f"{reader}: a mask swapped at some positions only leaves a query of row 4 without a key "
+        "that it sees; claim all positions of the mask, or let it agree on which keys are visible",
     ):
         evaluator.evaluate(evaluator.space.swap_set([0], donors))
     evaluator.evaluate(evaluator.space.swap_set([0], [[rest]] * len(slots)))
@@ -272,23 +320,25 @@ def test_output_masks_with_other_counts_are_refused(transformer: ResidualGraph) 
     evaluator = Evaluator(transformer, data, output(agrees_on=ANYTHING))
     with refuses(
         DataError,
-        "the output: its position mask has 2 positions on row 4 and 3 on row 1, which is to stand in for it; let them "
-        "agree on a feature that counts the positions",
+        "the output: its position mask has 2 positions on row 4 and 3 on row 1, which is to stand "
+        "in for it; let them agree on a feature that counts the positions",
     ):
         evaluator.evaluate(SwapSet([0, 4], [[2, 1]], ("output",), data.digest()))
 
 
 def test_masks_of_a_node_with_other_counts_are_refused(transformer: ResidualGraph) -> None:
     evaluator = Evaluator(
-        transformer, DATA, output(head(0, 0, agrees_on=ANYTHING, pos="marked", via="any"), rest=EXACT)
+        transformer,
+        DATA,
+        output(head(0, 0, agrees_on=ANYTHING, pos="marked", via="any"), rest=EXACT),
     )
     paths = ("output/rest", "output/head0.0@marked")
     assert evaluator.space.paths == paths
     evaluator.evaluate(SwapSet([0], [[0], [2]], paths, DATA.digest()))
     with refuses(
         DataError,
-        "output/head0.0@marked: its position mask has 2 positions on row 0 and 3 on row 1, which is to stand in for it"
-        "; let them agree on a feature that counts the positions",
+        "output/head0.0@marked: its position mask has 2 positions on row 0 and 3 on row 1, which "
+        "is to stand in for it; let them agree on a feature that counts the positions",
     ):
         evaluator.evaluate(SwapSet([0], [[0], [1]], paths, DATA.digest()))
 
@@ -304,7 +354,7 @@ def test_one_position_has_no_dimension(transformer: ResidualGraph) -> None:
     assert shape("marked") == [3, 3, CLASSES]
 
 
-# --- computed nodes --------------------------------------------------------------------------------------
+# --- computed nodes -------------------------------------------------------------------------------
 
 
 def vectors(first: Any) -> Any:
@@ -317,7 +367,9 @@ def test_a_computed_value_may_leave_the_position_out(transformer: ResidualGraph,
         return np.repeat(vectors(first)[:, None], LENGTH, 1)
 
     figures = [
-        Evaluator(transformer, DATA, output(mlp(0, **FEATURE, pos=pos, via="any", computed_by=function)))
+        Evaluator(
+            transformer, DATA, output(mlp(0, **FEATURE, pos=pos, via="any", computed_by=function))
+        )
         for function in (vectors, at_every_position)
     ]
     one, other = (evaluator.evaluate(drawn(evaluator)) for evaluator in figures)
@@ -332,8 +384,8 @@ def test_a_computed_value_of_another_shape_is_refused(transformer: ResidualGraph
     evaluator = Evaluator(transformer, DATA, output(mlp(0, **FEATURE, computed_by=too_wide)))
     with refuses(
         HypothesisError,
-        "output/mlp0: computed_by= has to return [3, 1, 8], one value per position, or the same without the position, "
-        "not [3, 9]",
+        "output/mlp0: computed_by= has to return [3, 1, 8], one value per position, or the same "
+        "without the position, not [3, 9]",
     ):
         evaluator.evaluate(drawn(evaluator, 3))
 
@@ -345,14 +397,19 @@ def test_a_computed_value_of_another_shape_is_refused(transformer: ResidualGraph
         (False, slice(None), "unmask at least one token"),
     ],
 )
-def test_a_row_whose_queries_see_nothing_is_named_wherever_it_stands(causal: bool, hidden: slice, remedy: str) -> None:
+def test_a_row_whose_queries_see_nothing_is_named_wherever_it_stands(
+    causal: bool, hidden: slice, remedy: str
+) -> None:
     """Also beyond the rows that the arithmetic is proved on."""
     architecture = Architecture(causal=causal, n_ctx=4)
     tokens = torch.zeros((40, 4), dtype=torch.int64)
     visible = torch.ones_like(tokens)
     visible[33, hidden] = 0
     with refuses(ModelError, f"on row 33 a query sees no key at all: {remedy}"):
-        ActivationStore(as_graph(build(architecture).bridge), Dataset({"tokens": tokens, "attention_mask": visible}))
+        ActivationStore(
+            as_graph(build(architecture).bridge),
+            Dataset({"tokens": tokens, "attention_mask": visible}),
+        )
 
 
 def test_evaluating_leaves_no_graph_behind(transformer: ResidualGraph) -> None:
@@ -362,12 +419,14 @@ def test_evaluating_leaves_no_graph_behind(transformer: ResidualGraph) -> None:
     assert not any(slope.gradient.requires_grad for slope in evaluator.slopes(drawn(evaluator, 2)))
 
 
-# --- what a donor would give -----------------------------------------------------------------------------
+# --- what a donor would give ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pos", [None, 1, slice(1, 3), "where", "marked"])
 def test_a_leaf_gathers_clean_activations(transformer: ResidualGraph, pos: Any) -> None:
-    evaluator = Evaluator(transformer, dataset(label_pos=None), output(head(1, 0, **FEATURE, pos=pos)), kl_to_clean())
+    evaluator = Evaluator(
+        transformer, dataset(label_pos=None), output(head(1, 0, **FEATURE, pos=pos)), kl_to_clean()
+    )
     donors = DATA.donor_rows[[4, 0, 4]]
     assert not DATA.donor_rows.flags.writeable  # torch would warn of such an array
     slot = evaluator.space.paths[1]
@@ -376,7 +435,9 @@ def test_a_leaf_gathers_clean_activations(transformer: ResidualGraph, pos: Any) 
     rows, where = torch.arange(3)[:, None], torch.arange(LENGTH).expand(3, -1)
     if pos is not None:
         where = evaluator.checked.positions[slot].index  # type: ignore[union-attr]
-        where = torch.tensor(np.broadcast_to(where if where.ndim == 1 else where[donors], (3, where.shape[-1])))
+        where = torch.tensor(
+            np.broadcast_to(where if where.ndim == 1 else where[donors], (3, where.shape[-1]))
+        )
     torch.testing.assert_close(evaluator.gathered(slot, donors), whole[rows, where.clamp(min=0)])
 
 
@@ -384,7 +445,10 @@ def test_a_leaf_gathers_what_an_evaluation_reads(transformer: ResidualGraph) -> 
     # Only at the position that the output is read at, and summed over a group.
     evaluator = Evaluator(transformer, DATA, DEEP)
     assert evaluator.gathered("output/pair", np.arange(3)).shape == (3, 1, D_MODEL)
-    single = [Evaluator(transformer, DATA, output(node)) for node in (head(0, 1, **FEATURE), mlp(0, **FEATURE))]
+    single = [
+        Evaluator(transformer, DATA, output(node))
+        for node in (head(0, 1, **FEATURE), mlp(0, **FEATURE))
+    ]
     parts = [one.gathered(one.space.paths[1], np.arange(3)) for one in single]
     parts[0] = parts[0] @ transformer.output_weights("head0.1")  # a head alone gives its z
     torch.testing.assert_close(evaluator.gathered("output/pair", np.arange(3)), sum(parts))
@@ -396,7 +460,7 @@ def test_only_leaves_gather_one_activation(transformer: ResidualGraph) -> None:
         assert evaluator.gathered(slot, np.arange(2)) is None
 
 
-# --- the store -------------------------------------------------------------------------------------------
+# --- the store ------------------------------------------------------------------------------------
 
 
 class Counting(FunctionGraph):
@@ -411,7 +475,9 @@ class Counting(FunctionGraph):
         return super().capture(sites, inputs)
 
 
-REPEATED = Dataset({"a": torch.tensor([0.0, 1, 1, 2, 3, 3, 4])}, labels=torch.zeros(7), features={"f": [0] * 7})
+REPEATED = Dataset(
+    {"a": torch.tensor([0.0, 1, 1, 2, 3, 3, 4])}, labels=torch.zeros(7), features={"f": [0] * 7}
+)
 OUT = Metric("out", lambda out, batch: out)
 NON_LEAF = output(module("A", agrees_on="f", reads=[module("a", agrees_on="f")]), rest=EXACT)
 
@@ -421,12 +487,16 @@ def counting() -> Counting:
 
 
 def swaps(evaluator: Evaluator, references: list[int], **rows: list[int]) -> SwapSet:
-    donors = [rows.get(path.removeprefix("output/").replace("/", "_"), references) for path in evaluator.space.paths]
+    donors = [
+        rows.get(path.removeprefix("output/").replace("/", "_"), references)
+        for path in evaluator.space.paths
+    ]
     return SwapSet(references, donors, evaluator.space.paths, REPEATED.digest())
 
 
 def forget_examples(evaluator: Evaluator) -> None:
-    """Row 0 is run once to learn the output's shape; rows that are run again for a proof are not counted either."""
+    """Row 0 is run once to learn the output's shape; rows that are run again for a proof are not
+    counted either."""
     evaluator.checked.example("output")
     assert isinstance(evaluator.graph, Counting)
     evaluator.graph.captured.clear()
@@ -437,8 +507,12 @@ def test_each_content_is_captured_once_and_only_where_it_is_asked_for() -> None:
     graph = counting()
     evaluator = Evaluator(graph, REPEATED, output(module("A", agrees_on="f")), OUT)
     forget_examples(evaluator)
-    assert evaluator.evaluate(swaps(evaluator, [0, 0], rest=[1, 2], A=[4, 5])).tolist() == [6 + 3, 6 + 3]
-    assert graph.captured == {1: 1, 3: 1}  # rows 1 and 2 are the same, 4 and 5 too; the reference is only judged
+    assert evaluator.evaluate(swaps(evaluator, [0, 0], rest=[1, 2], A=[4, 5])).tolist() == [
+        6 + 3,
+        6 + 3,
+    ]
+    # rows 1 and 2 are the same, 4 and 5 too; the reference is only judged
+    assert graph.captured == {1: 1, 3: 1}
     evaluator.evaluate(swaps(evaluator, [3, 6], rest=[5, 4], A=[1, 2]))
     assert graph.captured == {1: 1, 3: 1}
     evaluator.evaluate(swaps(evaluator, [0], rest=[6], A=[1]))
@@ -457,7 +531,10 @@ def test_the_own_input_of_a_non_leaf_is_never_captured() -> None:
 def test_a_shared_store_captures_nothing_twice() -> None:
     graph = counting()
     store = ActivationStore(graph, REPEATED)
-    one, other = (Evaluator(graph, REPEATED, output(module("A", agrees_on="f")), OUT, store=store) for _ in range(2))
+    one, other = (
+        Evaluator(graph, REPEATED, output(module("A", agrees_on="f")), OUT, store=store)
+        for _ in range(2)
+    )
     one.evaluate(drawn(one, 100))
     forget_examples(other)
     other.evaluate(drawn(other, 100, seed=1))
@@ -485,12 +562,15 @@ def test_beyond_the_limit_what_was_not_needed_for_longest_lies_in_files() -> Non
     graph = counting()
     store = ActivationStore(graph, REPEATED, memory=room_for(3))
     by_name = {
-        name: Evaluator(graph, REPEATED, output(module(name, agrees_on="f", via="any")), OUT, store=store)
+        name: Evaluator(
+            graph, REPEATED, output(module(name, agrees_on="f", via="any")), OUT, store=store
+        )
         for name in "AB"
     }
     by_name["a"] = Evaluator(graph, REPEATED, output(agrees_on="f"), OUT, store=store)
     figures = by_name["A"].evaluate(drawn(by_name["A"]))
-    assert in_memory(store) == {"value of A", "value of B"}  # the arguments of the output, whatever reaches them
+    # the arguments of the output, whatever reaches them
+    assert in_memory(store) == {"value of A", "value of B"}
     by_name["a"].evaluate(drawn(by_name["a"]))
     assert in_memory(store) == {"value of A", "value of B", "value of output"}  # that still fits
     store.ensure([graph.value_site(("a",), None)], np.arange(7))
@@ -507,7 +587,9 @@ def test_what_is_needed_together_and_has_no_room_lies_in_files(sites: int) -> No
     roomy = Evaluator(graph, REPEATED, NON_LEAF, OUT)
     store = ActivationStore(graph, REPEATED, memory=room_for(sites))
     evaluator = Evaluator(graph, REPEATED, NON_LEAF, OUT, store=store)
-    np.testing.assert_array_equal(evaluator.evaluate(drawn(evaluator)), roomy.evaluate(drawn(roomy)))
+    np.testing.assert_array_equal(
+        evaluator.evaluate(drawn(evaluator)), roomy.evaluate(drawn(roomy))
+    )
     assert len(in_memory(store)) == sites
     assert store.memory.held == 4 * 5 * sites
 
@@ -543,11 +625,16 @@ def test_without_a_limit_all_is_in_memory() -> None:
 
 def test_a_folder_without_room_is_said() -> None:
     store = ActivationStore(counting(), REPEATED, memory=Memory(0, Path("/nowhere")))
-    with pytest.raises(ModelError, match=r"could not be put into /nowhere \(.*\); raise --scrub-memory, or let TMPDIR"):
+    with pytest.raises(
+        ModelError,
+        match=r"could not be put into /nowhere \(.*\); raise --scrub-memory, or let TMPDIR",
+    ):
         store.ensure([store.graph.value_site(("a",), None)], np.arange(7))
 
 
-def test_on_a_full_disk_what_was_not_needed_for_longest_is_captured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_full_disk_what_was_not_needed_for_longest_is_captured_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     graph = counting()
     store = ActivationStore(graph, REPEATED, memory=Memory(0))
     sites = {name: graph.value_site((name,), None) for name in "aAB"}
@@ -566,31 +653,41 @@ def test_on_a_full_disk_what_was_not_needed_for_longest_is_captured_again(monkey
     store.ensure([sites["a"]], np.arange(7))
     everything = torch.arange(7)
     np.testing.assert_array_equal(
-        store.take(sites["a"], everything, None), graph.capture([sites["a"]], REPEATED.batch(np.arange(7)))[sites["a"]]
+        store.take(sites["a"], everything, None),
+        graph.capture([sites["a"]], REPEATED.batch(np.arange(7)))[sites["a"]],
     )
 
 
-# --- numbers that are none, and progress ------------------------------------------------------------------
+# --- numbers that are none, and progress ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_an_activation_that_is_no_number_names_site_and_row(bad: float) -> None:
     graph = FunctionGraph(A=lambda a: torch.where(a == 3, bad, a), output=lambda A, a: A + a)
     evaluator = Evaluator(graph, REPEATED, output(module("A", agrees_on="f")), OUT)
-    sentence = "the value of A is NaN or infinite on row 4 (a=3.); take the row out, or mend the weights"
+    sentence = (
+        "the value of A is NaN or infinite on row 4 (a=3.); take the row out, or mend the weights"
+    )
     with refuses(ModelError, sentence):
         evaluator.evaluate(swaps(evaluator, [0, 0], A=[1, 5]))
-    assert evaluator.evaluate(swaps(evaluator, [0], A=[6])).tolist() == [4]  # rows that are not asked for do no harm
+    # rows that are not asked for do no harm
+    assert evaluator.evaluate(swaps(evaluator, [0], A=[6])).tolist() == [4]
 
 
 def test_a_transformer_of_no_numbers_is_refused(bridge: Any) -> None:
     broken = build(Architecture(seed=3)).bridge
-    weights = next(parameter for name, parameter in broken.named_parameters() if parameter.ndim == 2)
+    weights = next(
+        parameter for name, parameter in broken.named_parameters() if parameter.ndim == 2
+    )
     before = weights.data.clone()
     try:
         weights.data[0] = float("nan")
-        rows = Dataset(torch.tensor([[1, 1, 1], [1, 0, 1]]), labels=torch.zeros(2), features={"first": [0, 0]})
-        with pytest.raises(ModelError, match="embed is NaN or infinite on row 1; take the row out, or "):
+        rows = Dataset(
+            torch.tensor([[1, 1, 1], [1, 0, 1]]), labels=torch.zeros(2), features={"first": [0, 0]}
+        )
+        with pytest.raises(
+            ModelError, match="embed is NaN or infinite on row 1; take the row out, or "
+        ):
             ActivationStore(as_graph(broken), rows)
     finally:
         weights.data.copy_(before)  # the generator gives everybody the same object
@@ -617,18 +714,19 @@ def test_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {what for what, _, _ in told} == {"scrubbed evaluations"}
 
 
-# --- devices ---------------------------------------------------------------------------------------------
+# --- devices --------------------------------------------------------------------------------------
 
 
 def test_data_on_another_device_is_refused(transformer: ResidualGraph) -> None:
     with refuses(
         DataError,
-        "the data is on meta and the model on cpu; move one of them, for instance with Dataset.to('cpu')",
+        "the data is on meta and the model on cpu; move one of them, for instance with "
+        "Dataset.to('cpu')",
     ):
         Evaluator(transformer, DATA.to("meta"), output(head(1, 0, **FEATURE)))
 
 
-# --- metrics that read more ------------------------------------------------------------------------------
+# --- metrics that read more -----------------------------------------------------------------------
 
 
 def test_a_metric_is_given_the_references(transformer: ResidualGraph) -> None:
@@ -646,9 +744,13 @@ def test_a_metric_is_given_the_references(transformer: ResidualGraph) -> None:
 
 
 def test_another_metric_reads_the_same_output(transformer: ResidualGraph) -> None:
-    loss, error = (Evaluator(transformer, DATA, DEEP, metric) for metric in (cross_entropy(), zero_one_error()))
+    loss, error = (
+        Evaluator(transformer, DATA, DEEP, metric) for metric in (cross_entropy(), zero_one_error())
+    )
     swap_set = drawn(loss)
     logits = loss.outputs(swap_set)
     labels = TOKENS[swap_set.references.copy(), 0]
-    np.testing.assert_allclose(loss.evaluate(swap_set), F.cross_entropy(logits, labels, reduction="none"), atol=1e-12)
+    np.testing.assert_allclose(
+        loss.evaluate(swap_set), F.cross_entropy(logits, labels, reduction="none"), atol=1e-12
+    )
     np.testing.assert_array_equal(error.evaluate(swap_set), (logits.argmax(-1) != labels).double())

@@ -1,6 +1,8 @@
-"""Expectations that can be worked out on paper: toy networks, each named after the mistake that it catches.
+"""Expectations that can be worked out on paper: toy networks, each named after the mistake that it
+catches.
 
-Digits 0 to 9 in every combination; the metric is the absolute error against the reference's own label.
+Digits 0 to 9 in every combination; the metric is the absolute error against the reference's own
+label.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ ABSOLUTE_ERROR = Metric("absolute error", lambda out, batch: (out - batch.labels
 
 def digits(inputs: str, label: Callable[..., Tensor], **rows: Any) -> Dataset:
     """Every combination of digits for the named inputs; they and the label are features."""
-    columns = [column.flatten() for column in torch.meshgrid(*[DIGITS] * len(inputs), indexing="ij")]
+    columns = [
+        column.flatten() for column in torch.meshgrid(*[DIGITS] * len(inputs), indexing="ij")
+    ]
     named = dict(zip(inputs, columns, strict=True))
     labels = label(**named)
     return Dataset(named, labels=labels, features={**named, "label": labels}, **rows)
@@ -59,7 +63,8 @@ class Expectation:
         return Evaluator(self.graph, self.data, self.claim, ABSOLUTE_ERROR)
 
     def enumerated(self, space: SwapSpace) -> float:
-        """The exact mean. Donors that feed nothing are not swapped: they would only multiply the swaps, 100-fold."""
+        """The exact mean. Donors that feed nothing are not swapped: they would only multiply the
+        swaps, 100-fold."""
         kept = [path for path in space.paths if path not in self.idle]
         evaluator, mean, probability = self.evaluator, 0.0, 0.0
         for swap_set, weights in space.keep(kept).enumerate():
@@ -73,7 +78,8 @@ SUM = {"B": lambda b: 3 * b, "output": lambda A, B: A + B}
 TWO_A_AND_THREE_B = digits("ab", lambda a, b: 2 * a + 3 * b)
 
 EXPECTATIONS = {
-    # Both leaves agree with the root's own input, so their sum is its label, which is the reference's.
+    # Both leaves agree with the root's own input, so their sum is its label, which is the
+    # reference's.
     "leaves that agree with different inputs": Expectation(
         FunctionGraph(A=lambda a: 2 * a, **SUM),
         TWO_A_AND_THREE_B,
@@ -81,7 +87,8 @@ EXPECTATIONS = {
         0,
         idle=["output/rest"],
     ),
-    # |b' - b|: the b that A reads comes from A's rest, which is neither the direct b's donor nor A's own input.
+    # |b' - b|: the b that A reads comes from A's rest, which is neither the direct b's donor nor
+    # A's own input.
     "a rest that is not its own": Expectation(
         FunctionGraph(A=lambda a, b: a + b, output=lambda A, b: A + b),
         digits("ab", lambda a, b: a + 2 * b),
@@ -96,7 +103,8 @@ EXPECTATIONS = {
         output(a_on_a()),
         9.9,
     ),
-    # b': what A adds beside a, from a donor that agrees on a alone, though the root agrees on the label.
+    # b': what A adds beside a, from a donor that agrees on a alone, though the root agrees on the
+    # label.
     "a leaf that is held to more than its feature": Expectation(
         FunctionGraph(A=lambda a, b: 2 * a + b, **SUM),
         TWO_A_AND_THREE_B,
@@ -127,12 +135,15 @@ EXPECTATIONS = {
 def test_enumerated(mistake: str) -> None:
     case = EXPECTATIONS[mistake]
     if mistake == "intermediates that cancel":
-        # A thousand rows allow 67 million swaps. A hundred in a Latin square, c = a + b modulo 10, are as good: each
-        # pair of a and b is there once, and given a, or given b, all c are equally frequent. References and donors
-        # are the same rows: a reference that is no donor would be one more donor of itself.
+        # A thousand rows allow 67 million swaps. A hundred in a Latin square, c = a + b modulo 10,
+        # are as good: each pair of a and b is there once, and given a, or given b, all c are
+        # equally frequent. References and donors are the same rows: a reference that is no donor
+        # would be one more donor of itself.
         a, b, c = (case.data.feature(name) for name in "abc")
         square = (a + b) % 10 == c
-        case = replace(case, data=digits("abc", lambda a, b, c: a + b, references=square, donors=square))
+        case = replace(
+            case, data=digits("abc", lambda a, b, c: a + b, references=square, donors=square)
+        )
     assert case.enumerated(case.evaluator.space) == pytest.approx(case.expected, abs=1e-6)
 
 
@@ -148,7 +159,11 @@ def test_drawn(mistake: str) -> None:
 def test_unscrubbed_it_is_the_error_of_the_network(mistake: str) -> None:
     case = EXPECTATIONS[mistake]
     rows = case.data.reference_rows
-    expected = case.data.inputs["b"].numpy() if mistake == "a leaf that is held to more than its feature" else 0
+    expected = (
+        case.data.inputs["b"].numpy()
+        if mistake == "a leaf that is held to more than its feature"
+        else 0
+    )
     np.testing.assert_allclose(case.evaluator.unscrubbed(rows), expected, atol=1e-12)
 
 

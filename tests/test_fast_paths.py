@@ -1,4 +1,5 @@
-"""Every way in which the engine saves work gives what the slow evaluator gives, and is shown to be taken."""
+"""Every way in which the engine saves work gives what the slow evaluator gives, and is shown to be
+taken."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ CASES = {"quick": 30, "full": 200}[os.environ.get("SCRUB_PROFILE", "quick")]
 
 
 class Taken:
-    """How often each way was taken; what counts is no part of the network, as a counter that it holds would be."""
+    """How often each way was taken; what counts is no part of the network, as a counter that it
+    holds would be."""
 
     def __init__(self) -> None:
         self._ways: list[str] = []
@@ -63,24 +65,30 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
     noting(
         _Batch, "_projected",
         {
-            "a projection that nothing changes is gathered": lambda batch, slot, where: not batch.reading.changed(slot),
-            "two slots share a stream": lambda batch, slot, where: key(batch, slot, where) in batch._normed,
+            "a projection that nothing changes is gathered": lambda batch, slot,
+            where: not batch.reading.changed(slot),
+            "two slots share a stream": lambda batch, slot,
+            where: key(batch, slot, where) in batch._normed,
         },
     )  # fmt: skip
     noting(
         _Batch, "_product",
-        {"heads are added to the stream by one product": lambda batch, slot, where: not batch.reading.is_linear(slot)},
+        {"heads are added to the stream by one product": lambda batch, slot,
+        where: not batch.reading.is_linear(slot)},
     )  # fmt: skip
     noting(
         ResidualGraph, "project_product",
-        {"heads are added to queries, keys and values": lambda graph, head, slot, z, weights, where: True},
+        {"heads are added to queries, keys and values": lambda graph, head, slot, z, weights,
+        where: True},
     )  # fmt: skip
     noting(_Batch, "_run", {"two slots share a rerun": lambda batch, rerun: rerun in batch._runs})
     noting(
         _Batch, "stream",
         {
-            "a query is read at its positions only": lambda batch, slot, where: slot == "q" and where is not None,
-            "the output is read at its positions only": lambda batch, slot, where: slot == "in" and where is not None,
+            "a query is read at its positions only": lambda batch, slot,
+            where: slot == "q" and where is not None,
+            "the output is read at its positions only": lambda batch, slot,
+            where: slot == "in" and where is not None,
         },
     )  # fmt: skip
     noting(ResidualGraph, "rerun", {"a rerun starts above the first layer": starts_above})
@@ -88,7 +96,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
         Kept, "gather",
         {
             "gathered from a file": lambda kept, *_: kept.in_file,
-            "gathered at positions from a file": lambda kept, places, where=None: kept.in_file and where is not None,
+            "gathered at positions from a file": lambda kept, places,
+            where=None: kept.in_file and where is not None,
             "gathered from memory": lambda kept, *_: not kept.in_file,
         },
     )  # fmt: skip
@@ -109,8 +118,10 @@ def agree(kind: str, store_of, cases: int = CASES) -> None:
 def test_reading_takes_its_short_cuts(taken: Taken) -> None:
     agree("native", lambda graph, dataset: None, 3 * CASES)
     for way in (
-        "a projection that nothing changes is gathered", "two slots share a stream", "two slots share a rerun",
-        "a query is read at its positions only", "the output is read at its positions only", "gathered from memory",
+        "a projection that nothing changes is "
+        "gathered", "two slots share a stream", "two slots share a rerun",
+        "a query is read at its positions only", "the output is read at its positions "
+                                                 "only", "gathered from memory",
     ):  # fmt: skip
         assert taken[way], way
 
@@ -124,16 +135,24 @@ def test_reading_takes_its_short_cuts(taken: Taken) -> None:
 )
 @pytest.mark.parametrize("kind", ["native", "rotary"])
 @pytest.mark.parametrize("into", [None, "k", "v", "q"])
-def test_heads_that_read_heads(taken: Taken, norm: str | None, way: str, kind: str, into: str | None) -> None:
+def test_heads_that_read_heads(
+    taken: Taken, norm: str | None, way: str, kind: str, into: str | None
+) -> None:
     choices = {"positions": "rotary"} if kind == "rotary" else {}
     model = build(Architecture(n_layers=2, n_ctx=4, norm=norm, **choices))
     rng = np.random.default_rng(0)
-    data = Dataset(torch.tensor(rng.integers(0, 5, size=(12, 4))), labels=np.zeros(12, dtype=int), label_pos=-1)
+    data = Dataset(
+        torch.tensor(rng.integers(0, 5, size=(12, 4))), labels=np.zeros(12, dtype=int), label_pos=-1
+    )
     below = [head(0, h, agrees_on=ANYTHING, into=into) for h in range(2)]
     root = output(
-        head(1, 0, agrees_on=ANYTHING, reads=below), head(1, 1, agrees_on=ANYTHING), embed(agrees_on=ANYTHING)
+        head(1, 0, agrees_on=ANYTHING, reads=below),
+        head(1, 1, agrees_on=ANYTHING),
+        embed(agrees_on=ANYTHING),
     )
-    evaluator = Evaluator(as_graph(model.bridge), data, root, Metric("sum", lambda out, batch: out.double().sum(1)))
+    evaluator = Evaluator(
+        as_graph(model.bridge), data, root, Metric("sum", lambda out, batch: out.double().sum(1))
+    )
     swap_set = evaluator.space.draw(30, rng)
     network = BridgeNetwork(model.bridge, data)
     theirs = [float(out[-1].sum()) for out in meaning.outputs(network, root, data, swap_set, -1)]
@@ -144,10 +163,13 @@ def test_heads_that_read_heads(taken: Taken, norm: str | None, way: str, kind: s
 def test_a_rerun_starts_where_something_changes(taken: Taken) -> None:
     model = build(Architecture(n_layers=3, attn_only=False, norm="LN", n_ctx=4))
     rng = np.random.default_rng(0)
-    data = Dataset(torch.tensor(rng.integers(0, 5, size=(12, 4))), labels=np.zeros(12, dtype=int), label_pos=-1)
+    data = Dataset(
+        torch.tensor(rng.integers(0, 5, size=(12, 4))), labels=np.zeros(12, dtype=int), label_pos=-1
+    )
     changed = head(1, 1, agrees_on=ANYTHING, via="any")
     root = output(
-        mlp(2, agrees_on=ANYTHING, reads=[changed, embed(agrees_on=ANYTHING)]), head(1, 0, agrees_on=ANYTHING)
+        mlp(2, agrees_on=ANYTHING, reads=[changed, embed(agrees_on=ANYTHING)]),
+        head(1, 0, agrees_on=ANYTHING),
     )
     metric = Metric("sum", lambda out, batch: out.double().sum(1))
     evaluator = Evaluator(as_graph(model.bridge), data, root, metric)
@@ -168,7 +190,9 @@ def test_activations_in_files(taken: Taken, kind: str, tmp_path: Path) -> None:
 
 
 def test_activations_in_files_and_in_memory(taken: Taken, tmp_path: Path) -> None:
-    agree("native", lambda graph, dataset: ActivationStore(graph, dataset, Memory(1 << 12, tmp_path)))
+    agree(
+        "native", lambda graph, dataset: ActivationStore(graph, dataset, Memory(1 << 12, tmp_path))
+    )
     assert taken["gathered from a file"]
     assert taken["gathered from memory"]
 
@@ -197,12 +221,18 @@ def test_activations_of_another_run(taken: Taken, tmp_path: Path, turn: tuple[in
 
 def test_sums_of_16_bit_contributions_are_made_in_float32() -> None:
     """Many children add the error of one rounding, and not of one for each child."""
-    few = Architecture(n_layers=2, n_heads=4, d_head=8, d_model=32, n_ctx=6, norm="LN", attn_only=False)
+    few = Architecture(
+        n_layers=2, n_heads=4, d_head=8, d_model=32, n_ctx=6, norm="LN", attn_only=False
+    )
     rng = np.random.default_rng(0)
-    data = Dataset(torch.tensor(rng.integers(0, 5, size=(40, 6))), labels=np.zeros(40, dtype=int), label_pos=-1)
+    data = Dataset(
+        torch.tensor(rng.integers(0, 5, size=(40, 6))), labels=np.zeros(40, dtype=int), label_pos=-1
+    )
     parts = [f"head{layer}.{h}" for layer in range(2) for h in range(4)] + ["mlp0", "mlp1", "embed"]
     heads = [head(layer, h, agrees_on=ANYTHING) for layer in range(2) for h in range(4)]
-    root = output(*heads, mlp(0, agrees_on=ANYTHING), mlp(1, agrees_on=ANYTHING), embed(agrees_on=ANYTHING))
+    root = output(
+        *heads, mlp(0, agrees_on=ANYTHING), mlp(1, agrees_on=ANYTHING), embed(agrees_on=ANYTHING)
+    )
     graph = as_graph(build.__wrapped__(few).bridge.to(torch.bfloat16))
     evaluator = Evaluator(graph, data, root, Metric("m", lambda out, batch: out.double().mean(1)))
     swap_set = evaluator.space.draw(200, rng)
@@ -218,4 +248,6 @@ def test_sums_of_16_bit_contributions_are_made_in_float32() -> None:
         value = graph.value_site((name,), (5,))
         change = kept(value, f"output/{name}") - kept(value, "output/rest")
         exact += change @ graph.output_weights(name).double() if value.kind == "z" else change
-    torch.testing.assert_close(mine.double(), exact, rtol=torch.finfo(torch.bfloat16).eps / 2 * 1.01, atol=1e-6)
+    torch.testing.assert_close(
+        mine.double(), exact, rtol=torch.finfo(torch.bfloat16).eps / 2 * 1.01, atol=1e-6
+    )

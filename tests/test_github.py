@@ -1,4 +1,5 @@
-"""What GitHub is given: workflow commands, and Markdown with diagrams. Nothing in them is more than text."""
+"""What GitHub is given: workflow commands, and Markdown with diagrams. Nothing in them is more than
+text."""
 
 from __future__ import annotations
 
@@ -25,16 +26,36 @@ HOSTILE = 'x"]; click n0|`</code><script>a</script>@user\n::error::\u202e# *b* #
 @pytest.fixture(scope="module")
 def verdict() -> Verdict:
     a = torch.arange(64) % 2
-    network = FunctionGraph(A=lambda a, b: 2 * a - 1 + b / 1e3, output=lambda A: torch.stack([-A, A], -1))
-    data = Dataset({"a": a.float(), "b": torch.arange(64.0)}, labels=a, features={"a": a}, name="rows")
+    network = FunctionGraph(
+        A=lambda a, b: 2 * a - 1 + b / 1e3, output=lambda A: torch.stack([-A, A], -1)
+    )
+    data = Dataset(
+        {"a": a.float(), "b": torch.arange(64.0)}, labels=a, features={"a": a}, name="rows"
+    )
     return check(
-        output(module("A", agrees_on="a")), network, data, tolerance=0.5, samples=40, name="test_a.py::test_it"
+        output(module("A", agrees_on="a")),
+        network,
+        data,
+        tolerance=0.5,
+        samples=40,
+        name="test_a.py::test_it",
     )
 
 
-def claimed(verdict: Verdict | None, result: str, outcome: str | None = None, **fields: Any) -> Claimed:
-    one = verdict if verdict is None or outcome is None else replace(verdict, outcome=outcome, average=outcome)
-    usual = {"test": "t/test_a.py::test_it", "file": "t/test_a.py", "line": 3, "message": "claim refuted: gap 2"}
+def claimed(
+    verdict: Verdict | None, result: str, outcome: str | None = None, **fields: Any
+) -> Claimed:
+    one = (
+        verdict
+        if verdict is None or outcome is None
+        else replace(verdict, outcome=outcome, average=outcome)
+    )
+    usual = {
+        "test": "t/test_a.py::test_it",
+        "file": "t/test_a.py",
+        "line": 3,
+        "message": "claim refuted: gap 2",
+    }
     return Claimed(**{**usual, "result": result, "seconds": 0.5, "verdict": one, **fields})
 
 
@@ -42,18 +63,22 @@ def a_run(*claims: Claimed, interrupted: bool = False) -> Run:
     return Run(claims, ("--scrub-seed=0",), {}, "2026-01-01T00:00:00+00:00", 1.0, interrupted)
 
 
-# Annotations -------------------------------------------------------------------------------------------------
+# Annotations --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("result", "outcome", "level"),
     [
-        (FAILED, REFUTED, "error"), (FAILED, UNDECIDED, "error"), (ERROR, HELD, "error"), (FAILED, HELD, "error"),
+        (FAILED, REFUTED, "error"), (FAILED, UNDECIDED, "error"), (ERROR, HELD, "error"),
+        (FAILED, HELD, "error"),
         (PASSED, UNDECIDED, "warning"), (XFAILED, UNTESTED, "warning"),
-        (PASSED, HELD, None), (XFAILED, REFUTED, None), (SKIPPED, None, None), (FAILED, None, "error"),
+        (PASSED, HELD, None), (XFAILED, REFUTED, None), (SKIPPED, None, None),
+        (FAILED, None, "error"),
     ],
 )  # fmt: skip
-def test_which_claims_are_annotated(verdict: Verdict, result: str, outcome: str | None, level: str | None) -> None:
+def test_which_claims_are_annotated(
+    verdict: Verdict, result: str, outcome: str | None, level: str | None
+) -> None:
     lines = workflow_commands(a_run(claimed(verdict if outcome else None, result, outcome)))
     assert [line.split()[0] for line in lines] == ([] if level is None else [f"::{level}"])
 
@@ -71,7 +96,11 @@ def test_a_claim_that_held_says_that_its_test_did_not(verdict: Verdict) -> None:
 
 
 def test_names_and_messages_cannot_end_a_command_or_begin_one() -> None:
-    fields = {"test": "t.py::a,b:c\r\n::error::x", "file": "a,b:c%.py", "message": "100%\x1b[0m\r\n::error::y"}
+    fields = {
+        "test": "t.py::a,b:c\r\n::error::x",
+        "file": "a,b:c%.py",
+        "message": "100%\x1b[0m\r\n::error::y",
+    }
     (line,) = workflow_commands(a_run(claimed(None, FAILED, **fields)))
     assert line.isprintable()
     properties, _, message = line.removeprefix("::error ").partition("::")
@@ -80,16 +109,19 @@ def test_names_and_messages_cannot_end_a_command_or_begin_one() -> None:
 
 
 def test_files_outside_of_the_folder_are_named_from_the_checkout(verdict: Verdict) -> None:
-    (line,) = workflow_commands(a_run(claimed(verdict, FAILED, REFUTED, file="../other\\test_a.py")), "here")
+    (line,) = workflow_commands(
+        a_run(claimed(verdict, FAILED, REFUTED, file="../other\\test_a.py")), "here"
+    )
     assert "file=other/test_a.py," in line
 
 
-# The summary -------------------------------------------------------------------------------------------------
+# The summary --------------------------------------------------------------------------------------
 
 
 def test_the_summary_has_counts_figures_texts_and_diagrams(verdict: Verdict) -> None:
     run = a_run(
-        claimed(verdict, PASSED), claimed(verdict, FAILED, REFUTED, test="t.py::bad"), claimed(None, SKIPPED),
+        claimed(verdict, PASSED), claimed(verdict, FAILED, REFUTED, test="t.py::bad"),
+        claimed(None, SKIPPED),
         claimed(verdict, XFAILED, REFUTED, test="t.py::known"), interrupted=True,
     )  # fmt: skip
     text = step_summary(run)
@@ -120,7 +152,9 @@ def test_every_cell_is_inert(verdict: Verdict) -> None:
 @pytest.mark.parametrize("ticks", [0, 3, 4, 9])
 def test_a_text_cannot_end_its_fence(verdict: Verdict, ticks: int) -> None:
     inner = "`" * ticks
-    worse = replace(verdict, outcome=REFUTED, average=REFUTED, hypothesis=f"output\n{inner}\n# a heading")
+    worse = replace(
+        verdict, outcome=REFUTED, average=REFUTED, hypothesis=f"output\n{inner}\n# a heading"
+    )
     text = step_summary(a_run(claimed(worse, FAILED)))
     fence = "`" * max(3, ticks + 1)
     found = re.search(rf"^{fence}text\n(.*?)\n^{fence}$", text, re.DOTALL | re.MULTILINE)
@@ -141,7 +175,9 @@ def test_what_is_too_large_is_left_out_diagrams_first(verdict: Verdict) -> None:
         kept = (text.count("<td><code>"), text.count("```text"), text.count("```mermaid"))
         seen.append(kept)
         if text:
-            said = {kind: int(count) for count, kind in re.findall(r"(\d+) (rows|texts|diagrams)", text)}
+            said = {
+                kind: int(count) for count, kind in re.findall(r"(\d+) (rows|texts|diagrams)", text)
+            }
             assert kept == tuple(50 - said.get(kind, 0) for kind in ("rows", "texts", "diagrams"))
     assert any(rows == texts == 50 and 0 < diagrams < 50 for rows, texts, diagrams in seen)
     assert any(rows == 50 and 0 < texts < 50 and not diagrams for rows, texts, diagrams in seen)
@@ -150,12 +186,13 @@ def test_what_is_too_large_is_left_out_diagrams_first(verdict: Verdict) -> None:
     assert ROOM < 1024**2
 
 
-# Diagrams ----------------------------------------------------------------------------------------------------
+# Diagrams -----------------------------------------------------------------------------------------
 
 
 def node(path: str, parent: str | None, **fields: Any) -> CircuitNode:
     usual = {
-        "components": (path.rpartition("/")[2],), "level": 0, "into": None, "agrees_on": None, "rest": None,
+        "components": (path.rpartition("/")[2],), "level": 0, "into": None, "agrees_on": None,
+        "rest": None,
         "positions": None, "subspace": None, "along_every_path": False, "is_computed": False,
     }  # fmt: skip
     return CircuitNode(path=path, parent=parent, **{**usual, **fields})
@@ -164,15 +201,30 @@ def node(path: str, parent: str | None, **fields: Any) -> CircuitNode:
 def test_a_circuit_is_drawn_as_it_is_stated(verdict: Verdict) -> None:
     nodes = (
         node("output", None, rest="ANYTHING"),
-        node("output/A", "output", components=("head1.0", "head1.1"), agrees_on="count", positions="-1"),
-        node("output/A/B", "output/A", into="k", agrees_on="a_b", subspace="2 of 8", along_every_path=True),
+        node(
+            "output/A",
+            "output",
+            components=("head1.0", "head1.1"),
+            agrees_on="count",
+            positions="-1",
+        ),
+        node(
+            "output/A/B",
+            "output/A",
+            into="k",
+            agrees_on="a_b",
+            subspace="2 of 8",
+            along_every_path=True,
+        ),
         node("output/C", "output", along_every_path=True, is_computed=True, agrees_on="x"),
     )
     slots = (
         replace(verdict.nodes[0], slot="output/C", is_tested=False),
         replace(verdict.nodes[0], slot="output/A", is_tested=True),
     )
-    drawn = flowchart(replace(verdict, outcome=REFUTED, circuit=Circuit(("l",), nodes), nodes=slots))
+    drawn = flowchart(
+        replace(verdict, outcome=REFUTED, circuit=Circuit(("l",), nodes), nodes=slots)
+    )
     assert drawn == "\n".join([  # parsed and drawn by Mermaid 11
         "flowchart BT",
         '  n0["<b>output</b><br>rest: ANYTHING"]',
@@ -190,7 +242,13 @@ def test_a_circuit_is_drawn_as_it_is_stated(verdict: Verdict) -> None:
 
 
 def test_names_cannot_break_out_of_a_diagram(verdict: Verdict) -> None:
-    words = {"agrees_on": HOSTILE, "into": HOSTILE, "rest": HOSTILE, "positions": HOSTILE, "subspace": HOSTILE}
+    words = {
+        "agrees_on": HOSTILE,
+        "into": HOSTILE,
+        "rest": HOSTILE,
+        "positions": HOSTILE,
+        "subspace": HOSTILE,
+    }
     nodes = (node("output", None), node(HOSTILE, "output", components=(HOSTILE, "end"), **words))
     drawn = flowchart(replace(verdict, circuit=Circuit(("l",), nodes)))
     assert drawn is not None
@@ -207,4 +265,6 @@ def test_a_circuit_that_mermaid_would_refuse_is_left_out(verdict: Verdict) -> No
     many = (node("output", None), *(node(f"output/{i}", "output") for i in range(600)))
     large = replace(verdict, circuit=Circuit(("l",), many))
     assert flowchart(large) is None
-    assert "Left out, as GitHub shows no more: 1 diagrams.\n" in step_summary(a_run(claimed(large, PASSED)))
+    assert "Left out, as GitHub shows no more: 1 diagrams.\n" in step_summary(
+        a_run(claimed(large, PASSED))
+    )

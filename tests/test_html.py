@@ -1,4 +1,5 @@
-"""The page of a run: every part where there is something to show, and nothing of what data say is ever markup."""
+"""The page of a run: every part where there is something to show, and nothing of what data say is
+ever markup."""
 
 from __future__ import annotations
 
@@ -23,11 +24,24 @@ from pytest_scrub.extras.html.page import fragment, page
 from pytest_scrub.statistics.intervals import Estimate
 from pytest_scrub.verdict import Look, Verdict
 
-from .example_verdicts import TWO, attempt, claimed, node, refuted, run, search, slot, verdict, whole
+from .example_verdicts import (
+    TWO,
+    attempt,
+    claimed,
+    node,
+    refuted,
+    run,
+    search,
+    slot,
+    verdict,
+    whole,
+)
 
 HOSTILE = (
-    "<script>alert(1)</script>", "</title></style></script><img src=x onerror=alert(1)>", "'\" onclick='alert(1)'",
-    "\x1b[31mred\x1b[0m", "\u202egnp.exe\u2066", "one\r\nline", "$x$ \\frac{1}{2} $", "&lt;b&gt; &amp;", "日本語 אב",
+    "<script>alert(1)</script>", "</title></style></script><img src=x onerror=alert(1)>",
+    "'\" onclick='alert(1)'",
+    "\x1b[31mred\x1b[0m", "\u202egnp.exe\u2066", "one\r\nline", "$x$ \\frac{1}{2} $",
+    "&lt;b&gt; &amp;", "日本語 אב",
     "{{ 7 * 7 }} {% raw %}", "nul \x00", "half \ud83d of a pair",
 )  # fmt: skip
 INLINE = {"wbr", "span", "b", "i", "a", "code", "del", "ins"}
@@ -67,7 +81,9 @@ class Parsed(HTMLParser):
 
     @property
     def sections(self) -> list[str | None]:
-        return [attributes.get("aria-label") for tag, attributes in self.elements if tag == "section"]
+        return [
+            attributes.get("aria-label") for tag, attributes in self.elements if tag == "section"
+        ]
 
 
 def shown(found: Verdict) -> Parsed:
@@ -85,13 +101,22 @@ def everywhere(hostile: str) -> Verdict:
         if hasattr(value, "__dataclass_fields__"):
             kept = ("outcome", "average", "direction", "worse", "path", "parent", "slot")
             return replace(
-                value, **{name: said(getattr(value, name)) for name in value.__dataclass_fields__ if name not in kept}
+                value,
+                **{
+                    name: said(getattr(value, name))
+                    for name in value.__dataclass_fields__
+                    if name not in kept
+                },
             )
         return value
 
     found = whole()
-    hostile_circuit = replace(TWO, nodes=tuple(said(replace(one, into="q", positions="x")) for one in TWO.nodes))
-    return replace(said(replace(found, recovered=None, recovered_reason="x")), circuit=hostile_circuit)
+    hostile_circuit = replace(
+        TWO, nodes=tuple(said(replace(one, into="q", positions="x")) for one in TWO.nodes)
+    )
+    return replace(
+        said(replace(found, recovered=None, recovered_reason="x")), circuit=hostile_circuit
+    )
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=ascii)
@@ -109,7 +134,9 @@ def test_what_data_say_is_text(hostile: str) -> None:
     assert [tag for tag, _ in found.elements].count("script") == 1
     assert not any(name.startswith("on") for name in attribute_names(found))
     assert " ".join(visible_lines(hostile).split()) in found.text
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text)
+    assert not re.search(
+        r"[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text
+    )
 
 
 def tags(found: Parsed) -> set[str]:
@@ -137,12 +164,23 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script() -> None:
 
 
 def test_every_id_is_there_once() -> None:
-    """Also in the plots, which refer to their own: two with the same ids would share what they clip by."""
-    found = Parsed(page(run(claimed(whole(), "a.py::a"), claimed(whole(), "a.py::b"), claimed(None, "a.py::c"))))
+    """Also in the plots, which refer to their own: two with the same ids would share what they clip
+    by."""
+    found = Parsed(
+        page(
+            run(claimed(whole(), "a.py::a"), claimed(whole(), "a.py::b"), claimed(None, "a.py::c"))
+        )
+    )
     ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
-    used = [attributes["href"][1:] for tag, attributes in found.elements if attributes.get("href", "").startswith("#")]
-    clips = re.findall(r"url\(#(\w+)\)", " ".join(str(attributes) for _, attributes in found.elements))
+    used = [
+        attributes["href"][1:]
+        for tag, attributes in found.elements
+        if attributes.get("href", "").startswith("#")
+    ]
+    clips = re.findall(
+        r"url\(#(\w+)\)", " ".join(str(attributes) for _, attributes in found.elements)
+    )
     assert used
     assert clips
     assert {*used, *clips} <= set(ids)
@@ -151,7 +189,9 @@ def test_every_id_is_there_once() -> None:
 def test_the_same_run_is_the_same_page() -> None:
     one = run(claimed(whole()), claimed(None, "b.py::b"))
     first = page(one)
-    with mpl.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.grid": False, "text.color": "red"}):
+    with mpl.rc_context(
+        {"font.size": 30, "svg.fonttype": "path", "axes.grid": False, "text.color": "red"}
+    ):
         assert page(one) == first  # whatever the user's own style is
 
 
@@ -169,7 +209,9 @@ def test_a_fragment_has_its_style_and_no_script() -> None:
     assert tags.count("style") == 1
     assert not {"script", "html", "body", "link", "meta"} & set(tags)
     (style,) = re.findall(r"<style>(.*?)</style>", fragment(whole()), re.DOTALL)
-    selectors = [one.strip() for rule in re.findall(r"([^{}]+)\{", style) for one in rule.split(",")]
+    selectors = [
+        one.strip() for rule in re.findall(r"([^{}]+)\{", style) for one in rule.split(",")
+    ]
     assert all(".scrub" in one for one in selectors if "(" not in one)
     assert "claim holds on average and falls to the adversary" in found.text
 
@@ -183,7 +225,10 @@ SEARCHED = [*ALWAYS[:4], "adversaries", *ALWAYS[4:]]
     [
         (verdict(), ALWAYS),
         (refuted(search=search(counterexample=None, mends=())), SEARCHED),
-        (refuted(), [*ALWAYS[:4], "adversaries", "counterexample", "what would mend it", *ALWAYS[4:]]),
+        (
+            refuted(),
+            [*ALWAYS[:4], "adversaries", "counterexample", "what would mend it", *ALWAYS[4:]],
+        ),
         (
             whole(),
             [
@@ -199,9 +244,17 @@ SEARCHED = [*ALWAYS[:4], "adversaries", *ALWAYS[4:]]
         ),
     ],
 )
-def test_a_part_is_there_where_there_is_something_to_show(found: Verdict, sections: list[str]) -> None:
+def test_a_part_is_there_where_there_is_something_to_show(
+    found: Verdict, sections: list[str]
+) -> None:
     assert Parsed(fragment(found)).sections == sections
-    assert shown(found).sections == ["gaps", "all claims", "each claim", *sections, "to run it again"]
+    assert shown(found).sections == [
+        "gaps",
+        "all claims",
+        "each claim",
+        *sections,
+        "to run it again",
+    ]
 
 
 def test_figures_are_those_of_the_terminal() -> None:
@@ -210,12 +263,16 @@ def test_figures_are_those_of_the_terminal() -> None:
         "0.01235 [-0.02346, 0.04568]", "unscrubbed cross-entropy 0.125", "99.0% of the way",
         "mean absolute change 0.03", "samples that got worse 40.0%", "400 of at most 4000",
         "95% of them stay within 0.1234, and 98% within the tolerance",
-        "95 % asymptotic confidence sequence", "on average alone held", "0123abcd", "4567cdef", "seed 7",
-        "pytest test_it.py::test_it --scrub-seed=7", "python 3.12.0, torch 2.13.0", "test_it.py:3", "3/7/9",
+        "95 % asymptotic confidence "
+        "sequence", "on average alone held", "0123abcd", "4567cdef", "seed 7",
+        "pytest test_it.py::test_it "
+        "--scrub-seed=7", "python 3.12.0, torch 2.13.0", "test_it.py:3", "3/7/9",
         "pytest --scrub-replay '.scrub/one file.json'", "output/A agrees also on b 0.25 on average",
         "1 of 2 are refuted (50%, 80% asked for); 1 equivalent ones left out, 2 more not judged",
-        "the values of a do not matter", "weights shuffled ✖ refuted 0.75", "not judged", "it has none",
-        "x 0.3 [0.2, 0.4] 200 30 ● held", "y not drawn 0 1 ◆ undecided", "Each has to stay within 0.6",
+        "the values of a do not matter", "weights shuffled ✖ refuted "
+                                         "0.75", "not judged", "it has none",
+        "x 0.3 [0.2, 0.4] 200 30 ● held", "y not drawn 0 1 ◆ undecided", "Each has to stay within "
+                                                                         "0.6",
         "Note: a note beside it", "not searched", "900 + 12 forward passes", "2026-01-02T03:04:05",
     ):  # fmt: skip
         assert words in text, words
@@ -232,7 +289,10 @@ def test_an_outcome_is_always_a_word_and_colour_never_alone() -> None:
 
 @pytest.mark.parametrize("outcome", ["untested", "undecided"])
 def test_what_did_not_decide_says_what_to_change(outcome: str) -> None:
-    nodes = (slot("output/rest"), slot("output/A", with_other=0.01, is_tested=False, wanting=("a=3", "a=4")))
+    nodes = (
+        slot("output/rest"),
+        slot("output/A", with_other=0.01, is_tested=False, wanting=("a=3", "a=4")),
+    )
     text = shown(verdict(outcome=outcome, average=outcome, nodes=nodes)).text
     assert ("add rows that share a but differ elsewhere" in text) == (outcome == "untested")
     assert ("the interval straddles the tolerance; draw more" in text) == (outcome == "undecided")
@@ -241,10 +301,15 @@ def test_what_did_not_decide_says_what_to_change(outcome: str) -> None:
 
 def test_claims_without_a_verdict_are_listed_with_their_message() -> None:
     text = page(
-        run(claimed(verdict()), claimed(None, "b.py::b"), claimed(None, "b.py::c", result="skipped", message=None))
+        run(
+            claimed(verdict()),
+            claimed(None, "b.py::b"),
+            claimed(None, "b.py::c", result="skipped", message=None),
+        )
     )
     found = Parsed(text)
-    assert found.text.count("Misstated: there is no component 'C'") == 2  # in the table, and where its link leads
+    # in the table, and where its link leads
+    assert found.text.count("Misstated: there is no component 'C'") == 2
     assert "No verdict: the claim was not checked" in found.text
     rows = [facts for tag, facts in found.elements if tag == "tr" and "data-outcome" in facts]
     assert [row["data-outcome"] for row in rows] == ["held", "failed", "skipped"]
@@ -263,7 +328,8 @@ def test_a_run_without_claims_says_so() -> None:
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_an_interrupted_run_says_so(interrupted: bool) -> None:
     assert (
-        "This run was interrupted" in Parsed(page(run(claimed(verdict()), interrupted=interrupted))).text
+        "This run was interrupted"
+        in Parsed(page(run(claimed(verdict()), interrupted=interrupted))).text
     ) is interrupted
 
 
@@ -274,7 +340,9 @@ def test_a_plot_without_anything_to_show_is_said_in_words() -> None:
     assert "it was looked at once, after 400 samples." in text
     assert "No plot of the search: no adversary searched." in text
     assert "<figure" not in fragment(still)
-    unsearched = search(attempts=(attempt(searched=False, changes=(), curve=()),), counterexample=None, mends=())
+    unsearched = search(
+        attempts=(attempt(searched=False, changes=(), curve=()),), counterexample=None, mends=()
+    )
     assert "no adversary left a curve" in Parsed(fragment(verdict(search=unsearched))).text
     text = Parsed(fragment(whole())).text
     assert "No plot" not in text
@@ -292,7 +360,10 @@ def test_plots_of_any_scale(tolerance: float, scale: float) -> None:
         changes=tuple((i - 50) ** 3 * scale for i in range(101)),
         gap=scaled(Estimate(-1.0, -2.0, 0.5)),
         looks=tuple(Look(10**i, scaled(Estimate(-1.0, -2.0, 0.5))) for i in range(1, 6)),
-        search=search(tolerance=tolerance, attempts=(attempt(gap=-scale, curve=((0, -scale), (10**6, -scale))),)),
+        search=search(
+            tolerance=tolerance,
+            attempts=(attempt(gap=-scale, curve=((0, -scale), (10**6, -scale))),),
+        ),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -303,7 +374,9 @@ def test_plots_of_any_scale(tolerance: float, scale: float) -> None:
 
 def test_an_interval_without_ends_is_drawn_across() -> None:
     wide = Estimate(0.01, -math.inf, math.inf)
-    found = verdict(gap=wide, outcome="undecided", average="undecided", looks=(Look(2, wide), Look(400, wide)))
+    found = verdict(
+        gap=wide, outcome="undecided", average="undecided", looks=(Look(2, wide), Look(400, wide))
+    )
     text = page(run(claimed(found)))
     assert "0.01 [?, ?]" in text
     assert "it was not known before the last of 400 samples" in text
@@ -322,7 +395,9 @@ def test_the_limit_of_a_search_that_looks_one_way_is_one_line() -> None:
 
 def test_names_in_the_plot_of_all_lead_to_their_claims_and_are_cut() -> None:
     long = "test_" + "x" * 200
-    text = page(run(claimed(verdict(claim=f"a.py::{long}")), claimed(verdict(claim="a.py::$x$"), "a.py::y")))
+    text = page(
+        run(claimed(verdict(claim=f"a.py::{long}")), claimed(verdict(claim="a.py::$x$"), "a.py::y"))
+    )
     plot = re.findall(r'<figure class="wide">.*?</figure>', text, re.DOTALL)[0]
     assert re.findall(r'<a [^>]*href="(#claim-\d)"', plot) == ["#claim-1", "#claim-2"]
     assert long not in plot
@@ -352,7 +427,11 @@ def test_the_circuit_is_drawn_with_what_the_legend_needs() -> None:
     assert "edge every" in classes
     assert "box computed" in classes
     assert "slot" in classes
-    for words in ("(q, k, v)", "A dashed arrow is read along every path", "A dashed box stands for a function"):
+    for words in (
+        "(q, k, v)",
+        "A dashed arrow is read along every path",
+        "A dashed box stands for a function",
+    ):
         assert words in found.text
 
 
@@ -364,7 +443,11 @@ def pieces(own: str, donor: str) -> list[tuple[str, str]]:
     ("own", "donor", "expected"),
     [
         ("the cat sat", "the dog sat", [("the", "the"), (" cat", " dog"), (" sat", " sat")]),
-        ("the cat sat", "the big cat sat", [("the", "the"), ("", " big"), (" cat sat", " cat sat")]),
+        (
+            "the cat sat",
+            "the big cat sat",
+            [("the", "the"), ("", " big"), (" cat sat", " cat sat")],
+        ),
         ("a b c d e f", "b c d e f g", [("a b", "b"), (" c d e f", " c d e f"), ("", " g")]),
         ("^abcd", "^xbyd", [("^", "^"), ("a", "x"), ("b", "b"), ("c", "y"), ("d", "d")]),
         ("abcd", "badc", [("abcd", "badc")]),

@@ -1,4 +1,5 @@
-"""Hypothesis trees: what the constructors make, which claims are refused and how, printing, equality."""
+"""Hypothesis trees: what the constructors make, which claims are refused and how, printing,
+equality."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ def refuses(sentence: str) -> Any:
     return pytest.raises(HypothesisError, match=rf"^{re.escape(sentence)}(\nsaid at .*)?$")
 
 
-# --- constructors ----------------------------------------------------------------------------------------
+# --- constructors ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -124,10 +125,17 @@ def test_reads_may_be_one_node() -> None:
 
 
 def test_a_rest_is_what_makes_a_non_leaf() -> None:
-    leaf, non_leaf = head(0, 0, agrees_on="f"), head(0, 0, agrees_on="f", reads=[embed(agrees_on="f")])
+    leaf, non_leaf = (
+        head(0, 0, agrees_on="f"),
+        head(0, 0, agrees_on="f", reads=[embed(agrees_on="f")]),
+    )
     assert (leaf.rest, leaf.is_leaf) == (None, True)
     assert (non_leaf.rest, non_leaf.is_leaf) == (ANYTHING, False)
-    assert (output().is_leaf, output(leaf).is_leaf, output(leaf, rest=EXACT).rest) == (True, False, EXACT)
+    assert (output().is_leaf, output(leaf).is_leaf, output(leaf, rest=EXACT).rest) == (
+        True,
+        False,
+        EXACT,
+    )
 
 
 def test_agreements_are_joined_by_or() -> None:
@@ -165,15 +173,24 @@ def test_a_name_replaces_the_component_in_the_label() -> None:
 
 
 def test_heads_are_recognised_and_sorted_by_number() -> None:
-    assert [is_head(name) for name in ("head1.0", "head10.12", "head1", "xhead1.0", "head1.0x", "mlp1")] == [
+    assert [
+        is_head(name) for name in ("head1.0", "head10.12", "head1", "xhead1.0", "head1.0x", "mlp1")
+    ] == [
         *(True, True),
         *(False,) * 4,
     ]
     names = ["mlp10", "head10.0", "head2.10", "head2.9", "mlp2", "embed"]
-    assert sorted(names, key=natural_key) == ["embed", "head2.9", "head2.10", "head10.0", "mlp2", "mlp10"]
+    assert sorted(names, key=natural_key) == [
+        "embed",
+        "head2.9",
+        "head2.10",
+        "head10.0",
+        "mlp2",
+        "mlp10",
+    ]
 
 
-# --- what is refused -------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def first_feature(*values: Any) -> Any:
@@ -185,13 +202,13 @@ def first_feature(*values: Any) -> Any:
     [
         (
             {"agrees_on": 3},
-            "agrees_on= of head1.0 takes the name of a feature of the dataset, a list of names, EXACT or ANYTHING, "
-            "not 3",
+            "agrees_on= of head1.0 takes the name of a feature of the dataset, a list of names, "
+            "EXACT or ANYTHING, not 3",
         ),
         (
             {"agrees_on": ["f", None]},
-            "agrees_on= of head1.0 takes the name of a feature of the dataset, a list of names, EXACT or ANYTHING, "
-            "not None",
+            "agrees_on= of head1.0 takes the name of a feature of the dataset, a list of names, "
+            "EXACT or ANYTHING, not None",
         ),
         (
             {"agrees_on": []},
@@ -199,19 +216,30 @@ def first_feature(*values: Any) -> Any:
         ),
         (
             {"agrees_on": "f", "reads": [embed(agrees_on="f")], "rest": 1.5},
-            "rest= of head1.0 takes the name of a feature of the dataset, a list of names, EXACT or ANYTHING, not 1.5",
+            "rest= of head1.0 takes the name of a feature of the dataset, a list of names, EXACT "
+            "or ANYTHING, not 1.5",
         ),
         (
             {"agrees_on": "f", "rest": EXACT},
             "head1.0 has rest= but reads nothing; a leaf has no rest, so leave it out",
         ),
-        ({"pos": True}, "pos= of head1.0 takes an int, a slice or the name of a dataset column, not True"),
-        ({"pos": 1.0}, "pos= of head1.0 takes an int, a slice or the name of a dataset column, not 1.0"),
-        ({"pos": [0, 1]}, "pos= of head1.0 takes an int, a slice or the name of a dataset column, not [0, 1]"),
+        (
+            {"pos": True},
+            "pos= of head1.0 takes an int, a slice or the name of a dataset column, not True",
+        ),
+        (
+            {"pos": 1.0},
+            "pos= of head1.0 takes an int, a slice or the name of a dataset column, not 1.0",
+        ),
+        (
+            {"pos": [0, 1]},
+            "pos= of head1.0 takes an int, a slice or the name of a dataset column, not [0, 1]",
+        ),
         *(
             (
                 {"name": name},
-                f"name= of head1.0 is text without a slash, which parts the names in a path, not {name!r}",
+                "name= of head1.0 is text without a slash, which parts the names in a path, not "
+                f"{name!r}",
             )
             for name in ("a/b", "/", 3)
         ),
@@ -226,7 +254,8 @@ def first_feature(*values: Any) -> Any:
         ),
         (
             {"reads": [embed()]},
-            "embed names no feature; say agrees_on= with a feature of the dataset, EXACT or ANYTHING",
+            "embed names no feature; say agrees_on= with a feature of the dataset, EXACT or "
+            "ANYTHING",
         ),
         (
             {"agrees_on": "f", "computed_by": first_feature, "reads": [embed(agrees_on="f")]},
@@ -248,7 +277,10 @@ def test_a_contradictory_claim_is_refused(options: dict[str, Any], sentence: str
 
 @pytest.mark.parametrize("node", [head(1, 0), group(["embed", "mlp0"])])
 def test_every_node_but_the_root_needs_a_feature(node: Node) -> None:
-    with refuses(f"{node.component} names no feature; say agrees_on= with a feature of the dataset, EXACT or ANYTHING"):
+    with refuses(
+        f"{node.component} names no feature; say agrees_on= with a feature of the dataset, EXACT "
+        "or ANYTHING"
+    ):
         output(node)
 
 
@@ -258,12 +290,14 @@ def test_every_node_but_the_root_needs_a_feature(node: Node) -> None:
         (
             [head(1, 0, agrees_on="f"), "embed"],
             {},
-            "head1.0 makes a claim of its own inside a group; put agrees_on= and the like on the group",
+            "head1.0 makes a claim of its own inside a group; put agrees_on= and the like on the "
+            "group",
         ),
         (
             [head(1, 0, pos=0), "embed"],
             {},
-            "head1.0 makes a claim of its own inside a group; put agrees_on= and the like on the group",
+            "head1.0 makes a claim of its own inside a group; put agrees_on= and the like on the "
+            "group",
         ),
         (["a", "a"], {}, "a group needs different components, not ['a', 'a']"),
         ([group(["a", "b"]), "a"], {}, "a group needs different components, not ['a', 'b', 'a']"),
@@ -276,7 +310,9 @@ def test_every_node_but_the_root_needs_a_feature(node: Node) -> None:
         ([1, "a"], {}, "a group takes nodes such as head(1, 0), or names of components, not 1"),
     ],
 )
-def test_a_group_that_is_none_is_refused(members: Any, options: dict[str, Any], sentence: str) -> None:
+def test_a_group_that_is_none_is_refused(
+    members: Any, options: dict[str, Any], sentence: str
+) -> None:
     with refuses(sentence):
         group(members, agrees_on="f", **options)
 
@@ -303,8 +339,15 @@ FEATURES = "takes the name of a feature of the dataset, a list of names, EXACT o
         (lambda: output(q=1), "output takes no q=; its options are agrees_on, rest"),
         (lambda: output(reads=[]), "output takes reads by position; leave reads= out"),
         (lambda: module(path="a"), "module takes path by position; leave path= out"),
-        (lambda: head(1), "head takes (layer, head) and then options by name: missing a required argument: 'head'"),
-        (lambda: head(1, 0, 2), "head takes (layer, head) and then options by name: too many positional arguments"),
+        (
+            lambda: head(1),
+            "head takes (layer, head) and then options by name: missing a required argument: "
+            "'head'",
+        ),
+        (
+            lambda: head(1, 0, 2),
+            "head takes (layer, head) and then options by name: too many positional arguments",
+        ),
         (lambda: embed("f"), "embed takes options by name: too many positional arguments"),
         (lambda: head("1", 0), f"the layer of a head {COUNTED} '1'"),
         (lambda: head(1.0, 0), f"the layer of a head {COUNTED} 1.0"),
@@ -321,22 +364,37 @@ FEATURES = "takes the name of a feature of the dataset, a list of names, EXACT o
         (lambda: head(1, 0, agrees_on={"f": 1}), f"agrees_on= of head1.0 {FEATURES} {{'f': 1}}"),
         (
             lambda: head(1, 0, agrees_on=["f", EXACT]),
-            "agrees_on= of head1.0 has EXACT in a list; EXACT and ANYTHING stand alone, without the list",
+            "agrees_on= of head1.0 has EXACT in a list; EXACT and ANYTHING stand alone, without "
+            "the list",
         ),
-        (lambda: group(circular()), "a group takes nodes such as head(1, 0), or names of components, not [[...]]"),
+        (
+            lambda: group(circular()),
+            "a group takes nodes such as head(1, 0), or names of components, not [[...]]",
+        ),
         (lambda: group(3), "a group takes a list of nodes such as head(1, 0), not 3"),
         (lambda: head(1, 0, into=0), "into= of head1.0 is the name of a slot such as 'q', not 0"),
-        (lambda: head(1, 0, shares=head(0, 0)), "shares= of head1.0 is the name of a sibling, not *"),
-        (lambda: head(1, 0, computed_by="f"), "computed_by= of head1.0 is a function of the features, not 'f'"),
+        (
+            lambda: head(1, 0, shares=head(0, 0)),
+            "shares= of head1.0 is the name of a sibling, not *",
+        ),
+        (
+            lambda: head(1, 0, computed_by="f"),
+            "computed_by= of head1.0 is a function of the features, not 'f'",
+        ),
         (
             lambda: head(1, 0, pos=slice("a", None)),
-            "pos= of head1.0 takes an int, a slice or the name of a dataset column, not slice('a', None, None)",
+            "pos= of head1.0 takes an int, a slice or the name of a dataset column, not slice('a', "
+            "None, None)",
         ),
         (
             lambda: head(1, 0, pos=slice(0, 4, 0)),
-            "pos= of head1.0 takes an int, a slice or the name of a dataset column, not slice(0, 4, 0)",
+            "pos= of head1.0 takes an int, a slice or the name of a dataset column, not slice(0, "
+            "4, 0)",
         ),
-        (lambda: head(1, 0, subspace="abc"), "subspace= takes a [d_model, k] matrix of orthonormal columns (*)"),
+        (
+            lambda: head(1, 0, subspace="abc"),
+            "subspace= takes a [d_model, k] matrix of orthonormal columns (*)",
+        ),
     ],
 )
 def test_what_a_constructor_does_not_take_is_one_sentence(misuse: Any, sentence: str) -> None:
@@ -350,7 +408,11 @@ def test_what_a_constructor_does_not_take_is_one_sentence(misuse: Any, sentence:
 @pytest.mark.parametrize("constructor", [head, mlp, embed, pos_embed, mask, module, group])
 def test_the_options_of_a_node_are_parameters(constructor: Any) -> None:
     """As `help` and editors show them."""
-    keywords = [one.name for one in signature(constructor).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    keywords = [
+        one.name
+        for one in signature(constructor).parameters.values()
+        if one.kind is one.KEYWORD_ONLY
+    ]
     assert keywords == list(NodeOptions.__annotations__)
 
 
@@ -359,10 +421,12 @@ def test_numbers_of_other_libraries_and_generators_are_as_good() -> None:
     assert head(np.int64(1), torch.tensor(0), agrees_on=names, pos=np.int32(-1)) == head(
         1, 0, agrees_on=["f", "g"], pos=-1
     )
-    assert head(1, 0, agrees_on="f", reads=(node for node in [embed(agrees_on="f")])).reads == (embed(agrees_on="f"),)
+    assert head(1, 0, agrees_on="f", reads=(node for node in [embed(agrees_on="f")])).reads == (
+        embed(agrees_on="f"),
+    )
 
 
-# --- where a node was said -------------------------------------------------------------------------------
+# --- where a node was said ------------------------------------------------------------------------
 
 
 def test_a_node_knows_the_line_that_said_it() -> None:
@@ -374,7 +438,9 @@ def test_a_node_knows_the_line_that_said_it() -> None:
         helper(),
         mlp(0, agrees_on="f"),
     )
-    assert [node.place for node in (root, *root.reads)] == [Place(__file__, line + n) for n in (4, 1, 6)]
+    assert [node.place for node in (root, *root.reads)] == [
+        Place(__file__, line + n) for n in (4, 1, 6)
+    ]
     assert replace(root, rest=EXACT).place == root.place
 
 
@@ -385,14 +451,19 @@ def test_where_it_was_said_is_no_part_of_what_it_says() -> None:
     assert (one, hash(one), str(one), repr(one)) == (other, hash(other), str(other), repr(other))
 
 
-def test_places_are_seen_from_the_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    inside, outside = Place(str(tmp_path / "a" / "test_a.py"), 3), Place(str(tmp_path.parent / "b.py"), 1)
+def test_places_are_seen_from_the_current_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    inside, outside = (
+        Place(str(tmp_path / "a" / "test_a.py"), 3),
+        Place(str(tmp_path.parent / "b.py"), 1),
+    )
     monkeypatch.chdir(tmp_path)
     assert str(inside) == f"{Path('a', 'test_a.py')}:3"
     assert str(outside) == f"{tmp_path.parent / 'b.py'}:1"
 
 
-# --- printing --------------------------------------------------------------------------------------------
+# --- printing -------------------------------------------------------------------------------------
 
 
 def test_a_tree_prints_every_claim() -> None:
@@ -428,7 +499,8 @@ def test_a_tree_prints_every_claim() -> None:
 
 
 def test_printing_takes_names_as_they_are() -> None:
-    # rich would read square brackets as markup, colons as emoji, and wrap at the width of the terminal.
+    # rich would read square brackets as markup, colons as emoji, and wrap at the width of the
+    # terminal.
     long = module("x" * 300, agrees_on=["f" * 300], into="k", name="[red]:smile:")
     assert str(output(long, rest=EXACT)).splitlines() == [
         "output, rest is EXACT",
@@ -436,7 +508,7 @@ def test_printing_takes_names_as_they_are() -> None:
     ]
 
 
-# --- equality and immutability ---------------------------------------------------------------------------
+# --- equality and immutability --------------------------------------------------------------------
 
 AGREEMENTS = st.sampled_from([EXACT, ANYTHING, F, Agreement(("f", "g"))])
 
@@ -452,7 +524,9 @@ def nodes() -> st.SearchStrategy[Node]:
     return st.recursive(
         leaves,
         lambda below: st.builds(
-            lambda name, agrees, reads, rest: module(name, agrees_on=agrees, reads=reads, rest=rest),
+            lambda name, agrees, reads, rest: module(
+                name, agrees_on=agrees, reads=reads, rest=rest
+            ),
             st.sampled_from("abc"),
             AGREEMENTS,
             st.lists(below, min_size=1, max_size=3),
@@ -463,7 +537,9 @@ def nodes() -> st.SearchStrategy[Node]:
 
 
 def shuffled(node: Node, draw: Any) -> Node:
-    return replace(node, reads=tuple(draw(st.permutations([shuffled(child, draw) for child in node.reads]))))
+    return replace(
+        node, reads=tuple(draw(st.permutations([shuffled(child, draw) for child in node.reads])))
+    )
 
 
 @given(st.data())
@@ -493,7 +569,17 @@ def test_the_order_of_siblings_means_nothing(data: st.DataObject) -> None:
 )
 def test_trees_that_claim_something_else_differ(changed: dict[str, Any]) -> None:
     node = Node(
-        ("a",), F, (module("c", agrees_on="g"),), "k", 1, Subspace(np.eye(3)[:, 1:]), "direct", F, None, "s", "s"
+        ("a",),
+        F,
+        (module("c", agrees_on="g"),),
+        "k",
+        1,
+        Subspace(np.eye(3)[:, 1:]),
+        "direct",
+        F,
+        None,
+        "s",
+        "s",
     )
     assert replace(node, **changed) != node
     assert output(replace(node, **changed)) != output(node)
@@ -516,7 +602,7 @@ def test_a_node_cannot_be_changed() -> None:
     assert node.reads == (embed(agrees_on="f"),)
 
 
-# --- subspaces -------------------------------------------------------------------------------------------
+# --- subspaces ------------------------------------------------------------------------------------
 
 
 def test_a_subspace_takes_any_kind_of_matrix() -> None:
@@ -559,11 +645,26 @@ def test_subspaces_are_orthogonal_only_in_one_space() -> None:
 @pytest.mark.parametrize(
     ("basis", "sentence"),
     [
-        (np.ones(3), "subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape (3,)"),
-        (np.eye(3)[:2], "subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape (2, 3)"),
-        (np.empty((3, 0)), "subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape (3, 0)"),
-        (2 * np.eye(3), "the columns of subspace= are not orthonormal; take the Q of torch.linalg.qr(columns)"),
-        (np.ones((3, 2)), "the columns of subspace= are not orthonormal; take the Q of torch.linalg.qr(columns)"),
+        (
+            np.ones(3),
+            "subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape (3,)",
+        ),
+        (
+            np.eye(3)[:2],
+            "subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape (2, 3)",
+        ),
+        (
+            np.empty((3, 0)),
+            "subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape (3, 0)",
+        ),
+        (
+            2 * np.eye(3),
+            "the columns of subspace= are not orthonormal; take the Q of torch.linalg.qr(columns)",
+        ),
+        (
+            np.ones((3, 2)),
+            "the columns of subspace= are not orthonormal; take the Q of torch.linalg.qr(columns)",
+        ),
         (
             np.full((3, 1), np.nan),
             "the columns of subspace= are not orthonormal; take the Q of torch.linalg.qr(columns)",

@@ -32,11 +32,15 @@ def naive_asymptotic(values: Values, alpha: float) -> float:
     """The radius of Theorem 2.2, term by term."""
     t, sigma = len(values), np.std(values, ddof=1)
     rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / TUNED_AT
-    return float(sigma * math.sqrt(2 * (t * rho2 + 1) / (t**2 * rho2) * math.log(math.sqrt(t * rho2 + 1) / alpha)))
+    return float(
+        sigma
+        * math.sqrt(2 * (t * rho2 + 1) / (t**2 * rho2) * math.log(math.sqrt(t * rho2 + 1) / alpha))
+    )
 
 
 def naive_capital(values: Values, mean: float, alpha: float) -> float:
-    """What a bettor against this mean of values in [0, 1] owns, round by round, of a stake of one split eight ways."""
+    """What a bettor against this mean of values in [0, 1] owns, round by round, of a stake of one
+    split eight ways."""
     horizons = (200, 800, 3200, 12800)
     up, down = [1 / 8] * 4, [1 / 8] * 4
     total, squares = 0.5, 0.25
@@ -55,7 +59,10 @@ def test_an_unbounded_metric_has_the_asymptotic_sequence() -> None:
     values = np.random.default_rng(0).normal(3, 2, 500)
     found = confidence_sequence(values)
     radius = naive_asymptotic(values, 0.05)
-    assert (found.low, found.high) == (pytest.approx(values.mean() - radius), pytest.approx(values.mean() + radius))
+    assert (found.low, found.high) == (
+        pytest.approx(values.mean() - radius),
+        pytest.approx(values.mean() + radius),
+    )
     wider = confidence_sequence(values, confidence=0.99)
     assert wider.around == pytest.approx(naive_asymptotic(values, 0.01))
 
@@ -67,7 +74,11 @@ def test_the_ends_of_a_bounded_metric_are_where_a_bettor_wins() -> None:
         unit = (values / 2 + 1) / 2
         at = (end / 2 + 1) / 2
         assert naive_capital(unit, at, 0.05) == pytest.approx(1 / 0.05, rel=1e-4)
-        assert naive_capital(unit, at + outside, 0.05) > 1 / 0.05 > naive_capital(unit, at - outside, 0.05)
+        assert (
+            naive_capital(unit, at + outside, 0.05)
+            > 1 / 0.05
+            > naive_capital(unit, at - outside, 0.05)
+        )
 
 
 @pytest.mark.parametrize("reach", [math.inf, 1.0])
@@ -77,7 +88,9 @@ def test_a_sequence_may_be_looked_at_often(reach: float, share: float) -> None:
     for run in range(400):
         values = (np.random.default_rng(run).random(2000) < share).astype(np.float64)
         looks = range(400, 2001, 100)
-        missed["sequence"] += any(not _covers(confidence_sequence(values[:n], reach), share) for n in looks)
+        missed["sequence"] += any(
+            not _covers(confidence_sequence(values[:n], reach), share) for n in looks
+        )
         missed["one look"] += any(
             abs(values[:n].mean() - share) > 1.96 * values[:n].std() / n**0.5 for n in looks
         )  # fmt: skip
@@ -96,7 +109,10 @@ def test_an_interval_holds_its_mean_and_stays_in_reach(values: Values, reach: fl
         assert found.mean == values.mean()
     assert -reach - 1e-6 <= found.low <= found.high <= reach + 1e-6
     other = confidence_sequence(-values, reach)
-    assert (other.low, other.high) == (pytest.approx(-found.high, abs=1e-6), pytest.approx(-found.low, abs=1e-6))
+    assert (other.low, other.high) == (
+        pytest.approx(-found.high, abs=1e-6),
+        pytest.approx(-found.low, abs=1e-6),
+    )
 
 
 @given(arrays(np.float64, st.integers(2, 60), elements=st.floats(-1, 1)), st.floats(0.1, 100))
@@ -114,7 +130,10 @@ def test_more_draws_and_less_confidence_make_it_narrower() -> None:
     for reach in (math.inf, 1.0):
         widths = [confidence_sequence(values[:n], reach).around for n in (100, 400, 1600)]
         assert widths == sorted(widths, reverse=True)
-        assert confidence_sequence(values, reach, 0.999).around > confidence_sequence(values, reach, 0.9).around
+        assert (
+            confidence_sequence(values, reach, 0.999).around
+            > confidence_sequence(values, reach, 0.9).around
+        )
 
 
 def test_one_draw_says_nothing_and_a_metric_without_room_everything() -> None:
@@ -128,7 +147,8 @@ def test_few_changes_have_no_interval() -> None:
     assert not has_seen_enough(rare)
     assert confidence_sequence(rare) == Estimate(rare.mean(), -math.inf, math.inf)
     assert str(confidence_sequence(rare)) == "0.00725 [?, ?]"
-    assert confidence_sequence(rare, reach=1.0).is_known  # the bound takes care of what was not seen
+    # the bound takes care of what was not seen
+    assert confidence_sequence(rare, reach=1.0).is_known
     rare[FEWEST_CHANGED - 1] = 1.0
     assert has_seen_enough(rare)
     assert confidence_sequence(rare).is_known
@@ -137,9 +157,12 @@ def test_few_changes_have_no_interval() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_where_all_are_alike_it_takes_many(value: float) -> None:
-    assert confidence_sequence(np.full(FEWEST_ALIKE - 1, value)) == Estimate(value, -math.inf, math.inf)
+    assert confidence_sequence(np.full(FEWEST_ALIKE - 1, value)) == Estimate(
+        value, -math.inf, math.inf
+    )
     assert confidence_sequence(np.full(FEWEST_ALIKE, value)) == Estimate(value, value, value)
-    assert 0.999**FEWEST_ALIKE < 0.05 < 0.999 ** (FEWEST_ALIKE - 50)  # one in a thousand would have been seen
+    # one in a thousand would have been seen
+    assert 0.999**FEWEST_ALIKE < 0.05 < 0.999 ** (FEWEST_ALIKE - 50)
     several = confidence_sequence(np.full(FEWEST_ALIKE, value), confidence=0.99)
     assert not several.is_known  # of which each has to be surer
     assert 0.999 ** fewest_alike(0.99) < 0.01

@@ -1,4 +1,5 @@
-"""The indirect-object example without GPT-2's weights: its prompts, its trees on small random networks, its loading."""
+"""The indirect-object example without GPT-2's weights: its prompts, its trees on small random
+networks, its loading."""
 
 from __future__ import annotations
 
@@ -49,11 +50,13 @@ def dataset():
 @pytest.fixture(scope="module")
 def small():
     """12 layers of 12 heads like GPT-2 small, 48 wide, in float64, with weights that all matter."""
-    shape = Architecture("gpt2", n_layers=12, n_heads=12, n_kv_heads=12, d_head=4, d_model=48, n_ctx=24, d_vocab=128)
+    shape = Architecture(
+        "gpt2", n_layers=12, n_heads=12, n_kv_heads=12, d_head=4, d_model=48, n_ctx=24, d_vocab=128
+    )
     return build(shape).bridge
 
 
-# Prompts -------------------------------------------------------------------------------------------------
+# Prompts ------------------------------------------------------------------------------------------
 
 
 def test_prompts_are_different_and_follow_from_their_seed():
@@ -64,7 +67,8 @@ def test_prompts_are_different_and_follow_from_their_seed():
 
 def test_every_template_order_name_place_and_thing_comes_up():
     for field, values in {
-        "template": range(len(data.TEMPLATES)), "order": data.ORDERS, "io": data.NAMES, "s": data.NAMES,
+        "template": range(len(data.TEMPLATES)), "order": data.ORDERS, "io": data.NAMES,
+        "s": data.NAMES,
         "place": data.PLACES, "thing": data.THINGS,
     }.items():  # fmt: skip
         counts = Counter(getattr(prompt, field) for prompt in PROMPTS)
@@ -115,16 +119,23 @@ def test_rows_are_shown_as_text(dataset):
 
 
 def test_positions_count_the_tokens_of_longer_words():
-    """All words but names are two tokens: position p becomes 2p, less one for every name before it."""
+    """All words but names are two tokens: position p becomes 2p, less one for every name before
+    it."""
     words = data.dataset(PROMPTS, ENCODE)
-    longer = data.dataset(PROMPTS, lambda piece: list(ENCODE(piece)) * (1 if piece[1:] in data.NAMES else 2))
-    names_before = {"io_at": words.feature("order") == "BABA", "s1_at": words.feature("order") == "ABBA", "s2_at": 2}
+    longer = data.dataset(
+        PROMPTS, lambda piece: list(ENCODE(piece)) * (1 if piece[1:] in data.NAMES else 2)
+    )
+    names_before = {
+        "io_at": words.feature("order") == "BABA",
+        "s1_at": words.feature("order") == "ABBA",
+        "s2_at": 2,
+    }
     for name, before in names_before.items():
         assert (longer.feature(name) == 2 * words.feature(name) - before).all()
     assert (longer.feature("end") == 2 * words.feature("end") + 1 - 3).all()
 
 
-# Claims --------------------------------------------------------------------------------------------------
+# Claims -------------------------------------------------------------------------------------------
 
 
 def components(tree):
@@ -133,24 +144,34 @@ def components(tree):
 
 def test_the_circuit_has_26_heads():
     assert len({*claims.CIRCUIT}) == len(claims.CIRCUIT) == 26
-    assert {*components(claims.circuit())} == {f"head{layer}.{which}" for layer, which in claims.CIRCUIT}
+    assert {*components(claims.circuit())} == {
+        f"head{layer}.{which}" for layer, which in claims.CIRCUIT
+    }
     assert len(components(claims.ten_writers())) == 10
     assert not {*claims.OTHERS} & {*claims.CIRCUIT}
-    assert Counter(layer for layer, _ in claims.OTHERS) == Counter(layer for layer, _ in claims.WRITERS)
+    assert Counter(layer for layer, _ in claims.OTHERS) == Counter(
+        layer for layer, _ in claims.WRITERS
+    )
 
 
-@pytest.mark.parametrize("name", ["two levels", "copied tokens", "circuit", "duplicate token heads"])
+@pytest.mark.parametrize(
+    "name", ["two levels", "copied tokens", "circuit", "duplicate token heads"]
+)
 def test_engine_and_reference_agree(name, small, dataset):
-    """On a tree of some size, with keys, queries and values of their own and positions that differ by row."""
+    """On a tree of some size, with keys, queries and values of their own and positions that differ
+    by row."""
     tree = TREES[name]()
     evaluator = Evaluator(as_graph(small), dataset, tree, METRIC)
     swap_set = evaluator.space.draw(2, np.random.default_rng(0))
     io, s = (dataset.feature(name)[swap_set.references] for name in ("io", "s"))
-    logits = torch.cat(meaning.outputs(BridgeNetwork(small, dataset), tree, dataset, swap_set, "end")).numpy()
+    logits = torch.cat(
+        meaning.outputs(BridgeNetwork(small, dataset), tree, dataset, swap_set, "end")
+    ).numpy()
     theirs = np.diag(logits[:, io] - logits[:, s])
     mine = evaluator.evaluate(swap_set)
     assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-9)
-    assert abs(mine - evaluator.unscrubbed(swap_set.references)).min() > 1e-3  # the swaps were no small matter
+    # the swaps were no small matter
+    assert abs(mine - evaluator.unscrubbed(swap_set.references)).min() > 1e-3
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -163,14 +184,16 @@ def test_every_node_has_donors(name, dataset):
     assert min(moved[i] for i in swapped) > 0.5 > LEAST_MOVED
 
 
-# Loading -------------------------------------------------------------------------------------------------
+# Loading ------------------------------------------------------------------------------------------
 
 
 def save_network(folder: Path, merged: bool) -> None:
-    """A small GPT-2 with a tokenizer of GPT-2's kind: of whole words, or of bytes alone where not `merged`."""
+    """A small GPT-2 with a tokenizer of GPT-2's kind: of whole words, or of bytes alone where not
+    `merged`."""
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(
-        [prompt.text for prompt in PROMPTS], vocab_size=2_000 if merged else 257, show_progress=False,
+        [prompt.text for prompt in PROMPTS], vocab_size=2_000 if merged else 257,
+        show_progress=False,
         special_tokens=["<|endoftext|>"],
     )  # fmt: skip
     tokenizer = PreTrainedTokenizerFast(
@@ -179,7 +202,8 @@ def save_network(folder: Path, merged: bool) -> None:
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = GPT2Config(
-        n_layer=12, n_head=12, n_embd=48, vocab_size=len(tokenizer), n_positions=64, initializer_range=0.2,
+        n_layer=12, n_head=12, n_embd=48, vocab_size=len(tokenizer), n_positions=64,
+        initializer_range=0.2,
         bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     GPT2LMHeadModel(config).save_pretrained(folder)
@@ -187,7 +211,8 @@ def save_network(folder: Path, merged: bool) -> None:
 
 @pytest.fixture
 def example(pytester, monkeypatch):
-    """The example in a folder of its own, where its run leaves nothing behind; a function runs it."""
+    """The example in a folder of its own, where its run leaves nothing behind; a function runs
+    it."""
     package = pytester.path / "example_circuits"
     shutil.copytree(EXAMPLE, package / "ioi", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(EXAMPLE.parent / "__init__.py", package)
@@ -210,7 +235,8 @@ def test_all_claims_run_on_a_folder(example, pytester, monkeypatch):
     nodes = [node for one in found for node in one["verdict"]["nodes"] if node["must_be_tested"]]
     assert nodes
     assert all(node["is_tested"] for node in nodes)
-    # What the writers write makes no difference in a random network: nothing there should be found refuted.
+    # What the writers write makes no difference in a random network: nothing there should be found
+    # refuted.
     surprises = [one["test"].partition("::")[2] for one in found if one["result"] == "failed"]
     assert {*surprises} == {
         "test_the_writers_only_know_which_name_came_first",
@@ -223,7 +249,9 @@ def test_names_of_several_tokens_are_one_clear_error(example, pytester, monkeypa
     monkeypatch.setenv(FOLDER, str(pytester.path / "bytes"))
     result = example("-k", "thirteen")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*DataError: the name 'Mary' is 5 tokens for this tokenizer; take a network with*"])
+    result.stdout.fnmatch_lines(
+        ["*DataError: the name 'Mary' is 5 tokens for this tokenizer; take a network with*"]
+    )
 
 
 def test_a_folder_that_is_not_there_is_an_error_and_no_skip(example, pytester, monkeypatch):
@@ -236,7 +264,9 @@ def test_a_folder_that_is_not_there_is_an_error_and_no_skip(example, pytester, m
 def test_without_weights_every_claim_is_skipped_with_the_reason(example):
     result = example()
     result.assert_outcomes(skipped=CLAIMS)
-    result.stdout.fnmatch_lines(["SKIPPED*the Hugging Face hub cannot be reached; *SCRUB_GPT2=/folder"])
+    result.stdout.fnmatch_lines(
+        ["SKIPPED*the Hugging Face hub cannot be reached; *SCRUB_GPT2=/folder"]
+    )
 
 
 def test_a_name_of_two_tokens_is_refused():

@@ -1,13 +1,14 @@
 """Joining: a swap set is allowed by join(H, H') exactly when H and H' both allow it.
 
-Two hypotheses have different slots, so their swap sets are compared by what they do to the network: a *source
-map* gives every place of the tree of what reads what a row. The places are the edges below the root, and the
-edges into those components in turn; the row of a place is the own input of what is claimed there. A leaf, and
-a rest, takes everything below it from its one donor, own inputs included: that is what "they stay tied" and
-"the leaf wins" mean.
+Two hypotheses have different slots, so their swap sets are compared by what they do to the network:
+a *source map* gives every place of the tree of what reads what a row. The places are the edges
+below the root, and the edges into those components in turn; the row of a place is the own input of
+what is claimed there. A leaf, and a rest, takes everything below it from its one donor, own inputs
+included: that is what "they stay tied" and "the leaf wins" mean.
 
-Where both claim everything that a component reads, no edge is left to tie their rests together. A tree does
-not know the network, so it never takes that for granted: here some edge always lies in both rests.
+Where both claim everything that a component reads, no edge is left to tie their rests together. A
+tree does not know the network, so it never takes that for granted: here some edge always lies in
+both rests.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def refuses(sentence: str) -> Any:
     return pytest.raises(HypothesisError, match=rf"^{re.escape(sentence)}(\nsaid at .*)?$")
 
 
-# --- what a hypothesis ties together ---------------------------------------------------------------------
+# --- what a hypothesis ties together --------------------------------------------------------------
 
 READS = {
     "output": ("head1.0", "head1.1", "mlp0", "embed"),
@@ -75,7 +76,9 @@ Place = tuple[Any, ...]  # the edges from the root down
 def edges_of(component: str) -> list[Edge]:
     slots = ("q", "k", "v") if is_head(component) else (None,)
     # The embedding is claimed at two of its positions, one by one; the others are nobody's.
-    names = [(name, pos) for name in READS[component] for pos in ((0, 1) if name == "embed" else (None,))]
+    names = [
+        (name, pos) for name in READS[component] for pos in ((0, 1) if name == "embed" else (None,))
+    ]
     return [(name, slot, pos) for name, pos in [*names, (NEVER_CLAIMED, None)] for slot in slots]
 
 
@@ -103,7 +106,11 @@ class Ties:
 
     def partition(self, coordinate: str) -> list[int]:
         """For each place, the first one that is tied to it, directly or through others."""
-        pairs = np.array([(INDEX[one], INDEX[other]) for one, other in self.pairs[coordinate]]).reshape(-1, 2).T
+        pairs = (
+            np.array([(INDEX[one], INDEX[other]) for one, other in self.pairs[coordinate]])
+            .reshape(-1, 2)
+            .T
+        )
         graph = coo_array((np.ones(pairs.shape[1]), pairs), shape=(len(INDEX), len(INDEX)))
         labels = connected_components(graph, directed=False)[1]
         first = np.unique(labels, return_index=True)[1]
@@ -116,8 +123,8 @@ class Ties:
 def ties_of(*roots: Node) -> Ties:
     """What all of these hypotheses together say of the rows that a source map may give.
 
-    On a full factorial dataset the coordinates are independent, so two sets of ties allow the same source maps
-    exactly when their partitions are equal.
+    On a full factorial dataset the coordinates are independent, so two sets of ties allow the same
+    source maps exactly when their partitions are equal.
     """
     ties = Ties()
     for root in roots:
@@ -145,8 +152,13 @@ def _claim(ties: Ties, node: Node, own: Place) -> None:
         for edge in (first, *others):
             del unclaimed[edge]
             for place in [(), *places_below(edge[0])]:
-                # A group is a leaf, and all its edges are one donor's; one component is the same value in every slot.
-                ties.tie((*own, first) if edge[0] != first[0] else (*own, first, *place), (*own, edge, *place), EXACT)
+                # A group is a leaf, and all its edges are one donor's; one component is the same
+                # value in every slot.
+                ties.tie(
+                    (*own, first) if edge[0] != first[0] else (*own, first, *place),
+                    (*own, edge, *place),
+                    EXACT,
+                )
     rest = (*own, next(iter(edge for edge in unclaimed if edge[0] == NEVER_CLAIMED)))
     ties.tie(own, rest, node.rest)
     for edge in unclaimed:
@@ -159,7 +171,7 @@ def _edges_claimed(parent: str, child: Node) -> list[Edge]:
     return [(name, slot, child.pos) for name in child.components for slot in slots]
 
 
-# --- any two hypotheses ----------------------------------------------------------------------------------
+# --- any two hypotheses ---------------------------------------------------------------------------
 
 AGREEMENTS = st.sampled_from([ANYTHING, F, G, F | G, EXACT])
 
@@ -205,7 +217,10 @@ def _with_shares(draw: st.DrawFn, children: list[Node]) -> tuple[Node, ...]:
         return tuple(children)
     owner, sharer, *others = draw(st.permutations(children))
     name = draw(st.sampled_from(["s", "t"]))
-    owner, sharer = replace(owner, name=name), replace(sharer, shares=name, agrees_on=owner.agrees_on)
+    owner, sharer = (
+        replace(owner, name=name),
+        replace(sharer, shares=name, agrees_on=owner.agrees_on),
+    )
     return tuple(draw(st.permutations([owner, sharer, *others])))
 
 
@@ -214,9 +229,12 @@ def test_a_join_allows_what_both_allow(first: Node, second: Node) -> None:
     try:
         both = join(first, second)
     except HypothesisError as error:
-        # What cannot be said in a tree: one donor for members of a group into different slots, or for a non-leaf
-        # and a rest. Tests below show both; here they must stay rare, or nothing would be tested.
-        refused = re.search("members are read into different slots|shares its donor with a node", str(error))
+        # What cannot be said in a tree: one donor for members of a group into different slots, or
+        # for a non-leaf and a rest. Tests below show both; here they must stay rare, or nothing
+        # would be tested.
+        refused = re.search(
+            "members are read into different slots|shares its donor with a node", str(error)
+        )
         event(refused.group() if refused else "")
         assume(refused is None)
         raise
@@ -259,7 +277,7 @@ def test_two_agreements() -> None:
     assert join(EXACT, ANYTHING) == join(ANYTHING, EXACT) == join(EXACT, EXACT) == EXACT
 
 
-# --- literally: all source maps of trees of depth 1, and what SwapSpace.check says of them ----------------
+# --- literally: all source maps of trees of depth 1, and what SwapSpace.check says of them --------
 
 LEAVES = ("a", "b", "c")  # c is never claimed
 ROWS = 4
@@ -268,7 +286,8 @@ REFERENCE, OWN, *SOURCES = np.array(list(product(range(ROWS), repeat=2 + len(LEA
 
 
 def allowed_maps(root: Node) -> np.ndarray[Any, Any]:
-    """For every assignment of rows to (reference, own input of the root, a, b, c): whether the hypothesis allows it."""
+    """For every assignment of rows to (reference, own input of the root, a, b, c): whether the
+    hypothesis allows it."""
     rows = dict(zip(LEAVES, SOURCES, strict=True))
     ties = np.ones(len(REFERENCE), bool)
     donors = {"output": OWN}
@@ -286,7 +305,9 @@ def allowed_maps(root: Node) -> np.ndarray[Any, Any]:
             for name in child.components:
                 ties &= rows[name] == rows[child.components[0]]
     space = SwapSpace(root, DATA)
-    chosen = np.array([donors[path] for path in space.paths], dtype=np.int64).reshape(len(space.paths), len(REFERENCE))
+    chosen = np.array([donors[path] for path in space.paths], dtype=np.int64).reshape(
+        len(space.paths), len(REFERENCE)
+    )
     violations = space.check(SwapSet(REFERENCE, chosen, space.paths, DATA.digest()))
     ties[[violation.column for violation in violations]] = False
     return ties
@@ -295,7 +316,9 @@ def allowed_maps(root: Node) -> np.ndarray[Any, Any]:
 @st.composite
 def flat_hypotheses(draw: st.DrawFn) -> Node:
     agrees_on = draw(st.sampled_from([None, ANYTHING, F, G, EXACT]))
-    kind = draw(st.sampled_from(["leaf", "nothing", "a", "b", "both", "both", "both", "shared", "group"]))
+    kind = draw(
+        st.sampled_from(["leaf", "nothing", "a", "b", "both", "both", "both", "shared", "group"])
+    )
     if kind == "leaf":
         return output(agrees_on=agrees_on)
     a, b = (module(name, agrees_on=draw(AGREEMENTS)) for name in "ab")
@@ -316,7 +339,7 @@ def test_a_join_allows_the_source_maps_that_both_allow(first: Node, second: Node
     np.testing.assert_array_equal(allowed_maps(join(first, second)), expected)
 
 
-# --- what the rules say, one by one ----------------------------------------------------------------------
+# --- what the rules say, one by one ---------------------------------------------------------------
 
 
 def test_features_add_up() -> None:
@@ -347,7 +370,9 @@ def test_where_nothing_is_claimed_by_both_everything_is_rest() -> None:
 
 def test_the_leaf_wins() -> None:
     below = head(1, 0, agrees_on="f", reads=[embed(agrees_on="h")], rest="h")
-    assert join(output(below), output(head(1, 0, agrees_on="g"))) == output(head(1, 0, agrees_on=["f", "g"]))
+    assert join(output(below), output(head(1, 0, agrees_on="g"))) == output(
+        head(1, 0, agrees_on=["f", "g"])
+    )
 
 
 def test_trees_are_joined_all_the_way_down() -> None:
@@ -368,7 +393,9 @@ def test_a_group_ties_what_the_other_claims_one_by_one() -> None:
 def test_groups_that_overlap_are_one() -> None:
     first = output(group(["head1.0", "head1.1"], agrees_on="f"), mlp(0, agrees_on="f"))
     second = output(group(["head1.1", "mlp0"], agrees_on="g"), head(1, 0, agrees_on="g"))
-    assert join(first, second) == output(group(["head1.0", "head1.1", "mlp0"], agrees_on=["f", "g"]))
+    assert join(first, second) == output(
+        group(["head1.0", "head1.1", "mlp0"], agrees_on=["f", "g"])
+    )
 
 
 def test_a_group_that_is_only_partly_claimed_is_rest() -> None:
@@ -377,10 +404,15 @@ def test_a_group_that_is_only_partly_claimed_is_rest() -> None:
 
 
 def test_all_three_slots_together_are_the_head() -> None:
-    slots = [embed(agrees_on=feature, into=into) for into, feature in (("q", "f"), ("k", "g"), ("v", "h"))]
+    slots = [
+        embed(agrees_on=feature, into=into)
+        for into, feature in (("q", "f"), ("k", "g"), ("v", "h"))
+    ]
     apart, whole = output(head(0, 0, agrees_on="f", reads=slots)), embed(agrees_on=EXACT)
     together = output(head(0, 0, agrees_on="f", reads=[replace(whole, agrees_on=ANYTHING)]))
-    assert join(apart, together) == output(head(0, 0, agrees_on="f", reads=[embed(agrees_on=["f", "g", "h"])]))
+    assert join(apart, together) == output(
+        head(0, 0, agrees_on="f", reads=[embed(agrees_on=["f", "g", "h"])])
+    )
 
 
 def test_one_slot_of_a_child_that_feeds_all_is_rest() -> None:
@@ -393,7 +425,9 @@ def test_a_mask_has_no_slots() -> None:
     def claim(feature: str) -> Node:
         return output(head(0, 0, agrees_on="f", reads=[mask(agrees_on=feature)]))
 
-    assert join(claim("f"), claim("g")) == output(head(0, 0, agrees_on="f", reads=[mask(agrees_on=["f", "g"])]))
+    assert join(claim("f"), claim("g")) == output(
+        head(0, 0, agrees_on="f", reads=[mask(agrees_on=["f", "g"])])
+    )
 
 
 def test_positions_and_subspaces_part_an_edge() -> None:
@@ -406,7 +440,9 @@ def test_positions_and_subspaces_part_an_edge() -> None:
         mlp(0, agrees_on="h", subspace=other),
     )
     assert join(first, second) == output(
-        head(1, 0, agrees_on=["f", "g"], pos=0), mlp(0, agrees_on=["f", "g"], subspace=one), rest=["g", "h"]
+        head(1, 0, agrees_on=["f", "g"], pos=0),
+        mlp(0, agrees_on=["f", "g"], subspace=one),
+        rest=["g", "h"],
     )
 
 
@@ -418,14 +454,17 @@ SHARED = output(head(1, 0, agrees_on="f", name="s"), head(1, 1, agrees_on="f", s
 def test_a_shared_donor_agrees_on_what_either_claims_of_it() -> None:
     apart = output(head(1, 0, agrees_on="g"), head(1, 1, agrees_on="h"))
     both = ["f", "g", "h"]
-    assert join(SHARED, apart) == output(head(1, 0, agrees_on=both, name="s"), head(1, 1, agrees_on=both, shares="s"))
+    assert join(SHARED, apart) == output(
+        head(1, 0, agrees_on=both, name="s"), head(1, 1, agrees_on=both, shares="s")
+    )
 
 
 def test_a_donor_shared_with_a_rest_cannot_be_said_of_a_non_leaf() -> None:
     non_leaf = head(1, 0, agrees_on="f", name="s", reads=[embed(agrees_on="f")])
     shared, alone = output(non_leaf, head(1, 1, agrees_on="f", shares="s")), output(non_leaf)
     sentence = (
-        "cannot join: head1.0 reads others, and shares its donor with a node that only one of the hypotheses claims"
+        "cannot join: head1.0 reads others, and shares its donor with a node that only one "
+        "of the hypotheses claims"
     )
     for operands in ((shared, alone), (alone, shared)):
         with refuses(sentence):
@@ -453,12 +492,18 @@ def test_a_name_that_both_give_to_other_nodes_stays_the_owners() -> None:
     turned = output(head(1, 1, agrees_on="f", name="s"), head(1, 0, agrees_on="f", shares="s"))
     both = join(SHARED, turned)
     assert both == join(turned, SHARED)
-    assert sorted((child.name or "", child.shares or "") for child in both.reads) == [("", "s"), ("s", "")]
+    assert sorted((child.name or "", child.shares or "") for child in both.reads) == [
+        ("", "s"),
+        ("s", ""),
+    ]
     slots_of(both)  # one sibling of that name, so the tree is valid
 
 
 def test_the_owner_keeps_both_its_names() -> None:
-    both = join(SHARED, output(head(1, 0, agrees_on="f", name="first"), head(1, 1, agrees_on="f", name="second")))
+    both = join(
+        SHARED,
+        output(head(1, 0, agrees_on="f", name="first"), head(1, 1, agrees_on="f", name="second")),
+    )
     assert sorted((child.name, child.shares) for child in both.reads) == [
         ("first+s", None),
         ("second", "first+s"),
@@ -477,7 +522,8 @@ def test_saying_that_a_child_is_read_directly_is_no_contradiction() -> None:
 def test_two_ways_of_reading_cannot_be_joined(via: str | None) -> None:
     first, second = (output(head(1, 0, agrees_on="f", via=way)) for way in (via, "any"))
     sentence = (
-        "cannot join: head1.0 is read along every path in only one of the hypotheses; write the same via= in both"
+        "cannot join: head1.0 is read along every path in only one of the hypotheses; write "
+        "the same via= in both"
     )
     for operands in ((first, second), (second, first)):
         with refuses(sentence):
@@ -513,19 +559,23 @@ def another_function(values: Any) -> Any:
         (
             mlp(0, agrees_on="f", computed_by=one_function),
             mlp(0, agrees_on="g", computed_by=one_function),
-            "cannot join: mlp0 is computed from its features, so both hypotheses must name the same ones",
+            "cannot join: mlp0 is computed from its features, so both hypotheses must name the "
+            "same ones",
         ),
         (
             group(["head1.0", "head1.1"], agrees_on="f"),
             group(["head1.0", "head1.1"], agrees_on="f", computed_by=one_function),
-            "cannot join: group(head1.0+head1.1) is computed by two different functions, or only by one",
+            "cannot join: group(head1.0+head1.1) is computed by two different functions, or only "
+            "by one",
         ),
         (
             head(1, 0, agrees_on="f", reads=[group(["head0.0", "head0.1"], agrees_on="f", into="k"),
-                                             *(head(0, 0, agrees_on="f", into=into) for into in "qv")]),
-            head(1, 0, agrees_on="f", reads=[head(0, 0, agrees_on="g"), head(0, 1, agrees_on="g", into="k")]),
-            "cannot join: group(head0.0+head0.1) would be one node, but its members are read into different slots; "
-            "claim them one by one",
+                                             *(head(0, 0, agrees_on="f",
+                                             into=into) for into in "qv")]),
+            head(1, 0, agrees_on="f",
+            reads=[head(0, 0, agrees_on="g"), head(0, 1, agrees_on="g", into="k")]),
+            "cannot join: group(head0.0+head0.1) would be one node, but its members are read into "
+            "different slots; claim them one by one",
         ),
     ],
 )  # fmt: skip
@@ -555,5 +605,8 @@ def test_only_hypotheses_are_joined(operands: Any, sentence: str) -> None:
 
 def test_a_computed_node_of_one_hypothesis_cannot_fall_into_the_rest_of_the_other() -> None:
     computed = output(head(0, 0, agrees_on="f", computed_by=np.zeros_like))
-    with pytest.raises(HypothesisError, match=r"cannot join: head0.0 is computed by a function in only one hypothesis"):
+    with pytest.raises(
+        HypothesisError,
+        match=r"cannot join: head0.0 is computed by a function in only one hypothesis",
+    ):
         join(computed, output(head(0, 1, agrees_on="f")))

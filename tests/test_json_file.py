@@ -33,7 +33,15 @@ def valid(document: Any) -> Any:
 
 
 def a_run(*claims: Claimed, **facts: Any) -> Run:
-    return Run(claims, ("--scrub-seed=0",), {"python": "3.11"}, "2026-01-01T00:00:00+00:00", 1.5, False, **facts)
+    return Run(
+        claims,
+        ("--scrub-seed=0",),
+        {"python": "3.11"},
+        "2026-01-01T00:00:00+00:00",
+        1.5,
+        False,
+        **facts,
+    )
 
 
 def claimed(verdict: Verdict | None, result: str = PASSED, message: str | None = None) -> Claimed:
@@ -46,29 +54,47 @@ def verdicts() -> dict[str, Verdict]:
     a = torch.arange(64) % 2
     b = torch.randn(64, generator=torch.Generator().manual_seed(0))
     data = Dataset(
-        {"a": a.float(), "b": b}, labels=a, features={"a": a, "b": b > 0, "row": range(64)}, name="rows"
+        {"a": a.float(), "b": b}, labels=a, features={"a": a, "b": b > 0, "row": range(64)},
+        name="rows"
     )  # fmt: skip
     network = FunctionGraph(
-        A=lambda a: 2 * (2 * a - 1), B=lambda b: b / 4, output=lambda A, B: torch.stack([-(A + B), A + B], -1) / 2
+        A=lambda a: 2 * (2 * a - 1),
+        B=lambda b: b / 4,
+        output=lambda A, B: torch.stack([-(A + B), A + B], -1) / 2,
     )
     about = {
-        HELD: (output(module("A", agrees_on="a"), module("B", agrees_on=ANYTHING)), {"tolerance": 0.5, "by": "b"}),
-        REFUTED: (output(module("B", agrees_on="b")), {"tolerance": 0.5, "by": "a", "slice_tolerance": 0.5}),
-        UNDECIDED: (output(module("B", agrees_on="b")), {"tolerance": 1, "samples": 20, "adversaries": ()}),
+        HELD: (
+            output(module("A", agrees_on="a"), module("B", agrees_on=ANYTHING)),
+            {"tolerance": 0.5, "by": "b"},
+        ),
+        REFUTED: (
+            output(module("B", agrees_on="b")),
+            {"tolerance": 0.5, "by": "a", "slice_tolerance": 0.5},
+        ),
+        UNDECIDED: (
+            output(module("B", agrees_on="b")),
+            {"tolerance": 1, "samples": 20, "adversaries": ()},
+        ),
         UNTESTED: (output(module("A", agrees_on="row")), {"tolerance": 0.5}),
         WEAK: (output(module("A", agrees_on="a")), {"tolerance": 100, "min_power": 0.9}),
     }
     usual: dict[str, Any] = {"samples": 200, "adversaries": (WhichDonors(),), "budget": 400}
     judged = {
-        outcome: check(claim, network, data, seed=0, name=outcome, **{**usual, "controls": True, **options})
+        outcome: check(
+            claim, network, data, seed=0, name=outcome, **{**usual, "controls": True, **options}
+        )
         for outcome, (claim, options) in about.items()
     }
-    assert {outcome: verdict.outcome for outcome, verdict in judged.items()} == {name: name for name in about}
+    assert {outcome: verdict.outcome for outcome, verdict in judged.items()} == {
+        name: name for name in about
+    }
     return judged
 
 
 def test_the_published_schema_is_that_of_the_dataclasses() -> None:
-    assert published_schema.PUBLISHED.read_text() == published_schema.text(), "run python -m tests.published_schema"
+    assert published_schema.PUBLISHED.read_text() == published_schema.text(), (
+        "run python -m tests.published_schema"
+    )
 
 
 def test_the_schema_is_one_and_leaves_nothing_open() -> None:
@@ -76,7 +102,9 @@ def test_the_schema_is_one_and_leaves_nothing_open() -> None:
     for name, kind in [("document", SCHEMA), *SCHEMA["$defs"].items()]:
         assert kind["additionalProperties"] is False, name
         assert kind["required"] == list(kind["properties"]), name
-        undescribed = [field for field, about in kind["properties"].items() if not about.get("description")]
+        undescribed = [
+            field for field, about in kind["properties"].items() if not about.get("description")
+        ]
         assert not undescribed, name
 
 
@@ -94,7 +122,12 @@ def test_the_figures_of_every_outcome_are_valid(verdicts: dict[str, Verdict]) ->
 @pytest.mark.parametrize("result", [FAILED, ERROR, SKIPPED])
 def test_a_claim_without_a_verdict(result: str) -> None:
     one = valid(json.loads(to_json(a_run(claimed(None, result, "why")))))["claims"][0]
-    assert (one["verdict"], one["result"], one["outcome"], one["message"]) == (None, result, result, "why")
+    assert (one["verdict"], one["result"], one["outcome"], one["message"]) == (
+        None,
+        result,
+        result,
+        "why",
+    )
     assert one["rerun"] == "pytest test_a.py::test_it --scrub-seed=0"
 
 
@@ -115,7 +148,9 @@ def test_what_is_no_number_is_never_written(verdicts: dict[str, Verdict], number
 
 def test_any_text_survives(verdicts: dict[str, Verdict]) -> None:
     hostile = "a\ud800 \u202e<script>\x1b[31m\n\x00 ü 🎉"
-    run = a_run(replace(claimed(replace(verdicts[HELD], metric=hostile), FAILED, hostile), test=hostile))
+    run = a_run(
+        replace(claimed(replace(verdicts[HELD], metric=hostile), FAILED, hostile), test=hostile)
+    )
     text = to_json(run)
     one = valid(json.loads(text.encode("utf-8")))["claims"][0]
     assert (one["test"], one["message"], one["verdict"]["metric"]) == (hostile, hostile, hostile)
@@ -131,7 +166,9 @@ def test_it_is_stable_and_ends_with_a_newline(verdicts: dict[str, Verdict]) -> N
 def objects(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, dict):
         yield value
-    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    for part in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
         yield from objects(part)
 
 
@@ -152,7 +189,8 @@ def test_no_object_may_have_another_field_or_lack_one(verdicts: dict[str, Verdic
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("outcome", "confirmed"), ("gap", None), ("samples", "200"), ("samples", 1.5), ("changes", {}), ("recovered", "1"),
+    [("outcome", "confirmed"), ("gap", None), ("samples", "200"), ("samples", 1.5), ("changes", {}),
+    ("recovered", "1"),
      ("schema_version", 2), ("circuit", None), ("direction", "better")],
 )  # fmt: skip
 def test_a_wrong_value_is_refused(verdicts: dict[str, Verdict], field: str, value: object) -> None:

@@ -1,4 +1,5 @@
-"""What uniformly drawn swaps decide: when drawing stops, of whom the interval speaks, and what is untested."""
+"""What uniformly drawn swaps decide: when drawing stops, of whom the interval speaks, and what is
+untested."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ from pytest_scrub.swaps.space import SwapSpace
 ROWS = 1000
 NOISE = torch.randn(ROWS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 SLICE = torch.arange(ROWS) % 4
-# What the network adds to a useless constant: a little noise, and in slice 3 a shift that swaps of B take away.
+# What the network adds to a useless constant: a little noise, and in slice 3 a shift that swaps of
+# B take away.
 GRAPH = FunctionGraph(A=lambda a: a, B=lambda b: b, output=lambda A, B: 5 + A + B)
 SIZE = Metric("size", lambda out, batch: out)
 SWAPS = output(module("A", agrees_on="slice"), module("B", agrees_on="slice"))
@@ -47,10 +49,12 @@ def verdict(root: Any = SWAPS, data: Dataset | None = None, **options: Any) -> V
     return check(root, GRAPH, rows() if data is None else data, **settings)
 
 
-# --- stopping --------------------------------------------------------------------------------------------
+# --- stopping -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("tolerance", "outcome", "most"), [(1.0, "held", 600), (0.001, "undecided", 4000)])
+@pytest.mark.parametrize(
+    ("tolerance", "outcome", "most"), [(1.0, "held", 600), (0.001, "undecided", 4000)]
+)
 def test_drawing_stops_when_it_is_decided(tolerance: float, outcome: str, most: int) -> None:
     found = verdict(tolerance=tolerance)
     assert found.outcome == outcome
@@ -59,7 +63,9 @@ def test_drawing_stops_when_it_is_decided(tolerance: float, outcome: str, most: 
 
 
 def test_a_refuted_claim_stops_as_early() -> None:
-    far = Metric("far", lambda out, batch: 9 + 9 * (out - 5 - batch.inputs["a"] - batch.inputs["b"]).abs())
+    far = Metric(
+        "far", lambda out, batch: 9 + 9 * (out - 5 - batch.inputs["a"] - batch.inputs["b"]).abs()
+    )
     found = verdict(output(module("A", agrees_on=ANYTHING)), tolerance=0.01, metric=far)
     assert (found.outcome, found.samples) == ("refuted", BURN_IN)
 
@@ -92,30 +98,42 @@ def test_the_budget_of_adversaries_does_not_depend_on_when_drawing_stops() -> No
 
 
 def test_the_interval_says_what_it_is() -> None:
-    assert verdict().interval_kind == "95 % asymptotic confidence sequence over swaps drawn from this dataset"
+    assert (
+        verdict().interval_kind
+        == "95 % asymptotic confidence sequence over swaps drawn from this dataset"
+    )
     bounded = Metric("capped", lambda out, batch: out.clamp(0, 1), lower=0, upper=1)
     assert verdict(metric=bounded).interval_kind.startswith("95 % betting confidence sequence")
     assert "references drawn as this dataset's were" in verdict(generalize=True).interval_kind
 
 
-# --- few draws -------------------------------------------------------------------------------------------
+# --- few draws ------------------------------------------------------------------------------------
 
 
 def seldom(share: float) -> Metric:
     """Worse by a thousand for so many of the swaps, and unbounded as far as anyone has said."""
     limit = float(NOISE.quantile(1 - share))
-    return Metric("seldom", lambda out, batch: 1000.0 * ((out > 5 + limit) & (batch.inputs["a"] <= limit)).double())
+    return Metric(
+        "seldom",
+        lambda out, batch: 1000.0 * ((out > 5 + limit) & (batch.inputs["a"] <= limit)).double(),
+    )
 
 
 @pytest.mark.parametrize("samples", [2, 50, 200, 1000])
 @pytest.mark.parametrize("options", [{"tolerance": 0.1}, {"tolerance": None, "min_recovered": 0.9}])
 def test_few_draws_of_a_metric_without_bounds_decide_nothing(samples: int, options: Any) -> None:
     found = verdict(metric=seldom(0.001), samples=samples, **options)
-    assert (found.outcome, found.undecided, found.samples) == ("undecided", "too few draws", samples)
+    assert (found.outcome, found.undecided, found.samples) == (
+        "undecided",
+        "too few draws",
+        samples,
+    )
     assert not found.gap.is_known
     assert not found.looks[-1].gap.is_known
     assert json.loads(found.to_json())["gap"]["low"] is None
-    assert f"too few of the {samples} draws differ from the others to give an interval" in str(found)
+    assert f"too few of the {samples} draws differ from the others to give an interval" in str(
+        found
+    )
     assert "30 have to, or none of 3000; draw more, with samples=" in str(found)
     assert "[?, ?]" in str(found).splitlines()[0]
     assert "straddles" not in str(found)
@@ -126,7 +144,10 @@ def test_a_metric_without_bounds_that_never_changes_takes_3000_draws() -> None:
     assert verdict(metric=idle, samples=2999).undecided == "too few draws"
     held = verdict(metric=idle)
     assert (held.outcome, held.samples, held.gap) == ("held", 3000, Estimate(0, 0, 0))
-    assert verdict(metric=replace(idle, lower=0, upper=20), tolerance=2.0, samples=300).outcome == "held"
+    assert (
+        verdict(metric=replace(idle, lower=0, upper=20), tolerance=2.0, samples=300).outcome
+        == "held"
+    )
     for alone in (node.alone for node in held.nodes):
         assert alone is not None
         assert not alone.is_known  # the table has fewer draws
@@ -134,7 +155,9 @@ def test_a_metric_without_bounds_that_never_changes_takes_3000_draws() -> None:
 
 def test_a_slice_with_few_draws_says_so() -> None:
     """Not that an interval straddles a tolerance, where there is none."""
-    only_in_3 = Metric("in 3", lambda out, batch: batch.inputs["a"] ** 2 + 3.0 * three(batch) * (out - 5) ** 2)
+    only_in_3 = Metric(
+        "in 3", lambda out, batch: batch.inputs["a"] ** 2 + 3.0 * three(batch) * (out - 5) ** 2
+    )
     found = verdict(metric=only_in_3, by="slice", tolerance=9.0, slice_tolerance=9.0)
     assert (found.outcome, found.undecided) == ("undecided", "too few draws")
     assert found.slices is not None
@@ -146,16 +169,20 @@ def test_a_slice_with_few_draws_says_so() -> None:
     assert "straddles" not in str(found)
 
 
-# --- rounding --------------------------------------------------------------------------------------------
+# --- rounding -------------------------------------------------------------------------------------
 
 
 def shifted(by: Any) -> Metric:
     """A gap of 16.5, in a metric that has large terms besides."""
-    return Metric("shifted", lambda out, batch: by(batch) + 16.5 * (out - 5 - batch.inputs["a"]).abs())
+    return Metric(
+        "shifted", lambda out, batch: by(batch) + 16.5 * (out - 5 - batch.inputs["a"]).abs()
+    )
 
 
 @pytest.mark.parametrize("by", [lambda _: 1e9, lambda batch: 1e11 * (batch.rows == 7)])
-@pytest.mark.parametrize(("dtype", "outcome"), [(torch.float32, "undecided"), (torch.float64, "refuted")])
+@pytest.mark.parametrize(
+    ("dtype", "outcome"), [(torch.float32, "undecided"), (torch.float64, "refuted")]
+)
 def test_large_terms_swallow_no_gap(by: Any, dtype: torch.dtype, outcome: str) -> None:
     data = rows(NOISE.to(dtype), torch.zeros(ROWS, dtype=dtype))
     found = verdict(data=data, metric=shifted(by), tolerance=0.1)
@@ -163,7 +190,9 @@ def test_large_terms_swallow_no_gap(by: Any, dtype: torch.dtype, outcome: str) -
     if outcome == "undecided":
         assert found.undecided == "rounding"
         assert found.rounding > 10
-        assert f"may be off by {found.rounding:.2g}, which is more than 1% of the tolerance" in str(found)
+        assert f"may be off by {found.rounding:.2g}, which is more than 1% of the tolerance" in str(
+            found
+        )
         assert "give the network in float64" in str(found)
     exact = verdict(data=data, metric=shifted(lambda _: 0.0), tolerance=0.1)
     assert (exact.outcome, exact.undecided) == ("refuted", None)
@@ -188,24 +217,32 @@ def test_no_tolerance_asks_for_the_same_numbers() -> None:
     assert verdict(data=data, metric=apart, tolerance=0).outcome == "refuted"
 
 
-@pytest.mark.parametrize(("dtype", "digits"), [(torch.float64, 2e-15), (torch.float32, 1e-6), (torch.bfloat16, 4e-3)])
+@pytest.mark.parametrize(
+    ("dtype", "digits"), [(torch.float64, 2e-15), (torch.float32, 1e-6), (torch.bfloat16, 4e-3)]
+)
 def test_how_exact_a_network_is(dtype: torch.dtype, digits: float) -> None:
     data = rows(NOISE.to(dtype), torch.zeros(ROWS, dtype=dtype))
     assert Evaluator(GRAPH, data, SWAPS, SIZE).rounding == pytest.approx(digits, rel=0.2)
 
 
-# --- one side --------------------------------------------------------------------------------------------
+# --- one side -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("worse", "outcome"), [("higher", "held"), ("lower", "refuted")])
 def test_better_is_no_objection_where_only_worse_counts(worse: str, outcome: str) -> None:
     falls = Metric(
-        "falls", lambda out, batch: -2.0 * (out != 5 + batch.inputs["a"]).double(), worse=worse, lower=-2, upper=0
+        "falls",
+        lambda out, batch: -2.0 * (out != 5 + batch.inputs["a"]).double(),
+        worse=worse,
+        lower=-2,
+        upper=0,
     )
     assert verdict(metric=falls, tolerance=0.5).outcome == "refuted"
     one_sided = verdict(metric=falls, tolerance=0.5, direction="worse")
     assert (one_sided.outcome, one_sided.direction) == (outcome, "worse")
-    searched = verdict(metric=falls, tolerance=0.5, direction="worse", adversaries=None, samples=500)
+    searched = verdict(
+        metric=falls, tolerance=0.5, direction="worse", adversaries=None, samples=500
+    )
     assert searched.outcome == outcome
 
 
@@ -222,7 +259,8 @@ def test_which_nodes_looks_the_same_way(seed: int) -> None:
     for direction, outcome in (("either", "refuted"), ("worse", "held")):
         found = check(
             output(module("A", agrees_on="slice"), module("B", agrees_on="slice")), graph, data,
-            metric=Metric("score", score, lower=-4.0, upper=0.6), tolerance=1.0, samples=400, direction=direction,
+            metric=Metric("score", score, lower=-4.0, upper=0.6), tolerance=1.0, samples=400,
+            direction=direction,
             seed=seed,
         )  # fmt: skip
         assert found.outcome == outcome
@@ -237,32 +275,46 @@ def test_a_direction_that_is_none() -> None:
         verdict(direction="up")
 
 
-# --- a share that has to be recovered --------------------------------------------------------------------
+# --- a share that has to be recovered -------------------------------------------------------------
 
 
 def test_the_error_of_the_baseline_is_part_of_the_decision() -> None:
     """The gap is a fifth of what there is to lose, both of them noisy and of the same draws."""
-    lossy = Metric("lossy", lambda out, batch: (out - 5 - batch.inputs["a"] - batch.inputs["b"]).abs())
+    lossy = Metric(
+        "lossy", lambda out, batch: (out - 5 - batch.inputs["a"] - batch.inputs["b"]).abs()
+    )
     data = rows(b=NOISE.flip(0) / 4)
-    by_share = {share: verdict(data=data, metric=lossy, tolerance=None, min_recovered=share) for share in (0.0, 0.2)}
-    assert by_share[0.0].tolerance == pytest.approx(by_share[0.0].baseline - by_share[0.0].unscrubbed)
+    by_share = {
+        share: verdict(data=data, metric=lossy, tolerance=None, min_recovered=share)
+        for share in (0.0, 0.2)
+    }
+    assert by_share[0.0].tolerance == pytest.approx(
+        by_share[0.0].baseline - by_share[0.0].unscrubbed
+    )
     assert by_share[0.2].tolerance == pytest.approx(0.8 * by_share[0.2].baseline, rel=0.1)
-    # Both lose the same: all of it. That nothing is recovered can be neither held nor refuted at exactly 0.
+    # Both lose the same: all of it. That nothing is recovered can be neither held nor refuted at
+    # exactly 0.
     assert by_share[0.0].outcome == "undecided"
     assert by_share[0.2].outcome == "refuted"
 
 
 def test_both_limits_count() -> None:
-    lossy = Metric("lossy", lambda out, batch: (out - 5 - batch.inputs["a"] - batch.inputs["b"]).abs())
+    lossy = Metric(
+        "lossy", lambda out, batch: (out - 5 - batch.inputs["a"] - batch.inputs["b"]).abs()
+    )
     settings = {"metric": lossy, "samples": 1000}
     root = output(module("A", agrees_on="row", computed_by=lambda row: NOISE[row]), rest=ANYTHING)
     shifted = rows(b=0.02 * NOISE)
     assert verdict(root, shifted, tolerance=0.5, min_recovered=0.5, **settings).outcome == "held"
-    assert verdict(root, shifted, tolerance=0.001, min_recovered=0.5, **settings).outcome == "refuted"
-    assert verdict(root, shifted, tolerance=0.5, min_recovered=0.9999, **settings).outcome == "refuted"
+    assert (
+        verdict(root, shifted, tolerance=0.001, min_recovered=0.5, **settings).outcome == "refuted"
+    )
+    assert (
+        verdict(root, shifted, tolerance=0.5, min_recovered=0.9999, **settings).outcome == "refuted"
+    )
 
 
-# --- of whom the interval speaks -------------------------------------------------------------------------
+# --- of whom the interval speaks ------------------------------------------------------------------
 
 
 def drawn_from(count: int, budget: int, **options: Any) -> Plan:
@@ -293,24 +345,42 @@ def test_rows_of_equal_content_are_one_reference() -> None:
 
 def test_the_weighted_mean_is_that_over_rows() -> None:
     values = torch.tensor([0.0] * 300 + [float(i) for i in range(1, 101)], dtype=torch.float64)
-    data = Dataset({"a": values, "b": torch.zeros(400, dtype=torch.float64)}, features={"all": [0] * 400})
+    data = Dataset(
+        {"a": values, "b": torch.zeros(400, dtype=torch.float64)}, features={"all": [0] * 400}
+    )
     swap = output(module("A", agrees_on="all"))
-    gone = Metric("own", lambda out, batch: (out - 5) * 0 + batch.inputs["a"] * (out != 5 + batch.inputs["a"]).double())
+    gone = Metric(
+        "own",
+        lambda out, batch: (
+            (out - 5) * 0 + batch.inputs["a"] * (out != 5 + batch.inputs["a"]).double()
+        ),
+    )
     found = verdict(swap, data, metric=gone, generalize=True, tolerance=1e9)
-    expected = float((values * (1 - torch.tensor([float((values == v).sum()) for v in values]) / 400)).mean())
+    expected = float(
+        (values * (1 - torch.tensor([float((values == v).sum()) for v in values]) / 400)).mean()
+    )
     assert found.gap.mean == pytest.approx(expected, rel=0.02)
 
 
 def test_drawing_rows_again_does_not_narrow_what_is_said_of_others() -> None:
-    """60 references whose gaps differ: their own mean is known exactly, that of their distribution is not."""
+    """60 references whose gaps differ: their own mean is known exactly, that of their distribution
+    is not."""
     own = torch.cat([NOISE[:60], NOISE[:60]])
     is_donor = torch.arange(120) >= 60
     data = Dataset(
         {"a": own, "b": is_donor.double()}, features={"all": [0] * 120}, donors=is_donor.numpy(),
     )  # fmt: skip
-    swapped = Metric("swapped", lambda out, batch: batch.inputs["a"] * (out != 5 + batch.inputs["a"]).double())
+    swapped = Metric(
+        "swapped", lambda out, batch: batch.inputs["a"] * (out != 5 + batch.inputs["a"]).double()
+    )
     here, there = (
-        verdict(output(module("B", agrees_on="all"), rest="all"), data, metric=swapped, tolerance=0.4, generalize=on)
+        verdict(
+            output(module("B", agrees_on="all"), rest="all"),
+            data,
+            metric=swapped,
+            tolerance=0.4,
+            generalize=on,
+        )
         for on in (False, True)
     )
     assert here.outcome == "held"
@@ -321,17 +391,22 @@ def test_drawing_rows_again_does_not_narrow_what_is_said_of_others() -> None:
 
 
 def test_a_handful_cannot_speak_for_others() -> None:
-    with pytest.raises(DataError, match=f"^generalize=True .* {FEWEST_UNITS - 1} references of different content"):
+    with pytest.raises(
+        DataError, match=f"^generalize=True .* {FEWEST_UNITS - 1} references of different content"
+    ):
         drawn_from(FEWEST_UNITS - 1, 1000)
     drawn_from(FEWEST_UNITS, 1000)
 
 
-# --- slices ----------------------------------------------------------------------------------------------
+# --- slices ---------------------------------------------------------------------------------------
 
 
 def test_the_gap_by_the_values_of_a_feature() -> None:
     only_in_3 = Metric(
-        "in 3", lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double(), lower=0, upper=2
+        "in 3",
+        lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double(),
+        lower=0,
+        upper=2,
     )
     found = verdict(metric=only_in_3, by="slice", tolerance=1.0)
     assert found.outcome == "held"
@@ -353,20 +428,33 @@ def three(batch: Any) -> Any:
 
 def test_the_worst_slice_may_gate() -> None:
     only_in_3 = Metric(
-        "in 3", lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double(), lower=0, upper=2
+        "in 3",
+        lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double(),
+        lower=0,
+        upper=2,
     )
-    found = verdict(metric=only_in_3, by="slice", tolerance=1.0, slice_tolerance=1.0, adversaries=None, samples=1000)
+    found = verdict(
+        metric=only_in_3,
+        by="slice",
+        tolerance=1.0,
+        slice_tolerance=1.0,
+        adversaries=None,
+        samples=1000,
+    )
     assert (found.average, found.outcome) == ("refuted", "refuted")
     assert found.slices is not None
     assert {one.value: one.outcome for one in found.slices.slices}["3"] == "refuted"
     assert found.search is not None
     assert found.search.counterexample is not None  # of that slice, and beyond its tolerance
     assert found.search.counterexample.gap == 2
-    assert verdict(metric=only_in_3, by="slice", tolerance=1.0, slice_tolerance=3.0).outcome == "held"
+    assert (
+        verdict(metric=only_in_3, by="slice", tolerance=1.0, slice_tolerance=3.0).outcome == "held"
+    )
 
 
 def test_intervals_of_slices_hold_together() -> None:
-    """With forty slices of no gap, some interval for one of them alone would be beyond a tolerance of none."""
+    """With forty slices of no gap, some interval for one of them alone would be beyond a tolerance
+    of none."""
     data = rows(features={"slice": SLICE, "forty": torch.arange(ROWS) % 40})
     found = verdict(data=data, by="forty", samples=4000, tolerance=1e-6).slices
     assert found is not None
@@ -381,7 +469,10 @@ def test_a_slice_that_is_hardly_drawn_is_undecided() -> None:
     assert found.outcome == "undecided"
     assert found.samples == 1000
     assert found.slices is not None
-    assert {one.value: one.outcome for one in found.slices.slices} == {"rare": "undecided", "common": "held"}
+    assert {one.value: one.outcome for one in found.slices.slices} == {
+        "rare": "undecided",
+        "common": "held",
+    }
 
 
 def test_slices_that_have_no_meaning() -> None:
@@ -393,18 +484,25 @@ def test_slices_that_have_no_meaning() -> None:
         verdict(by="slice", slice_tolerance=-1)
 
 
-# --- untested --------------------------------------------------------------------------------------------
+# --- untested -------------------------------------------------------------------------------------
 
 
 def test_the_thresholds_can_be_set() -> None:
-    pairs = rows(features={"slice": SLICE, "pairs": [min(i, 299) if i < 300 else i for i in range(ROWS)]})
+    pairs = rows(
+        features={"slice": SLICE, "pairs": [min(i, 299) if i < 300 else i for i in range(ROWS)]}
+    )
     halves = rows(features={"half": [0] * 150 + list(range(1, 851))})
     root = output(module("A", agrees_on="half"))
     assert verdict(root, halves).outcome == "held"
     assert verdict(root, halves, min_with_other=0.2).outcome == "untested"
     assert verdict(root, halves, min_moved=0.2).outcome == "untested"
     assert verdict(output(module("A", agrees_on="pairs")), pairs).outcome == "untested"
-    assert verdict(output(module("A", agrees_on="pairs")), pairs, min_with_other=0.0, min_moved=0.0).outcome == "held"
+    assert (
+        verdict(
+            output(module("A", agrees_on="pairs")), pairs, min_with_other=0.0, min_moved=0.0
+        ).outcome
+        == "held"
+    )
     with pytest.raises(HypothesisError, match=r"^min_moved= is a share from 0 to 1, not 2$"):
         verdict(min_moved=2)
 
@@ -427,7 +525,7 @@ def test_what_data_would_test_it() -> None:
     assert not node.is_tested
 
 
-# --- single swaps ----------------------------------------------------------------------------------------
+# --- single swaps ---------------------------------------------------------------------------------
 
 
 def test_what_single_swaps_do_comes_from_the_first_draws() -> None:

@@ -1,4 +1,5 @@
-"""Metrics: values against torch or by hand, which positions count, and shapes that are never broadcast."""
+"""Metrics: values against torch or by hand, which positions count, and shapes that are never
+broadcast."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ from pytest_scrub.metrics import (
 )
 
 ROWS, POSITIONS, CLASSES = 5, 4, 3
-MASK = torch.tensor([[0, 2, -1], [1, -1, -1], [0, 1, 2]])  # three rows' positions, filled up with -1
+# three rows' positions, filled up with -1
+MASK = torch.tensor([[0, 2, -1], [1, -1, -1], [0, 1, 2]])
 TOKENS = torch.tensor([[0, 1, 2, 0], [2, 1, 0, 1], [1, 1, 2, 2], [0, 0, 1, 2], [2, 2, 0, 0]])
 DATA = Dataset(
     TOKENS,
@@ -52,13 +54,16 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def batch(
-    labels: Any = None, positions: Tensor | None = None, clean: Tensor | None = None, rows: Any = (0, 1, 2)
+    labels: Any = None,
+    positions: Tensor | None = None,
+    clean: Tensor | None = None,
+    rows: Any = (0, 1, 2),
 ) -> Batch:
     labels = None if labels is None else torch.as_tensor(labels)
     return Batch(DATA, torch.tensor(list(rows)), labels, positions, clean)
 
 
-# --- values ----------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 def test_cross_entropy_is_torchs() -> None:
@@ -66,7 +71,9 @@ def test_cross_entropy_is_torchs() -> None:
     expected = F.cross_entropy(output, labels, reduction="none")
     torch.testing.assert_close(cross_entropy()(output, batch(labels)), expected)
     # and the reference's label is its own: -log softmax, spelled out
-    assert cross_entropy()(output, batch(labels))[0] == pytest.approx(float(output[0].exp().sum().log() - output[0, 2]))
+    assert cross_entropy()(output, batch(labels))[0] == pytest.approx(
+        float(output[0].exp().sum().log() - output[0, 2])
+    )
 
 
 def test_several_positions_are_averaged() -> None:
@@ -80,7 +87,9 @@ def test_low_precision_is_computed_in_float64() -> None:
     output = noise(3, CLASSES).bfloat16()
     value = cross_entropy()(output, batch([0, 1, 2]))
     assert value.dtype == torch.float64
-    torch.testing.assert_close(value, F.cross_entropy(output.double(), torch.arange(3), reduction="none"))
+    torch.testing.assert_close(
+        value, F.cross_entropy(output.double(), torch.arange(3), reduction="none")
+    )
     assert zero_one_error()(output, batch([0, 1, 2])).dtype == torch.float64
 
 
@@ -88,9 +97,13 @@ def test_low_precision_is_computed_in_float64() -> None:
 def test_squared_error_is_a_mean_over_all_but_the_rows(shape: tuple[int, ...]) -> None:
     output, labels = noise(*shape), noise(*shape, seed=1)
     squares = (output - labels) ** 2
-    torch.testing.assert_close(squared_error()(output, batch(labels)), squares.reshape(3, -1).mean(1))
+    torch.testing.assert_close(
+        squared_error()(output, batch(labels)), squares.reshape(3, -1).mean(1)
+    )
     whole = labels.round()
-    assert torch.equal(squared_error()(output, batch(whole.long())), squared_error()(output, batch(whole)))
+    assert torch.equal(
+        squared_error()(output, batch(whole.long())), squared_error()(output, batch(whole))
+    )
 
 
 def test_zero_one_error_counts_what_is_not_largest() -> None:
@@ -103,9 +116,11 @@ def test_zero_one_error_counts_what_is_not_largest() -> None:
 def test_logit_difference_is_against_a_class_or_a_feature() -> None:
     output = torch.tensor([[5.0, 3, 1], [5, 3, 1], [5, 3, 1]])
     assert logit_difference(2)(output, batch([0, 1, 2])).tolist() == [4, 2, 0]
-    assert logit_difference("other")(output, batch([1, 2, 0])).tolist() == [-2, -2, 4]  # against 0, 1, 2
+    # against 0, 1, 2
+    assert logit_difference("other")(output, batch([1, 2, 0])).tolist() == [-2, -2, 4]
     assert logit_difference("other")(output, batch([0, 0, 0], rows=[2, 0, 4])).tolist() == [4, 0, 2]
-    assert logit_difference("flag")(output, batch([2, 2, 2])).tolist() == [-2, -4, -2]  # a yes or no names class 1 or 0
+    # a yes or no names class 1 or 0
+    assert logit_difference("flag")(output, batch([2, 2, 2])).tolist() == [-2, -4, -2]
 
 
 def test_logit_difference_at_several_positions() -> None:
@@ -113,21 +128,32 @@ def test_logit_difference_at_several_positions() -> None:
     labels = torch.tensor([[0, 1, 2], [1, 1, 0], [2, 0, 0]])
     rows, columns = torch.arange(3)[:, None], torch.arange(3)
     own = output[rows, columns, labels]
-    torch.testing.assert_close(logit_difference(1)(output, batch(labels)), (own - output[..., 1]).mean(1))
+    torch.testing.assert_close(
+        logit_difference(1)(output, batch(labels)), (own - output[..., 1]).mean(1)
+    )
     by_row = output[rows, columns, torch.tensor([0, 1, 2])[:, None]]
-    torch.testing.assert_close(logit_difference("other")(output, batch(labels)), (own - by_row).mean(1))
+    torch.testing.assert_close(
+        logit_difference("other")(output, batch(labels)), (own - by_row).mean(1)
+    )
     by_position = output[rows, columns, torch.tensor([[0, 1, 2], [1, 1, 0], [0, 0, 0]])]
-    torch.testing.assert_close(logit_difference("tuple")(output, batch(labels)), (own - by_position).mean(1))
+    torch.testing.assert_close(
+        logit_difference("tuple")(output, batch(labels)), (own - by_position).mean(1)
+    )
 
 
 def test_kl_is_from_the_clean_distribution() -> None:
     output, clean = noise(3, CLASSES), noise(3, CLASSES, seed=1)
     p, q = clean.softmax(-1), output.softmax(-1)
-    torch.testing.assert_close(kl_to_clean()(output, batch(clean=clean)), (p * (p / q).log()).sum(-1))
     torch.testing.assert_close(
-        kl_to_clean()(clean.float(), batch(clean=clean.float())), torch.zeros(3, dtype=torch.float64)
+        kl_to_clean()(output, batch(clean=clean)), (p * (p / q).log()).sum(-1)
     )
-    several = kl_to_clean()(output[:, None].expand(-1, 2, -1), batch(clean=clean[:, None].expand(-1, 2, -1)))
+    torch.testing.assert_close(
+        kl_to_clean()(clean.float(), batch(clean=clean.float())),
+        torch.zeros(3, dtype=torch.float64),
+    )
+    several = kl_to_clean()(
+        output[:, None].expand(-1, 2, -1), batch(clean=clean[:, None].expand(-1, 2, -1))
+    )
     torch.testing.assert_close(several, (p * (p / q).log()).sum(-1))
 
 
@@ -143,13 +169,17 @@ def test_next_token_loss_is_against_the_references_next_token() -> None:
 def test_next_token_loss_at_one_position() -> None:
     output = noise(3, CLASSES)
     expected = F.cross_entropy(output, TOKENS[:3, 2], reduction="none")
-    torch.testing.assert_close(next_token_loss(1)(output, batch(positions=torch.tensor([1]))), expected)
+    torch.testing.assert_close(
+        next_token_loss(1)(output, batch(positions=torch.tensor([1]))), expected
+    )
     one_each = torch.tensor([[1], [0], [2]])
     expected = F.cross_entropy(output, TOKENS[[0, 1, 2], [2, 1, 3]], reduction="none")
-    torch.testing.assert_close(next_token_loss("where")(output, batch(positions=one_each)), expected)
+    torch.testing.assert_close(
+        next_token_loss("where")(output, batch(positions=one_each)), expected
+    )
 
 
-# --- masks of positions: only those that are there count --------------------------------------------------
+# --- masks of positions: only those that are there count ------------------------------------------
 
 
 def averaged(each: Tensor) -> Tensor:
@@ -163,7 +193,8 @@ def test_absent_positions_do_not_count(metric: Metric) -> None:
     torch.testing.assert_close(metric(output, batch(labels, positions=MASK)), averaged(one_by_one))
     # What stands where there is no position is nobody's business, be it no class at all.
     torch.testing.assert_close(
-        metric(output, batch(torch.where(MASK < 0, -100, labels), positions=MASK)), averaged(one_by_one)
+        metric(output, batch(torch.where(MASK < 0, -100, labels), positions=MASK)),
+        averaged(one_by_one),
     )
     with pytest.raises(DataError, match="got a label outside 0 to 2"):
         metric(output, batch(torch.where(MASK == 1, -100, labels), positions=MASK))
@@ -172,20 +203,30 @@ def test_absent_positions_do_not_count(metric: Metric) -> None:
 def test_absent_positions_do_not_count_in_other_metrics() -> None:
     output, other = noise(3, 3, CLASSES), noise(3, 3, CLASSES, seed=1)
     squares = torch.stack([squared_error()(output[:, k], batch(other[:, k])) for k in range(3)], 1)
-    torch.testing.assert_close(squared_error()(output, batch(other, positions=MASK)), averaged(squares))
+    torch.testing.assert_close(
+        squared_error()(output, batch(other, positions=MASK)), averaged(squares)
+    )
     torch.testing.assert_close(
         squared_error()(output[..., 0], batch(other[..., 0], positions=MASK)),
         averaged((output[..., 0] - other[..., 0]) ** 2),
     )
-    divergences = torch.stack([kl_to_clean()(output[:, k], batch(clean=other[:, k])) for k in range(3)], 1)
-    torch.testing.assert_close(kl_to_clean()(output, batch(clean=other, positions=MASK)), averaged(divergences))
+    divergences = torch.stack(
+        [kl_to_clean()(output[:, k], batch(clean=other[:, k])) for k in range(3)], 1
+    )
+    torch.testing.assert_close(
+        kl_to_clean()(output, batch(clean=other, positions=MASK)), averaged(divergences)
+    )
     losses = torch.stack(
-        [F.cross_entropy(output[:, k], TOKENS[torch.arange(3), MASK[:, k] + 1], reduction="none") for k in range(3)], 1
+        [
+            F.cross_entropy(output[:, k], TOKENS[torch.arange(3), MASK[:, k] + 1], reduction="none")
+            for k in range(3)
+        ],
+        1,
     )
     torch.testing.assert_close(next_token_loss()(output, batch(positions=MASK)), averaged(losses))
 
 
-# --- what a metric may know ------------------------------------------------------------------------------
+# --- what a metric may know -----------------------------------------------------------------------
 
 
 def test_a_function_gets_the_output_in_float64_and_the_reference() -> None:
@@ -197,7 +238,12 @@ def test_a_function_gets_the_output_in_float64_and_the_reference() -> None:
         return output.float().max(-1).values
 
     metric = as_metric(largest)
-    assert (metric.name, metric.pos, metric.worse, metric.needs_clean) == ("largest", None, "higher", False)
+    assert (metric.name, metric.pos, metric.worse, metric.needs_clean) == (
+        "largest",
+        None,
+        "higher",
+        False,
+    )
     assert (metric.lower, metric.upper) == (-math.inf, math.inf)
     value = metric(torch.tensor([[1.0, 2], [4, 3]]), batch(rows=[4, 0]))
     assert value.tolist() == [2, 4]
@@ -237,7 +283,9 @@ def test_a_metric_knows_its_bounds_and_direction(
 
 
 def test_the_stand_in_grows_with_the_loss_and_does_not_saturate() -> None:
-    logits = torch.tensor([[40.0, 0, 1], [0.0, 80, 1], [3.0, 1, 2]], dtype=torch.float64, requires_grad=True)
+    logits = torch.tensor(
+        [[40.0, 0, 1], [0.0, 80, 1], [3.0, 1, 2]], dtype=torch.float64, requires_grad=True
+    )
     given = batch(torch.tensor([0, 1, 2]))
     loss, ranked = cross_entropy()(logits, given), cross_entropy().to_rank_by(logits, given)
     torch.testing.assert_close(F.softplus(ranked), loss, atol=1e-12, rtol=1e-9)
@@ -245,14 +293,16 @@ def test_the_stand_in_grows_with_the_loss_and_does_not_saturate() -> None:
     assert (torch.autograd.grad(ranked.sum(), logits)[0].abs().max(1).values > 0.1).all()
 
 
-@pytest.mark.parametrize("make", [cross_entropy, zero_one_error, squared_error, kl_to_clean, next_token_loss])
+@pytest.mark.parametrize(
+    "make", [cross_entropy, zero_one_error, squared_error, kl_to_clean, next_token_loss]
+)
 def test_a_metric_reads_the_positions_it_is_given(make: Any) -> None:
     assert make(3).pos == 3
     assert make(slice(1, 2)).pos == slice(1, 2)
     assert logit_difference(0, pos="where").pos == "where"
 
 
-# --- what is refused -------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -292,20 +342,25 @@ def test_class_labels_are_never_broadcast(
     name: str, metric: Metric, output: tuple[int, ...], labels: Tensor, wanted: str, given_: str
 ) -> None:
     with refuses(
-        f"the metric {name} needs one class index for each output it reads, {wanted}, but the labels are {given_}; say "
-        "which output positions the labels speak of with label_pos= of the Dataset or pos= of the metric"
+        f"the metric {name} needs one class index for each output it reads, {wanted}, but the "
+        f"labels are {given_}; say which output positions the labels speak of with label_pos= of "
+        "the Dataset or pos= of the metric"
     ):
         metric(noise(*output) if len(output) > 1 else noise(3), batch(labels))
 
 
 @pytest.mark.parametrize("labels", [(3, 1), (1,), (3, CLASSES, 1)])
 def test_targets_are_never_broadcast(labels: tuple[int, ...]) -> None:
-    with refuses(f"the metric squared_error needs labels of the output's shape [3, 3], not {list(labels)}"):
+    with refuses(
+        f"the metric squared_error needs labels of the output's shape [3, 3], not {list(labels)}"
+    ):
         squared_error()(noise(3, CLASSES), batch(noise(*labels)))
 
 
 @pytest.mark.parametrize("label", [-1, CLASSES])
-@pytest.mark.parametrize(("name", "metric"), [("cross_entropy", cross_entropy()), ("zero_one_error", zero_one_error())])
+@pytest.mark.parametrize(
+    ("name", "metric"), [("cross_entropy", cross_entropy()), ("zero_one_error", zero_one_error())]
+)
 def test_a_label_is_one_of_the_classes(name: str, metric: Metric, label: int) -> None:
     with refuses(f"the metric {name} got a label outside 0 to 2, the network's classes"):
         metric(noise(3, CLASSES), batch([0, label, 1]))
@@ -313,17 +368,23 @@ def test_a_label_is_one_of_the_classes(name: str, metric: Metric, label: int) ->
 
 def test_the_class_to_compare_with_is_one_of_the_classes() -> None:
     for against in (-1, CLASSES, "ninth"):
-        with refuses("the metric logit_difference got a label outside 0 to 2, the network's classes"):
+        with refuses(
+            "the metric logit_difference got a label outside 0 to 2, the network's classes"
+        ):
             logit_difference(against)(noise(3, CLASSES), batch([0, 1, 2]))
     for feature, kind in (("word", "object"), ("ratio", "float64")):
         with refuses(
-            f"the metric logit_difference needs a class for each row, but the feature '{feature}' holds {kind} values"
+            f"the metric logit_difference needs a class for each row, but the feature '{feature}' "
+            f"holds {kind} values"
         ):
             logit_difference(feature)(noise(3, CLASSES), batch([0, 1, 2]))
 
 
 def test_the_last_position_has_no_next_token() -> None:
-    with refuses("the metric next_token_loss reads the last position, which has no next token; end pos= earlier"):
+    with refuses(
+        "the metric next_token_loss reads the last position, which has no next token; end pos= "
+        "earlier"
+    ):
         next_token_loss()(noise(3, POSITIONS, CLASSES), batch(positions=torch.arange(POSITIONS)))
 
 
@@ -369,5 +430,7 @@ def test_an_integer_count_is_a_number() -> None:
 
 
 def test_a_metric_says_which_way_is_worse():
-    with pytest.raises(DataError, match="worse= of the metric mine is 'higher' or 'lower', not 'up'"):
+    with pytest.raises(
+        DataError, match="worse= of the metric mine is 'higher' or 'lower', not 'up'"
+    ):
         Metric("mine", lambda output, batch: output, worse="up")

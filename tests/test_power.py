@@ -1,4 +1,5 @@
-"""How much a claim says: which of the false claims made from it are refuted, and where else it holds."""
+"""How much a claim says: which of the false claims made from it are refuted, and where else it
+holds."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ ROWS = 600
 RANDOM = torch.randint(0, 4, (ROWS, 2), generator=torch.Generator().manual_seed(0)).double()
 IDLE = torch.randint(0, 4, (ROWS,), generator=torch.Generator().manual_seed(1)).double()
 # The output needs A and B; C is read and does nothing.
-GRAPH = FunctionGraph(A=lambda a: a, B=lambda b: b, C=lambda c: c, output=lambda A, B, C: A + 3 * B + 0 * C)
+GRAPH = FunctionGraph(
+    A=lambda a: a, B=lambda b: b, C=lambda c: c, output=lambda A, B, C: A + 3 * B + 0 * C
+)
 DATA = Dataset(
     {"a": RANDOM[:, 0], "b": RANDOM[:, 1], "c": IDLE},
     labels=RANDOM[:, 0] + 3 * RANDOM[:, 1],
@@ -42,7 +45,13 @@ A, B, C = (module(name.upper(), agrees_on=name) for name in "abc")
 
 
 def judged(root: Node, **options: Any) -> Verdict:
-    settings = {"metric": capped_error(), "tolerance": 0.2, "samples": 600, "adversaries": (), "mutate": True}
+    settings = {
+        "metric": capped_error(),
+        "tolerance": 0.2,
+        "samples": 600,
+        "adversaries": (),
+        "mutate": True,
+    }
     return check(root, GRAPH, DATA, **{**settings, **options})
 
 
@@ -56,7 +65,13 @@ def test_a_claim_that_says_it_all_has_full_power() -> None:
     found = power(output(A, B))
     assert found.refuted == len(found.mutants) > 6
     assert (found.power, found.survivors, found.left_out) == (1.0, (), 0)
-    assert {mutant.kind for mutant in found.mutants} >= {"dropped", "coarsened", "permuted", "component", "exchanged"}
+    assert {mutant.kind for mutant in found.mutants} >= {
+        "dropped",
+        "coarsened",
+        "permuted",
+        "component",
+        "exchanged",
+    }
     assert {mutant.outcome for mutant in found.mutants} == {"refuted"}
     assert min(mutant.gap for mutant in found.mutants) > 0.2
 
@@ -73,14 +88,23 @@ def test_what_does_not_matter_survives_and_is_named() -> None:
 
 
 def test_adversaries_search_the_mutants_that_hold_on_average() -> None:
-    """Merged in pairs, `c` is free in half of its values; that costs something only on a handful of rows."""
+    """Merged in pairs, `c` is free in half of its values; that costs something only on a handful of
+    rows."""
     graph = FunctionGraph(C=lambda c, a: c + 0 * a, output=lambda C: C)
     rare = torch.zeros(ROWS, dtype=torch.float64)
     rare[:4] = 3.0
     data = Dataset({"c": rare, "a": RANDOM[:, 0]}, labels=rare, features={"c": rare})
-    settings = {"metric": capped_error(3.0), "tolerance": 0.3, "samples": 600, "mutate": True, "min_moved": 0.0}
+    settings = {
+        "metric": capped_error(3.0),
+        "tolerance": 0.3,
+        "samples": 600,
+        "mutate": True,
+        "min_moved": 0.0,
+    }
     root = output(module("C", agrees_on="c"), rest=EXACT)
-    on_average, searched = (check(root, graph, data, adversaries=a, **settings).power for a in ((), None))
+    on_average, searched = (
+        check(root, graph, data, adversaries=a, **settings).power for a in ((), None)
+    )
     assert on_average is not None
     assert searched is not None
     assert on_average.refuted == 0 < len(on_average.mutants)
@@ -89,12 +113,20 @@ def test_adversaries_search_the_mutants_that_hold_on_average() -> None:
 
 def test_mutants_that_say_nothing_else_are_not_counted() -> None:
     twins = DATA.with_features({"twin": RANDOM[:, 0]})
-    settings = {"metric": capped_error(), "tolerance": 0.2, "samples": 600, "adversaries": (), "mutate": True}
+    settings = {
+        "metric": capped_error(),
+        "tolerance": 0.2,
+        "samples": 600,
+        "adversaries": (),
+        "mutate": True,
+    }
     root = output(module("A", agrees_on=["a", "twin"]), B)
     found = check(root, GRAPH, twins, **settings).power
     assert found is not None
     assert found.equivalent >= 2  # either of them can be left out
-    assert not any("without a" in mutant.what or "without twin" in mutant.what for mutant in found.mutants)
+    assert not any(
+        "without a" in mutant.what or "without twin" in mutant.what for mutant in found.mutants
+    )
 
 
 def test_only_claims_that_hold_have_power() -> None:
@@ -118,7 +150,9 @@ def test_a_claim_may_ask_for_power(root: Node, required: float, outcome: str) ->
 
 @pytest.mark.parametrize("share", [2, -0.1, "high", True])
 def test_a_power_that_is_none(share: Any) -> None:
-    with pytest.raises(HypothesisError, match=r"^min_power= is a share from 0 to 1, such as 0.8, not "):
+    with pytest.raises(
+        HypothesisError, match=r"^min_power= is a share from 0 to 1, such as 0.8, not "
+    ):
         judged(output(A, B), min_power=share)
 
 
@@ -134,7 +168,7 @@ def test_mutants_take_their_activations_from_the_claims_cache() -> None:
     assert sum(seen) < 2 * alone  # and not seven times
 
 
-# --- controls --------------------------------------------------------------------------------------------
+# --- controls -------------------------------------------------------------------------------------
 
 
 class Network(nn.Module):
@@ -153,7 +187,9 @@ class Network(nn.Module):
 
 def network() -> tuple[Network, Dataset]:
     model = Network().eval()
-    kinds = torch.eye(4)[torch.randint(0, 4, (ROWS, 2), generator=torch.Generator().manual_seed(2))].flatten(1)
+    kinds = torch.eye(4)[
+        torch.randint(0, 4, (ROWS, 2), generator=torch.Generator().manual_seed(2))
+    ].flatten(1)
     kinds = kinds + 0.01 * torch.randn(kinds.shape, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         labels = model(kinds).argmax(-1)
@@ -164,7 +200,9 @@ def network() -> tuple[Network, Dataset]:
 def test_controls_show_that_a_claim_says_something() -> None:
     model, data = network()
     root = output(module("a", agrees_on="left"), module("b", agrees_on="right"), rest=EXACT)
-    found = check(root, ModuleGraph(model), data, tolerance=0.1, samples=600, adversaries=(), controls=True)
+    found = check(
+        root, ModuleGraph(model), data, tolerance=0.1, samples=600, adversaries=(), controls=True
+    )
     assert found.outcome == "held"
     weights, features = found.controls
     assert (weights.name, features.name) == ("weights shuffled", "features permuted among rows")
@@ -178,7 +216,9 @@ def test_controls_show_that_a_claim_says_something() -> None:
 def test_a_claim_that_holds_on_permuted_features_is_weak() -> None:
     model, data = network()
     root = output(module("a", agrees_on="left"), rest=EXACT)
-    found = check(root, ModuleGraph(model), data, tolerance=50.0, samples=600, adversaries=(), controls=True)
+    found = check(
+        root, ModuleGraph(model), data, tolerance=50.0, samples=600, adversaries=(), controls=True
+    )
     assert found.outcome == "weak"
     assert [control.passed for control in found.controls][1] is False
     assert Verdict.from_json(found.to_json()) == found
@@ -192,12 +232,16 @@ def test_a_claim_that_may_hold_on_permuted_features_is_weak() -> None:
     found = check(root, ModuleGraph(model), data, tolerance=gap, **settings)
     assert (found.average, found.outcome) == ("held", "weak")
     assert (found.controls[1].outcome, found.controls[1].passed) == ("undecided", False)
-    assert "these samples do not decide whether it holds with features permuted among rows" in str(found)
+    assert "these samples do not decide whether it holds with features permuted among rows" in str(
+        found
+    )
     assert "it holds there too" not in str(found)
 
 
 def test_where_there_is_nothing_to_change() -> None:
-    found = judged(output(module("C", agrees_on=ANYTHING)), mutate=False, controls=True, tolerance=100.0)
+    found = judged(
+        output(module("C", agrees_on=ANYTHING)), mutate=False, controls=True, tolerance=100.0
+    )
     assert [control.outcome for control in found.controls] == [None, None]
     assert [control.note for control in found.controls] == [
         "a graph of functions has no weights",
@@ -209,7 +253,10 @@ def test_where_there_is_nothing_to_change() -> None:
 def test_weights_are_put_back() -> None:
     model, data = network()
     graph = ModuleGraph(model)
-    before, version = {name: tensor.clone() for name, tensor in model.state_dict().items()}, graph.version()
+    before, version = (
+        {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        graph.version(),
+    )
     clean = graph.run(data.batch(range(5)))
     rng = np.random.default_rng(0)
     with suppress(KeyboardInterrupt), shuffled(graph, rng) as other:

@@ -1,4 +1,5 @@
-"""The published paren-balance checker: our figures against those measured independently on the same strings."""
+"""The published paren-balance checker: our figures against those measured independently on the same
+strings."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ from pytest_scrub.engine.store import ActivationStore
 
 DRAWS = 100_000
 pytestmark = [
-    pytest.mark.skipif(published.folder() is None, reason=f"{published.FOLDER} does not name the published network"),
+    pytest.mark.skipif(
+        published.folder() is None, reason=f"{published.FOLDER} does not name the published network"
+    ),
     pytest.mark.xdist_group("published_brackets"),
 ]
 
@@ -26,7 +29,9 @@ def store():
 
 def test_unscrubbed_loss(store):
     evaluator = Evaluator(store.graph, store.dataset, output(agrees_on=ANYTHING), store=store)
-    assert evaluator.unscrubbed(store.dataset.reference_rows).mean() == pytest.approx(0.000253, abs=5e-7)
+    assert evaluator.unscrubbed(store.dataset.reference_rows).mean() == pytest.approx(
+        0.000253, abs=5e-7
+    )
 
 
 @pytest.mark.parametrize(

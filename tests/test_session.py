@@ -22,7 +22,9 @@ def dataset():
 
 
 def check(session, model, data):
-    return session.check(NOTHING, model=model, data=data, samples=50, name="claim", metric=MEAN, tolerance=1.0)
+    return session.check(
+        NOTHING, model=model, data=data, samples=50, name="claim", metric=MEAN, tolerance=1.0
+    )
 
 
 def test_claims_on_the_same_network_and_data_share_activations():

@@ -1,4 +1,5 @@
-"""What a claim uses is never older than the network, however that was changed since the claim before."""
+"""What a claim uses is never older than the network, however that was changed since the claim
+before."""
 
 from __future__ import annotations
 
@@ -61,7 +62,12 @@ class Network(nn.Module):
         self.drop = nn.Dropout(0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.inner(x) * self.alpha * self.factor + self.settings["shift"][0] + self.offset + self.unsaved
+        x = (
+            self.inner(x) * self.alpha * self.factor
+            + self.settings["shift"][0]
+            + self.offset
+            + self.unsaved
+        )
         x = x + self.loose + (7.0 if self.training else 0.0)
         return ALPHA * TABLE * CONFIG.alpha * UNSEEN.value * helper(x)
 
@@ -111,7 +117,9 @@ CHANGES: dict[str, Callable[[Network], object]] = {
     "inside an attribute": lambda model: model.settings["shift"].__setitem__(0, 5.0),
     "attribute of the class": lambda model: setattr(Network, "factor", 5.0),
     "hook": a_hook,
-    "pre-hook": lambda model: model.inner.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,)),
+    "pre-hook": lambda model: model.inner.register_forward_pre_hook(
+        lambda module, inputs: (inputs[0] + 1,)
+    ),
     "hook exchanged": another_hook_of_the_same_code,
     "forward of a part": changed_code,
     "train mode": lambda model: model.train(),
@@ -140,8 +148,12 @@ def judged(session: Session, model: Any, data: Dataset) -> float:
 
 @pytest.mark.usefixtures("changed")
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-@pytest.mark.parametrize("wrap", [lambda network: network, ModuleGraph], ids=["module", "ModuleGraph"])
-def test_a_changed_network_is_another_one(change: Callable[[Network], object], wrap: Callable[[Any], Any]) -> None:
+@pytest.mark.parametrize(
+    "wrap", [lambda network: network, ModuleGraph], ids=["module", "ModuleGraph"]
+)
+def test_a_changed_network_is_another_one(
+    change: Callable[[Network], object], wrap: Callable[[Any], Any]
+) -> None:
     network, session, data = Network().eval(), Session(0, 50), rows()
     network.inner.register_forward_hook(shifting(1.0))
     model = wrap(network)
@@ -162,12 +174,14 @@ def test_a_network_that_was_not_changed_is_not_captured_again() -> None:
 def test_a_hook_of_all_modules_is_noticed() -> None:
     session, model, data = Session(0, 50), Network().eval(), rows()
     before = judged(session, model, data)
-    with register_module_forward_hook(lambda module, inputs, out: out + isinstance(module, nn.Linear)):
+    with register_module_forward_hook(
+        lambda module, inputs, out: out + isinstance(module, nn.Linear)
+    ):
         assert judged(session, model, data) == pytest.approx(before + 2)
     assert judged(session, model, data) == before
 
 
-# Every entry ----------------------------------------------------------------------------------------------
+# Every entry --------------------------------------------------------------------------------------
 
 ENTRIES: dict[str, Callable[[Scrub, ActivationStore], float]] = {
     "session.check": lambda scrub, _: judged(scrub.session, scrub.model, scrub.data),
@@ -175,8 +189,12 @@ ENTRIES: dict[str, Callable[[Scrub, ActivationStore], float]] = {
     "scrub.evaluator": lambda scrub, _: float(
         scrub.evaluator(NOTHING, MEAN).unscrubbed(scrub.data.reference_rows).mean()
     ),
-    "scrub.gap": lambda scrub, _: float(abs(scrub.gap(all_from_the_next(scrub), metric=MEAN)).sum()),
-    "check(store=)": lambda scrub, store: check(NOTHING, scrub.model, scrub.data, store=store, **SETTINGS).unscrubbed,
+    "scrub.gap": lambda scrub, _: float(
+        abs(scrub.gap(all_from_the_next(scrub), metric=MEAN)).sum()
+    ),
+    "check(store=)": lambda scrub, store: (
+        check(NOTHING, scrub.model, scrub.data, store=store, **SETTINGS).unscrubbed
+    ),
 }
 
 
@@ -188,35 +206,49 @@ def all_from_the_next(scrub: Scrub) -> SwapSet:
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 def test_it_is_noticed_at_every_entry(entry: Callable[[Scrub, ActivationStore], float]) -> None:
     network, data = Network().eval(), rows()
-    scrub, store = Scrub(Session(0, 50), network, data, "claim"), ActivationStore(as_graph(network), data)
+    scrub, store = (
+        Scrub(Session(0, 50), network, data, "claim"),
+        ActivationStore(as_graph(network), data),
+    )
     before = entry(scrub, store)
     network.inner.weight.data.mul_(2)
     network.alpha = 3.0
-    assert entry(scrub, store) == entry(Scrub(Session(0, 50), network, data, "claim"), store) != pytest.approx(before)
+    assert (
+        entry(scrub, store)
+        == entry(Scrub(Session(0, 50), network, data, "claim"), store)
+        != pytest.approx(before)
+    )
 
 
 def test_a_store_of_another_network_or_other_data_is_refused() -> None:
     network, data = Network().eval(), rows()
     store = ActivationStore(as_graph(network), data)
     assert check(NOTHING, network, data, store=store, **SETTINGS).outcome == "held"
-    with pytest.raises(ModelError, match=r"^store= has activations of another network; leave store= out"):
+    with pytest.raises(
+        ModelError, match=r"^store= has activations of another network; leave store= out"
+    ):
         check(NOTHING, Network().eval(), data, store=store, **SETTINGS)
-    with pytest.raises(DataError, match=r"^store= has activations of another dataset; leave store= out"):
+    with pytest.raises(
+        DataError, match=r"^store= has activations of another dataset; leave store= out"
+    ):
         check(NOTHING, network, rows(), store=store, **SETTINGS)
     with pytest.raises(
-        ModelError, match=r"^store= has activations of another graph; make the evaluator of store.graph"
+        ModelError,
+        match=r"^store= has activations of another graph; make the evaluator of store.graph",
     ):
         Evaluator(as_graph(network), data, NOTHING, MEAN, store=store)
 
 
-# What a network computes with, and does not hold ---------------------------------------------------------
+# What a network computes with, and does not hold --------------------------------------------------
 
 BESIDE: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     "global number": lambda changed: changed.setitem(globals(), "ALPHA", 5.0),
     "global tensor": lambda changed: TABLE.data.mul_(3),
     "global object": lambda changed: setattr(CONFIG, "alpha", 4.0),
     "global function": lambda changed: changed.setitem(globals(), "helper", lambda x: x + 1),
-    "forward of the class": lambda changed: changed.setattr(Network, "forward", lambda self, x: self.inner(x)),
+    "forward of the class": lambda changed: changed.setattr(
+        Network, "forward", lambda self, x: self.inner(x)
+    ),
     "forward of torch's class": lambda changed: changed.setattr(
         nn.Linear, "forward", lambda self, x: nn.functional.linear(x, 2 * self.weight, self.bias)
     ),
@@ -225,11 +257,17 @@ BESIDE: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
 
 
 @pytest.mark.parametrize("change", BESIDE.values(), ids=BESIDE)
-def test_what_lies_beside_the_network_is_noticed(changed: pytest.MonkeyPatch, change: Callable[..., object]) -> None:
+def test_what_lies_beside_the_network_is_noticed(
+    changed: pytest.MonkeyPatch, change: Callable[..., object]
+) -> None:
     session, network, data = Session(0, 50), Network().eval(), rows()
     before = judged(session, network, data)
     change(changed)
-    assert judged(session, network, data) == judged(Session(0, 50), network, data) != pytest.approx(before)
+    assert (
+        judged(session, network, data)
+        == judged(Session(0, 50), network, data)
+        != pytest.approx(before)
+    )
 
 
 def test_what_can_be_seen_is_seen_without_a_run(changed: pytest.MonkeyPatch) -> None:
@@ -246,7 +284,9 @@ def test_what_can_be_seen_is_seen_without_a_run(changed: pytest.MonkeyPatch) -> 
 
 def test_functions_may_call_whatever_they_like(changed: pytest.MonkeyPatch) -> None:
     own, table = SimpleNamespace(alpha=1.0), torch.ones(1)
-    graph = FunctionGraph(A=lambda a: ALPHA * a + UNSEEN.value, output=lambda A: own.alpha * table * A)
+    graph = FunctionGraph(
+        A=lambda a: ALPHA * a + UNSEEN.value, output=lambda A: own.alpha * table * A
+    )
     session, data = Session(0, 50), Dataset({"a": torch.arange(1.0, 41)[:, None]})
     seen = [judged(session, graph, data)]
     for change in (
@@ -261,7 +301,7 @@ def test_functions_may_call_whatever_they_like(changed: pytest.MonkeyPatch) -> N
     assert len(set(seen)) == len(seen)
 
 
-# Transformers: derived tensors are made again ----------------------------------------------------------
+# Transformers: derived tensors are made again -----------------------------------------------------
 
 
 def shift_biases(model: Any) -> None:
@@ -277,7 +317,9 @@ def scale_values(model: Any) -> None:
 
 @pytest.mark.parametrize("change", [shift_biases, scale_values])
 @pytest.mark.parametrize("loaded", [False, True], ids=["bridge", "graph"])
-def test_a_transformer_that_was_changed_is_taken_apart_again(change: Callable[[Any], None], loaded: bool) -> None:
+def test_a_transformer_that_was_changed_is_taken_apart_again(
+    change: Callable[[Any], None], loaded: bool
+) -> None:
     bridge = build.__wrapped__(Architecture()).bridge
     tokens = torch.randint(0, 5, (80, 3), generator=torch.Generator().manual_seed(0))
     data, other = (Dataset(tokens, features={"first": tokens[:, 0]}) for _ in range(2))
@@ -289,7 +331,11 @@ def test_a_transformer_that_was_changed_is_taken_apart_again(change: Callable[[A
     anew = Session(0, 50).check(root, model=as_graph(bridge), data=data, **settings)
     for rows_ in (data, other):  # and where the graph meets data for the first time
         after = session.check(root, model=model, data=rows_, **settings)
-        assert (after.unscrubbed, after.scrubbed, after.gap) == (anew.unscrubbed, anew.scrubbed, anew.gap)
+        assert (after.unscrubbed, after.scrubbed, after.gap) == (
+            anew.unscrubbed,
+            anew.scrubbed,
+            anew.gap,
+        )
         assert after.model_digest == anew.model_digest != before.model_digest
     assert after.scrubbed != pytest.approx(before.scrubbed, rel=1e-6)
 

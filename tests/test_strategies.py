@@ -1,4 +1,5 @@
-"""Strategies for swap sets: what they draw is allowed, nothing allowed is out of reach, and failures are small."""
+"""Strategies for swap sets: what they draw is allowed, nothing allowed is out of reach, and
+failures are small."""
 
 from __future__ import annotations
 
@@ -45,11 +46,13 @@ def swapped(swap_set: SwapSet, hypothesis: Node, dataset: Dataset) -> Any:
     return swap_set.donors != SwapSpace(hypothesis, dataset).parents(swap_set)
 
 
-# --- what is drawn ---------------------------------------------------------------------------------------
+# --- what is drawn --------------------------------------------------------------------------------
 
 
 @given(hypotheses(depth=2), datasets(), st.integers(1, 3), st.data())
-def test_what_is_drawn_is_allowed(hypothesis: Node, dataset: Dataset, max_size: int, data: st.DataObject) -> None:
+def test_what_is_drawn_is_allowed(
+    hypothesis: Node, dataset: Dataset, max_size: int, data: st.DataObject
+) -> None:
     swap_set = data.draw(swap_sets(hypothesis, dataset, max_size=max_size))
     assert SwapSpace(hypothesis, dataset).check(swap_set) == []
     assert 1 <= len(swap_set) <= max_size
@@ -58,9 +61,14 @@ def test_what_is_drawn_is_allowed(hypothesis: Node, dataset: Dataset, max_size: 
 
 
 @pytest.mark.parametrize("dataset", [UNEVEN, SPLIT])
-@pytest.mark.parametrize("hypothesis", [CHAIN, output(module("a", agrees_on="f"), agrees_on="g"), output()])
+@pytest.mark.parametrize(
+    "hypothesis", [CHAIN, output(module("a", agrees_on="f"), agrees_on="g"), output()]
+)
 def test_every_allowed_swap_is_reached(dataset: Dataset, hypothesis: Node) -> None:
-    expected = {(reference, *donors) for reference, donors, _ in swaps_by_hand(SwapSpace(hypothesis, dataset))}
+    expected = {
+        (reference, *donors)
+        for reference, donors, _ in swaps_by_hand(SwapSpace(hypothesis, dataset))
+    }
     found = drawn(swap_sets(hypothesis, dataset, max_size=1), 5000)
     assert {tuple(np.vstack([s.references, s.donors])[:, 0].tolist()) for s in found} == expected
 
@@ -79,7 +87,7 @@ def test_about_half_of_the_slots_are_swapped() -> None:
     assert np.std(shares) > 0.05
 
 
-# --- large data ------------------------------------------------------------------------------------------
+# --- large data -----------------------------------------------------------------------------------
 
 
 LARGE = Dataset(torch.arange(100_000)[:, None], features={"f": np.arange(100_000) % 3})
@@ -90,7 +98,9 @@ def test_rows_of_a_large_dataset_are_drawn_evenly() -> None:
     found = drawn(swap_sets(tree, LARGE), 300)
     moved = np.concatenate([s.donors[swapped(s, tree, LARGE)] for s in found])
     for rows in (moved, np.concatenate([s.references for s in found])):
-        assert np.all(np.abs(np.quantile(rows / 100_000, [0.25, 0.5, 0.75]) - [0.25, 0.5, 0.75]) < 0.25)
+        assert np.all(
+            np.abs(np.quantile(rows / 100_000, [0.25, 0.5, 0.75]) - [0.25, 0.5, 0.75]) < 0.25
+        )
 
 
 def test_donors_are_listed_once_for_all_rows_that_agree(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,16 +116,25 @@ def test_donors_are_listed_once_for_all_rows_that_agree(monkeypatch: pytest.Monk
     assert len(calls) == 4  # three classes of f, and ANYTHING
 
 
-# --- shrinking -------------------------------------------------------------------------------------------
+# --- shrinking ------------------------------------------------------------------------------------
 
 
-def smallest(hypothesis: Node, dataset: Dataset, condition: Callable[[SwapSet], Any], seed: int = 0) -> SwapSet:
+def smallest(
+    hypothesis: Node, dataset: Dataset, condition: Callable[[SwapSet], Any], seed: int = 0
+) -> SwapSet:
     tries = settings(max_examples=2000, database=None)
-    return find(swap_sets(hypothesis, dataset), lambda s: bool(condition(s)), settings=tries, random=Random(seed))
+    return find(
+        swap_sets(hypothesis, dataset),
+        lambda s: bool(condition(s)),
+        settings=tries,
+        random=Random(seed),
+    )
 
 
 THREE = output(*(module(name, agrees_on=ANYTHING) for name in "abc"), rest=EXACT)
-ROWS = Dataset(torch.arange(20)[:, None], features={"f": np.arange(20) // 2}, references=np.arange(3, 20))
+ROWS = Dataset(
+    torch.arange(20)[:, None], features={"f": np.arange(20) // 2}, references=np.arange(3, 20)
+)
 
 
 def test_it_shrinks_to_no_swap_of_the_first_reference() -> None:
@@ -135,22 +154,32 @@ def test_it_shrinks_to_as_few_references_as_do() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_no_reference_stays_that_is_not_needed(seed: int) -> None:
-    found = smallest(THREE, ROWS, lambda s: ((s.references > 9) & swapped(s, THREE, ROWS).any(axis=0)).any(), seed)
+    found = smallest(
+        THREE,
+        ROWS,
+        lambda s: ((s.references > 9) & swapped(s, THREE, ROWS).any(axis=0)).any(),
+        seed,
+    )
     assert (len(found), swapped(found, THREE, ROWS).sum()) == (1, 1)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_parent_does_not_stay_swapped_to_be_rid_of_what_its_children_may_take(seed: int) -> None:
-    # Below row 0 every child has two donors, and below the others, where the parent may go, only one.
+    # Below row 0 every child has two donors, and below the others, where the parent may go, only
+    # one.
     dataset = Dataset(torch.arange(6)[:, None], features={"f": [0, 0, 1, 2, 3, 4]}, references=[0])
     below = [module(name, agrees_on="f") for name in "xyz"]
-    tree = output(module("p", agrees_on=ANYTHING, reads=below, rest=EXACT), module("d", agrees_on=ANYTHING), rest=EXACT)
+    tree = output(
+        module("p", agrees_on=ANYTHING, reads=below, rest=EXACT),
+        module("d", agrees_on=ANYTHING),
+        rest=EXACT,
+    )
     d = SwapSpace(tree, dataset).index["output/d"]
     found = smallest(tree, dataset, lambda s: (s.donors[d] > 1).any(), seed)
     assert (len(found), swapped(found, tree, dataset).sum()) == (1, 1)
 
 
-# --- what is refused -------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("max_size", [0, -1, 2.5, None])
@@ -167,7 +196,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_drawn() -> None:
         swap_sets(module("a", agrees_on="f"), UNEVEN)
 
 
-# --- in a test of one's own ------------------------------------------------------------------------------
+# --- in a test of one's own -----------------------------------------------------------------------
 
 
 PROPERTIES = """
@@ -176,7 +205,9 @@ PROPERTIES = """
     from hypothesis import strategies as st
     from pytest_scrub.swaps.strategies import swap_sets
 
-    FIXTURES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+    FIXTURES = settings(
+        suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
+    )
 
     @FIXTURES
     @given(data=st.data())

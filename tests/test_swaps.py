@@ -36,7 +36,7 @@ def generator(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-# --- any hypothesis on any small dataset -----------------------------------------------------------------
+# --- any hypothesis on any small dataset ----------------------------------------------------------
 
 
 @st.composite
@@ -44,15 +44,21 @@ def datasets(draw: st.DrawFn, split: bool = True) -> Dataset:
     """2 to 6 rows, some of equal content; sometimes not every row is a reference, or a donor."""
     rows = draw(st.integers(2, 6))
     contents = draw(st.lists(st.integers(0, 4), min_size=rows, max_size=rows))
-    columns = {name: draw(st.lists(st.integers(0, 1), min_size=rows, max_size=rows)) for name in FEATURES}
+    columns = {
+        name: draw(st.lists(st.integers(0, 1), min_size=rows, max_size=rows)) for name in FEATURES
+    }
     some_rows = st.lists(st.integers(0, rows - 1), min_size=1, unique=True)
-    chosen = {name: draw(some_rows) for name in ("references", "donors") if split and draw(st.booleans())}
+    chosen = {
+        name: draw(some_rows) for name in ("references", "donors") if split and draw(st.booleans())
+    }
     if len(chosen.get("donors", ())) == rows:  # no row would be left for a reference
         chosen.setdefault("references", [0])
     return Dataset(torch.tensor(contents)[:, None], features=columns, **chosen)
 
 
-AGREEMENTS = st.sampled_from([ANYTHING, EXACT, *(Agreement(names) for names in [("f",), ("g",), ("f", "g")])])
+AGREEMENTS = st.sampled_from(
+    [ANYTHING, EXACT, *(Agreement(names) for names in [("f",), ("g",), ("f", "g")])]
+)
 
 
 def leaves(name: str) -> st.SearchStrategy[Node]:
@@ -86,7 +92,9 @@ def hypotheses(draw: st.DrawFn, depth: int = 1) -> Node:
 def agree(dataset: Dataset, agreement: Agreement, row: int, other: int) -> bool:
     if agreement.exact:
         return row == other
-    return all(dataset.feature(name)[row] == dataset.feature(name)[other] for name in agreement.features)
+    return all(
+        dataset.feature(name)[row] == dataset.feature(name)[other] for name in agreement.features
+    )
 
 
 def allowed_by_hand(dataset: Dataset, slot: Slot, own: int) -> list[int]:
@@ -95,18 +103,27 @@ def allowed_by_hand(dataset: Dataset, slot: Slot, own: int) -> list[int]:
 
 
 def swaps_by_hand(space: SwapSpace) -> Iterator[tuple[int, tuple[int, ...], float]]:
-    """Every reference with every allowed swap of every slot, and the probability that one draw gives it."""
+    """Every reference with every allowed swap of every slot, and the probability that one draw
+    gives it."""
     references = space.dataset.reference_rows.tolist()
     for reference in references:
         for donors, weight in _expanded(space, reference, {}):
-            yield reference, tuple(donors[i] for i in range(len(space.slots))), weight / len(references)
+            yield (
+                reference,
+                tuple(donors[i] for i in range(len(space.slots))),
+                weight / len(references),
+            )
 
 
-def _expanded(space: SwapSpace, reference: int, donors: dict[int, int]) -> Iterator[tuple[dict[int, int], float]]:
+def _expanded(
+    space: SwapSpace, reference: int, donors: dict[int, int]
+) -> Iterator[tuple[dict[int, int], float]]:
     ready = [
         i
         for i, slot in enumerate(space.slots)
-        if i not in donors and slot.parent in (REFERENCE, *donors) and slot.shares in (None, *donors)
+        if i not in donors
+        and slot.parent in (REFERENCE, *donors)
+        and slot.shares in (None, *donors)
     ]
     if not ready:
         yield donors, 1.0
@@ -134,7 +151,7 @@ def restricted_spaces(draw: st.DrawFn, depth: int = 1) -> SwapSpace:
     return space.keep(draw(st.lists(st.sampled_from(space.paths), unique=True)))
 
 
-# --- drawing ---------------------------------------------------------------------------------------------
+# --- drawing --------------------------------------------------------------------------------------
 
 
 @given(restricted_spaces(depth=2), st.integers(0, 3))
@@ -157,18 +174,30 @@ def test_references_can_be_given() -> None:
     drawn = space.draw(3, generator(), references)
     assert drawn.references.tolist() == [3, 0, 3]
     assert space.check(drawn) == []
-    assert space.unswapped(references) == SwapSet([3, 0, 3], [[3, 0, 3]] * 2, space.paths, FOUR.digest())
+    assert space.unswapped(references) == SwapSet(
+        [3, 0, 3], [[3, 0, 3]] * 2, space.paths, FOUR.digest()
+    )
 
 
-FOUR = Dataset(torch.tensor([[0], [1], [2], [3]]), features={"f": [0, 0, 1, 1], "g": [0, 1, 0, 1], "all": [0, 0, 0, 0]})
-UNEVEN = Dataset(torch.arange(6)[:, None], features={"f": [0, 0, 0, 1, 1, 2], "g": [0, 1, 1, 1, 0, 0]})
-SPLIT = Dataset(torch.arange(6)[:, None], features={"f": [0, 0, 0, 1, 1, 2], "g": [0, 1, 1, 1, 0, 0]}, donors=[1, 2, 4])
+FOUR = Dataset(
+    torch.tensor([[0], [1], [2], [3]]),
+    features={"f": [0, 0, 1, 1], "g": [0, 1, 0, 1], "all": [0, 0, 0, 0]},
+)
+UNEVEN = Dataset(
+    torch.arange(6)[:, None], features={"f": [0, 0, 0, 1, 1, 2], "g": [0, 1, 1, 1, 0, 0]}
+)
+SPLIT = Dataset(
+    torch.arange(6)[:, None],
+    features={"f": [0, 0, 0, 1, 1, 2], "g": [0, 1, 1, 1, 0, 0]},
+    donors=[1, 2, 4],
+)
 
 
 @pytest.mark.parametrize("dataset", [UNEVEN, SPLIT])
 def test_draws_are_uniform_and_independent(dataset: Dataset) -> None:
-    # The joint distribution of references and all donors says all: uniform references, uniform allowed donors
-    # whatever the parent's is, and no slot that depends on a sibling but one that shares its donor.
+    # The joint distribution of references and all donors says all: uniform references, uniform
+    # allowed donors whatever the parent's is, and no slot that depends on a sibling but one that
+    # shares its donor.
     space = SwapSpace(
         output(
             module("a", agrees_on="f", reads=[module("x", agrees_on="g")], name="owner"),
@@ -200,27 +229,37 @@ def test_a_seed_is_all_the_randomness_there_is() -> None:
 
 
 @given(SPACES, st.data())
-def test_what_one_slot_draws_does_not_depend_on_which_others_are_kept(space: SwapSpace, data: st.DataObject) -> None:
+def test_what_one_slot_draws_does_not_depend_on_which_others_are_kept(
+    space: SwapSpace, data: st.DataObject
+) -> None:
     kept = data.draw(st.sets(st.sampled_from(space.paths))) if space.paths else set()
     everything, some = space.draw(10, generator()), space.keep(kept).draw(10, generator())
     np.testing.assert_array_equal(everything.references, some.references)
-    same_parent, same_donor = space.parents(everything) == space.parents(some), everything.donors == some.donors
+    same_parent, same_donor = (
+        space.parents(everything) == space.parents(some),
+        everything.donors == some.donors,
+    )
     for i, slot in enumerate(space.slots):
-        if slot.path in kept and slot.shares is None:  # and below a frozen slot there is another own input
+        # and below a frozen slot there is another own input
+        if slot.path in kept and slot.shares is None:
             assert same_donor[i][same_parent[i]].all()
 
 
-# --- allowed, count, support -----------------------------------------------------------------------------
+# --- allowed, count, support ----------------------------------------------------------------------
 
 
 @given(restricted_spaces(), st.data())
 def test_allowed_donors_are_those_found_by_hand(space: SwapSpace, data: st.DataObject) -> None:
-    rows = np.array(data.draw(st.lists(st.integers(0, len(space.dataset) - 1), max_size=4)), dtype=np.int64)
+    rows = np.array(
+        data.draw(st.lists(st.integers(0, len(space.dataset) - 1), max_size=4)), dtype=np.int64
+    )
     for slot in space.slots:
         found = space.allowed(slot.path, rows)
         assert all(part.dtype == np.int64 for part in found)
         frozen = slot.path in space.frozen
-        expected = [[own] if frozen else allowed_by_hand(space.dataset, slot, own) for own in rows.tolist()]
+        expected = [
+            [own] if frozen else allowed_by_hand(space.dataset, slot, own) for own in rows.tolist()
+        ]
         assert [part.tolist() for part in found] == expected
 
 
@@ -234,7 +273,9 @@ def any_swaps(draw: st.DrawFn, hypothesis: Node, dataset: Dataset) -> SwapSet:
 
 
 @given(hypotheses(depth=2), datasets(), st.data())
-def test_what_is_allowed_is_what_a_claim_means(hypothesis: Node, dataset: Dataset, data: st.DataObject) -> None:
+def test_what_is_allowed_is_what_a_claim_means(
+    hypothesis: Node, dataset: Dataset, data: st.DataObject
+) -> None:
     space = SwapSpace(hypothesis, dataset)
     swap_set = any_swaps(data.draw, hypothesis, dataset)
     parents = space.parents(swap_set)
@@ -242,12 +283,18 @@ def test_what_is_allowed_is_what_a_claim_means(hypothesis: Node, dataset: Datase
         rows = meaning.allowed(hypothesis, dataset, swap_set, column)
         assert set(rows) == set(space.paths)
         donors = swap_set.donors[:, column].tolist()
-        assert is_allowed == all(donor in rows[path] for path, donor in zip(space.paths, donors, strict=True))
+        assert is_allowed == all(
+            donor in rows[path] for path, donor in zip(space.paths, donors, strict=True)
+        )
         violated = {v.slot for v in space.check(swap_set) if v.column == column}
-        assert violated == {path for path, donor in zip(space.paths, donors, strict=True) if donor not in rows[path]}
+        assert violated == {
+            path for path, donor in zip(space.paths, donors, strict=True) if donor not in rows[path]
+        }
         for i, slot in enumerate(space.slots):
             if slot.shares is None:
-                assert space.allowed(slot.path, parents[i, [column]])[0].tolist() == sorted(rows[slot.path])
+                assert space.allowed(slot.path, parents[i, [column]])[0].tolist() == sorted(
+                    rows[slot.path]
+                )
 
 
 @given(hypotheses(depth=2), datasets())
@@ -263,13 +310,18 @@ def test_joined_claims_allow_in_every_slot_what_both_do(
     agreements: list[Agreement], dataset: Dataset, data: st.DataObject
 ) -> None:
     def claim(own: Agreement, child: Agreement, rest: Agreement, roots_rest: Agreement) -> Node:
-        return output(module("a", agrees_on=own, reads=[module("x", agrees_on=child)], rest=rest), rest=roots_rest)
+        return output(
+            module("a", agrees_on=own, reads=[module("x", agrees_on=child)], rest=rest),
+            rest=roots_rest,
+        )
 
     first, second = claim(*agreements[:4]), claim(*agreements[4:])
     both = join(first, second)
     assert isinstance(both, Node)
     swap_set = any_swaps(data.draw, both, dataset)
-    rows, *others = (meaning.allowed(claimed, dataset, swap_set, 0) for claimed in (both, first, second))
+    rows, *others = (
+        meaning.allowed(claimed, dataset, swap_set, 0) for claimed in (both, first, second)
+    )
     assert rows == {path: others[0][path] & others[1][path] for path in rows}
 
 
@@ -288,7 +340,10 @@ def test_support_is_judged_by_content(space: SwapSpace) -> None:
     for slot, support in zip(space.slots, space.support(), strict=True):
         np.testing.assert_array_equal(support.donors, space.count()[slot.path])
         allowed = space.allowed(slot.path, references)
-        has_other = [(content[rows] != content[own]).any() for rows, own in zip(allowed, references, strict=True)]
+        has_other = [
+            (content[rows] != content[own]).any()
+            for rows, own in zip(allowed, references, strict=True)
+        ]
         assert support.share == pytest.approx(np.mean(has_other))
 
 
@@ -307,7 +362,12 @@ def test_moved_compares_with_the_parents_own_input() -> None:
     space = SwapSpace(tree, FOUR)
     assert space.paths == ("output/rest", "output/a", "output/a/rest", "output/a/b")
     swap_set = SwapSet([0, 0], [[0, 1], [2, 2], [2, 0], [0, 2]], space.paths, FOUR.digest())
-    assert space.moved(swap_set).tolist() == [[False, True], [True, True], [False, True], [True, False]]
+    assert space.moved(swap_set).tolist() == [
+        [False, True],
+        [True, True],
+        [False, True],
+        [True, False],
+    ]
     assert space.parents(swap_set).tolist() == [[0, 0], [0, 0], [2, 2], [2, 2]]
 
 
@@ -332,7 +392,7 @@ def test_references_and_donors_may_come_from_different_rows(
     assert len(space.count()["output/a"]) == len(references)
 
 
-# --- checking --------------------------------------------------------------------------------------------
+# --- checking -------------------------------------------------------------------------------------
 
 
 @given(restricted_spaces(), st.data())
@@ -340,19 +400,28 @@ def test_check_finds_exactly_what_is_not_allowed(space: SwapSpace, data: st.Data
     rows = st.integers(0, len(space.dataset) - 1)
     references = data.draw(st.lists(rows, min_size=1, max_size=3))
     donors = [[data.draw(rows) for _ in references] for _ in space.paths]
-    swap_set = SwapSet(references, np.array(donors).reshape(-1, len(references)), space.paths, space.dataset.digest())
+    swap_set = SwapSet(
+        references,
+        np.array(donors).reshape(-1, len(references)),
+        space.paths,
+        space.dataset.digest(),
+    )
     expected = set()
     for i, slot in enumerate(space.slots):
         for column, own in enumerate(space.parents(swap_set)[i].tolist()):
             shared = slot.shares is not None and donors[i][column] != donors[slot.shares][column]
-            allowed = [own] if slot.path in space.frozen else allowed_by_hand(space.dataset, slot, own)
+            allowed = (
+                [own] if slot.path in space.frozen else allowed_by_hand(space.dataset, slot, own)
+            )
             if (shared and slot.path not in space.frozen) or donors[i][column] not in allowed:
                 expected.add((slot.path, column, donors[i][column], own))
     found = {(v.slot, v.column, v.donor, v.parent) for v in space.check(swap_set)}
     assert found == expected
 
 
-VIOLATED = Dataset(torch.arange(4)[:, None], features={"f": [0, 0, 1, 1], "g": [0, 1, 0, 1]}, donors=[0, 1, 2])
+VIOLATED = Dataset(
+    torch.arange(4)[:, None], features={"f": [0, 0, 1, 1], "g": [0, 1, 0, 1]}, donors=[0, 1, 2]
+)
 SHARING = output(
     module("a", agrees_on=["f", "g"]),
     module("b", agrees_on="f", name="owner"),
@@ -382,7 +451,8 @@ SHARING = output(
             2,
             (2, 2, 3, 3),
             [
-                "output/owner: row 3 may not stand in for row 2: it is not among the dataset's donors",
+                "output/owner: row 3 may not stand in for row 2: it is not among the dataset's "
+                "donors",
                 "output/c: row 3 may not stand in for row 2: it is not among the dataset's donors",
             ],
         ),
@@ -390,7 +460,10 @@ SHARING = output(
             None,
             0,
             (0, 0, 0, 1),
-            ["output/c: row 1 may not stand in for row 0: it shares the donor of owner, which takes another"],
+            [
+                "output/c: row 1 may not stand in for row 0: it shares the donor of owner, which "
+                "takes another"
+            ],
         ),
         (
             None,
@@ -418,7 +491,9 @@ def test_check_says_which_donor_and_why(
     space = SwapSpace(SHARING, VIOLATED)
     space = space if kept is None else space.keep(kept)
     assert space.paths == ("output/rest", "output/a", "output/owner", "output/c")
-    swap_set = SwapSet([3, reference], [[3, donor] for donor in donors], space.paths, VIOLATED.digest())
+    swap_set = SwapSet(
+        [3, reference], [[3, donor] for donor in donors], space.paths, VIOLATED.digest()
+    )
     violations = space.check(swap_set)
     assert [str(violation) for violation in violations] == sentences
     assert all((v.column, v.parent) == (1, reference) for v in violations)
@@ -433,10 +508,14 @@ def test_swap_sets_of_another_tree_or_dataset_are_refused() -> None:
     space = SwapSpace(output(module("a", agrees_on="f")), FOUR)
     slots = list(space.paths)
     drawn = space.draw(2, generator())
-    with refuses(DataError, f"the swap set has slots {slots}, the hypothesis has ['output/rest', 'output/b']"):
+    with refuses(
+        DataError, f"the swap set has slots {slots}, the hypothesis has ['output/rest', 'output/b']"
+    ):
         SwapSpace(output(module("b", agrees_on="f")), FOUR).check(drawn)
     other = Dataset(torch.arange(1, 5)[:, None], features={"f": [0, 0, 1, 1]})
-    with refuses(DataError, "the swap set belongs to a dataset of other content; draw it again on this one"):
+    with refuses(
+        DataError, "the swap set belongs to a dataset of other content; draw it again on this one"
+    ):
         SwapSpace(output(module("a", agrees_on="f")), other).check(drawn)
     for references, donors, name in ([[4], [[0], [0]], "reference"], [[0], [[0], [-1]], "donor"]):
         with refuses(DataError, f"the swap set names a {name} row outside 0 to 3"):
@@ -444,11 +523,12 @@ def test_swap_sets_of_another_tree_or_dataset_are_refused() -> None:
     assert space.check(SwapSet([], np.empty((2, 0)), space.paths, FOUR.digest())) == []
 
 
-# --- enumerating -----------------------------------------------------------------------------------------
+# --- enumerating ----------------------------------------------------------------------------------
 
 
 def feeding(space: SwapSpace) -> list[int]:
-    """The slots whose donor's activations are read: leaves, rests, and what a frozen or sharing node takes over.
+    """The slots whose donor's activations are read: leaves, rests, and what a frozen or sharing
+    node takes over.
 
     Any other own input of a non-leaf only says what its children and its rest must agree with.
     """
@@ -478,10 +558,15 @@ def test_enumerating_lists_every_swap_with_its_probability(space: SwapSpace) -> 
 
 
 def test_a_donor_that_a_leaf_shares_is_listed_whatever_it_does_for_its_owner() -> None:
-    # The owner's own input would only say what x agrees with, and all rows would do as well; but b is a leaf.
+    # The owner's own input would only say what x agrees with, and all rows would do as well; but b
+    # is a leaf.
     owner = module("a", agrees_on="all", reads=[module("x", agrees_on="all")], name="owner")
     space = SwapSpace(output(owner, module("b", agrees_on="all", shares="owner")), FOUR)
-    listed = {row for swap_set, _ in space.enumerate() for row in swap_set.donors[space.index["output/b"]].tolist()}
+    listed = {
+        row
+        for swap_set, _ in space.enumerate()
+        for row in swap_set.donors[space.index["output/b"]].tolist()
+    }
     assert listed == {0, 1, 2, 3}
 
 
@@ -502,14 +587,18 @@ def test_a_long_list_comes_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     chunks = list(space.enumerate())
     assert max(len(swap_set) for swap_set, _ in chunks) <= 10
     assert sum(weights.sum() for _, weights in chunks) == pytest.approx(1)
-    assert sorted(column for swap_set, _ in chunks for column in swap_set.donors.T.tolist()) == sorted(whole)
+    assert sorted(
+        column for swap_set, _ in chunks for column in swap_set.donors.T.tolist()
+    ) == sorted(whole)
 
 
-# --- restricting -----------------------------------------------------------------------------------------
+# --- restricting ----------------------------------------------------------------------------------
 
 
 def test_keep_freezes_all_but_the_named_slots() -> None:
-    tree = output(module("a", agrees_on=ANYTHING, reads=[module("b", agrees_on="all")]), agrees_on="all")
+    tree = output(
+        module("a", agrees_on=ANYTHING, reads=[module("b", agrees_on="all")]), agrees_on="all"
+    )
     space = SwapSpace(tree, FOUR).keep(["output/a"])
     assert space.frozen == {"output", "output/rest", "output/a/rest", "output/a/b"}
     drawn = space.draw(100, generator())
@@ -528,19 +617,28 @@ def test_keep_freezes_all_but_the_named_slots() -> None:
 def test_a_shared_donor_is_kept_for_all_who_share_it(kept: str) -> None:
     space = SwapSpace(SHARING, FOUR).keep([kept])
     assert space.frozen == {"output/rest", "output/a"}
-    assert SwapSpace(SHARING, FOUR).keep(["output/a"]).frozen == {"output/rest", "output/owner", "output/c"}
+    assert SwapSpace(SHARING, FOUR).keep(["output/a"]).frozen == {
+        "output/rest",
+        "output/owner",
+        "output/c",
+    }
 
 
 def test_an_unknown_slot_is_refused_with_the_nearest() -> None:
     space = SwapSpace(output(head(1, 0, agrees_on="f")), FOUR)
-    with refuses(HypothesisError, "the hypothesis has no slot 'output/head1.1'; did you mean 'output/head1.0'?"):
+    with refuses(
+        HypothesisError,
+        "the hypothesis has no slot 'output/head1.1'; did you mean 'output/head1.0'?",
+    ):
         space.keep(["output/head1.1"])
 
 
 A, B = module("a", agrees_on="f"), module("b", agrees_on=ANYTHING)
 
 
-@pytest.mark.parametrize("other", [output(replace(A, agrees_on=Agreement(("g",)))), ANYTHING, output(A, B)])
+@pytest.mark.parametrize(
+    "other", [output(replace(A, agrees_on=Agreement(("g",)))), ANYTHING, output(A, B)]
+)
 def test_a_space_can_be_joined(other: Node | Agreement) -> None:
     space = SwapSpace(output(A, B), FOUR)
     assert space.join(other).hypothesis == join(space.hypothesis, other)
@@ -572,7 +670,7 @@ def test_a_computed_node_keeps_its_features_when_frozen_and_joined() -> None:
     assert joined.hypothesis.reads[0].agrees_on == Agreement(("f",))
 
 
-# --- slots -----------------------------------------------------------------------------------------------
+# --- slots ----------------------------------------------------------------------------------------
 
 
 def test_slot_paths_name_node_slot_and_position() -> None:
@@ -607,14 +705,19 @@ def test_slot_paths_name_node_slot_and_position() -> None:
         "output/m#2",
     ]
     assert [slot.path for slot in slots_of(root)] == paths
-    assert [path for path, _, _ in node_paths(root)] == [path for path in paths if not path.endswith("rest")]
+    assert [path for path, _, _ in node_paths(root)] == [
+        path for path in paths if not path.endswith("rest")
+    ]
     parents = [None if slot.parent == REFERENCE else paths[slot.parent] for slot in slots_of(root)]
     assert parents == [None, "output", "output", *["output/head1.0"] * 5, *["output"] * 3]
 
 
 def test_without_a_feature_the_root_is_the_reference() -> None:
     slots = slots_of(output(module("a", agrees_on="f")))
-    assert [(slot.path, slot.parent) for slot in slots] == [("output/rest", REFERENCE), ("output/a", REFERENCE)]
+    assert [(slot.path, slot.parent) for slot in slots] == [
+        ("output/rest", REFERENCE),
+        ("output/a", REFERENCE),
+    ]
     assert slots_of(output()) == ()
     space = SwapSpace(output(), FOUR)
     assert space.check(space.draw(3, generator())) == []
@@ -625,12 +728,18 @@ def test_without_a_feature_the_root_is_the_reference() -> None:
     "root",
     [
         output(module("rest", agrees_on="f")),
-        output(module("a", agrees_on="f", name="b#2"), module("b", agrees_on="f"), module("b", agrees_on="f")),
+        output(
+            module("a", agrees_on="f", name="b#2"),
+            module("b", agrees_on="f"),
+            module("b", agrees_on="f"),
+        ),
     ],
 )
 def test_slots_with_one_path_are_refused(root: Node) -> None:
     taken = "output/rest" if len(root.reads) == 1 else "output/b#2"
-    with refuses(HypothesisError, f"two slots would be called {taken}; give one of the nodes another name="):
+    with refuses(
+        HypothesisError, f"two slots would be called {taken}; give one of the nodes another name="
+    ):
         SwapSpace(root, FOUR)
 
 
@@ -639,11 +748,13 @@ def test_slots_with_one_path_are_refused(root: Node) -> None:
     [
         (
             output(module("a", agrees_on="f", shares="b"), B, module("c", agrees_on="f", name="d")),
-            "output/a shares the donor of 'b', but no sibling has that name=; siblings with a name: d",
+            "output/a shares the donor of 'b', but no sibling has that name=; siblings with a "
+            "name: d",
         ),
         (
             output(module("a", agrees_on="f", shares="a", name="a")),
-            "output/a shares the donor of 'a', but no sibling has that name=; siblings with a name: none",
+            "output/a shares the donor of 'a', but no sibling has that name=; siblings with a "
+            "name: none",
         ),
         (
             # A cousin is no sibling.
@@ -651,16 +762,19 @@ def test_slots_with_one_path_are_refused(root: Node) -> None:
                 module("a", agrees_on="f", reads=[module("x", agrees_on="f", name="s")]),
                 module("b", agrees_on="f", reads=[module("x", agrees_on="f", shares="s")]),
             ),
-            "output/b/x shares the donor of 's', but no sibling has that name=; siblings with a name: none",
+            "output/b/x shares the donor of 's', but no sibling has that name=; siblings with a "
+            "name: none",
         ),
         (
-            output(*(module(name, agrees_on="f", name="s") for name in "ab"), module("c", agrees_on="f", shares="s")),
-            "output/c shares the donor of 's', but several siblings have that name=; siblings with a name: s, s",
+            output(*(module(name, agrees_on="f", name="s") for name in "ab"),
+            module("c", agrees_on="f", shares="s")),
+            "output/c shares the donor of 's', but several siblings have that name=; siblings with "
+            "a name: s, s",
         ),
         (
             output(module("a", agrees_on="f", name="s"), module("b", agrees_on="g", shares="s")),
-            "output/b shares the donor of 's', so both must agree on the same (g against f), and that one must have a "
-            "donor of its own",
+            "output/b shares the donor of 's', so both must agree on the same (g against f), and "
+            "that one must have a donor of its own",
         ),
         (
             output(
@@ -668,8 +782,8 @@ def test_slots_with_one_path_are_refused(root: Node) -> None:
                 module("b", agrees_on="f", shares="s"),
                 module("c", agrees_on="f", name="t"),
             ),
-            "output/b shares the donor of 's', so both must agree on the same (f against f), and that one must have a "
-            "donor of its own",
+            "output/b shares the donor of 's', so both must agree on the same (f against f), and "
+            "that one must have a donor of its own",
         ),
     ],
 )  # fmt: skip
@@ -683,7 +797,9 @@ def test_a_feature_that_is_missing_is_named_with_its_node() -> None:
         DataError,
         "output/a/rest: the dataset has no feature 'al'; did you mean 'all'?; it has f, g, all",
     ):
-        SwapSpace(output(module("a", agrees_on="f", reads=[module("b", agrees_on="f")], rest="al")), FOUR)
+        SwapSpace(
+            output(module("a", agrees_on="f", reads=[module("b", agrees_on="f")], rest="al")), FOUR
+        )
 
 
 def test_a_hypothesis_starts_at_the_output() -> None:
@@ -691,7 +807,7 @@ def test_a_hypothesis_starts_at_the_output() -> None:
         SwapSpace(head(1, 0, agrees_on="f"), FOUR)
 
 
-# --- swap sets -------------------------------------------------------------------------------------------
+# --- swap sets ------------------------------------------------------------------------------------
 
 
 def test_a_swap_set_is_immutable_and_its_own() -> None:
@@ -709,12 +825,22 @@ def test_a_swap_set_is_immutable_and_its_own() -> None:
 
 def test_swap_sets_are_equal_by_content() -> None:
     def made(**changed: Any) -> SwapSet:
-        given_ = {"references": [0, 1], "donors": [[2, 3]], "slots": ("output/a",), "dataset": "digest"}
+        given_ = {
+            "references": [0, 1],
+            "donors": [[2, 3]],
+            "slots": ("output/a",),
+            "dataset": "digest",
+        }
         return SwapSet(**{**given_, **changed})
 
     assert made() == made()
     assert hash(made()) == hash(made())
-    for changed in ({"references": [0, 2]}, {"donors": [[2, 2]]}, {"slots": ("output/b",)}, {"dataset": "other"}):
+    for changed in (
+        {"references": [0, 2]},
+        {"donors": [[2, 2]]},
+        {"slots": ("output/b",)},
+        {"dataset": "other"},
+    ):
         assert made(**changed) != made()
     assert made() != "digest"
 
@@ -736,11 +862,14 @@ def test_a_swap_set_can_be_cut() -> None:
     ],
 )
 def test_a_swap_set_of_another_shape_is_refused(references: Any, donors: Any, shapes: str) -> None:
-    with refuses(DataError, f"a swap set of 2 slots has donors [slots, R] beside references [R]; these are {shapes}"):
+    with refuses(
+        DataError,
+        f"a swap set of 2 slots has donors [slots, R] beside references [R]; these are {shapes}",
+    ):
         SwapSet(references, donors, ("a", "b"), "digest")
 
 
-# --- counting all swap sets ------------------------------------------------------------------------------
+# --- counting all swap sets -----------------------------------------------------------------------
 
 
 @given(restricted_spaces(depth=2))
@@ -758,14 +887,19 @@ def test_combinations_are_the_columns_that_are_enumerated(space: SwapSpace) -> N
 
 
 def test_combinations_by_hand() -> None:
-    # Rows 0, 1, 2 agree on f, and 3, 4; c follows owner, and x is chosen for whichever row owner takes.
+    # Rows 0, 1, 2 agree on f, and 3, 4; c follows owner, and x is chosen for whichever row owner
+    # takes.
     tree = output(
         module("b", agrees_on="f", name="owner", reads=[module("x", agrees_on="g")], rest=EXACT),
         module("c", agrees_on="f", shares="owner"),
         rest=EXACT,
     )
     # By g there are rows 0, 4, 5 and rows 1, 2, 3.
-    assert SwapSpace(tree, UNEVEN).combinations(np.array([0, 3, 5])).tolist() == [3 + 3 + 3, 3 + 3, 3]
+    assert SwapSpace(tree, UNEVEN).combinations(np.array([0, 3, 5])).tolist() == [
+        3 + 3 + 3,
+        3 + 3,
+        3,
+    ]
     # Of the donors 1, 2 and 4, and the own input, which always is one.
     split = SwapSpace(tree, SPLIT).combinations(np.array([0, 3, 5]))
     assert split.tolist() == [(1 + 1) + 2 + 2, (1 + 2) + 1, 1 + 1]
@@ -775,27 +909,39 @@ def test_combinations_by_hand() -> None:
 
 def test_deep_trees_have_very_many_combinations() -> None:
     rows = Dataset(torch.arange(1000)[:, None], features={"f": [0] * 1000})
-    tree = output(*(module(name, agrees_on="f") for name in "abcdefghijklmnopqrstuvwxyz"), rest=EXACT)
-    assert SwapSpace(tree, rows).combinations(np.array([0, 7])).tolist() == pytest.approx([1e78, 1e78])
+    tree = output(
+        *(module(name, agrees_on="f") for name in "abcdefghijklmnopqrstuvwxyz"), rest=EXACT
+    )
+    assert SwapSpace(tree, rows).combinations(np.array([0, 7])).tolist() == pytest.approx(
+        [1e78, 1e78]
+    )
 
 
 @given(restricted_spaces(), st.data())
 def test_swaps_of_some_references_can_be_enumerated(space: SwapSpace, data: st.DataObject) -> None:
     everything = space.enumerate()
-    references = np.array(data.draw(st.lists(st.sampled_from(space.reference_rows.tolist()), min_size=1, unique=True)))
+    references = np.array(
+        data.draw(st.lists(st.sampled_from(space.reference_rows.tolist()), min_size=1, unique=True))
+    )
     whole: Counter[tuple[int, ...]] = Counter()
     for swap_set, weights in everything:
-        for column, weight in zip(np.vstack([swap_set.references, swap_set.donors]).T.tolist(), weights, strict=True):
+        for column, weight in zip(
+            np.vstack([swap_set.references, swap_set.donors]).T.tolist(), weights, strict=True
+        ):
             whole[tuple(column)] += weight
     found: Counter[tuple[int, ...]] = Counter()
     for swap_set, weights in space.enumerate(references):
-        for column, weight in zip(np.vstack([swap_set.references, swap_set.donors]).T.tolist(), weights, strict=True):
+        for column, weight in zip(
+            np.vstack([swap_set.references, swap_set.donors]).T.tolist(), weights, strict=True
+        ):
             found[tuple(column)] += weight
     share = len(space.reference_rows) / len(references)
-    assert found == pytest.approx({key: weight * share for key, weight in whole.items() if key[0] in references})
+    assert found == pytest.approx(
+        {key: weight * share for key, weight in whole.items() if key[0] in references}
+    )
 
 
-# --- which references have allowed donors ----------------------------------------------------------------
+# --- which references have allowed donors ---------------------------------------------------------
 
 
 @given(restricted_spaces(depth=2), st.data())
@@ -804,7 +950,11 @@ def test_allows_agrees_with_check(space: SwapSpace, data: st.DataObject) -> None
     drawn = space.draw(4, generator(data.draw(st.integers(0, 9))))
     donors = drawn.donors.copy()
     for column in range(1, 4):  # the first one stays allowed
-        for slot in data.draw(st.lists(st.integers(0, len(space.slots) - 1), max_size=2)) if space.slots else ():
+        for slot in (
+            data.draw(st.lists(st.integers(0, len(space.slots) - 1), max_size=2))
+            if space.slots
+            else ()
+        ):
             donors[slot, column] = data.draw(rows)
     swap_set = space.swap_set(drawn.references, donors)
     allowed = space.allows(swap_set)
@@ -814,13 +964,15 @@ def test_allows_agrees_with_check(space: SwapSpace, data: st.DataObject) -> None
     assert np.flatnonzero(~allowed).tolist() == sorted(violated)
 
 
-# --- a part of the rows ----------------------------------------------------------------------------------
+# --- a part of the rows ---------------------------------------------------------------------------
 
 
 @given(restricted_spaces(depth=2), st.data())
 def test_within_a_part_only_its_rows_are_drawn(space: SwapSpace, data: st.DataObject) -> None:
     def some(rows: np.ndarray) -> np.ndarray:
-        return np.array(data.draw(st.lists(st.sampled_from(rows.tolist()), min_size=1, unique=True)))
+        return np.array(
+            data.draw(st.lists(st.sampled_from(rows.tolist()), min_size=1, unique=True))
+        )
 
     references, donors = some(space.reference_rows), some(space.donor_rows)
     part = space.within(references, donors)
@@ -833,7 +985,11 @@ def test_within_a_part_only_its_rows_are_drawn(space: SwapSpace, data: st.DataOb
     assert part.hypothesis is space.hypothesis
     # All that the whole space allows of these rows is allowed in the part.
     everything = islice(swaps_by_hand(space), 2000)
-    columns = [(ref, *rows) for ref, rows, _ in everything if ref in references and set(rows) <= {*donors.tolist()}]
+    columns = [
+        (ref, *rows)
+        for ref, rows, _ in everything
+        if ref in references and set(rows) <= {*donors.tolist()}
+    ]
     table = np.array(columns, dtype=np.int64).reshape(-1, 1 + len(space.slots)).T
     assert part.allows(part.swap_set(table[0], table[1:])).all()
 
@@ -846,7 +1002,7 @@ def test_a_part_without_an_agreeing_donor_leaves_the_input_itself() -> None:
     assert part.combinations(np.array([0, 5])).tolist() == [2, 1]
 
 
-# --- refining --------------------------------------------------------------------------------------------
+# --- refining -------------------------------------------------------------------------------------
 
 
 def says_only(root: Node, paths: Collection[str], extra: Agreement) -> Node:
@@ -856,7 +1012,9 @@ def says_only(root: Node, paths: Collection[str], extra: Agreement) -> Node:
         return None if now is None else extra if path in paths else ANYTHING
 
     def walk(node: Node, path: str) -> Node:
-        below = [(child, child_path) for child_path, child, parent in node_paths(root) if parent == path]
+        below = [
+            (child, child_path) for child_path, child, parent in node_paths(root) if parent == path
+        ]
         return replace(
             node,
             agrees_on=agreement(path, node.agrees_on),
@@ -868,20 +1026,33 @@ def says_only(root: Node, paths: Collection[str], extra: Agreement) -> Node:
 
 
 def columns_of(space: SwapSpace, paths: Sequence[str]) -> set[tuple[int, ...]]:
-    """Every allowed swap of every reference: the reference, and the donors of the slots that give activations."""
+    """Every allowed swap of every reference: the reference, and the donors of the slots that give
+    activations."""
     slots = [space.index[path] for path in paths]
-    return {(reference, *(donors[i] for i in slots)) for reference, donors, _ in swaps_by_hand(space)}
+    return {
+        (reference, *(donors[i] for i in slots)) for reference, donors, _ in swaps_by_hand(space)
+    }
 
 
 @given(restricted_spaces(depth=2), st.data())
-def test_refined_is_joined_with_the_claim_that_says_only_this(space: SwapSpace, data: st.DataObject) -> None:
+def test_refined_is_joined_with_the_claim_that_says_only_this(
+    space: SwapSpace, data: st.DataObject
+) -> None:
     assume(space.paths)
     slots = data.draw(st.lists(st.sampled_from(space.paths), min_size=1, max_size=3, unique=True))
     # Who shares a donor is named by its owner.
-    slots = [space.paths[i] for path in slots for i in [space.slots[space.index[path]].shares or space.index[path]]]
-    extra = data.draw(st.sampled_from([Agreement(("f",)), Agreement(("g",)), Agreement(("f", "g")), EXACT]))
+    slots = [
+        space.paths[i]
+        for path in slots
+        for i in [space.slots[space.index[path]].shares or space.index[path]]
+    ]
+    extra = data.draw(
+        st.sampled_from([Agreement(("f",)), Agreement(("g",)), Agreement(("f", "g")), EXACT])
+    )
     refined = space.refine(slots, extra)
-    sharing = {s.path for s in space.slots if s.shares is not None and space.paths[s.shares] in slots}
+    sharing = {
+        s.path for s in space.slots if s.shares is not None and space.paths[s.shares] in slots
+    }
     joined = space.join(says_only(space.hypothesis, {*slots, *sharing}, extra))
     assert set(refined.paths) == set(space.paths) == set(joined.paths)
     assert refined.frozen == space.frozen
@@ -899,11 +1070,15 @@ def test_refining_names_slots_and_keeps_rows_and_what_is_frozen() -> None:
     refined = space.refine(["output/owner"], Agreement(("g",)))
     agreements = {slot.path: str(slot.agrees_on) for slot in refined.slots}
     assert agreements == {
-        "output/rest": "EXACT", "output/a": "f and g", "output/owner": "f and g", "output/c": "f and g",
+        "output/rest": "EXACT", "output/a": "f and g", "output/owner": "f and g",
+        "output/c": "f and g",
     }  # fmt: skip
     assert refined.frozen == {"output/rest"}
     assert (refined.reference_rows.tolist(), refined.donor_rows.tolist()) == ([0, 3], [0, 1])
-    assert {str(slot.agrees_on) for slot in space.refine(["output/a"], EXACT).slots} == {"EXACT", "f"}
+    assert {str(slot.agrees_on) for slot in space.refine(["output/a"], EXACT).slots} == {
+        "EXACT",
+        "f",
+    }
 
 
 def test_a_computed_node_is_not_refined() -> None:
@@ -912,11 +1087,13 @@ def test_a_computed_node_is_not_refined() -> None:
     assert [str(slot.agrees_on) for slot in refined.slots] == ["ANYTHING", "f", "g"]
 
 
-# --- choosing donors one by one --------------------------------------------------------------------------
+# --- choosing donors one by one -------------------------------------------------------------------
 
 
 @given(restricted_spaces(), st.data())
-def test_chances_pick_the_allowed_donors_in_equal_parts(space: SwapSpace, data: st.DataObject) -> None:
+def test_chances_pick_the_allowed_donors_in_equal_parts(
+    space: SwapSpace, data: st.DataObject
+) -> None:
     row = data.draw(st.integers(0, len(space.dataset) - 1))
     for i, slot in enumerate(space.slots):
         allowed = allowed_by_hand(space.dataset, slot, row)
@@ -927,7 +1104,9 @@ def test_chances_pick_the_allowed_donors_in_equal_parts(space: SwapSpace, data: 
 
 
 @given(restricted_spaces(depth=2), st.data())
-def test_filling_asks_for_every_free_slot_after_its_parent(space: SwapSpace, data: st.DataObject) -> None:
+def test_filling_asks_for_every_free_slot_after_its_parent(
+    space: SwapSpace, data: st.DataObject
+) -> None:
     drawn = space.draw(5, generator(data.draw(st.integers(0, 9))))
     asked: list[int] = []
 
@@ -941,7 +1120,11 @@ def test_filling_asks_for_every_free_slot_after_its_parent(space: SwapSpace, dat
         return drawn.donors[i]
 
     assert space.fill(drawn.references, choose) == drawn
-    free = [i for i, slot in enumerate(space.slots) if slot.shares is None and slot.path not in space.frozen]
+    free = [
+        i
+        for i, slot in enumerate(space.slots)
+        if slot.shares is None and slot.path not in space.frozen
+    ]
     assert sorted(asked) == free
 
 
@@ -957,7 +1140,9 @@ def test_rows_agree_where_their_codes_are_equal(space: SwapSpace) -> None:
         codes, rows = space.agree(i), range(len(space.dataset))
         for row in rows:
             for other in rows:
-                assert (codes[row] == codes[other]) == agree(space.dataset, slot.agrees_on, row, other)
+                assert (codes[row] == codes[other]) == agree(
+                    space.dataset, slot.agrees_on, row, other
+                )
 
 
 def test_swap_sets_of_a_space_know_their_hypothesis() -> None:
@@ -965,8 +1150,10 @@ def test_swap_sets_of_a_space_know_their_hypothesis() -> None:
     drawn = space.draw(4, generator())
     rows = np.array([0, 1])
     made = [
-        drawn, drawn[:2], space.unswapped(rows), space.fill(rows, lambda i, parents, settled: parents),
-        space.swap_set(rows, np.zeros((3, 2))), next(space.enumerate())[0], space.keep(["output/a"]).unswapped(rows),
+        drawn, drawn[:2], space.unswapped(rows),
+        space.fill(rows, lambda i, parents, settled: parents),
+        space.swap_set(rows, np.zeros((3, 2))), next(space.enumerate())[0],
+        space.keep(["output/a"]).unswapped(rows),
     ]  # fmt: skip
     assert all(swap_set.hypothesis is space.hypothesis for swap_set in made)
     unknown = SwapSet(drawn.references, drawn.donors, drawn.slots, drawn.dataset)

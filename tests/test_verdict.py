@@ -1,4 +1,5 @@
-"""Verdicts: intervals, what counts as recovered, what the outcome is, and the record that reports read."""
+"""Verdicts: intervals, what counts as recovered, what the outcome is, and the record that reports
+read."""
 
 from __future__ import annotations
 
@@ -19,16 +20,33 @@ from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.judge import check
 from pytest_scrub.metrics import Metric
 from pytest_scrub.network.plain import FunctionGraph
-from pytest_scrub.statistics.deciding import NO_NODE, Acceptance, beyond, decided, recovered, untested_nodes
+from pytest_scrub.statistics.deciding import (
+    NO_NODE,
+    Acceptance,
+    beyond,
+    decided,
+    recovered,
+    untested_nodes,
+)
 from pytest_scrub.statistics.intervals import FEWEST_ALIKE, FEWEST_CHANGED, Estimate, estimate
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, module, output
-from pytest_scrub.verdict import HELD, REFUTED, ROUNDED, TOO_FEW, UNDECIDED, UNTESTED, NodeReport, Verdict
+from pytest_scrub.verdict import (
+    HELD,
+    REFUTED,
+    ROUNDED,
+    TOO_FEW,
+    UNDECIDED,
+    UNTESTED,
+    NodeReport,
+    Verdict,
+)
 
-# --- intervals -------------------------------------------------------------------------------------------
+# --- intervals ------------------------------------------------------------------------------------
 
 
 def test_an_interval_is_students_t() -> None:
-    # 1, 2, 3, 4: mean 2.5, variance 5/3, standard error sqrt(5/12); the 97.5 % point of t with 3 degrees is 3.182446.
+    # 1, 2, 3, 4: mean 2.5, variance 5/3, standard error sqrt(5/12); the 97.5 % point of t with 3
+    # degrees is 3.182446.
     found = estimate(np.array([1.0, 2, 3, 4]))
     assert found.mean == 2.5
     half = 3.1824463052842638 * (5 / 12) ** 0.5
@@ -36,7 +54,8 @@ def test_an_interval_is_students_t() -> None:
 
 
 def test_two_values_have_a_wide_interval() -> None:
-    found = estimate(np.array([0.0, 2.0]))  # 12.7062 is the 97.5 % point of t with 1 degree, the standard error 1
+    # 12.7062 is the 97.5 % point of t with 1 degree, the standard error 1
+    found = estimate(np.array([0.0, 2.0]))
     assert (found.low, found.high) == (pytest.approx(1 - 12.7062047), pytest.approx(1 + 12.7062047))
 
 
@@ -58,7 +77,10 @@ def test_an_interval_moves_with_its_values(values: np.ndarray[Any, Any], shift: 
 
 def test_an_interval_covers_the_mean_95_times_in_100() -> None:
     rng = np.random.default_rng(0)
-    covered = [found.low <= 3 <= found.high for found in (estimate(rng.normal(3, 2, 10)) for _ in range(2000))]
+    covered = [
+        found.low <= 3 <= found.high
+        for found in (estimate(rng.normal(3, 2, 10)) for _ in range(2000))
+    ]
     assert abs(np.mean(covered) - 0.95) < 4 * (0.95 * 0.05 / 2000) ** 0.5
 
 
@@ -66,7 +88,7 @@ def test_an_interval_prints_four_digits() -> None:
     assert str(Estimate(0.123456, -0.0000123456, 12345.6)) == "0.1235 [-1.235e-05, 1.235e+04]"
 
 
-# --- recovered -------------------------------------------------------------------------------------------
+# --- recovered ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -82,7 +104,9 @@ def test_an_interval_prints_four_digits() -> None:
         (1.0, 0.0, 2.0, "lower", 1.5),
     ],
 )
-def test_what_is_recovered(gap: float, baseline: float, unscrubbed: float, worse: str, share: float) -> None:
+def test_what_is_recovered(
+    gap: float, baseline: float, unscrubbed: float, worse: str, share: float
+) -> None:
     assert recovered(gap, baseline, unscrubbed, worse) == (pytest.approx(share), None)
 
 
@@ -90,12 +114,14 @@ def test_what_is_recovered(gap: float, baseline: float, unscrubbed: float, worse
     ("baseline", "unscrubbed", "worse"),
     [(1.0, 1.0, "higher"), (0.5, 1.0, "higher"), (1.0, 1.0, "lower"), (2.0, 1.0, "lower")],
 )
-def test_nothing_is_recovered_where_the_baseline_is_no_worse(baseline: float, unscrubbed: float, worse: str) -> None:
+def test_nothing_is_recovered_where_the_baseline_is_no_worse(
+    baseline: float, unscrubbed: float, worse: str
+) -> None:
     reason = f"the baseline ({baseline:g}) is not worse than the unscrubbed metric ({unscrubbed:g})"
     assert recovered(0.1, baseline, unscrubbed, worse) == (None, reason)
 
 
-# --- the outcome -----------------------------------------------------------------------------------------
+# --- the outcome ----------------------------------------------------------------------------------
 
 TESTED = NodeReport("output/a", "f", False, (2, 3.0, 4), 1.0, 0.5, True, True, None)
 
@@ -122,7 +148,9 @@ def test_the_outcome_follows_the_interval(low: float, high: float, outcome: str)
     assert at(low, high) == outcome
 
 
-def at(low: float, high: float, sides: tuple[bool, bool] = (True, True), tolerance: float = 0.25) -> str:
+def at(
+    low: float, high: float, sides: tuple[bool, bool] = (True, True), tolerance: float = 0.25
+) -> str:
     gap = Estimate((low + high) / 2, low, high)
     return decided(gap + -tolerance, gap + tolerance, sides)
 
@@ -139,7 +167,9 @@ def at(low: float, high: float, sides: tuple[bool, bool] = (True, True), toleran
         (-0.4, -0.3, (False, True), REFUTED),
     ],
 )
-def test_where_only_one_side_counts(low: float, high: float, sides: tuple[bool, bool], outcome: str) -> None:
+def test_where_only_one_side_counts(
+    low: float, high: float, sides: tuple[bool, bool], outcome: str
+) -> None:
     assert at(low, high, sides) == outcome
 
 
@@ -149,14 +179,16 @@ def test_no_tolerance_accepts_no_gap_only() -> None:
     assert none.outcome(np.full(FEWEST_ALIKE, 1e-3), None, 1e-6) == (REFUTED, None)
     # The last digits of a network decide nothing.
     assert none.outcome(np.full(FEWEST_ALIKE, 1e-9), None, 1e-6) == (UNDECIDED, ROUNDED)
-    assert none.outcome(np.full(FEWEST_ALIKE, 1e-9), None, 1e-12) == (REFUTED, None)  # unless they are still smaller
+    # unless they are still smaller
+    assert none.outcome(np.full(FEWEST_ALIKE, 1e-9), None, 1e-12) == (REFUTED, None)
 
 
 @pytest.mark.parametrize(
     ("gap", "rounding", "outcome"),
     [
         (0.0, 1e-4, (HELD, None)),
-        (0.10005, 1e-4, (HELD, None)),  # no more beyond the tolerance than rounding, which is a small part of it
+        # no more beyond the tolerance than rounding, which is a small part of it
+        (0.10005, 1e-4, (HELD, None)),
         (0.1002, 1e-4, (REFUTED, None)),
         (0.0, 0.01, (HELD, None)),  # whatever rounding did
         (0.085, 0.01, (HELD, None)),
@@ -168,13 +200,16 @@ def test_no_tolerance_accepts_no_gap_only() -> None:
         (2e3, 1e3, (REFUTED, None)),
     ],
 )
-def test_rounding_never_swallows_the_tolerance(gap: float, rounding: float, outcome: tuple[str, str | None]) -> None:
+def test_rounding_never_swallows_the_tolerance(
+    gap: float, rounding: float, outcome: tuple[str, str | None]
+) -> None:
     accepted = Acceptance(ERROR, tolerance=0.1)
     assert accepted.outcome(np.full(FEWEST_ALIKE, gap), None, rounding) == outcome
     if outcome[0] == REFUTED:
         assert beyond(gap, None, 0.1, rounding=rounding)
     assert not beyond(0.1, None, 0.1, rounding=rounding)
-    assert beyond(0.1011, None, 0.1, rounding=rounding)  # for what is found, rounding is given a hundredth at most
+    # for what is found, rounding is given a hundredth at most
+    assert beyond(0.1011, None, 0.1, rounding=rounding)
 
 
 @pytest.mark.parametrize("changed", [0, 1, FEWEST_CHANGED - 1])
@@ -183,9 +218,18 @@ def test_few_draws_of_a_metric_without_bounds_decide_nothing(changed: int) -> No
     changes = np.zeros(FEWEST_ALIKE - 1)
     changes[:changed] = 1e-3
     room = np.random.default_rng(0).normal(5, 1, len(changes))
-    for accepted in (Acceptance(ERROR, 0.1), Acceptance(ERROR, None, 0.9), Acceptance(ERROR, 0.1, 0.9)):
+    for accepted in (
+        Acceptance(ERROR, 0.1),
+        Acceptance(ERROR, None, 0.9),
+        Acceptance(ERROR, 0.1, 0.9),
+    ):
         assert accepted.outcome(changes, room, 1e-9) == (UNDECIDED, TOO_FEW)
-        assert accepted.outcome(np.r_[changes, np.full(FEWEST_CHANGED, 1e-3)], np.r_[room, room[:30]], 1e-9)[0] == HELD
+        assert (
+            accepted.outcome(
+                np.r_[changes, np.full(FEWEST_CHANGED, 1e-3)], np.r_[room, room[:30]], 1e-9
+            )[0]
+            == HELD
+        )
 
 
 EXACTLY = replace(TESTED, slot="output/b", agrees_on="EXACT", with_other=0.0, must_be_tested=False)
@@ -200,7 +244,8 @@ REST = replace(TESTED, slot="output/rest", agrees_on="ANYTHING", is_rest=True, m
         ((RARELY,), (RARELY,)),
         ((REST, TESTED, RARELY, EXACTLY), (RARELY,)),
         ((REST, TESTED, EXACTLY), ()),  # what is exact need not be swapped
-        ((REST, EXACTLY), (EXACTLY,)),  # unless nothing else is named: a swapped rest does not make up for it
+        # unless nothing else is named: a swapped rest does not make up for it
+        ((REST, EXACTLY), (EXACTLY,)),
         ((REST,), (REST,)),
         ((), (NO_NODE,)),
     ],
@@ -253,14 +298,19 @@ def copy_of_b(b: Any) -> Any:
     [
         (output(module("A", agrees_on="b")), HELD),
         (output(module("A", agrees_on=ANYTHING)), HELD),
-        (output(module("A", agrees_on="two")), HELD),  # two of twenty rows can be swapped: one in ten
+        # two of twenty rows can be swapped: one in ten
+        (output(module("A", agrees_on="two")), HELD),
         (output(module("A", agrees_on="one")), UNTESTED),
         (output(module("A", agrees_on="a")), UNTESTED),  # the rest of b is swapped all the same
         (output(module("A", agrees_on=EXACT)), UNTESTED),
         (output(module("A", agrees_on=EXACT), module("b", agrees_on="b")), HELD),
         (output(module("A", agrees_on="a"), module("b", agrees_on="b")), UNTESTED),
-        (output(module("A", agrees_on="a", computed_by=twice)), HELD),  # the function is what is tested
-        (output(module("A", agrees_on="a", computed_by=twice), module("b", agrees_on="a")), UNTESTED),
+        # the function is what is tested
+        (output(module("A", agrees_on="a", computed_by=twice)), HELD),
+        (
+            output(module("A", agrees_on="a", computed_by=twice), module("b", agrees_on="a")),
+            UNTESTED,
+        ),
         (output(agrees_on=ANYTHING), HELD),
         (output(agrees_on="a"), UNTESTED),
         (output(), UNTESTED),
@@ -281,14 +331,27 @@ def test_repeated_rows_test_nothing() -> None:
 
 def test_what_a_verdict_says_of_each_node() -> None:
     rest, a, b = verdict_on(
-        output(module("A", agrees_on="a", computed_by=twice), module("b", agrees_on="two"), rest=EXACT)
+        output(
+            module("A", agrees_on="a", computed_by=twice), module("b", agrees_on="two"), rest=EXACT
+        )
     ).nodes
-    assert (rest.slot, rest.agrees_on, rest.is_rest, rest.must_be_tested) == ("output/rest", "EXACT", True, False)
+    assert (rest.slot, rest.agrees_on, rest.is_rest, rest.must_be_tested) == (
+        "output/rest",
+        "EXACT",
+        True,
+        False,
+    )
     assert (rest.donors, rest.with_other, rest.moved) == ((1, 1, 1), 0, 0)
-    assert (a.slot, a.agrees_on, a.with_other, a.must_be_tested) == ("output/A", "its features, computed", 1, True)
+    assert (a.slot, a.agrees_on, a.with_other, a.must_be_tested) == (
+        "output/A",
+        "its features, computed",
+        1,
+        True,
+    )
     assert (b.slot, b.agrees_on, b.is_rest, b.must_be_tested) == ("output/b", "two", False, True)
     assert (b.donors, b.with_other) == ((1, 1, 2), 0.1)
-    assert rest.alone == a.alone == b.alone == Estimate(0, 0, 0)  # A is as computed, and the two rows have the same b
+    # A is as computed, and the two rows have the same b
+    assert rest.alone == a.alone == b.alone == Estimate(0, 0, 0)
 
 
 def test_every_nodes_own_gap_is_measured_where_the_claim_holds_too() -> None:
@@ -308,15 +371,22 @@ def test_figures_of_a_verdict() -> None:
     assert verdict.unscrubbed == 0
     assert verdict.scrubbed == verdict.gap.mean == verdict.absolute_change == verdict.share_worse
     assert verdict.gap.mean == pytest.approx(0.5, abs=0.05)
-    # Decided at the first look: 0.5 is 0.1 below the tolerance, and the standard error 0.5 / sqrt(400).
+    # Decided at the first look: 0.5 is 0.1 below the tolerance, and the standard error 0.5 /
+    # sqrt(400).
     assert verdict.gap.high <= 0.6
     assert verdict.samples < 2000 == verdict.budget
-    assert verdict.gap.high - verdict.gap.low > 2 * 1.96 * 0.5 / verdict.samples**0.5  # it may be looked at again
+    # it may be looked at again
+    assert verdict.gap.high - verdict.gap.low > 2 * 1.96 * 0.5 / verdict.samples**0.5
     # The baseline is off by 2 |a' - a| and what b adds: 13.3 times 2, and a little.
     assert verdict.baseline == pytest.approx(13.3, abs=1)
     assert verdict.recovered == pytest.approx(1 - verdict.gap.mean / verdict.baseline)
     assert verdict.recovered_reason is None
-    assert (verdict.budget, verdict.seed, verdict.claim, verdict.metric) == (2000, 3, "a claim", "absolute error")
+    assert (verdict.budget, verdict.seed, verdict.claim, verdict.metric) == (
+        2000,
+        3,
+        "a claim",
+        "absolute error",
+    )
     assert verdict.hypothesis == str(root)
 
 
@@ -360,9 +430,11 @@ def test_one_seed_one_verdict() -> None:
     assert verdict_on(root, samples=100, name="another test").gap != first.gap
 
 
-# --- the record ------------------------------------------------------------------------------------------
+# --- the record -----------------------------------------------------------------------------------
 
-VERDICT = verdict_on(output(module("A", agrees_on="b"), module("b", agrees_on="b")), tolerance=0.1, samples=100)
+VERDICT = verdict_on(
+    output(module("A", agrees_on="b"), module("b", agrees_on="b")), tolerance=0.1, samples=100
+)
 
 
 def test_a_verdict_travels_as_json() -> None:
@@ -398,7 +470,9 @@ def test_another_schema_is_refused() -> None:
     fields = json.loads(VERDICT.to_json())
     assert fields["schema_version"] == 1
     for version in (2, None):
-        with pytest.raises(ValueError, match=f"^{re.escape(f'this verdict has schema {version}, not 1')}$"):
+        with pytest.raises(
+            ValueError, match=f"^{re.escape(f'this verdict has schema {version}, not 1')}$"
+        ):
             Verdict.from_json(json.dumps({**fields, "schema_version": version}))
 
 

@@ -38,7 +38,10 @@ def factorial(names: str, values: int = 3, **features: Any) -> dict[str, Any]:
     table = torch.tensor(list(product(range(values), repeat=len(names))), dtype=torch.float64)
     inputs = {name: table[:, i] for i, name in enumerate(names)}
     columns = {name: column.tolist() for name, column in inputs.items()}
-    return {"inputs": inputs, "features": columns | {n: f(**inputs).tolist() for n, f in features.items()}}
+    return {
+        "inputs": inputs,
+        "features": columns | {n: f(**inputs).tolist() for n, f in features.items()},
+    }
 
 
 def xor() -> tuple[FunctionGraph, Dataset]:
@@ -55,7 +58,12 @@ def test_cancellation_is_seen_by_the_worst_swaps_and_not_by_the_average() -> Non
     assert verdict.unscrubbed == pytest.approx(0.5, abs=0.1)
     worst = verdict.search.worst  # type: ignore[union-attr]
     assert worst is not None
-    assert (worst.adversary, worst.exhaustive, worst.gap, worst.scrubbed) == ("which donors", True, 0.5, 1.0)
+    assert (worst.adversary, worst.exhaustive, worst.gap, worst.scrubbed) == (
+        "which donors",
+        True,
+        0.5,
+        1.0,
+    )
     shown = verdict.search.counterexample  # type: ignore[union-attr]
     assert shown is not None
     assert [swap.slot for swap in shown.swaps] in (["output/B"], ["output/A"])
@@ -64,7 +72,8 @@ def test_cancellation_is_seen_by_the_worst_swaps_and_not_by_the_average() -> Non
 
 
 def cancelling(parts: int) -> tuple[Evaluator, list[str]]:
-    """Two nodes whose swaps cancel when they share what they are: out = A - B of the same input, the others idle."""
+    """Two nodes whose swaps cancel when they share what they are: out = A - B of the same input,
+    the others idle."""
     names = [f"N{i}" for i in range(parts)]
     nodes = {name: (lambda a: a) for name in names}
     source = f"lambda {', '.join(names)}: N0 - N1 + 0 * ({' + '.join(names)})"
@@ -72,7 +81,9 @@ def cancelling(parts: int) -> tuple[Evaluator, list[str]]:
     values = torch.arange(40.0, dtype=torch.float64)
     metric = Metric("out", lambda out, batch: out)
     root = output(*(module(name, agrees_on=ANYTHING) for name in names))
-    return Evaluator(graph, Dataset({"a": values}, features={"low": (values < 20).tolist()}), root, metric), names
+    return Evaluator(
+        graph, Dataset({"a": values}, features={"low": (values < 20).tolist()}), root, metric
+    ), names
 
 
 @pytest.mark.parametrize("parts", [3, 12])
@@ -86,7 +97,9 @@ def test_which_nodes_measures_what_it_chose_on_rows_it_had_not_seen(parts: int) 
     assert spending.evaluations <= budget
     kept = np.flatnonzero(evaluator.space.moved(found.swap_set).any(1))
     assert evaluator.space.check(found.swap_set) == []
-    used = np.unique(np.concatenate([found.swap_set.references, found.swap_set.donors[kept].ravel()]))
+    used = np.unique(
+        np.concatenate([found.swap_set.references, found.swap_set.donors[kept].ravel()])
+    )
     assert len(used) <= 20  # one half of 40 rows, for references and donors alike
     assert any(arm.exact for arm in found.arms)
 
@@ -94,14 +107,21 @@ def test_which_nodes_measures_what_it_chose_on_rows_it_had_not_seen(parts: int) 
 def test_an_effect_of_one_node_that_another_cancels_is_found() -> None:
     # Alone, either node adds 1; together they add nothing.
     graph = FunctionGraph(
-        A=lambda a: a, B=lambda b: b, output=lambda A, B, c: (A - c).abs().clamp(max=1) - (B - c).abs().clamp(max=1)
+        A=lambda a: a,
+        B=lambda b: b,
+        output=lambda A, B, c: (A - c).abs().clamp(max=1) - (B - c).abs().clamp(max=1),
     )
     values = torch.arange(60.0, dtype=torch.float64)
     data = Dataset({"a": values, "b": values, "c": values})
     root = output(module("A", agrees_on=ANYTHING), module("B", agrees_on=ANYTHING), rest="own")
     data = Dataset({"a": values, "b": values, "c": values}, features={"own": range(60)})
     verdict = check(
-        root, graph, data, metric=Metric("out", lambda out, batch: out), tolerance=0.5, adversaries=[WhichNodes()]
+        root,
+        graph,
+        data,
+        metric=Metric("out", lambda out, batch: out),
+        tolerance=0.5,
+        adversaries=[WhichNodes()],
     )
     assert (verdict.average, verdict.outcome) == ("held", "refuted")
     [attempt] = verdict.search.attempts  # type: ignore[union-attr]
@@ -121,7 +141,9 @@ def test_which_refinement_finds_the_feature_under_which_it_is_worse() -> None:
     found = WhichRefinement().search(evaluator.space, spending, stream())
     names = {arm.name for arm in found.arms}
     assert "output/B agrees also on a" in names
-    assert not any(name.startswith("output/A agrees also on a") and "and" not in name for name in names)
+    assert not any(
+        name.startswith("output/A agrees also on a") and "and" not in name for name in names
+    )
     assert found.swap_set is not None
     assert evaluator.space.check(found.swap_set) == []
 
@@ -131,8 +153,12 @@ def test_which_refinement_finds_the_feature_under_which_it_is_worse() -> None:
 def test_a_budget_is_kept_to_the_last_evaluation(adversary: Any, budget: int) -> None:
     given = factorial("abc", 3)
     graph = FunctionGraph(A=lambda a, b: a * b, B=lambda b, c: b + c, output=lambda A, B: A - B)
-    data = Dataset(given["inputs"], labels=torch.zeros(27, dtype=torch.float64), features=given["features"])
-    evaluator = Evaluator(graph, data, output(module("A", agrees_on="a"), module("B", agrees_on="c")), ERROR)
+    data = Dataset(
+        given["inputs"], labels=torch.zeros(27, dtype=torch.float64), features=given["features"]
+    )
+    evaluator = Evaluator(
+        graph, data, output(module("A", agrees_on="a"), module("B", agrees_on="c")), ERROR
+    )
     spending = Spending(evaluator, budget)
     found = adversary.search(evaluator.space, spending, stream())
     assert spending.evaluations <= budget
@@ -148,10 +174,15 @@ def test_a_metric_that_is_worse_when_lower_and_one_without_a_gradient() -> None:
     root = output(module("A", agrees_on=ANYTHING))
     lower = Metric("closeness", lambda out, batch: -(out - batch.labels).abs(), worse="lower")
     step = Metric("far", lambda out, batch: ((out - batch.labels).abs() > 1.5).double())
-    for metric, sign, how in ((lower, -1, "to first order"), (step, 1, "in random order, as nothing has a gradient")):
+    for metric, sign, how in (
+        (lower, -1, "to first order"),
+        (step, 1, "in random order, as nothing has a gradient"),
+    ):
         evaluator = Evaluator(graph, data, root, metric)
         spending = Spending(evaluator, 50 * 45)
-        found = WhichDonors(references=data.reference_rows).search(evaluator.space, spending, stream())
+        found = WhichDonors(references=data.reference_rows).search(
+            evaluator.space, spending, stream()
+        )
         assert found.changes is not None
         assert (sign * found.changes >= 0).all()
         assert sign * found.gap > (1.0 if sign < 0 else 0.4)

@@ -1,8 +1,9 @@
 """Bracket strings, their tokens and their features; every string follows from one seed.
 
-A string is read as steps of +1 for `(` and -1 for `)`. Lengths are even, from 2 to `MAX_BRACKETS` brackets: an odd
-length alone would give the answer away. The features follow the paren-balance checker of Chan et al., "Causal
-Scrubbing: results on a paren balance checker" (2022), which reads strings from the right.
+A string is read as steps of +1 for `(` and -1 for `)`. Lengths are even, from 2 to `MAX_BRACKETS`
+brackets: an odd length alone would give the answer away. The features follow the paren-balance
+checker of Chan et al., "Causal Scrubbing: results on a paren balance checker" (2022), which reads
+strings from the right.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ Bools = NDArray[np.bool_]
 
 
 def strings(n: int, seed: int) -> list[str]:
-    """`n` distinct bracket strings, a mix of four kinds, every even length about as often until it runs out.
+    """`n` distinct bracket strings, a mix of four kinds, every even length about as often until it
+    runs out.
 
-    Balanced (40 %), fair coin flips (20 %), as many `(` as `)` in random order (20 %), and balanced ones
-    with one or two brackets turned round or one pair of brackets exchanged (20 %). Short lengths have few
-    distinct strings, so they are rarer than that.
+    Balanced (40 %), fair coin flips (20 %), as many `(` as `)` in random order (20 %), and balanced
+    ones with one or two brackets turned round or one pair of brackets exchanged (20 %). Short
+    lengths have few distinct strings, so they are rarer than that.
     """
     rng = np.random.default_rng(seed)
     seen: dict[str, None] = {}  # a set that keeps the order in which strings were drawn
@@ -49,10 +51,12 @@ def _shuffled(rng: np.random.Generator, n: int, length: int) -> Ints:
 def _balanced(rng: np.random.Generator, n: int, length: int) -> Ints:
     """Steps `[n, length]`, uniform over balanced strings.
 
-    By the cycle lemma: a shuffled row with one more -1 has exactly one rotation that stays above zero until that
-    last -1, and it begins behind the first lowest point.
+    By the cycle lemma: a shuffled row with one more -1 has exactly one rotation that stays above
+    zero until that last -1, and it begins behind the first lowest point.
     """
-    steps = rng.permuted(np.tile(np.repeat([1, -1], [length // 2, length // 2 + 1]), (n, 1)), axis=1)
+    steps = rng.permuted(
+        np.tile(np.repeat([1, -1], [length // 2, length // 2 + 1]), (n, 1)), axis=1
+    )
     begin = steps.cumsum(axis=1).argmin(axis=1)[:, None] + 1
     return np.take_along_axis(steps, (begin + np.arange(length)) % (length + 1), axis=1)
 
@@ -62,14 +66,17 @@ def _coin_flips(rng: np.random.Generator, n: int, length: int) -> Ints:
 
 
 def _nearly_balanced(rng: np.random.Generator, n: int, length: int) -> Ints:
-    """Balanced steps with one or two brackets turned round, or two brackets exchanged, a third of the rows each."""
+    """Balanced steps with one or two brackets turned round, or two brackets exchanged, a third of
+    the rows each."""
     steps, row = _balanced(rng, n, length), np.arange(n)
     first = rng.integers(length, size=n)
     second = (first + rng.integers(1, length, size=n)) % length  # another bracket than the first
     edit = rng.integers(3, size=n)
     was_first, was_second = steps[row, first], steps[row, second]
     steps[row, first] = np.where(edit == 2, was_second, -was_first)
-    steps[row, second] = np.where(edit == 2, was_first, np.where(edit == 1, -was_second, was_second))
+    steps[row, second] = np.where(
+        edit == 2, was_first, np.where(edit == 1, -was_second, was_second)
+    )
     return steps
 
 
@@ -78,7 +85,8 @@ def _text(steps: Ints) -> list[str]:
 
 
 def tokens(texts: list[str]) -> tuple[Ints, Ints]:
-    """Token ids and attention mask, both int64 `[len(texts), N_POSITIONS]`; 0 in the mask hides padding.
+    """Token ids and attention mask, both int64 `[len(texts), N_POSITIONS]`; 0 in the mask hides
+    padding.
 
     **Raises** `ValueError` for a string that is too long or holds anything but brackets.
     """
@@ -86,7 +94,11 @@ def tokens(texts: list[str]) -> tuple[Ints, Ints]:
     for row, text in zip(ids, texts, strict=True):
         if len(text) > MAX_BRACKETS or set(text) - set("()"):
             raise ValueError(f"{text!r} is not a string of at most {MAX_BRACKETS} brackets")
-        row[: len(text) + 2] = [START, *(OPEN if bracket == "(" else CLOSE for bracket in text), END]
+        row[: len(text) + 2] = [
+            START,
+            *(OPEN if bracket == "(" else CLOSE for bracket in text),
+            END,
+        ]
     return ids, (ids != PAD).astype(np.int64)
 
 
@@ -140,5 +152,6 @@ def balanced(ids: Ints) -> Bools:
 
 
 FEATURES: dict[str, Callable[[Ints], NDArray[np.generic]]] = {
-    feature.__name__: feature for feature in (count, horizon, starts_open, count_open, balanced, difference, overhang)
+    feature.__name__: feature
+    for feature in (count, horizon, starts_open, count_open, balanced, difference, overhang)
 }

@@ -1,8 +1,9 @@
-"""What the bracket checker's components do, claimed; the README tells the story and gives the figures.
+"""What the bracket checker's components do, claimed; the README tells the story and gives the
+figures.
 
-A string is balanced when it holds as many ( as ) (`count`) and no suffix holds more ( than ) (`horizon`);
-`count_open` is count and a first bracket that is (. The network splits the work: MLP 2 counts, MLP 1 and two
-heads look at the horizon.
+A string is balanced when it holds as many ( as ) (`count`) and no suffix holds more ( than )
+(`horizon`); `count_open` is count and a first bracket that is (. The network splits the work: MLP 2
+counts, MLP 1 and two heads look at the horizon.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pytest_scrub import Refuted, RefutedByAdversary, claim, head, mlp, output
 
 SAMPLES = 20_000  # the claims differ by less than a tenth of the per-string standard deviation
 refuted = pytest.mark.xfail(raises=Refuted, strict=True)
-falls = pytest.mark.xfail(raises=RefutedByAdversary, strict=True)  # holds on average, but not for the worst swaps
+# holds on average, but not for the worst swaps
+falls = pytest.mark.xfail(raises=RefutedByAdversary, strict=True)
 
 
 def split(*, mlp1=None, mlp2=None, horizon="horizon", count="count_open"):

@@ -1,7 +1,8 @@
-"""Train the bracket checker from scratch: `python -m example_circuits.brackets.train`, some minutes on one core.
+"""Train the bracket checker from scratch: `python -m example_circuits.brackets.train`, some minutes
+on one core.
 
-Writes `brackets.safetensors` and `brackets.json` beside this file and prints loss and accuracy on strings it
-was not trained on. Same seed, same machine, same weights.
+Writes `brackets.safetensors` and `brackets.json` beside this file and prints loss and accuracy on
+strings it was not trained on. Same seed, same machine, same weights.
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ def load() -> TransformerBridge:
 def encode(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Tokens and attention mask `[n, positions]` and labels `[n]` (1 = balanced)."""
     ids, mask = data.tokens(texts)
-    return torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(data.balanced(ids).astype(np.int64))
+    return (
+        torch.from_numpy(ids),
+        torch.from_numpy(mask),
+        torch.from_numpy(data.balanced(ids).astype(np.int64)),
+    )
 
 
 def train() -> TransformerBridge:
@@ -58,8 +63,11 @@ def train() -> TransformerBridge:
     model = TransformerBridge.boot_native(TransformerBridgeConfig(**CONFIG)).train()
     ids, mask, labels = encode(data.strings(TRAINING_STRINGS, seed=SEED))
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
-    # Every length is drawn equally often: few strings are short, and a checker has to know `()` too.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.1
+    )
+    # Every length is drawn equally often: few strings are short, and a checker has to know `()`
+    # too.
     lengths = mask.sum(dim=1)
     rarity = 1 / lengths.bincount()[lengths].double()
     draws = torch.multinomial(rarity, STEPS * BATCH, replacement=True).view(STEPS, BATCH)
@@ -73,7 +81,10 @@ def train() -> TransformerBridge:
         optimizer.step()
         schedule.step()
         if step % 250 == 249:
-            print(f"step {step + 1}: loss {loss.item():.4f}, {time.perf_counter() - began:.0f} s", flush=True)
+            print(
+                f"step {step + 1}: loss {loss.item():.4f}, {time.perf_counter() - began:.0f} s",
+                flush=True,
+            )
     return model.eval()
 
 
@@ -93,9 +104,14 @@ if __name__ == "__main__":
     safetensors.torch.save_file(network.state_dict(), WEIGHTS)
     WEIGHTS.with_suffix(".json").write_text(json.dumps(CONFIG, indent=2) + "\n")
     trained_on = set(data.strings(TRAINING_STRINGS, seed=SEED))
-    held_out = [text for text in data.strings(HELD_OUT_STRINGS, seed=SEED + 1) if text not in trained_on]
+    held_out = [
+        text for text in data.strings(HELD_OUT_STRINGS, seed=SEED + 1) if text not in trained_on
+    ]
     held_out_loss, accuracy = evaluate(load(), held_out)
     print(f"{len(held_out)} held-out strings: loss {held_out_loss:.6f}, accuracy {accuracy:.2%}")
     short = ["".join(text) for n in range(2, 13, 2) for text in itertools.product("()", repeat=n)]
     short_loss, accuracy = evaluate(load(), short)
-    print(f"all {len(short)} strings of up to 12 brackets: loss {short_loss:.6f}, accuracy {accuracy:.2%}")
+    print(
+        f"all {len(short)} strings of up to 12 brackets: loss {short_loss:.6f}, accuracy "
+        f"{accuracy:.2%}"
+    )

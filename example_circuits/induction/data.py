@@ -1,10 +1,10 @@
 """Random sequences in which segments come back, and what a claim about them needs to know of each.
 
-A sequence is a start token and letters drawn uniformly. Whenever a letter happens to have occurred before,
-the sequence goes on as it did then, and after every copied letter it stops doing so with probability
-`REPEAT_ENDS`. So a segment's start, length and distance to its copy are all random: a fixed offset
-predicts nothing. One earlier occurrence tells all there is to know about the next letter, and having been
-seen does not make a letter more or less likely where nothing is copied.
+A sequence is a start token and letters drawn uniformly. Whenever a letter happens to have occurred
+before, the sequence goes on as it did then, and after every copied letter it stops doing so with
+probability `REPEAT_ENDS`. So a segment's start, length and distance to its copy are all random: a
+fixed offset predicts nothing. One earlier occurrence tells all there is to know about the next
+letter, and having been seen does not make a letter more or less likely where nothing is copied.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Tokens = NDArray[np.int64]
 def walks(n: int, generator: np.random.Generator) -> tuple[Tokens, NDArray[np.bool_]]:
     """`n` sequences as they are trained on, each with the token that comes after its last one.
 
-    **Returns** the tokens `[n, LENGTH + 1]`, and which of them are copied `[n, LENGTH + 1]` (one drawn anew
-    that happens to be what the copy would have been is not).
+    **Returns** the tokens `[n, LENGTH + 1]`, and which of them are copied `[n, LENGTH + 1]` (one
+    drawn anew that happens to be what the copy would have been is not).
     """
     tokens = np.full((n, LENGTH + 1), START, dtype=np.int64)
     copied = np.zeros((n, LENGTH + 1), dtype=bool)
@@ -43,10 +43,12 @@ def walks(n: int, generator: np.random.Generator) -> tuple[Tokens, NDArray[np.bo
 
 
 def sequences(n: int, seed: int) -> Tokens:
-    """`n` sequences `[n, LENGTH]` to test a claim on: different letters, of which the last 1 to 6 are a copy.
+    """`n` sequences `[n, LENGTH]` to test a claim on: different letters, of which the last 1 to 6
+    are a copy.
 
-    So the last token has exactly one earlier occurrence, at a position drawn uniformly, and between the
-    segment and its copy lies at least one letter, the answer. The same `seed` gives the same sequences.
+    So the last token has exactly one earlier occurrence, at a position drawn uniformly, and between
+    the segment and its copy lies at least one letter, the answer. The same `seed` gives the same
+    sequences.
     """
     generator = np.random.default_rng(seed)
     tokens = np.full((n, LENGTH), START, dtype=np.int64)

@@ -1,20 +1,31 @@
 """What the induction network's heads do, claimed; the README tells the story and gives the figures.
 
-Heads 1.0 and 1.1 look for the place where the last token stood before and copy what followed it there. They find
-the place by head 0.1, which moves every token one position on. A sequence's `answer_position` is the position
-after the earlier occurrence of its last token.
+Heads 1.0 and 1.1 look for the place where the last token stood before and copy what followed it
+there. They find the place by head 0.1, which moves every token one position on. A sequence's
+`answer_position` is the position after the earlier occurrence of its last token.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from pytest_scrub import ANYTHING, EXACT, Refuted, RefutedByAdversary, claim, embed, head, kl_to_clean, output
+from pytest_scrub import (
+    ANYTHING,
+    EXACT,
+    Refuted,
+    RefutedByAdversary,
+    claim,
+    embed,
+    head,
+    kl_to_clean,
+    output,
+)
 
 TOLERANCE = 0.10  # nats, where not knowing the answer costs 5.3
 ALL = ["last_token", "answer", "answer_position"]
 refuted = pytest.mark.xfail(raises=Refuted, strict=True)
-falls = pytest.mark.xfail(raises=RefutedByAdversary, strict=True)  # holds on average, but not for the worst swaps
+# holds on average, but not for the worst swaps
+falls = pytest.mark.xfail(raises=RefutedByAdversary, strict=True)
 
 
 def both_heads(*reads, **options):
@@ -39,7 +50,8 @@ def test_two_heads_write_the_answer():
 @refuted  # gap 1.49
 @claim(tolerance=TOLERANCE)
 def test_naive():
-    """Keys from the previous-token head, values and query from the embedding, everything else random."""
+    """Keys from the previous-token head, values and query from the embedding, everything else
+    random."""
     return both_heads(at_the_answer(head, 0, 1, agrees_on="last_token", into="k"), VALUE, QUERY)
 
 
@@ -55,7 +67,8 @@ def test_no_second_occurrence_in_the_rest():
 @falls  # worst 0.35
 @claim(tolerance=TOLERANCE)
 def test_previous_token_head_carries_its_position():
-    """What head 0.1 writes also says where it was written, so it may only move between equal positions."""
+    """What head 0.1 writes also says where it was written, so it may only move between equal
+    positions."""
     return both_heads(
         at_the_answer(head, 0, 1, agrees_on=["last_token", "answer_position"], into="k"),
         VALUE,
@@ -81,7 +94,13 @@ def spelled_out(previous_token_head):
     here = ["last_token", "answer_position"]
     answer_here = ["answer", "answer_position"]
     return both_heads(
-        head(0, previous_token_head, agrees_on=here, into="k", reads=[embed(agrees_on=here, into="v")]),
+        head(
+            0,
+            previous_token_head,
+            agrees_on=here,
+            into="k",
+            reads=[embed(agrees_on=here, into="v")],
+        ),
         embed(agrees_on=answer_here, into="k"),
         embed(agrees_on=answer_here, into="v"),
         QUERY,
@@ -91,7 +110,8 @@ def spelled_out(previous_token_head):
 @falls  # worst 0.13
 @claim(tolerance=TOLERANCE)
 def test_previous_token_head_moves_the_embedding():
-    """Head 0.1 reads nothing but the embedding, through its values: where it looks is a matter of position."""
+    """Head 0.1 reads nothing but the embedding, through its values: where it looks is a matter of
+    position."""
     return spelled_out(previous_token_head=1)
 
 

@@ -1,10 +1,12 @@
-"""Train the induction network: two layers of two attention heads, nothing else. Two minutes on one core.
+"""Train the induction network: two layers of two attention heads, nothing else. Two minutes on one
+core.
 
     python -m example_circuits.induction.train
 
-writes induction.safetensors and induction.json beside this file and prints what they reach. One seed gives
-one network on one machine; another torch version or processor rounds differently, which after thousands of
-steps is another network. Seeds 0 to 3 all found the same circuit, with its heads in different places.
+writes induction.safetensors and induction.json beside this file and prints what they reach. One
+seed gives one network on one machine; another torch version or processor rounds differently, which
+after thousands of steps is another network. Seeds 0 to 3 all found the same circuit, with its heads
+in different places.
 """
 
 from __future__ import annotations
@@ -49,9 +51,12 @@ def train(seed: int) -> TransformerBridge:
     """A network trained to predict every next token of `STEPS` batches of walks."""
     config = TransformerBridgeConfig(**CONFIG, seed=seed)
     bridge: TransformerBridge = TransformerBridge.boot_native(config)  # type: ignore[attr-defined]
-    network = bridge.original_model  # the same parameters, without the bridge's own work at every call
+    # the same parameters, without the bridge's own work at every call
+    network = bridge.original_model
     parameters = list(network.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98)
+    )
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / WARMUP) * (1 - step / STEPS)
     )
@@ -66,7 +71,10 @@ def train(seed: int) -> TransformerBridge:
         optimizer.step()
         scheduler.step()
         if step % 500 == 0 or step == STEPS - 1:
-            print(f"step {step:4}: loss {loss.item():.3f} after {time.perf_counter() - start:.0f} s", flush=True)
+            print(
+                f"step {step:4}: loss {loss.item():.3f} after {time.perf_counter() - start:.0f} s",
+                flush=True,
+            )
     bridge.eval()
     return bridge
 
@@ -85,7 +93,10 @@ def report(bridge: TransformerBridge, seed: int) -> None:
     tested = sequences(4000, seed + HELD_OUT)
     logits = bridge(torch.from_numpy(tested))[:, -1]
     label = torch.from_numpy(answer(tested))
-    print(f"first occurrences:    loss {loss[~seen].mean():.3f} (guessing a letter: {np.log(D_VOCAB - 1):.3f})")
+    print(
+        f"first occurrences:    loss {loss[~seen].mean():.3f} (guessing a letter: "
+        f"{np.log(D_VOCAB - 1):.3f})"
+    )
     print(f"copied tokens:        loss {loss[copied[:, 1:]].mean():.3f}")
     print(
         f"evaluation sequences: loss {cross_entropy(logits, label).item():.3f}, "
@@ -97,7 +108,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("induction.safetensors"))
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).with_name("induction.safetensors")
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     bridge = train(arguments.seed)

@@ -1,8 +1,9 @@
 """The circuit for indirect objects in GPT-2 small, as trees of claims.
 
-The 26 heads and their roles are those of Wang et al., "Interpretability in the Wild: a Circuit for Indirect Object
-Identification in GPT-2 small" (2022). What each role agrees on is our reading of that paper, put so that it can be
-refuted. The network may be any of 12 layers of 12 heads, and the data what `data.dataset` makes.
+The 26 heads and their roles are those of Wang et al., "Interpretability in the Wild: a Circuit for
+Indirect Object Identification in GPT-2 small" (2022). What each role agrees on is our reading of
+that paper, put so that it can be refuted. The network may be any of 12 layers of 12 heads, and the
+data what `data.dataset` makes.
 """
 
 from __future__ import annotations
@@ -22,19 +23,23 @@ INDUCTION: Heads = ((5, 5), (5, 8), (5, 9), (6, 9))
 DUPLICATE_TOKEN: Heads = ((0, 1), (0, 10), (3, 0))
 PREVIOUS_TOKEN: Heads = ((2, 2), (4, 11))
 
-WRITERS = NAME_MOVERS + NEGATIVE_NAME_MOVERS + BACKUP_NAME_MOVERS  # what the output reads at the end
+# what the output reads at the end
+WRITERS = NAME_MOVERS + NEGATIVE_NAME_MOVERS + BACKUP_NAME_MOVERS
 CIRCUIT = WRITERS + S_INHIBITION + INDUCTION + DUPLICATE_TOKEN + PREVIOUS_TOKEN
 # As many heads of the same layers that the paper does not name.
 OTHERS: Heads = (
-    (9, 1), (9, 2), (9, 3), (9, 4), (10, 3), (10, 4), (10, 5), (10, 8), (10, 9), (10, 11), (11, 0), (11, 1), (11, 3),
+    (9, 1), (9, 2), (9, 3), (9, 4), (10, 3), (10, 4), (10, 5), (10, 8), (10, 9), (10, 11), (11, 0),
+    (11, 1), (11, 3),
 )  # fmt: skip
 
-BOTH_SIGNALS = ("s", "order")  # which token S is, and where it stands: what keeps name movers from copying S
+# which token S is, and where it stands: what keeps name movers from copying S
+BOTH_SIGNALS = ("s", "order")
 PROMPT = ("io", *BOTH_SIGNALS)
 
 
 def writers(heads: Heads = WRITERS, agrees_on: str = "io") -> Node:
-    """The output reads these heads at the end, and each of them says the same: by default, which name is the IO."""
+    """The output reads these heads at the end, and each of them says the same: by default, which
+    name is the IO."""
     return output(*(head(*which, agrees_on=agrees_on, pos="end") for which in heads))
 
 
@@ -44,7 +49,8 @@ def ten_writers() -> Node:
 
 
 def name_movers_read(reads: Sequence[Node], rest: Sequence[str] = PROMPT) -> Node:
-    """The writers, of which the three name movers are spelled out: what they read, and on what their rest agrees."""
+    """The writers, of which the three name movers are spelled out: what they read, and on what
+    their rest agrees."""
     others = NEGATIVE_NAME_MOVERS + BACKUP_NAME_MOVERS
     return output(
         *(head(*which, agrees_on="io", pos="end", reads=reads, rest=rest) for which in NAME_MOVERS),
@@ -58,7 +64,8 @@ def s_inhibition(signals: Sequence[str] = BOTH_SIGNALS, **below: object) -> list
 
 
 def two_levels(signals: Sequence[str] = BOTH_SIGNALS) -> Node:
-    """Name movers look where their keys and values, and the signals of the S-inhibition heads, send them."""
+    """Name movers look where their keys and values, and the signals of the S-inhibition heads, send
+    them."""
     return name_movers_read(s_inhibition(signals))
 
 
@@ -71,9 +78,9 @@ def copied_tokens() -> Node:
 def circuit() -> Node:
     """All 26 heads.
 
-    S-inhibition heads look at S2, whose token they read there. Where S1 stands they know from the duplicate token
-    heads, which match S2 with S1, and from the induction heads, which match S2 with the token after S1: previous
-    token heads have put S1 there.
+    S-inhibition heads look at S2, whose token they read there. Where S1 stands they know from the
+    duplicate token heads, which match S2 with S1, and from the induction heads, which match S2 with
+    the token after S1: previous token heads have put S1 there.
     """
     before = [head(*which, agrees_on="s", pos="after_s1", into="k") for which in PREVIOUS_TOKEN]
     at_s2 = {"agrees_on": "order", "pos": "s2_at", "into": "v"}
@@ -85,7 +92,8 @@ def circuit() -> Node:
 
 
 def duplicate_token_heads() -> Node:
-    """Whatever they serve, along every path: these heads find S1 by its token, and say which and where it is."""
+    """Whatever they serve, along every path: these heads find S1 by its token, and say which and
+    where it is."""
     match = [
         embed(agrees_on="s", pos="s2_at", into="q"),
         embed(agrees_on="s", pos="s1_at", into="k"),

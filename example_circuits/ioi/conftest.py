@@ -1,4 +1,5 @@
-"""GPT-2 small, from the folder that SCRUB_GPT2 names or from the hub, and 1,200 prompts in its own tokens."""
+"""GPT-2 small, from the folder that SCRUB_GPT2 names or from the hub, and 1,200 prompts in its own
+tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ NAME = "gpt2"
 
 
 def loaded() -> Any:
-    """The network in a bridge. **Skips** where it has to come from the hub and the hub cannot be reached."""
+    """The network in a bridge. **Skips** where it has to come from the hub and the hub cannot be
+    reached."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     from pytest_scrub.network.loading import load_raw
@@ -48,5 +50,9 @@ def scrub_model(gpt2: Any) -> Any:
 def scrub_data(gpt2: Any) -> Any:
     tokenizer = gpt2.tokenizer
     if tokenizer is None:
-        raise ModelError(f"the folder of {FOLDER} has no tokenizer; save GPT-2's beside the weights")
-    return data.dataset(data.prompts(ROWS, SEED), lambda piece: tokenizer.encode(piece, add_special_tokens=False))
+        raise ModelError(
+            f"the folder of {FOLDER} has no tokenizer; save GPT-2's beside the weights"
+        )
+    return data.dataset(
+        data.prompts(ROWS, SEED), lambda piece: tokenizer.encode(piece, add_special_tokens=False)
+    )

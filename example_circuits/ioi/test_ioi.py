@@ -1,7 +1,8 @@
-"""How GPT-2 small finds the indirect object, claimed; `claims.py` has the trees, the README what they predict.
+"""How GPT-2 small finds the indirect object, claimed; `claims.py` has the trees, the README what
+they predict.
 
-No outcome is known here: a claim without a mark is a prediction that it holds, and one that is marked
-`refuted` a prediction that it does not.
+No outcome is known here: a claim without a mark is a prediction that it holds, and one that is
+marked `refuted` a prediction that it does not.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ from example_circuits.ioi import claims
 from pytest_scrub import Refuted, claim, logit_difference
 
 LOGIT_DIFFERENCE = logit_difference(against="s")  # the IO's logit minus that of S
-# The paper's circuit alone keeps 87 % of a mean difference of 3.56 (mean ablation, on the paper's own prompts).
-# A claim that explains as much loses no more than the paper's circuit does: 0.46.
+# The paper's circuit alone keeps 87 % of a mean difference of 3.56 (mean ablation, on the paper's
+# own prompts). A claim that explains as much loses no more than the paper's circuit does: 0.46.
 TOLERANCE = (1 - 0.87) * 3.56
 # The tolerance is one of averages, so what the search finds is shown and decides nothing.
-PREDICTED = {"tolerance": TOLERANCE, "metric": LOGIT_DIFFERENCE, "adversary": "report", "samples": 400}
+PREDICTED = {
+    "tolerance": TOLERANCE,
+    "metric": LOGIT_DIFFERENCE,
+    "adversary": "report",
+    "samples": 400,
+}
 refuted = pytest.mark.xfail(raises=Refuted, strict=True)
 
 

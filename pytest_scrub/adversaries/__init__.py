@@ -1,1 +1,2 @@
-"""Each adversary searches the swap sets that a claim allows for the one that makes it look worst."""
+"""Each adversary searches the swap sets that a claim allows for the one that makes it look
+worst."""

@@ -1,8 +1,9 @@
-"""Which donors are worth an evaluation: every donor of every slot valued at once, the whole tree taken together.
+"""Which donors are worth an evaluation: every donor of every slot valued at once, the whole tree
+taken together.
 
-To first order the change of the metric is a sum over the slots that give activations. The donor of a node that
-reads others gives none, but says what its children and its rest may take; its value is the best they can
-reach under it, computed from the leaves up.
+To first order the change of the metric is a sum over the slots that give activations. The donor of
+a node that reads others gives none, but says what its children and its rest may take; its value is
+the best they can reach under it, computed from the leaves up.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ FEW = 16  # donors of a slot that are sooner tried than ranked, as a gradient co
 MOST_AT_ONCE = 512  # donors of a slot ranked to first order at one step; the next step ranks others
 GRADIENTS = 2  # of a reference that are held at once: each piece of it as it comes, and joined
 NOISE = 1e-12  # far below any change that is worth finding
-MOST_DONORS = 8192  # rows that are ranked; a claim about more is searched among as many of them, drawn at random
+# rows that are ranked; a claim about more is searched among as many of them, drawn at random
+MOST_DONORS = 8192
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,14 @@ class Candidates:
     - `rng`: draws the rows to rank where there are too many.
     """
 
-    def __init__(self, space: SwapSpace, spending: Spending, references: Rows, rng: np.random.Generator) -> None:
+    def __init__(
+        self, space: SwapSpace, spending: Spending, references: Rows, rng: np.random.Generator
+    ) -> None:
         self.space, self.spending, self.rng = space, spending, rng
         self.slots = swapped_slots(space)
-        self.together = {i: [i, *(j for j, s in enumerate(space.slots) if s.shares == i)] for i in self.slots}
+        self.together = {
+            i: [i, *(j for j, s in enumerate(space.slots) if s.shares == i)] for i in self.slots
+        }
         self.moving = {i: self._moving(i) for i in self.slots}
         self.rows = ranked_rows(space, references, rng)
         self.is_donor = space.is_donor[self.rows]
@@ -71,7 +77,8 @@ class Candidates:
                 evaluator.ensure(evaluator.sites, self.rows[start : start + step])
 
     def _moving(self, i: int) -> list[int]:
-        """The slots that take this one's donor: those that share it, and what is EXACT or not swapped below them."""
+        """The slots that take this one's donor: those that share it, and what is EXACT or not
+        swapped below them."""
         moving = list(self.together[i])
         for j in self.space.order:
             slot = self.space.slots[j]
@@ -81,25 +88,35 @@ class Candidates:
         return moving
 
     def _kinds(self, i: int) -> Rows:
-        """`[rows of the dataset]`: equal where two ranked rows are the same as this slot's donor."""
+        """`[rows of the dataset]`: equal where two ranked rows are the same as this slot's
+        donor."""
         slot, rows = self.space.slots[i], self.rows
         kinds: Rows = self.space.dataset.content + len(rows)
         if slot.is_rest:
             return kinds
         if slot.node.computed_by is not None:
             return self.space.agree(i)
-        seen: dict[bytes, int] = {}  # sorting such long rows would take far longer than hashing them
+        # sorting such long rows would take far longer than hashing them
+        seen: dict[bytes, int] = {}
         for start in range(0, len(rows), HASHED_AT_ONCE):
             some = rows[start : start + HASHED_AT_ONCE]
-            gathered = self.spending.evaluator.gathered(slot.path, some) if self.spending.left else None
+            gathered = (
+                self.spending.evaluator.gathered(slot.path, some) if self.spending.left else None
+            )
             if gathered is None:
                 break
-            contiguous = gathered.reshape(len(some), -1).contiguous().cpu().view(torch.uint8).numpy()
-            kinds[some] = [seen.setdefault(blake2b(row, digest_size=16).digest(), len(seen)) for row in contiguous]
+            contiguous = (
+                gathered.reshape(len(some), -1).contiguous().cpu().view(torch.uint8).numpy()
+            )
+            kinds[some] = [
+                seen.setdefault(blake2b(row, digest_size=16).digest(), len(seen))
+                for row in contiguous
+            ]
         return kinds
 
     def _distinct(self, i: int) -> npt.NDArray[np.bool_]:
-        """bool `[D]`: one ranked row of each kind and class, and all that are no donors but of themselves."""
+        """bool `[D]`: one ranked row of each kind and class, and all that are no donors but of
+        themselves."""
         if self._is_structural(i):
             return np.ones(len(self.rows), dtype=np.bool_)
         kinds = [self.classes[i].of_row, *(self.kinds[j][self.rows] for j in self.together[i])]
@@ -117,12 +134,14 @@ class Candidates:
         return _Classes(order, np.searchsorted(of_row[order], np.arange(of_row.max() + 1)), of_row)
 
     def values(self, swap_set: SwapSet) -> dict[int, Values]:
-        """For each slot, what each ranked row is worth as its donor, `[R, D]`, up to a constant per reference; larger
-        is worse for the claim. Rows that the slot's present parent does not allow have values too."""
+        """For each slot, what each ranked row is worth as its donor, `[R, D]`, up to a constant per
+        reference; larger is worse for the claim. Rows that the slot's present parent does not allow
+        have values too."""
         if self.are_few or not self.has_slopes:
             return {i: self._shuffled(len(swap_set)) for i in self.slots}
         exact = self.output.values(swap_set)
-        order = [i for i in reversed(self.space.order) if i in self.together]  # children before parents
+        # children before parents
+        order = [i for i in reversed(self.space.order) if i in self.together]
         groups = {i: self._groups(i, swap_set.references) for i in order if i not in exact}
         found = self._first_order(swap_set, groups)
         values: dict[int, Values] = {}
@@ -131,7 +150,9 @@ class Candidates:
                 values[i] = self.spending.sign * exact[i].cpu().numpy()
                 continue
             values[i] = (
-                _among(groups[i], self.spending.sign * found[i]) if i in found else self._shuffled(len(swap_set))
+                _among(groups[i], self.spending.sign * found[i])
+                if i in found
+                else self._shuffled(len(swap_set))
             )
             for child, slot in enumerate(self.space.slots):
                 if slot.parent in self.moving[i] and child in values:
@@ -139,13 +160,19 @@ class Candidates:
         return values
 
     def _first_order(self, swap_set: SwapSet, groups: dict[int, list[Group]]) -> dict[int, Values]:
-        """What each donor would change to first order, `[R, D]`, for the slots whose activations have a gradient.
+        """What each donor would change to first order, `[R, D]`, for the slots whose activations
+        have a gradient.
 
-        The gradients of a few references are in memory at once. Nothing where the deadline passes before all are done.
+        The gradients of a few references are in memory at once. Nothing where the deadline passes
+        before all are done.
         """
         evaluator, parts = self.spending.evaluator, dict[int, list[Values]]()
         of_one = sum(evaluator.store.bytes_per_row(site) for site in evaluator.sites)
-        step = max(1, evaluator.store.memory.batch_bytes(evaluator.graph.device) // max(1, GRADIENTS * of_one))
+        step = max(
+            1,
+            evaluator.store.memory.batch_bytes(evaluator.graph.device)
+            // max(1, GRADIENTS * of_one),
+        )
         self.has_slopes = False
         for start in range(0, len(swap_set), step):
             if start and not self.spending.left:
@@ -154,7 +181,10 @@ class Candidates:
             slopes = self.spending.slopes(part)
             self.has_slopes |= bool(slopes)
             for i, grouped in groups.items():
-                cut = ((_within(references, start, start + step), donors) for references, donors in grouped)
+                cut = (
+                    (_within(references, start, start + step), donors)
+                    for references, donors in grouped
+                )
                 here = [group for group in cut if len(group[0])]
                 pairs = sum(len(references) * len(donors) for references, donors in here)
                 self.spending.multiplications += sizes(slopes, self.moving[i]) * pairs
@@ -172,19 +202,28 @@ class Candidates:
         classes, inverse = np.unique(self.space.agree(chain[-1])[references], return_inverse=True)
         by_donors: dict[bytes, list[int]] = {}  # different classes may leave the same donors
         for nth, code in enumerate(classes.tolist()):
-            by_donors.setdefault(self._reachable(tuple(reversed(chain)), code).tobytes(), []).append(nth)
+            by_donors.setdefault(
+                self._reachable(tuple(reversed(chain)), code).tobytes(), []
+            ).append(nth)
         return [
-            (np.flatnonzero(np.isin(inverse, alike)), self._some(np.frombuffer(donors, dtype=np.int64)))
+            (
+                np.flatnonzero(np.isin(inverse, alike)),
+                self._some(np.frombuffer(donors, dtype=np.int64)),
+            )
             for donors, alike in by_donors.items()
         ]
 
     def _some(self, donors: Rows) -> Rows:
         """At most `MOST_AT_ONCE`, others every time."""
-        return donors if len(donors) <= MOST_AT_ONCE else np.sort(self.rng.choice(donors, MOST_AT_ONCE, replace=False))
+        return (
+            donors
+            if len(donors) <= MOST_AT_ONCE
+            else np.sort(self.rng.choice(donors, MOST_AT_ONCE, replace=False))
+        )
 
     def _reachable(self, chain: tuple[int, ...], code: int) -> Rows:
-        """The ranked rows that can be donors of the last slot of a chain of parents and children, where the
-        first one's have this code."""
+        """The ranked rows that can be donors of the last slot of a chain of parents and children,
+        where the first one's have this code."""
         if (chain, code) not in self._reached:
             reached = self.space.agree(chain[0])[self.rows] == code
             for i in chain[1:]:
@@ -208,14 +247,19 @@ class Candidates:
         ways = []
         if exact:
             ways.append(
-                f"{'' if exact == everything else f'{exact} of {everything} slots '}exactly up to a linear readout"
+                f"{'' if exact == everything else f'{exact} of {everything} slots '}exactly up to "
+                "a linear readout"
             )
         if exact < everything:
             ways.append("to first order")
-        return f"ranked {', the others '.join(ways)} ({self.spending.evaluator.metric.to_rank_by.name})"
+        return (
+            f"ranked {', the others '.join(ways)} "
+            f"({self.spending.evaluator.metric.to_rank_by.name})"
+        )
 
     def _best(self, child: int, values: Values) -> Values:
-        """`[R, D]`: the most that a slot can be worth when its parent's own input is each of the ranked rows."""
+        """`[R, D]`: the most that a slot can be worth when its parent's own input is each of the
+        ranked rows."""
         classes = self.classes[child]
         usable = np.where(self.is_donor, values, -np.inf)[:, classes.order]
         best = np.maximum.reduceat(usable, classes.starts, axis=1)[:, classes.of_row]
@@ -223,7 +267,8 @@ class Candidates:
         return found
 
     def allowed(self, i: int, parents: Rows) -> npt.NDArray[np.bool_]:
-        """bool `[R, D]`: the ranked rows that may be the slot's donors, given its parents' own inputs."""
+        """bool `[R, D]`: the ranked rows that may be the slot's donors, given its parents' own
+        inputs."""
         codes = self.space.agree(i)
         agrees = codes[self.rows] == codes[parents][:, None]
         found: npt.NDArray[np.bool_] = agrees & (self.is_donor | (self.rows == parents[:, None]))
@@ -235,9 +280,11 @@ class Candidates:
         return swap_set.references if parent == REFERENCE else swap_set.donors[parent]
 
     def best(self, i: int, swap_set: SwapSet, values: Values, most: int) -> Rows:
-        """int64 `[R, <= most]`: the most valuable allowed donors of a slot other than its present one; where there
-        are fewer, the present one again."""
-        worth = np.where(self.allowed(i, self.parents(i, swap_set)) & self.distinct[i], values, -np.inf)
+        """int64 `[R, <= most]`: the most valuable allowed donors of a slot other than its present
+        one; where there are fewer, the present one again."""
+        worth = np.where(
+            self.allowed(i, self.parents(i, swap_set)) & self.distinct[i], values, -np.inf
+        )
         current = swap_set.donors[i]
         if not self._is_structural(i):
             kinds = [self.kinds[j] for j in self.together[i]]
@@ -245,11 +292,14 @@ class Candidates:
             worth[same] = -np.inf
         most = min(most, worth.shape[1])
         top = torch.from_numpy(worth).topk(most, dim=1)
-        found: Rows = np.where(np.isfinite(top.values.numpy()), self.rows[top.indices.numpy()], current[:, None])
+        found: Rows = np.where(
+            np.isfinite(top.values.numpy()), self.rows[top.indices.numpy()], current[:, None]
+        )
         return found
 
     def drawn(self, i: int, swap_set: SwapSet, most: int) -> Rows:
-        """int64 `[R, most]`: donors of a slot drawn uniformly from all that are allowed, ranked or not."""
+        """int64 `[R, most]`: donors of a slot drawn uniformly from all that are allowed, ranked or
+        not."""
         parents = self.parents(i, swap_set)
         picked = [self.space.pick(i, parents, self.rng.random(len(parents))) for _ in range(most)]
         return np.stack(picked, axis=1) if picked else np.empty((len(parents), 0), dtype=np.int64)
@@ -257,9 +307,11 @@ class Candidates:
     def _is_structural(self, i: int) -> bool:
         return any(slot.parent in self.together[i] for slot in self.space.slots)
 
-    def moved(self, swap_set: SwapSet, i: int, donors: Rows, values: dict[int, Values] | None) -> SwapSet:
-        """The swap set with other donors, int64 `[R]`, in one slot; what is below it and no longer agrees
-        takes the most valuable donor that does, or without values the parent's own input."""
+    def moved(
+        self, swap_set: SwapSet, i: int, donors: Rows, values: dict[int, Values] | None
+    ) -> SwapSet:
+        """The swap set with other donors, int64 `[R]`, in one slot; what is below it and no longer
+        agrees takes the most valuable donor that does, or without values the parent's own input."""
         changed = swap_set.donors.copy()
         changed[i] = donors
         touched = {i}
@@ -307,7 +359,8 @@ def _among(groups: list[Group], values: Values) -> Values:
 
 
 def ranked_rows(space: SwapSpace, references: Rows, rng: np.random.Generator) -> Rows:
-    """The references and the rows that can be donors for them, one of each kind; at most `MOST_DONORS` donors.
+    """The references and the rows that can be donors for them, one of each kind; at most
+    `MOST_DONORS` donors.
 
     Rows are of one kind where their content is the same and every slot agrees on them.
     """

@@ -1,4 +1,5 @@
-"""A counterexample as a person reads it: which inputs, where they differ, and what the network makes of them."""
+"""A counterexample as a person reads it: which inputs, where they differ, and what the network
+makes of them."""
 
 from __future__ import annotations
 
@@ -30,11 +31,16 @@ def described(evaluator: Evaluator, swap_set: SwapSet, found_by: str) -> Counter
                 agrees_on=str(slot.agrees_on),
                 own=dataset.show(own),
                 donor=dataset.show(donor),
-                also=tuple(n for n in _equal(dataset, own, donor) if n not in slot.agrees_on.features),
+                also=tuple(
+                    n for n in _equal(dataset, own, donor) if n not in slot.agrees_on.features
+                ),
                 differs=_places(dataset, own, donor),
             )
         )
-    scrubbed, clean = float(evaluator.evaluate(swap_set)[0]), float(evaluator.unscrubbed(swap_set.references)[0])
+    scrubbed, clean = (
+        float(evaluator.evaluate(swap_set)[0]),
+        float(evaluator.unscrubbed(swap_set.references)[0]),
+    )
     return Counterexample(
         found_by=found_by,
         reference=dataset.show(reference),
@@ -83,4 +89,7 @@ def _top(output: Tensor) -> str:
     while output.ndim > 1:
         at, output = " at the last position", output[-1]
     values, places = torch.topk(output, min(TOP, len(output)))
-    return ", ".join(f"{p} ({v:.3g})" for p, v in zip(places.tolist(), values.tolist(), strict=True)) + at
+    return (
+        ", ".join(f"{p} ({v:.3g})" for p, v in zip(places.tolist(), values.tolist(), strict=True))
+        + at
+    )

@@ -17,11 +17,18 @@ MOST_EXACT = 2  # nodes made EXACT: with more of them a claim says little
 
 
 def mends_on_average(found: Iterable[Found], tolerance: float) -> list[Mend]:
-    """The smallest additions to a claim under which its mean gap came within the tolerance, smallest first.
+    """The smallest additions to a claim under which its mean gap came within the tolerance,
+    smallest first.
 
-    Measured on the half of the rows that the search chose on: a hint, to be tested as a claim of its own.
+    Measured on the half of the rows that the search chose on: a hint, to be tested as a claim of
+    its own.
     """
-    arms = [arm for one in found for arm in one.arms if abs(arm.gap) <= tolerance and len(arm.exact) <= MOST_EXACT]
+    arms = [
+        arm
+        for one in found
+        for arm in one.arms
+        if abs(arm.gap) <= tolerance and len(arm.exact) <= MOST_EXACT
+    ]
     mending = sorted((arm for arm in arms if arm.exact or arm.features), key=_size)
     return [Mend(_said(arm), arm.gap, "on average") for arm in mending[:MOST_MENDS]]
 
@@ -35,11 +42,14 @@ def _said(arm: Arm) -> str:
     return arm.name if arm.features else f"{', '.join(arm.exact)} made EXACT"
 
 
-def mends_of(space: SwapSpace, spending: Spending, swap_set: SwapSet, tolerance: float) -> list[Mend]:
-    """The smallest additions to a claim that rule out enough of this swap set to bring its gap within the tolerance.
+def mends_of(
+    space: SwapSpace, spending: Spending, swap_set: SwapSet, tolerance: float
+) -> list[Mend]:
+    """The smallest additions to a claim that rule out enough of this swap set to bring its gap
+    within the tolerance.
 
-    A donor that the addition rules out is put back to its parent's own input. Other swap sets may still break the
-    claim.
+    A donor that the addition rules out is put back to its parent's own input. Other swap sets may
+    still break the claim.
     """
     nodes = [space.paths[i] for i in swapped_slots(space)]
     usable = [name for name in space.dataset.feature_names if space.dataset.covers(name)]
@@ -53,13 +63,17 @@ def mends_of(space: SwapSpace, spending: Spending, swap_set: SwapSet, tolerance:
             gap = float(spending.changes(mended).mean())
             if abs(gap) <= tolerance and mended != swap_set:
                 added = "made EXACT" if extra.exact else f"agrees also on {extra}"
-                mends.append((extra.exact, abs(gap), Mend(f"{node} {added}", gap, "for this very swap set")))
+                mends.append(
+                    (extra.exact, abs(gap), Mend(f"{node} {added}", gap, "for this very swap set"))
+                )
     return [mend for *_, mend in sorted(mends, key=lambda entry: entry[:2])][:MOST_MENDS]
 
 
-def _without(space: SwapSpace, swap_set: SwapSet, nodes: Sequence[str], extra: Agreement) -> SwapSet:
-    """The swap set without the donors that these nodes could not take if they agreed on `extra` as well; below
-    them, what does not agree any more goes as well."""
+def _without(
+    space: SwapSpace, swap_set: SwapSet, nodes: Sequence[str], extra: Agreement
+) -> SwapSet:
+    """The swap set without the donors that these nodes could not take if they agreed on `extra` as
+    well; below them, what does not agree any more goes as well."""
     finer = space.refine(nodes, extra)
 
     def choose(i: int, parents: Rows, _settled: Rows) -> Rows:

@@ -1,7 +1,8 @@
-"""*Which nodes* and *which refinement*: other distributions of allowed swap sets than the claim's own.
+"""*Which nodes* and *which refinement*: other distributions of allowed swap sets than the claim's
+own.
 
-Both compare many distributions on one half of the references and donors, and report the worst on the other
-half, drawn anew: what was chosen for looking bad is measured where it was not chosen.
+Both compare many distributions on one half of the references and donors, and report the worst on
+the other half, drawn anew: what was chosen for looking bad is measured where it was not chosen.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ ALL_SUBSETS_UP_TO = 10  # nodes
 RESTARTS = 3  # of the greedy choice of nodes, beside all and each alone
 REPORT_SHARE = 0.25  # of the budget: what the interval of the worst distribution is drawn with
 FEWEST_DRAWS = 8  # of one distribution, to choose it
-FEWEST_REPORTED = 30  # of the chosen one: with fewer, a mean is no normal distribution and its interval means nothing
+# of the chosen one: with fewer, a mean is no normal distribution and its interval means nothing
+FEWEST_REPORTED = 30
 LEAST_CONTENTS = 4  # references of different content that can be halved
 
 
@@ -49,18 +51,23 @@ class _Halves:
             first[np.isin(content, kinds[: len(kinds) // 2])] = True
         # A reference that is also a donor keeps the side its content has.
         self.search, self.report = (
-            space.within(space.reference_rows[side[space.reference_rows]], space.donor_rows[side[space.donor_rows]])
+            space.within(
+                space.reference_rows[side[space.reference_rows]],
+                space.donor_rows[side[space.donor_rows]],
+            )
             for side in (first, ~first)
         )
         self.usable = all(len(np.unique(content[half.reference_rows])) * 2 >= LEAST_CONTENTS
-                          and len(half.donor_rows) for half in (self.search, self.report))  # fmt: skip
+                          and len(half.donor_rows) for half in (self.search,
+                          self.report))  # fmt: skip
 
 
 @dataclass(frozen=True)
 class WhichNodes:
     """Only some of the nodes swapped, the others EXACT: shows effects that cancel between nodes.
 
-    All subsets up to ten nodes (rests count as nodes); above, each alone and a greedy choice with restarts.
+    All subsets up to ten nodes (rests count as nodes); above, each alone and a greedy choice with
+    restarts.
     """
 
     name: str = "which nodes"
@@ -69,9 +76,14 @@ class WhichNodes:
         """The subset with the largest mean gap either way; see `Adversary`."""
         nodes = [space.paths[i] for i in swapped_slots(space)]
         if len(nodes) <= 1:
-            return Found(self.name, "not searched: at most one node is swapped, so no subset differs from the claim")
+            return Found(
+                self.name,
+                "not searched: at most one node is swapped, so no subset differs from the claim",
+            )
         if len(nodes) <= ALL_SUBSETS_UP_TO:
-            subsets = [kept for size in range(1, len(nodes) + 1) for kept in combinations(nodes, size)]
+            subsets = [
+                kept for size in range(1, len(nodes) + 1) for kept in combinations(nodes, size)
+            ]
             return _halving(self.name, f"all {len(subsets)} subsets of nodes", space, spending, rng,
                             [_only(kept, nodes) for kept in subsets])  # fmt: skip
         return _greedy(self.name, space, spending, rng, nodes)
@@ -79,7 +91,8 @@ class WhichNodes:
 
 @dataclass(frozen=True)
 class WhichRefinement:
-    """Donors that agree on more than the claim asks: join(H, H') for H' from the dataset's own features.
+    """Donors that agree on more than the claim asks: join(H, H') for H' from the dataset's own
+    features.
 
     One feature or a pair of them, at one node or at all.
     """
@@ -99,7 +112,9 @@ class WhichRefinement:
         if not choices and spending.late:
             return Found(self.name, f"not searched: {spending.why_none}")
         if not choices:
-            return Found(self.name, "not searched: no feature of the dataset says more than the claim does")
+            return Found(
+                self.name, "not searched: no feature of the dataset says more than the claim does"
+            )
         first = "the first " if spending.late or next(made, None) is not None else ""
         how = f"{first}{len(choices)} refinements by {len(names)} features"
         return _halving(self.name, how, space, spending, rng, choices)
@@ -112,8 +127,11 @@ def _only(kept: Sequence[str], nodes: Sequence[str]) -> _Choice:
 
 
 def _refinements(space: SwapSpace, nodes: Sequence[str], names: Sequence[str]) -> Iterator[_Choice]:
-    """Refinements that leave a slot fewer donors, none of them twice; each is made as it is asked for."""
-    extras = (Agreement(tuple(sorted(pair))) for size in (1, 2) for pair in combinations(names, size))
+    """Refinements that leave a slot fewer donors, none of them twice; each is made as it is asked
+    for."""
+    extras = (
+        Agreement(tuple(sorted(pair))) for size in (1, 2) for pair in combinations(names, size)
+    )
     places = [(path,) for path in nodes] + ([tuple(nodes)] if len(nodes) > 1 else [])
     numbers: dict[bytes, int] = {}
 
@@ -126,13 +144,19 @@ def _refinements(space: SwapSpace, nodes: Sequence[str], names: Sequence[str]) -
     seen: set[frozenset[tuple[int, int]]] = {frozenset()}
     for extra in extras:
         for place in places:
-            refined = ((i, slot.agrees_on) for i, slot in enumerate(space.slots) if owners[i] in place)
-            key = frozenset((i, part(own | extra)) for i, own in refined if part(own | extra) != part(own))
+            refined = (
+                (i, slot.agrees_on) for i, slot in enumerate(space.slots) if owners[i] in place
+            )
+            key = frozenset(
+                (i, part(own | extra)) for i, own in refined if part(own | extra) != part(own)
+            )
             if key in seen:
                 continue
             seen.add(key)
             where = "every node" if len(place) > 1 else place[0]
-            arm = Arm(f"{where} agrees also on {extra}", 0.0, refined=place, features=extra.features)
+            arm = Arm(
+                f"{where} agrees also on {extra}", 0.0, refined=place, features=extra.features
+            )
             yield _Choice(arm, partial(SwapSpace.refine, slots=place, extra=extra))
 
 
@@ -143,7 +167,8 @@ def _while_affordable(spending: Spending, choices: Iterator[_Choice]) -> Iterato
 
 
 def _owner(space: SwapSpace, slot: Slot) -> str | None:
-    """The path of the slot whose donor this one takes, by default its own; None where a function stands in for it."""
+    """The path of the slot whose donor this one takes, by default its own; None where a function
+    stands in for it."""
     if slot.node.computed_by is not None:
         return None
     return slot.path if slot.shares is None else space.paths[slot.shares]
@@ -156,12 +181,21 @@ def _parted(codes: Rows) -> bytes:
 
 
 def _halving(
-    name: str, how: str, space: SwapSpace, spending: Spending, rng: np.random.Generator, choices: Sequence[_Choice]
+    name: str,
+    how: str,
+    space: SwapSpace,
+    spending: Spending,
+    rng: np.random.Generator,
+    choices: Sequence[_Choice],
 ) -> Found:
-    """Successive halving (Jamieson and Talwalkar 2016) on one half of the data, the winner drawn anew on the other."""
+    """Successive halving (Jamieson and Talwalkar 2016) on one half of the data, the winner drawn
+    anew on the other."""
     halves = _Halves(space, rng)
     if not halves.usable:
-        return Found(name, "not searched: too few different inputs to choose on one half and report on the other")
+        return Found(
+            name,
+            "not searched: too few different inputs to choose on one half and report on the other",
+        )
     left = list(choices)
     rounds = max(1, int(np.ceil(np.log2(len(left)))))
     budget = int(spending.left * (1 - REPORT_SHARE))
@@ -173,23 +207,39 @@ def _halving(
         for i in order:
             if spending.left < draws + FEWEST_REPORTED:
                 break
-            sums[i] += _total(choices[i], halves.search, spending, draws, np.random.default_rng(seed))
+            sums[i] += _total(
+                choices[i], halves.search, spending, draws, np.random.default_rng(seed)
+            )
             counts[i] += draws
-        ranked = sorted((i for i in order if counts[i]), key=lambda i: -spending.badness(float(sums[i] / counts[i])))
+        ranked = sorted(
+            (i for i in order if counts[i]),
+            key=lambda i: -spending.badness(float(sums[i] / counts[i])),
+        )
         order = ranked[: max(1, len(ranked) // 2)]
         if not order:
             return Found(name, f"not searched: {spending.why_none}")
         spending.stands_at(float(sums[order[0]] / counts[order[0]]))
-    arms = tuple(replace(choice.arm, gap=float(sums[i] / counts[i])) for i, choice in enumerate(choices) if counts[i])
+    arms = tuple(
+        replace(choice.arm, gap=float(sums[i] / counts[i]))
+        for i, choice in enumerate(choices)
+        if counts[i]
+    )
     return replace(_reported(name, how, choices[order[0]], halves.report, spending, rng), arms=arms)
 
 
-def _total(choice: _Choice, space: SwapSpace, spending: Spending, draws: int, rng: np.random.Generator) -> float:
+def _total(
+    choice: _Choice, space: SwapSpace, spending: Spending, draws: int, rng: np.random.Generator
+) -> float:
     return float(spending.changes(choice.space(space).draw(draws, rng)).sum())
 
 
 def _reported(
-    name: str, how: str, choice: _Choice, report: SwapSpace, spending: Spending, rng: np.random.Generator
+    name: str,
+    how: str,
+    choice: _Choice,
+    report: SwapSpace,
+    spending: Spending,
+    rng: np.random.Generator,
 ) -> Found:
     if spending.left < FEWEST_REPORTED:
         return Found(name, f"not searched to the end: {spending.why_none}")
@@ -199,11 +249,17 @@ def _reported(
     return Found(name, f"{how}: {choice.arm.name}", worst, changes, estimate(changes))
 
 
-def _greedy(name: str, space: SwapSpace, spending: Spending, rng: np.random.Generator, nodes: Sequence[str]) -> Found:
-    """Each node alone and all of them, then from several starts the one change of the subset that helps most."""
+def _greedy(
+    name: str, space: SwapSpace, spending: Spending, rng: np.random.Generator, nodes: Sequence[str]
+) -> Found:
+    """Each node alone and all of them, then from several starts the one change of the subset that
+    helps most."""
     halves = _Halves(space, rng)
     if not halves.usable:
-        return Found(name, "not searched: too few different inputs to choose on one half and report on the other")
+        return Found(
+            name,
+            "not searched: too few different inputs to choose on one half and report on the other",
+        )
     tried: dict[tuple[str, ...], tuple[_Choice, float]] = {}
     budget = int(spending.left * (1 - REPORT_SHARE))
     draws = max(FEWEST_DRAWS, budget // (len(nodes) * (2 + len(nodes)) * (RESTARTS + 1)))
@@ -225,7 +281,9 @@ def _greedy(name: str, space: SwapSpace, spending: Spending, rng: np.random.Gene
 
     starts: list[list[str]] = [list(nodes), *([path] for path in nodes)]
     starts = sorted(starts, key=lambda kept: -gap(kept))[:1]
-    starts += [[path for path in nodes if rng.random() < 0.5] or [nodes[0]] for _ in range(RESTARTS)]
+    starts += [
+        [path for path in nodes if rng.random() < 0.5] or [nodes[0]] for _ in range(RESTARTS)
+    ]
     for start in starts:
         kept, improved = start, True
         while improved and spending.left - floor >= (len(nodes) + 1) * draws:

@@ -26,7 +26,8 @@ def climb_ladder(
     until: float | None = None,
     sides: tuple[bool, bool] = (True, True),
 ) -> list[Found]:
-    """What each adversary finds, checked; what one leaves of its part of the budget is the next ones'.
+    """What each adversary finds, checked; what one leaves of its part of the budget is the next
+    ones'.
 
     **Arguments**
 
@@ -39,10 +40,14 @@ def climb_ladder(
     left = budget
     for i, adversary in enumerate(adversaries):
         weights = [getattr(other, "effort", 1) for other in adversaries[i:]]
-        spending = Spending(evaluator, left * weights[0] // sum(weights), until, adversary.name, sides)
+        spending = Spending(
+            evaluator, left * weights[0] // sum(weights), until, adversary.name, sides
+        )
         one = adversary.search(evaluator.space, spending, stream(seed, name, adversary.name))
         if not isinstance(one, Found):
-            raise HypothesisError(f"the adversary {adversary.name!r} has to return Found(...), not {one!r}")
+            raise HypothesisError(
+                f"the adversary {adversary.name!r} has to return Found(...), not {one!r}"
+            )
         found.append(
             replace(
                 spending.judged(replace(one, adversary=adversary.name)),

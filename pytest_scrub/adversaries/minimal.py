@@ -27,7 +27,8 @@ def minimal(
     tolerance: float,
     rng: np.random.Generator,
 ) -> SwapSet:
-    """A swap set of one reference whose metric changes by more than the tolerance, the same way as on average.
+    """A swap set of one reference whose metric changes by more than the tolerance, the same way as
+    on average.
 
     After a deadline of the spending it stays as it is there.
 
@@ -48,7 +49,12 @@ def minimal(
 
 class _Pruning:
     def __init__(
-        self, space: SwapSpace, spending: Spending, tolerance: float, direction: int, rng: np.random.Generator
+        self,
+        space: SwapSpace,
+        spending: Spending,
+        tolerance: float,
+        direction: int,
+        rng: np.random.Generator,
     ) -> None:
         self.space, self.spending, self.rng = space, spending, rng
         self.tolerance, self.direction = tolerance, direction
@@ -59,7 +65,9 @@ class _Pruning:
         allowed = self.space.allows(swap_set)
         breaks = np.zeros(len(swap_set), dtype=np.bool_)
         if allowed.any():
-            breaks[allowed] = self.direction * self.spending.changes(swap_set[allowed]) > self.tolerance
+            breaks[allowed] = (
+                self.direction * self.spending.changes(swap_set[allowed]) > self.tolerance
+            )
         return breaks
 
     def only(self, swap_set: SwapSet, kept: Sequence[str]) -> SwapSet:
@@ -68,7 +76,8 @@ class _Pruning:
         return space.fill(swap_set.references, lambda i, _parents, _settled: swap_set.donors[i])
 
     def alone(self, swap_set: SwapSet) -> tuple[SwapSet, list[str]] | None:
-        """References that break when one node alone is swapped: as they are, or with other donors for it.
+        """References that break when one node alone is swapped: as they are, or with other donors
+        for it.
 
         Donors are searched only where those at hand and random ones break nothing.
         """
@@ -94,7 +103,9 @@ class _Pruning:
         if self.spending.sign != self.direction:
             return  # donors are searched for a worse metric only
         inner = Spending(self.spending.evaluator, ALONE * len(swap_set), self.spending.deadline)
-        worst = WhichDonors(references=swap_set.references).search(self.space.keep([node]), inner, self.rng)
+        worst = WhichDonors(references=swap_set.references).search(
+            self.space.keep([node]), inner, self.rng
+        )
         if worst.swap_set is not None:
             yield worst.swap_set
 
@@ -103,7 +114,11 @@ class _Pruning:
         kept = list(self.nodes)
         while True:
             without = [[path for path in kept if path != node] for node in kept]
-            tries = ((self.only(swap_set, fewer), fewer) for fewer in without if fewer and self.spending.left)
+            tries = (
+                (self.only(swap_set, fewer), fewer)
+                for fewer in without
+                if fewer and self.spending.left
+            )
             still = [(tried[self.breaks(tried)], fewer) for tried, fewer in tries]
             best, fewer = max(still, key=lambda entry: len(entry[0]), default=(swap_set[:0], kept))
             if not len(best):
@@ -111,7 +126,8 @@ class _Pruning:
             swap_set, kept = best, fewer
 
     def readable(self, swap_set: SwapSet, kept: Sequence[str]) -> SwapSet:
-        """For every reference the nearest donors that still break it, and of these references the clearest."""
+        """For every reference the nearest donors that still break it, and of these references the
+        clearest."""
         for node in kept:
             if not self.spending.left:
                 break
@@ -121,7 +137,10 @@ class _Pruning:
         distance = np.zeros(len(swap_set), dtype=np.int64)
         for donors, own in zip(swap_set.donors, parents, strict=True):
             distance += self._differences(donors, own)
-        clearest = min(range(len(swap_set)), key=lambda r: (distance[r], len(show(int(swap_set.references[r])))))
+        clearest = min(
+            range(len(swap_set)),
+            key=lambda r: (distance[r], len(show(int(swap_set.references[r])))),
+        )
         return swap_set[clearest : clearest + 1]
 
     def _nearest(self, swap_set: SwapSet, node: str, kept: Sequence[str]) -> SwapSet:
@@ -139,7 +158,9 @@ class _Pruning:
         which, rows = np.array(columns), np.array(donors)
         base = swap_set[which]
         space = self.space.keep(kept)
-        tried = space.fill(base.references, lambda j, _parents, _settled: rows if j == i else base.donors[j])
+        tried = space.fill(
+            base.references, lambda j, _parents, _settled: rows if j == i else base.donors[j]
+        )
         breaks = np.flatnonzero(self.breaks(tried))
         first = breaks[np.unique(which[breaks], return_index=True)[1]]
         result = swap_set.donors.copy()

@@ -1,8 +1,8 @@
 """Ranking donors through the final norm, whose scale a first-order estimate does not see.
 
-What reaches the output is a sum of contributions, so replacing one donor moves the stream by a known difference.
-The norm divides by the length of the sum, and a length is made of inner products: two matrix products give every
-donor's normalised stream exactly as a linear readout sees it.
+What reaches the output is a sum of contributions, so replacing one donor moves the stream by a
+known difference. The norm divides by the length of the sum, and a length is made of inner products:
+two matrix products give every donor's normalised stream exactly as a linear readout sees it.
 """
 
 from __future__ import annotations
@@ -42,15 +42,20 @@ def form_of(norm: Callable[[Tensor], Tensor], streams: Tensor) -> NormForm | Non
     for center in (True, False):
         form = NormForm(center, normed.new_ones(()))
         unit = form.direction(streams.double())
-        unit = unit / unit.square().mean(-1, keepdim=True).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
-        gain = (normed * unit).sum(0) / unit.square().sum(0).clamp(min=torch.finfo(torch.float64).tiny)
+        unit = unit / unit.square().mean(-1, keepdim=True).sqrt().clamp(
+            min=torch.finfo(torch.float64).tiny
+        )
+        gain = (normed * unit).sum(0) / unit.square().sum(0).clamp(
+            min=torch.finfo(torch.float64).tiny
+        )
         if (normed - gain * unit).abs().max() <= FORM_TOLERANCE * normed.abs().max():
             return NormForm(center, gain)
     return None
 
 
 class OutputRanking:
-    """Values of donors of the slots that add to the output's stream: leaves that it reads, and its rest.
+    """Values of donors of the slots that add to the output's stream: leaves that it reads, and its
+    rest.
 
     **Arguments**
 
@@ -59,7 +64,9 @@ class OutputRanking:
     - `slots`: those of the space that choose a donor.
     """
 
-    def __init__(self, spending: Spending, space: SwapSpace, rows: Rows, slots: Sequence[int]) -> None:
+    def __init__(
+        self, spending: Spending, space: SwapSpace, rows: Rows, slots: Sequence[int]
+    ) -> None:
         self.spending, self.evaluator = spending, spending.evaluator
         self.contributions: dict[int, Tensor] = {}
         self._together: dict[int, list[int]] = {}
@@ -78,12 +85,16 @@ class OutputRanking:
             return
         self._own, self._base = int(rows[0]), streams
         for i in slots:
-            self._together[i] = [i, *(j for j, other in enumerate(space.slots) if other.shares == i)]
+            self._together[i] = [
+                i,
+                *(j for j, other in enumerate(space.slots) if other.shares == i),
+            ]
             if all(_adds(space, j) for j in self._together[i]):
                 self.contributions[i] = self._contribution(i, rows)
 
     def _contribution(self, i: int, rows: Rows) -> Tensor:
-        """What each row as a donor adds to the stream that one and the same row does not, `[rows, K, d_model]`."""
+        """What each row as a donor adds to the stream that one and the same row does not,
+        `[rows, K, d_model]`."""
         assert self.form is not None
         own = self.space.unswapped(np.full(len(rows), self._own))
         donors = own.donors.copy()
@@ -105,7 +116,10 @@ class OutputRanking:
                 return {}
             slope = torch.autograd.grad(ranked, normed)[0].double() * self.form.gain
         here = self.form.direction(stream.double())
-        return {i: self._values(i, swap_set, here, self.form.direction(slope)) for i in self.contributions}
+        return {
+            i: self._values(i, swap_set, here, self.form.direction(slope))
+            for i in self.contributions
+        }
 
     def _values(self, i: int, swap_set: SwapSet, here: Tensor, slope: Tensor) -> Tensor:
         """`here`, `slope`: `[R, K, d_model]`, both as the norm's direction."""
@@ -114,7 +128,9 @@ class OutputRanking:
         present = contributions[torch.tensor(places, device=here.device)]
         unranked = np.flatnonzero(places < 0)  # donors that were drawn blindly
         if len(unranked):
-            present[torch.tensor(unranked, device=here.device)] = self._contribution(i, swap_set.donors[i, unranked])
+            present[torch.tensor(unranked, device=here.device)] = self._contribution(
+                i, swap_set.donors[i, unranked]
+            )
         without = here - present
         values = here.new_zeros(len(here), len(contributions))
         for k in range(here.shape[1]):
@@ -122,7 +138,9 @@ class OutputRanking:
             along = (slope[:, k] * without[:, k]).sum(-1, keepdim=True) + slope[:, k] @ donors.T
             length = without[:, k].square().sum(-1, keepdim=True) + 2 * without[:, k] @ donors.T
             length = length + donors.square().sum(-1)
-            values += along / (length / here.shape[-1]).clamp(min=torch.finfo(torch.float64).tiny).sqrt()
+            values += (
+                along / (length / here.shape[-1]).clamp(min=torch.finfo(torch.float64).tiny).sqrt()
+            )
             self.spending.multiplications += 2 * along.numel() * here.shape[-1]
         return values
 

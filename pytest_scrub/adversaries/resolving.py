@@ -30,7 +30,9 @@ class ClaimChanged(HypothesisError):
     """A saved counterexample of a claim that has other slots by now."""
 
 
-def resolve(saved: Saved, swaps: SavedSwaps, dataset: Dataset, hypothesis: Node) -> tuple[Dataset, SwapSet]:
+def resolve(
+    saved: Saved, swaps: SavedSwaps, dataset: Dataset, hypothesis: Node
+) -> tuple[Dataset, SwapSet]:
     """The swap set that was saved, on this dataset.
 
     **Arguments**
@@ -38,11 +40,12 @@ def resolve(saved: Saved, swaps: SavedSwaps, dataset: Dataset, hypothesis: Node)
     - `swaps`: `saved.worst` or `saved.minimal`.
     - `hypothesis`: the claim's, as it is now.
 
-    **Returns** the dataset, with saved rows that no dataset has at its end, and the swap set on it. Of rows with equal
-    content those are taken that make it an allowed one; where none do, `SwapSpace.check` says why.
+    **Returns** the dataset, with saved rows that no dataset has at its end, and the swap set on it.
+    Of rows with equal content those are taken that make it an allowed one; where none do,
+    `SwapSpace.check` says why.
 
-    **Raises** `RowsGone`; `ClaimChanged` where the slots are others now; `DataError` where equal rows have to be told
-    apart by a feature that cannot be computed.
+    **Raises** `RowsGone`; `ClaimChanged` where the slots are others now; `DataError` where equal
+    rows have to be told apart by a feature that cannot be computed.
     """
     slots = slots_of(hypothesis)
     donors = _in_order_of(slots, saved.slots, swaps.donors)
@@ -50,16 +53,24 @@ def resolve(saved: Saved, swaps: SavedSwaps, dataset: Dataset, hypothesis: Node)
     wanted = dict.fromkeys(digest for line in (swaps.references, *donors) for digest in line)
     missing = [row for row in saved.rows if row.digest in wanted and row.digest not in known]
     fresh = [rebuilt(row) if row.inputs else {} for row in missing]
-    _require_all(missing, [_kinds(row) == _kinds(dataset.inputs, skip=1) for row in fresh], len(wanted))
+    _require_all(
+        missing, [_kinds(row) == _kinds(dataset.inputs, skip=1) for row in fresh], len(wanted)
+    )
     candidates = {digest: known[digest] for digest in wanted if digest in known}
     if fresh:
         import torch
 
         candidates |= {row.digest: [len(dataset) + nth] for nth, row in enumerate(missing)}
-        dataset = dataset.extend({name: torch.stack([row[name] for row in fresh]) for name in dataset.inputs})
-    columns = [(swaps.references[r], [line[r] for line in donors]) for r in range(len(swaps.references))]
+        dataset = dataset.extend(
+            {name: torch.stack([row[name] for row in fresh]) for name in dataset.inputs}
+        )
+    columns = [
+        (swaps.references[r], [line[r] for line in donors]) for r in range(len(swaps.references))
+    ]
     if all(len(rows) == 1 for rows in candidates.values()):
-        chosen = [[candidates[digest][0] for digest in (reference, *line)] for reference, line in columns]
+        chosen = [
+            [candidates[digest][0] for digest in (reference, *line)] for reference, line in columns
+        ]
     else:
         matching = _Matching(slots, dataset, candidates)
         chosen = [matching.column(reference, line) for reference, line in columns]
@@ -75,23 +86,29 @@ def _in_order_of(
     paths = [slot.path for slot in slots]
     for path in saved:
         if path not in paths:
-            raise ClaimChanged(f"the claim has changed since: it has no slot {path!r}, which the saved swaps fill")
+            raise ClaimChanged(
+                f"the claim has changed since: it has no slot {path!r}, which the saved swaps fill"
+            )
     for path in paths:
         if path not in saved:
-            raise ClaimChanged(f"the claim has changed since: its slot {path!r} has no donors in the saved swaps")
+            raise ClaimChanged(
+                f"the claim has changed since: its slot {path!r} has no donors in the saved swaps"
+            )
     return [donors[saved.index(path)] for path in paths]
 
 
 def _kinds(inputs: Mapping[str, Tensor], skip: int = 0) -> dict[str, tuple[str, tuple[int, ...]]]:
-    return {name: (str(tensor.dtype), tuple(tensor.shape[skip:])) for name, tensor in inputs.items()}
+    return {
+        name: (str(tensor.dtype), tuple(tensor.shape[skip:])) for name, tensor in inputs.items()
+    }
 
 
 def _require_all(missing: list[SavedRow], is_fresh: list[bool], wanted: int) -> None:
     gone = [row for row, back in zip(missing, is_fresh, strict=True) if not back]
     if gone:
         raise RowsGone(
-            f"{len(gone)} of the {wanted} rows of the saved swaps are gone from the dataset, the first is "
-            f"{gone[0].shown!r}; put them back, or delete the saved counterexample"
+            f"{len(gone)} of the {wanted} rows of the saved swaps are gone from the dataset, the "
+            f"first is {gone[0].shown!r}; put them back, or delete the saved counterexample"
         )
 
 
@@ -110,11 +127,12 @@ def _rows_by_digest(dataset: Dataset) -> Candidates:
 
 
 class _Matching:
-    """Which of several rows with equal content to take, so that every donor agrees as its slot asks.
+    """Which of several rows with equal content to take, so that every donor agrees as its slot
+    asks.
 
-    Features may be columns, which tell rows of equal content apart. The tree makes it exact: a row can stand in a
-    slot where each slot below has a row that fits it, so rows are ruled out from the leaves up and chosen from the
-    root down.
+    Features may be columns, which tell rows of equal content apart. The tree makes it exact: a row
+    can stand in a slot where each slot below has a row that fits it, so rows are ruled out from the
+    leaves up and chosen from the root down.
     """
 
     def __init__(self, slots: tuple[Slot, ...], dataset: Dataset, candidates: Candidates) -> None:
@@ -124,7 +142,9 @@ class _Matching:
         self.is_donor[dataset.donor_rows] = True
         is_reference = np.zeros(len(dataset), dtype=np.bool_)
         is_reference[dataset.reference_rows] = True
-        told_apart = [codes for slot, codes in zip(slots, self.codes, strict=True) if not slot.agrees_on.exact]
+        told_apart = [
+            codes for slot, codes in zip(slots, self.codes, strict=True) if not slot.agrees_on.exact
+        ]
         signature = np.stack([is_reference, self.is_donor, *told_apart], axis=1)
         self.candidates: dict[str, list[int]] = {}
         for digest, rows in candidates.items():
@@ -132,7 +152,8 @@ class _Matching:
             for row in rows:  # rows that nothing tells apart are as good as their first
                 first.setdefault(signature[row].tobytes(), row)
             self.candidates[digest] = sorted(first.values(), key=lambda row: not is_reference[row])
-        # A slot that shares a donor is the same row as its owner, and so are the parents of what is below it.
+        # A slot that shares a donor is the same row as its owner, and so are the parents of what is
+        # below it.
         self.above = [s.parent if s.parent == REFERENCE else self._owner(s.parent) for s in slots]
         self.below = defaultdict(list)
         for i, parent in enumerate(self.above):
@@ -144,12 +165,16 @@ class _Matching:
 
     def column(self, reference: str, donors: list[str]) -> list[int]:
         """Rows for one reference and its donors; those that come first where none are allowed."""
-        fitting = {i: self.candidates[digest] for i, digest in [(REFERENCE, reference), *enumerate(donors)]}
+        fitting = {
+            i: self.candidates[digest] for i, digest in [(REFERENCE, reference), *enumerate(donors)]
+        }
         for i in [*reversed(self.order), REFERENCE]:
             for j in self.below[i]:
                 classes = {self.codes[j][row] for row in fitting[j] if self.is_donor[row]}
                 itself = set(fitting[j])
-                fitting[i] = [row for row in fitting[i] if self.codes[j][row] in classes or row in itself]
+                fitting[i] = [
+                    row for row in fitting[i] if self.codes[j][row] in classes or row in itself
+                ]
         rows = {REFERENCE: (fitting[REFERENCE] or self.candidates[reference])[0]}
         for i in self.order:
             parent = rows[self.above[i]]

@@ -1,6 +1,8 @@
-"""Saved counterexamples: a swap set that broke a claim as a JSON file, to be read, reviewed and replayed anywhere.
+"""Saved counterexamples: a swap set that broke a claim as a JSON file, to be read, reviewed and
+replayed anywhere.
 
-Rows are named by the digest of their content, never by number, so that a file outlives reordered data.
+Rows are named by the digest of their content, never by number, so that a file outlives reordered
+data.
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MOST_EXACT = 2**53  # an integer beyond it is no figure, and may not even fit a float
-SHOWN_OF_MINIMAL, SHOWN_OF_WORST = 2000, 60  # characters of a row: the minimal swaps are read, the worst are many
-LONGEST_NAME = 120  # characters of a test id in a file name; file systems take 255 with what is added here
+# characters of a row: the minimal swaps are read, the worst are many
+SHOWN_OF_MINIMAL, SHOWN_OF_WORST = 2000, 60
+# characters of a test id in a file name; file systems take 255 with what is added here
+LONGEST_NAME = 120
 POINTWISE = ("which donors", "which inputs")  # in files of versions that did not say it
 _TEXTS = ("written_by", "claim", "metric", "model", "model_digest", "dataset_digest")
 _NUMBERS = ("gap", "clean", "scrubbed")
@@ -44,7 +48,8 @@ class DamagedFile(ScrubError):
 
 
 class NewerFile(DamagedFile):
-    """A file that a newer version of this package wrote: nothing is wrong with it, so leave it where it is."""
+    """A file that a newer version of this package wrote: nothing is wrong with it, so leave it
+    where it is."""
 
 
 class _Malformed(ValueError):
@@ -57,7 +62,8 @@ class SavedRow:
 
     - `digest`: of its content, see `Dataset.row_digest`.
     - `shown`: the row as a person reads it.
-    - `inputs`: of a row that no dataset has, name to `{"dtype", "shape", "values"}`, to build it anew.
+    - `inputs`: of a row that no dataset has, name to `{"dtype", "shape", "values"}`, to build it
+      anew.
     """
 
     digest: str
@@ -69,8 +75,8 @@ class SavedRow:
 class SavedSwaps:
     """A swap set whose rows are digests.
 
-    - `pointwise`: whether the swaps are the worst for their own references, so that their mean decides, rather than a
-      draw from a distribution, whose interval does.
+    - `pointwise`: whether the swaps are the worst for their own references, so that their mean
+      decides, rather than a draw from a distribution, whose interval does.
     - `gap`, `clean`, `scrubbed`: means over its references, in the metric's unit.
     - `references`: `[R]`.
     - `donors`: `[slots][R]`.
@@ -86,7 +92,13 @@ class SavedSwaps:
 
     @classmethod
     def of(
-        cls, adversary: str, swap_set: SwapSet, dataset: Dataset, clean: Numbers, scrubbed: Numbers, pointwise: bool
+        cls,
+        adversary: str,
+        swap_set: SwapSet,
+        dataset: Dataset,
+        clean: Numbers,
+        scrubbed: Numbers,
+        pointwise: bool,
     ) -> SavedSwaps:
         """**Arguments**
 
@@ -97,7 +109,8 @@ class SavedSwaps:
         here = dataset.to("cpu")  # one copy instead of one for every row
         digests = {row: here.row_digest(row) for row in np.unique(_columns(swap_set)).tolist()}
         references, *donors = (
-            tuple(digests[row] for row in line) for line in (swap_set.references.tolist(), *swap_set.donors.tolist())
+            tuple(digests[row] for row in line)
+            for line in (swap_set.references.tolist(), *swap_set.donors.tolist())
         )
         means = float((scrubbed - clean).mean()), float(clean.mean()), float(scrubbed.mean())
         return cls(adversary, *means, references, tuple(donors), pointwise)
@@ -128,13 +141,17 @@ class Saved:
     schema_version: int = SCHEMA_VERSION
 
 
-def rows_of(dataset: Dataset, worst: SwapSet, minimal: SwapSet, known: int | None = None) -> tuple[SavedRow, ...]:
-    """Every row that two swap sets name, once: those of the minimal one first, a reference before its donors.
+def rows_of(
+    dataset: Dataset, worst: SwapSet, minimal: SwapSet, known: int | None = None
+) -> tuple[SavedRow, ...]:
+    """Every row that two swap sets name, once: those of the minimal one first, a reference before
+    its donors.
 
     **Arguments**
 
     - `dataset`: the one, perhaps extended, whose rows the swap sets mean.
-    - `known`: how many of its rows the user's own dataset has; the inputs of later ones are saved with them.
+    - `known`: how many of its rows the user's own dataset has; the inputs of later ones are saved
+      with them.
     """
     here = dataset.to("cpu")
     found: dict[str, SavedRow] = {}
@@ -143,14 +160,23 @@ def rows_of(dataset: Dataset, worst: SwapSet, minimal: SwapSet, known: int | Non
             digest = here.row_digest(row)
             is_fresh = known is not None and row >= known
             if digest not in found or (found[digest].inputs and not is_fresh):
-                shown = found[digest].shown if digest in found else _shortened(dataset.show(row), longest)
-                inputs = {name: _plain(tensor[row]) for name, tensor in here.inputs.items()} if is_fresh else None
+                shown = (
+                    found[digest].shown
+                    if digest in found
+                    else _shortened(dataset.show(row), longest)
+                )
+                inputs = (
+                    {name: _plain(tensor[row]) for name, tensor in here.inputs.items()}
+                    if is_fresh
+                    else None
+                )
                 found[digest] = SavedRow(digest, shown, inputs)
     return tuple(found.values())
 
 
 def path_for(folder: Path, claim: str) -> Path:
-    """A readable file name for a test id, safe on every file system and another one for every other id."""
+    """A readable file name for a test id, safe on every file system and another one for every other
+    id."""
     ascii_only = unicodedata.normalize("NFKD", claim).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9_.]+", "-", ascii_only).strip("-.") or "claim"
     # Ids may differ in case only, or in what was taken out.
@@ -159,16 +185,18 @@ def path_for(folder: Path, claim: str) -> Path:
 
 
 def save(path: Path, saved: Saved) -> None:
-    """Write a file that a person can review; whoever reads meanwhile sees the old file or the new one.
+    """Write a file that a person can review; whoever reads meanwhile sees the old file or the new
+    one.
 
-    **Raises** `OSError` where it cannot be written, and `ValueError` for a number that is not finite; the old file
-    stays as it was.
+    **Raises** `OSError` where it cannot be written, and `ValueError` for a number that is not
+    finite; the old file stays as it was.
     """
     write_whole(path, _pretty(_record(saved)) + "\n")
 
 
 def load(path: Path) -> Saved:
-    """**Raises** `DamagedFile` for whatever `save` did not write, `NewerFile` for another version's, and `OSError`."""
+    """**Raises** `DamagedFile` for whatever `save` did not write, `NewerFile` for another
+    version's, and `OSError`."""
     content = path.read_bytes()
     try:
         record = json.loads(content, object_pairs_hook=once)
@@ -177,15 +205,19 @@ def load(path: Path) -> Saved:
             return _parsed(record)
     except (ValueError, RecursionError) as error:
         why = error if isinstance(error, _Malformed) else f"it is no JSON: {error}"
-        raise DamagedFile(f"the saved counterexample {path} is damaged ({why}); restore it or delete it") from error
+        raise DamagedFile(
+            f"the saved counterexample {path} is damaged ({why}); restore it or delete it"
+        ) from error
     raise NewerFile(
-        f"the saved counterexample {path} was written by a newer version ({record.get('written_by')}, schema {written} "
+        f"the saved counterexample {path} was written by a newer version "
+        f"({record.get('written_by')}, schema {written} "
         f"where this one reads {SCHEMA_VERSION}); upgrade pytest-scrub, or delete the file"
     )
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. **Raises** `ValueError` where it says something twice, as JSON would take the last."""
+    """An object of JSON. **Raises** `ValueError` where it says something twice, as JSON would take
+    the last."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
@@ -195,7 +227,8 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file to one that ends in `.damaged`, where nothing looks for it; the new path."""
+    """Rename a damaged file to one that ends in `.damaged`, where nothing looks for it; the new
+    path."""
     for nth in itertools.count(1):
         aside = path.with_name(f"{path.name}.damaged{'' if nth == 1 else nth}")
         try:
@@ -211,7 +244,8 @@ def set_aside(path: Path) -> Path:
 
 
 def rebuilt(row: SavedRow) -> dict[str, Tensor]:
-    """The inputs of a row that was saved with them. **Raises** `ValueError` where they are not that row's."""
+    """The inputs of a row that was saved with them. **Raises** `ValueError` where they are not that
+    row's."""
     import torch
 
     tensors = {}
@@ -224,7 +258,11 @@ def rebuilt(row: SavedRow) -> dict[str, Tensor]:
             tensors[name] = torch.tensor(values, dtype=dtype).reshape(_get(plain, "shape", list))
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise _Malformed(f"the input {name!r} of {row.shown!r} is no tensor") from error
-    if not tensors or Dataset({name: tensor[None] for name, tensor in tensors.items()}).row_digest(0) != row.digest:
+    if (
+        not tensors
+        or Dataset({name: tensor[None] for name, tensor in tensors.items()}).row_digest(0)
+        != row.digest
+    ):
         raise _Malformed(f"the inputs of {row.shown!r} do not have its digest")
     return tensors
 
@@ -242,8 +280,13 @@ def _shortened(text: str, longest: int, gap: str = " ... ") -> str:
 
 def _plain(tensor: Tensor) -> dict[str, Any]:
     values = tensor.flatten().tolist()
-    spelled = [str(v) if isinstance(v, float) and not math.isfinite(v) else v for v in values]  # JSON has no infinity
-    return {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape), "values": spelled}
+    # JSON has no infinity
+    spelled = [str(v) if isinstance(v, float) and not math.isfinite(v) else v for v in values]
+    return {
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "shape": list(tensor.shape),
+        "values": spelled,
+    }
 
 
 def _record(saved: Saved) -> dict[str, Any]:
@@ -261,7 +304,11 @@ def _record(saved: Saved) -> dict[str, Any]:
         }
 
     def row(nth: int, of: SavedRow) -> dict[str, Any]:
-        inputs = {} if of.inputs is None else {"inputs": {name: of.inputs[name] for name in sorted(of.inputs)}}
+        inputs = (
+            {}
+            if of.inputs is None
+            else {"inputs": {name: of.inputs[name] for name in sorted(of.inputs)}}
+        )
         return {"row": nth, "digest": of.digest, "shown": of.shown, **inputs}
 
     return {
@@ -300,7 +347,9 @@ def _get(record: Any, name: str, kind: type[_Kind]) -> _Kind:
 
 def _number(record: dict[str, Any], name: str) -> float:
     value: Any = record.get(name)
-    if not (type(value) is int and abs(value) <= MOST_EXACT) and not (type(value) is float and math.isfinite(value)):
+    if not (type(value) is int and abs(value) <= MOST_EXACT) and not (
+        type(value) is float and math.isfinite(value)
+    ):
         raise _Malformed(f"{name!r} is missing, or no finite number")
     return float(value)
 
@@ -343,7 +392,9 @@ def _parsed_row(nth: int, record: Any) -> SavedRow:
     return row
 
 
-def _parsed_swaps(record: dict[str, Any], slots: tuple[str, ...], rows: tuple[SavedRow, ...]) -> SavedSwaps:
+def _parsed_swaps(
+    record: dict[str, Any], slots: tuple[str, ...], rows: tuple[SavedRow, ...]
+) -> SavedSwaps:
     def digests(of: dict[str, Any], name: str) -> tuple[str, ...]:
         places = _get(of, name, list)
         if not all(type(place) is int and 0 <= place < len(rows) for place in places):
@@ -359,4 +410,6 @@ def _parsed_swaps(record: dict[str, Any], slots: tuple[str, ...], rows: tuple[Sa
     numbers = {name: _number(record, name) for name in _NUMBERS}
     adversary = _get(record, "adversary", str)
     pointwise = _get(record, "pointwise", bool) if "pointwise" in record else adversary in POINTWISE
-    return SavedSwaps(adversary, **numbers, references=references, donors=columns, pointwise=pointwise)
+    return SavedSwaps(
+        adversary, **numbers, references=references, donors=columns, pointwise=pointwise
+    )

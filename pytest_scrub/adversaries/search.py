@@ -89,7 +89,9 @@ class Spending:
         found = self.evaluator.evaluate(swap_set) - self.unscrubbed(swap_set.references)
         if self.evaluator.progress is not None:
             stands = f"worst so far {self._curve[-1][1]:.3g}" if self._curve else ""
-            self.evaluator.progress(self.purpose, min(self.evaluations, self.budget), self.budget, stands)
+            self.evaluator.progress(
+                self.purpose, min(self.evaluations, self.budget), self.budget, stands
+            )
         self._last = swap_set, found
         return found
 
@@ -103,18 +105,19 @@ class Spending:
         own, there = self.evaluator, found.evaluator or self.evaluator
         if (there.graph, there.hypothesis, there.metric) != (own.graph, own.hypothesis, own.metric):
             raise HypothesisError(
-                f"the adversary {found.adversary!r} gave an evaluator of another network, claim or metric; "
-                "make it with spending.evaluator.on(dataset)"
+                f"the adversary {found.adversary!r} gave an evaluator of another network, claim or "
+                "metric; make it with spending.evaluator.on(dataset)"
             )
         if not len(found.swap_set):
             raise HypothesisError(
-                f"the adversary {found.adversary!r} found a swap set without references; where it finds nothing, "
-                "return Found(name, why) without one"
+                f"the adversary {found.adversary!r} found a swap set without references; where it "
+                "finds nothing, return Found(name, why) without one"
             )
         violations = there.space.check(found.swap_set)
         if violations:
             raise HypothesisError(
-                f"the adversary {found.adversary!r} found swaps that the claim does not allow: {violations[0]}"
+                f"the adversary {found.adversary!r} found swaps that the claim does not allow: "
+                f"{violations[0]}"
             )
         if self._last is not None and self._last[0] is found.swap_set:
             changes = self._last[1]
@@ -131,7 +134,11 @@ class Spending:
     @property
     def curve(self) -> tuple[tuple[int, float], ...]:
         """(evaluations, mean gap of the worst so far), thinned where there are many."""
-        keep = np.unique(np.linspace(0, len(self._curve) - 1, min(len(self._curve), MOST_OF_A_CURVE)).astype(np.int64))
+        keep = np.unique(
+            np.linspace(0, len(self._curve) - 1, min(len(self._curve), MOST_OF_A_CURVE)).astype(
+                np.int64
+            )
+        )
         return tuple(self._curve[i] for i in keep)
 
     def take_over(self, other: Spending) -> None:
@@ -148,8 +155,9 @@ class Spending:
 
     @property
     def ranking(self) -> float:
-        """What ranking cost beside evaluations, in clean forward passes of one input: one for each input
-        that the claim had not read before, cached or not, and the matrix products by the number of multiplications."""
+        """What ranking cost beside evaluations, in clean forward passes of one input: one for each
+        input that the claim had not read before, cached or not, and the matrix products by the
+        number of multiplications."""
         own = self.evaluator.rows_read - self._read_before
         return self._beside + own + self.multiplications / self._multiplications_of_a_forward
 
@@ -161,14 +169,16 @@ class Spending:
         with counter, torch.no_grad():
             self.evaluator.graph.run(self.evaluator.dataset.batch(np.zeros(1, dtype=np.int64)))
         counted = counter.get_total_flops() / 2  # a multiplication and an addition
-        # Plain functions may multiply no matrices: then one operation for every component and number of the input.
+        # Plain functions may multiply no matrices: then one operation for every component and
+        # number of the input.
         numbers = sum(tensor[0].numel() for tensor in self.evaluator.dataset.inputs.values())
         return counted or float(numbers * len(self.evaluator.graph.components))
 
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """One distribution of swap sets that was tried: what it is, and its mean gap on the rows it was tried on.
+    """One distribution of swap sets that was tried: what it is, and its mean gap on the rows it was
+    tried on.
 
     - `exact`: slots that were not swapped.
     - `refined`: slots that had to agree on `features` as well.
@@ -185,18 +195,20 @@ class Arm:
 class Found:
     """The worst allowed swap set that one adversary found.
 
-    - `swap_set`, `changes`: the swap set and, for each of its references, the change of the metric; of None where
-      nothing could be searched, for which `how` gives the reason.
-    - `interval`: of the mean change, where the swap set was drawn anew on rows that the search had not seen: then all
-      of it has to lie beyond the tolerance to refute the claim, else the mean.
+    - `swap_set`, `changes`: the swap set and, for each of its references, the change of the metric;
+      of None where nothing could be searched, for which `how` gives the reason.
+    - `interval`: of the mean change, where the swap set was drawn anew on rows that the search had
+      not seen: then all of it has to lie beyond the tolerance to refute the claim, else the mean.
     - `exhaustive`: every combination was evaluated.
     - `evaluations`: scrubbed evaluations, a gradient counting as three.
-    - `ranking`: what was computed beside them to choose what to evaluate, in clean forward passes of one input.
+    - `ranking`: what was computed beside them to choose what to evaluate, in clean forward passes
+      of one input.
     - `how`: the search in words.
     - `late`: the deadline ended the search before its budget did.
     - `arms`: the distributions that were compared.
     - `curve`: (evaluations, mean gap of the worst so far) along the search.
-    - `evaluator`: of the swap set, where it is of a dataset that was extended by the `fresh` inputs.
+    - `evaluator`: of the swap set, where it is of a dataset that was extended by the `fresh`
+      inputs.
     """
 
     adversary: str
@@ -220,15 +232,17 @@ class Found:
 
     @property
     def pointwise(self) -> bool:
-        """Whether it is the worst for its own references, rather than a draw from a distribution with an interval."""
+        """Whether it is the worst for its own references, rather than a draw from a distribution
+        with an interval."""
         return self.interval is None
 
 
 class Adversary(Protocol):
     """Searches a swap space for the allowed swap set that makes its claim look worst.
 
-    One that also has an `effort` gets so many times the budget of another; it is 1 for those that have none. What it
-    finds is checked and evaluated again, so nothing hangs on the changes that it reports.
+    One that also has an `effort` gets so many times the budget of another; it is 1 for those that
+    have none. What it finds is checked and evaluated again, so nothing hangs on the changes that it
+    reports.
     """
 
     @property
@@ -237,7 +251,8 @@ class Adversary(Protocol):
         ...
 
     def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
-        """The worst allowed swap set found within the budget. `space` is that of the evaluator, or a part of it."""
+        """The worst allowed swap set found within the budget. `space` is that of the evaluator, or
+        a part of it."""
         ...
 
 
@@ -245,13 +260,18 @@ def refutes(found: Found, evaluator: Evaluator, tolerance: float, sides: tuple[b
     """Whether what was found lies beyond the tolerance; `evaluator` is that of the claim."""
     if found.swap_set is None or found.changes is None or found.gap is None:
         return False
-    return beyond(found.gap, found.interval, tolerance, sides, _rounding(found, found.evaluator or evaluator))
+    return beyond(
+        found.gap, found.interval, tolerance, sides, _rounding(found, found.evaluator or evaluator)
+    )
 
 
 def interval_of(found: Found, there: Evaluator) -> Estimate:
-    """Of the mean change of a swap set that was drawn from a distribution; `there` is its evaluator."""
+    """Of the mean change of a swap set that was drawn from a distribution; `there` is its
+    evaluator."""
     assert found.changes is not None
-    return seen_once(found.changes, there.metric.upper - there.metric.lower, _rounding(found, there))
+    return seen_once(
+        found.changes, there.metric.upper - there.metric.lower, _rounding(found, there)
+    )
 
 
 def _rounding(found: Found, there: Evaluator) -> float:
@@ -263,7 +283,8 @@ def _rounding(found: Found, there: Evaluator) -> float:
 
 
 def concentration(swap_set: SwapSet, space: SwapSpace) -> float:
-    """The share of references in which at least one of the ten most used donors stands in for another input."""
+    """The share of references in which at least one of the ten most used donors stands in for
+    another input."""
     moved = space.moved(swap_set)
     content = space.dataset.content
     if not moved.any():
@@ -274,7 +295,8 @@ def concentration(swap_set: SwapSet, space: SwapSpace) -> float:
 
 
 def swapped_slots(space: SwapSpace) -> list[int]:
-    """Indices of the slots that choose a donor: not frozen, not EXACT, not following a sibling's."""
+    """Indices of the slots that choose a donor: not frozen, not EXACT, not following a
+    sibling's."""
     return [
         i
         for i, slot in enumerate(space.slots)

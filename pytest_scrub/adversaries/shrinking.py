@@ -1,4 +1,5 @@
-"""Shrinking fresh inputs: Hypothesis looks for the simplest example of the strategy that still breaks the claim."""
+"""Shrinking fresh inputs: Hypothesis looks for the simplest example of the strategy that still
+breaks the claim."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class _Breaks(Exception):
 
 
 def shrunk(
-    evaluator: Evaluator, swap_set: SwapSet, source: StrategySource, fresh: Sequence[Draw], tolerance: float,
+    evaluator: Evaluator, swap_set: SwapSet, source: StrategySource, fresh: Sequence[Draw],
+    tolerance: float,
     spending: Spending,
 ) -> tuple[Evaluator, SwapSet]:  # fmt: skip
     """A swap set of one reference with its fresh donors made as simple as their strategy can.
@@ -44,7 +46,9 @@ def shrunk(
         if not first <= donor < first + len(fresh) or not spending.left:
             continue
 
-        attempt = partial(_attempt, evaluator, swap_set, source, donor, direction, tolerance, spending)
+        attempt = partial(
+            _attempt, evaluator, swap_set, source, donor, direction, tolerance, spending
+        )
         simplest = _simplest(source, fresh[donor - first], attempt)
         if simplest is not None:
             evaluator, swap_set = simplest
@@ -61,7 +65,8 @@ def _attempt(  # noqa: PLR0917
     spending: Spending,
     example: Any,
 ) -> tuple[Evaluator, SwapSet] | None:
-    """The same swaps with an example in the place of one donor, wherever that stands, if they still break the claim.
+    """The same swaps with an example in the place of one donor, wherever that stands, if they still
+    break the claim.
 
     **Raises** `DataError` for an example that does not fit the data.
     """

@@ -10,12 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.adversaries.candidates import Candidates
-from pytest_scrub.adversaries.search import EVALUATIONS_OF_A_GRADIENT, Found, Spending, swapped_slots
+from pytest_scrub.adversaries.search import (
+    EVALUATIONS_OF_A_GRADIENT,
+    Found,
+    Spending,
+    swapped_slots,
+)
 from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
-EVALUATIONS_PER_REFERENCE = 240  # where the budget allows it, fewer references are searched rather than less well
+# where the budget allows it, fewer references are searched rather than less well
+EVALUATIONS_PER_REFERENCE = 240
 MOST_REFERENCES = 200
 WIDTHS = (1, 2, 8)  # candidates evaluated for a slot: more, once fewer find nothing better
 DRAWS_OF_A_START = 8  # of which the worst is climbed from
@@ -29,9 +35,9 @@ MIGRANTS = 4  # other references' donors that are tried for a reference
 class WhichDonors:
     """Coordinate ascent over the slots, all references at once, again and again from elsewhere.
 
-    At every step all donors are ranked, and the most valuable that were not tried are evaluated exactly. What
-    was found for one reference is tried for the others that allow it. Exhaustive where all combinations fit
-    the budget.
+    At every step all donors are ranked, and the most valuable that were not tried are evaluated
+    exactly. What was found for one reference is tried for the others that allow it. Exhaustive
+    where all combinations fit the budget.
 
     - `references`: int64 rows to search instead of a random choice among the claim's.
     """
@@ -72,7 +78,10 @@ class WhichDonors:
         return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
 
     def _exhaustive(self, space: SwapSpace, spending: Spending, references: Rows) -> Found:
-        donors, changes = space.unswapped(references).donors.copy(), np.full(len(references), -np.inf)
+        donors, changes = (
+            space.unswapped(references).donors.copy(),
+            np.full(len(references), -np.inf),
+        )
         place = np.full(len(space.dataset), -1)
         place[references] = np.arange(len(references))
         for swap_set, _ in space.enumerate(references):
@@ -83,14 +92,23 @@ class WhichDonors:
             by_worth = np.lexsort((-worth, where))
             columns = by_worth[np.unique(where[by_worth], return_index=True)[1]]
             better = columns[worth[columns] > changes[where[columns]]]
-            changes[where[better]], donors[:, where[better]] = worth[better], swap_set.donors[:, better]
+            changes[where[better]], donors[:, where[better]] = (
+                worth[better],
+                swap_set.donors[:, better],
+            )
         tried = np.isfinite(changes)  # all, but for a deadline
         if not tried.any():
             return Found(self.name, f"not searched: {spending.why_none}")
         found = space.swap_set(references, donors)[tried]
         spending.stands_at(spending.sign * float(changes[tried].mean()))
-        how = "combinations of allowed donors, in order" if spending.late else "every combination of allowed donors"
-        return Found(self.name, how, found, spending.sign * changes[tried], exhaustive=not spending.late)
+        how = (
+            "combinations of allowed donors, in order"
+            if spending.late
+            else "every combination of allowed donors"
+        )
+        return Found(
+            self.name, how, found, spending.sign * changes[tried], exhaustive=not spending.late
+        )
 
 
 @dataclass
@@ -101,7 +119,8 @@ class _Point:
     worth: Numbers
 
     def improve(self, which: Rows, donors: Rows, worth: Numbers) -> None:
-        """Take over, for the references `which` (with repetitions), what is worse than what is here."""
+        """Take over, for the references `which` (with repetitions), what is worse than what is
+        here."""
         by_worth = np.lexsort((-worth, which))
         first = by_worth[np.unique(which[by_worth], return_index=True)[1]]
         better = first[worth[first] > self.worth[which[first]]]
@@ -111,7 +130,9 @@ class _Point:
 class _Climb:
     """Coordinate ascent for many references at once, and the best that it has seen."""
 
-    def __init__(self, space: SwapSpace, spending: Spending, references: Rows, rng: np.random.Generator) -> None:
+    def __init__(
+        self, space: SwapSpace, spending: Spending, references: Rows, rng: np.random.Generator
+    ) -> None:
         self.space, self.spending, self.references, self.rng = space, spending, references, rng
         self.candidates = Candidates(space, spending, references, rng)
         self.everyone = np.arange(len(references))
@@ -126,7 +147,8 @@ class _Climb:
         return self.spending.sign * self.best.worth
 
     def begin(self) -> bool:
-        """Know what nothing swapped changes: nothing, unless a node is computed. False where that is not affordable."""
+        """Know what nothing swapped changes: nothing, unless a node is computed. False where that
+        is not affordable."""
         if all(slot.node.computed_by is None for slot in self.space.slots):
             return True
         if not self.affords(1, len(self.references)):
@@ -153,8 +175,15 @@ class _Climb:
                 donors = self.space.pick(i, parents, self.rng.random(len(parents)))
                 start = self.candidates.moved(start, i, donors, None)
         self.here = _Point(start.donors.copy(), np.full(len(self.references), -np.inf))
-        draws = DRAWS_OF_A_START if nth % 2 == 0 and self.affords(LEAST_TO_DRAW, len(self.references)) else 1
-        others = [self.space.draw(len(self.references), self.rng, self.references) for _ in range(draws - 1)]
+        draws = (
+            DRAWS_OF_A_START
+            if nth % 2 == 0 and self.affords(LEAST_TO_DRAW, len(self.references))
+            else 1
+        )
+        others = [
+            self.space.draw(len(self.references), self.rng, self.references)
+            for _ in range(draws - 1)
+        ]
         self._try(self.everyone, [start, *others], draws)
 
     def run(self) -> None:
@@ -178,13 +207,21 @@ class _Climb:
             blind = self.candidates.drawn(i, here, width // 2)
             ranked = self.candidates.best(i, here, values[i], 2 * width)
             for donors, most in ((ranked, width - width // 2), (blind, width // 2)):
-                self._try(active, [self.candidates.moved(here, i, donor, values) for donor in donors.T], most)
+                self._try(
+                    active,
+                    [self.candidates.moved(here, i, donor, values) for donor in donors.T],
+                    most,
+                )
         better: npt.NDArray[np.bool_] = self.here.worth[active] > before
         return better
 
     def _migrate(self) -> None:
         """Try for each reference what was found for others that must agree on the same."""
-        tops = [self.space.agree(i)[self.references] for i, slot in enumerate(self.space.slots) if slot.parent < 0]
+        tops = [
+            self.space.agree(i)[self.references]
+            for i, slot in enumerate(self.space.slots)
+            if slot.parent < 0
+        ]
         classes = np.unique(np.stack(tops), axis=1, return_inverse=True)[1].reshape(-1)
         order = np.argsort(-self.best.worth, kind="stable")
         self.here = _Point(self.best.donors.copy(), self.best.worth.copy())
@@ -200,14 +237,19 @@ class _Climb:
         self._try(self.everyone, migrants, MIGRANTS)
 
     def _try(self, active: Rows, swap_sets: Iterable[SwapSet], most: int = 1) -> None:
-        """Evaluate what is new among the swap sets, at most `most` for each reference, and go where it is worst."""
+        """Evaluate what is new among the swap sets, at most `most` for each reference, and go where
+        it is worst."""
         columns: list[int] = []
         donors: list[Rows] = []
         tried = np.zeros(len(active), dtype=np.int64)
         left = self.spending.left
         for swap_set in swap_sets:
             for column, key in enumerate(self._keys(swap_set)):
-                if tried[column] < most and len(columns) < left and key not in self.seen[active[column]]:
+                if (
+                    tried[column] < most
+                    and len(columns) < left
+                    and key not in self.seen[active[column]]
+                ):
                     self.seen[active[column]].add(key)
                     tried[column] += 1
                     columns.append(column)
@@ -223,7 +265,8 @@ class _Climb:
                 self.spending.stands_at(self.spending.sign * float(self.best.worth.mean()))
 
     def _keys(self, swap_set: SwapSet) -> list[int]:
-        """Equal for the swaps of one reference that give the same activations to every slot that reads any."""
+        """Equal for the swaps of one reference that give the same activations to every slot that
+        reads any."""
         feeds = [i for i, s in enumerate(self.space.slots) if s.is_rest or s.node.is_leaf]
         kinds = np.stack([self.candidates.kinds[i][swap_set.donors[i]] for i in feeds])
         keys: list[int] = (kinds * self.salt[feeds, None]).sum(0).tolist()

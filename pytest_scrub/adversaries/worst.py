@@ -1,4 +1,5 @@
-"""The second half of checking a claim: the worst that adversaries find, pruned, saved and explained."""
+"""The second half of checking a claim: the worst that adversaries find, pruned, saved and
+explained."""
 
 from __future__ import annotations
 
@@ -26,7 +27,14 @@ from pytest_scrub.adversaries.saved import (
     save,
     set_aside,
 )
-from pytest_scrub.adversaries.search import Adversary, Found, Spending, concentration, interval_of, refutes
+from pytest_scrub.adversaries.search import (
+    Adversary,
+    Found,
+    Spending,
+    concentration,
+    interval_of,
+    refutes,
+)
 from pytest_scrub.adversaries.shrinking import shrunk
 from pytest_scrub.common.calls import is_number, is_whole, shown
 from pytest_scrub.common.seeds import stream
@@ -52,13 +60,14 @@ class SearchOptions:
     """What a claim says about its adversaries.
 
     - `adversaries`: None is the whole ladder; empty is no search at all.
-    - `tolerance`: the largest mean gap of a swap set that is found; None is the claim's own tolerance, and infinity
-      gates as little as `mode="report"`.
+    - `tolerance`: the largest mean gap of a swap set that is found; None is the claim's own
+      tolerance, and infinity gates as little as `mode="report"`.
     - `mode`: `"gate"`, or `"report"` to show without refuting.
     - `budget`: evaluations for all adversaries together; None is twenty times the samples.
     - `deadline`: seconds after which the search ends early, and says so.
     - `folder`: where counterexamples are saved and looked for; None keeps none.
-    - `anew`: search even where a saved one still breaks the claim, so that the worst found depends on the seed alone.
+    - `anew`: search even where a saved one still breaks the claim, so that the worst found depends
+      on the seed alone.
     """
 
     adversaries: Sequence[Adversary] | None = None
@@ -73,17 +82,26 @@ class SearchOptions:
         if self.mode not in (GATE, REPORT):
             raise HypothesisError(f"adversary= is {GATE!r} or {REPORT!r}, not {shown(self.mode)}")
         if self.tolerance is not None and not is_number(self.tolerance, 0, math.inf):
-            raise HypothesisError(f"adversarial_tolerance= is a gap, zero or more, not {shown(self.tolerance)}")
+            raise HypothesisError(
+                f"adversarial_tolerance= is a gap, zero or more, not {shown(self.tolerance)}"
+            )
         if self.budget is not None and not is_whole(self.budget, 0, math.inf):
-            raise HypothesisError(f"budget= is a whole number of evaluations, not {shown(self.budget)}")
+            raise HypothesisError(
+                f"budget= is a whole number of evaluations, not {shown(self.budget)}"
+            )
         if self.budget is not None and self.budget > MOST_EVALUATIONS:
-            raise HypothesisError(f"budget= is at most {MOST_EVALUATIONS:,} evaluations, not {shown(self.budget)}")
+            raise HypothesisError(
+                f"budget= is at most {MOST_EVALUATIONS:,} evaluations, not {shown(self.budget)}"
+            )
         if self.deadline is not None and not is_number(self.deadline, 0, math.inf):
             raise HypothesisError(f"deadline= is a number of seconds, not {shown(self.deadline)}")
         if self.adversaries is not None and not isinstance(self.adversaries, (list, tuple)):
-            raise HypothesisError(f"adversaries= takes a list such as [WhichDonors()], not {shown(self.adversaries)}")
+            raise HypothesisError(
+                f"adversaries= takes a list such as [WhichDonors()], not {shown(self.adversaries)}"
+            )
         _require_adversaries(self.adversaries or ())
-        if self.tolerance == math.inf:  # nothing lies beyond it, so what is found is compared with the claim's own
+        # nothing lies beyond it, so what is found is compared with the claim's own
+        if self.tolerance == math.inf:
             object.__setattr__(self, "tolerance", None)
             object.__setattr__(self, "mode", REPORT)
 
@@ -92,30 +110,44 @@ def _require_adversaries(adversaries: Sequence[Adversary]) -> None:
     """**Raises** `HypothesisError` for what is no adversary, and for two of one name."""
     for adversary in adversaries:
         if not callable(getattr(adversary, "search", None)) or isinstance(adversary, type):
-            raise HypothesisError(f"adversaries= takes adversaries such as WhichDonors(), not {shown(adversary)}")
+            raise HypothesisError(
+                f"adversaries= takes adversaries such as WhichDonors(), not {shown(adversary)}"
+            )
         name, effort = getattr(adversary, "name", None), getattr(adversary, "effort", 1)
         if not isinstance(name, str) or not name or name in (SAVED, OWN_DRAWS):
-            raise HypothesisError(f"the adversary {adversary!r} needs a name= of its own for reports, not {name!r}")
+            raise HypothesisError(
+                f"the adversary {adversary!r} needs a name= of its own for reports, not {name!r}"
+            )
         if isinstance(effort, bool) or not isinstance(effort, int) or effort < 1:
             raise HypothesisError(
-                f"effort= of the adversary {name!r} says how many times the budget of another it gets, a whole "
-                f"number of at least 1, not {effort!r}"
+                f"effort= of the adversary {name!r} says how many times the budget of another it "
+                f"gets, a whole number of at least 1, not {effort!r}"
             )
     names = [adversary.name for adversary in adversaries]
     for name in names:
         if names.count(name) > 1:
-            raise HypothesisError(f"two adversaries are called {name!r}; give each a name= of its own")
+            raise HypothesisError(
+                f"two adversaries are called {name!r}; give each a name= of its own"
+            )
 
 
 def search(average: Measured, options: SearchOptions, *, seed: int, name: str) -> Search:
     """The worst allowed swap sets that adversaries find, and what to make of them."""
     tolerance = average.tolerance if options.tolerance is None else options.tolerance
-    budget = EVALUATIONS_PER_SAMPLE * average.criteria.samples if options.budget is None else options.budget
+    budget = (
+        EVALUATIONS_PER_SAMPLE * average.criteria.samples
+        if options.budget is None
+        else options.budget
+    )
     sides = average.criteria.acceptance.sides
     until = until_of(options.deadline)
     notes: list[str] = []
     file = None if options.folder is None else path_for(options.folder, name)
-    found = [] if file is None or options.anew else _tried_first(file, average.evaluator, tolerance, sides, notes)
+    found = (
+        []
+        if file is None or options.anew
+        else _tried_first(file, average.evaluator, tolerance, sides, notes)
+    )
     is_saved = bool(found)
     if not found:
         adversaries = LADDER if options.adversaries is None else options.adversaries
@@ -134,7 +166,9 @@ def search(average: Measured, options: SearchOptions, *, seed: int, name: str) -
         if file is not None and not is_saved:
             notes += _save(file, name, average, broken, small, exceeded)
             shown = replace(shown, file=str(file) if file.exists() else None)
-        result = replace(result, counterexample=shown, mends=_mends(average, found, broken, tolerance, until))
+        result = replace(
+            result, counterexample=shown, mends=_mends(average, found, broken, tolerance, until)
+        )
     return replace(result, notes=tuple(notes))
 
 
@@ -143,10 +177,15 @@ def until_of(deadline: float | None) -> float | None:
     return None if deadline is None else time.monotonic() + deadline
 
 
-def _broken(average: Measured, found: Sequence[Found], tolerance: float) -> tuple[Found, float] | None:
-    """What breaks the claim, the worst that was found or what refuted it on average, and the tolerance it exceeds."""
+def _broken(
+    average: Measured, found: Sequence[Found], tolerance: float
+) -> tuple[Found, float] | None:
+    """What breaks the claim, the worst that was found or what refuted it on average, and the
+    tolerance it exceeds."""
     acceptance, drawn = average.criteria.acceptance, average.sample
-    refuting = [one for one in found if refutes(one, average.evaluator, tolerance, acceptance.sides)]
+    refuting = [
+        one for one in found if refutes(one, average.evaluator, tolerance, acceptance.sides)
+    ]
     if refuting:
         return max(refuting, key=lambda one: acceptance.badness(one.gap or 0.0)), tolerance
     if average.outcome != REFUTED:
@@ -185,9 +224,14 @@ def _attempt(found: Found, evaluator: Evaluator, tolerance: float, sides: Sides)
 
 
 def _pruned(
-    broken: Found, average: Measured, tolerance: float, until: float | None, rng: np.random.Generator
+    broken: Found,
+    average: Measured,
+    tolerance: float,
+    until: float | None,
+    rng: np.random.Generator,
 ) -> tuple[Found, SwapSet]:
-    """The least of a swap set that still breaks the claim; with what was found on the data that it speaks of."""
+    """The least of a swap set that still breaks the claim; with what was found on the data that it
+    speaks of."""
     there = broken.evaluator or average.evaluator
     assert broken.swap_set is not None
     assert broken.changes is not None
@@ -196,7 +240,8 @@ def _pruned(
     source = average.evaluator.dataset.source
     if source is not None and broken.fresh:
         there, small = shrunk(there, small, source, broken.fresh, tolerance, spending)
-        wider = there.space.swap_set(broken.swap_set.references, broken.swap_set.donors)  # rows were only added
+        # rows were only added
+        wider = there.space.swap_set(broken.swap_set.references, broken.swap_set.donors)
         broken = replace(broken, evaluator=there, swap_set=wider)
     return broken, small
 
@@ -209,14 +254,21 @@ def _mends(
         return tuple(mends_on_average(found, average.tolerance))
     there = broken.evaluator or average.evaluator
     assert broken.swap_set is not None
-    return tuple(mends_of(there.space, Spending(there, np.iinfo(np.int64).max, until), broken.swap_set, tolerance))
+    return tuple(
+        mends_of(
+            there.space, Spending(there, np.iinfo(np.int64).max, until), broken.swap_set, tolerance
+        )
+    )
 
 
-# Saved counterexamples -----------------------------------------------------------------------------------
+# Saved counterexamples ----------------------------------------------------------------------------
 
 
-def _tried_first(file: Path, evaluator: Evaluator, tolerance: float, sides: Sides, notes: list[str]) -> list[Found]:
-    """What was saved for this claim, where it still breaks it; otherwise a note that says why not."""
+def _tried_first(
+    file: Path, evaluator: Evaluator, tolerance: float, sides: Sides, notes: list[str]
+) -> list[Found]:
+    """What was saved for this claim, where it still breaks it; otherwise a note that says why
+    not."""
     try:
         saved = load(file)
         swap_set, there = restored(saved, saved.worst, evaluator)
@@ -242,7 +294,8 @@ def _tried_first(file: Path, evaluator: Evaluator, tolerance: float, sides: Side
 
 
 def restored(saved: Saved, swaps: SavedSwaps, evaluator: Evaluator) -> tuple[SwapSet, Evaluator]:
-    """A saved swap set on this data, and the evaluator for it, which is another one where inputs were fresh.
+    """A saved swap set on this data, and the evaluator for it, which is another one where inputs
+    were fresh.
 
     **Raises** `RowsGone`, `ClaimChanged`, or `HypothesisError` where the claim no longer allows it.
     """
@@ -256,7 +309,9 @@ def restored(saved: Saved, swaps: SavedSwaps, evaluator: Evaluator) -> tuple[Swa
     return swap_set, there
 
 
-def _save(file: Path, name: str, average: Measured, broken: Found, small: SwapSet, tolerance: float) -> list[str]:
+def _save(
+    file: Path, name: str, average: Measured, broken: Found, small: SwapSet, tolerance: float
+) -> list[str]:
     """Keep what breaks the claim; the problem in words where that fails."""
     there = broken.evaluator or average.evaluator
     assert broken.swap_set is not None
@@ -264,7 +319,9 @@ def _save(file: Path, name: str, average: Measured, broken: Found, small: SwapSe
 
     def of(swap_set: SwapSet) -> SavedSwaps:
         clean, scrubbed = there.unscrubbed(swap_set.references), there.evaluate(swap_set)
-        return SavedSwaps.of(broken.adversary, swap_set, there.dataset, clean, scrubbed, broken.pointwise)
+        return SavedSwaps.of(
+            broken.adversary, swap_set, there.dataset, clean, scrubbed, broken.pointwise
+        )
 
     saved = Saved(
         claim=name,

@@ -1,1 +1,2 @@
-"""What every room needs: calls of functions, text that is safe to show, random streams, whole files."""
+"""What every room needs: calls of functions, text that is safe to show, random streams, whole
+files."""

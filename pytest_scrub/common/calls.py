@@ -1,4 +1,5 @@
-"""How the public functions are called: a wrong option is a sentence with the nearest name, a number is a plain one."""
+"""How the public functions are called: a wrong option is a sentence with the nearest name, a number
+is a plain one."""
 
 from __future__ import annotations
 
@@ -24,25 +25,35 @@ def well_called(function: Function, options: Iterable[inspect.Parameter] = ()) -
     `options`: what stands for its `**options`, as `inspect.signature` and `help` are to show them.
     """
     own = inspect.signature(function)
-    named = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD or not options]
+    named = [
+        one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD or not options
+    ]
     signature = own.replace(parameters=[*named, *options])
 
     @functools.wraps(function)
     def call(*given: Any, **named: Any) -> Any:
         __tracebackhide__ = True
         _require_fits(function.__name__, signature, given, named)
-        return function(*map(as_plain, given), **{name: as_plain(value) for name, value in named.items()})
+        return function(
+            *map(as_plain, given), **{name: as_plain(value) for name, value in named.items()}
+        )
 
     call.__signature__ = signature  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
 
 
-def _require_fits(name: str, signature: inspect.Signature, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+def _require_fits(
+    name: str, signature: inspect.Signature, given: tuple[Any, ...], named: Mapping[str, Any]
+) -> None:
     """**Raises** `HypothesisError` where a function cannot be called like that."""
     __tracebackhide__ = True
     known = signature.parameters.values()
-    by_place = [one.name for one in known if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    options = [one.name for one in known if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    by_place = [
+        one.name for one in known if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]
+    options = [
+        one.name for one in known if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    ]
     for option in named:
         if option in options:
             continue
@@ -58,7 +69,8 @@ def _require_fits(name: str, signature: inspect.Signature, given: tuple[Any, ...
 
 
 def as_plain(value: Any) -> Any:
-    """A scalar of numpy or torch as Python's own number, what can be read only once as a tuple, the rest as it is."""
+    """A scalar of numpy or torch as Python's own number, what can be read only once as a tuple, the
+    rest as it is."""
     if isinstance(value, Iterator):
         return tuple(value)
     is_scalar = getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None))
@@ -67,13 +79,15 @@ def as_plain(value: Any) -> Any:
 
 def shown(value: object) -> str:
     """A value as messages show it: in one line, and not all of what is long."""
-    if isinstance(value, int) and value.bit_length() > LONGEST:  # Python refuses to write out the largest
+    # Python refuses to write out the largest
+    if isinstance(value, int) and value.bit_length() > LONGEST:
         return f"a number of {value.bit_length()} bits"
     return textwrap.shorten(repr(value), LONGEST, placeholder=" ...")
 
 
 def is_number(value: object, least: float, most: float) -> bool:
-    """Whether it is an int or a float, no bool, from `least` to `most`, and such an int that a float can be it."""
+    """Whether it is an int or a float, no bool, from `least` to `most`, and such an int that a
+    float can be it."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         return False
     return isinstance(value, float) or abs(value) <= LARGEST

@@ -8,6 +8,9 @@ import numpy as np
 
 
 def stream(seed: int, *purpose: str) -> np.random.Generator:
-    """A generator that depends on the session's seed and on its purpose, such as a test's id and "draw"."""
+    """A generator that depends on the session's seed and on its purpose, such as a test's id and
+    "draw"."""
     text = "\0".join((str(seed), *purpose))
-    return np.random.default_rng(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big"))
+    return np.random.default_rng(
+        int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
+    )

@@ -11,7 +11,10 @@ from pytest_scrub.errors import DataError, ScrubError
 
 
 def require_takes(
-    what: str, function: Callable[..., Any], arguments: Sequence[str], kind: type[ScrubError] = DataError
+    what: str,
+    function: Callable[..., Any],
+    arguments: Sequence[str],
+    kind: type[ScrubError] = DataError,
 ) -> None:
     """**Raises** `kind` where the function cannot be called with as many arguments."""
     try:
@@ -22,26 +25,36 @@ def require_takes(
         signature.bind(*arguments)
     except TypeError:
         listed = ", ".join(arguments)
-        raise kind(f"{what} is called with ({listed}), but takes {signature}; give it as many arguments") from None
+        raise kind(
+            f"{what} is called with ({listed}), but takes {signature}; give it as many arguments"
+        ) from None
 
 
-def called(what: str, function: Callable[..., Any], *arguments: Any, kind: type[ScrubError] = DataError) -> Any:
+def called(
+    what: str, function: Callable[..., Any], *arguments: Any, kind: type[ScrubError] = DataError
+) -> Any:
     """What a user's function returns for these arguments.
 
-    **Raises** `kind`, from the function's own exception and with the line where that was raised; what is told in our
-    own words already stays as it is.
+    **Raises** `kind`, from the function's own exception and with the line where that was raised;
+    what is told in our own words already stays as it is.
     """
     try:
         return function(*arguments)
     except ScrubError:
         raise
-    except Exception as error:  # whatever the user's code raises, with its name, its text and its place
+    # whatever the user's code raises, with its name, its text and its place
+    except Exception as error:
         text = " ".join(str(error).split())
         raised = type(error).__name__ + (f": {text}" if text else "")
         raise kind(f"{what} raised {raised}{_place(error)}; mend the function") from error
 
 
 def _place(error: Exception) -> str:
-    """`" (conftest.py:12)"`: where the called function stood; nothing for one that could not be called at all."""
+    """`" (conftest.py:12)"`: where the called function stood; nothing for one that could not be
+    called at all."""
     frame = error.__traceback__.tb_next if error.__traceback__ is not None else None
-    return "" if frame is None else f" ({os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno})"
+    return (
+        ""
+        if frame is None
+        else f" ({os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno})"
+    )

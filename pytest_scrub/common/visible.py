@@ -4,7 +4,8 @@ from __future__ import annotations
 
 
 def visible(text: str) -> str:
-    """One line: what is not printable, such as a newline, a colour or a mark from right to left, is its escape."""
+    """One line: what is not printable, such as a newline, a colour or a mark from right to left, is
+    its escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -14,5 +15,6 @@ def visible_lines(text: str) -> str:
 
 
 def sendable(text: str) -> str:
-    """The text as UTF-8 can have it: a lone surrogate, on which pytest-xdist would break down, is its escape."""
+    """The text as UTF-8 can have it: a lone surrogate, on which pytest-xdist would break down, is
+    its escape."""
     return str(text).encode("utf-8", "backslashreplace").decode("utf-8")

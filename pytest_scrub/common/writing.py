@@ -15,9 +15,11 @@ UNFINISHED = ".tmp"
 
 @contextmanager
 def exchanged(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write a file under, which takes its place at the end; its folder is made.
+    """A name beside `path` to write a file under, which takes its place at the end; its folder is
+    made.
 
-    Whoever reads meanwhile sees the old file or the new one; where anything is raised, the old file stays.
+    Whoever reads meanwhile sees the old file or the new one; where anything is raised, the old file
+    stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}")
@@ -30,9 +32,12 @@ def exchanged(path: Path) -> Iterator[Path]:
 
 
 def require_room(path: Path) -> None:
-    """**Raises** `OSError` where no file of this name can be made now, nor the folders it lies in; leaves nothing."""
+    """**Raises** `OSError` where no file of this name can be made now, nor the folders it lies in;
+    leaves nothing."""
     if path.exists() and not path.is_file():
-        raise FileExistsError(errno.EEXIST, "it is a folder" if path.is_dir() else "it is no ordinary file")
+        raise FileExistsError(
+            errno.EEXIST, "it is a folder" if path.is_dir() else "it is no ordinary file"
+        )
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     with tempfile.TemporaryFile(dir=folder):
         pass
@@ -41,7 +46,8 @@ def require_room(path: Path) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Write UTF-8 text. A lone surrogate, which is no UTF-8, is written as its escape.
 
-    **Raises** `OSError` where it cannot be written, for instance on a full disk; the old file stays as it was.
+    **Raises** `OSError` where it cannot be written, for instance on a full disk; the old file stays
+    as it was.
     """
     with exchanged(path) as temporary, temporary.open("xb") as file:
         file.write(text.encode("utf-8", "backslashreplace"))

@@ -1,1 +1,2 @@
-"""Datasets: rows, labels, features and positions, where they come from, and whether they were changed."""
+"""Datasets: rows, labels, features and positions, where they come from, and whether they were
+changed."""

@@ -17,30 +17,45 @@ ROUNDING = 1e-5  # of a float32 that is computed for many rows or for few
 
 
 def checked_column(name: str, column: Any, rows: int) -> NDArray[Any]:
-    """`[rows, ...]` checked values: a typed array where that loses nothing, else one of Python objects."""
+    """`[rows, ...]` checked values: a typed array where that loses nothing, else one of Python
+    objects."""
     if hasattr(column, "detach"):
         column = _array(name, column)
-    elif hasattr(column, "__array__") and not isinstance(column, np.ndarray):  # of a table, list() gives its columns
+    # of a table, list() gives its columns
+    elif hasattr(column, "__array__") and not isinstance(column, np.ndarray):
         column = np.asarray(column)
     if np.ma.is_masked(column):
         raise DataError(f"feature {name!r} has masked values, which equal nothing; fill them")
     if isinstance(column, (str, bytes, Mapping, AbstractSet)) or not np.iterable(column):
-        raise DataError(f"feature {name!r} is of type {type(column).__name__}; give one value per row")
+        raise DataError(
+            f"feature {name!r} is of type {type(column).__name__}; give one value per row"
+        )
     column = column if isinstance(column, np.ndarray) else list(column)
     if len(column) != rows:
-        raise DataError(f"feature {name!r} has {len(column)} values for {rows} rows; give one per row")
-    simple = isinstance(column, np.ndarray) and column.dtype.kind in "biufU" and column.dtype != np.longdouble
+        raise DataError(
+            f"feature {name!r} has {len(column)} values for {rows} rows; give one per row"
+        )
+    simple = (
+        isinstance(column, np.ndarray)
+        and column.dtype.kind in "biufU"
+        and column.dtype != np.longdouble
+    )
     if simple and np.array_equal(column, column):  # else there is a NaN, which the loop below names
         return np.array(column)
     try:
         values = [_plain(value, name, row) for row, value in enumerate(column)]
     except RecursionError:
-        raise DataError(f"feature {name!r} holds lists in lists without end; give numbers, strings or tuples") from None
-    types = {type(part) for value in values for part in (value if isinstance(value, tuple) else (value,))}
+        raise DataError(
+            f"feature {name!r} holds lists in lists without end; give numbers, strings or tuples"
+        ) from None
+    types = {
+        type(part) for value in values for part in (value if isinstance(value, tuple) else (value,))
+    }
     if types <= {bool, int, float}:
         with suppress(ValueError, OverflowError):  # tuples of several lengths
             typed = np.array(values)
-            if typed.dtype != object and _plain(typed, name, 0) == tuple(values):  # no int was rounded
+            # no int was rounded
+            if typed.dtype != object and _plain(typed, name, 0) == tuple(values):
                 return typed
     return np.fromiter(values, dtype=object, count=rows)
 
@@ -48,36 +63,53 @@ def checked_column(name: str, column: Any, rows: int) -> NDArray[Any]:
 def _array(name: str, tensor: Any) -> NDArray[Any]:
     try:
         tensor = tensor.detach().cpu().resolve_conj()
-        array: NDArray[Any] = (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # it has no bfloat16
+        # it has no bfloat16
+        array: NDArray[Any] = (tensor.double() if tensor.is_floating_point() else tensor).numpy()
     except (TypeError, RuntimeError, NotImplementedError) as error:
         kind = f"{tensor.dtype} {tensor.layout} on {tensor.device}".replace("torch.", "")
         raise DataError(
-            f"feature {name!r} is a tensor whose numbers cannot be read row by row ({kind}); give a dense one"
+            f"feature {name!r} is a tensor whose numbers cannot be read row by row ({kind}); give "
+            "a dense one"
         ) from error
     return array
 
 
 def first_unlike(one: NDArray[Any], other: NDArray[Any]) -> int | None:
-    """The first row at which two columns have another value, beyond what rounding does to floats."""
+    """The first row at which two columns have another value, beyond what rounding does to
+    floats."""
     if one.shape == other.shape and {one.dtype.kind, other.dtype.kind} <= set("biuf"):
-        size = float(np.abs(other, where=np.isfinite(other), out=np.zeros(other.shape)).max(initial=0))
-        alike = np.isclose(one, other, rtol=ROUNDING, atol=ROUNDING * size).reshape(len(one), -1).all(axis=1)
+        size = float(
+            np.abs(other, where=np.isfinite(other), out=np.zeros(other.shape)).max(initial=0)
+        )
+        alike = (
+            np.isclose(one, other, rtol=ROUNDING, atol=ROUNDING * size)
+            .reshape(len(one), -1)
+            .all(axis=1)
+        )
     else:
-        alike = np.array([_plain(a, "", 0) == _plain(b, "", 0) for a, b in zip(one, other, strict=True)])
+        alike = np.array(
+            [_plain(a, "", 0) == _plain(b, "", 0) for a, b in zip(one, other, strict=True)]
+        )
     return None if alike.all() else int(alike.argmin())
 
 
 def _plain(value: Any, name: str, row: int) -> Any:
     """A Python bool, int, float or str, or a tuple of them."""
-    value = value.tolist() if hasattr(value, "tolist") else value  # scalars and rows of numpy or torch
+    # scalars and rows of numpy or torch
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, (list, tuple)):
         return tuple(_plain(part, name, row) for part in value)
     if value is None or (isinstance(value, float) and np.isnan(value)):
         what = "None" if value is None else "NaN"
-        raise DataError(f"feature {name!r} is {what} at row {row}, which equals nothing; give it a value")
+        raise DataError(
+            f"feature {name!r} is {what} at row {row}, which equals nothing; give it a value"
+        )
     if not isinstance(value, (bool, int, float, str)):
         kind = type(value).__name__
-        raise DataError(f"feature {name!r} holds a value of type {kind} at row {row}; give numbers, strings or tuples")
+        raise DataError(
+            f"feature {name!r} holds a value of type {kind} at row {row}; give numbers, strings or "
+            "tuples"
+        )
     return value
 
 
@@ -85,14 +117,18 @@ def value_codes(values: NDArray[Any]) -> Ints:
     """`[rows]`: equal exactly where the values are, as Python's `==` has it."""
     if values.dtype == object:
         seen: dict[Any, int] = {}
-        return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int64, len(values))
+        return np.fromiter(
+            (seen.setdefault(value, len(seen)) for value in values), np.int64, len(values)
+        )
     return row_codes(len(values), [values + 0.0 if values.dtype.kind == "f" else values])  # no -0.0
 
 
 def row_codes(rows: int, columns: list[NDArray[Any]]) -> Ints:
     """`[rows]`: equal exactly where the rows of all `columns` are equal, byte for byte."""
     raw = [np.ascontiguousarray(column).reshape(-1).view(np.uint8) for column in columns]
-    table = np.concatenate([np.empty((rows, 0), np.uint8), *(r.reshape(rows, -1) for r in raw if r.size)], axis=1)
+    table = np.concatenate(
+        [np.empty((rows, 0), np.uint8), *(r.reshape(rows, -1) for r in raw if r.size)], axis=1
+    )
     if not table.shape[1]:
         return np.zeros(rows, np.int64)
     inverse = np.unique(table.view(np.dtype((np.void, table.shape[1]))), return_inverse=True)[1]

@@ -1,6 +1,8 @@
-"""Datasets: model inputs, labels, features, which rows may be references or donors, and how to show a row.
+"""Datasets: model inputs, labels, features, which rows may be references or donors, and how to show
+a row.
 
-A dataset knows nothing of a model or of a claim. Two rows *agree* on a feature when its values are equal.
+A dataset knows nothing of a model or of a claim. Two rows *agree* on a feature when its values are
+equal.
 """
 
 from __future__ import annotations
@@ -32,12 +34,14 @@ if TYPE_CHECKING:
     from pytest_scrub.data.strategies import StrategySource
 
 TOKENS, MASK, LABELS = "tokens", "attention_mask", "labels="
-TOKEN_NAMES = (TOKENS, "input_ids")  # inputs that hold token ids: ours, and what Hugging Face calls them
+# inputs that hold token ids: ours, and what Hugging Face calls them
+TOKEN_NAMES = (TOKENS, "input_ids")
 DIGEST_BYTES = 16  # 128 bits: no two rows of any real dataset collide
-ROWS_AGAIN = 64  # that a feature's function is called for once more: a coin would fall the same way once in 2^64
-VALUES_AGAIN = (
-    4  # of a feature, for one row of each its function is called once more: what is compared with a mean shows
-)
+# that a feature's function is called for once more: a coin would fall the same way once in 2^64
+ROWS_AGAIN = 64
+# of a feature, for one row of each its function is called once more: what is compared with a
+# mean shows
+VALUES_AGAIN = 4
 
 Field = str | Callable[[Any], Any]
 Names = str | Sequence[str] | Mapping[str, Field]
@@ -45,7 +49,8 @@ Names = str | Sequence[str] | Mapping[str, Field]
 
 @dataclass(frozen=True, eq=False)
 class Positions:
-    """`index`: int64 [K] positions, the same for every row, or [rows, K], filled up with -1 on the right."""
+    """`index`: int64 [K] positions, the same for every row, or [rows, K], filled up with -1 on the
+    right."""
 
     index: Ints
 
@@ -58,23 +63,28 @@ class Positions:
 class Dataset:
     """The rows that a claim is tested on; never changed in place, neither by us nor by its owner.
 
-    Functions of the user's get copies. What was handed over and is changed later is refused by the next claim.
+    Functions of the user's get copies. What was handed over and is changed later is refused by the
+    next claim.
 
     **Arguments**
 
-    - `inputs`: `[rows, ...]` tokens (kept under the name `"tokens"`), or a mapping from the names of the
-      model's inputs to tensors or arrays. Tensors stay on their device and are not copied.
+    - `inputs`: `[rows, ...]` tokens (kept under the name `"tokens"`), or a mapping from the names
+      of the model's inputs to tensors or arrays. Tensors stay on their device and are not copied.
     - `labels`: `[rows, ...]` class indices, tokens or floats; bools and integers are kept as int64.
-    - `label_pos`: the output positions that the labels speak of, as for `positions`; `None` is all of them.
-    - `features`: name to column (`[rows]` or `[rows, k]` bools, ints, floats, strings, tuples of them), or to
-      a function of all rows' inputs (`dict[str, Tensor]`) that returns one; called when first needed, and once more
-      for a few rows: what a row's value is must not depend on chance or on the other rows.
-    - `show`: a tokenizer (anything with `decode`), or a function of one row's `dict[str, Tensor]` to a str.
+    - `label_pos`: the output positions that the labels speak of, as for `positions`; `None` is all
+      of them.
+    - `features`: name to column (`[rows]` or `[rows, k]` bools, ints, floats, strings, tuples of
+      them), or to a function of all rows' inputs (`dict[str, Tensor]`) that returns one; called
+      when first needed, and once more for a few rows: what a row's value is must not depend on
+      chance or on the other rows.
+    - `show`: a tokenizer (anything with `decode`), or a function of one row's `dict[str, Tensor]`
+      to a str.
     - `name`: how reports call the dataset.
     - `digest`: identifies inputs and labels, where hashing all of them would take too long.
-    - `references`, `donors`: a bool mask or row numbers; all rows by default. With `donors` alone, the other
-      rows are the references.
-    - `source`: what makes more rows like these; `from_strategy` gives it, and `to` and `extend` keep it.
+    - `references`, `donors`: a bool mask or row numbers; all rows by default. With `donors` alone,
+      the other rows are the references.
+    - `source`: what makes more rows like these; `from_strategy` gives it, and `to` and `extend`
+      keep it.
 
     **Raises** `DataError`; for a bad feature when it is first used.
     """
@@ -100,7 +110,9 @@ class Dataset:
         self.name = name
         self.source = source
         if show is not None and not callable(show) and not hasattr(show, "decode"):
-            raise DataError(f"show= takes a tokenizer or a function of a row, not a {type(show).__name__}")
+            raise DataError(
+                f"show= takes a tokenizer or a function of a row, not a {type(show).__name__}"
+            )
         everything = np.arange(len(self))
         self.donor_rows = _chosen(everything if donors is None else donors, len(self), "donors=")
         if references is None:
@@ -109,11 +121,14 @@ class Dataset:
         if digest is not None and not (isinstance(digest, str) and digest):
             raise DataError(f"digest= is text that identifies inputs and labels, not {digest!r}")
         self._show, self._digest = show, digest
-        self._stale: frozenset[str] = frozenset()  # columns, which do not cover the rows of `extend`
+        # columns, which do not cover the rows of `extend`
+        self._stale: frozenset[str] = frozenset()
         self._values: dict[str, NDArray[Any]] = {}
         self._codes: dict[Agreement, Ints] = {}
         self._marks = {what: mark_of(kept) for what, kept in self._kept.items()}
-        self._given = _apart({**{_input(name): given for name, given in named.items()}, LABELS: labels}, self._kept)
+        self._given = _apart(
+            {**{_input(name): given for name, given in named.items()}, LABELS: labels}, self._kept
+        )
         self._changed: str | None = None
         self._features: dict[str, Any] = {}
         self._take_features({} if features is None else features)
@@ -130,23 +145,34 @@ class Dataset:
         """What claims read, by how errors call it."""
         labels = {} if self.labels is None else {LABELS: self.labels}
         values = {f"feature {name!r}": values for name, values in self._values.items()}
-        return {**{_input(name): tensor for name, tensor in self.inputs.items()}, **labels, **values}
+        return {
+            **{_input(name): tensor for name, tensor in self.inputs.items()},
+            **labels,
+            **values,
+        }
 
     def require_unchanged(self) -> None:
-        """**Raises** `DataError` where inputs, labels or a feature are not what they were when they were handed over;
-        once they were, for good, as what was computed meanwhile may be of either. Costs one read of all of them."""
+        """**Raises** `DataError` where inputs, labels or a feature are not what they were when they
+        were handed over; once they were, for good, as what was computed meanwhile may be of either.
+        Costs one read of all of them."""
         if self._changed is None:
             now = {
                 what: self._marks.get(what) if getattr(kept, "is_meta", False) else mark_of(kept)
-                for what, kept in self._kept.items()  # what lost its numbers, with .to("meta"), cannot be run on either
+                # what lost its numbers, with .to("meta"), cannot be run on either
+                for what, kept in self._kept.items()
             }
-            changed = [what for what in {**self._marks, **now} if self._marks.get(what) != now.get(what)]
-            changed += [what for what, (given, mark) in self._given.items() if not still_is(given, mark)]
+            changed = [
+                what for what in {**self._marks, **now} if self._marks.get(what) != now.get(what)
+            ]
+            changed += [
+                what for what, (given, mark) in self._given.items() if not still_is(given, mark)
+            ]
             self._changed = next(iter(changed), None)
         if self._changed is not None:
             raise DataError(
-                f"{self._changed} was changed after the Dataset was made, so no claim can say which data it is about; "
-                "make a new Dataset of the changed data, or give it a copy of what is meant to change"
+                f"{self._changed} was changed after the Dataset was made, so no claim can say "
+                "which data it is about; make a new Dataset of the changed data, or give it a "
+                "copy of what is meant to change"
             )
 
     @property
@@ -164,35 +190,51 @@ class Dataset:
         return tuple(self._features)
 
     def feature(self, name: str) -> NDArray[Any]:
-        """`[rows]` or `[rows, ...]` values, read-only; text, mixed and ragged values are an object array."""
+        """`[rows]` or `[rows, ...]` values, read-only; text, mixed and ragged values are an object
+        array."""
         if name not in self._values:
             if name not in self._features:
-                has = f"it has {', '.join(self._features)}" if self._features else "give it in features="
-                raise DataError(f"the dataset has no feature {name!r}{did_you_mean(name, self._features)}; {has}")
+                has = (
+                    f"it has {', '.join(self._features)}"
+                    if self._features
+                    else "give it in features="
+                )
+                raise DataError(
+                    f"the dataset has no feature {name!r}{did_you_mean(name, self._features)}; "
+                    f"{has}"
+                )
             if name in self._stale:
                 raise DataError(
-                    f"feature {name!r} is a column and has no values for rows that extend() added; give it"
-                    " as a function of the inputs, for only functions work on fresh inputs"
+                    f"feature {name!r} is a column and has no values for rows that extend() added; "
+                    "give it as a function of the inputs, for only functions work on fresh inputs"
                 )
             self._values[name] = values = self._first_values(name)
             self._marks[f"feature {name!r}"] = mark_of(values)
         return self._values[name]
 
     def _take_features(self, features: Mapping[str, Any]) -> None:
-        """Functions as they are; of columns what they say now, or what is wrong with them, which is told when they are
-        used."""
+        """Functions as they are; of columns what they say now, or what is wrong with them, which is
+        told when they are used."""
         if not isinstance(features, Mapping):
-            raise DataError(f"features= maps names to columns or functions, it is no {type(features).__name__}")
+            raise DataError(
+                f"features= maps names to columns or functions, it is no {type(features).__name__}"
+            )
         for name, source in features.items():
             if not isinstance(name, str):
-                raise DataError(f"features= has the name {name!r}, of type {type(name).__name__}; names are strings")
+                raise DataError(
+                    f"features= has the name {name!r}, of type {type(name).__name__}; names are "
+                    "strings"
+                )
             try:
-                column = source if callable(source) else _frozen(checked_column(name, source, len(self)))
+                column = (
+                    source if callable(source) else _frozen(checked_column(name, source, len(self)))
+                )
                 self._features[name] = column
             except DataError as error:
                 self._features[name] = error
             else:
-                if not callable(source) and not isinstance(source, Iterator):  # nobody can read an iterator again
+                # nobody can read an iterator again
+                if not callable(source) and not isinstance(source, Iterator):
                     self._given[f"feature {name!r}"] = source, mark_of(source)
 
     def _first_values(self, name: str) -> NDArray[Any]:
@@ -213,7 +255,8 @@ class Dataset:
         return _frozen(checked_column(name, column, len(next(iter(inputs.values())))))
 
     def _require_same_alone(self, name: str, values: NDArray[Any]) -> None:
-        """**Raises** `DataError` where a few rows, the last ones first, have other values than among all, or one."""
+        """**Raises** `DataError` where a few rows, the last ones first, have other values than
+        among all, or one."""
         few = np.unique(np.linspace(0, len(self) - 1, ROWS_AGAIN).astype(np.int64))[::-1]
         unlike = np.unique(value_codes(values), return_index=True)[1][:VALUES_AGAIN]
         for some in (few, *unlike[:, None]):
@@ -224,22 +267,27 @@ class Dataset:
         try:
             again = self._computed(name, self.batch(some))
         except DataError as error:
-            raise DataError(f"for {len(some)} of {len(self)} rows alone, {error}; or {remedy}") from error
+            raise DataError(
+                f"for {len(some)} of {len(self)} rows alone, {error}; or {remedy}"
+            ) from error
         unlike = first_unlike(again, values[some])
         if unlike is not None:
             raise DataError(
-                f"feature {name!r} has another value at row {some[unlike]} when its function is called again for a few "
+                f"feature {name!r} has another value at row {some[unlike]} when its function is "
+                "called again for a few "
                 f"rows alone, so it depends on chance or on the other rows; {remedy}"
             )
 
     def covers(self, name: str) -> bool:
-        """Whether a feature is a function, which covers all rows or is in error, or a column that has usable values."""
+        """Whether a feature is a function, which covers all rows or is in error, or a column that
+        has usable values."""
         return callable(self._features[name]) or not (
             name in self._stale or isinstance(self._features[name], DataError)
         )
 
     def codes(self, agreement: Agreement) -> Ints:
-        """`[rows]`: equal exactly where the rows agree; `EXACT` is the row itself, whatever its content."""
+        """`[rows]`: equal exactly where the rows agree; `EXACT` is the row itself, whatever its
+        content."""
         if agreement not in self._codes:
             columns = [value_codes(self.feature(name)) for name in agreement.features]
             codes = np.arange(len(self)) if agreement.exact else row_codes(len(self), columns)
@@ -248,14 +296,17 @@ class Dataset:
 
     @cached_property
     def content(self) -> Ints:
-        """`[rows]`: equal exactly where all inputs are equal, byte for byte; labels do not count."""
+        """`[rows]`: equal exactly where all inputs are equal, byte for byte; labels do not
+        count."""
         return _frozen(row_codes(len(self), [bytes_of(tensor) for tensor in self.inputs.values()]))
 
     def batch(self, rows: Any) -> dict[str, Tensor]:
         """The model inputs at `rows` (row numbers or a bool mask), on the dataset's device."""
         import torch
 
-        index = torch.as_tensor(rows if isinstance(rows, torch.Tensor) else np.array(rows), device=self.device)
+        index = torch.as_tensor(
+            rows if isinstance(rows, torch.Tensor) else np.array(rows), device=self.device
+        )
         return {name: tensor[index] for name, tensor in self.inputs.items()}
 
     def positions(self, spec: int | slice | Span | str, length: int, *, where: str) -> Positions:
@@ -263,8 +314,8 @@ class Dataset:
 
         **Arguments**
 
-        - `spec`: an int (negative counts from the end), a slice, or the name of a feature with an int or a
-          bool mask `[rows, length]` per row.
+        - `spec`: an int (negative counts from the end), a slice, or the name of a feature with an
+          int or a bool mask `[rows, length]` per row.
         - `where`: how errors call it, such as `"pos= of head1.0"`.
 
         **Raises** `DataError` for a position out of range, no position at all, or an unfit feature.
@@ -275,13 +326,15 @@ class Dataset:
         return Positions(_frozen(_static_positions(spec, length, where)))
 
     def digest(self) -> str:
-        """Hex: the given `digest=`, or a hash of inputs and labels with their names, types and shapes."""
+        """Hex: the given `digest=`, or a hash of inputs and labels with their names, types and
+        shapes."""
         if self._digest is None:
             self._digest = _hash(self.inputs, {} if self.labels is None else {LABELS: self.labels})
         return self._digest
 
     def row_digest(self, row: int) -> str:
-        """Hex: a hash of one row's inputs, the same wherever the row is and whatever surrounds it."""
+        """Hex: a hash of one row's inputs, the same wherever the row is and whatever surrounds
+        it."""
         return _hash({name: tensor[row] for name, tensor in self.inputs.items()})
 
     def show(self, row: int) -> str:
@@ -293,17 +346,22 @@ class Dataset:
 
     def _text(self, row: dict[str, Tensor]) -> Any:
         ids = next((row[name] for name in TOKEN_NAMES if name in row), next(iter(row.values())))
-        if hasattr(self._show, "decode"):  # before calling it: Hugging Face's tokenizers are callable too
+        # before calling it: Hugging Face's tokenizers are callable too
+        if hasattr(self._show, "decode"):
             return called("decode() of show=", self._show.decode, ids.tolist())
         if self._show is not None:
             return called("the function show=", self._show, row)
         if ids.ndim == 1 and not ids.is_floating_point():
             return " ".join(str(token) for token in ids.tolist())
-        shown = {name: np.array2string(np.array(tensor.tolist()), threshold=50) for name, tensor in row.items()}
+        shown = {
+            name: np.array2string(np.array(tensor.tolist()), threshold=50)
+            for name, tensor in row.items()
+        }
         return " ".join(f"{name}={' '.join(text.split())}" for name, text in shown.items())
 
     def to(self, device: Any) -> Dataset:
-        """The same dataset with inputs and labels on `device`; what is known of its rows is shared."""
+        """The same dataset with inputs and labels on `device`; what is known of its rows is
+        shared."""
         moved = copy(self)
         moved.inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
         moved.labels = None if self.labels is None else self.labels.to(device)
@@ -317,10 +375,16 @@ class Dataset:
         """
         known = [name for name in features if name in self._features]
         if known:
-            raise DataError(f"the dataset has a feature {known[0]!r} already; give the new one another name")
+            raise DataError(
+                f"the dataset has a feature {known[0]!r} already; give the new one another name"
+            )
         self.digest(), self.content  # computed once, for both
         more = copy(self)
-        more._features, more._given, more._marks = dict(self._features), dict(self._given), dict(self._marks)
+        more._features, more._given, more._marks = (
+            dict(self._features),
+            dict(self._given),
+            dict(self._marks),
+        )
         more._values, more._codes = dict(self._values), dict(self._codes)
         more._take_features(features)
         return more
@@ -331,9 +395,11 @@ class Dataset:
         **Arguments**
 
         - `inputs`: as for `Dataset`, with the names, types and row shapes of this one's.
-        - `labels`: of the fresh rows; zeros by default, as only the label of a reference is ever read.
+        - `labels`: of the fresh rows; zeros by default, as only the label of a reference is ever
+          read.
 
-        **Raises** `DataError` where they do not fit; later, where a feature that is a column is used.
+        **Raises** `DataError` where they do not fit; later, where a feature that is a column is
+        used.
         """
         fresh = {name: tensor.to(self.device) for name, tensor in _inputs(_named(inputs)).items()}
         count = len(next(iter(fresh.values())))
@@ -352,7 +418,9 @@ class Dataset:
             donors=np.concatenate([self.donor_rows, np.arange(len(self), len(self) + count)]),
         )
         extended._features = self._features
-        extended._stale = frozenset(name for name, source in self._features.items() if not callable(source))
+        extended._stale = frozenset(
+            name for name, source in self._features.items() if not callable(source)
+        )
         for name in self._values.keys() - extended._stale:  # only the fresh rows are computed anew
             old, new = self._values[name], self._computed(name, fresh)
             same = (old.dtype, old.shape[1:]) == (new.dtype, new.shape[1:])
@@ -374,9 +442,11 @@ class Dataset:
 
         **Arguments**
 
-        - `inputs`: the field that holds the tokens, a list of fields, or a mapping from inputs to fields.
+        - `inputs`: the field that holds the tokens, a list of fields, or a mapping from inputs to
+          fields.
         - `labels`: a field.
-        - `features`: a list of fields, or a mapping from features to fields or functions of all rows' inputs.
+        - `features`: a list of fields, or a mapping from features to fields or functions of all
+          rows' inputs.
         - `name`: by default the file's. All else as for `Dataset`.
         """
         from pytest_scrub.data.files import from_npz
@@ -391,16 +461,20 @@ class Dataset:
         return cls._of(from_safetensors(path, inputs=inputs, **fields))
 
     @classmethod
-    def from_jsonl(cls, path: str | Path, *, tokenize: Field, pad: int | None = None, **fields: Any) -> Self:
+    def from_jsonl(
+        cls, path: str | Path, *, tokenize: Field, pad: int | None = None, **fields: Any
+    ) -> Self:
         """A dataset from a file with one JSON object per line; blank lines are skipped.
 
         **Arguments**
 
-        - `tokenize`: a function of a record to its token ids, or to a mapping from inputs to ids; or the
-          field that holds the ids.
-        - `pad`: the id that rows are filled up with on the right; an `attention_mask` marks what was there.
+        - `tokenize`: a function of a record to its token ids, or to a mapping from inputs to ids;
+          or the field that holds the ids.
+        - `pad`: the id that rows are filled up with on the right; an `attention_mask` marks what
+          was there.
         - `labels`: a field, or a function of a record.
-        - `features`: a list of fields, or a mapping from features to fields or functions of a record.
+        - `features`: a list of fields, or a mapping from features to fields or functions of a
+          record.
         - `name`: by default the file's. All else as for `Dataset`.
         """
         from pytest_scrub.data.files import from_jsonl
@@ -409,7 +483,8 @@ class Dataset:
 
     @classmethod
     def from_hf(cls, dataset: Any, *, inputs: Names, pad: int | None = None, **fields: Any) -> Self:
-        """A dataset from one split of a `datasets.Dataset`; as `from_npz`, with `pad` as in `from_jsonl`."""
+        """A dataset from one split of a `datasets.Dataset`; as `from_npz`, with `pad` as in
+        `from_jsonl`."""
         from pytest_scrub.data.files import from_hf
 
         return cls._of(from_hf(dataset, inputs=inputs, pad=pad, **fields))
@@ -424,12 +499,15 @@ class Dataset:
         seed: int = 0,
         **fields: Any,
     ) -> Self:
-        """A dataset of examples that a Hypothesis strategy gives, independently drawn; those of equal content once.
+        """A dataset of examples that a Hypothesis strategy gives, independently drawn; those of
+        equal content once.
 
         **Arguments**
 
-        - `strategy`: a Hypothesis strategy for examples, and `tokenize` a function of one, as for `from_jsonl`.
-        - `rows`: how many to draw. Where the strategy has fewer, the name says so, as `len` and `source.asked` do.
+        - `strategy`: a Hypothesis strategy for examples, and `tokenize` a function of one, as for
+          `from_jsonl`.
+        - `rows`: how many to draw. Where the strategy has fewer, the name says so, as `len` and
+          `source.asked` do.
         - `seed`: the only source of randomness; another version of Hypothesis may draw others.
         - `pad`: as for `from_jsonl`.
         - `labels`: a function of an example.
@@ -453,29 +531,41 @@ def _input(name: str) -> str:
 
 
 def _apart(given: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, tuple[Any, int]]:
-    """Of what was given, and the mark of each, that whose memory is not the very one that is kept."""
+    """Of what was given, and the mark of each, that whose memory is not the very one that is
+    kept."""
 
     def is_same(what: str) -> bool:
         return given[what] is None or (
             hasattr(given[what], "data_ptr") and given[what].data_ptr() == kept[what].data_ptr()
         )
 
-    return {what: (given[what], mark_of(given[what])) for what in given if what in kept and not is_same(what)}
+    return {
+        what: (given[what], mark_of(given[what]))
+        for what in given
+        if what in kept and not is_same(what)
+    }
 
 
 def _tensor(what: str, value: Any) -> Tensor:
     import torch
 
     if np.ma.is_masked(value):
-        raise DataError(f"{what} has masked values, of which there is nothing to read; fill them or leave the rows out")
+        raise DataError(
+            f"{what} has masked values, of which there is nothing to read; fill them or leave the "
+            "rows out"
+        )
     try:  # arrays are copied: they may be read-only, which torch does not know
         is_array = hasattr(value, "__array__") and not isinstance(value, torch.Tensor)
         tensor = torch.as_tensor(np.array(value) if is_array else value).detach()
     except (TypeError, ValueError, RuntimeError, RecursionError) as error:
-        raise DataError(f"{what} is no tensor ({error}); give numbers, in rows of one length") from error
+        raise DataError(
+            f"{what} is no tensor ({error}); give numbers, in rows of one length"
+        ) from error
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         kind = f"{tensor.dtype} {tensor.layout}".replace("torch.", "")
-        raise DataError(f"{what} is a tensor whose numbers cannot be read row by row ({kind}); give a dense one")
+        raise DataError(
+            f"{what} is a tensor whose numbers cannot be read row by row ({kind}); give a dense one"
+        )
     if tensor.ndim == 0:
         raise DataError(f"{what} is a single number; its first dimension has to be the rows")
     return tensor.resolve_conj().resolve_neg()
@@ -491,7 +581,10 @@ def _named(inputs: Any) -> dict[str, Any]:
     named = dict(inputs) if isinstance(inputs, Mapping) else {TOKENS: inputs}
     for name in named:
         if not isinstance(name, str):
-            raise DataError(f"the inputs have the name {name!r}, of type {type(name).__name__}; names are strings")
+            raise DataError(
+                f"the inputs have the name {name!r}, of type {type(name).__name__}; names are "
+                "strings"
+            )
     return named
 
 
@@ -499,12 +592,16 @@ def _inputs(named: Mapping[str, Any]) -> dict[str, Tensor]:
     tensors = {name: _tensor(_input(name), value) for name, value in named.items()}
     sizes = ", ".join(f"{name} {len(tensor)}" for name, tensor in tensors.items())
     if len({len(tensor) for tensor in tensors.values()}) > 1:
-        raise DataError(f"the inputs differ in their number of rows ({sizes}); give as many of each")
+        raise DataError(
+            f"the inputs differ in their number of rows ({sizes}); give as many of each"
+        )
     if not any(map(len, tensors.values())):
         raise DataError("the dataset has no rows; give at least one")
     devices = sorted({str(tensor.device) for tensor in tensors.values()})
     if len(devices) > 1:
-        raise DataError(f"the inputs are on several devices ({', '.join(devices)}); move them to one")
+        raise DataError(
+            f"the inputs are on several devices ({', '.join(devices)}); move them to one"
+        )
     return {name: _with_numbers(_input(name), tensor) for name, tensor in tensors.items()}
 
 
@@ -513,7 +610,9 @@ def _labels(labels: Any, rows: int, device: Any) -> Tensor:
     if len(tensor) != rows:
         raise DataError(f"there are {len(tensor)} labels for {rows} rows; give one per row")
     if tensor.is_complex():
-        raise DataError("labels= are complex numbers, which no metric compares; give integers or floats")
+        raise DataError(
+            "labels= are complex numbers, which no metric compares; give integers or floats"
+        )
     return tensor if tensor.is_floating_point() else tensor.long()
 
 
@@ -521,29 +620,36 @@ def _joined(old: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tenso
     import torch
 
     def kind(tensors: dict[str, Tensor]) -> dict[str, str]:
-        return {name: f"{name} {t.dtype} {['rows', *t.shape[1:]]}" for name, t in sorted(tensors.items())}
+        return {
+            name: f"{name} {t.dtype} {['rows', *t.shape[1:]]}"
+            for name, t in sorted(tensors.items())
+        }
 
     if kind(old) != kind(fresh):
         has, needs = ", ".join(kind(fresh).values()), ", ".join(kind(old).values()) or "none"
-        raise DataError(f"extend() got {has}, but the dataset has {needs}; make names, types and shapes fit")
+        raise DataError(
+            f"extend() got {has}, but the dataset has {needs}; make names, types and shapes fit"
+        )
     return {name: torch.cat([tensor, fresh[name]]) for name, tensor in old.items()}
 
 
 def _label_pos(spec: Any) -> int | slice | Span | str | None:
-    """As the `pos=` of a node takes it; whether there is such a position, or such a feature, is seen with a network."""
+    """As the `pos=` of a node takes it; whether there is such a position, or such a feature, is
+    seen with a network."""
     if isinstance(spec, Span):
         return spec
     try:
         return position(spec, "the labels")
     except HypothesisError:
         raise DataError(
-            f"label_pos= takes an int, a slice or the name of a feature, not {shown(spec)}; for several give a "
-            "feature with a mask"
+            f"label_pos= takes an int, a slice or the name of a feature, not {shown(spec)}; for "
+            "several give a feature with a mask"
         ) from None
 
 
 def _chosen(spec: Any, rows: int, what: str) -> Ints:
-    """Ascending row numbers from a bool mask or from row numbers, each once, or it is drawn more often."""
+    """Ascending row numbers from a bool mask or from row numbers, each once, or it is drawn more
+    often."""
     try:
         index = np.array(spec.tolist() if hasattr(spec, "tolist") else spec)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -560,7 +666,9 @@ def _chosen(spec: Any, rows: int, what: str) -> Ints:
         raise DataError(f"{what} holds row {wrong}, but rows go from 0 to {rows - 1}")
     index, counts = np.unique(index, return_counts=True)
     if counts.max() > 1:
-        raise DataError(f"{what} holds row {index[counts.argmax()]} several times; name each row once")
+        raise DataError(
+            f"{what} holds row {index[counts.argmax()]} several times; name each row once"
+        )
     return _frozen(index.astype(np.int64))
 
 
@@ -597,11 +705,15 @@ def _column_positions(values: NDArray[Any], length: int, where: str) -> Ints:
         return np.asarray(values.astype(np.int64) % length)[:, None]
     if values.dtype != bool or values.ndim != 2:
         has = f"{values.dtype} {list(values.shape)}"
-        raise DataError(f"{where} holds {has}; give one int per row, or a bool mask [rows, positions]")
+        raise DataError(
+            f"{where} holds {has}; give one int per row, or a bool mask [rows, positions]"
+        )
     if values.shape[1] != length:
         raise DataError(f"{where} is a mask of {values.shape[1]} positions, but there are {length}")
     counts = values.sum(axis=1)
     if not counts.all():
-        raise DataError(f"{where} marks no position at row {counts.argmin()}; mark at least one in every row")
+        raise DataError(
+            f"{where} marks no position at row {counts.argmin()}; mark at least one in every row"
+        )
     first = np.argsort(~values, axis=1, kind="stable")[:, : counts.max()]
     return np.where(np.arange(counts.max()) < counts[:, None], first, -1)

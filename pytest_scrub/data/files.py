@@ -1,4 +1,5 @@
-"""Reading datasets from files and from Hugging Face: each function returns the arguments of `Dataset`.
+"""Reading datasets from files and from Hugging Face: each function returns the arguments of
+`Dataset`.
 
 The classmethods of `Dataset` with the same names say what may be given.
 """
@@ -26,7 +27,9 @@ def from_npz(path: str | Path, *, inputs: Names, **fields: Any) -> dict[str, Any
         archive = np.load(file, allow_pickle=False)
         names = archive.files
     except (ValueError, EOFError, BadZipFile, AttributeError) as error:  # a bare array has no files
-        raise DataError(f"{path} is not an .npz file ({error}); write it with numpy.savez") from error
+        raise DataError(
+            f"{path} is not an .npz file ({error}); write it with numpy.savez"
+        ) from error
     with archive:
         return _load(_table(names, archive, path), inputs, **{"name": Path(path).name, **fields})
 
@@ -43,12 +46,15 @@ def from_safetensors(path: str | Path, *, inputs: Names, **fields: Any) -> dict[
     return _load(_table(tensors, tensors, path), inputs, **{"name": Path(path).name, **fields})
 
 
-def from_jsonl(path: str | Path, *, tokenize: Field, pad: int | None = None, **fields: Any) -> dict[str, Any]:
+def from_jsonl(
+    path: str | Path, *, tokenize: Field, pad: int | None = None, **fields: Any
+) -> dict[str, Any]:
     """See `Dataset.from_jsonl`."""
     records = list(_records(_file(path)))
 
     def field(of: Field) -> list[Any]:
-        # Copies: what a function changes in a record would be changed for all that read it after it.
+        # Copies: what a function changes in a record would be changed for all that read it after
+        # it.
         return [
             called(f"a function of records, on {where},", of, deepcopy(record))
             if callable(of)
@@ -61,7 +67,9 @@ def from_jsonl(path: str | Path, *, tokenize: Field, pad: int | None = None, **f
     return _load(field, padded(inputs, pad, path), **{"name": Path(path).name, **fields})
 
 
-def from_hf(dataset: Any, *, inputs: Names, pad: int | None = None, **fields: Any) -> dict[str, Any]:
+def from_hf(
+    dataset: Any, *, inputs: Names, pad: int | None = None, **fields: Any
+) -> dict[str, Any]:
     """See `Dataset.from_hf`."""
     names, kind = getattr(dataset, "column_names", None), type(dataset).__name__
     if not isinstance(names, list):
@@ -74,7 +82,10 @@ def from_hf(dataset: Any, *, inputs: Names, pad: int | None = None, **fields: An
 def _load(field: Callable[[Any], Any], inputs: Any, **fields: Any) -> dict[str, Any]:
     labels, features = fields.pop("labels", None), _named(fields.pop("features", None) or ())
     return {
-        "inputs": {name: field(of) if isinstance(of, str) else of for name, of in _named(inputs, TOKENS).items()},
+        "inputs": {
+            name: field(of) if isinstance(of, str) else of
+            for name, of in _named(inputs, TOKENS).items()
+        },
         "labels": None if labels is None else field(labels),
         "features": {name: field(of) for name, of in features.items()},
         **fields,
@@ -95,16 +106,22 @@ def _records(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             try:
                 record = json.loads(line)
             except ValueError as error:  # also what is not UTF-8
-                raise DataError(f"{where} is not JSON ({error}); mend the line or take it out") from error
+                raise DataError(
+                    f"{where} is not JSON ({error}); mend the line or take it out"
+                ) from error
             if not isinstance(record, dict):
-                raise DataError(f"{where} holds a {type(record).__name__}; write one JSON object per line")
+                raise DataError(
+                    f"{where} holds a {type(record).__name__}; write one JSON object per line"
+                )
             yield where, record
 
 
 def _of(record: Mapping[str, Any], name: str, where: object) -> Any:
     if name not in record:
         has = ", ".join(record) or "none"
-        raise DataError(f"{where} has no field {name!r}{did_you_mean(name, record)}; its fields are {has}")
+        raise DataError(
+            f"{where} has no field {name!r}{did_you_mean(name, record)}; its fields are {has}"
+        )
     return record[name]
 
 
@@ -119,7 +136,9 @@ def _table(names: Iterable[str], table: Any, source: object) -> Callable[[Any], 
         try:
             return table[of]
         except ValueError as error:  # numpy's, for an array that would have to be unpickled
-            raise DataError(f"{of!r} of {source} cannot be read ({error}); store numbers or text") from error
+            raise DataError(
+                f"{of!r} of {source} cannot be read ({error}); store numbers or text"
+            ) from error
 
     return field
 
@@ -132,29 +151,44 @@ def _named(fields: Any, lone: str | None = None) -> dict[str, Any]:
 
 
 def by_input(rows: list[Any], places: Iterable[object]) -> dict[str, list[Any]]:
-    """What `tokenize=` returned for the examples at `places`, as a mapping from the model's inputs to rows."""
+    """What `tokenize=` returned for the examples at `places`, as a mapping from the model's inputs
+    to rows."""
     kinds = {isinstance(row, Mapping) for row in rows}
     if len(kinds) > 1:
-        raise DataError("tokenize= returns a mapping for some examples only; let it return one for all of them")
+        raise DataError(
+            "tokenize= returns a mapping for some examples only; let it return one for all of them"
+        )
     if True not in kinds:
         return {TOKENS: rows}
     where = [f"what tokenize= returns for {place}" for place in places]
-    return {name: [_of(row, name, at) for row, at in zip(rows, where, strict=True)] for name in rows[0]}
+    return {
+        name: [_of(row, name, at) for row, at in zip(rows, where, strict=True)] for name in rows[0]
+    }
 
 
 def padded(inputs: dict[str, list[Any]], pad: int | None, source: object) -> dict[str, list[Any]]:
-    """`inputs` with rows of one length: filled up on the right with `pad`, and a mask of what was there."""
-    sizes = {name: [len(row) if hasattr(row, "__len__") else 0 for row in inputs[name]] for name in inputs}
+    """`inputs` with rows of one length: filled up on the right with `pad`, and a mask of what was
+    there."""
+    sizes = {
+        name: [len(row) if hasattr(row, "__len__") else 0 for row in inputs[name]]
+        for name in inputs
+    }
     ragged = {name: counts for name, counts in sizes.items() if len(set(counts)) > 1}
     counts = next(iter((ragged or sizes).values()))
     for name, others in ragged.items():
         if pad is None:
             spread = f"{min(others)} to {max(others)} tokens"
-            raise DataError(f"{name!r} of {source} has rows of {spread}; give pad= the id of the pad token")
+            raise DataError(
+                f"{name!r} of {source} has rows of {spread}; give pad= the id of the pad token"
+            )
         if 0 in others:
-            raise DataError(f"{name!r} of {source} has no tokens at row {others.index(0)}; take the row out")
+            raise DataError(
+                f"{name!r} of {source} has no tokens at row {others.index(0)}; take the row out"
+            )
         if others != counts:
-            raise DataError(f"{name!r} of {source} has rows of other lengths than {next(iter(ragged))!r}")
+            raise DataError(
+                f"{name!r} of {source} has rows of other lengths than {next(iter(ragged))!r}"
+            )
     if pad is None or not any(counts):
         return inputs
     filled = {MASK: [[1] * count + [0] * (max(counts) - count) for count in counts], **inputs}

@@ -1,7 +1,9 @@
-"""Datasets from Hypothesis strategies: drawing examples, and what a dataset keeps so that more can be drawn.
+"""Datasets from Hypothesis strategies: drawing examples, and what a dataset keeps so that more can
+be drawn.
 
-Every example is made by itself, from random bytes. What Hypothesis generates when it looks for a failing test also
-depends on the constants in those of the user's modules that happen to be imported.
+Every example is made by itself, from random bytes. What Hypothesis generates when it looks for a
+failing test also depends on the constants in those of the user's modules that happen to be
+imported.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from pytest_scrub.errors import DataError
 
 BYTES = 1 << 16  # for one example; one that needs more is left out
 TRIES, FEWEST_TRIES = 20, 1000  # for each row that is asked for, and at least
-REPEATS, FEWEST_REPEATS = 5, 100  # in a row, for each row found, and at least: hardly any others are left then
+# in a row, for each row found, and at least: hardly any others are left then
+REPEATS, FEWEST_REPEATS = 5, 100
 SHOWN = 60  # characters
 
 Result = TypeVar("Result")
@@ -38,7 +41,8 @@ class Draw:
     """An example that a strategy gave, and the row of the dataset that it would be.
 
     - `example`: what `tokenize=` and `labels=` were called with.
-    - `choices`: the bytes it is made of; `fuzz_one_input` of any test with `@given(strategy)` makes it of them again.
+    - `choices`: the bytes it is made of; `fuzz_one_input` of any test with `@given(strategy)` makes
+      it of them again.
     - `inputs`, `labels`: as `StrategySource.encode` returns them.
     """
 
@@ -65,32 +69,38 @@ class StrategySource:
     def encode(self, example: Any) -> tuple[dict[str, Tensor], Tensor | None]:
         """One example as a row of the dataset, which `Dataset.extend` takes.
 
-        **Returns** inputs `[1, ...]`, filled up to the length of the dataset's rows, and labels `[1, ...]`, or None
-        where the dataset has none.
+        **Returns** inputs `[1, ...]`, filled up to the length of the dataset's rows, and labels
+        `[1, ...]`, or None where the dataset has none.
 
-        **Raises** `DataError` where the example does not fit, such as one that is longer than all of the dataset.
+        **Raises** `DataError` where the example does not fit, such as one that is longer than all
+        of the dataset.
         """
         return self.layout.encode(example, self.drawer.row(example))
 
     def draws(self, count: int, seed: int, until: float | None = None) -> list[Draw]:
         """Up to `count` fresh examples of different content, independently drawn.
 
-        Examples that do not fit the dataset are left out, and the strategy may have no more, so there can be fewer
-        than `count`, or none. Some may be in the dataset already.
+        Examples that do not fit the dataset are left out, and the strategy may have no more, so
+        there can be fewer than `count`, or none. Some may be in the dataset already.
 
         **Arguments**
 
-        - `seed`: with the dataset's own the only source of randomness; none repeats what the dataset was made of.
+        - `seed`: with the dataset's own the only source of randomness; none repeats what the
+          dataset was made of.
         - `until`: `time.monotonic()` after which no other example is drawn, or None.
         """
 
         def fitting(drawn: _Drawn) -> Draw | None:
             try:
-                return Draw(drawn.example, drawn.choices, *self.layout.encode(drawn.example, drawn.row))
+                return Draw(
+                    drawn.example, drawn.choices, *self.layout.encode(drawn.example, drawn.row)
+                )
             except DataError:
                 return None
 
-        return _distinct(self.drawer, count, stream(self.seed, "strategy", "fresh", str(seed)), fitting, until)
+        return _distinct(
+            self.drawer, count, stream(self.seed, "strategy", "fresh", str(seed)), fitting, until
+        )
 
     def fresh(self, count: int, seed: int) -> tuple[dict[str, Tensor], Tensor | None]:
         """What `draws` gives as one batch: inputs, and labels or None, `[up to count, ...]`."""
@@ -100,7 +110,8 @@ class StrategySource:
         """Draws as one batch, which `Dataset.extend` takes."""
         like = self.layout.like
         inputs = {
-            name: torch.cat([row[:0], *(draw.inputs[name] for draw in draws)]) for name, row in like.inputs.items()
+            name: torch.cat([row[:0], *(draw.inputs[name] for draw in draws)])
+            for name, row in like.inputs.items()
         }
         labels = [draw.labels for draw in draws if draw.labels is not None]
         return inputs, None if like.labels is None else torch.cat([like.labels[:0], *labels])
@@ -123,19 +134,29 @@ def from_strategy(
     drawer = _Drawer(strategy, tokenize)
     found = _distinct(drawer, rows, stream(seed, "strategy", "rows"), _Drawn.with_tokens)
     if not found:
-        raise DataError(f"{_shown(strategy)} gave no example in {_tries(rows)} tries; let it filter out less")
+        raise DataError(
+            f"{_shown(strategy)} gave no example in {_tries(rows)} tries; let it filter out less"
+        )
     table = padded(
-        by_input([drawn.row for drawn in found], (f"example {i}" for i in range(len(found)))), pad, _shown(strategy)
+        by_input([drawn.row for drawn in found], (f"example {i}" for i in range(len(found)))),
+        pad,
+        _shown(strategy),
     )
-    data = Dataset(table, labels=None if labels is None else [_plain(labels(drawn.example)) for drawn in found])
+    data = Dataset(
+        table, labels=None if labels is None else [_plain(labels(drawn.example)) for drawn in found]
+    )
     longest = max(range(len(found)), key=lambda row: sum(found[row].sizes))
-    like = Dataset(data.batch([longest]), labels=None if data.labels is None else data.labels[[longest]])
+    like = Dataset(
+        data.batch([longest]), labels=None if data.labels is None else data.labels[[longest]]
+    )
     return {
         "name": _shown(strategy) + ("" if len(found) == rows else f": {len(found)} of {rows} rows"),
         **fields,
         "inputs": data.inputs,
         "labels": data.labels,
-        "source": StrategySource(strategy, seed, rows, drawer, _Layout(pad, labels, found[longest].row, like)),
+        "source": StrategySource(
+            strategy, seed, rows, drawer, _Layout(pad, labels, found[longest].row, like)
+        ),
     }
 
 
@@ -143,15 +164,20 @@ def _require_functions(tokenize: Any, labels: Any, features: Any) -> None:
     """Columns say nothing of fresh inputs, which the source of the dataset makes."""
     for name, of in (("tokenize", tokenize), ("labels", labels)):
         if of is not None and not callable(of):
-            raise DataError(f"{name}= of from_strategy() takes a function of an example, not a {type(of).__name__}")
+            raise DataError(
+                f"{name}= of from_strategy() takes a function of an example, not a "
+                f"{type(of).__name__}"
+            )
     if features is not None and not isinstance(features, Mapping):
         kind = type(features).__name__
-        raise DataError(f"features= of from_strategy() maps names to functions of the inputs, it is no {kind}")
+        raise DataError(
+            f"features= of from_strategy() maps names to functions of the inputs, it is no {kind}"
+        )
     for name, of in (features or {}).items():
         if not callable(of):
             raise DataError(
-                f"feature {name!r} is a column; give it as a function of the inputs, for only functions work on fresh"
-                " inputs, which from_strategy() is for"
+                f"feature {name!r} is a column; give it as a function of the inputs, for only "
+                "functions work on fresh inputs, which from_strategy() is for"
             )
 
 
@@ -172,7 +198,9 @@ class _Drawn:
 
     def with_tokens(self) -> _Drawn:
         if 0 in self.sizes:
-            raise DataError(f"tokenize= gives no tokens for {_shown(self.example)}; filter out such examples")
+            raise DataError(
+                f"tokenize= gives no tokens for {_shown(self.example)}; filter out such examples"
+            )
         return self
 
 
@@ -183,12 +211,14 @@ class _Drawer:
         if not isinstance(strategy, SearchStrategy):
             kind = type(strategy).__name__
             raise DataError(
-                f"from_strategy() takes a Hypothesis strategy, such as hypothesis.strategies.text(), no {kind}"
+                "from_strategy() takes a Hypothesis strategy, such as "
+                f"hypothesis.strategies.text(), no {kind}"
             )
         self._strategy, self._tokenize = strategy, tokenize
         self._taken: list[Any] = []
 
-        # Made once: where a user's property draws fresh examples, Hypothesis refuses a @given within its own.
+        # Made once: where a user's property draws fresh examples, Hypothesis refuses a @given
+        # within its own.
         @settings(database=None, verbosity=Verbosity.quiet)
         @given(strategy)
         def take(example: Any) -> None:
@@ -209,7 +239,11 @@ class _Drawer:
     def row(self, example: Any) -> Any:
         """What `tokenize=` gives, in plain values that can be compared."""
         made = self._tokenize(example)
-        return {name: _plain(ids) for name, ids in made.items()} if isinstance(made, Mapping) else _plain(made)
+        return (
+            {name: _plain(ids) for name, ids in made.items()}
+            if isinstance(made, Mapping)
+            else _plain(made)
+        )
 
 
 @contextmanager
@@ -245,8 +279,12 @@ class _Layout:
         made, like = _named(one), _named(self.like)
         unfit = [name for name in made if not _fits(made[name], like[name])]
         if unfit:
-            has, needs = (", ".join(_kind(name, tensors[name]) for name in unfit) for tensors in (made, like))
-            raise DataError(f"{_shown(example)} does not fit the dataset: it is {has}, but rows are {needs}")
+            has, needs = (
+                ", ".join(_kind(name, tensors[name]) for name in unfit) for tensors in (made, like)
+            )
+            raise DataError(
+                f"{_shown(example)} does not fit the dataset: it is {has}, but rows are {needs}"
+            )
         fitted = {name: tensor.to(like[name].dtype) for name, tensor in made.items()}
         return {name: fitted[name] for name in one.inputs}, fitted.get(LABELS)
 
@@ -260,7 +298,8 @@ def _kind(name: str, tensor: Tensor) -> str:
 
 
 def _fits(tensor: Tensor, like: Tensor) -> bool:
-    # Floats that are all whole look like ints, which floats can hold; the other way round nothing fits.
+    # Floats that are all whole look like ints, which floats can hold; the other way round nothing
+    # fits.
     return tensor.shape == like.shape and torch.can_cast(tensor.dtype, like.dtype)
 
 

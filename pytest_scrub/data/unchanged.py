@@ -1,4 +1,5 @@
-"""Noticing that data were changed after a dataset was made of them: one number for what a value holds."""
+"""Noticing that data were changed after a dataset was made of them: one number for what a value
+holds."""
 
 from __future__ import annotations
 
@@ -15,25 +16,38 @@ if TYPE_CHECKING:
 
 
 def bytes_of(tensor: Tensor) -> NDArray[np.uint8]:
-    """All of a tensor's bytes, row by row; of one that is laid out so in this machine's memory it is a view."""
+    """All of a tensor's bytes, row by row; of one that is laid out so in this machine's memory it
+    is a view."""
     import torch
 
     flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-    # A lone number may keep the stride of what it was taken from, with which it has no bytes for torch.
+    # A lone number may keep the stride of what it was taken from, with which it has no bytes for
+    # torch.
     return flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy()
 
 
 def mark_of(value: Any) -> int:
-    """Another number once a tensor, an array, or what nested lists hold, is another; costs one fast read."""
+    """Another number once a tensor, an array, or what nested lists hold, is another; costs one fast
+    read."""
     if hasattr(value, "detach"):
         return crc32(bytes_of(value).data, crc32(repr((value.dtype, tuple(value.shape))).encode()))
-    array = value if isinstance(value, np.ndarray) else np.asarray(value) if hasattr(value, "__array__") else None
+    array = (
+        value
+        if isinstance(value, np.ndarray)
+        else np.asarray(value)
+        if hasattr(value, "__array__")
+        else None
+    )
     if array is not None and array.dtype != object:
         return crc32(array.tobytes(), crc32(repr((array.dtype, array.shape)).encode()))
-    parts = [part.tolist() if hasattr(part, "tolist") else part for part in (value if array is None else array)]
+    parts = [
+        part.tolist() if hasattr(part, "tolist") else part
+        for part in (value if array is None else array)
+    ]
     file = io.BytesIO()
     pickler = pickle.Pickler(file, protocol=pickle.HIGHEST_PROTOCOL)
-    pickler.fast = True  # without notes of which equal parts are one object: only what they hold counts
+    # without notes of which equal parts are one object: only what they hold counts
+    pickler.fast = True
     pickler.dump(parts)
     return crc32(file.getbuffer())
 
@@ -42,5 +56,6 @@ def still_is(value: Any, mark: int) -> bool:
     """Whether a value has this mark, as it had when it could be read."""
     try:
         return mark_of(value) == mark
-    except (TypeError, ValueError, AttributeError, RuntimeError, pickle.PicklingError):  # what it holds now is no data
+    # what it holds now is no data
+    except (TypeError, ValueError, AttributeError, RuntimeError, pickle.PicklingError):
         return False

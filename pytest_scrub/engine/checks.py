@@ -1,4 +1,5 @@
-"""Static checks of a hypothesis against a network and a dataset: each error one sentence with a remedy."""
+"""Static checks of a hypothesis against a network and a dataset: each error one sentence with a
+remedy."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ class Checked:
         """The positions `spec` names in a component's activation."""
         value = self.example(component)
         if value.ndim < 2:
-            raise HypothesisError(f"{where}: {component} has no positions, one number for each input; leave pos= out")
+            raise HypothesisError(
+                f"{where}: {component} has no positions, one number for each input; leave pos= out"
+            )
         if isinstance(spec, str) and spec not in self.dataset.feature_names:
             try:
                 self.dataset.feature(spec)
@@ -51,7 +54,8 @@ class Checked:
         return self.dataset.positions(spec, value.shape[1], where=where)
 
     def width(self, component: str) -> int | None:
-        """Of the vectors that a subspace is one of; None where an activation is one number for each input."""
+        """Of the vectors that a subspace is one of; None where an activation is one number for each
+        input."""
         known = self.graph.width(component)
         if known is None and self.example(component).ndim > 1:
             return self.example(component).shape[-1]
@@ -62,7 +66,9 @@ class Checked:
         if component not in self._examples:
             site = Site("value", (component,))
             with torch.no_grad():
-                self._examples[component] = self.graph.capture([site], self.dataset.batch(np.zeros(1, np.int64)))[site]
+                self._examples[component] = self.graph.capture(
+                    [site], self.dataset.batch(np.zeros(1, np.int64))
+                )[site]
         return self._examples[component]
 
 
@@ -79,7 +85,8 @@ def check(graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPos
     for path, node, parent in node_paths(root):
         with said_at(node):
             _check_node(checked, path, node, None if parent is None else nodes[parent])
-    seen: dict[str, Positions | None] = {ROOT: checked.output}  # where a node's value is looked at, None for anywhere
+    # where a node's value is looked at, None for anywhere
+    seen: dict[str, Positions | None] = {ROOT: checked.output}
     for path, node, parent in node_paths(root):
         if parent is not None:
             in_place = _read_in_place(checked, nodes[parent], node)
@@ -101,52 +108,73 @@ def _check_node(checked: Checked, path: str, node: Node, parent: Node | None) ->
 
 
 def _require_parts(checked: Checked, path: str, node: Node) -> None:
-    """**Raises** `HypothesisError` where a part of an activation is claimed that is no number, or none to project."""
+    """**Raises** `HypothesisError` where a part of an activation is claimed that is no number, or
+    none to project."""
     for component in node.components:
         if component == MASK or checked.graph.width(component) is not None:
             continue
         value = checked.example(component)
         if value.is_floating_point() or (value.dtype != torch.bool and node.subspace is None):
             continue
-        kind, part = str(value.dtype).removeprefix("torch."), "pos=" if node.subspace is None else "subspace="
+        kind, part = (
+            str(value.dtype).removeprefix("torch."),
+            "pos=" if node.subspace is None else "subspace=",
+        )
         raise HypothesisError(
-            f"{path}: {part} names a part of an activation, but those of {component} are {kind}, not floating-point "
-            f"numbers; leave {part} out, or claim what is computed from them"
+            f"{path}: {part} names a part of an activation, but those of {component} are {kind}, "
+            f"not floating-point numbers; leave {part} out, or claim what is computed from them"
         )
 
 
 def _check_edge(checked: Checked, path: str, node: Node, parent: Node) -> None:
     graph, above, anywhere = checked.graph, parent.component, checked.is_anywhere(node)
     if node.via == "direct" and not graph.reads_directly:
-        raise HypothesisError(f"{path}: components of {graph.source} are always read along every path; leave via= out")
+        raise HypothesisError(
+            f"{path}: components of {graph.source} are always read along every path; leave via= out"
+        )
     for component in node.components:
         slots = graph.slots(above, component, anywhere)
         if not slots:
-            raise HypothesisError(f"{path}: {above} cannot read {component}{_reason(graph, above, component)}")
+            raise HypothesisError(
+                f"{path}: {above} cannot read {component}{_reason(graph, above, component)}"
+            )
         if node.into is not None and node.into not in slots:
-            raise HypothesisError(f"{path}: {above} reads {component} {_listed(slots)}, not into={node.into!r}")
+            raise HypothesisError(
+                f"{path}: {above} reads {component} {_listed(slots)}, not into={node.into!r}"
+            )
         if component == MASK:
             _check_mask(checked, path, node)
         if node.subspace is not None and node.subspace.width != (width := checked.width(component)):
-            numbers = "no dimension but the rows'; leave subspace= out" if width is None else f"{width} numbers"
+            numbers = (
+                "no dimension but the rows'; leave subspace= out"
+                if width is None
+                else f"{width} numbers"
+            )
             raise HypothesisError(
-                f"{path}: subspace= has {node.subspace.width} rows, but activations of {component} have {numbers}"
+                f"{path}: subspace= has {node.subspace.width} rows, but activations of {component} "
+                f"have {numbers}"
             )
     if node.computed_by is not None and node.agrees_on is not None:
-        require_takes(f"{path}: computed_by=", node.computed_by, node.agrees_on.features, HypothesisError)
+        require_takes(
+            f"{path}: computed_by=", node.computed_by, node.agrees_on.features, HypothesisError
+        )
     if node.computed_by is not None and len(node.components) > 1 and (anywhere or not graph.adds):
         raise HypothesisError(
-            f"{path}: computed_by= of a group gives the sum of its members, so they must be read directly"
+            f"{path}: computed_by= of a group gives the sum of its members, so they must be read "
+            "directly"
         )
 
 
 def _check_mask(checked: Checked, path: str, node: Node) -> None:
     if MASK_INPUT not in checked.dataset.inputs:
         raise HypothesisError(
-            f"{path}: the inputs have no {MASK_INPUT!r}, so every key is visible and mask swaps nothing"
+            f"{path}: the inputs have no {MASK_INPUT!r}, so every key is visible and mask swaps "
+            "nothing"
         )
     if node.reads or node.subspace is not None or node.computed_by is not None:
-        raise HypothesisError(f"{path}: mask is a leaf of visible keys; leave reads=, subspace= and computed_by= out")
+        raise HypothesisError(
+            f"{path}: mask is a leaf of visible keys; leave reads=, subspace= and computed_by= out"
+        )
 
 
 def _reason(graph: ModelGraph, parent: str, child: str) -> str:
@@ -160,7 +188,11 @@ def _reason(graph: ModelGraph, parent: str, child: str) -> str:
 
 
 def _listed(slots: tuple[str, ...]) -> str:
-    return f"into {', '.join(slots[:-1])} or {slots[-1]}" if len(slots) > 1 else "in one way only, without into="
+    return (
+        f"into {', '.join(slots[:-1])} or {slots[-1]}"
+        if len(slots) > 1
+        else "in one way only, without into="
+    )
 
 
 def _check_siblings(checked: Checked, path: str, parent: Node, seen: Positions | None) -> None:
@@ -171,8 +203,8 @@ def _check_siblings(checked: Checked, path: str, parent: Node, seen: Positions |
         if _overlap(checked, parent, (first, a), (second, b)):
             with said_at(a, b):
                 raise HypothesisError(
-                    f"{first} and {second} claim the same edge into {parent.component} twice; join them into one node, "
-                    "or part them by into=, pos= or orthogonal subspaces"
+                    f"{first} and {second} claim the same edge into {parent.component} twice; join "
+                    "them into one node, or part them by into=, pos= or orthogonal subspaces"
                 )
     for child_path, child in paths:
         with said_at(child):
@@ -184,12 +216,20 @@ def _slots(checked: Checked, parent: Node, node: Node, component: str) -> set[st
     return {slot for slot in slots if node.into in (None, slot)}
 
 
-def _overlap(checked: Checked, parent: Node, one: tuple[str, Node], other: tuple[str, Node]) -> bool:
+def _overlap(
+    checked: Checked, parent: Node, one: tuple[str, Node], other: tuple[str, Node]
+) -> bool:
     (first, a), (second, b) = one, other
     common = set(a.components) & set(b.components)
-    if not any(_slots(checked, parent, a, name) & _slots(checked, parent, b, name) for name in common):
+    if not any(
+        _slots(checked, parent, a, name) & _slots(checked, parent, b, name) for name in common
+    ):
         return False
-    if a.subspace is not None and b.subspace is not None and a.subspace.is_orthogonal_to(b.subspace):
+    if (
+        a.subspace is not None
+        and b.subspace is not None
+        and a.subspace.is_orthogonal_to(b.subspace)
+    ):
         return False
     here, there = checked.positions[first], checked.positions[second]
     if here is None or there is None:
@@ -207,14 +247,22 @@ def _read_in_place(checked: Checked, parent: Node, child: Node) -> bool:
     return not slots & {"k", "v", MASK}  # keys and values are read at every position
 
 
-def _check_is_seen(checked: Checked, path: str, child: Node, parent: Node, seen: Positions | None) -> None:
+def _check_is_seen(
+    checked: Checked, path: str, child: Node, parent: Node, seen: Positions | None
+) -> None:
     at = checked.positions[path]
-    if at is None or seen is None or not _read_in_place(checked, parent, child) or not (at.static and seen.static):
+    if (
+        at is None
+        or seen is None
+        or not _read_in_place(checked, parent, child)
+        or not (at.static and seen.static)
+    ):
         return
     if not np.intersect1d(at.index, seen.index).size:
         raise HypothesisError(
-            f"{path}: {parent.component} is read at position {', '.join(map(str, seen.index.tolist()))} only, so "
-            f"swapping {child.component} at {', '.join(map(str, at.index.tolist()))} would change nothing"
+            f"{path}: {parent.component} is read at position "
+            f"{', '.join(map(str, seen.index.tolist()))} only, so swapping {child.component} at "
+            f"{', '.join(map(str, at.index.tolist()))} would change nothing"
         )
 
 
@@ -222,6 +270,6 @@ def require_floating(output: torch.Tensor, source: str) -> None:
     """**Raises** `DataError` where a network returns integers."""
     if not output.is_floating_point():
         raise DataError(
-            f"{source} returns {str(output.dtype).removeprefix('torch.')} numbers; a metric needs floating-point "
-            "outputs such as logits, so return those"
+            f"{source} returns {str(output.dtype).removeprefix('torch.')} numbers; a metric needs "
+            "floating-point outputs such as logits, so return those"
         )

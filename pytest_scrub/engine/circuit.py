@@ -13,8 +13,9 @@ PARTS_OF_A_TRANSFORMER = {"embed": "embeddings", "pos_embed": "embeddings", "mas
 
 
 def circuit_of(hypothesis: Node, graph: ModelGraph) -> Circuit:
-    """The levels of a transformer are its embeddings, the attention and the MLP of each layer, and its output; those of
-    any other network are the components that the hypothesis names, in order of computation."""
+    """The levels of a transformer are its embeddings, the attention and the MLP of each layer, and
+    its output; those of any other network are the components that the hypothesis names, in order of
+    computation."""
     paths = node_paths(hypothesis)
     named = {component for _, node, _ in paths for component in node.components}
     shown = [name for name in graph.components if graph.adds or name in named]
@@ -33,7 +34,8 @@ def circuit_of(hypothesis: Node, graph: ModelGraph) -> Circuit:
                 rest=None if node.rest is None else str(node.rest),
                 positions=None if node.pos is None else str(node.pos),
                 subspace=None if node.subspace is None else str(node.subspace),
-                along_every_path=parent is not None and (node.via == "any" or not graph.reads_directly),
+                along_every_path=parent is not None
+                and (node.via == "any" or not graph.reads_directly),
                 is_computed=node.computed_by is not None,
             )
         )

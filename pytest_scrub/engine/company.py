@@ -6,9 +6,9 @@ import math
 
 from torch import Tensor, bfloat16, float16, float32, float64
 
-# Relative to an activation's root mean square, and to the number itself: the same row differs in its last digits with
-# the batch that it is in, since matrices of other shapes are multiplied in another order. float64 networks may compute
-# some of it in float32.
+# Relative to an activation's root mean square, and to the number itself: the same row differs in
+# its last digits with the batch that it is in, since matrices of other shapes are multiplied in
+# another order. float64 networks may compute some of it in float32.
 ROUNDING = {float64: 1e-6, float32: 1e-4, float16: 1e-2, bfloat16: 5e-2}
 
 
@@ -29,7 +29,8 @@ def with_size(size: int, sizes: Sizes) -> Sizes:
 
 
 def off_by(mine: Tensor, theirs: Tensor, scale_of: Tensor) -> float:
-    """How far two computations of the same rows are apart, in root mean squares of `scale_of`; 0 within rounding."""
+    """How far two computations of the same rows are apart, in root mean squares of `scale_of`; 0
+    within rounding."""
     if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
         return float("inf")
     if not theirs.is_floating_point() or not theirs.numel():
@@ -38,10 +39,18 @@ def off_by(mine: Tensor, theirs: Tensor, scale_of: Tensor) -> float:
     mine, theirs = mine.double(), theirs.double()
     scale = scale_of.double().square().mean().sqrt()
     apart = (mine - theirs).abs()
-    within = (apart <= rounding * (scale + theirs.abs())) | (mine == theirs) | (mine.isnan() & theirs.isnan())
-    return 0.0 if within.all() else float((apart[~within].max() / scale).nan_to_num(nan=float("inf")))
+    within = (
+        (apart <= rounding * (scale + theirs.abs()))
+        | (mine == theirs)
+        | (mine.isnan() & theirs.isnan())
+    )
+    return (
+        0.0 if within.all() else float((apart[~within].max() / scale).nan_to_num(nan=float("inf")))
+    )
 
 
 def amount_off(off: float) -> str:
     """How far, in words."""
-    return "in shape or altogether" if off == float("inf") else f"by {off:.2g} of its root mean square"
+    return (
+        "in shape or altogether" if off == float("inf") else f"by {off:.2g} of its root mean square"
+    )

@@ -1,4 +1,5 @@
-"""Others who take work off an evaluator: the seam to machines beside this one. Who they are is not known here."""
+"""Others who take work off an evaluator: the seam to machines beside this one. Who they are is not
+known here."""
 
 from __future__ import annotations
 
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from pytest_scrub.network.graph import Site
     from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
-# References in one piece of work. The last digits of a figure depend on what is computed together, so a piece has one
-# size, however many there are to do them. Handing one over costs about two milliseconds: a few hundred sums of cached
-# activations take longer, and so does a handful of reruns of a network.
+# References in one piece of work. The last digits of a figure depend on what is computed together,
+# so a piece has one size, however many there are to do them. Handing one over costs about two
+# milliseconds: a few hundred sums of cached activations take longer, and so does a handful of
+# reruns of a network.
 SHARD = 256
 SHARD_OF_RERUNS = 32
 
@@ -26,16 +28,22 @@ SHARD_OF_RERUNS = 32
 class Crew(Protocol):
     """Does pieces of work in any order, and gives what they came to in the order of the pieces.
 
-    What a piece raises here it raises there: `ScrubError`s of the network, the data and the claim reach the caller as
-    themselves.
+    What a piece raises here it raises there: `ScrubError`s of the network, the data and the claim
+    reach the caller as themselves.
     """
 
-    def scrubbed(self, evaluator: Evaluator, shards: Sequence[SwapSet]) -> Iterator[npt.NDArray[np.float64]]:
-        """The scrubbed metric of the references of each shard; the store has their clean activations."""
+    def scrubbed(
+        self, evaluator: Evaluator, shards: Sequence[SwapSet]
+    ) -> Iterator[npt.NDArray[np.float64]]:
+        """The scrubbed metric of the references of each shard; the store has their clean
+        activations."""
         ...
 
-    def unscrubbed(self, evaluator: Evaluator, shards: Sequence[Rows]) -> Iterator[npt.NDArray[np.float64]]:
-        """The clean metric of the references of each shard; the store has their clean activations."""
+    def unscrubbed(
+        self, evaluator: Evaluator, shards: Sequence[Rows]
+    ) -> Iterator[npt.NDArray[np.float64]]:
+        """The clean metric of the references of each shard; the store has their clean
+        activations."""
         ...
 
     def captured(

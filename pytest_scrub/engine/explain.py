@@ -11,7 +11,8 @@ from pytest_scrub.engine.evaluator import Evaluator
 
 @dataclass(frozen=True)
 class ExplainedSlot:
-    """One slot: its path, on what donors agree, and how many a reference has (least, median, most)."""
+    """One slot: its path, on what donors agree, and how many a reference has (least, median,
+    most)."""
 
     slot: str
     agrees_on: str
@@ -38,11 +39,21 @@ class Explanation:
     reruns: bool
 
     def __str__(self) -> str:
-        lines = [self.hypothesis, "", "slots (allowed donors: least, median, most; references with another donor):"]
+        lines = [
+            self.hypothesis,
+            "",
+            "slots (allowed donors: least, median, most; references with another donor):",
+        ]
         for slot in self.slots:
             least, median, most = slot.donors
-            lines.append(f"  {slot.slot}: {slot.agrees_on}: {least}, {median:g}, {most}; {slot.with_other:.0%}")
-        lines.append(f"cached for {self.rows} rows of different content, {self.cached_bytes / 2**20:.1f} MiB at most:")
+            lines.append(
+                f"  {slot.slot}: {slot.agrees_on}: {least}, {median:g}, {most}; "
+                f"{slot.with_other:.0%}"
+            )
+        lines.append(
+            f"cached for {self.rows} rows of different content, {self.cached_bytes / 2**20:.1f} "
+            "MiB at most:"
+        )
         lines += [f"  {site}" for site in self.cached] or ["  nothing"]
         lines.append("recomputed for every swap:")
         lines += [f"  {part}" for part in self.recomputed] or ["  nothing"]
@@ -50,7 +61,8 @@ class Explanation:
 
 
 def explain(evaluator: Evaluator) -> Explanation:
-    """Slots, donors and cost of an evaluator's hypothesis. The network sees one row, to learn the sizes."""
+    """Slots, donors and cost of an evaluator's hypothesis. The network sees one row, to learn the
+    sizes."""
     store, space = evaluator.store, evaluator.space
     rows = len(np.unique(evaluator.dataset.content))
     steps = [step for step in evaluator.plan.walk() if step.reader is not None]
@@ -58,7 +70,11 @@ def explain(evaluator: Evaluator) -> Explanation:
         ExplainedSlot(
             slot.path,
             str(slot.agrees_on),
-            (int(support.donors.min()), float(np.median(support.donors)), int(support.donors.max())),
+            (
+                int(support.donors.min()),
+                float(np.median(support.donors)),
+                int(support.donors.max()),
+            ),
             support.share,
         )
         for slot, support in zip(space.slots, space.support(), strict=True)

@@ -25,7 +25,8 @@ Places = npt.NDArray[np.intp]
 CACHED = 3 / 4  # of a limit may be held by activations; the rest is for what is computed from them
 BATCH = 1 / 8  # of a limit may be taken by one batch
 BATCH_BYTES = 1 << 29  # what the tensors of one batch may take together; more gains no speed
-BATCH_OF_FREE = 1 / 16  # of the memory that is free may be taken by one batch, where there is no limit
+# of the memory that is free may be taken by one batch, where there is no limit
+BATCH_OF_FREE = 1 / 16
 STEP_BYTES = 1 << 22  # of a file are mapped at a time
 FAULT_BYTES = 1 << 16  # are mapped around each byte that is read
 
@@ -88,17 +89,24 @@ class Kept:
         places, where = places.cpu(), None if where is None else where.cpu()
         found: Tensor | None = None
         for part in self._steps(len(places)):
-            read = self._read(places[part], where if where is None or where.ndim == 1 else where[part])
+            read = self._read(
+                places[part], where if where is None or where.ndim == 1 else where[part]
+            )
             found = read.new_empty((len(places), *read.shape[1:])) if found is None else found
             found[part] = read
             self._unmap()
         return (self._read(places, where) if found is None else found).to(self.device)
 
     def _read(self, places: Tensor, where: Tensor | None) -> Tensor:
-        return self.values.index_select(0, places) if where is None else self.values[places[:, None], where]
+        return (
+            self.values.index_select(0, places)
+            if where is None
+            else self.values[places[:, None], where]
+        )
 
     def to_file(self, folder: Path | None) -> None:
-        """Move the values to a file, which vanishes with them. **Raises** `OSError` where the disk has no room."""
+        """Move the values to a file, which vanishes with them. **Raises** `OSError` where the disk
+        has no room."""
         with tempfile.TemporaryFile(dir=folder, prefix="pytest-scrub-") as file:
             _reserve(file, self.bytes)
             mapped = mmap.mmap(file.fileno(), self.bytes)
@@ -120,13 +128,15 @@ class Kept:
         return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
     def _unmap(self) -> None:
-        """What was read or written of a file stays on disk, and in the system's cache, but not in this process."""
+        """What was read or written of a file stays on disk, and in the system's cache, but not in
+        this process."""
         if self._file is not None and hasattr(self._file, "madvise"):
             self._file.madvise(mmap.MADV_DONTNEED)
 
 
 def _reserve(file: IO[bytes], size: int) -> None:
-    """A file with holes kills whoever fills them on a full disk. **Raises** `OSError` where there is no room."""
+    """A file with holes kills whoever fills them on a full disk. **Raises** `OSError` where there
+    is no room."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
         return
@@ -136,17 +146,20 @@ def _reserve(file: IO[bytes], size: int) -> None:
 
 
 class Memory:
-    """What the cached activations of all stores that share it may take; those not needed for longest go to files first.
+    """What the cached activations of all stores that share it may take; those not needed for
+    longest go to files first.
 
     **Arguments**
 
-    - `limit`: bytes for activations and for one batch of what is computed from them; None is no limit.
+    - `limit`: bytes for activations and for one batch of what is computed from them; None is no
+      limit.
     - `folder`: where files are made; by default where the system has temporary ones.
     """
 
     def __init__(self, limit: int | None = None, folder: Path | None = None) -> None:
         self.limit, self.folder = limit, folder
-        self._all: WeakValueDictionary[int, Kept] = WeakValueDictionary()  # in the order in which they were made
+        # in the order in which they were made
+        self._all: WeakValueDictionary[int, Kept] = WeakValueDictionary()
         self._now = self._made = 0
 
     @property
@@ -156,7 +169,9 @@ class Memory:
 
     def _idle(self, *, in_file: bool) -> list[Kept]:
         """What is not needed now and lies there, that which was not needed for longest first."""
-        those = [kept for kept in list(self._all.values()) if kept.in_file is in_file and kept.bytes]
+        those = [
+            kept for kept in list(self._all.values()) if kept.in_file is in_file and kept.bytes
+        ]
         return sorted((kept for kept in those if kept.used < self._now), key=lambda kept: kept.used)
 
     def need(self, those: list[Kept]) -> None:
@@ -166,7 +181,8 @@ class Memory:
             kept.used = self._now
 
     def new(self, places: int, like: Tensor) -> Kept:
-        """Room for so many activations like those of `like [B, ...]`; what was not needed for longest makes way.
+        """Room for so many activations like those of `like [B, ...]`; what was not needed for
+        longest makes way.
 
         **Raises** `ModelError` where neither memory nor disk has room.
         """
@@ -205,9 +221,9 @@ class Memory:
                 others = self._idle(in_file=True)
                 if not others:
                     raise ModelError(
-                        f"activations of {kept.bytes / 2**30:.2g} GiB have no room in memory and could not be put into "
-                        f"{self.folder or tempfile.gettempdir()} ({error}); raise --scrub-memory, or let TMPDIR name a "
-                        "folder on a larger disk"
+                        f"activations of {kept.bytes / 2**30:.2g} GiB have no room in memory and "
+                        f"could not be put into {self.folder or tempfile.gettempdir()} ({error}); "
+                        "raise --scrub-memory, or let TMPDIR name a folder on a larger disk"
                     ) from None
                 others[0].empty()
 
@@ -218,5 +234,6 @@ class Memory:
 
 @cache
 def _of_free(device: torch.device) -> int:
-    """What a batch may take of what was free when this was first asked; asking takes as long as a small batch."""
+    """What a batch may take of what was free when this was first asked; asking takes as long as a
+    small batch."""
     return int(BATCH_OF_FREE * free_bytes(device))

@@ -1,4 +1,5 @@
-"""A hypothesis compiled for one network and one dataset: what to cache, what to gather, what to recompute."""
+"""A hypothesis compiled for one network and one dataset: what to cache, what to gather, what to
+recompute."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class Step:
     - `carrier`: the slot whose row its tensors are computed on; None = the reference.
     - `donor`: the slot of its own input; None = the reference.
     - `positions`: its own, where it names some.
-    - `parts`: the components whose values it gives its parent, each summed; one edit of the parent each.
+    - `parts`: the components whose values it gives its parent, each summed; one edit of the parent
+      each.
     - `sites`: of a leaf, where the values of the parts are kept.
     - `reader`: of a non-leaf, and of the output.
     - `same`: whether its value is wanted where its parent's is; else at all positions.
@@ -62,7 +64,9 @@ def compile_plan(root: Node, checked: Checked) -> Step:
     def edits_of(path: str, node: Node) -> list[Edit]:
         at, anywhere = checked.positions[path], checked.is_anywhere(node)
         return [
-            Edit(part, node.into, at, node.subspace, anywhere, path, _comes_as_z(checked, node, part))
+            Edit(
+                part, node.into, at, node.subspace, anywhere, path, _comes_as_z(checked, node, part)
+            )
             for part in parts_of(node)
         ]
 
@@ -75,7 +79,9 @@ def compile_plan(root: Node, checked: Checked) -> Step:
             reader = checked.graph.reader(node.component, [edit for _, edit in edits], at)
             for child_path, child in children[path]:
                 wide = [
-                    word for (owner, _), word in zip(edits, reader.child_positions, strict=True) if owner == child_path
+                    word
+                    for (owner, _), word in zip(edits, reader.child_positions, strict=True)
+                    if owner == child_path
                 ]
                 as_mine = set(wide) == {"same"}
                 below.append(step(child_path, child, at if as_mine else None, as_mine))

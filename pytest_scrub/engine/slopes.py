@@ -1,8 +1,10 @@
-"""Gradients with respect to the clean activations that an evaluation gathers, and what other donors would change.
+"""Gradients with respect to the clean activations that an evaluation gathers, and what other donors
+would change.
 
-An evaluation is a function of what it gathers: for every slot, the activations of its donor's row. So one
-backward pass gives, for every slot at once, what each donor would change to first order (as in attribution patching,
-Nanda 2023): the inner product of the gradient with the donor's own activations.
+An evaluation is a function of what it gathers: for every slot, the activations of its donor's row.
+So one backward pass gives, for every slot at once, what each donor would change to first order (as
+in attribution patching, Nanda 2023): the inner product of the gradient with the donor's own
+activations.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ class Slope:
 
     - `slot`: index of the slot; None = the references.
     - `source`: where the activation is kept, or the name of a model input.
-    - `at`: the positions that any donor would give it at: None or `[K]` for all alike, `Positions` where they are the
-      donor's own, `[R, K]` where they are those of the reference's present parents.
+    - `at`: the positions that any donor would give it at: None or `[K]` for all alike, `Positions`
+      where they are the donor's own, `[R, K]` where they are those of the reference's present
+      parents.
     - `gradient`: `[R, (K,) ...]`.
     """
 
@@ -70,7 +73,8 @@ class WatchedStore:
 
     - `own`: the positions of the node itself where they differ from row to row.
     - `where`: those positions on the rows of this batch, or the ones it has from its parent.
-    - `others`: children's components, and the positions at which they are read where these differ from row to row.
+    - `others`: children's components, and the positions at which they are read where these differ
+      from row to row.
     """
 
     store: ActivationStore
@@ -84,7 +88,9 @@ class WatchedStore:
         return self._noted(site, self._rule(site, rows, where), self.store.take(site, rows, where))
 
     def inputs(self, rows: Tensor) -> dict[str, Tensor]:
-        return {name: self._noted(name, None, value) for name, value in self.store.inputs(rows).items()}
+        return {
+            name: self._noted(name, None, value) for name, value in self.store.inputs(rows).items()
+        }
 
     def _noted(self, source: Site | str, at: Where | Positions, value: Tensor) -> Tensor:
         if not value.is_floating_point():
@@ -98,7 +104,11 @@ class WatchedStore:
             return where
         if where is self.where:
             return where if self.own is None else self.own
-        theirs = (at for names, at in self.others if names == site.names and torch.equal(_index(at, rows), where))
+        theirs = (
+            at
+            for names, at in self.others
+            if names == site.names and torch.equal(_index(at, rows), where)
+        )
         return next(theirs, where)
 
 
@@ -115,9 +125,11 @@ def first_order(
     donors: npt.NDArray[np.int64],
     groups: Sequence[Group] | None = None,
 ) -> Tensor | None:
-    """What each donor in all of `slots` would change, up to a constant for each reference: `[R, donors]`, float64.
+    """What each donor in all of `slots` would change, up to a constant for each reference:
+    `[R, donors]`, float64.
 
-    None where nothing that these slots give has a gradient. The donors' activations have to be in the store.
+    None where nothing that these slots give has a gradient. The donors' activations have to be in
+    the store.
 
     **Arguments**
 
@@ -130,7 +142,9 @@ def first_order(
         if slope.slot not in slots:
             continue
         gradient = slope.gradient
-        at_once = max(FEWEST_DONORS, DONOR_BYTES // max(1, gradient[0].numel() * gradient.element_size()))
+        at_once = max(
+            FEWEST_DONORS, DONOR_BYTES // max(1, gradient[0].numel() * gradient.element_size())
+        )
         if scores is None:
             scores = gradient.new_zeros(len(gradient), len(rows), dtype=torch.float64)
         for references, allowed in [everything] if groups is None else groups:
@@ -140,7 +154,9 @@ def first_order(
                 part, values = own, _values(store, slope, rows[those])
                 if isinstance(slope.at, Tensor) and slope.at.ndim == 2:
                     part = _spread(part, slope.at.index_select(0, some), values)
-                scores[some[:, None], those] += part.reshape(len(part), -1) @ values.reshape(len(values), -1).T
+                scores[some[:, None], those] += (
+                    part.reshape(len(part), -1) @ values.reshape(len(values), -1).T
+                )
     return scores
 
 

@@ -33,22 +33,28 @@ Progress = Callable[[str, int, int, str], None]
 
 CAPTURE_BATCH = 256  # rows of one forward pass; larger ones gain nothing on CPU and cost memory
 PROOF_ROWS = 16  # rows on which a graph's arithmetic is proved against the network
-PROBED = 8  # rows that are run again for a later claim, to see whether the network still computes what is kept
+# rows that are run again for a later claim, to see whether the network still computes what is kept
+PROBED = 8
 COMPANIONS = 8  # rows of a batch that are run again in other company
 COPIES_OF_A_RUN = 4  # of its largest activation that a forward pass has at the same time, about
-EXCHANGE_EVERY = 0.5  # seconds of capturing after which processes that share a shelf look what the others have
+# seconds of capturing after which processes that share a shelf look what the others have
+EXCHANGE_EVERY = 0.5
 FEWEST_SECONDS = 0.05  # of capturing that are worth a file
 
 Filled = npt.NDArray[np.bool_]
 Fresh = Callable[[Sequence[Site], Places], dict[Site, Tensor]]
-"""Captures sites anew at a few places, to compare what a shelf has with what the network computes."""
+"""Captures sites anew at a few places, to compare what a shelf has with what the network
+computes."""
 
 
 class Shelf(Protocol):
     """Where the activations of one network on one dataset outlive the store."""
 
-    def load(self, have: Mapping[Site, Filled | None], fresh: Fresh) -> Iterator[tuple[Site, Places, Tensor]]:
-        """What can be trusted of some sites, piece by piece, beyond the places where they are filled."""
+    def load(
+        self, have: Mapping[Site, Filled | None], fresh: Fresh
+    ) -> Iterator[tuple[Site, Places, Tensor]]:
+        """What can be trusted of some sites, piece by piece, beyond the places where they are
+        filled."""
         ...
 
     def keep(self, found: Mapping[Site, Kept]) -> None:
@@ -62,8 +68,10 @@ class ActivationStore:
     **Arguments**
 
     - `graph`, `dataset`: the network, which is proved on the first rows, and the inputs.
-    - `memory`: what activations may take there, together with those of other stores; by default there is no limit.
-    - `shelf`: makes the shelf where they are looked up before they are captured; by default there is none.
+    - `memory`: what activations may take there, together with those of other stores; by default
+      there is no limit.
+    - `shelf`: makes the shelf where they are looked up before they are captured; by default there
+      is none.
     - `turn`: which of how many processes this is that capture at the same time and share the shelf.
     - `crew`: who captures many of them, and evaluates many swaps; by default this process does.
 
@@ -81,14 +89,18 @@ class ActivationStore:
     ) -> None:
         self.graph, self.dataset, self.memory, self.crew = graph, dataset, memory or Memory(), crew
         self._turn = turn
-        if (graph.device != dataset.device and graph.device.type != "cpu") or dataset.device.type != graph.device.type:
+        if (
+            graph.device != dataset.device and graph.device.type != "cpu"
+        ) or dataset.device.type != graph.device.type:
             raise DataError(
-                f"the data is on {dataset.device} and the model on {graph.device}; move one of them, "
-                f"for instance with Dataset.to({str(graph.device)!r})"
+                f"the data is on {dataset.device} and the model on {graph.device}; move one of "
+                f"them, for instance with Dataset.to({str(graph.device)!r})"
             )
         content = dataset.content
         self._row_of_place = np.unique(content, return_index=True)[1]
-        self._place_of_row = torch.from_numpy(np.searchsorted(np.unique(content), content)).to(dataset.device)
+        self._place_of_row = torch.from_numpy(np.searchsorted(np.unique(content), content)).to(
+            dataset.device
+        )
         self._kept: OrderedDict[Site, Kept] = OrderedDict()
         self._version = graph.version()
         graph.require_usable(dataset.inputs)
@@ -103,7 +115,8 @@ class ActivationStore:
         return ActivationStore(graph, dataset, self.memory, crew=self.crew)
 
     def _proved(self) -> int:
-        """Prove the graph's arithmetic. **Returns** the bytes of the largest activation of a row that was seen."""
+        """Prove the graph's arithmetic. **Returns** the bytes of the largest activation of a row
+        that was seen."""
         largest, rows = 0, np.arange(min(PROOF_ROWS, len(self.dataset)))
 
         def see(module: Any, inputs: Any, output: Any) -> None:
@@ -117,19 +130,27 @@ class ActivationStore:
 
     @cached_property
     def digest(self) -> str:
-        """The graph's, taken once: where a claim begins the network is what it was, or has another store."""
+        """The graph's, taken once: where a claim begins the network is what it was, or has another
+        store."""
         return self.graph.digest()
 
     def current(self, graph: ModelGraph, dataset: Dataset) -> ActivationStore:
         """This store where the network is as it was, or else an empty one of the network as it is.
 
-        **Raises** `ModelError` or `DataError` where it is the store of another network or of other data.
+        **Raises** `ModelError` or `DataError` where it is the store of another network or of other
+        data.
         """
         if dataset is not self.dataset:
-            raise DataError("store= has activations of another dataset; leave store= out, or give the one it is of")
+            raise DataError(
+                "store= has activations of another dataset; leave store= out, or give the one it "
+                "is of"
+            )
         parts = graph.computing()
         if graph is not self.graph and (parts is None or parts != self.graph.computing()):
-            raise ModelError("store= has activations of another network; leave store= out, or give the one it is of")
+            raise ModelError(
+                "store= has activations of another network; leave store= out, or give the one it "
+                "is of"
+            )
         return self if not self.is_stale() else self.beside(self.graph.again(), dataset)
 
     def is_stale(self) -> bool:
@@ -137,12 +158,19 @@ class ActivationStore:
 
         Reads the weights once; costs more than a claim's batches, less than its captures.
         """
-        return self._state is None or state_of(self.graph) != self._state or not self._computes_what_is_kept()
+        return (
+            self._state is None
+            or state_of(self.graph) != self._state
+            or not self._computes_what_is_kept()
+        )
 
     def _computes_what_is_kept(self) -> bool:
-        """Whether a run on a few rows gives what is kept of them: what cannot be seen may have been changed too."""
+        """Whether a run on a few rows gives what is kept of them: what cannot be seen may have been
+        changed too."""
         filled = [kept.filled for kept in self._kept.values()]
-        there = np.flatnonzero(np.logical_or.reduce(filled)) if filled else np.empty(0, dtype=np.intp)
+        there = (
+            np.flatnonzero(np.logical_or.reduce(filled)) if filled else np.empty(0, dtype=np.intp)
+        )
         if not len(there):
             return True
         places = np.unique(there[np.linspace(0, len(there) - 1, PROBED).astype(np.intp)])
@@ -155,7 +183,8 @@ class ActivationStore:
         return True
 
     def _is_touched(self) -> bool:
-        """Whether torch noticed that a weight was changed since, even where it is what it was again."""
+        """Whether torch noticed that a weight was changed since, even where it is what it was
+        again."""
         return self.graph.version() != self._version
 
     def inputs(self, rows: Tensor) -> dict[str, Tensor]:
@@ -163,7 +192,8 @@ class ActivationStore:
         return {name: tensor[rows] for name, tensor in self.dataset.inputs.items()}
 
     def take(self, site: Site, rows: Tensor, where: Where) -> Tensor:
-        """The site's activation on rows that `ensure` has seen, at `where` if the site keeps all positions."""
+        """The site's activation on rows that `ensure` has seen, at `where` if the site keeps all
+        positions."""
         places = self._place_of_row.index_select(0, rows)
         if site.positions is not None or where is None:
             return self._kept[site].gather(places)
@@ -173,7 +203,9 @@ class ActivationStore:
         """What there is of a site that `ensure` has seen."""
         return self._kept[site]
 
-    def ensure(self, sites: Sequence[Site], rows: npt.NDArray[np.int64], progress: Progress | None = None) -> None:
+    def ensure(
+        self, sites: Sequence[Site], rows: npt.NDArray[np.int64], progress: Progress | None = None
+    ) -> None:
         """Capture what is missing of `sites` on `rows`, in as few forward passes as possible.
 
         **Raises** `ModelError` where they are not finite, or have no room.
@@ -200,19 +232,32 @@ class ActivationStore:
 
     def _missing(self, sites: Sequence[Site], wanted: Filled) -> Places:
         """Places that are wanted and not there, ascending."""
-        there = [self._kept[site].filled if site in self._kept else np.zeros_like(wanted) for site in sites]
-        return np.flatnonzero(wanted & ~np.logical_and.reduce(there)) if there else np.empty(0, dtype=np.intp)
+        there = [
+            self._kept[site].filled if site in self._kept else np.zeros_like(wanted)
+            for site in sites
+        ]
+        return (
+            np.flatnonzero(wanted & ~np.logical_and.reduce(there))
+            if there
+            else np.empty(0, dtype=np.intp)
+        )
 
-    def _captured(self, sites: Sequence[Site], todo: Places) -> Iterator[tuple[Places, dict[Site, Tensor]]]:
-        """Batches of what is to do, as they are captured; what others capture meanwhile is left to them."""
+    def _captured(
+        self, sites: Sequence[Site], todo: Places
+    ) -> Iterator[tuple[Places, dict[Site, Tensor]]]:
+        """Batches of what is to do, as they are captured; what others capture meanwhile is left to
+        them."""
         size = CAPTURE_BATCH if self.crew is not None else self._rows_at_once(sites)
         batches = deque(todo[start : start + size] for start in range(0, len(todo), size))
         if self.crew is not None and len(batches) > 1:
-            runs = self.crew.captured(self, [(self._incomplete(sites, places), places) for places in batches])
+            runs = self.crew.captured(
+                self, [(self._incomplete(sites, places), places) for places in batches]
+            )
             yield from zip(batches, runs, strict=True)
             return
         nth, of = self._turn
-        batches.rotate(-(len(batches) * nth // of))  # those that share a shelf begin at different ends
+        # those that share a shelf begin at different ends
+        batches.rotate(-(len(batches) * nth // of))
         while batches:
             places, size = batches.popleft(), self._rows_at_once(sites)
             if len(places) > size:  # known only once something was captured
@@ -233,7 +278,9 @@ class ActivationStore:
         largest = max([self._bytes_of_a_run, *known])
         unknown = (len(sites) - len(known)) * (max(known) if known else largest)
         per_row = COPIES_OF_A_RUN * largest + sum(known) + unknown
-        return max(1, min(CAPTURE_BATCH, self.memory.batch_bytes(self.graph.device) // max(1, per_row)))
+        return max(
+            1, min(CAPTURE_BATCH, self.memory.batch_bytes(self.graph.device) // max(1, per_row))
+        )
 
     def _share(self, sites: Sequence[Site], seconds: float) -> bool:
         """Put on the shelf what took longer than this to capture, for processes that share it."""
@@ -244,11 +291,16 @@ class ActivationStore:
         return True
 
     def keep(self, sites: Sequence[Site] | None = None) -> None:
-        """Put on the shelf what was captured since, of these sites or of all, unless weights or data were changed."""
+        """Put on the shelf what was captured since, of these sites or of all, unless weights or
+        data were changed."""
         if self._shelf is None or self._is_touched() or self.dataset.is_changed:
             return
         some = [site for site in self._kept if sites is None or site in sites]
-        new = {site: self._kept[site] for site in some if (self._kept[site].filled & ~self._kept[site].shelved).any()}
+        new = {
+            site: self._kept[site]
+            for site in some
+            if (self._kept[site].filled & ~self._kept[site].shelved).any()
+        }
         if new:
             self._shelf.keep(new)
 
@@ -263,7 +315,10 @@ class ActivationStore:
             kept.shelved[places] = True
 
     def _fresh(self, sites: Sequence[Site], places: Places) -> dict[Site, Tensor]:
-        parts = [self.run(sites, places[at : at + CAPTURE_BATCH]) for at in range(0, len(places), CAPTURE_BATCH)]
+        parts = [
+            self.run(sites, places[at : at + CAPTURE_BATCH])
+            for at in range(0, len(places), CAPTURE_BATCH)
+        ]
         return {site: torch.cat([part[site] for part in parts]) for site in sites}
 
     def run(self, sites: Sequence[Site], places: Places) -> dict[Site, Tensor]:
@@ -272,7 +327,11 @@ class ActivationStore:
             return self.graph.capture(sites, self.dataset.batch(self._row_of_place[places]))
 
     def _incomplete(self, sites: Sequence[Site], places: Places) -> list[Site]:
-        return [site for site in sites if site not in self._kept or not self._kept[site].filled[places].all()]
+        return [
+            site
+            for site in sites
+            if site not in self._kept or not self._kept[site].filled[places].all()
+        ]
 
     def _capture(self, sites: Sequence[Site], places: Places) -> dict[Site, Tensor]:
         return self.run(self._incomplete(sites, places), places)
@@ -283,20 +342,26 @@ class ActivationStore:
             if values.is_floating_point() and not values.isfinite().all():
                 bad = int((~values.isfinite().reshape(len(values), -1).all(1)).nonzero()[0])
                 raise ModelError(
-                    f"the {site} is NaN or infinite on row {int(rows[bad])} ({self.dataset.show(int(rows[bad]))}); "
-                    "take the row out, or mend the weights"
+                    f"the {site} is NaN or infinite on row {int(rows[bad])} "
+                    f"({self.dataset.show(int(rows[bad]))}); take the row out, or mend the weights"
                 )
 
     def _prove_alone(self, captured: Mapping[Site, Tensor], places: Places) -> None:
-        """Rows of a captured batch have the same activations alone, and among few, in another order and number.
+        """Rows of a captured batch have the same activations alone, and among few, in another order
+        and number.
 
-        One row may be like the mean of all; two, and a mean that counts one more often, are not. Once for each site,
-        and for batches that are smaller or larger. **Raises** `ModelError` naming the site.
+        One row may be like the mean of all; two, and a mean that counts one more often, are not.
+        Once for each site, and for batches that are smaller or larger. **Raises** `ModelError`
+        naming the site.
         """
-        sites = [site for site in captured if not is_among(len(places), self._alone.get(site, UNPROVED))]
+        sites = [
+            site for site in captured if not is_among(len(places), self._alone.get(site, UNPROVED))
+        ]
         if not sites:
             return
-        few = np.unique(np.linspace(0, len(places) - 1, min(COMPANIONS, len(places))).astype(np.intp))[::-1]
+        few = np.unique(
+            np.linspace(0, len(places) - 1, min(COMPANIONS, len(places))).astype(np.intp)
+        )[::-1]
         stranger = np.setdiff1d(np.arange(len(self._row_of_place)), places[few])[-1:]
         first, last, most = few[:1], few[-1:], few[: max(1, len(few) - 2)]
         company = np.concatenate([stranger, np.repeat(places[first], len(few) - len(most))])
@@ -305,20 +370,30 @@ class ActivationStore:
             for site in sites:
                 index = torch.from_numpy(some.copy()).to(captured[site].device)
                 values, whole = again[site][: len(some)], captured[site]
-                off = off_by(values.to(whole.device), whole[index], whole) if len(whole) == len(places) else math.inf
+                off = (
+                    off_by(values.to(whole.device), whole[index], whole)
+                    if len(whole) == len(places)
+                    else math.inf
+                )
                 if off:
                     self._raise_in_company(site, places, len(some) + len(beside), off)
-        self._alone |= {site: with_size(len(places), self._alone.get(site, UNPROVED)) for site in sites}
+        self._alone |= {
+            site: with_size(len(places), self._alone.get(site, UNPROVED)) for site in sites
+        }
 
     def _raise_in_company(self, site: Site, places: Places, few: int, off: float) -> NoReturn:
         source = self.graph.source
         once, again = (self.run([site], places)[site] for _ in range(2))
         if off_by(once, again, again):
-            raise ModelError(f"{source}: the {site} differs between two runs on the same inputs; make it deterministic")
+            raise ModelError(
+                f"{source}: the {site} differs between two runs on the same inputs; make it "
+                "deterministic"
+            )
         raise ModelError(
-            f"{source}: the {site} of a row depends on the rows beside it: in a batch of {len(places)} it differs "
-            f"{amount_off(off)} from a batch of {few}; let the network compute each row by itself (no mean, sort or "
-            "norm over the batch, nothing that depends on its size)"
+            f"{source}: the {site} of a row depends on the rows beside it: in a batch of "
+            f"{len(places)} it differs {amount_off(off)} from a batch of {few}; let the network "
+            "compute each row by itself (no mean, sort or norm over the batch, nothing that "
+            "depends on its size)"
         )
 
     def _put_in(self, captured: Mapping[Site, Tensor], places: Places) -> None:
@@ -326,14 +401,18 @@ class ActivationStore:
         for site, values in captured.items():
             kept = self._room_for(site, values)
             if kept.values.shape[1:] != values.shape[1:]:
-                raise ModelError(f"the {site} has another shape on row {int(rows[0])} than on the rows before it")
+                raise ModelError(
+                    f"the {site} has another shape on row {int(rows[0])} than on the rows before it"
+                )
             missing = ~kept.filled[places]  # what is there stays: no figure changes on the way
             kept.put(places[missing], values[torch.from_numpy(missing).to(values.device)])
 
     def _room_for(self, site: Site, like: Tensor) -> Kept:
         kept = self._kept.get(site)
         if kept is None or not len(kept.values):
-            kept = self._kept[site] = self.memory.new(len(self._row_of_place), like.to(self.dataset.device))
+            kept = self._kept[site] = self.memory.new(
+                len(self._row_of_place), like.to(self.dataset.device)
+            )
         return kept
 
     def bytes(self) -> int:

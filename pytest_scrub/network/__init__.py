@@ -1,4 +1,5 @@
-"""Networks as model graphs: transformers around a residual stream, any torch module, graphs of functions."""
+"""Networks as model graphs: transformers around a residual stream, any torch module, graphs of
+functions."""
 
 from __future__ import annotations
 
@@ -25,22 +26,28 @@ __all__ = ["FunctionGraph", "ModelGraph", "ModuleGraph", "ResidualGraph", "as_gr
 def as_graph(model: Any) -> ModelGraph:
     """A network that is in memory as a model graph.
 
-    A TransformerLens model, or a Hugging Face one that TransformerLens knows, becomes a graph of heads and MLPs;
-    any other module a graph of its named submodules. `ModuleGraph(module)` makes the latter of any module.
+    A TransformerLens model, or a Hugging Face one that TransformerLens knows, becomes a graph of
+    heads and MLPs; any other module a graph of its named submodules. `ModuleGraph(module)` makes
+    the latter of any module.
 
     **Raises** `ModelError` where it is no network, or one that cannot be taken apart.
     """
     if isinstance(model, (ResidualGraph, ModuleGraph, FunctionGraph)):
         return model
     if isinstance(model, nn.Module):
-        from pytest_scrub.network.transformer_lens import bridge_of, is_hugging_face, is_transformer_lens, parts_of
+        from pytest_scrub.network.transformer_lens import (
+            bridge_of,
+            is_hugging_face,
+            is_transformer_lens,
+            parts_of,
+        )
 
         if is_hugging_face(model):
             model = bridge_of(model)
         return ResidualGraph(parts_of(model)) if is_transformer_lens(model) else ModuleGraph(model)
     raise ModelError(
-        f"the model is a {type(model).__name__}, not a network; return what load_model(...) gives, a torch module "
-        "or a FunctionGraph"
+        f"the model is a {type(model).__name__}, not a network; return what load_model(...) gives, "
+        "a torch module or a FunctionGraph"
     )
 
 
@@ -55,9 +62,10 @@ def load_model(
 
     **Arguments**
 
-    - `source`: a `.safetensors` file with its config beside it, a HookedTransformer state dict (`.pt`), a local
-      Hugging Face folder, a hub name, or a ready module.
-    - `config`: fields of the TransformerBridge config, or a JSON file of them, where none lies beside the weights.
+    - `source`: a `.safetensors` file with its config beside it, a HookedTransformer state dict
+      (`.pt`), a local Hugging Face folder, a hub name, or a ready module.
+    - `config`: fields of the TransformerBridge config, or a JSON file of them, where none lies
+      beside the weights.
     - `device`, `dtype`: where to, and as what.
 
     **Raises** `ModelError` for whatever cannot be loaded, trusted or taken apart, with the remedy.

@@ -21,7 +21,8 @@ PLAIN_MODULE = "wrap it as a plain torch module instead"
 
 
 class Transformer(ABC):
-    """What a bridge and a `HookedTransformer` have in common: `cfg`, `blocks`, and hooks by name."""
+    """What a bridge and a `HookedTransformer` have in common: `cfg`, `blocks`, and hooks by
+    name."""
 
     source: str
     has_pos_embed: bool
@@ -65,7 +66,8 @@ class Transformer(ABC):
 
     @abstractmethod
     def inspect(self) -> None:
-        """Sets the attributes above; **raises** `ModelError` naming what is known not to be a sum of parts."""
+        """Sets the attributes above; **raises** `ModelError` naming what is known not to be a sum
+        of parts."""
 
     @abstractmethod
     def attention(self, layer: int, block: Any) -> Attention: ...
@@ -89,7 +91,7 @@ class Transformer(ABC):
     def forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
         """The real network on `tokens [B, P]`, with position ids 0 to P - 1."""
 
-    # Running the real network ----------------------------------------------------------------------------
+    # Running the real network ---------------------------------------------------------------------
 
     def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
         tokens, mask = self._inputs(inputs)
@@ -130,7 +132,8 @@ class Transformer(ABC):
         if unknown or TOKENS not in inputs:
             raise ModelError(
                 f"{self.source} reads the inputs {TOKENS!r} and, if there is one, {MASK!r}, not "
-                f"{', '.join(map(repr, unknown)) or 'neither of them'}; rename the inputs of the dataset"
+                f"{', '.join(map(repr, unknown)) or 'neither of them'}; rename the inputs of the "
+                "dataset"
             )
         self._refuse_dropout()
         self._refuse_length(inputs[TOKENS].shape[-1])
@@ -138,7 +141,7 @@ class Transformer(ABC):
         mask = inputs.get(MASK)
         return inputs[TOKENS].to(device), None if mask is None else mask.to(device)
 
-    # Refusing --------------------------------------------------------------------------------------------
+    # Refusing -------------------------------------------------------------------------------------
 
     def _refuse_dropout(self) -> None:
         if self.can_drop and (self.model.training or self.model.original_model.training):
@@ -147,9 +150,13 @@ class Transformer(ABC):
     def _refuse_length(self, length: int) -> None:
         most = self.model.cfg.n_ctx
         if self.has_pos_embed and length > most:
-            raise self.error(f"has {most} positions, but the inputs have {length}", "shorten the inputs")
+            raise self.error(
+                f"has {most} positions, but the inputs have {length}", "shorten the inputs"
+            )
         if self.window is not None and length > self.window:
-            reason = f"has layers that look back {self.window} tokens only, but the inputs have {length}"
+            reason = (
+                f"has layers that look back {self.window} tokens only, but the inputs have {length}"
+            )
             raise self.error(reason, "shorten the inputs")
 
     def _refuse_no_layers(self) -> None:
@@ -170,7 +177,9 @@ class Transformer(ABC):
                 and d_model == int(self.model.cfg.d_model)
             )
             if not fits:
-                raise self.error(f"has attention weights in layer {layer} that are not split evenly into heads")
+                raise self.error(
+                    f"has attention weights in layer {layer} that are not split evenly into heads"
+                )
 
     def error(self, reason: str, remedy: str = PLAIN_MODULE) -> ModelError:
         return ModelError(f"{self.source} {reason}; {remedy}")
@@ -178,7 +187,9 @@ class Transformer(ABC):
 
 def weights(get: Callable[[str], Any]) -> dict[str, Any]:
     """The projections and biases of an attention layer, as `Attention` names them."""
-    return {name: view(get(name)) for name in ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O")}
+    return {
+        name: view(get(name)) for name in ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O")
+    }
 
 
 def view(weight: Any) -> Tensor | None:
@@ -192,7 +203,8 @@ def cap(softcap: float | None) -> float | None:
 
 
 def flat(mlp: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The MLP on any leading shape: mixtures of experts, and some versions, insist on `[batch, pos, d_model]`."""
+    """The MLP on any leading shape: mixtures of experts, and some versions, insist on
+    `[batch, pos, d_model]`."""
 
     def apply(x: Tensor) -> Tensor:
         out = mlp(x.reshape(1, -1, x.shape[-1]))

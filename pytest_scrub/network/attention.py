@@ -1,4 +1,5 @@
-"""The arithmetic of one attention head, with its queries, keys and values from wherever a claim takes them."""
+"""The arithmetic of one attention head, with its queries, keys and values from wherever a claim
+takes them."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ def kv_head(attention: Attention, head: int) -> int:
 
 
 def project(attention: Attention, head: int, slot: str, x: Tensor, where: Where) -> Tensor:
-    """A head's q, k or v from the normed residual stream before it, `[B, K, d_model]` at `where` to `[B, K, d_head]`.
+    """A head's q, k or v from the normed residual stream before it, `[B, K, d_model]` at `where` to
+    `[B, K, d_head]`.
 
     v has no bias: attention weights sum to one, so its bias is a constant and belongs to nobody.
     """
@@ -36,7 +38,8 @@ def projection(attention: Attention, head: int, slot: str) -> Tensor:
 
 
 def rotated(attention: Attention, x: Tensor, where: Where) -> Tensor:
-    """Queries or keys `[B, K, d_head]` turned as their positions say, where there are rotary embeddings."""
+    """Queries or keys `[B, K, d_head]` turned as their positions say, where there are rotary
+    embeddings."""
     if attention.rotate is None:
         return x
     positions = torch.arange(x.shape[1], device=x.device) if where is None else where.clamp(min=0)
@@ -44,7 +47,8 @@ def rotated(attention: Attention, x: Tensor, where: Where) -> Tensor:
 
 
 def mix(attention: Attention, qkv: tuple[Tensor, Tensor, Tensor], seen: Tensor) -> Tensor:
-    """A head's z, `[B, K, d_head]`: what it writes to the stream, but for constants, is that times its `W_O`.
+    """A head's z, `[B, K, d_head]`: what it writes to the stream, but for constants, is that times
+    its `W_O`.
 
     **Arguments**
 
@@ -60,13 +64,16 @@ def mix(attention: Attention, qkv: tuple[Tensor, Tensor, Tensor], seen: Tensor) 
 
 
 def constant(attention: Attention) -> Tensor:
-    """What a layer's attention adds whatever it attends to, `[d_model]`: the biases of values and of the output."""
+    """What a layer's attention adds whatever it attends to, `[d_model]`: the biases of values and
+    of the output."""
     total = attention.W_O.new_zeros(attention.W_O.shape[-1])
     if attention.b_O is not None:
         total = total + attention.b_O
     if attention.b_V is not None:
         repeats = attention.W_O.shape[0] // attention.b_V.shape[0]
-        total = total + torch.einsum("he,hed->d", attention.b_V.repeat_interleave(repeats, 0), attention.W_O)
+        total = total + torch.einsum(
+            "he,hed->d", attention.b_V.repeat_interleave(repeats, 0), attention.W_O
+        )
     return total.detach()
 
 
@@ -75,7 +82,11 @@ def seen_keys(visible: Tensor, where: Where, queries: Tensor, causal: bool) -> T
     seen = visible[:, None, :]
     if not causal:
         return seen
-    at = torch.arange(queries.shape[1], device=queries.device) if where is None else where.clamp(min=0)
+    at = (
+        torch.arange(queries.shape[1], device=queries.device)
+        if where is None
+        else where.clamp(min=0)
+    )
     keys = torch.arange(visible.shape[1], device=visible.device)
     return seen & (keys <= at.unsqueeze(-1))
 
@@ -92,16 +103,19 @@ def replaced_keys(visible: Tensor, donor: Tensor, at: Where) -> Tensor:
 
 
 def require_a_key(seen: Tensor, carrier: Tensor, reader: str) -> None:
-    """**Raises** `ModelError` where a query sees no key, which the network's own masks never do to it.
+    """**Raises** `ModelError` where a query sees no key, which the network's own masks never do to
+    it.
 
     **Arguments**
 
     - `seen`: as `seen_keys` gives it, of the queries that are computed.
-    - `carrier`: the dataset's rows `[B]` that they are of; `reader`: the component they are computed for.
+    - `carrier`: the dataset's rows `[B]` that they are of; `reader`: the component they are
+      computed for.
     """
     blind = ~seen.any(-1).all(-1)
     if blind.any():
         raise ModelError(
-            f"{reader}: a mask swapped at some positions only leaves a query of row {int(carrier[blind][0])} without a "
-            "key that it sees; claim all positions of the mask, or let it agree on which keys are visible"
+            f"{reader}: a mask swapped at some positions only leaves a query of row "
+            f"{int(carrier[blind][0])} without a key that it sees; claim all positions of the "
+            "mask, or let it agree on which keys are visible"
         )

@@ -1,4 +1,5 @@
-"""A `TransformerBridge` (TransformerLens 4.x) taken apart: native, or around a Hugging Face model."""
+"""A `TransformerBridge` (TransformerLens 4.x) taken apart: native, or around a Hugging Face
+model."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ NEEDED_COMPONENTS = ("embed", "blocks", "ln_final", "unembed")
 BLOCK_COMPONENTS = {"ln1", "attn", "ln2", "mlp"}
 # Hugging Face rotary types whose frequencies are the same whatever the length of the input.
 FIXED_ROTARY_TYPES = {"default", "linear", "llama3", "yarn"}
-# Where a pre-norm block reads and adds to the residual stream. An adapter that says otherwise knows why.
+# Where a pre-norm block reads and adds to the residual stream. An adapter that says otherwise knows
+# why.
 USUAL_HOOKS = {
     "hook_attn_out": "attn.hook_out",
     "hook_mlp_out": "mlp.hook_out",
@@ -63,7 +65,11 @@ class Bridge(Transformer):
 
     def _refuse_block(self, layer: int, block: Any) -> None:
         name = type(block).__name__
-        present = {n for n, c in block.submodules.items() if getattr(c, "original_component", None) is not None}
+        present = {
+            n
+            for n, c in block.submodules.items()
+            if getattr(c, "original_component", None) is not None
+        }
         if name == "ScaledResidualBlockBridge":
             raise self.error("scales what is added to the residual stream")
         if present & {"ln1_post", "ln2_post"} or block.mlp_reads_resid_directly:
@@ -76,7 +82,9 @@ class Bridge(Transformer):
             raise self.error(f"has no {missing[0]} in layer {layer}")
         for hook, place in USUAL_HOOKS.items():
             if block.hook_aliases.get(hook, place) != place:
-                raise self.error(f"has layers that are wired in a way that is not taken apart ({hook})")
+                raise self.error(
+                    f"has layers that are wired in a way that is not taken apart ({hook})"
+                )
 
     def _look_back(self) -> int | None:
         config = getattr(self.model.original_model, "config", None)
@@ -94,7 +102,10 @@ class Bridge(Transformer):
         if (name, type(original).__name__) == ("AttentionBridge", "NativeAttention"):
             scale, softcap = 1 / original.scale, original.attn_scores_soft_cap
             rotate = None if original.rotary is None else rotate_native(original.rotary)
-        elif name == "JointQKVAttentionBridge" and self.model.cfg.positional_embedding_type == "standard":
+        elif (
+            name == "JointQKVAttentionBridge"
+            and self.model.cfg.positional_embedding_type == "standard"
+        ):
             by_layer = getattr(self.model.cfg, "scale_attn_by_inverse_layer_idx", False)
             scale, softcap = attn.W_Q.shape[-1] ** -0.5 / (layer + 1 if by_layer else 1), None
             rotate = None
@@ -103,9 +114,14 @@ class Bridge(Transformer):
         elif name == "PositionEmbeddingsAttentionBridge":
             self._refuse_llama_extras(attn)
             scale = getattr(original, "scaling", original.head_dim**-0.5)
-            softcap, rotate = getattr(original, "attn_logit_softcapping", None), self._rotate_huggingface()
+            softcap, rotate = (
+                getattr(original, "attn_logit_softcapping", None),
+                self._rotate_huggingface(),
+            )
         else:
-            raise self.error(f"has attention of a kind that is not taken apart ({type(original).__name__})")
+            raise self.error(
+                f"has attention of a kind that is not taken apart ({type(original).__name__})"
+            )
         return Attention(
             norm=block.ln1.original_component,
             scale=float(scale),
@@ -115,7 +131,8 @@ class Bridge(Transformer):
         )
 
     def _refuse_llama_extras(self, attn: Any) -> None:
-        """What this kind of attention does in some architectures between its projections and its heads' output."""
+        """What this kind of attention does in some architectures between its projections and its
+        heads' output."""
         original, cfg = attn.original_component, self.model.cfg
         config = getattr(original, "config", None)
         rope = getattr(config, "rope_parameters", None) or {}
@@ -136,8 +153,12 @@ class Bridge(Transformer):
         kind = getattr(rotary, "rope_type", None)
         if kind not in FIXED_ROTARY_TYPES:
             raise self.error(f"has rotary embeddings that depend on the length or layer ({kind})")
-        if getattr(cfg, "rotary_adjacent_pairs", False) or getattr(cfg, "rotary_interleaved_cos_sin", False):
-            raise self.error("has rotary embeddings in an order that is not taken apart (adjacent pairs)")
+        if getattr(cfg, "rotary_adjacent_pairs", False) or getattr(
+            cfg, "rotary_interleaved_cos_sin", False
+        ):
+            raise self.error(
+                "has rotary embeddings in an order that is not taken apart (adjacent pairs)"
+            )
 
         def table(x: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
             cos, sin = rotary(x, ids.reshape(-1, ids.shape[-1]))
@@ -164,7 +185,8 @@ class Bridge(Transformer):
 
     def unembed(self) -> Callable[[Tensor], Tensor]:
         head = self.model.unembed.original_component
-        transform = self.model.adapter.apply_output_logits_transform  # soft cap or scale, where there is one
+        # soft cap or scale, where there is one
+        transform = self.model.adapter.apply_output_logits_transform
 
         def unembed(normed: Tensor) -> Tensor:
             logits: Tensor = transform(head(normed))
@@ -193,8 +215,13 @@ def _is_causal(attn: Any) -> bool:
 
 
 def dropout(module: nn.Module) -> float:
-    """The largest dropout probability a module holds, whether as a layer or as a number it applies itself."""
+    """The largest dropout probability a module holds, whether as a layer or as a number it applies
+    itself."""
     if "Dropout" in type(module).__name__:
         return float(getattr(module, "p", 0.0))
-    found = (value for name, value in vars(module).items() if "dropout" in name and isinstance(value, float))
+    found = (
+        value
+        for name, value in vars(module).items()
+        if "dropout" in name and isinstance(value, float)
+    )
     return max(found, default=0.0)

@@ -1,6 +1,7 @@
 """What a network computes with besides its weights: the code of its modules, and their attributes.
 
-Both are taken as they are in memory, not from files, which may have been edited since they were imported.
+Both are taken as they are in memory, not from files, which may have been edited since they were
+imported.
 """
 
 from __future__ import annotations
@@ -23,11 +24,31 @@ from torch.utils.hooks import RemovableHandle
 
 from pytest_scrub.network.digests import digest_of
 
-SIMPLE = (bool, int, float, complex, str, bytes, type(None), type(...), range, torch.dtype, torch.device, torch.Size)
+SIMPLE = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type(None),
+    type(...),
+    range,
+    torch.dtype,
+    torch.device,
+    torch.Size,
+)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # by a number that counts all hooks of the process
 HELD = ("_parameters", "_buffers", "_modules")
-UNREAD = ("_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_load_state_dict_pre_hooks")
-INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+UNREAD = (
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_load_state_dict_pre_hooks",
+)
+INSTALLED = tuple(
+    sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
 DEEPEST = 40  # what is nested deeper is named by its type alone
 
 Namespace = Mapping[str, Any]
@@ -37,8 +58,15 @@ def code_text(code: CodeType | None) -> list[str]:
     """What a function does, whatever it is called and wherever it lies in memory."""
     if code is None:
         return []
-    inner = [part for constant in code.co_consts if isinstance(constant, CodeType) for part in code_text(constant)]
-    plain = [_constant(constant) for constant in code.co_consts if not isinstance(constant, CodeType)]
+    inner = [
+        part
+        for constant in code.co_consts
+        if isinstance(constant, CodeType)
+        for part in code_text(constant)
+    ]
+    plain = [
+        _constant(constant) for constant in code.co_consts if not isinstance(constant, CodeType)
+    ]
     return [code.co_code.hex(), *code.co_names, *plain, *inner]
 
 
@@ -50,25 +78,30 @@ def _constant(value: Any) -> str:
 
 
 def attributes_digest(parts: Iterable[Any]) -> str | None:
-    """Hex digest of all that modules and functions hold, but for parameters and buffers; None where it cannot be said.
+    """Hex digest of all that modules and functions hold, but for parameters and buffers; None where
+    it cannot be said.
 
-    Configurations, flags, unregistered tensors, hooks: whatever can be spelled out. Of other objects, the type.
+    Configurations, flags, unregistered tensors, hooks: whatever can be spelled out. Of other
+    objects, the type.
     """
     found = _spelled(parts)
     return None if found is None else _hashed(found.text)
 
 
 def code_digest(parts: Iterable[Any]) -> str | None:
-    """Hex digest of the code that modules and functions are computed by; None where it cannot be said.
+    """Hex digest of the code that modules and functions are computed by; None where it cannot be
+    said.
 
-    It covers the modules that their classes are defined in, in full, and those that these import, but for what is
-    installed: that is known by its version.
+    It covers the modules that their classes are defined in, in full, and those that these import,
+    but for what is installed: that is known by its version.
     """
     found = _spelled(parts)
     if found is None:
         return None
     text, seen = list[str](), set[int]()
-    queue = [_namespace(kind) for kind in found.classes] + [function.__globals__ for function in found.functions]
+    queue = [_namespace(kind) for kind in found.classes] + [
+        function.__globals__ for function in found.functions
+    ]
     while queue:
         names = queue.pop(0)
         if id(names) in seen:
@@ -92,7 +125,9 @@ class _Unknown(Exception):
 def _spelled(parts: Iterable[Any]) -> _Speller | None:
     parts = tuple(parts)
     modules = [part for part in parts if isinstance(part, nn.Module)]
-    weights = {id(tensor) for module in modules for tensor in (*module.parameters(), *module.buffers())}
+    weights = {
+        id(tensor) for module in modules for tensor in (*module.parameters(), *module.buffers())
+    }
     speller = _Speller(weights)
     try:
         for part in parts:
@@ -103,7 +138,8 @@ def _spelled(parts: Iterable[Any]) -> _Speller | None:
 
 
 class _Speller:
-    """Spells objects out as text that is the same in another process, and gathers their classes and functions.
+    """Spells objects out as text that is the same in another process, and gathers their classes and
+    functions.
 
     - `weights`: ids of tensors whose digest is taken elsewhere.
     """
@@ -150,7 +186,10 @@ class _Speller:
                 self._spell_all([hook for hook in hooks if not _is_bookkeeping(hook)], depth)
         elif isinstance(value, (Mapping, Sequence, AbstractSet)):
             self._spell_all(value, depth)
-        elif type(value).__module__.partition(".")[0] not in sys.stdlib_module_names or type(value) is SimpleNamespace:
+        elif (
+            type(value).__module__.partition(".")[0] not in sys.stdlib_module_names
+            or type(value) is SimpleNamespace
+        ):
             self._note(type(value), depth)
             self._spell_all(_telling(value), depth)
 
@@ -179,16 +218,21 @@ class _Speller:
             self._read.add((id(found), name))
             self.text.append(name)
             if _is_installed(found) and _is_bookkeeping(found[name]):
-                continue  # known by its version; torch exchanges some of its own once its compiler is imported
+                # known by its version; torch exchanges some of its own once its compiler is
+                # imported
+                continue
             self.spell(found[name], depth)
             if isinstance(found[name], ModuleType) and depth < DEEPEST:
                 self._spell_names(names, vars(found[name]), depth + 1)
 
     def _spell_all(self, values: Any, depth: int) -> None:
         if isinstance(values, AbstractSet):
-            self.text += sorted(repr(value) if isinstance(value, SIMPLE) else _name(type(value)) for value in values)
+            self.text += sorted(
+                repr(value) if isinstance(value, SIMPLE) else _name(type(value)) for value in values
+            )
         elif isinstance(values, Mapping):
-            for name in list(values):  # in their own order, which is that of computation in a Sequential
+            # in their own order, which is that of computation in a Sequential
+            for name in list(values):
                 self.spell(name, depth)
                 self.spell(values[name], depth)
         else:
@@ -196,10 +240,12 @@ class _Speller:
                 self.spell(value, depth)
 
     def _note(self, kind: type, depth: int) -> None:
-        """A class whose code has to be known, and its bases; of those of torch, its version says enough.
+        """A class whose code has to be known, and its bases; of those of torch, its version says
+        enough.
 
-        What is not installed is spelled, and so are methods that were put into an installed class. Some of torch's
-        classes are made for one network, from code that is generated: their own methods are spelled.
+        What is not installed is spelled, and so are methods that were put into an installed class.
+        Some of torch's classes are made for one network, from code that is generated: their own
+        methods are spelled.
         """
         for base in kind.__mro__:
             if base in self._noted:
@@ -207,7 +253,11 @@ class _Speller:
             self._noted.add(base)
             if base.__module__ == "torch.fx.graph_module" and "forward" in vars(base):
                 self.text += code_text(getattr(vars(base)["forward"], "__code__", None))
-            if base.__module__.partition(".")[0] not in {"torch", "builtins", *sys.stdlib_module_names}:
+            if base.__module__.partition(".")[0] not in {
+                "torch",
+                "builtins",
+                *sys.stdlib_module_names,
+            }:
                 self.classes[base] = None
             self._spell_class(base, depth)
 
@@ -230,13 +280,20 @@ def names_in(code: CodeType) -> frozenset[str]:
 
 
 def _telling(value: Any) -> dict[str, Any]:
-    """The attributes that say how an object computes: those of installed classes keep count of runs in private."""
+    """The attributes that say how an object computes: those of installed classes keep count of runs
+    in private."""
     private = () if not _is_installed(_namespace(type(value))) else HELD
-    slots = [name for kind in type(value).__mro__ for name in _slots_of(kind) if hasattr(value, name)]
+    slots = [
+        name for kind in type(value).__mro__ for name in _slots_of(kind) if hasattr(value, name)
+    ]
     return {
         name: held
-        for name, held in {**{name: getattr(value, name) for name in slots}, **getattr(value, "__dict__", {})}.items()
-        if name not in (*HOOKS, *UNREAD) and (not private or name in private or not name.startswith("_"))
+        for name, held in {
+            **{name: getattr(value, name) for name in slots},
+            **getattr(value, "__dict__", {}),
+        }.items()
+        if name not in (*HOOKS, *UNREAD)
+        and (not private or name in private or not name.startswith("_"))
     }
 
 
@@ -246,11 +303,16 @@ def _slots_of(kind: type) -> tuple[str, ...]:
 
 
 def _is_bookkeeping(hook: Any) -> bool:
-    """Whether a hook is an installed package's own, made at the first run, and does not call one of the user's."""
+    """Whether a hook is an installed package's own, made at the first run, and does not call one of
+    the user's."""
     if not isinstance(hook, FunctionType) or not _is_installed(hook.__globals__):
         return False
     held = [cell.cell_contents for cell in hook.__closure__ or () if is_set(cell)]
-    return all(_is_bookkeeping(inner) for inner in held if callable(inner) and not isinstance(inner, nn.Module))
+    return all(
+        _is_bookkeeping(inner)
+        for inner in held
+        if callable(inner) and not isinstance(inner, nn.Module)
+    )
 
 
 def is_set(cell: Any) -> bool:
@@ -267,14 +329,17 @@ def _name(kind: Any) -> str:
 
 def _namespace(kind: type) -> Namespace:
     """The names that the methods of a class see: of two files called conftest.py, its own."""
-    function = next((value for value in vars(kind).values() if isinstance(value, FunctionType)), None)
+    function = next(
+        (value for value in vars(kind).values() if isinstance(value, FunctionType)), None
+    )
     if function is not None:
         return function.__globals__
     return vars(sys.modules[kind.__module__]) if kind.__module__ in sys.modules else {}
 
 
 def _is_installed(names: Namespace) -> bool:
-    """Whether a module belongs to Python, to an installed package, or to this one, all of which have a version."""
+    """Whether a module belongs to Python, to an installed package, or to this one, all of which
+    have a version."""
     return _lies_in_a_package(str(names.get("__name__")), str(names.get("__file__", "")))
 
 
@@ -289,7 +354,8 @@ def _text_of(names: Namespace) -> tuple[list[str], list[Namespace]]:
     """What a module defines, as text, and the modules that it takes from."""
     text: list[str] = [str(names.get("__name__"))]
     others: list[Namespace] = []
-    installed = _is_installed(names)  # its constants may be drawn at random, such as the number of a session
+    # its constants may be drawn at random, such as the number of a session
+    installed = _is_installed(names)
     for name, value in sorted(names.items()):
         if name.startswith("__"):
             continue
@@ -298,7 +364,9 @@ def _text_of(names: Namespace) -> tuple[list[str], list[Namespace]]:
         elif isinstance(value, SIMPLE):
             text += [] if installed else [f"{name} = {value!r}"]
         elif isinstance(value, type) and value.__module__ != names.get("__name__"):
-            others += [vars(sys.modules[value.__module__])] if value.__module__ in sys.modules else []
+            others += (
+                [vars(sys.modules[value.__module__])] if value.__module__ in sys.modules else []
+            )
         elif isinstance(value, type):
             text += [name, *_text_of_class(value)]
         else:

@@ -24,17 +24,24 @@ def digest_of(parameters: Iterable[tuple[str, Tensor]], *extra: str) -> str:
 
 
 def bytes_of(tensor: Tensor, name: str) -> npt.NDArray[np.uint8]:
-    """A tensor's numbers, of a dense one in memory without a copy. **Raises** `ModelError` where it has none."""
+    """A tensor's numbers, of a dense one in memory without a copy. **Raises** `ModelError` where it
+    has none."""
     if tensor.is_meta:
-        raise ModelError(f"the weight {name or 'of the network'} is on the meta device, so it has no numbers; load it")
-    return unchanged.bytes_of(tensor if tensor.layout == torch.strided else tensor.detach().to_dense())
+        raise ModelError(
+            f"the weight {name or 'of the network'} is on the meta device, so it has no numbers; "
+            "load it"
+        )
+    return unchanged.bytes_of(
+        tensor if tensor.layout == torch.strided else tensor.detach().to_dense()
+    )
 
 
 Version = tuple[tuple[int, int], ...]
 
 
 def version_of(parameters: Iterable[tuple[str, Tensor]]) -> Version:
-    """Changes when torch notices that one of the tensors is changed in place or exchanged; costs next to nothing."""
+    """Changes when torch notices that one of the tensors is changed in place or exchanged; costs
+    next to nothing."""
     return tuple(
         (tensor.data_ptr() if tensor.layout == torch.strided else id(tensor), _changes(tensor))
         for _, tensor in parameters
@@ -42,5 +49,6 @@ def version_of(parameters: Iterable[tuple[str, Tensor]]) -> Version:
 
 
 def _changes(tensor: Tensor) -> int:
-    # torch counts changes in place; tensors made in inference mode cannot be changed and have no count.
+    # torch counts changes in place; tensors made in inference mode cannot be changed and have no
+    # count.
     return 0 if tensor.is_inference() else tensor._version

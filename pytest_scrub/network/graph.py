@@ -1,7 +1,8 @@
 """The seam between hypotheses and networks: what a model graph can do.
 
-An engine never sees a network. It asks a graph which component reads which (`slots`), for clean activations
-(`capture`), and for a component's value when some of what it reads is replaced (`reader`).
+An engine never sees a network. It asks a graph which component reads which (`slots`), for clean
+activations (`capture`), and for a component's value when some of what it reads is replaced
+(`reader`).
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from pytest_scrub.tree.nodes import Subspace
 
 Inputs = Mapping[str, Tensor]
 Where = Tensor | None
-"""Positions of a value: None = all, int64 `[K]` = the same for every row, int64 `[B, K]` = per row, -1 = none."""
+"""Positions of a value: None = all, int64 `[K]` = the same for every row, int64 `[B, K]` = per row,
+-1 = none."""
 
 
 @dataclass(frozen=True)
 class Site:
     """A clean activation that is cached.
 
-    - `kind`: `"value"` of components (summed), `"stream"`, or of a head its projected `"q"`, `"k"`, `"v"`, or `"z"`, of
-      which its value is a product with its own output weights.
+    - `kind`: `"value"` of components (summed), `"stream"`, or of a head its projected `"q"`, `"k"`,
+      `"v"`, or `"z"`, of which its value is a product with its own output weights.
     - `names`: components, or the one point of the residual stream.
     - `positions`: the positions that are kept; None keeps all.
     """
@@ -80,7 +82,8 @@ class Clean(Protocol):
 class Stages:
     """A reader's value taken apart: `unembed(norm(stream(...)))`.
 
-    - `stream`: arguments as for `Reader.value`; a sum of what the carrier and each child contribute, `[B, K, d_model]`.
+    - `stream`: arguments as for `Reader.value`; a sum of what the carrier and each child
+      contribute, `[B, K, d_model]`.
     """
 
     stream: Callable[[Clean, Tensor, Where, Sequence[Tensor]], Tensor]
@@ -93,8 +96,8 @@ class Reader:
     """A compiled reading of one component: what it needs, and how to get its value.
 
     - `sites`: clean activations it takes, on its carrier rows.
-    - `child_positions`: for each edit without positions of its own, whether the child's value is needed at
-      `"all"` positions or only at the `"same"` ones as the reader's value.
+    - `child_positions`: for each edit without positions of its own, whether the child's value is
+      needed at `"all"` positions or only at the `"same"` ones as the reader's value.
     - `value`: `(clean, carrier rows [B], where, values of the edits) -> [B, (K,) ...]`.
     - `recomputes`: what is computed anew, in words.
     - `reruns`: whether whole layers are.
@@ -153,11 +156,13 @@ class ModelGraph(Protocol):
         ...
 
     def require_usable(self, inputs: Inputs) -> None:
-        """**Raises** `ModelError` for a row, of all the dataset's, that the network cannot be run on in earnest."""
+        """**Raises** `ModelError` for a row, of all the dataset's, that the network cannot be run
+        on in earnest."""
         ...
 
     def prove(self, inputs: Inputs) -> None:
-        """**Raises** `ModelError` where this graph's arithmetic is not the network's on these inputs."""
+        """**Raises** `ModelError` where this graph's arithmetic is not the network's on these
+        inputs."""
         ...
 
     def digest(self) -> str:
@@ -173,7 +178,8 @@ class ModelGraph(Protocol):
         ...
 
     def computing(self) -> tuple[Any, ...] | None:
-        """The torch modules, functions and classes that it is computed by; None where they do not say enough."""
+        """The torch modules, functions and classes that it is computed by; None where they do not
+        say enough."""
         ...
 
     def again(self) -> ModelGraph:
@@ -190,12 +196,17 @@ def require_component(graph: ModelGraph, name: str, label: str) -> None:
 
 
 def _summary(components: Sequence[str], most: int = 12) -> str:
-    shown = list(components) if len(components) <= most else [*components[: most - 2], "...", components[-1]]
+    shown = (
+        list(components)
+        if len(components) <= most
+        else [*components[: most - 2], "...", components[-1]]
+    )
     return ", ".join(shown)
 
 
 def same_numbers(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors are equal, NaN for NaN: what is not finite is refused by name where it is captured."""
+    """Whether two tensors are equal, NaN for NaN: what is not finite is refused by name where it is
+    captured."""
     if not first.is_floating_point() or first.shape != second.shape:
         return torch.equal(first, second)
     return torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)

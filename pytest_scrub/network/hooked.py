@@ -29,7 +29,8 @@ class Hooked(Transformer):
         if kind not in ("standard", "rotary"):
             raise self.error(f"has position embeddings of a kind that is not taken apart ({kind})")
         reasons = {
-            "use_normalization_before_and_after": "normalises what is added to the residual stream (post-norm blocks)",
+            "use_normalization_before_and_after": "normalises what is added to the residual stream "
+            "(post-norm blocks)",
             "use_qk_norm": "has normalised queries and keys",
             "clip_qkv": "has clipped queries, keys and values",
             "use_attention_sinks": "has attention sinks",
@@ -41,12 +42,15 @@ class Hooked(Transformer):
             if getattr(cfg, name, None):
                 raise self.error(f"{reason} ({name})")
         self._refuse_no_layers()
-        if getattr(self.model.blocks[0].attn, "q_norm", None) is not None:  # OLMo 2 and 3, which are post-norm as well
+        # OLMo 2 and 3, which are post-norm as well
+        if getattr(self.model.blocks[0].attn, "q_norm", None) is not None:
             raise self.error("has normalised queries and keys")
         self.has_pos_embed = kind == "standard"
         self.causal = cfg.attention_dir == "causal"
         self.parallel = bool(cfg.parallel_attn_mlp)
-        local = any(getattr(block.attn, "attn_type", "global") == "local" for block in self.model.blocks)
+        local = any(
+            getattr(block.attn, "attn_type", "global") == "local" for block in self.model.blocks
+        )
         self.window = int(cfg.window_size) if local else None
 
     def attention(self, layer: int, block: Any) -> Attention:
@@ -54,7 +58,11 @@ class Hooked(Transformer):
 
         def weight(name: str) -> Any:
             # Grouped queries: W_K is a repeated copy of the parameter _W_K, and so on.
-            return attn._parameters[f"_{name}"] if f"_{name}" in attn._parameters else getattr(attn, name)
+            return (
+                attn._parameters[f"_{name}"]
+                if f"_{name}" in attn._parameters
+                else getattr(attn, name)
+            )
 
         return Attention(
             norm=block.ln1,
@@ -68,10 +76,14 @@ class Hooked(Transformer):
         return not self.model.cfg.attn_only
 
     def mlp(self, block: Any) -> Mlp:
-        return Mlp(norm=block.ln2, apply=flat(block.mlp), bias=view(getattr(block.mlp, "b_out", None)))
+        return Mlp(
+            norm=block.ln2, apply=flat(block.mlp), bias=view(getattr(block.mlp, "b_out", None))
+        )
 
     def final_norm(self) -> Norm:
-        final: Norm = self.model.ln_final if self.model.cfg.normalization_type is not None else nn.Identity()
+        final: Norm = (
+            self.model.ln_final if self.model.cfg.normalization_type is not None else nn.Identity()
+        )
         return final
 
     def unembed(self) -> Callable[[Tensor], Tensor]:
@@ -92,17 +104,24 @@ class Hooked(Transformer):
     def forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
         hiding: Hooks = []
         if mask is not None:
-            # Its own attention_mask argument moves position ids, and does nothing where attention is
-            # bidirectional; so hidden keys are hidden at the scores, as the paren checker's authors do.
+            # Its own attention_mask argument moves position ids, and does nothing where attention
+            # is bidirectional; so hidden keys are hidden at the scores, as the paren checker's
+            # authors do.
             hidden = ~mask.bool()[:, None, None, :]
 
             def hide(scores: Tensor, hook: Any) -> Tensor:
                 return scores.masked_fill(hidden, float("-inf"))
 
-            hiding = [(f"blocks.{layer}.attn.hook_attn_scores", hide) for layer in range(len(self.model.blocks))]
+            hiding = [
+                (f"blocks.{layer}.attn.hook_attn_scores", hide)
+                for layer in range(len(self.model.blocks))
+            ]
         options = {}
         tokenizer = getattr(self.model, "tokenizer", None)
         if getattr(tokenizer, "padding_side", None) == "left":
-            options[MASK] = torch.ones_like(tokens)  # or it derives a mask, and from it position ids
-        logits: Tensor = self.model.run_with_hooks(tokens, fwd_hooks=[*hiding, *hooks], return_type="logits", **options)
+            # or it derives a mask, and from it position ids
+            options[MASK] = torch.ones_like(tokens)
+        logits: Tensor = self.model.run_with_hooks(
+            tokens, fwd_hooks=[*hiding, *hooks], return_type="logits", **options
+        )
         return logits

@@ -31,7 +31,16 @@ HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # configuration, we
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
 REQUIRED_FIELDS = ("d_model", "d_head", "n_layers", "n_ctx", "d_vocab")
 # What torch.load raises on bytes that happen to look like the beginning of a file of its own.
-DAMAGED = (RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+DAMAGED = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+)
 SHOWN = 3  # names of weights in a message
 # Not the network's function: where it is, how it was initialised, what its config sets by itself.
 PASSING_FIELDS = (
@@ -57,8 +66,8 @@ NOT_NATIVE = (
     "rmsnorm_uses_offset",
     "scale_embedding",
 )
-# Fields that only HookedTransformerConfig has (2.18 and 3.9): those that must be off, and those that then
-# mean nothing.
+# Fields that only HookedTransformerConfig has (2.18 and 3.9): those that must be off, and those
+# that then mean nothing.
 HOOKED_SWITCHES = (
     "clip_qkv",
     "use_logn_attn",
@@ -101,19 +110,21 @@ def load_raw(
         - a folder that Hugging Face's `save_pretrained` has written;
         - the name of a model on the Hugging Face hub;
         - a module, which is returned as it is.
-    - `config`: for files only: the fields of a `TransformerBridgeConfig`, or the JSON file that has them. By
-      default the JSON file of the same name, or `config.json` in the same folder.
+    - `config`: for files only: the fields of a `TransformerBridgeConfig`, or the JSON file that has
+      them. By default the JSON file of the same name, or `config.json` in the same folder.
     - `device`: where to put what is loaded.
     - `dtype`: by default what the file has, and float32 for Hugging Face models.
 
     **Returns** the module: a `TransformerBridge` around everything that is loaded here.
 
-    **Raises** `ModelError` where the source is missing, damaged, of another kind, or for another config.
+    **Raises** `ModelError` where the source is missing, damaged, of another kind, or for another
+    config.
     """
     if isinstance(source, nn.Module):
         if config is not None or dtype is not None:
             raise ModelError(
-                f"a ready {type(source).__name__} takes no config and no dtype; convert it before with its to()"
+                f"a ready {type(source).__name__} takes no config and no dtype; convert it before "
+                "with its to()"
             )
         return source
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
@@ -124,12 +135,15 @@ def load_raw(
     if not path.is_dir() and (isinstance(source, Path) or not _may_be_on_hub(source)):
         raise ModelError(f"there is no file or folder {str(source)!r}{_nearby(path)}")
     if config is not None:
-        raise ModelError(f"{str(source)!r} brings its own config; leave out config=, which is for single files")
+        raise ModelError(
+            f"{str(source)!r} brings its own config; leave out config=, which is for single files"
+        )
     return _from_folder(path if path.is_dir() else _from_hub(str(source)), device, dtype)
 
 
 def save_native(bridge: TransformerBridge, path: str | Path) -> None:
-    """Writes a native network's weights to `path` (`.safetensors`) and its config beside it (`.json`).
+    """Writes a native network's weights to `path` (`.safetensors`) and its config beside it
+    (`.json`).
 
     **Raises** `ModelError` where the network is not native or the file is not named so.
     """
@@ -137,7 +151,9 @@ def save_native(bridge: TransformerBridge, path: str | Path) -> None:
 
     path = Path(path)
     if path.suffix != SAFETENSORS:
-        raise ModelError(f"weights are saved as safetensors; name the file {path.with_suffix(SAFETENSORS).name}")
+        raise ModelError(
+            f"weights are saved as safetensors; name the file {path.with_suffix(SAFETENSORS).name}"
+        )
     if type(bridge.original_model).__name__ != "NativeModel":
         raise ModelError(
             "only a native network (TransformerBridge.boot_native) is saved like this; use "
@@ -148,7 +164,7 @@ def save_native(bridge: TransformerBridge, path: str | Path) -> None:
     path.with_suffix(".json").write_text(json.dumps(_telling_fields(bridge.cfg), indent=2) + "\n")
 
 
-# Finding the source --------------------------------------------------------------------------------------
+# Finding the source -------------------------------------------------------------------------------
 
 
 def _may_be_on_hub(name: str) -> bool:
@@ -159,7 +175,10 @@ def _may_be_on_hub(name: str) -> bool:
 def _nearby(path: Path) -> str:
     if not path.parent.is_dir():
         return f"; there is no folder {str(path.parent)!r} either"
-    return did_you_mean(path.name, [other.name for other in path.parent.iterdir()]) or "; check the path"
+    return (
+        did_you_mean(path.name, [other.name for other in path.parent.iterdir()])
+        or "; check the path"
+    )
 
 
 def _from_hub(name: str) -> Path:
@@ -167,36 +186,45 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import errors, snapshot_download
     from transformer_lens.supported_models import MODEL_ALIASES
 
-    full_name = next((official for official, aliases in MODEL_ALIASES.items() if name in aliases), name)
+    full_name = next(
+        (official for official, aliases in MODEL_ALIASES.items() if name in aliases), name
+    )
     try:
-        return Path(snapshot_download(full_name, allow_patterns=HUB_FILES, etag_timeout=HUB_TIMEOUT))
+        return Path(
+            snapshot_download(full_name, allow_patterns=HUB_FILES, etag_timeout=HUB_TIMEOUT)
+        )
     except errors.LocalEntryNotFoundError as error:
         folder = full_name.rpartition("/")[2]
         raise ModelError(
-            f"there is no folder {name!r} and the Hugging Face hub cannot be reached; where it can, run "
-            f"'hf download {full_name} --local-dir {folder}', bring that folder here, and load the folder"
+            f"there is no folder {name!r} and the Hugging Face hub cannot be reached; where it "
+            f"can, run 'hf download {full_name} --local-dir {folder}', bring that folder here, and "
+            "load the folder"
         ) from error
     except errors.GatedRepoError as error:
         raise ModelError(
-            f"the Hugging Face hub gives {name!r} only to those who accepted its terms; accept them and run "
-            "'hf auth login'"
+            f"the Hugging Face hub gives {name!r} only to those who accepted its terms; accept "
+            "them and run 'hf auth login'"
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelError(
-            f"there is no folder {name!r}, and no such model on the Hugging Face hub; check the name"
+            f"there is no folder {name!r}, and no such model on the Hugging Face hub; check the "
+            "name"
         ) from error
 
 
-# Single files --------------------------------------------------------------------------------------------
+# Single files -------------------------------------------------------------------------------------
 
 
-def _from_file(path: Path, config: Config, device: str | torch.device, dtype: torch.dtype | None) -> nn.Module:
+def _from_file(
+    path: Path, config: Config, device: str | torch.device, dtype: torch.dtype | None
+) -> nn.Module:
     if path.suffix == SAFETENSORS:
         return _native(path, _read_safetensors(path), _fields(path, config), device, dtype)
     if path.suffix not in STATE_DICT_SUFFIXES:
         raise ModelError(
-            f"{path.name} cannot be loaded: weights are read from .safetensors, or from the .pt of a "
-            "HookedTransformer state dict, and nothing is unpickled; save it with safetensors.torch.save_file"
+            f"{path.name} cannot be loaded: weights are read from .safetensors, or from the .pt of "
+            "a HookedTransformer state dict, and nothing is unpickled; save it with "
+            "safetensors.torch.save_file"
         )
     weights, given = _read_state_dict(path), _fields(path, config)
     if not any(name.endswith(".attn.W_Q") for name in weights):
@@ -212,7 +240,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path.name} is damaged or not a safetensors file ({error}); copy it again") from error
+        raise ModelError(
+            f"{path.name} is damaged or not a safetensors file ({error}); copy it again"
+        ) from error
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -220,14 +250,19 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path.name} is damaged, or holds more than tensors and is not unpickled; save model.state_dict() alone"
+            f"{path.name} is damaged, or holds more than tensors and is not unpickled; save "
+            "model.state_dict() alone"
         ) from error
     except DAMAGED as error:
         raise ModelError(f"{path.name} is damaged or not a torch file; copy it again") from error
     if not isinstance(state, Mapping):
-        raise ModelError(f"{path.name} holds a {type(state).__name__}, not a state dict; save model.state_dict()")
+        raise ModelError(
+            f"{path.name} holds a {type(state).__name__}, not a state dict; save model.state_dict()"
+        )
     if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
-        raise ModelError(f"{path.name} holds {others[0]!r}, which is not a tensor; save model.state_dict() alone")
+        raise ModelError(
+            f"{path.name} holds {others[0]!r}, which is not a tensor; save model.state_dict() alone"
+        )
     return dict(state)
 
 
@@ -261,14 +296,17 @@ def _native(
             lambda: TransformerBridge.boot_native(config, device=device, dtype=dtype),
         )
     expected = {name: tuple(tensor.shape) for name, tensor in bridge.state_dict().items()}
-    if "unembed.bias" in expected:  # the native head has none of its own, so a file may leave it out
+    # the native head has none of its own, so a file may leave it out
+    if "unembed.bias" in expected:
         weights.setdefault("unembed.bias", torch.zeros(expected["unembed.bias"]))
     _refuse_unfit(path, expected, {name: tuple(tensor.shape) for name, tensor in weights.items()})
     bridge.load_state_dict(weights)
     return bridge.eval()
 
 
-def _refuse_unfit(path: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
+def _refuse_unfit(
+    path: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
+) -> None:
     unfit = {
         "lacks": sorted(expected.keys() - found.keys()),
         "has the unknown": sorted(found.keys() - expected.keys()),
@@ -281,7 +319,8 @@ def _refuse_unfit(path: Path, expected: dict[str, tuple[int, ...]], found: dict[
     reasons = [f"{what} {_some(names)}" for what, names in unfit.items() if names]
     if reasons:
         raise ModelError(
-            f"{path.name} is not for its config: it {', '.join(reasons)}; give the config it was made with"
+            f"{path.name} is not for its config: it {', '.join(reasons)}; give the config it was "
+            "made with"
         )
 
 
@@ -290,7 +329,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-# Configs -------------------------------------------------------------------------------------------------
+# Configs ------------------------------------------------------------------------------------------
 
 
 def _fields(path: Path, config: Config) -> dict[str, Any]:
@@ -304,7 +343,8 @@ def _fields(path: Path, config: Config) -> dict[str, Any]:
     file = next((f for f in candidates if f.is_file()), None)
     if file is None:
         raise ModelError(
-            f"{path.name} has no config: there is no {' or '.join(f.name for f in candidates)}; write one with the "
+            f"{path.name} has no config: there is no {' or '.join(f.name for f in candidates)}; "
+            "write one with the "
             f"network's {', '.join(REQUIRED_FIELDS)} and act_fn, or pass them as config={{...}}"
         )
     try:
@@ -312,12 +352,15 @@ def _fields(path: Path, config: Config) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"{file.name} is not JSON: {_first_line(error)}") from error
     if not isinstance(given, dict):
-        raise ModelError(f"{file.name} has to be a JSON object with config fields, not a {type(given).__name__}")
+        raise ModelError(
+            f"{file.name} has to be a JSON object with config fields, not a {type(given).__name__}"
+        )
     return given
 
 
 def _native_fields(given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a `HookedTransformer` config as they are for the native network of the same function."""
+    """The fields of a `HookedTransformer` config as they are for the native network of the same
+    function."""
     reasons = {
         **{name: bool(given.get(name)) for name in HOOKED_SWITCHES},
         # Rotary: halves here, adjacent pairs there.
@@ -326,12 +369,16 @@ def _native_fields(given: dict[str, Any]) -> dict[str, Any]:
     }
     if reason := next((name for name, there in reasons.items() if there), None):
         raise ModelError(
-            f"a HookedTransformer with {reason} has no native counterpart; pass the HookedTransformer itself "
-            "instead of its state dict"
+            f"a HookedTransformer with {reason} has no native counterpart; pass the "
+            "HookedTransformer itself instead of its state dict"
         )
     if given.get("act_fn") is None and not given.get("attn_only"):
         raise ModelError("the config of a HookedTransformer needs its act_fn; add it")
-    return {name: value for name, value in given.items() if name not in (*HOOKED_SWITCHES, *HOOKED_DETAILS)}
+    return {
+        name: value
+        for name, value in given.items()
+        if name not in (*HOOKED_SWITCHES, *HOOKED_DETAILS)
+    }
 
 
 def _bridge_config(path: Path, given: dict[str, Any]) -> TransformerBridgeConfig:
@@ -339,17 +386,25 @@ def _bridge_config(path: Path, given: dict[str, Any]) -> TransformerBridgeConfig
     from transformer_lens.config import TransformerBridgeConfig
 
     if missing := [name for name in REQUIRED_FIELDS if name not in given]:
-        raise ModelError(f"the config of {path.name} lacks {', '.join(missing)}; add what the network was made with")
+        raise ModelError(
+            f"the config of {path.name} lacks {', '.join(missing)}; add what the network was made "
+            "with"
+        )
     known = _config_fields()
     if unknown := next((name for name in given if name not in known), None):
-        raise ModelError(f"the config of {path.name} has an unknown field {unknown!r}{did_you_mean(unknown, known)}")
+        raise ModelError(
+            f"the config of {path.name} has an unknown field "
+            f"{unknown!r}{did_you_mean(unknown, known)}"
+        )
     if extra := next((name for name in NOT_NATIVE if given.get(name)), None):
         raise ModelError(
-            f"the config of {path.name} has {extra}={given[extra]!r}, which a native network does not do; pass the "
-            "model itself instead of a file"
+            f"the config of {path.name} has {extra}={given[extra]!r}, which a native network does "
+            "not do; pass the model itself instead of a file"
         )
     kept = {name: value for name, value in given.items() if name not in PASSING_FIELDS}
-    return _or_error(path, lambda: TransformerBridgeConfig(**kept, device="cpu", init_weights=False))
+    return _or_error(
+        path, lambda: TransformerBridgeConfig(**kept, device="cpu", init_weights=False)
+    )
 
 
 def _config_fields() -> set[str]:
@@ -366,7 +421,9 @@ def _config_fields() -> set[str]:
 
 def _telling_fields(config: TransformerBridgeConfig) -> dict[str, Any]:
     """The fields of a native network's config that are required or not at their defaults."""
-    required = {name: getattr(config, name) for name in (*REQUIRED_FIELDS, "n_heads", "d_mlp", "act_fn")}
+    required = {
+        name: getattr(config, name) for name in (*REQUIRED_FIELDS, "n_heads", "d_mlp", "act_fn")
+    }
     plain = vars(type(config)(**required, device="cpu"))
     passing = (*PASSING_FIELDS, "architecture", "model_name")
     changed = {
@@ -382,21 +439,24 @@ def _or_error(path: Path, make: Callable[[], Made]) -> Made:
     try:
         return make()
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError, AssertionError) as error:
-        raise ModelError(f"the config of {path.name} cannot be built: {_first_line(error)}") from error
+        raise ModelError(
+            f"the config of {path.name} cannot be built: {_first_line(error)}"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-# Hugging Face folders ------------------------------------------------------------------------------------
+# Hugging Face folders -----------------------------------------------------------------------------
 
 
 def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> nn.Module:
     """A Hugging Face model in a bridge, without asking the hub for anything."""
     if not (folder / "config.json").is_file():
         raise ModelError(
-            f"{str(folder)!r} is not a Hugging Face model: it has no config.json; write it with save_pretrained"
+            f"{str(folder)!r} is not a Hugging Face model: it has no config.json; write it with "
+            "save_pretrained"
         )
     from safetensors import SafetensorError
     from transformer_lens.model_bridge.sources import build_bridge_from_module
@@ -415,7 +475,9 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | 
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         _refuse_other_kind(folder, "")
-        raise ModelError(f"{str(folder)!r} cannot be loaded: {_first_line(error)}; write it again") from error
+        raise ModelError(
+            f"{str(folder)!r} cannot be loaded: {_first_line(error)}; write it again"
+        ) from error
     model, report = loaded
     if report["missing_keys"]:
         _refuse_other_kind(folder, type(model).__name__)
@@ -423,8 +485,8 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | 
         if report[what]:
             names = sorted(map(str, report[what]))
             raise ModelError(
-                f"the weights in {str(folder)!r} are not for its config.json ({what.replace('_', ' ')}: "
-                f"{_some(names)}); write the folder again"
+                f"the weights in {str(folder)!r} are not for its config.json "
+                f"({what.replace('_', ' ')}: {_some(names)}); write the folder again"
             )
     architecture = type(model).__name__
     try:
@@ -433,23 +495,30 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | 
         )
     except (ValueError, NotImplementedError) as error:
         raise ModelError(
-            f"TransformerLens has no bridge for {architecture} ({_first_line(error)}); pass the Hugging Face model "
-            "itself, as a plain torch module"
+            f"TransformerLens has no bridge for {architecture} ({_first_line(error)}); pass the "
+            "Hugging Face model itself, as a plain torch module"
         ) from error
     return bridge.eval()
 
 
 def _refuse_other_kind(folder: Path, loaded: str) -> None:
-    """**Raises** `ModelError` where a folder says it is something that is no causal language model."""
+    """**Raises** `ModelError` where a folder says it is something that is no causal language
+    model."""
     import transformers
 
     try:
         kind = str(json.loads((folder / "config.json").read_text())["architectures"][0])
     except (OSError, ValueError, LookupError, TypeError):
         return
-    if kind != loaded and hasattr(transformers, kind) and "ForCausalLM" not in kind and "LMHead" not in kind:
+    if (
+        kind != loaded
+        and hasattr(transformers, kind)
+        and "ForCausalLM" not in kind
+        and "LMHead" not in kind
+    ):
         raise ModelError(
             f"{str(folder)!r} holds a {kind}, which is no causal language model; load it with "
             f"transformers.{kind}.from_pretrained({str(folder)!r}) and return "
-            "ModuleGraph(model.eval(), output=...), which says which tensor of what it returns is meant"
+            "ModuleGraph(model.eval(), output=...), which says which tensor of what it returns is "
+            "meant"
         )

@@ -1,4 +1,5 @@
-"""Any `torch.nn.Module`: its named modules are the components, and children are read along every path."""
+"""Any `torch.nn.Module`: its named modules are the components, and children are read along every
+path."""
 
 from __future__ import annotations
 
@@ -13,7 +14,18 @@ from torch import Tensor, nn
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network.digests import Version, digest_of, version_of
-from pytest_scrub.network.graph import Clean, Edit, Inputs, Reader, Site, Where, at_rows, blend, same_numbers, select
+from pytest_scrub.network.graph import (
+    Clean,
+    Edit,
+    Inputs,
+    Reader,
+    Site,
+    Where,
+    at_rows,
+    blend,
+    same_numbers,
+    select,
+)
 from pytest_scrub.network.plain import sum_of
 from pytest_scrub.network.vocabulary import ids_required
 from pytest_scrub.tree.nodes import ROOT
@@ -28,28 +40,36 @@ class _Computed(Exception):
 class ModuleGraph:
     """A torch module whose named submodules are the components.
 
-    The order in which modules finish on a first batch says what can read what: a parent can read what was
-    computed before it. A module that is called twice, or does not return a tensor, cannot be claimed.
+    The order in which modules finish on a first batch says what can read what: a parent can read
+    what was computed before it. A module that is called twice, or does not return a tensor, cannot
+    be claimed.
 
     **Arguments**
 
     - `module`: called with the dataset's lone tensor, or with its named inputs as keywords.
-    - `output`: picks the tensor of interest from what the module returns; by default the tensor itself, or its
-      `.logits`.
+    - `output`: picks the tensor of interest from what the module returns; by default the tensor
+      itself, or its `.logits`.
     """
 
     reads_directly = False
     adds = False
 
     def __init__(self, module: nn.Module, output: Callable[[Any], Tensor] | None = None) -> None:
-        if scripted := [n for n, child in module.named_modules() if isinstance(child, torch.jit.ScriptModule)]:
+        if scripted := [
+            n for n, child in module.named_modules() if isinstance(child, torch.jit.ScriptModule)
+        ]:
             raise ModelError(
-                f"{f'the module {scripted[0]!r}' if scripted[0] else 'the model'} was compiled by torch.jit, so nobody "
+                f"{f'the module {scripted[0]!r}' if scripted[0] else 'the model'} was compiled by "
+                "torch.jit, so nobody "
                 "can look into it; give the torch module that it was compiled from"
             )
         refuse_dropout(module)
-        if lazy := [name for name, weight in module.named_parameters() if nn.parameter.is_lazy(weight)]:
-            raise ModelError(f"the weight {lazy[0]} has no shape yet; run the network once on a batch before")
+        if lazy := [
+            name for name, weight in module.named_parameters() if nn.parameter.is_lazy(weight)
+        ]:
+            raise ModelError(
+                f"the weight {lazy[0]} has no shape yet; run the network once on a batch before"
+            )
         self.module = module
         self.source = f"torch module {type(module).__name__}"
         self._output = output
@@ -65,7 +85,10 @@ class ModuleGraph:
 
     def slots(self, parent: str, child: str, anywhere: bool) -> tuple[str, ...]:
         if self._order is None:
-            raise ModelError("a torch module has to be run on a batch of the dataset before claims can be checked")
+            raise ModelError(
+                "a torch module has to be run on a batch of the dataset before claims can be "
+                "checked"
+            )
         for name in (parent, child):
             if name in self._unfit:
                 raise self._not_claimed(name, self._unfit[name])
@@ -82,7 +105,11 @@ class ModuleGraph:
             return self._forward(inputs)
 
     def _forward(self, inputs: Inputs) -> Tensor:
-        returned = self.module(inputs[LONE_INPUT]) if set(inputs) == {LONE_INPUT} else self.module(**inputs)
+        returned = (
+            self.module(inputs[LONE_INPUT])
+            if set(inputs) == {LONE_INPUT}
+            else self.module(**inputs)
+        )
         out = self._output(returned) if self._output else getattr(returned, "logits", returned)
         if not isinstance(out, Tensor):
             raise ModelError(
@@ -91,13 +118,13 @@ class ModuleGraph:
             )
         if kind := _unusual(out):
             raise ModelError(
-                f"{self.source} returns a tensor that is {kind}; return an ordinary one of real numbers, or say "
-                "which with ModuleGraph(module, output=...)"
+                f"{self.source} returns a tensor that is {kind}; return an ordinary one of real "
+                "numbers, or say which with ModuleGraph(module, output=...)"
             )
         if out.ndim == 0 or len(out) != _rows_of(inputs):
             raise ModelError(
-                f"{self.source} returns {list(out.shape)} for {_rows_of(inputs)} inputs; the first dimension of its "
-                "output has to be that of the inputs"
+                f"{self.source} returns {list(out.shape)} for {_rows_of(inputs)} inputs; the first "
+                "dimension of its output has to be that of the inputs"
             )
         return out
 
@@ -114,8 +141,11 @@ class ModuleGraph:
                 handle.remove()
 
     @contextmanager
-    def _claimed(self, hooks: Mapping[str, Callable[[Tensor], Tensor | None]], rows: int) -> Iterator[None]:
-        """Hooks on modules of which each gives one tensor in every run, as it did on the first batch.
+    def _claimed(
+        self, hooks: Mapping[str, Callable[[Tensor], Tensor | None]], rows: int
+    ) -> Iterator[None]:
+        """Hooks on modules of which each gives one tensor in every run, as it did on the first
+        batch.
 
         **Raises** `ModelError` for a module that does not.
         """
@@ -129,23 +159,32 @@ class ModuleGraph:
             if kind := _unusual(out):
                 raise self._not_claimed(name, f"returns a tensor that is {kind}")
             if out.ndim == 0 or len(out) != rows:
-                raise self._not_claimed(name, f"returns {list(out.shape)} for {rows} inputs, not one value for each")
+                raise self._not_claimed(
+                    name, f"returns {list(out.shape)} for {rows} inputs, not one value for each"
+                )
             fired.add(name)
             return hook(out)
 
         for name in hooks:
             if name in self._unfit:
                 raise self._not_claimed(name, self._unfit[name])
-        with suppress(_Computed), self._hooked({name: partial(once, name, hook) for name, hook in hooks.items()}):
+        with (
+            suppress(_Computed),
+            self._hooked({name: partial(once, name, hook) for name, hook in hooks.items()}),
+        ):
             yield
         if left := [name for name in hooks if name not in fired]:
             raise self._not_claimed(left[0], f"is not called on {rows} inputs")
 
     @staticmethod
     def _not_claimed(name: str, reason: str) -> ModelError:
-        return ModelError(f"module {name!r} {reason}, so it cannot be claimed; claim a module in it")
+        return ModelError(
+            f"module {name!r} {reason}, so it cannot be claimed; claim a module in it"
+        )
 
-    def _run_until(self, stop: str, inputs: Inputs, hooks: Mapping[str, Callable[[Tensor], Tensor | None]]) -> Tensor:
+    def _run_until(
+        self, stop: str, inputs: Inputs, hooks: Mapping[str, Callable[[Tensor], Tensor | None]]
+    ) -> Tensor:
         """The value of `stop` in a run with hooks, which ends as soon as it is computed."""
         found: list[Tensor] = []
 
@@ -169,7 +208,10 @@ class ModuleGraph:
             seen[ROOT] = self._forward(inputs)
         return {
             site: select(
-                sum_of(seen, site), None if site.positions is None else torch.tensor(site.positions, device=self.device)
+                sum_of(seen, site),
+                None
+                if site.positions is None
+                else torch.tensor(site.positions, device=self.device),
             )
             for site in sites
         }
@@ -178,7 +220,9 @@ class ModuleGraph:
         edits = tuple(edits)
         site = self.value_site((component,), None)
         if not edits:
-            return Reader((site,), (), lambda clean, rows, at, _: clean.take(site, rows, at), (), False)
+            return Reader(
+                (site,), (), lambda clean, rows, at, _: clean.take(site, rows, at), (), False
+            )
 
         def value(clean: Clean, rows: Tensor, at: Where, values: Sequence[Tensor]) -> Tensor:
             hooks: dict[str, list[tuple[Edit, Tensor]]] = {}
@@ -187,16 +231,20 @@ class ModuleGraph:
             replace = {name: _replacing(here, rows) for name, here in hooks.items()}
             return select(self._run_until(component, clean.inputs(rows), replace), at)
 
-        return Reader((), tuple("all" for _ in edits), value, (f"the network up to {component}",), True)
+        return Reader(
+            (), tuple("all" for _ in edits), value, (f"the network up to {component}",), True
+        )
 
     def require_usable(self, inputs: Inputs) -> None:
-        """**Raises** `ModelError` for token ids that its embeddings do not know; else whatever it takes will do."""
+        """**Raises** `ModelError` for token ids that its embeddings do not know; else whatever it
+        takes will do."""
         one = {name: tensor[:1].clone() for name, tensor in inputs.items()}
         with torch.no_grad(), ids_required(self.module, one, inputs):
             self._forward(one)
 
     def prove(self, inputs: Inputs) -> None:
-        """Learns the order of the modules, and **raises** `ModelError` where two clean runs differ."""
+        """Learns the order of the modules, and **raises** `ModelError` where two clean runs
+        differ."""
         refuse_dropout(self.module)
         calls: list[str] = []
         self._unfit = {}
@@ -210,11 +258,14 @@ class ModuleGraph:
 
         with torch.no_grad(), self._hooked({name: partial(note, name) for name in self._modules}):
             first = self._forward(inputs)
-        self._unfit |= {name: "is not called by the forward pass" for name in self._modules if name not in calls}
+        self._unfit |= {
+            name: "is not called by the forward pass" for name in self._modules if name not in calls
+        }
         self._order = {name: i for i, name in enumerate(calls)} | {ROOT: len(calls)}
         if not same_numbers(first, self.run(inputs)):
             raise ModelError(
-                f"{self.source}: two clean runs on the same inputs differ; make it deterministic (eval mode)"
+                f"{self.source}: two clean runs on the same inputs differ; make it deterministic "
+                "(eval mode)"
             )
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -237,15 +288,21 @@ class ModuleGraph:
 
 
 def _unusual(value: Tensor) -> str | None:
-    """What makes a tensor one that cannot be gathered, compared and replaced row by row; None where nothing does."""
+    """What makes a tensor one that cannot be gathered, compared and replaced row by row; None where
+    nothing does."""
     if value.is_meta:
         return "on the meta device, without numbers"
     if value.layout != torch.strided or value.is_nested:
         return "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
     if value.ndim and len(value) and not value.numel():
         return f"empty, {list(value.shape)}"
-    is_narrow = value.is_floating_point() and value.element_size() == 1  # float8, which torch hardly computes with
-    return str(value.dtype).removeprefix("torch.") if value.is_quantized or value.is_complex() or is_narrow else None
+    # float8, which torch hardly computes with
+    is_narrow = value.is_floating_point() and value.element_size() == 1
+    return (
+        str(value.dtype).removeprefix("torch.")
+        if value.is_quantized or value.is_complex() or is_narrow
+        else None
+    )
 
 
 def _rows_of(inputs: Inputs) -> int:
@@ -253,27 +310,35 @@ def _rows_of(inputs: Inputs) -> int:
 
 
 def refuse_dropout(module: nn.Module) -> None:
-    """**Raises** `ModelError` where a module in train mode would drop activations at random, or norm over the batch."""
+    """**Raises** `ModelError` where a module in train mode would drop activations at random, or
+    norm over the batch."""
     for name, child in module.named_modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             if child.training:
                 raise ModelError(
-                    f"the model is in train mode and {name or 'it'} normalises over the batch; call model.eval()"
+                    f"the model is in train mode and {name or 'it'} normalises over the batch; "
+                    "call model.eval()"
                 )
             if child.running_mean is None:
                 raise ModelError(
-                    f"{name or 'the model'} normalises over the batch, in eval mode too; make it with "
-                    "track_running_stats=True"
+                    f"{name or 'the model'} normalises over the batch, in eval mode too; make it "
+                    "with track_running_stats=True"
                 )
-        if child.training and "dropout" in type(child).__name__.lower() and getattr(child, "p", 0) > 0:
+        if (
+            child.training
+            and "dropout" in type(child).__name__.lower()
+            and getattr(child, "p", 0) > 0
+        ):
             raise ModelError(
-                f"the model is in train mode and {name or 'it'} drops activations at random; call model.eval()"
+                f"the model is in train mode and {name or 'it'} drops activations at random; call "
+                "model.eval()"
             )
 
 
 def _keeping(seen: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
     def keep(out: Tensor) -> None:
-        seen[name] = out.clone()  # what follows may change it in place: relu(inplace=True), out += identity
+        # what follows may change it in place: relu(inplace=True), out += identity
+        seen[name] = out.clone()
 
     return keep
 

@@ -1,7 +1,8 @@
 """What the engine needs from a transformer, whatever library or architecture it comes from.
 
-A residual stream is a sum, so a transformer whose parts are known one by one can be recomposed from them: the
-embeddings, every head's `z @ W_O`, the output biases and the MLPs add up to what the final norm reads.
+A residual stream is a sum, so a transformer whose parts are known one by one can be recomposed from
+them: the embeddings, every head's `z @ W_O`, the output biases and the MLPs add up to what the
+final norm reads.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Norm = Callable[[Tensor], Tensor]  # [..., d_model] -> [..., d_model]
-    Rotate = Callable[[Tensor, Tensor], Tensor]  # [..., pos, d_head], position ids -> [..., pos, d_head]
+    # [..., pos, d_head], position ids -> [..., pos, d_head]
+    Rotate = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Attention:
     """One attention layer: `z = softmax(rotate(q) @ rotate(k).T * scale, capped, masked) @ v`.
 
-    With `x = norm(residual stream)`: `q = x @ W_Q + b_Q`, and so on. Query head `h` reads key and value head
-    `h * kv_heads // heads`. Weights are views of the model's own wherever its layout allows a view.
+    With `x = norm(residual stream)`: `q = x @ W_Q + b_Q`, and so on. Query head `h` reads key and
+    value head `h * kv_heads // heads`. Weights are views of the model's own wherever its layout
+    allows a view.
     """
 
     norm: Norm
@@ -37,7 +40,8 @@ class Attention:
     b_O: Tensor | None  # [d_model]
     scale: float  # a factor, not a divisor
     softcap: float | None  # scores become softcap * tanh(scores / softcap)
-    rotate: Rotate | None  # position ids [pos] or [..., pos], which broadcast; None without rotary embeddings
+    # position ids [pos] or [..., pos], which broadcast; None without rotary embeddings
+    rotate: Rotate | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +57,9 @@ class Mlp:
 class Parts:
     """A transformer in parts, and the real network beside them.
 
-    Inputs are `{"tokens": int [batch, pos], "attention_mask": [batch, pos]}`; the mask may be left out, and its
-    ones are the keys that can be seen. Position ids are always the column numbers 0 to pos - 1.
+    Inputs are `{"tokens": int [batch, pos], "attention_mask": [batch, pos]}`; the mask may be left
+    out, and its ones are the keys that can be seen. Position ids are always the column numbers 0 to
+    pos - 1.
     """
 
     attention: tuple[Attention, ...]
@@ -71,9 +76,9 @@ class Parts:
     device: torch.device
     # The real network, in the caller's grad mode: inputs -> logits [batch, pos, d_vocab_out].
     run: Callable[[dict[str, Tensor]], Tensor]
-    # One pass of the real network, without gradients, read out by its own hooks. Names: "embed", "pos_embed",
-    # "resid_pre.L", "resid_mid.L", "resid_post.L", "mlp_out.L" [batch, pos, d_model], "z.L" [batch, pos, heads,
-    # d_head], "logits".
+    # One pass of the real network, without gradients, read out by its own hooks. Names: "embed",
+    # "pos_embed", "resid_pre.L", "resid_mid.L", "resid_post.L", "mlp_out.L" [batch, pos, d_model],
+    # "z.L" [batch, pos, heads, d_head], "logits".
     capture: Callable[[dict[str, Tensor], Sequence[str]], dict[str, Tensor]]
     parameters: Callable[[], Iterable[tuple[str, Tensor]]]  # everything learned, for a digest
     module: Any  # the real network itself

@@ -18,16 +18,21 @@ def widened(value: Tensor) -> Tensor:
 def rounding_of(graph: ModelGraph, output: Tensor) -> float:
     """How far off a metric of this network may be, as a share of it.
 
-    Eight units of the last place, as sums of many terms are; of a 16-bit type the rounding of a single number, as what
-    is summed is float32. The coarsest type counts, of the weights and of the output.
+    Eight units of the last place, as sums of many terms are; of a 16-bit type the rounding of a
+    single number, as what is summed is float32. The coarsest type counts, of the weights and of the
+    output.
     """
-    types = {output.dtype, *(weight.dtype for _, weight in graph.weights() if weight.is_floating_point())}
+    types = {
+        output.dtype,
+        *(weight.dtype for _, weight in graph.weights() if weight.is_floating_point()),
+    }
     coarsest = max(types, key=lambda dtype: torch.finfo(dtype).eps)
     return torch.finfo(coarsest).eps * (0.5 if coarsest in NARROW else 8)
 
 
 def precision_of(graph: ModelGraph) -> str:
-    """The number types of a network's weights, of sums where that is another one, and the device, in words."""
+    """The number types of a network's weights, of sums where that is another one, and the device,
+    in words."""
     types = {weight.dtype for _, weight in graph.weights() if weight.is_floating_point()}
     names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types)) or "no"
     sums = ", sums of contributions in float32" if graph.adds and types & set(NARROW) else ""

@@ -1,8 +1,9 @@
 """Transformers whose components add to one residual stream.
 
-A directly read child changes its parent's input by a difference of contributions, so nothing between child
-and parent is run (Elhage et al., "A Mathematical Framework for Transformer Circuits", 2021). Reading along
-every path reruns the layers in between. The arithmetic is proved against the network's own hooks.
+A directly read child changes its parent's input by a difference of contributions, so nothing
+between child and parent is run (Elhage et al., "A Mathematical Framework for Transformer Circuits",
+2021). Reading along every path reruns the layers in between. The arithmetic is proved against the
+network's own hooks.
 """
 
 from __future__ import annotations
@@ -47,9 +48,14 @@ from pytest_scrub.network.reading import EMBEDDINGS, MASK, ResidualReading
 from pytest_scrub.network.vocabulary import require_ids
 from pytest_scrub.tree.nodes import HEAD_SLOTS, ROOT
 
-# Relative to the largest value of the tensor compared. float64 networks may still normalise in float32
-# (RMSNorm in Hugging Face and TransformerLens does), so their bound is float32's.
-PROOF_TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+# Relative to the largest value of the tensor compared. float64 networks may still normalise in
+# float32 (RMSNorm in Hugging Face and TransformerLens does), so their bound is float32's.
+PROOF_TOLERANCE = {
+    torch.float64: 1e-5,
+    torch.float32: 2e-4,
+    torch.float16: 3e-2,
+    torch.bfloat16: 1e-1,
+}
 OUTPUT_STAGE = 1 << 30
 
 
@@ -111,14 +117,18 @@ class ResidualGraph:
         return None if component in (MASK, ROOT) else self.parts.d_model
 
     def value_site(self, components: tuple[str, ...], positions: tuple[int, ...] | None) -> Site:
-        kind = "z" if len(components) == 1 and self._places[components[0]].kind == "head" else "value"
+        kind = (
+            "z" if len(components) == 1 and self._places[components[0]].kind == "head" else "value"
+        )
         return Site(kind, components, None if components == (MASK,) else positions)
 
     def run(self, inputs: Inputs) -> Tensor:
         return self.parts.run(dict(inputs))
 
     def digest(self) -> str:
-        return digest_of(self.parts.parameters(), self.source, str(self.parts.causal), str(self.components))
+        return digest_of(
+            self.parts.parameters(), self.source, str(self.parts.causal), str(self.components)
+        )
 
     def version(self) -> Version:
         return version_of(self.parts.parameters())
@@ -129,7 +139,7 @@ class ResidualGraph:
     def again(self) -> ResidualGraph:
         return ResidualGraph(self.parts.again())
 
-    # Clean activations -----------------------------------------------------------------------------------
+    # Clean activations ----------------------------------------------------------------------------
 
     def _hooks(self, site: Site) -> set[str]:
         if site.kind == "stream":
@@ -140,7 +150,10 @@ class ResidualGraph:
             return {f"resid_pre.{self._places[site.names[0]].layer}"}
         names = (self._places[name] for name in site.names if name != MASK)
         return {
-            {"head": f"z.{p.layer}", "mlp": f"mlp_out.{p.layer}", ROOT: "logits"}.get(p.kind, p.kind) for p in names
+            {"head": f"z.{p.layer}", "mlp": f"mlp_out.{p.layer}", ROOT: "logits"}.get(
+                p.kind, p.kind
+            )
+            for p in names
         }
 
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
@@ -148,11 +161,15 @@ class ResidualGraph:
         seen = self.parts.capture(dict(inputs), names) if names else {}
         captured: dict[Site, Tensor] = {}
         for site in sites:
-            where = None if site.positions is None else torch.tensor(site.positions, device=self.device)
+            where = (
+                None if site.positions is None else torch.tensor(site.positions, device=self.device)
+            )
             captured[site] = self._activation(site, seen, inputs, where)
         return captured
 
-    def _activation(self, site: Site, seen: dict[str, Tensor], inputs: Inputs, where: Where) -> Tensor:
+    def _activation(
+        self, site: Site, seen: dict[str, Tensor], inputs: Inputs, where: Where
+    ) -> Tensor:
         if site.kind == "stream":
             return select(seen[f"resid_{site.names[0]}"], where)
         if site.kind in HEAD_SLOTS:
@@ -170,7 +187,10 @@ class ResidualGraph:
         if place.kind == "head":
             return self._z(name, seen, where) @ self.output_weights(name)
         if place.kind == "mlp":
-            out, bias = select(seen[f"mlp_out.{place.layer}"], where), self.parts.mlps[place.layer].bias
+            out, bias = (
+                select(seen[f"mlp_out.{place.layer}"], where),
+                self.parts.mlps[place.layer].bias,
+            )
             return out if bias is None else out - bias
         return select(seen["logits" if name == ROOT else name], where)
 
@@ -185,14 +205,16 @@ class ResidualGraph:
         """Per layer, what attention adds whatever it attends to, `[d_model]`."""
         return [constant(attention) for attention in self.parts.attention]
 
-    # Reading ---------------------------------------------------------------------------------------------
+    # Reading --------------------------------------------------------------------------------------
 
     def stream_before(self, component: str) -> str:
         """The point of the residual stream that a component reads."""
         place = self._places[component]
         if place.kind == ROOT:
             return f"post.{place.layer - 1}"
-        return f"{'mid' if place.kind == 'mlp' and not self.parts.parallel else 'pre'}.{place.layer}"
+        return (
+            f"{'mid' if place.kind == 'mlp' and not self.parts.parallel else 'pre'}.{place.layer}"
+        )
 
     def stream_site(self, component: str, positions: tuple[int, ...] | None) -> Site:
         return Site("stream", (self.stream_before(component),), positions)
@@ -221,8 +243,11 @@ class ResidualGraph:
         """Whether a head projects the residual stream as it is."""
         return isinstance(self.parts.attention[self._places[head].layer].norm, torch.nn.Identity)
 
-    def project_product(self, head: str, slot: str, z: Tensor, weights: Tensor, where: Where) -> Tensor:
-        """What `z @ weights` in the stream adds to a head's q, k or v at `where`; it reads the stream as it is."""
+    def project_product(
+        self, head: str, slot: str, z: Tensor, weights: Tensor, where: Where
+    ) -> Tensor:
+        """What `z @ weights` in the stream adds to a head's q, k or v at `where`; it reads the
+        stream as it is."""
         place = self._places[head]
         attention = self.parts.attention[place.layer]
         added = z @ (weights @ projection(attention, place.head, slot).to(weights.dtype))
@@ -233,7 +258,9 @@ class ResidualGraph:
         place = self._places[head]
         return self.parts.attention[place.layer].W_O[place.head]
 
-    def attend(self, head: str, qkv: tuple[Tensor, Tensor, Tensor], visible: Tensor, where: Where) -> Tensor:
+    def attend(
+        self, head: str, qkv: tuple[Tensor, Tensor, Tensor], visible: Tensor, where: Where
+    ) -> Tensor:
         """A head's z of queries at `where`, `[B, K, d_head]`."""
         attention = self.parts.attention[self._places[head].layer]
         return mix(attention, qkv, seen_keys(visible, where, qkv[0], self.parts.causal))
@@ -251,10 +278,16 @@ class ResidualGraph:
         return self._places[component].layer
 
     def rerun(
-        self, clean: Clean, carrier: Tensor, edits: Sequence[tuple[Edit, Tensor]], stop: str, wanted: set[str]
+        self,
+        clean: Clean,
+        carrier: Tensor,
+        edits: Sequence[tuple[Edit, Tensor]],
+        stop: str,
+        wanted: set[str],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The residual stream `[B, P, d_model]` before `stop` in a run on `carrier` in which the edited
-        components are replaced as soon as they are computed; and the run's own values of `wanted`."""
+        """The residual stream `[B, P, d_model]` before `stop` in a run on `carrier` in which the
+        edited components are replaced as soon as they are computed; and the run's own values of
+        `wanted`."""
         first = self.first_changed_layer([edit for edit, _ in edits])
         stream = clean.take(Site("stream", (f"pre.{first}",)), carrier, None)
         visible = clean.take(Site("value", (MASK,)), carrier, None)
@@ -298,20 +331,29 @@ class ResidualGraph:
             stream = after
         return stream, values
 
-    # Proof -----------------------------------------------------------------------------------------------
+    # Proof ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def prove(self, inputs: Inputs) -> None:
-        """Two clean runs agree; the parts sum to the stream; recomputed parts are the network's own.
+        """Two clean runs agree; the parts sum to the stream; recomputed parts are the network's
+        own.
 
         `inputs` are the dataset's first rows, so that a row can be named.
 
         **Raises** `ModelError` naming the first part that differs, relative to the output's scale.
         """
         layers = range(len(self.parts.attention))
-        names = ["embed", "logits", *(f"{n}.{i}" for i in layers for n in ("resid_pre", "resid_post", "z"))]
+        names = [
+            "embed",
+            "logits",
+            *(f"{n}.{i}" for i in layers for n in ("resid_pre", "resid_post", "z")),
+        ]
         names += ["pos_embed"] if self.parts.has_pos_embed else []
-        names += [f"{n}.{i}" for i in layers for n in ("resid_mid", "mlp_out")] if self.parts.mlps else []
+        names += (
+            [f"{n}.{i}" for i in layers for n in ("resid_mid", "mlp_out")]
+            if self.parts.mlps
+            else []
+        )
         if self.parts.parallel:
             names = [name for name in names if not name.startswith("resid_mid")]
         seen = self.parts.capture(dict(inputs), names)
@@ -319,27 +361,42 @@ class ResidualGraph:
             if not seen[name].isfinite().all():
                 row = int((~seen[name].isfinite()).flatten(1).any(1).nonzero()[0])
                 raise ModelError(
-                    f"{self.source}: {name} is NaN or infinite on row {row}; take the row out, or mend the weights"
+                    f"{self.source}: {name} is NaN or infinite on row {row}; take the row out, or "
+                    "mend the weights"
                 )
         again = self.run(inputs)
         if not torch.equal(seen["logits"], again):
-            self._same("two clean runs on the same inputs", seen["logits"], again, "make it deterministic (eval mode)")
+            self._same(
+                "two clean runs on the same inputs",
+                seen["logits"],
+                again,
+                "make it deterministic (eval mode)",
+            )
         self._prove_sums(seen)
         for name, place in self._places.items():
             if place.kind == "head":
                 projected = self._projected(name, seen[f"resid_pre.{place.layer}"])
-                mine = self.attend(name, projected, visible_keys(inputs), None) @ self.output_weights(name)
+                mine = self.attend(
+                    name, projected, visible_keys(inputs), None
+                ) @ self.output_weights(name)
             elif place.kind in ("mlp", ROOT):
                 mine = self.apply(name, seen[f"resid_{self.stream_before(name)}"])
             else:
                 continue
-            self._same(f"{name}, recomputed from what it reads,", mine, self._contribution(name, seen, None))
+            self._same(
+                f"{name}, recomputed from what it reads,",
+                mine,
+                self._contribution(name, seen, None),
+            )
 
     def _prove_sums(self, seen: dict[str, Tensor]) -> None:
         stream = seen["embed"] + (seen["pos_embed"] if self.parts.has_pos_embed else 0)
         for layer in range(len(self.parts.attention)):
             self._same(f"the stream before layer {layer}", stream, seen[f"resid_pre.{layer}"])
-            heads = [self._contribution(f"head{layer}.{head}", seen, None) for head in range(self.parts.n_heads)]
+            heads = [
+                self._contribution(f"head{layer}.{head}", seen, None)
+                for head in range(self.parts.n_heads)
+            ]
             stream = stream + self._constants[layer] + torch.stack(heads).sum(0)
             if self.parts.mlps:
                 if not self.parts.parallel:
@@ -352,18 +409,23 @@ class ResidualGraph:
         off = float(((mine - theirs).abs().max() / scale).nan_to_num(nan=float("inf")))
         if off > PROOF_TOLERANCE.get(theirs.dtype, 0.0):
             raise ModelError(
-                f"{self.source}: {what} differs from the network's own by {off:.1e} of its scale, so this network is "
-                f"not the sum of parts that a claim needs; {remedy or 'wrap it as a plain torch module instead'}"
+                f"{self.source}: {what} differs from the network's own by {off:.1e} of its scale, "
+                "so this network is not the sum of parts that a claim needs; "
+                f"{remedy or 'wrap it as a plain torch module instead'}"
             )
 
     def require_usable(self, inputs: Inputs) -> None:
-        """**Raises** `ModelError` for token ids that the network does not know, and where a query sees no key at all:
-        attention is then not defined."""
+        """**Raises** `ModelError` for token ids that the network does not know, and where a query
+        sees no key at all: attention is then not defined."""
         require_ids("tokens", inputs["tokens"], self.parts.module.embed.W_E.shape[0])
         visible = visible_keys(inputs)
         empty = ~visible[:, 0] if self.parts.causal else ~visible.any(1)
         if empty.any():
             raise ModelError(
                 f"on row {int(empty.nonzero()[0])} a query sees no key at all: "
-                + ("pad on the right, since attention is causal" if self.parts.causal else "unmask at least one token")
+                + (
+                    "pad on the right, since attention is causal"
+                    if self.parts.causal
+                    else "unmask at least one token"
+                )
             )

@@ -16,7 +16,8 @@ Table = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def rotation(table: Table, turn: Callable[[Tensor], Tensor]) -> Rotate:
-    """Rotates the first `rotary_dim` of the last dimension and passes the others on (Su et al. 2021)."""
+    """Rotates the first `rotary_dim` of the last dimension and passes the others on (Su et al.
+    2021)."""
 
     def rotate(x: Tensor, ids: Tensor) -> Tensor:
         cos, sin = table(x, ids)
@@ -51,7 +52,8 @@ def rotate_hooked(attn: Any) -> Rotate:
     """By the tables of a `HookedTransformer`'s attention."""
 
     def table(x: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        # Looked up at each call: the buffers are replaced by longer ones when a longer input is run.
+        # Looked up at each call: the buffers are replaced by longer ones when a longer input is
+        # run.
         return attn.rotary_cos[ids], attn.rotary_sin[ids]
 
     return rotation(table, turn_pairs if attn.cfg.rotary_adjacent_pairs else turn_halves)

@@ -13,13 +13,17 @@ from pytest_scrub.network.graph import ModelGraph
 
 @contextmanager
 def shuffled(graph: ModelGraph, rng: np.random.Generator) -> Iterator[ModelGraph | None]:
-    """While it lasts, the numbers inside each of the network's weights are permuted; then they are put back.
+    """While it lasts, the numbers inside each of the network's weights are permuted; then they are
+    put back.
 
-    In place, because networks with hooks cannot always be copied. Nobody else may use the network meanwhile.
+    In place, because networks with hooks cannot always be copied. Nobody else may use the network
+    meanwhile.
 
     **Yields** the graph of the shuffled network, or None where it has no weights.
     """
-    weights = [tensor for _, tensor in graph.weights() if tensor.is_floating_point() and tensor.numel() > 1]
+    weights = [
+        tensor for _, tensor in graph.weights() if tensor.is_floating_point() and tensor.numel() > 1
+    ]
     if not weights:
         yield None
         return

@@ -1,4 +1,5 @@
-"""A network as it is: two states are equal where nothing that it computes with was changed, however it was done."""
+"""A network as it is: two states are equal where nothing that it computes with was changed, however
+it was done."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from pytest_scrub.network.graph import ModelGraph
 
 
 def state_of(graph: ModelGraph) -> str | None:
-    """Hex digest of weights, buffers, attributes, hooks and code; None where the code cannot be seen.
+    """Hex digest of weights, buffers, attributes, hooks and code; None where the code cannot be
+    seen.
 
     It means nothing in another process. The numbers of every weight are read once.
     """
@@ -27,11 +29,20 @@ def state_of(graph: ModelGraph) -> str | None:
     attributes = attributes_digest((*parts, *(list(those.values()) for those in hooks)))
     if attributes is None:
         return None
-    settings = (torch.get_default_dtype(), torch.get_float32_matmul_precision(), torch.is_autocast_enabled())
-    total = hashlib.sha1(f"{attributes} {settings}".encode(), usedforsecurity=False)  # the fastest that is good enough
+    settings = (
+        torch.get_default_dtype(),
+        torch.get_float32_matmul_precision(),
+        torch.is_autocast_enabled(),
+    )
+    # the fastest that is good enough
+    total = hashlib.sha1(f"{attributes} {settings}".encode(), usedforsecurity=False)
     seen: dict[tuple[Any, ...], int] = {}  # tied weights are read once
     for name, tensor in _tensors(graph):
-        where = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.layout == torch.strided else (id(tensor),)
+        where = (
+            (tensor.data_ptr(), tensor.shape, tensor.stride())
+            if tensor.layout == torch.strided
+            else (id(tensor),)
+        )
         new = where not in seen
         nth = seen.setdefault(where, len(seen))
         total.update(f"{name} {nth} {tensor.dtype} {tensor.shape} {tensor.device}".encode())

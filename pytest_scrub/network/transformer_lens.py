@@ -1,7 +1,9 @@
-"""TransformerLens networks taken apart: `TransformerBridge` (4.x) and `HookedTransformer` (2.x and 3.x).
+"""TransformerLens networks taken apart: `TransformerBridge` (4.x) and `HookedTransformer` (2.x and
+3.x).
 
-TransformerLens itself is never imported here: a model that is one has brought it along. What is not known to
-be a sum of parts is refused by name; the numeric proof is `pytest_scrub.network.residual`'s.
+TransformerLens itself is never imported here: a model that is one has brought it along. What is not
+known to be a sum of parts is refused by name; the numeric proof is
+`pytest_scrub.network.residual`'s.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from pytest_scrub.network.bridge import Bridge
 from pytest_scrub.network.hooked import Hooked
 from pytest_scrub.network.parts import Parts
 
-BRIDGE = "_pytest_scrub_bridge"  # where a Hugging Face model keeps the bridge whose parts are now in it
+# where a Hugging Face model keeps the bridge whose parts are now in it
+BRIDGE = "_pytest_scrub_bridge"
 
 
 def is_transformer_lens(model: object) -> bool:
@@ -31,11 +34,14 @@ def is_hugging_face(model: object) -> bool:
 
 
 def bridge_of(model: nn.Module) -> nn.Module:
-    """A Hugging Face model in a TransformerLens bridge, always the same one; its weights are shared.
+    """A Hugging Face model in a TransformerLens bridge, always the same one; its weights are
+    shared.
 
-    A bridge puts its own parts into the model, so that a second one around it would wrap the parts of the first.
+    A bridge puts its own parts into the model, so that a second one around it would wrap the parts
+    of the first.
 
-    **Raises** `ModelError` where TransformerLens does not know the architecture, or somebody else's bridge is there.
+    **Raises** `ModelError` where TransformerLens does not know the architecture, or somebody else's
+    bridge is there.
     """
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
@@ -45,14 +51,18 @@ def bridge_of(model: nn.Module) -> nn.Module:
         return known.train(model.training)
     if any(_library_classes(part) for part in model.modules()):
         raise ModelError(
-            f"this {name} is inside a TransformerBridge already; load the bridge instead of the model in it"
+            f"this {name} is inside a TransformerBridge already; load the bridge instead of the "
+            "model in it"
         )
     try:
-        bridge: nn.Module = build_bridge_from_module(model, architecture=name, hf_config=model.config)
+        bridge: nn.Module = build_bridge_from_module(
+            model, architecture=name, hf_config=model.config
+        )
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
-            f"TransformerLens does not know {name} ({reason}); for claims about its modules use ModuleGraph(model)"
+            f"TransformerLens does not know {name} ({reason}); for claims about its modules use "
+            "ModuleGraph(model)"
         ) from error
     vars(model)[BRIDGE] = bridge  # not an attribute: a submodule would be part of the model's state
     return bridge.train(model.training)
@@ -63,7 +73,8 @@ def parts_of(model: nn.Module) -> Parts:
 
     **Arguments**
 
-    - `model`: a `TransformerBridge` (native, or around a Hugging Face model) or a `HookedTransformer`.
+    - `model`: a `TransformerBridge` (native, or around a Hugging Face model) or a
+      `HookedTransformer`.
 
     **Returns** its `Parts`.
 
@@ -75,10 +86,14 @@ def parts_of(model: nn.Module) -> Parts:
     if "HookedTransformer" in classes:
         return Hooked(model).parts()
     raise ModelError(
-        f"{type(model).__name__} is not a TransformerBridge or HookedTransformer, so it cannot be taken apart into "
-        f"heads and MLPs; {PLAIN_MODULE}"
+        f"{type(model).__name__} is not a TransformerBridge or HookedTransformer, so it cannot be "
+        f"taken apart into heads and MLPs; {PLAIN_MODULE}"
     )
 
 
 def _library_classes(model: object) -> set[str]:
-    return {c.__name__ for c in type(model).__mro__ if c.__module__.partition(".")[0] == "transformer_lens"}
+    return {
+        c.__name__
+        for c in type(model).__mro__
+        if c.__module__.partition(".")[0] == "transformer_lens"
+    }

@@ -1,4 +1,5 @@
-"""Controls: the same claim where it should not hold. A claim that holds there as well says nothing."""
+"""Controls: the same claim where it should not hold. A claim that holds there as well says
+nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ SHUFFLED, PERMUTED = "weights shuffled", "features permuted among rows"
 
 
 def controls_of(average: Measured, *, seed: int, name: str) -> tuple[Control, ...]:
-    """The claim on the network with its weights shuffled, and with the feature values of other rows.
+    """The claim on the network with its weights shuffled, and with the feature values of other
+    rows.
 
     Both are judged on average, on the claim's own references.
     """
@@ -38,9 +40,19 @@ def controls_of(average: Measured, *, seed: int, name: str) -> tuple[Control, ..
 
 
 def _control(
-    what: str, average: Measured, graph: ModelGraph, dataset: Dataset, hypothesis: Node, *, seed: int, name: str
+    what: str,
+    average: Measured,
+    graph: ModelGraph,
+    dataset: Dataset,
+    hypothesis: Node,
+    *,
+    seed: int,
+    name: str,
 ) -> Control:
-    metric, criteria = average.criteria.acceptance.metric, replace(average.criteria, by=None, slice_tolerance=None)
+    metric, criteria = (
+        average.criteria.acceptance.metric,
+        replace(average.criteria, by=None, slice_tolerance=None),
+    )
     plan = average.sample.references.plan
     try:
         store = average.evaluator.store
@@ -53,6 +65,10 @@ def _control(
     except ScrubError as error:
         return Control(what, None, None, f"it could not be judged: {error}", True)
     has_nothing_to_lose = found.outcome != REFUTED and found.recovered is None
-    note = f"nothing can be lost there, so that says nothing: {found.reason}" if has_nothing_to_lose else None
+    note = (
+        f"nothing can be lost there, so that says nothing: {found.reason}"
+        if has_nothing_to_lose
+        else None
+    )
     fails = found.outcome not in (HELD, UNDECIDED)
     return Control(what, found.outcome, found.gap.mean, note, has_nothing_to_lose or fails)

@@ -1,7 +1,8 @@
-"""Mutants: false claims made from a claim, each by one change. What survives of them is what the claim leaves open.
+"""Mutants: false claims made from a claim, each by one change. What survives of them is what the
+claim leaves open.
 
-Mutation testing (DeMillo, Lipton and Sayward 1978) of hypotheses instead of programs. Nothing is evaluated here: a
-mutant is a tree and a dataset, judged like any claim.
+Mutation testing (DeMillo, Lipton and Sayward 1978) of hypotheses instead of programs. Nothing is
+evaluated here: a mutant is a tree and a dataset, judged like any claim.
 """
 
 from __future__ import annotations
@@ -29,15 +30,28 @@ OPEN = "the claim does not depend on "
 WORDS = {  # by kind: the change, and what the claim does not depend on where the mutant survives
     "dropped": ("{node} may agree on anything", "{node}: it would hold without it"),
     "coarsened": ("{node} agrees on {new}", "how finely {node} agrees: {new} would do as well"),
-    "permuted": ("{node} agrees on {old}, its values permuted among rows", "{old} at {node}: noise would do as well"),
-    "component": ("{node}: {new} instead of {old}", "which component {node} is: {new} would do as well"),
-    "slot": ("{node} into {new} instead of {old}", "{node} going into {old}: {new} would do as well"),
-    "position": ("{node} at position {new} instead of {old}", "{node} being at position {old}: {new} would do as well"),
+    "permuted": (
+        "{node} agrees on {old}, its values permuted among rows",
+        "{old} at {node}: noise would do as well",
+    ),
+    "component": (
+        "{node}: {new} instead of {old}",
+        "which component {node} is: {new} would do as well",
+    ),
+    "slot": (
+        "{node} into {new} instead of {old}",
+        "{node} going into {old}: {new} would do as well",
+    ),
+    "position": (
+        "{node} at position {new} instead of {old}",
+        "{node} being at position {old}: {new} would do as well",
+    ),
     "exchanged": ("{node} and {new} exchange {old}", "which of {node} and {new} does what"),
 }
 BELOW = f"{ROOT}/"  # what sentences leave out of a path
 NUMBER = "0123456789."  # what tells heads, or MLPs, from one another
-MOST_COMPONENTS = 3  # other components tried for one node: of a hundred heads, a few say what all would say
+# other components tried for one node: of a hundred heads, a few say what all would say
+MOST_COMPONENTS = 3
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,8 @@ class Mutant:
     - `node`: slot path of the node that was changed, in the claim's tree.
     - `what`: the change in words.
     - `means`: what it says of the claim where the mutant survives.
-    - `hypothesis`: the changed tree; `dataset`: the claim's own, with one more column where the mutant needs it.
+    - `hypothesis`: the changed tree; `dataset`: the claim's own, with one more column where the
+      mutant needs it.
     """
 
     kind: str
@@ -63,7 +78,8 @@ class Mutant:
 class Mutants:
     """The mutants of one claim.
 
-    - `equivalent`: how many more allow nothing that the claim does not allow, so they are not false.
+    - `equivalent`: how many more allow nothing that the claim does not allow, so they are not
+      false.
     - `left_out`: how many more there are.
     """
 
@@ -73,7 +89,12 @@ class Mutants:
 
 
 def mutants(
-    graph: ModelGraph, dataset: Dataset, hypothesis: Node, metric_pos: Any, rng: np.random.Generator, most: int = 50
+    graph: ModelGraph,
+    dataset: Dataset,
+    hypothesis: Node,
+    metric_pos: Any,
+    rng: np.random.Generator,
+    most: int = 50,
 ) -> Mutants:
     """Every mutant of a claim, or a spread of `most` of them over kinds and nodes.
 
@@ -101,8 +122,11 @@ def mutants(
     return Mutants(chosen, equivalent, len(found) - len(chosen))
 
 
-def permuted_everywhere(dataset: Dataset, hypothesis: Node, rng: np.random.Generator) -> tuple[Node, Dataset] | None:
-    """The claim with the feature values of other rows, at every node and rest; None where it names no feature.
+def permuted_everywhere(
+    dataset: Dataset, hypothesis: Node, rng: np.random.Generator
+) -> tuple[Node, Dataset] | None:
+    """The claim with the feature values of other rows, at every node and rest; None where it names
+    no feature.
 
     All features move together: every row gets those of one other row.
     """
@@ -120,7 +144,9 @@ def permuted_everywhere(dataset: Dataset, hypothesis: Node, rng: np.random.Gener
         node = replace(node, agrees_on=renamed(node.agrees_on), rest=renamed(node.rest))
         return replace(node, reads=tuple(map(settle, node.reads)))
 
-    return settle(hypothesis), dataset.with_features({names[name]: dataset.feature(name)[rows] for name in features})
+    return settle(hypothesis), dataset.with_features(
+        {names[name]: dataset.feature(name)[rows] for name in features}
+    )
 
 
 def _edited(root: Node, edits: Mapping[str, Node]) -> Node:
@@ -130,7 +156,9 @@ def _edited(root: Node, edits: Mapping[str, Node]) -> Node:
     def settle(path: str, node: Node) -> Node:
         if path in edits:
             return edits[path]
-        return replace(node, reads=tuple(settle(p, child) for p, child, parent in nodes if parent == path))
+        return replace(
+            node, reads=tuple(settle(p, child) for p, child, parent in nodes if parent == path)
+        )
 
     return settle(ROOT, root)
 
@@ -150,8 +178,8 @@ def _fresh_name(dataset: Dataset, name: str) -> str:
 def _pairs(values: NDArray[Any]) -> NDArray[Any]:
     """The column with neighbouring values merged two by two.
 
-    Each pair goes by its first value, which a function of the feature understands. The last of an odd number
-    joins the pair before it; of three it stays alone, or nothing would be told apart.
+    Each pair goes by its first value, which a function of the feature understands. The last of an
+    odd number joins the pair before it; of three it stays alone, or nothing would be told apart.
     """
     first, inverse = np.unique(value_codes(values), return_index=True, return_inverse=True)[1:]
     distinct = values[first].tolist()
@@ -166,7 +194,8 @@ def _pairs(values: NDArray[Any]) -> NDArray[Any]:
 
 
 class _OneRow:
-    """A graph whose activations on the dataset's first row, all that static checks look at, are captured once."""
+    """A graph whose activations on the dataset's first row, all that static checks look at, are
+    captured once."""
 
     def __init__(self, graph: ModelGraph) -> None:
         self._graph, self._seen = graph, dict[Any, Any]()
@@ -184,7 +213,12 @@ class _Maker:
     """Makes the mutants of one claim that the static checks accept, kind by kind."""
 
     def __init__(
-        self, graph: ModelGraph, dataset: Dataset, claim: Node, metric_pos: Any, rng: np.random.Generator
+        self,
+        graph: ModelGraph,
+        dataset: Dataset,
+        claim: Node,
+        metric_pos: Any,
+        rng: np.random.Generator,
     ) -> None:
         self.graph = cast(ModelGraph, _OneRow(graph))
         self.dataset, self.claim, self.metric_pos, self.rng = dataset, claim, metric_pos, rng
@@ -197,18 +231,28 @@ class _Maker:
         self.parents = {path: parent for path, _, parent in places if parent is not None}
 
     def siblings(self, path: str) -> list[str]:
-        return [other for other, above in self.parents.items() if above == self.parents.get(path) and other != path]
+        return [
+            other
+            for other, above in self.parents.items()
+            if above == self.parents.get(path) and other != path
+        ]
 
     def sharing(self, path: str) -> list[str]:
         """The siblings that take the node's donor."""
         name = self.nodes[path].name
-        return [other for other in self.siblings(path) if name is not None and self.nodes[other].shares == name]
+        return [
+            other
+            for other in self.siblings(path)
+            if name is not None and self.nodes[other].shares == name
+        ]
 
     def dropped(self) -> Iterator[Mutant]:
         """A node, with all below it, does not matter."""
         for path in self.parents:
             node = self.nodes[path]
-            gone = replace(node, agrees_on=ANYTHING, reads=(), rest=None, computed_by=None, shares=None)
+            gone = replace(
+                node, agrees_on=ANYTHING, reads=(), rest=None, computed_by=None, shares=None
+            )
             if not (node.is_leaf and node.agrees_on == ANYTHING):
                 yield from self._made("dropped", path, {path: gone, **self._heirs(path)})
 
@@ -219,11 +263,15 @@ class _Maker:
             return {}
         first, *others = (self.nodes[heir] for heir in heirs)
         name = first.name or (first.component if others else None)  # its label stays what it was
-        settled = [replace(first, shares=None, name=name), *(replace(other, shares=name) for other in others)]
+        settled = [
+            replace(first, shares=None, name=name),
+            *(replace(other, shares=name) for other in others),
+        ]
         return dict(zip(heirs, settled, strict=True))
 
     def features(self) -> Iterator[Mutant]:
-        """One feature that a node agrees on left out, merged in pairs of values, or permuted among rows."""
+        """One feature that a node agrees on left out, merged in pairs of values, or permuted among
+        rows."""
         for path, node in self.nodes.items():
             if node.shares is not None or node.agrees_on is None:
                 continue
@@ -235,23 +283,35 @@ class _Maker:
                 now, dataset = self.column(feature, MERGED)
                 is_one = not dataset.codes(Agreement((now,))).any()
                 if is_computed or not (before or after or is_one):
-                    agree, new = self._agree(together, (*before, now, *after)), f"{feature} with pairs of values merged"
+                    agree, new = (
+                        self._agree(together, (*before, now, *after)),
+                        f"{feature} with pairs of values merged",
+                    )
                 else:
                     agree, dataset = self._agree(together, (*before, *after)), self.dataset
-                    new = f"{' and '.join((*before, *after))} without {feature}" if before or after else "anything"
+                    new = (
+                        f"{' and '.join((*before, *after))} without {feature}"
+                        if before or after
+                        else "anything"
+                    )
                 yield from self._made("coarsened", path, agree, feature, new, dataset)
                 now, dataset = self.column(feature, PERMUTED)
                 agree = self._agree(together, (*before, now, *after))
                 yield from self._made("permuted", path, agree, feature, dataset=dataset)
 
     def _agree(self, paths: Sequence[str], features: tuple[str, ...]) -> dict[str, Node]:
-        """Not sorted: a function gets a changed column in the place of the one that it stands for."""
+        """Not sorted: a function gets a changed column in the place of the one that it stands
+        for."""
         return {path: replace(self.nodes[path], agrees_on=Agreement(features)) for path in paths}
 
     def column(self, feature: str, how: str) -> tuple[str, Dataset]:
-        """The name of the feature with its values `PERMUTED` or `MERGED`, and a dataset that has it, made once."""
+        """The name of the feature with its values `PERMUTED` or `MERGED`, and a dataset that has
+        it, made once."""
         if (feature, how) not in self._columns:
-            values, name = self.dataset.feature(feature), _fresh_name(self.dataset, f"{feature}, {how}")
+            values, name = (
+                self.dataset.feature(feature),
+                _fresh_name(self.dataset, f"{feature}, {how}"),
+            )
             column = _pairs(values) if how == MERGED else values[self.rng.permutation(len(values))]
             self._columns[feature, how] = name, self.dataset.with_features({name: column})
         return self._columns[feature, how]
@@ -263,24 +323,39 @@ class _Maker:
             for old, new in self._exchanges(path):
                 members = tuple(sorted({*node.components, new} - {old}, key=natural_key))
                 if made < MOST_COMPONENTS and self._is_alike(old, new):
-                    for mutant in self._made("component", path, {path: replace(node, components=members)}, old, new):
+                    for mutant in self._made(
+                        "component", path, {path: replace(node, components=members)}, old, new
+                    ):
                         made += 1
                         yield mutant
 
     def _exchanges(self, path: str) -> list[tuple[str, str]]:
-        """Members of a node and what may take their place: heads of the same layer first, all else by chance."""
+        """Members of a node and what may take their place: heads of the same layer first, all else
+        by chance."""
         node, graph, above = self.nodes[path], self.graph, self.nodes[self.parents[path]].component
-        claimed = {ROOT, *node.components}.union(*(self.nodes[other].components for other in self.siblings(path)))
-        read = [name for name in graph.components if graph.slots(above, name, self.checked.is_anywhere(node))]
+        claimed = {ROOT, *node.components}.union(
+            *(self.nodes[other].components for other in self.siblings(path))
+        )
+        read = [
+            name
+            for name in graph.components
+            if graph.slots(above, name, self.checked.is_anywhere(node))
+        ]
         free = [name for name in read if name not in claimed]
         choices = []
         for old in node.components:
-            kin = [new for new in free if not graph.adds or new.rstrip(NUMBER) == old.rstrip(NUMBER)]
+            kin = [
+                new for new in free if not graph.adds or new.rstrip(NUMBER) == old.rstrip(NUMBER)
+            ]
             choices.append([(old, kin[i]) for i in self.rng.permutation(len(kin))])
-        return sorted(_in_turn(choices), key=lambda pair: graph.adds and pair[0].split(".")[0] != pair[1].split(".")[0])
+        return sorted(
+            _in_turn(choices),
+            key=lambda pair: graph.adds and pair[0].split(".")[0] != pair[1].split(".")[0],
+        )
 
     def _is_alike(self, old: str, new: str) -> bool:
-        """Whether both activations have the same shape and type, as all have that add to one stream."""
+        """Whether both activations have the same shape and type, as all have that add to one
+        stream."""
         if self.graph.adds:
             return True
         try:
@@ -293,14 +368,22 @@ class _Maker:
         """The same claim about another slot of the parent, or the position before or after."""
         for path, parent in self.parents.items():
             node, above = self.nodes[path], self.nodes[parent].component
-            slots = self.graph.slots(above, node.components[0], self.checked.is_anywhere(node)) if node.into else ()
+            slots = (
+                self.graph.slots(above, node.components[0], self.checked.is_anywhere(node))
+                if node.into
+                else ()
+            )
             for into in slots:
                 if into not in (node.into, MASK):
-                    yield from self._made("slot", path, {path: replace(node, into=into)}, node.into, into)
+                    yield from self._made(
+                        "slot", path, {path: replace(node, into=into)}, node.into, into
+                    )
             for step in (-1, 1) if isinstance(node.pos, int) else ():
                 pos = cast(int, node.pos) + step
                 if (pos < 0) == (pos - step < 0):  # -1 is the last position, not the one before 0
-                    yield from self._made("position", path, {path: replace(node, pos=pos)}, node.pos, pos)
+                    yield from self._made(
+                        "position", path, {path: replace(node, pos=pos)}, node.pos, pos
+                    )
 
     def exchanged(self) -> Iterator[Mutant]:
         """Two siblings with each other's claim; components, slots, positions and subspaces stay."""
@@ -308,10 +391,20 @@ class _Maker:
             if self.parents[first] == self.parents[second]:
                 a, b = self.nodes[first], self.nodes[second]
                 edits = {
-                    path: replace(n, agrees_on=m.agrees_on, reads=m.reads, rest=m.rest, computed_by=m.computed_by)
+                    path: replace(
+                        n,
+                        agrees_on=m.agrees_on,
+                        reads=m.reads,
+                        rest=m.rest,
+                        computed_by=m.computed_by,
+                    )
                     for path, n, m in ((first, a, b), (second, b, a))
                 }
-                what = "what they agree on" if a.is_leaf and b.is_leaf else "what they agree on and read"
+                what = (
+                    "what they agree on"
+                    if a.is_leaf and b.is_leaf
+                    else "what they agree on and read"
+                )
                 yield from self._made("exchanged", first, edits, what, second.removeprefix(BELOW))
 
     def _made(
@@ -328,11 +421,14 @@ class _Maker:
         except ScrubError:
             return
         if self._counts_stay(root, dataset, checked) and self._keys_stay(root, checked):
-            what, means = (text.format(node=path.removeprefix(BELOW), old=old, new=new) for text in WORDS[kind])
+            what, means = (
+                text.format(node=path.removeprefix(BELOW), old=old, new=new) for text in WORDS[kind]
+            )
             yield Mutant(kind, path, what, OPEN + means, root, dataset)
 
     def _fits(self, node: Node) -> bool:
-        """Whether a changed node can be computed: what has children can read, and computed values fit anywhere."""
+        """Whether a changed node can be computed: what has children can read, and computed values
+        fit anywhere."""
         for _, below, _ in node_paths(node):
             component = below.components[0]
             reads = any(self.graph.slots(component, other, True) for other in self.graph.components)
@@ -340,14 +436,19 @@ class _Maker:
                 return False
             if below.computed_by is not None and below.agrees_on is not None:
                 features = (self.dataset.feature(name)[[0]] for name in below.agrees_on.features)
-                # One value for each of the positions that a node has now would not do in another place.
-                shape, whole = np.shape(below.computed_by(*features))[1:], tuple(self.checked.example(component).shape)
+                # One value for each of the positions that a node has now would not do in another
+                # place.
+                shape, whole = (
+                    np.shape(below.computed_by(*features))[1:],
+                    tuple(self.checked.example(component).shape),
+                )
                 if tuple(shape) not in (whole[1:], whole[2:] or whole[1:]):
                     return False
         return True
 
     def _counts_stay(self, root: Node, dataset: Dataset, checked: Checked) -> bool:
-        """Whether rows only stand in for rows with as many positions, wherever a column says where."""
+        """Whether rows only stand in for rows with as many positions, wherever a column says
+        where."""
         agreements = {slot.path: slot.agrees_on for slot in slots_of(root)}
         for path, _, parent in node_paths(root):
             positions = checked.output if parent is None else checked.positions[path]
@@ -355,19 +456,30 @@ class _Maker:
                 continue
             counts = (positions.index >= 0).sum(axis=1)
             carriers = {path, f"{path}/rest", f"{parent}/rest"} & agreements.keys()
-            if not all(_is_finer(dataset.codes(agreements[carrier]), counts, self.rows) for carrier in carriers):
+            if not all(
+                _is_finer(dataset.codes(agreements[carrier]), counts, self.rows)
+                for carrier in carriers
+            ):
                 return False
         return True
 
     def _keys_stay(self, root: Node, checked: Checked) -> bool:
-        """Whether masks swapped at some positions leave a visible key: the first, or what the claim itself leaves."""
+        """Whether masks swapped at some positions leave a visible key: the first, or what the claim
+        itself leaves."""
         nodes = {path: node for path, node, _ in node_paths(root)}
         for path, node, parent in node_paths(root):
             if parent is None or node.pos is None or MASK not in node.components:
                 continue
-            at, first = checked.positions[path], self.dataset.inputs[MASK_INPUT].bool()[self.rows.tolist(), 0]
+            at, first = (
+                checked.positions[path],
+                self.dataset.inputs[MASK_INPUT].bool()[self.rows.tolist(), 0],
+            )
             above = self.nodes.get(parent)
-            is_claimed = self.nodes.get(path) == node and above is not None and above.rest == nodes[parent].rest
+            is_claimed = (
+                self.nodes.get(path) == node
+                and above is not None
+                and above.rest == nodes[parent].rest
+            )
             if not is_claimed and not (at is not None and at.static and bool(first.all())):
                 return False
         return True
@@ -391,12 +503,18 @@ class _Comparison:
     def allows_no_more(self, mutant: Mutant) -> bool:
         """Whether every swap set that it allows is, by content, one that the claim allows."""
         theirs = slots_of(mutant.hypothesis)
-        if _bare(mutant.hypothesis) != self.bare or [s.path for s in theirs] != [s.path for s in self.slots]:
+        if _bare(mutant.hypothesis) != self.bare or [s.path for s in theirs] != [
+            s.path for s in self.slots
+        ]:
             return False
-        return all(self._is_within(new, mutant.dataset, old) for new, old in zip(theirs, self.slots, strict=True))
+        return all(
+            self._is_within(new, mutant.dataset, old)
+            for new, old in zip(theirs, self.slots, strict=True)
+        )
 
     def _is_within(self, new: Slot, dataset: Dataset, old: Slot) -> bool:
-        if new.node.computed_by is not None:  # takes no donor, only its features, which agree with the parent's
+        # takes no donor, only its features, which agree with the parent's
+        if new.node.computed_by is not None:
             its = [dataset.feature(name)[self.rows] for name in new.agrees_on.features]
             mine = [dataset.feature(name)[self.rows] for name in old.agrees_on.features]
             return len(its) == len(mine) and all(map(np.array_equal, its, mine))
@@ -408,10 +526,13 @@ class _Comparison:
         return self.repeats and gives_activation and self._holds_contents(fine, coarse)
 
     def _holds_contents(self, fine: Ints, coarse: Ints) -> bool:
-        """Whether the donors of every row have, by `fine`, no content that they do not have by `coarse`."""
+        """Whether the donors of every row have, by `fine`, no content that they do not have by
+        `coarse`."""
         donors, contents = self.dataset.donor_rows, self.dataset.content
         of_fine, of_coarse = defaultdict[int, set[int]](set), defaultdict[int, set[int]](set)
-        for a, b, content in np.stack([fine[donors], coarse[donors], contents[donors]], axis=1).tolist():
+        for a, b, content in np.stack(
+            [fine[donors], coarse[donors], contents[donors]], axis=1
+        ).tolist():
             of_fine[a].add(content)
             of_coarse[b].add(content)
         pairs = np.stack([fine[self.rows], coarse[self.rows]], axis=1).tolist()
@@ -427,13 +548,16 @@ class _Comparison:
 
     def _parted(self, agreement: Agreement, dataset: Dataset) -> bytes:
         if agreement not in self._parts:
-            first, inverse = np.unique(dataset.codes(agreement), return_index=True, return_inverse=True)[1:]
+            first, inverse = np.unique(
+                dataset.codes(agreement), return_index=True, return_inverse=True
+            )[1:]
             self._parts[agreement] = first[inverse.reshape(-1)].tobytes()
         return self._parts[agreement]
 
 
 def _spread(found: Sequence[Mutant], most: int, rng: np.random.Generator) -> tuple[Mutant, ...]:
-    """At most this many, in their order: all that drop a node, then kinds in turn, and nodes within a kind."""
+    """At most this many, in their order: all that drop a node, then kinds in turn, and nodes within
+    a kind."""
     if len(found) <= most:
         return tuple(found)
     queues: dict[str, dict[str, list[int]]] = {kind: defaultdict(list) for kind in WORDS}

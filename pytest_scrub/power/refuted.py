@@ -20,7 +20,8 @@ from pytest_scrub.verdict import REFUTED, UNTESTED, Control, MutantReport, Power
 
 MOST_MUTANTS = 50
 SAMPLE_SHARE = 5  # a mutant gets this part of the claim's samples: what is clear needs no more
-SEARCH_SHARE = 10  # and, where it holds on average, this part of the claim's search: wrong ones fall early
+# and, where it holds on average, this part of the claim's search: wrong ones fall early
+SEARCH_SHARE = 10
 
 
 def power_of(
@@ -34,8 +35,9 @@ def power_of(
 ) -> Power:
     """Every mutant judged like the claim, on the first fifth of its references.
 
-    Adversaries search the mutants that hold on average, with a tenth of the claim's budget, and all of them together
-    until the claim's deadline is over once more; not where they refute the claim itself.
+    Adversaries search the mutants that hold on average, with a tenth of the claim's budget, and all
+    of them together until the claim's deadline is over once more; not where they refute the claim
+    itself.
     """
     evaluator = average.evaluator
     found = mutants(
@@ -48,7 +50,16 @@ def power_of(
     reports, equivalent, left_out = [], found.equivalent, found.left_out
     for i, (mutant, its) in enumerate(zip(found.mutants, evaluators, strict=True)):
         try:
-            report = _judged(average, mutant, its, searched if gates else None, options, until, seed=seed, name=name)
+            report = _judged(
+                average,
+                mutant,
+                its,
+                searched if gates else None,
+                options,
+                until,
+                seed=seed,
+                name=name,
+            )
         except ScrubError:  # it has no meaning on some rows, which no static check could see
             left_out += 1
             continue
@@ -58,15 +69,21 @@ def power_of(
             reports.append(report)
         if evaluator.progress is not None:
             refuted = sum(report.outcome == REFUTED for report in reports)
-            evaluator.progress("mutants", i + 1, len(found.mutants), f"{refuted} of {len(reports)} refuted")
+            evaluator.progress(
+                "mutants", i + 1, len(found.mutants), f"{refuted} of {len(reports)} refuted"
+            )
     return Power(tuple(reports), equivalent, left_out, required)
 
 
-def _evaluators(average: Measured, found: Sequence[Mutant], *, seed: int, name: str) -> list[Evaluator]:
-    """Their evaluators, once what the first draws of all of them need has been captured together."""
+def _evaluators(
+    average: Measured, found: Sequence[Mutant], *, seed: int, name: str
+) -> list[Evaluator]:
+    """Their evaluators, once what the first draws of all of them need has been captured
+    together."""
     own, rows = average.evaluator, average.sample.references.plan.rows[:BURN_IN]
     evaluators = [
-        Evaluator(own.graph, mutant.dataset, mutant.hypothesis, own.metric, store=own.store) for mutant in found
+        Evaluator(own.graph, mutant.dataset, mutant.hypothesis, own.metric, store=own.store)
+        for mutant in found
     ]
     used = np.zeros(len(own.dataset), dtype=np.bool_)
     for evaluator in evaluators:
@@ -106,5 +123,7 @@ def _judged(
 
 def says_too_little(power: Power | None, controls: Sequence[Control]) -> bool:
     """Whether a claim that held has too little power, or holds where it should not."""
-    weak = power is not None and power.required is not None and (power.power or 0.0) < power.required
+    weak = (
+        power is not None and power.required is not None and (power.power or 0.0) < power.required
+    )
     return weak or not all(control.passed for control in controls)

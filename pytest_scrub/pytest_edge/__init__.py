@@ -1,1 +1,2 @@
-"""What pytest sees: options, fixtures, claims as tests, and where the reports of all workers come together."""
+"""What pytest sees: options, fixtures, claims as tests, and where the reports of all workers come
+together."""

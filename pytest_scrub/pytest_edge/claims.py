@@ -42,14 +42,15 @@ class _Reported(_Failed):
 
     def __init__(self, message: str) -> None:
         super().__init__(message := sendable(message))
-        self.msg, self.pytrace = message, False  # pytest prints the message alone, without our frames
+        # pytest prints the message alone, without our frames
+        self.msg, self.pytrace = message, False
 
 
 class ClaimFailed(_Reported):
     """A claim whose prediction did not hold.
 
-    Use the subclasses with `xfail(raises=Refuted, strict=True)`, so that a claim that cannot be tested does not
-    pass for a refuted one.
+    Use the subclasses with `xfail(raises=Refuted, strict=True)`, so that a claim that cannot be
+    tested does not pass for a refuted one.
     """
 
     __module__ = "builtins"
@@ -68,7 +69,8 @@ class RefutedByAdversary(Refuted):
 
 
 class Undecided(ClaimFailed):
-    """The budget was spent and the interval straddles the tolerance, too few draws differ, or rounding could decide."""
+    """The budget was spent and the interval straddles the tolerance, too few draws differ, or
+    rounding could decide."""
 
     __module__ = "builtins"
 
@@ -80,31 +82,40 @@ class Untested(ClaimFailed):
 
 
 class Weak(ClaimFailed):
-    """The claim holds, and says too little: false claims made from it hold too, or it holds where it should not."""
+    """The claim holds, and says too little: false claims made from it hold too, or it holds where
+    it should not."""
 
     __module__ = "builtins"
 
 
 class ScrubWarning(UserWarning):
-    """A claim that is undecided or untested, where a setting lets it pass; or activations that could not be kept."""
+    """A claim that is undecided or untested, where a setting lets it pass; or activations that
+    could not be kept."""
 
     __module__ = "pytest_scrub"
 
 
 class Misstated(_Reported):
-    """The claim, its data or its model cannot be given a meaning: no verdict, so no `ClaimFailed` either.
+    """The claim, its data or its model cannot be given a meaning: no verdict, so no `ClaimFailed`
+    either.
 
-    Raised in a claim wherever `check` raises a `ScrubError`, with the lines of the node and of the claim behind the
-    sentence.
+    Raised in a claim wherever `check` raises a `ScrubError`, with the lines of the node and of the
+    claim behind the sentence.
     """
 
     __module__ = "builtins"
 
 
 NOT_CALLED = (
-    "a claim is called by pytest, with its fixtures; it is no helper of other tests, and no method of unittest.TestCase"
+    "a claim is called by pytest, with its fixtures; it is no helper of other tests, and "
+    "no method of unittest.TestCase"
 )
-FAILURES: dict[str, type[ClaimFailed]] = {REFUTED: Refuted, UNDECIDED: Undecided, UNTESTED: Untested, WEAK: Weak}
+FAILURES: dict[str, type[ClaimFailed]] = {
+    REFUTED: Refuted,
+    UNDECIDED: Undecided,
+    UNTESTED: Untested,
+    WEAK: Weak,
+}
 
 
 @well_called
@@ -139,27 +150,32 @@ def claim(
     - `min_recovered`: the least share recovered, instead of `tolerance` or beside it.
     - `direction`: `"either"`, or `"worse"` where a metric that gets better is no objection.
     - `metric`: a `Metric` or a function of (output, batch); cross-entropy by default.
-    - `samples`: the most references drawn, each with one swap; `--scrub-samples` by default. Drawing stops as soon as
-      the claim is decided.
-    - `generalize`: let the interval speak of the distribution that the rows were drawn from, and not of these rows.
-    - `by`: a feature by whose values the gap is shown; with `slice_tolerance=` every one of them has to keep it.
-    - `on_undecided`, `on_untested`: `"fail"`, `"xfail"` or `"warn"`; the options of these names by default.
-    - `min_with_other`, `min_moved`: a node is untested below these shares of references with another donor (0.10), and
-      of drawn donors that differ from what they stand in for (0.02).
-    - `adversaries`: what searches for the allowed swaps that make the claim look worst, such as `[WhichDonors()]`; the
-      whole ladder by default, nothing where empty. `--scrub-adversary=none` switches all off.
-    - `adversarial_tolerance`: the largest mean gap of a swap set that is found; by default the claim's own tolerance,
-      and `math.inf` only shows what is found.
+    - `samples`: the most references drawn, each with one swap; `--scrub-samples` by default.
+      Drawing stops as soon as the claim is decided.
+    - `generalize`: let the interval speak of the distribution that the rows were drawn from, and
+      not of these rows.
+    - `by`: a feature by whose values the gap is shown; with `slice_tolerance=` every one of them
+      has to keep it.
+    - `on_undecided`, `on_untested`: `"fail"`, `"xfail"` or `"warn"`; the options of these names by
+      default.
+    - `min_with_other`, `min_moved`: a node is untested below these shares of references with
+      another donor (0.10), and of drawn donors that differ from what they stand in for (0.02).
+    - `adversaries`: what searches for the allowed swaps that make the claim look worst, such as
+      `[WhichDonors()]`; the whole ladder by default, nothing where empty. `--scrub-adversary=none`
+      switches all off.
+    - `adversarial_tolerance`: the largest mean gap of a swap set that is found; by default the
+      claim's own tolerance, and `math.inf` only shows what is found.
     - `adversary`: `"gate"`, or `"report"` to show what is found without failing.
-    - `budget`: evaluations for all adversaries together; by default a multiple of the samples, 20 unless
-      `--scrub-adversary` says otherwise.
+    - `budget`: evaluations for all adversaries together; by default a multiple of the samples, 20
+      unless `--scrub-adversary` says otherwise.
     - `min_power`: the least share of the false claims made from this one that has to be refuted.
-    - `controls`: the claim has to fail on shuffled weights and on permuted features; `--scrub-controls` for all claims.
+    - `controls`: the claim has to fail on shuffled weights and on permuted features;
+      `--scrub-controls` for all claims.
     - `model`, `data`: the names of the fixtures that give the network and the `Dataset`.
 
-    **Raises** `HypothesisError` at collection for a tolerance that is missing or negative, for an unknown word or
-    option, and for a function that pytest cannot call with fixtures; what else is wrong is `Misstated` when it is
-    checked.
+    **Raises** `HypothesisError` at collection for a tolerance that is missing or negative, for an
+    unknown word or option, and for a function that pytest cannot call with fixtures; what else is
+    wrong is `Misstated` when it is checked.
     """
     __tracebackhide__ = True
     given = _stated(locals())
@@ -172,25 +188,35 @@ def claim(
             raise HypothesisError(f"{setting}= is one of {', '.join(ACTIONS)}, not {shown(action)}")
     for option, fixture in (("model", model), ("data", data)):
         if not isinstance(fixture, str):
-            raise HypothesisError(f"{option}= of @claim takes the name of a fixture, not {type(fixture).__name__}")
+            raise HypothesisError(
+                f"{option}= of @claim takes the name of a fixture, not {type(fixture).__name__}"
+            )
         if not fixture.isidentifier() or keyword.iskeyword(fixture):
-            raise HypothesisError(f"{option}= of @claim takes the name of a fixture, which {fixture!r} cannot be")
+            raise HypothesisError(
+                f"{option}= of @claim takes the name of a fixture, which {fixture!r} cannot be"
+            )
 
     options = {
-        "tolerance": tolerance, "min_recovered": min_recovered, "direction": direction, "metric": metric,
+        "tolerance": tolerance, "min_recovered": min_recovered, "direction": direction,
+        "metric": metric,
         "samples": samples, "generalize": generalize, "by": by, "slice_tolerance": slice_tolerance,
-        "adversaries": adversaries, "adversarial_tolerance": adversarial_tolerance, "adversary": adversary,
+        "adversaries": adversaries, "adversarial_tolerance": adversarial_tolerance,
+        "adversary": adversary,
         "budget": budget, "min_power": min_power, "controls": controls,
     }  # fmt: skip
     thresholds = {"min_with_other": min_with_other, "min_moved": min_moved}
     options |= {name: value for name, value in thresholds.items() if value is not None}
     actions = {UNDECIDED: on_undecided, UNTESTED: on_untested}
-    return functools.partial(_as_test, model=model, data=data, options=options, actions=actions, given=given)
+    return functools.partial(
+        _as_test, model=model, data=data, options=options, actions=actions, given=given
+    )
 
 
 def _stated(given: Mapping[str, Any]) -> dict[str, Any]:
     """Those arguments of `@claim` that are not what they are anyway."""
-    known = [one for one in inspect.signature(claim).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    known = [
+        one for one in inspect.signature(claim).parameters.values() if one.kind is one.KEYWORD_ONLY
+    ]
     return {one.name: given[one.name] for one in known if given[one.name] is not one.default}
 
 
@@ -210,11 +236,22 @@ def _as_test(
     __tracebackhide__ = True
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(
-            _as_test(function.__func__, model=model, data=data, options=options, actions=actions, given=given)
+            _as_test(
+                function.__func__,
+                model=model,
+                data=data,
+                options=options,
+                actions=actions,
+                given=given,
+            )
         )
     _require_claimable(function)
     own = inspect.signature(function)
-    needed = [n for n in dict.fromkeys(("request", "scrub_session", model, data)) if n not in own.parameters]
+    needed = [
+        n
+        for n in dict.fromkeys(("request", "scrub_session", model, data))
+        if n not in own.parameters
+    ]
 
     @functools.wraps(function)
     def test(*args: Any, **fixtures: Any) -> None:
@@ -228,7 +265,11 @@ def _as_test(
             hypothesis = function(*args, **own_fixtures)
             if session.replay is not None:
                 replayed = session.replayed(
-                    hypothesis, options, model=fixtures[model], data=fixtures[data], name=id_of(item)
+                    hypothesis,
+                    options,
+                    model=fixtures[model],
+                    data=fixtures[data],
+                    name=id_of(item),
                 )
                 return _report_replay(function, replayed)
             verdict = session.check(
@@ -252,39 +293,54 @@ def _as_test(
             raise_at(function, failure(verdict))
         return _let_pass(function, verdict, action)
 
-    parameters = [*own.parameters.values(), *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in needed)]
+    parameters = [
+        *own.parameters.values(),
+        *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in needed),
+    ]
     test.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     if test.__name__ == "<lambda>":
-        test.__name__ = "a_lambda"  # pytest takes one for the argument of a marker, and there would be no test
+        # pytest takes one for the argument of a marker, and there would be no test
+        test.__name__ = "a_lambda"
     marked: Callable[..., None] = pytest.mark.claim(**given)(test)
     return marked
 
 
 def _require_claimable(function: Any) -> None:
-    """**Raises** `HypothesisError` for what pytest cannot call with fixtures, or what cannot return a hypothesis."""
+    """**Raises** `HypothesisError` for what pytest cannot call with fixtures, or what cannot return
+    a hypothesis."""
     __tracebackhide__ = True
     kind = type(function).__name__
     name = getattr(function, "__name__", kind)
     if inspect.isclass(function):
-        raise HypothesisError(f"@claim stands on a function, not on a class; put it on every test of {name}")
+        raise HypothesisError(
+            f"@claim stands on a function, not on a class; put it on every test of {name}"
+        )
     if type(function).__module__.partition(".")[0] == "_pytest":
-        raise HypothesisError(f"@claim stands on a test, and {name} is a fixture; let a test take it as an argument")
+        raise HypothesisError(
+            f"@claim stands on a test, and {name} is a fixture; let a test take it as an argument"
+        )
     if not callable(function) or _code(function) is None:
-        raise HypothesisError(f"@claim stands on a function that returns a hypothesis, not on {kind}")
+        raise HypothesisError(
+            f"@claim stands on a function that returns a hypothesis, not on {kind}"
+        )
     if any(mark.name == "claim" for mark in getattr(function, "pytestmark", ())):
-        raise HypothesisError(f"{name} has @claim twice, and one of them would be ignored; leave one")
+        raise HypothesisError(
+            f"{name} has @claim twice, and one of them would be ignored; leave one"
+        )
     for is_one, what in (
         (inspect.iscoroutinefunction, "async"),
         (inspect.isgeneratorfunction, "a generator"),
         (inspect.isasyncgenfunction, "an async generator"),
     ):
         if is_one(function):
-            raise HypothesisError(f"{name} is {what}, and a claim is a plain function that returns a hypothesis")
+            raise HypothesisError(
+                f"{name} is {what}, and a claim is a plain function that returns a hypothesis"
+            )
     for one in inspect.signature(function).parameters.values():
         if one.kind not in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
             raise HypothesisError(
-                f"a claim takes fixtures by their names, and pytest gives none to {one} of {name}; name each of them "
-                "(a decorator below @claim keeps names with functools.wraps)"
+                f"a claim takes fixtures by their names, and pytest gives none to {one} of {name}; "
+                "name each of them (a decorator below @claim keeps names with functools.wraps)"
             )
 
 
@@ -305,7 +361,8 @@ def _place(function: Callable[..., Any]) -> Place:
 
 
 def _record(item: pytest.Item, verdict: Verdict) -> None:
-    """What reports are made of, also on the controller of pytest-xdist, and what JUnit files have of it."""
+    """What reports are made of, also on the controller of pytest-xdist, and what JUnit files have
+    of it."""
     from pytest_scrub.reports.figures import figures
 
     item.user_properties.append((VERDICT_PROPERTY, verdict.to_json()))
@@ -341,11 +398,13 @@ def failure(verdict: Verdict) -> ClaimFailed:
     return kind(story(verdict))
 
 
-def raise_at(function: Callable[..., Any], error: BaseException, place: Place | None = None) -> NoReturn:
+def raise_at(
+    function: Callable[..., Any], error: BaseException, place: Place | None = None
+) -> NoReturn:
     """Raise `error` on the first line of `function`, or at a place that is more to the point.
 
-    The claim's own frame is gone by then, and editors and CI show a failure on the line of the last visible
-    frame, so a frame is made that stands there.
+    The claim's own frame is gone by then, and editors and CI show a failure on the line of the last
+    visible frame, so a frame is made that stands there.
     """
     __tracebackhide__ = True
     file, number = place or _place(function)

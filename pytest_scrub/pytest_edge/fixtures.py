@@ -55,11 +55,13 @@ def _turn(config: pytest.Config) -> tuple[int, int]:
     if worker is None:
         return 0, 1
     count = int(worker["workercount"])
-    return int(worker["workerid"].removeprefix("gw")) % count, count  # one that replaces another counts on
+    # one that replaces another counts on
+    return int(worker["workerid"].removeprefix("gw")) % count, count
 
 
 def _cache(config: pytest.Config) -> BoundedFolder | None:
-    """Where activations are kept between runs; None where pytest has no cache, or none is wanted."""
+    """Where activations are kept between runs; None where pytest has no cache, or none is
+    wanted."""
     from pytest_scrub.pytest_edge.claims import ScrubWarning
 
     cache, limit = getattr(config, "cache", None), int(option(config, "cache")) << 20
@@ -70,7 +72,9 @@ def _cache(config: pytest.Config) -> BoundedFolder | None:
     try:
         return BoundedFolder(cache.mkdir("scrub"), limit)
     except OSError as error:
-        warnings.warn(ScrubWarning(f"activations cannot be kept in pytest's cache ({error})"), stacklevel=1)
+        warnings.warn(
+            ScrubWarning(f"activations cannot be kept in pytest's cache ({error})"), stacklevel=1
+        )
         return None
 
 
@@ -81,7 +85,8 @@ def _crew(config: pytest.Config) -> Crew | None:
 
 
 def _share_cores(config: pytest.Config) -> None:
-    """In a worker of pytest-xdist, torch gets its part of the cores: threads that wait for one another are slow."""
+    """In a worker of pytest-xdist, torch gets its part of the cores: threads that wait for one
+    another are slow."""
     worker = getattr(config, "workerinput", None)
     if worker is not None:
         import torch
@@ -93,7 +98,8 @@ def _share_cores(config: pytest.Config) -> None:
 def scrub_model() -> Any:
     """The network that claims speak of; override it in a conftest.py, a module or a class."""
     pytest.fail(
-        "no network: define a fixture scrub_model that returns load_model(...), or name one with @claim(model=...)",
+        "no network: define a fixture scrub_model that returns load_model(...), or name one with "
+        "@claim(model=...)",
         pytrace=False,
     )
 
@@ -102,7 +108,8 @@ def scrub_model() -> Any:
 def scrub_data() -> Dataset:
     """The Dataset that claims are tested on; override it in a conftest.py, a module or a class."""
     pytest.fail(
-        "no data: define a fixture scrub_data that returns a Dataset(...), or name one with @claim(data=...)",
+        "no data: define a fixture scrub_data that returns a Dataset(...), or name one with "
+        "@claim(data=...)",
         pytrace=False,
     )
 
@@ -120,7 +127,9 @@ def scrub_device(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture
-def scrub(request: pytest.FixtureRequest, scrub_session: Session, scrub_model: Any, scrub_data: Dataset) -> Scrub:
+def scrub(
+    request: pytest.FixtureRequest, scrub_session: Session, scrub_model: Any, scrub_data: Dataset
+) -> Scrub:
     """Check, explain and evaluate hypotheses inside any test."""
     from pytest_scrub.pytest_edge.session import Scrub
 

@@ -1,4 +1,5 @@
-"""What a test is called, whoever runs it: its random streams, counterexamples and baselines go by that."""
+"""What a test is called, whoever runs it: its random streams, counterexamples and baselines go by
+that."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import pytest
 
 
 def id_of(item: pytest.Item) -> str:
-    """The node id as pytest made it; for `--dist loadgroup` pytest-xdist may have put the name of the group into it."""
+    """The node id as pytest made it; for `--dist loadgroup` pytest-xdist may have put the name of
+    the group into it."""
     assert item.parent is not None  # only the session has none
     return f"{item.parent.nodeid}::{item.name}"

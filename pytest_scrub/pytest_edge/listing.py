@@ -18,7 +18,8 @@ import pytest
 from pytest_scrub.common.visible import visible
 
 CLAIM = "claim"  # the marker
-FIXTURES = {"model": "scrub_model", "data": "scrub_data"}  # the options of a claim that name fixtures
+# the options of a claim that name fixtures
+FIXTURES = {"model": "scrub_model", "data": "scrub_data"}
 OURS = {"request", "scrub_session"}  # what every claim takes
 MOST_SHOWN = 80  # characters of one value
 
@@ -27,7 +28,9 @@ class Listing:
     """Takes the place of the run. Only registered where claims are to be listed."""
 
     @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
         """Only claims are left, so that a selection without any ends as one without tests."""
         others = [item for item in items if item.get_closest_marker(CLAIM) is None]
         if others:
@@ -36,7 +39,8 @@ class Listing:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Shows what was collected. Errors of the collection are pytest's to report, so its loop goes on, but empty."""
+        """Shows what was collected. Errors of the collection are pytest's to report, so its loop
+        goes on, but empty."""
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         is_short = session.config.get_verbosity() < 0
         if reporter is not None:
@@ -47,14 +51,17 @@ class Listing:
 
 
 def start(config: pytest.Config) -> None:
-    """Before workers of pytest-xdist are started: the claims are collected here, and none is run anywhere."""
+    """Before workers of pytest-xdist are started: the claims are collected here, and none is run
+    anywhere."""
     for name, value in {"numprocesses": 0, "dist": "no", "distload": False}.items():
         if hasattr(config.option, name):
             setattr(config.option, name, value)
     config.pluginmanager.register(Listing(), "scrub-listing")
 
 
-def listed(items: Sequence[pytest.Item], config: pytest.Config, *, is_short: bool = False) -> Iterator[str]:
+def listed(
+    items: Sequence[pytest.Item], config: pytest.Config, *, is_short: bool = False
+) -> Iterator[str]:
     """Every claim by file and line: one line, or also its fixtures, parameters and markers."""
     if not items:
         yield "no claims were collected"
@@ -78,11 +85,14 @@ def _about(item: pytest.Item, config: pytest.Config) -> Iterator[str]:
     for role, fixture in named.items():
         where = "parametrized" if fixture in parameters else _where(item, fixture, config)
         yield f"{role}: {fixture} ({where})"
-    others = [name for name in _arguments(item) if name not in {*OURS, *named.values(), *parameters}]
+    others = [
+        name for name in _arguments(item) if name not in {*OURS, *named.values(), *parameters}
+    ]
     if others:
         yield f"fixtures: {', '.join(others)}"
     if parameters:
-        yield f"parameters: {', '.join(f'{name}={_shown(value)}' for name, value in parameters.items())}"
+        shown = (f"{name}={_shown(value)}" for name, value in parameters.items())
+        yield f"parameters: {', '.join(shown)}"
     for marker in item.iter_markers():
         if marker.name not in (CLAIM, "parametrize"):
             yield f"marked: {marker.name}{_called(marker)}"
@@ -95,7 +105,9 @@ def _given(item: pytest.Item) -> Mapping[str, Any]:
 
 
 def _options(item: pytest.Item) -> str:
-    return ", ".join(f"{name}={_shown(value)}" for name, value in _given(item).items() if name not in FIXTURES)
+    return ", ".join(
+        f"{name}={_shown(value)}" for name, value in _given(item).items() if name not in FIXTURES
+    )
 
 
 def _parameters(item: pytest.Item) -> Mapping[str, Any]:
@@ -105,7 +117,11 @@ def _parameters(item: pytest.Item) -> Mapping[str, Any]:
 
 def _arguments(item: pytest.Item) -> Sequence[str]:
     function = getattr(item, "function", None)
-    return [] if function is None else [name for name in inspect.signature(function).parameters if name != "self"]
+    return (
+        []
+        if function is None
+        else [name for name in inspect.signature(function).parameters if name != "self"]
+    )
 
 
 def _called(marker: pytest.Mark) -> str:
@@ -132,11 +148,15 @@ def _short(text: str) -> str:
 
 
 def _where(item: pytest.Item, fixture: str, config: pytest.Config) -> str:
-    """File and line of a fixture's function, where one of that name stands in the class, the module, a `conftest.py`
-    above it or a plugin, nearest first."""
+    """File and line of a fixture's function, where one of that name stands in the class, the
+    module, a `conftest.py` above it or a plugin, nearest first."""
     for holder in _holders(item, config):
         found = inspect.getattr_static(holder, fixture, None)
-        code = getattr(inspect.unwrap(found), "__code__", None) if hasattr(found, "__wrapped__") else None
+        code = (
+            getattr(inspect.unwrap(found), "__code__", None)
+            if hasattr(found, "__wrapped__")
+            else None
+        )
         if code is None:
             continue
         if str(found.__module__).startswith("pytest_scrub."):
@@ -146,9 +166,13 @@ def _where(item: pytest.Item, fixture: str, config: pytest.Config) -> str:
 
 
 def _holders(item: pytest.Item, config: pytest.Config) -> Iterator[object]:
-    yield from (found for name in ("cls", "module") if (found := getattr(item, name, None)) is not None)
+    yield from (
+        found for name in ("cls", "module") if (found := getattr(item, name, None)) is not None
+    )
     plugins = config.pluginmanager.get_plugins()
-    folders = {Path(file).parent: plugin for plugin in plugins if (file := _conftest(plugin)) is not None}
+    folders = {
+        Path(file).parent: plugin for plugin in plugins if (file := _conftest(plugin)) is not None
+    }
     yield from (folders[folder] for folder in item.path.parents if folder in folders)
     yield from (plugin for plugin in plugins if _conftest(plugin) is None)
 

@@ -13,14 +13,17 @@ from pytest_scrub.extras.baselines.limits import parsed
 from pytest_scrub.pytest_edge.amounts import amount
 
 FOLDER = ".scrub"  # under pytest's root: one file for each claim that was refuted
-CLAIM_PROPERTY = "scrub_claim"  # that of every report of a claim, whether it comes to a verdict or not: the test's id
-VERDICT_PROPERTY = "scrub_verdict"  # the property of a test report that carries its verdict, as JSON
+# that of every report of a claim, whether it comes to a verdict or not: the test's id
+CLAIM_PROPERTY = "scrub_claim"
+# the property of a test report that carries its verdict, as JSON
+VERDICT_PROPERTY = "scrub_verdict"
 
 Value = int | str | bool
 
 FAIL, XFAIL, WARN = "fail", "xfail", "warn"
 ACTIONS = (FAIL, XFAIL, WARN)  # what a claim does that did not hold and was not refuted either
-FIGURES = ("seed", "samples", "adversary", "deadline", "mutate", "controls")  # options that figures depend on
+# options that figures depend on
+FIGURES = ("seed", "samples", "adversary", "deadline", "mutate", "controls")
 MEMORY = "25%"  # of what is free when the first claim runs
 BASELINE = "main"  # the baseline without a name
 
@@ -83,7 +86,9 @@ def _seconds(text: str) -> str:
 def _name(text: str) -> str:
     first = "a test to run comes before the option"
     if text and not re.fullmatch(r"\w[\w.-]{0,99}", text):
-        raise ValueError(f"takes a name of up to 100 letters, digits, dots and dashes, not {text!r}; {first}")
+        raise ValueError(
+            f"takes a name of up to 100 letters, digits, dots and dashes, not {text!r}; {first}"
+        )
     if text.endswith(".py") or (text != BASELINE and text and os.path.exists(text)):
         raise ValueError(f"takes a name, not the file or folder {text!r}; {first}")
     return text
@@ -102,7 +107,8 @@ def _file(text: str) -> str:
 
 
 def _device(text: str) -> str:
-    """A device on which this machine can compute; torch is only asked for another one than the CPU."""
+    """A device on which this machine can compute; torch is only asked for another one than the
+    CPU."""
     if text == "cpu":
         return text
     import torch
@@ -116,7 +122,10 @@ def _device(text: str) -> str:
         raise ValueError(f"takes a torch device that computes, such as cpu or cuda, not {text!r}")
     count = int(kind.device_count())
     if (device.index or 0) >= count:
-        raise ValueError(f"is {text!r}, but torch finds {count or 'no'} {device.type} device{'s' * (count != 1)} here")
+        raise ValueError(
+            f"is {text!r}, but torch finds {count or 'no'} {device.type} "
+            f"device{'s' * (count != 1)} here"
+        )
     return text
 
 
@@ -132,34 +141,96 @@ def _amount(text: str) -> str:
 
 OPTIONS = (
     Option("seed", "0", _whole(), "seed from which every claim's random stream is derived"),
-    Option("samples", "4000", _whole(2), "references drawn per claim, each with one swap of every node"),
-    Option("adversary", "default", _one_of(*EFFORT), f"{', '.join(EFFORT)}: how long adversaries search each claim"),
+    Option(
+        "samples", "4000", _whole(2), "references drawn per claim, each with one swap of every node"
+    ),
+    Option(
+        "adversary",
+        "default",
+        _one_of(*EFFORT),
+        f"{', '.join(EFFORT)}: how long adversaries search each claim",
+    ),
     Option("deadline", "", _seconds, "seconds after which the search of one claim ends early"),
-    Option("replay", "", _file, "a saved counterexample to evaluate alone, such as .scrub/NAME.json"),
-    Option("on-undecided", "fail", _one_of(*ACTIONS), "fail, xfail or warn: what an undecided claim does"),
-    Option("on-untested", "fail", _one_of(*ACTIONS), "fail, xfail or warn: what an untested claim does"),
-    Option("mutate", "", bool, "judge false claims made from each claim that holds, and report how many are refuted"),
-    Option("controls", "", bool, "judge each claim that holds on shuffled weights and on permuted features too"),
+    Option(
+        "replay", "", _file, "a saved counterexample to evaluate alone, such as .scrub/NAME.json"
+    ),
+    Option(
+        "on-undecided",
+        "fail",
+        _one_of(*ACTIONS),
+        "fail, xfail or warn: what an undecided claim does",
+    ),
+    Option(
+        "on-untested", "fail", _one_of(*ACTIONS), "fail, xfail or warn: what an untested claim does"
+    ),
+    Option(
+        "mutate",
+        "",
+        bool,
+        "judge false claims made from each claim that holds, and report how many are refuted",
+    ),
+    Option(
+        "controls",
+        "",
+        bool,
+        "judge each claim that holds on shuffled weights and on permuted features too",
+    ),
     Option("html", "", _file, "a file for the report, one page that needs nothing else"),
     Option("json", "", _file, "a file for all verdicts as JSON"),
     Option("list", "", bool, "show the claims with their options and fixtures, and run nothing"),
-    Option("save", "", _name, f"keep the figures as the baseline of this name, {BASELINE!r} without one", BASELINE),
-    Option("compare", "", _name, f"compare the figures with the baseline of this name, {BASELINE!r} without", BASELINE),
-    Option("compare-fail", "gap:0,worst:0,power:0", _limits, "how far figures may move, such as gap:10%%,worst:0.05"),
-    Option("cache", "2048", _whole(0), "MiB of activations that pytest's cache keeps for later runs; 0 keeps none"),
-    Option("memory", MEMORY, _amount, "what activations may take in memory, such as 4GiB; the others lie in files"),
-    Option("ray", "", _address, "the Ray cluster that computes: HOST:PORT, auto, or local to start one here"),
+    Option(
+        "save",
+        "",
+        _name,
+        f"keep the figures as the baseline of this name, {BASELINE!r} without one",
+        BASELINE,
+    ),
+    Option(
+        "compare",
+        "",
+        _name,
+        f"compare the figures with the baseline of this name, {BASELINE!r} without",
+        BASELINE,
+    ),
+    Option(
+        "compare-fail",
+        "gap:0,worst:0,power:0",
+        _limits,
+        "how far figures may move, such as gap:10%%,worst:0.05",
+    ),
+    Option(
+        "cache",
+        "2048",
+        _whole(0),
+        "MiB of activations that pytest's cache keeps for later runs; 0 keeps none",
+    ),
+    Option(
+        "memory",
+        MEMORY,
+        _amount,
+        "what activations may take in memory, such as 4GiB; the others lie in files",
+    ),
+    Option(
+        "ray",
+        "",
+        _address,
+        "the Ray cluster that computes: HOST:PORT, auto, or local to start one here",
+    ),
     Option("device", "cpu", _device, "what the fixture scrub_device gives, such as cpu or cuda"),
 )
 
 
 def option(config: pytest.Config, name: str) -> Value:
-    """An option of the command line, else of the ini file. **Raises** `pytest.UsageError` where it is malformed."""
+    """An option of the command line, else of the ini file. **Raises** `pytest.UsageError` where it
+    is malformed."""
     known = _known(name)
     given = config.getoption(known.dest)
     try:
         if given == "":
-            raise ValueError(f"was given no value; leave it out, or turn off what the ini file says: -o {known.dest}=")
+            raise ValueError(
+                "was given no value; leave it out, or turn off what the ini file says: -o "
+                f"{known.dest}="
+            )
         value = _from_ini(config, known) if given is None else given
         if known.read is bool:
             return bool(value)
@@ -183,5 +254,8 @@ def _known(name: str) -> Option:
 def _from_ini(config: pytest.Config, known: Option) -> object:
     try:
         return config.getini(known.dest)
-    except (TypeError, ValueError):  # pytest's own, for what is no truth value, or a number where TOML needs quotes
-        raise ValueError(f"takes {'true or false' if known.read is bool else 'a text in quotes'}") from None
+    # pytest's own, for what is no truth value, or a number where TOML needs quotes
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"takes {'true or false' if known.read is bool else 'a text in quotes'}"
+        ) from None

@@ -20,9 +20,15 @@ PATIENCE = 2.0  # seconds before a claim counts as long
 
 
 def shown_on_terminal(config: pytest.Config) -> ShowProgress:
-    """A display for one claim at a time; silent when piped, quiet, or in a worker of pytest-xdist."""
+    """A display for one claim at a time; silent when piped, quiet, or in a worker of
+    pytest-xdist."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or not reporter.isatty or reporter.verbosity < 0 or hasattr(config, "workerinput"):
+    if (
+        reporter is None
+        or not reporter.isatty
+        or reporter.verbosity < 0
+        or hasattr(config, "workerinput")
+    ):
         return lambda _: nullcontext()
 
     capture = config.pluginmanager.get_plugin("capturemanager")
@@ -56,7 +62,8 @@ def shown_on_terminal(config: pytest.Config) -> ShowProgress:
 
 
 def _started() -> Bars:
-    """Bars below pytest's own line, which writes to the terminal only while pytest does not capture."""
+    """Bars below pytest's own line, which writes to the terminal only while pytest does not
+    capture."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
     from rich.progress import Progress as Bars
@@ -74,7 +81,12 @@ def _started() -> Bars:
         TextColumn("{task.fields[stands]}", markup=False),
     )  # fmt: skip
     bars = Bars(
-        *columns, console=console, transient=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        *columns,
+        console=console,
+        transient=True,
+        auto_refresh=False,
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
     bars.start()
     return bars

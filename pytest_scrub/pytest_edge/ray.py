@@ -21,7 +21,8 @@ ADDRESS = "scrub_ray"  # what the controller of pytest-xdist tells its workers
 
 
 class RayHooks:
-    """Joins the cluster before the first claim; with pytest-xdist, every worker joins that of the controller."""
+    """Joins the cluster before the first claim; with pytest-xdist, every worker joins that of the
+    controller."""
 
     def __init__(self, config: pytest.Config, address: str) -> None:
         told = getattr(config, "workerinput", {}).get(ADDRESS)
@@ -31,7 +32,8 @@ class RayHooks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """What prevents joining is told once, before any claim is run. Where no claim is run, nobody joins."""
+        """What prevents joining is told once, before any claim is run. Where no claim is run,
+        nobody joins."""
         runs_none = self.config.option.collectonly or option(self.config, "list")
         if not runs_none and any(_is_ours(item) for item in session.items):
             self.crew()
@@ -48,7 +50,8 @@ class RayHooks:
         return self.cluster.address
 
     def crew(self) -> RayCrew:
-        """Who does the work; joins the cluster if that was not done yet. **Raises** `pytest.UsageError`."""
+        """Who does the work; joins the cluster if that was not done yet. **Raises**
+        `pytest.UsageError`."""
         if self._crew is None:
             _asked(self.cluster.join)
             from pytest_scrub.extras.ray.crew import RayCrew

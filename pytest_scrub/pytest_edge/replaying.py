@@ -39,14 +39,22 @@ class Replay:
 
 
 def replay(
-    saved: Saved, evaluator: Evaluator, claimed: Mapping[str, Any], *, samples: int, seed: int, name: str
+    saved: Saved,
+    evaluator: Evaluator,
+    claimed: Mapping[str, Any],
+    *,
+    samples: int,
+    seed: int,
+    name: str,
 ) -> Replay:
     """**Arguments**
 
-    - `claimed`: what the claim says, as `check` takes it: its own tolerances decide, whatever the file says.
+    - `claimed`: what the claim says, as `check` takes it: its own tolerances decide, whatever the
+      file says.
     - `samples`, `seed`, `name`: of the references that say how much there is to recover.
 
-    **Raises** `ScrubError` where its rows are gone, or the claim no longer has its slots or allows it.
+    **Raises** `ScrubError` where its rows are gone, or the claim no longer has its slots or allows
+    it.
     """
     from pytest_scrub.adversaries.counterexample import described
     from pytest_scrub.adversaries.worst import OWN_DRAWS, SearchOptions, restored
@@ -54,13 +62,20 @@ def replay(
     from pytest_scrub.statistics.measuring import Criteria
     from pytest_scrub.statistics.sampling import References
 
-    acceptance = Acceptance(evaluator.metric, claimed["tolerance"], claimed["min_recovered"], claimed["direction"])
-    slices = Criteria(acceptance, samples, by=claimed["by"], slice_tolerance=claimed["slice_tolerance"])
+    acceptance = Acceptance(
+        evaluator.metric, claimed["tolerance"], claimed["min_recovered"], claimed["direction"]
+    )
+    slices = Criteria(
+        acceptance, samples, by=claimed["by"], slice_tolerance=claimed["slice_tolerance"]
+    )
     found = SearchOptions(tolerance=claimed["adversarial_tolerance"]).tolerance
-    if found is None or saved.minimal.adversary == OWN_DRAWS:  # what refuted the average is no search's find
+    # what refuted the average is no search's find
+    if found is None or saved.minimal.adversary == OWN_DRAWS:
         room = 0.0
         if acceptance.min_recovered is not None:
-            room = References.of(evaluator, samples, seed=seed, name=name, generalize=claimed["generalize"]).room
+            room = References.of(
+                evaluator, samples, seed=seed, name=name, generalize=claimed["generalize"]
+            ).room
         found = acceptance.accepted(room)
     tolerance = min(found, math.inf if slices.slice_tolerance is None else slices.slice_tolerance)
     swap_set, there = restored(saved, saved.minimal, evaluator)
@@ -71,7 +86,8 @@ def replay(
 
 
 def replayed(config: pytest.Config) -> Saved | None:
-    """The counterexample that `--scrub-replay` names. **Raises** `pytest.UsageError` where it cannot be read."""
+    """The counterexample that `--scrub-replay` names. **Raises** `pytest.UsageError` where it
+    cannot be read."""
     given = str(option(config, "replay"))
     if not given:
         return None
@@ -84,7 +100,8 @@ def replayed(config: pytest.Config) -> Saved | None:
         raise pytest.UsageError(f"{named(config, 'replay')}: {error}") from None
     except OSError as error:
         raise pytest.UsageError(
-            f"{named(config, 'replay')}: {path} cannot be read ({error.strerror or error}); name a file of {FOLDER}"
+            f"{named(config, 'replay')}: {path} cannot be read ({error.strerror or error}); name a "
+            f"file of {FOLDER}"
         ) from None
 
 
@@ -95,6 +112,8 @@ def only_replayed(config: pytest.Config, items: list[pytest.Item]) -> None:
         return
     others = [item for item in items if id_of(item) != saved.claim]
     if len(others) == len(items):
-        raise pytest.UsageError(f"--scrub-replay: the claim {saved.claim} was not collected; name its file or folder")
+        raise pytest.UsageError(
+            f"--scrub-replay: the claim {saved.claim} was not collected; name its file or folder"
+        )
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if id_of(item) == saved.claim]

@@ -1,4 +1,5 @@
-"""What becomes of a run's verdicts: gathered from the test reports, also those of workers, then shown and written.
+"""What becomes of a run's verdicts: gathered from the test reports, also those of workers, then
+shown and written.
 
 PYTEST_DONT_REWRITE
 """
@@ -18,7 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, FIGURES, FOLDER, OPTIONS, VERDICT_PROPERTY, named, option
+from pytest_scrub.pytest_edge.options import (
+    CLAIM_PROPERTY,
+    FIGURES,
+    FOLDER,
+    OPTIONS,
+    VERDICT_PROPERTY,
+    named,
+    option,
+)
 
 if TYPE_CHECKING:
     from pytest_scrub.extras.baselines.comparing import Comparison
@@ -32,7 +41,16 @@ NOT_RUN = {  # what is said of a claim that has no message of its own
 }
 MISSTATED = "Misstated: "  # how pytest shows the one failure that is raised on the line of a node
 PAGES = ("html", "json")  # options that each name a file to write
-PACKAGES = ("pytest-scrub", "pytest", "torch", "transformer-lens", "transformers", "numpy", "scipy", "hypothesis")
+PACKAGES = (
+    "pytest-scrub",
+    "pytest",
+    "torch",
+    "transformer-lens",
+    "transformers",
+    "numpy",
+    "scipy",
+    "hypothesis",
+)
 PROGRESS = len(" [100%]") + 2  # what pytest keeps free at the end of a line
 
 TestStatus = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
@@ -59,7 +77,9 @@ class Reporting:
             self._require_room(name, path)
         if len(pages) > len({path.resolve() for path in pages.values()}):
             names = " and ".join(named(self.config, name) for name in pages)
-            raise pytest.UsageError(f"{names} name the same file {pages['json']}; give each its own")
+            raise pytest.UsageError(
+                f"{names} name the same file {pages['json']}; give each its own"
+            )
         if self._asked("save"):
             self._require_room("save", self._folder("save") / "claim.json")
         if option(self.config, "replay"):
@@ -75,8 +95,11 @@ class Reporting:
                 raise pytest.UsageError(str(error)) from None
 
     def _asked(self, name: str) -> bool:
-        """Whether figures of this run are to be saved or compared; a counterexample alone has none."""
-        nothing_is_judged = self.config.option.collectonly or any(option(self.config, o) for o in ("list", "replay"))
+        """Whether figures of this run are to be saved or compared; a counterexample alone has
+        none."""
+        nothing_is_judged = self.config.option.collectonly or any(
+            option(self.config, o) for o in ("list", "replay")
+        )
         return bool(option(self.config, name)) and not nothing_is_judged
 
     def _require_room(self, name: str, path: Path) -> None:
@@ -86,8 +109,8 @@ class Reporting:
             require_room(path)
         except OSError as error:
             raise pytest.UsageError(
-                f"{named(self.config, name)}: {path} cannot be written ({error.strerror or error}); name another one, "
-                "or make room for it"
+                f"{named(self.config, name)}: {path} cannot be written "
+                f"({error.strerror or error}); name another one, or make room for it"
             ) from None
 
     def _page(self, name: str) -> Path:
@@ -99,8 +122,8 @@ class Reporting:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:
-        """From here on claims are run. What only collects, lists or shows something has nothing to report, and a report
-        of an earlier run stays as it is."""
+        """From here on claims are run. What only collects, lists or shows something has nothing to
+        report, and a report of an earlier run stays as it is."""
         self._runs = not (self.config.option.collectonly or option(self.config, "list"))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -110,7 +133,8 @@ class Reporting:
             if report.when == "setup":
                 phases.clear()
             phases[report.when] = report
-        elif report.nodeid in self._reports:  # from pytest-xdist, of a worker that died; it says nothing of the phase
+        # from pytest-xdist, of a worker that died; it says nothing of the phase
+        elif report.nodeid in self._reports:
             self._reports[report.nodeid].setdefault("call", report)
 
     def pytest_keyboard_interrupt(self) -> None:
@@ -123,10 +147,14 @@ class Reporting:
         from pytest_scrub.reports.run import Run
 
         return Run(
-            claims=tuple(sorted(map(self._claimed, self._reports.values()), key=lambda claimed: claimed.test)),
+            claims=tuple(
+                sorted(map(self._claimed, self._reports.values()), key=lambda claimed: claimed.test)
+            ),
             options=tuple(_given(self.config)),
             versions=_versions(),
-            started=datetime.fromtimestamp(self.started, timezone.utc).isoformat(timespec="seconds"),
+            started=datetime.fromtimestamp(self.started, timezone.utc).isoformat(
+                timespec="seconds"
+            ),
             seconds=time.time() - self.started,
             interrupted=self.interrupted,
         )
@@ -160,11 +188,16 @@ class Reporting:
             return None
         return os.path.relpath(crash.path, self.config.rootpath), int(crash.lineno)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)  # around the terminal's own, which prints what is found here
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, object, object]:
-        """Writes what was asked for; what could not be written, and a figure that moved, fail the run.
+    # around the terminal's own, which prints what is found here
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(
+        self, session: pytest.Session, exitstatus: int
+    ) -> Generator[None, object, object]:
+        """Writes what was asked for; what could not be written, and a figure that moved, fail the
+        run.
 
-        That stands below pytest's own last line, which counts tests and may say that all of them passed.
+        That stands below pytest's own last line, which counts tests and may say that all of them
+        passed.
         """
         self._finished = True
         was_ended = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
@@ -195,13 +228,17 @@ class Reporting:
             from pytest_scrub.extras.github.summary import ROOM, step_summary
 
             path = Path(os.environ["GITHUB_STEP_SUMMARY"])
-            self._append(path, step_summary(run, ROOM - (path.stat().st_size if path.is_file() else 0)))
+            self._append(
+                path, step_summary(run, ROOM - (path.stat().st_size if path.is_file() else 0))
+            )
         if self._asked("compare"):
             from pytest_scrub.extras.baselines.comparing import compare
             from pytest_scrub.extras.baselines.limits import parsed
 
             limits = parsed(str(option(self.config, "compare-fail")))
-            self._comparison = compare(run, str(option(self.config, "compare")), self._baseline, limits)
+            self._comparison = compare(
+                run, str(option(self.config, "compare")), self._baseline, limits
+            )
         if self._asked("save"):
             self._save(run)
 
@@ -215,8 +252,14 @@ class Reporting:
                 return  # nor could any other
         left = len({path.name for path in folder.glob("*.json")} - found.keys())
         shown = folder.relative_to(self.config.rootpath)
-        more = f"; {left} more of its files, of claims that were not judged, stay as they are" if left else ""
-        self._written.append(f"wrote the figures of {len(found)} claim{'s' * (len(found) != 1)} to {shown}{more}")
+        more = (
+            f"; {left} more of its files, of claims that were not judged, stay as they are"
+            if left
+            else ""
+        )
+        self._written.append(
+            f"wrote the figures of {len(found)} claim{'s' * (len(found) != 1)} to {shown}{more}"
+        )
 
     def _write(self, path: Path, text: str) -> bool:
         from pytest_scrub.common.writing import write_whole
@@ -243,12 +286,18 @@ class Reporting:
     def pytest_report_teststatus(
         self, report: pytest.TestReport | pytest.CollectReport
     ) -> Generator[None, TestStatus, TestStatus]:
-        """A claim that was judged gets a line of its own instead of a dot, and its gap beside its result with -v."""
+        """A claim that was judged gets a line of its own instead of a dot, and its gap beside its
+        result with -v."""
         category, letter, word = yield
         verbosity = self.config.get_verbosity(pytest.Config.VERBOSITY_TEST_CASES)
-        if self._finished or verbosity < 0 or not letter:  # the short summary asks for words, too, once all is done
+        # the short summary asks for words, too, once all is done
+        if self._finished or verbosity < 0 or not letter:
             return category, letter, word
-        text = dict(report.user_properties).get(VERDICT_PROPERTY) if isinstance(report, pytest.TestReport) else None
+        text = (
+            dict(report.user_properties).get(VERDICT_PROPERTY)
+            if isinstance(report, pytest.TestReport)
+            else None
+        )
         if text is None or report.when != "call":
             start = "\n  " if self._wrote_line else ""
             self._wrote_line = False
@@ -260,7 +309,11 @@ class Reporting:
         said = f"{word if isinstance(word, str) else word[0]} {beside_result(verdict)}"
         room = self.config.get_terminal_writer().fullwidth - PROGRESS
         self._wrote_line = True
-        return category, f"\n{as_it_runs(verdict, report.duration, room)}", (said, {COLOURS[verdict.outcome]: True})
+        return (
+            category,
+            f"\n{as_it_runs(verdict, report.duration, room)}",
+            (said, {COLOURS[verdict.outcome]: True}),
+        )
 
     def annotate(self, terminalreporter: Any) -> None:
         """Prints annotations of the claims for GitHub, with files as they lie in its checkout."""
@@ -268,14 +321,18 @@ class Reporting:
             return
         from pytest_scrub.extras.github.summary import workflow_commands
 
-        root, checkout = self.config.rootpath.resolve(), Path(os.environ.get("GITHUB_WORKSPACE", "")).resolve()
+        root, checkout = (
+            self.config.rootpath.resolve(),
+            Path(os.environ.get("GITHUB_WORKSPACE", "")).resolve(),
+        )
         folder = root.relative_to(checkout).as_posix() if root.is_relative_to(checkout) else ""
         terminalreporter.ensure_newline()
         for line in workflow_commands(self.run, folder):
             terminalreporter.write_line(line)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """The figures of every claim in the order of the test ids, what moved, and what was written or could not be."""
+        """The figures of every claim in the order of the test ids, what moved, and what was written
+        or could not be."""
         run = self.run if self._reports else None
         if run is not None and run.judged:
             self._tell_claims(terminalreporter, run)
@@ -293,7 +350,8 @@ class Reporting:
             terminalreporter.write_line(text)
 
     def _tell_last(self) -> None:
-        """Why the run fails though its tests may have passed; nothing pytest says comes after it."""
+        """Why the run fails though its tests may have passed; nothing pytest says comes after
+        it."""
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
         for reason in self._reasons():
             if terminal is None:
@@ -303,17 +361,28 @@ class Reporting:
                 terminal.write_line(f"ERROR: {reason}", red=True, bold=True)
 
     def _reasons(self) -> list[str]:
-        """Why the run fails whatever its tests did; pytest.exit() may ask for another exit code within a claim."""
+        """Why the run fails whatever its tests did; pytest.exit() may ask for another exit code
+        within a claim."""
         unfinished = sum(_result(phases) == "interrupted" for phases in self._reports.values())
-        moved = 0 if self._comparison is None else sum(claim.fails for claim in self._comparison.claims)
-        reasons = [f"{_claims(unfinished)} interrupted, so not every claim has a verdict"] if unfinished else []
+        moved = (
+            0 if self._comparison is None else sum(claim.fails for claim in self._comparison.claims)
+        )
+        reasons = (
+            [f"{_claims(unfinished)} interrupted, so not every claim has a verdict"]
+            if unfinished
+            else []
+        )
         if self._comparison is not None and self._comparison.is_empty:
             reasons.append(
-                f"no claim of the baseline {(name := self._comparison.name)!r} was compared, so this run fails; run "
-                f"one that it has, or save the figures of claims with other names with --scrub-save={name}"
+                f"no claim of the baseline {(name := self._comparison.name)!r} was compared, so "
+                "this run fails; run one that it has, or save the figures of claims with other "
+                f"names with --scrub-save={name}"
             )
         if self._comparison is not None and moved:
-            reasons.append(f"{_claims(moved)} not as in the baseline {self._comparison.name!r}, so this run fails")
+            reasons.append(
+                f"{_claims(moved)} not as in the baseline {self._comparison.name!r}, so this run "
+                "fails"
+            )
         return [*reasons, *self._problems]
 
     def _tell_claims(self, terminalreporter: Any, run: Run) -> None:
@@ -321,9 +390,13 @@ class Reporting:
         from pytest_scrub.reports.terminal import COLOURS, summary_lines
 
         terminalreporter.write_sep("=", "claims")
-        for outcome, line in summary_lines(run.claims, terminalreporter.config.get_terminal_writer().fullwidth):
+        for outcome, line in summary_lines(
+            run.claims, terminalreporter.config.get_terminal_writer().fullwidth
+        ):
             terminalreporter.write_line(line, **{COLOURS.get(outcome, "bold"): True})
-        untold = [one.verdict for one in run.claims if one.verdict is not None and one.result != "failed"]
+        untold = [
+            one.verdict for one in run.claims if one.verdict is not None and one.result != "failed"
+        ]
         for line in strength_lines(untold):
             terminalreporter.write_line(line)
 
@@ -335,20 +408,23 @@ def _claims(count: int) -> str:
 def _result(phases: dict[str, pytest.TestReport]) -> str:
     """What pytest made of a claim, from its phases.
 
-    One whose fixtures were set up, and of which nothing came after that, was being checked when the run was ended.
+    One whose fixtures were set up, and of which nothing came after that, was being checked when the
+    run was ended.
     """
     if any(report.failed for when, report in phases.items() if when != "call"):
         return "error"
     last = phases.get("call") or phases["setup"]
     if "call" not in phases and last.passed:
-        return "skipped" if "teardown" in phases else "interrupted"  # --setup-only takes the fixtures down again
+        # --setup-only takes the fixtures down again
+        return "skipped" if "teardown" in phases else "interrupted"
     if hasattr(last, "wasxfail"):
         return "xfailed" if last.skipped else "xpassed"
     return str(last.outcome)
 
 
 def _is_marked(report: pytest.TestReport) -> bool:
-    """Whether a mark skipped it: pytest says so on the test's own line, and of any other skip where that was asked."""
+    """Whether a mark skipped it: pytest says so on the test's own line, and of any other skip where
+    that was asked."""
     if not isinstance(report.longrepr, tuple):
         return False
     return report.longrepr[1] == (report.location[1] or 0) + 1

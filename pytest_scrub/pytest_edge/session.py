@@ -42,7 +42,8 @@ ShowProgress = Callable[[str], AbstractContextManager["Progress | None"]]
 
 @dataclass
 class Session:
-    """Runs claims with the session's options, sharing clean activations between those on the same network and data.
+    """Runs claims with the session's options, sharing clean activations between those on the same
+    network and data.
 
     - `seed`, `samples`: `--scrub-seed`, `--scrub-samples`.
     - `effort`: `--scrub-adversary` as evaluations for each sample; 0 is no search.
@@ -54,7 +55,8 @@ class Session:
     - `mutate`, `controls`: `--scrub-mutate`, `--scrub-controls`.
     - `cache`: where activations outlive the session; None keeps none.
     - `crew`: who captures and evaluates, `--scrub-ray`; by default this process does.
-    - `memory`: `--scrub-memory`, what activations may take there: the share of each of the processes of a run.
+    - `memory`: `--scrub-memory`, what activations may take there: the share of each of the
+      processes of a run.
     - `turn`: which of how many processes this is.
     - `show_progress`: opens a progress display for one claim.
     """
@@ -75,14 +77,16 @@ class Session:
     memory: str = MEMORY
     turn: tuple[int, int] = (0, 1)
     show_progress: ShowProgress = lambda _: nullcontext()
-    _stores: OrderedDict[tuple[int, int], tuple[Any, Dataset, ActivationStore]] = field(default_factory=OrderedDict)
+    _stores: OrderedDict[tuple[int, int], tuple[Any, Dataset, ActivationStore]] = field(
+        default_factory=OrderedDict
+    )
     _memories: dict[str, Memory] = field(default_factory=dict)
 
     def store(self, model: Any, data: Dataset) -> ActivationStore:
         """The clean activations of a network on a dataset; the two last used are kept.
 
-        Those of a network that was changed since, however it was done, are forgotten. **Raises** `DataError` where the
-        data were.
+        Those of a network that was changed since, however it was done, are forgotten. **Raises**
+        `DataError` where the data were.
         """
         from pytest_scrub.engine.store import ActivationStore
         from pytest_scrub.extras.disk_cache.activations import shelf_of
@@ -93,10 +97,15 @@ class Session:
         if key in self._stores and self._stores[key][2].is_stale():
             del self._stores[key]
         if key not in self._stores:
-            graph = as_graph(model).again()  # a graph that was made before may hold what its weights were then
+            # a graph that was made before may hold what its weights were then
+            graph = as_graph(model).again()
             shelf = None if self.cache is None else partial(shelf_of, self.cache)
             memory = self._memory(graph.device)
-            self._stores[key] = (model, data, ActivationStore(graph, data, memory, shelf, self.turn, self.crew))
+            self._stores[key] = (
+                model,
+                data,
+                ActivationStore(graph, data, memory, shelf, self.turn, self.crew),
+            )
             while len(self._stores) > STORES_KEPT:
                 _, (_, _, dropped) = self._stores.popitem(last=False)
                 dropped.keep()
@@ -119,7 +128,14 @@ class Session:
         return () if self.cache is None else tuple(dict.fromkeys(self.cache.notes))
 
     def check(
-        self, hypothesis: Any, *, model: Any, data: Any, name: str, samples: int | None = None, **options: Any
+        self,
+        hypothesis: Any,
+        *,
+        model: Any,
+        data: Any,
+        name: str,
+        samples: int | None = None,
+        **options: Any,
     ) -> Verdict:
         """`pytest_scrub.check` with the session's options."""
         from pytest_scrub.adversaries.worst import SearchOptions
@@ -127,21 +143,30 @@ class Session:
 
         options = {option: as_plain(value) for option, value in options.items()}
         samples = self.samples if samples is None else as_plain(samples)
-        SearchOptions(options.get("adversaries"))  # wrong ones are refused where nothing is to be searched, too
+        # wrong ones are refused where nothing is to be searched, too
+        SearchOptions(options.get("adversaries"))
         if not self.effort:
             options["adversaries"] = ()
         elif options.get("budget") is None and isinstance(samples, int):
             options["budget"] = self.effort * samples
-        for switch, is_on in (("anew", self.anew), ("mutate", self.mutate), ("controls", self.controls)):
-            if is_on and options.get(switch, False) is False:  # what is no switch is left to be refused
+        for switch, is_on in (
+            ("anew", self.anew),
+            ("mutate", self.mutate),
+            ("controls", self.controls),
+        ):
+            # what is no switch is left to be refused
+            if is_on and options.get(switch, False) is False:
                 options[switch] = True
         with self.show_progress(name) as progress:
             return check(
-                hypothesis, model, data, samples=samples, seed=self.seed, name=name, deadline=self.deadline,
+                hypothesis, model, data, samples=samples, seed=self.seed, name=name,
+                deadline=self.deadline,
                 store=self.store, progress=progress, **options,
             )  # fmt: skip
 
-    def replayed(self, hypothesis: Node, claimed: Mapping[str, Any], *, model: Any, data: Dataset, name: str) -> Replay:
+    def replayed(
+        self, hypothesis: Node, claimed: Mapping[str, Any], *, model: Any, data: Dataset, name: str
+    ) -> Replay:
         """The saved counterexample, evaluated alone on this network and data."""
         from pytest_scrub.engine.evaluator import Evaluator
         from pytest_scrub.pytest_edge.replaying import replay
@@ -155,7 +180,8 @@ class Session:
 
 @dataclass(frozen=True)
 class Scrub:
-    """The fixture `scrub`: the engine for tests of one's own, with the same network, data and seed as a claim.
+    """The fixture `scrub`: the engine for tests of one's own, with the same network, data and seed
+    as a claim.
 
     - `session`, `model`, `data`, `name`: what a claim in this test would use.
     """
@@ -166,7 +192,8 @@ class Scrub:
     name: str
 
     def check(self, hypothesis: Node, *, samples: int | None = None, **options: Any) -> Verdict:
-        """The verdict on a hypothesis; `options` as for `pytest_scrub.check`. Nothing is raised where it is refuted."""
+        """The verdict on a hypothesis; `options` as for `pytest_scrub.check`. Nothing is raised
+        where it is refuted."""
         return self.session.check(
             hypothesis, model=self.model, data=self.data, samples=samples, name=self.name, **options
         )
@@ -182,7 +209,9 @@ class Scrub:
         """The swap sets a hypothesis allows on this data."""
         return self.evaluator(hypothesis).space
 
-    def gap(self, swap_set: SwapSet, hypothesis: Node | None = None, metric: Any = None) -> npt.NDArray[np.float64]:
+    def gap(
+        self, swap_set: SwapSet, hypothesis: Node | None = None, metric: Any = None
+    ) -> npt.NDArray[np.float64]:
         """Scrubbed minus unscrubbed metric of every reference of a swap set, float64 `[R]`.
 
         The hypothesis is the one that the swap set was made for, where it is not given.
@@ -194,7 +223,8 @@ class Scrub:
         hypothesis = swap_set.hypothesis if hypothesis is None else hypothesis
         if hypothesis is None:
             raise HypothesisError(
-                "this swap set does not say which hypothesis it is of; give gap(swap_set, hypothesis)"
+                "this swap set does not say which hypothesis it is of; give gap(swap_set, "
+                "hypothesis)"
             )
         evaluator = self.evaluator(hypothesis, metric)
         gap = evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)
@@ -202,7 +232,8 @@ class Scrub:
         return gap
 
     def explain(self, hypothesis: Node, metric: Any = None) -> Explanation:
-        """Slots, donors, and what would be cached and recomputed; print it. No swap is evaluated."""
+        """Slots, donors, and what would be cached and recomputed; print it. No swap is
+        evaluated."""
         from pytest_scrub.engine.explain import explain
 
         return explain(self.evaluator(hypothesis, metric))

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 def search_lines(search: Search) -> Iterator[str]:
     """Every adversary, the counterexample, and what would mend the claim."""
     gate = "" if search.gates else ", shown only"
-    yield f"adversaries (tolerance {search.tolerance:.4g}{gate}; {search.budget} evaluations at most):"
+    yield (
+        f"adversaries (tolerance {search.tolerance:.4g}{gate}; {search.budget} evaluations at "
+        "most):"
+    )
     for attempt in search.attempts:
         yield f"  {_attempt(attempt)}"
     if search.counterexample is not None:
@@ -53,12 +56,18 @@ def counterexample_lines(counterexample: Counterexample) -> Iterator[str]:
         yield f"    own input  {swap.own}"
         yield f"    donor      {swap.donor}"
         also = f" (and on {', '.join(swap.also)})" if swap.also else ""
-        yield f"    agree on {swap.agrees_on}{also}; differ in {swap.differs or 'nothing that is an input'}"
+        yield (
+            f"    agree on {swap.agrees_on}{also}; differ in "
+            f"{swap.differs or 'nothing that is an input'}"
+        )
     yield (
-        f"  metric     {counterexample.unscrubbed:.4g} unscrubbed, {counterexample.scrubbed:.4g} scrubbed: "
-        f"gap {counterexample.gap:.6g}"
+        f"  metric     {counterexample.unscrubbed:.4g} unscrubbed, {counterexample.scrubbed:.4g} "
+        f"scrubbed: gap {counterexample.gap:.6g}"
     )
-    yield f"  output     {counterexample.clean_output} unscrubbed; {counterexample.scrubbed_output} scrubbed"
+    yield (
+        f"  output     {counterexample.clean_output} unscrubbed; "
+        f"{counterexample.scrubbed_output} scrubbed"
+    )
     if counterexample.file is not None:
         yield f"  replay     pytest --scrub-replay {counterexample.file}"
 
@@ -67,7 +76,8 @@ def replay_text(replayed: Replay) -> str:
     """Whether a saved counterexample still breaks its claim, and the counterexample."""
     still = "still breaks the claim" if replayed.breaks else "no longer breaks the claim"
     lines = [
-        f"the saved counterexample {still}: gap {replayed.gap:.6g} (saved {replayed.saved_gap:.6g}), "
+        f"the saved counterexample {still}: gap {replayed.gap:.6g} (saved "
+        f"{replayed.saved_gap:.6g}), "
         f"tolerance {replayed.tolerance:.4g} (saved {replayed.saved_tolerance:.4g})"
     ]
     if not replayed.same_model:

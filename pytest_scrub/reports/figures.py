@@ -12,7 +12,8 @@ Scalar = str | float | int | bool
 
 
 def figures(verdict: Verdict) -> dict[str, Scalar]:
-    """Name to value, of Python's own types; what a claim has not, and what is infinite, is left out."""
+    """Name to value, of Python's own types; what a claim has not, and what is infinite, is left
+    out."""
     found: dict[str, Scalar] = {}
     for name, value in _figures(verdict):
         if value is None or (isinstance(value, float) and not math.isfinite(value)):
@@ -22,7 +23,8 @@ def figures(verdict: Verdict) -> dict[str, Scalar]:
 
 
 def _plain(value: Scalar) -> Scalar:
-    """Numbers of numpy's do not get from a worker of pytest-xdist to the controller, nor do lone surrogates."""
+    """Numbers of numpy's do not get from a worker of pytest-xdist to the controller, nor do lone
+    surrogates."""
     if isinstance(value, str):
         return sendable(value)
     plain: Scalar = value.item() if hasattr(value, "item") else value
@@ -41,8 +43,10 @@ def _figures(verdict: Verdict) -> Iterator[tuple[str, Scalar | None]]:
     yield "undecided", verdict.undecided
     yield "rounding", verdict.rounding
     for name in (
-        "unscrubbed", "scrubbed", "baseline", "recovered", "absolute_change", "share_worse", "samples", "budget",
-        "generalize", "seed", "model", "model_digest", "precision", "dataset", "dataset_digest", "schema_version",
+        "unscrubbed", "scrubbed", "baseline", "recovered", "absolute_change", "share_worse",
+        "samples", "budget",
+        "generalize", "seed", "model", "model_digest", "precision", "dataset", "dataset_digest",
+        "schema_version",
     ):  # fmt: skip
         yield name, getattr(verdict, name)
     if verdict.share is not None:

@@ -1,4 +1,5 @@
-"""`--scrub-json FILE`: all claims of a run as one JSON document, whose schema is published in `schema/`."""
+"""`--scrub-json FILE`: all claims of a run as one JSON document, whose schema is published in
+`schema/`."""
 
 from __future__ import annotations
 
@@ -32,13 +33,15 @@ class RunFacts:
 class Entry:
     """One claim.
 
-    - `test`: its id; `file`: relative to pytest's root, where it is stated; `line`: the line there, from 1.
+    - `test`: its id; `file`: relative to pytest's root, where it is stated; `line`: the line there,
+      from 1.
     - `result`: what pytest made of it.
     - `outcome`: the verdict's, or what pytest made of a claim without one.
     - `seconds`: with its fixtures.
     - `message`: the first line of its failure, or why it was skipped; None where it passed.
     - `rerun`: the command that runs it again, with the same figures.
-    - `verdict`: None for a claim that has none: misstated, skipped, interrupted, or broken before it was checked.
+    - `verdict`: None for a claim that has none: misstated, skipped, interrupted, or broken before
+      it was checked.
     """
 
     test: str
@@ -70,7 +73,8 @@ def to_json(run: Run) -> str:
     facts = RunFacts(run.started, run.seconds, run.options, run.versions, run.interrupted)
     claims = tuple(
         Entry(
-            test=one.test, file=one.file, line=one.line, result=one.result, outcome=one.outcome, seconds=one.seconds,
+            test=one.test, file=one.file, line=one.line, result=one.result, outcome=one.outcome,
+            seconds=one.seconds,
             message=one.message, rerun=run.rerun(one), verdict=one.verdict,
         )
         for one in run.claims

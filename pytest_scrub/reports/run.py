@@ -1,4 +1,5 @@
-"""What one run of pytest found out about claims, in plain values: what files and pages are made of."""
+"""What one run of pytest found out about claims, in plain values: what files and pages are made
+of."""
 
 from __future__ import annotations
 
@@ -7,7 +8,14 @@ from dataclasses import dataclass
 
 from pytest_scrub.verdict import Verdict
 
-PASSED, FAILED, ERROR, SKIPPED, XFAILED, XPASSED = "passed", "failed", "error", "skipped", "xfailed", "xpassed"
+PASSED, FAILED, ERROR, SKIPPED, XFAILED, XPASSED = (
+    "passed",
+    "failed",
+    "error",
+    "skipped",
+    "xfailed",
+    "xpassed",
+)
 INTERRUPTED = "interrupted"
 
 
@@ -16,13 +24,16 @@ class Claimed:
     """One claim of a run.
 
     - `test`: its id; `file` (relative to pytest's root) and `line` (from 1): where it is stated.
-    - `result`: what pytest made of it: `"passed"`, `"failed"`, `"error"`, `"skipped"`, `"xfailed"` or `"xpassed"`; or
-      `"interrupted"`, where the run ended while it was being checked.
+    - `result`: what pytest made of it: `"passed"`, `"failed"`, `"error"`, `"skipped"`, `"xfailed"`
+      or `"xpassed"`; or `"interrupted"`, where the run ended while it was being checked.
     - `seconds`: with its fixtures.
-    - `verdict`: None for a claim that has none: misstated, skipped, interrupted, or broken before it was checked.
+    - `verdict`: None for a claim that has none: misstated, skipped, interrupted, or broken before
+      it was checked.
     - `message`: the first line of its failure, or why it was skipped.
-    - `is_marked`: whether a mark skipped it, as whoever wrote it wants, and not what happened when it was run.
-    - `at`: file and line that its failure is about, where that is not the claim's own line but that of a node.
+    - `is_marked`: whether a mark skipped it, as whoever wrote it wants, and not what happened when
+      it was run.
+    - `at`: file and line that its failure is about, where that is not the claim's own line but that
+      of a node.
     """
 
     test: str

@@ -16,7 +16,10 @@ def slice_lines(sliced: Slices) -> Iterator[str]:
     for one in sliced.slices[:MOST_SLICES]:
         gap = "not drawn" if one.gap is None else f"gap {one.gap}"
         outcome = "" if one.outcome is None else f", {one.outcome}"
-        yield f"  {sliced.by} = {one.value}: {gap}, {one.samples} samples of {one.references} references{outcome}"
+        yield (
+            f"  {sliced.by} = {one.value}: {gap}, {one.samples} samples of {one.references} "
+            f"references{outcome}"
+        )
     if len(sliced.slices) > MOST_SLICES:
         yield f"  and {len(sliced.slices) - MOST_SLICES} more, none worse"
 
@@ -26,22 +29,33 @@ def power_lines(power: Power) -> Iterator[str]:
     judged = len(power.mutants)
     left = f", {power.left_out} more not judged" if power.left_out else ""
     if power.power is None:
-        yield f"power: no false claim could be made from it ({power.equivalent} equivalent ones{left})"
+        yield (
+            f"power: no false claim could be made from it ({power.equivalent} equivalent "
+            f"ones{left})"
+        )
         return
     required = "" if power.required is None else f", {power.required:.0%} asked for"
     yield (
-        f"power: {power.refuted} of {judged} false claims made from it are refuted ({power.power:.0%}{required}; "
-        f"{power.equivalent} equivalent ones left out{left})"
+        f"power: {power.refuted} of {judged} false claims made from it are refuted "
+        f"({power.power:.0%}{required}; {power.equivalent} equivalent ones left out{left})"
     )
     for mutant in power.survivors:
-        says = mutant.means if mutant.outcome == HELD else f"{mutant.what}, which these samples did not decide"
+        says = (
+            mutant.means
+            if mutant.outcome == HELD
+            else f"{mutant.what}, which these samples did not decide"
+        )
         yield f"  {mutant.outcome}, gap {mutant.gap:.3g}: {says}"
 
 
 def control_lines(controls: Sequence[Control]) -> Iterator[str]:
     """What became of the claim where it should not hold."""
     for control in controls:
-        found = "" if control.outcome is None or control.gap is None else f"{control.outcome}, gap {control.gap:.4g}"
+        found = (
+            ""
+            if control.outcome is None or control.gap is None
+            else f"{control.outcome}, gap {control.gap:.4g}"
+        )
         says = "" if control.passed else f"; {_against(control)}"
         note = "" if control.note is None else f"{'; ' if found else ''}{control.note}"
         yield f"control, {control.name}: {found}{says}{note}"
@@ -56,7 +70,10 @@ def _against(control: Control) -> str:
 def strength_lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
     """Power and controls of claims that had them judged, in the order of the test ids."""
     for verdict in sorted(verdicts, key=lambda one: one.claim):
-        lines = [*([] if verdict.power is None else power_lines(verdict.power)), *control_lines(verdict.controls)]
+        lines = [
+            *([] if verdict.power is None else power_lines(verdict.power)),
+            *control_lines(verdict.controls),
+        ]
         if lines:
             yield ""
             yield verdict.claim
@@ -69,13 +86,17 @@ def too_little(verdict: Verdict) -> str:
     reasons = []
     for says, there in (
         ("it holds as well", [one.name for one in failed if one.outcome == HELD]),
-        ("these samples do not decide whether it holds", [one.name for one in failed if one.outcome != HELD]),
+        (
+            "these samples do not decide whether it holds",
+            [one.name for one in failed if one.outcome != HELD],
+        ),
     ):
         reasons += [f"{says} with {' and with '.join(there)}"] if there else []
     power = verdict.power
     if power is not None and power.required is not None and (power.power or 0.0) < power.required:
         share = "none" if power.power is None else f"{power.power:.0%}"
         reasons.append(
-            f"{share} of the false claims made from it are refuted, where {power.required:.0%} are asked for"
+            f"{share} of the false claims made from it are refuted, where {power.required:.0%} are "
+            "asked for"
         )
     return f"claim weak: it {HELD}, but {'; '.join(reasons)}"

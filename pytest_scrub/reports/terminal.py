@@ -1,4 +1,5 @@
-"""Verdicts as text: the summary's one line per claim, and the whole story of one that did not hold."""
+"""Verdicts as text: the summary's one line per claim, and the whole story of one that did not
+hold."""
 
 from __future__ import annotations
 
@@ -10,21 +11,35 @@ from pytest_scrub.reports.run import Claimed
 from pytest_scrub.reports.strength import control_lines, power_lines, slice_lines, too_little
 from pytest_scrub.statistics.deciding import EITHER, MOST_SLACK, untested_nodes
 from pytest_scrub.statistics.intervals import CONFIDENCE, FEWEST_CHANGED, fewest_alike
-from pytest_scrub.verdict import HELD, REFUTED, ROUNDED, TOO_FEW, UNDECIDED, UNTESTED, WEAK, NodeReport, Slice, Verdict
+from pytest_scrub.verdict import (
+    HELD,
+    REFUTED,
+    ROUNDED,
+    TOO_FEW,
+    UNDECIDED,
+    UNTESTED,
+    WEAK,
+    NodeReport,
+    Slice,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from rich.panel import Panel
 
 COLOURS = {HELD: "green", REFUTED: "red", UNDECIDED: "yellow", UNTESTED: "yellow", WEAK: "yellow"}
 LEAST_NAME = 24  # characters of a claim's name that a narrow terminal still shows
-LEAST_BESIDE = 40  # characters of a name that stand beside the figures; where there is less room it stands above them
+# characters of a name that stand beside the figures; where there is less room it stands above them
+LEAST_BESIDE = 40
 FIGURES = ("", "unscrubbed", "scrubbed", "gap (95 %)", "allowed", "recovered", "worst", "power")
 
 
 def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, str]]:
-    """`(outcome, line)` for a header and each claim; where a line would be too wide, the name has one of its own.
+    """`(outcome, line)` for a header and each claim; where a line would be too wide, the name has
+    one of its own.
 
-    Columns that no claim has anything for are left out, and names are cut that are wider than the terminal.
+    Columns that no claim has anything for are left out, and names are cut that are wider than the
+    terminal.
     """
     rows = [FIGURES, *(_figures(one.verdict) for one in claims if one.verdict is not None)]
     kept = [i for i in range(len(FIGURES)) if any(row[i] for row in rows[1:])]
@@ -32,7 +47,10 @@ def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, 
     gap = "  " if sum(widths) + 2 * len(widths) <= width else " "
 
     def line(row: Sequence[str]) -> str:
-        cells = [row[i].rjust(size) if i else row[i].ljust(size) for i, size in zip(kept, widths, strict=True)]
+        cells = [
+            row[i].rjust(size) if i else row[i].ljust(size)
+            for i, size in zip(kept, widths, strict=True)
+        ]
         return gap.join(cells)
 
     beside = width - len(line(FIGURES)) - len(gap)
@@ -43,7 +61,10 @@ def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, 
     for one in claims:
         name = _shortened(one.test, room)
         if one.verdict is None:
-            yield one.outcome, _one_line(f"{one.outcome:<10} {one.test}: {one.message or 'no verdict'}", width)
+            yield (
+                one.outcome,
+                _one_line(f"{one.outcome:<10} {one.test}: {one.message or 'no verdict'}", width),
+            )
         elif name_above:
             yield "", name
             yield one.outcome, line(_figures(one.verdict)).rstrip()
@@ -71,7 +92,9 @@ def _figures(verdict: Verdict) -> tuple[str, ...]:
 
 
 def _gap(verdict: Verdict) -> str:
-    return f"{verdict.gap.mean:.3g} ± {f'{verdict.gap.around:.2g}' if verdict.gap.is_known else '?'}"
+    return (
+        f"{verdict.gap.mean:.3g} ± {f'{verdict.gap.around:.2g}' if verdict.gap.is_known else '?'}"
+    )
 
 
 def beside_result(verdict: Verdict) -> str:
@@ -83,7 +106,8 @@ def as_it_runs(verdict: Verdict, seconds: float, width: int) -> str:
     """One line for a claim that has just been judged."""
     gap = f"{_gap(verdict)} of {verdict.tolerance:.3g}"
     figures = f"  {verdict.outcome:<9} {gap:<24} {seconds:6.1f} s  "
-    return f"{figures}{_shortened(verdict.claim.rpartition('::')[2], max(width - len(figures), LEAST_NAME))}"
+    name = verdict.claim.rpartition("::")[2]
+    return figures + _shortened(name, max(width - len(figures), LEAST_NAME))
 
 
 def _shortened(name: str, room: int) -> str:
@@ -99,12 +123,22 @@ def framed(verdict: Verdict) -> Panel:
     from rich.panel import Panel
     from rich.text import Text
 
-    return Panel(Text(story(verdict)), title=Text(verdict.claim), border_style=COLOURS[verdict.outcome])
+    return Panel(
+        Text(story(verdict)), title=Text(verdict.claim), border_style=COLOURS[verdict.outcome]
+    )
 
 
 def story(verdict: Verdict) -> str:
     """Prediction, what happened, and the table node by node; the first line is enough by itself."""
-    lines = [headline(verdict), "", *_explained(verdict), "", verdict.hypothesis, "", *_table(verdict)]
+    lines = [
+        headline(verdict),
+        "",
+        *_explained(verdict),
+        "",
+        verdict.hypothesis,
+        "",
+        *_table(verdict),
+    ]
     if verdict.search is not None:
         lines += ["", *search_lines(verdict.search)]
     if verdict.slices is not None:
@@ -129,17 +163,20 @@ def headline(verdict: Verdict) -> str:
     if verdict.search is not None and verdict.outcome == REFUTED and verdict.average != REFUTED:
         worst = verdict.search.worst
         assert worst is not None  # one of them refuted it
-        on_average = {HELD: "holds on average", UNDECIDED: "is undecided on average"}[verdict.average]
+        on_average = {HELD: "holds on average", UNDECIDED: "is undecided on average"}[
+            verdict.average
+        ]
         return (
-            f"claim {on_average} and falls to the adversary: {gap.removeprefix('gap ')} on average, but "
-            f"{worst.found:.4g} for allowed swaps found by {worst.adversary}"
+            f"claim {on_average} and falls to the adversary: {gap.removeprefix('gap ')} on "
+            f"average, but {worst.found:.4g} for allowed swaps found by {worst.adversary}"
         )
     culprit = _culprit(verdict)
     if culprit is not None:
         assert verdict.slices is not None
         assert verdict.slices.tolerance is not None
         return (
-            f"claim {verdict.outcome} where {verdict.slices.by} = {culprit.value}: gap {culprit.gap or 'not drawn'} in "
+            f"claim {verdict.outcome} where {verdict.slices.by} = {culprit.value}: gap "
+            f"{culprit.gap or 'not drawn'} in "
             f"{verdict.metric}, tolerance {verdict.slices.tolerance:.4g} for each slice"
         )
     return f"claim {verdict.outcome}: {gap}"
@@ -160,17 +197,21 @@ def _explained(verdict: Verdict) -> Iterator[str]:
         f"{verdict.tolerance:.4g} {of} the unscrubbed {verdict.unscrubbed:.4g}"
     )
     yield (
-        f"measured:  scrubbed {verdict.scrubbed:.4g}, gap {verdict.gap}; {verdict.share_worse:.1%} of samples got "
-        f"worse, mean absolute change {verdict.absolute_change:.4g}"
+        f"measured:  scrubbed {verdict.scrubbed:.4g}, gap {verdict.gap}; {verdict.share_worse:.1%} "
+        f"of samples got worse, mean absolute change {verdict.absolute_change:.4g}"
     )
     if verdict.recovered is None:
         yield f"recovered: not defined, as {verdict.recovered_reason}"
     else:
-        yield f"recovered: {verdict.recovered:.1%} of the way from the random baseline {verdict.baseline:.4g}"
+        yield (
+            f"recovered: {verdict.recovered:.1%} of the way from the random baseline "
+            f"{verdict.baseline:.4g}"
+        )
     if verdict.share is not None:
         share = verdict.share
         yield (
-            f"single swaps: with 95 % confidence {share.share:.0%} of them stay within {share.within:.4g}, and "
+            f"single swaps: with 95 % confidence {share.share:.0%} of them stay within "
+            f"{share.within:.4g}, and "
             f"{share.tolerated:.0%} within the tolerance ({share.draws} independent draws)"
         )
     yield from remedy(verdict)
@@ -183,15 +224,26 @@ def remedy(verdict: Verdict) -> Iterator[str]:
             yield _why_untested(node, verdict)
     elif verdict.average == REFUTED and (culprit := _culprit(verdict)) is not None:
         assert verdict.slices is not None
-        yield f"so the claim is false where {verdict.slices.by} = {culprit.value}, whatever it is elsewhere"
+        yield (
+            f"so the claim is false where {verdict.slices.by} = {culprit.value}, whatever it is "
+            "elsewhere"
+        )
     elif verdict.average == REFUTED:
         moved = "falls" if verdict.gap.mean < 0 else "rises"
         yield (
-            f"so the claim is false of this network and data: scrubbed, the {verdict.metric} {moved} by more than the "
-            "tolerance allows"
+            f"so the claim is false of this network and data: scrubbed, the {verdict.metric} "
+            f"{moved} by more than the tolerance allows"
         )
-    elif verdict.average == HELD and verdict.search is not None and verdict.search.gates and verdict.search.unsearched:
-        yield f"held on average only: nothing was searched for worse swaps ({verdict.search.unsearched})"
+    elif (
+        verdict.average == HELD
+        and verdict.search is not None
+        and verdict.search.gates
+        and verdict.search.unsearched
+    ):
+        yield (
+            "held on average only: nothing was searched for worse swaps "
+            f"({verdict.search.unsearched})"
+        )
     elif verdict.average == UNDECIDED:
         yield f"undecided: {_why_undecided(verdict)}"
 
@@ -200,9 +252,10 @@ def _why_undecided(verdict: Verdict) -> str:
     """Why a claim is undecided, and what would decide it."""
     if verdict.undecided == ROUNDED:
         return (
-            f"the network computes in {verdict.precision}, so a gap in a metric as large as this one may be off by "
-            f"{verdict.rounding:.2g}, which is more than {MOST_SLACK:.0%} of the tolerance and decides the claim; give "
-            "the network in float64, a metric without large terms that no swap changes, or a larger tolerance"
+            f"the network computes in {verdict.precision}, so a gap in a metric as large as this "
+            f"one may be off by {verdict.rounding:.2g}, which is more than {MOST_SLACK:.0%} of the "
+            "tolerance and decides the claim; give the network in float64, a metric without large "
+            "terms that no swap changes, or a larger tolerance"
         )
     if verdict.undecided != TOO_FEW:
         return f"the interval straddles the tolerance; {_more(verdict)}"
@@ -212,9 +265,10 @@ def _why_undecided(verdict: Verdict) -> str:
         draws, confidence = culprit.samples, 1 - (1 - CONFIDENCE) / len(verdict.slices.slices)
         where = f" where {verdict.slices.by} = {culprit.value}"
     return (
-        f"too few of the {draws} draws{where} differ from the others to give an interval for a metric without bounds: "
-        f"{FEWEST_CHANGED} have to, or none of {fewest_alike(confidence)}; {_more(verdict)}, or give the metric its "
-        "bounds, if it has any: Metric(..., lower=, upper=)"
+        f"too few of the {draws} draws{where} differ from the others to give an interval for a "
+        f"metric without bounds: {FEWEST_CHANGED} have to, or none of {fewest_alike(confidence)}; "
+        f"{_more(verdict)}, or give the metric its bounds, if it has any: Metric(..., lower=, "
+        "upper=)"
     )
 
 
@@ -222,7 +276,10 @@ def _more(verdict: Verdict) -> str:
     """Which draws would decide a claim that is undecided."""
     more = f"samples= of the claim or --scrub-samples above {verdict.budget}"
     if verdict.generalize:
-        return f"every reference counts once, so add rows (and {more}, where there are more references than that)"
+        return (
+            f"every reference counts once, so add rows (and {more}, where there are more "
+            "references than that)"
+        )
     if _culprit(verdict) is not None:
         return f"draw more, with {more}, or slice by what has fewer values"
     return f"draw more, with {more}"
@@ -230,22 +287,29 @@ def _more(verdict: Verdict) -> str:
 
 def _why_untested(node: NodeReport, verdict: Verdict) -> str:
     if not node.must_be_tested:
-        return f"untested:  {node.slot} takes no donor but the row itself: nothing was swapped; claim what it agrees on"
+        return (
+            f"untested:  {node.slot} takes no donor but the row itself: nothing was swapped; "
+            "claim what it agrees on"
+        )
     if node.with_other >= verdict.min_with_other:
         return (
-            f"untested:  {node.slot} was swapped in {node.moved:.1%} of the samples (at least {verdict.min_moved:.0%} "
-            f"are needed); add rows that share {node.agrees_on} but differ elsewhere, or agree on less"
+            f"untested:  {node.slot} was swapped in {node.moved:.1%} of the samples (at least "
+            f"{verdict.min_moved:.0%} are needed); add rows that share {node.agrees_on} but differ "
+            "elsewhere, or agree on less"
         )
-    wanting = f" (none has, for instance, with {'; with '.join(node.wanting)})" if node.wanting else ""
+    wanting = (
+        f" (none has, for instance, with {'; with '.join(node.wanting)})" if node.wanting else ""
+    )
     return (
-        f"untested:  {node.slot} has a donor of other content for {node.with_other:.1%} of the references (at least "
-        f"{verdict.min_with_other:.0%} are needed); add rows that share {node.agrees_on} but differ elsewhere{wanting}"
-        ", or agree on less"
+        f"untested:  {node.slot} has a donor of other content for {node.with_other:.1%} of the "
+        f"references (at least {verdict.min_with_other:.0%} are needed); add rows that share "
+        f"{node.agrees_on} but differ elsewhere{wanting}, or agree on less"
     )
 
 
 def _table(verdict: Verdict) -> Iterator[str]:
-    """Node by node: donors per reference, how often something was swapped, and the gap when only it is."""
+    """Node by node: donors per reference, how often something was swapped, and the gap when only it
+    is."""
     header = ("node", "agrees on", "donors (min/median/max)", "with another", "gap alone")
     rows = [
         (

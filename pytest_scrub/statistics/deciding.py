@@ -81,9 +81,10 @@ class Acceptance:
         **Arguments**
 
         - `changes`: scrubbed minus unscrubbed metric of every unit drawn so far, float64 `[units]`.
-        - `room`: how much worse the baseline is on the same units; read where a share has to be recovered, so that
-          the error of the sampled baseline is part of the decision.
-        - `rounding`: how far off the mean change may be, as the network computes with so many digits.
+        - `room`: how much worse the baseline is on the same units; read where a share has to be
+          recovered, so that the error of the sampled baseline is part of the decision.
+        - `rounding`: how far off the mean change may be, as the network computes with so many
+          digits.
         - `confidence`: of the intervals; `heaviest`: the largest weight of a unit.
         """
         tolerance = self.accepted(0.0 if room is None else abs(float(room.mean())))
@@ -96,39 +97,55 @@ class Acceptance:
         gaps = [] if self.tolerance is None else [(gap + -self.tolerance, gap + self.tolerance)]
         if self.min_recovered is not None:
             assert room is not None
-            lost, share = confidence_sequence(room, reach, confidence, alike), 1 - self.min_recovered
+            lost, share = (
+                confidence_sequence(room, reach, confidence, alike),
+                1 - self.min_recovered,
+            )
             above, below = (
-                confidence_sequence(changes + way * share * room, reach * (1 + abs(share)), confidence, alike)
+                confidence_sequence(changes + way * share * room, reach * (1 + abs(share)),
+                confidence, alike)
                 for way in (-1, 1)
             )  # fmt: skip
             if not (lost.is_known and above.is_known and below.is_known):
                 return UNDECIDED, TOO_FEW
             if lost.low <= 0:
-                return UNDECIDED, STRADDLES  # nothing is known to be lost, so no share of it can be recovered
+                # nothing is known to be lost, so no share of it can be recovered
+                return UNDECIDED, STRADDLES
             gaps.append((above, below))
         found = self._together(gaps, tolerance, rounding)
         if found != UNDECIDED:
             return found, None
-        without, all_of_it = self._together(gaps, tolerance, 0.0), self._together(gaps, math.inf, rounding)
+        without, all_of_it = (
+            self._together(gaps, tolerance, 0.0),
+            self._together(gaps, math.inf, rounding),
+        )
         return found, STRADDLES if without == all_of_it == UNDECIDED else ROUNDED
 
-    def _together(self, gaps: list[tuple[Estimate, Estimate]], tolerance: float, rounding: float) -> str:
+    def _together(
+        self, gaps: list[tuple[Estimate, Estimate]], tolerance: float, rounding: float
+    ) -> str:
         outcomes = {decided(above, below, self.sides, rounding, tolerance) for above, below in gaps}
         return REFUTED if REFUTED in outcomes else UNDECIDED if UNDECIDED in outcomes else HELD
 
 
 def slack(rounding: float, tolerance: float) -> float:
-    """What is no difference: the last digits that a network has, and never more than a hundredth of the tolerance."""
+    """What is no difference: the last digits that a network has, and never more than a hundredth of
+    the tolerance."""
     return min(rounding, MOST_SLACK * tolerance)
 
 
 def decided(
-    above: Estimate, below: Estimate, sides: tuple[bool, bool], rounding: float = 0.0, tolerance: float = 0.0
+    above: Estimate,
+    below: Estimate,
+    sides: tuple[bool, bool],
+    rounding: float = 0.0,
+    tolerance: float = 0.0,
 ) -> str:
     """The outcome of a gap, by the intervals of gap minus tolerance and of gap plus tolerance.
 
-    Beyond the tolerance is what rounding cannot explain. Within it is what exceeds it by rounding alone; where rounding
-    is more than a hundredth of the tolerance, only what stays within it whatever rounding did.
+    Beyond the tolerance is what rounding cannot explain. Within it is what exceeds it by rounding
+    alone; where rounding is more than a hundredth of the tolerance, only what stays within it
+    whatever rounding did.
     """
     is_above, is_below = sides
     if (is_above and above.low > rounding) or (is_below and below.high < -rounding):
@@ -146,9 +163,13 @@ def beyond(
     sides: tuple[bool, bool] = (True, True),
     rounding: float = 0.0,
 ) -> bool:
-    """Whether a swap set found by a search refutes: its mean change, or all of its interval, beyond the tolerance."""
+    """Whether a swap set found by a search refutes: its mean change, or all of its interval, beyond
+    the tolerance."""
     found = Estimate(gap, gap, gap) if interval is None else interval
-    return decided(found + -tolerance, found + tolerance, sides, slack(rounding, tolerance), tolerance) == REFUTED
+    return (
+        decided(found + -tolerance, found + tolerance, sides, slack(rounding, tolerance), tolerance)
+        == REFUTED
+    )
 
 
 def recovered(
@@ -162,20 +183,34 @@ def recovered(
     if room > spread:
         return 1 - gap / (baseline - unscrubbed), None
     if math.isinf(spread):
-        return None, f"too few draws say how much worse the baseline ({baseline:.4g}) is than the unscrubbed metric"
+        return (
+            None,
+            f"too few draws say how much worse the baseline ({baseline:.4g}) is than the "
+            "unscrubbed metric",
+        )
     clearly = "clearly " if room > 0 else ""
-    return None, f"the baseline ({baseline:.4g}) is not {clearly}worse than the unscrubbed metric ({unscrubbed:.4g})"
+    return (
+        None,
+        f"the baseline ({baseline:.4g}) is not {clearly}worse than the unscrubbed metric "
+        f"({unscrubbed:.4g})",
+    )
 
 
 def require_tolerance(tolerance: float | None, min_recovered: float | None) -> None:
     """**Raises** `HypothesisError` unless a claim says how large a gap it accepts."""
     __tracebackhide__ = True  # at collection the error stands on the line of the decorator
     if tolerance is None and min_recovered is None:
-        raise HypothesisError("a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered=")
+        raise HypothesisError(
+            "a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered="
+        )
     if tolerance is not None and not is_number(tolerance, 0, LARGEST):
-        raise HypothesisError(f"tolerance= is a gap in the metric's unit, zero or more, not {shown(tolerance)}")
+        raise HypothesisError(
+            f"tolerance= is a gap in the metric's unit, zero or more, not {shown(tolerance)}"
+        )
     if min_recovered is not None and not is_number(min_recovered, -LARGEST, 1):
-        raise HypothesisError(f"min_recovered= is a share of at most 1, such as 0.9, not {shown(min_recovered)}")
+        raise HypothesisError(
+            f"min_recovered= is a share of at most 1, such as 0.9, not {shown(min_recovered)}"
+        )
 
 
 def require_direction(direction: str) -> None:
@@ -186,7 +221,8 @@ def require_direction(direction: str) -> None:
 
 
 def untested_nodes(nodes: tuple[NodeReport, ...]) -> tuple[NodeReport, ...]:
-    """The nodes that the data cannot test; all nodes where none claims anything that could be swapped."""
+    """The nodes that the data cannot test; all nodes where none claims anything that could be
+    swapped."""
     named = tuple(node for node in nodes if not node.is_rest)
     wanting = tuple(node for node in named if node.must_be_tested and not node.is_tested)
     if wanting or any(node.must_be_tested for node in named):

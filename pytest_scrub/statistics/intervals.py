@@ -1,7 +1,7 @@
 """Confidence sequences: intervals for a mean that stay valid however often they are looked at.
 
-A sampler that stops as soon as its interval is on one side of the tolerance looks at the data many times; an
-interval for one look would then miss the mean too often.
+A sampler that stops as soon as its interval is on one side of the tolerance looks at the data many
+times; an interval for one look would then miss the mean too often.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 CONFIDENCE = 0.95
-TUNED_AT = 800  # draws at which the asymptotic sequence is tightest; at a fifth or five times as many it is 12 % wider
+# draws at which the asymptotic sequence is tightest; at a fifth or five times as many it is 12 %
+# wider
+TUNED_AT = 800
 BETS_FOR = (200, 800, 3200, 12800)  # draws at which the sequence by betting is tightest
 MOST_BET = 0.75  # of what a bettor has; any share below 1 keeps the sequence valid
 NEAREST = 1e-9  # to the ends of a bounded metric's range
 HALVINGS = 30
-FEWEST_CHANGED = 30  # draws unlike the most common one, before an asymptotic interval means anything
-FEWEST_ALIKE = 3000  # where all are alike: with 95 % confidence fewer than one in a thousand is not (the rule of three)
+# draws unlike the most common one, before an asymptotic interval means anything
+FEWEST_CHANGED = 30
+# where all are alike: with 95 % confidence fewer than one in a thousand is not (the rule of three)
+FEWEST_ALIKE = 3000
 
 Numbers = npt.NDArray[np.float64]
 
@@ -29,7 +33,8 @@ class Estimate:
     """A mean with its 95 % confidence interval, in the metric's unit.
 
     - `mean`: of what was drawn.
-    - `low`, `high`: the ends of the interval; infinite, and None in JSON, where too few values were seen to know them.
+    - `low`, `high`: the ends of the interval; infinite, and None in JSON, where too few values were
+      seen to know them.
     """
 
     mean: float
@@ -37,7 +42,11 @@ class Estimate:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]" if self.is_known else f"{self.mean:.4g} [?, ?]"
+        return (
+            f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
+            if self.is_known
+            else f"{self.mean:.4g} [?, ?]"
+        )
 
     def __add__(self, shift: float) -> Estimate:
         return Estimate(self.mean + shift, self.low + shift, self.high + shift)
@@ -57,8 +66,8 @@ class Estimate:
 class Share:
     """How large the change of nearly all allowed swaps is at most, from `draws` independent draws.
 
-    With 95 % confidence at least `share` of the allowed swaps change the metric by no more than `within`, and at least
-    `tolerated` of them by no more than the tolerance.
+    With 95 % confidence at least `share` of the allowed swaps change the metric by no more than
+    `within`, and at least `tolerated` of them by no more than the tolerance.
     """
 
     share: float
@@ -68,8 +77,8 @@ class Share:
 
 
 def estimate(values: Numbers) -> Estimate:
-    """Mean of independent samples with Student's t interval, for one look; a point where they are all the same, and
-    without ends where there is but one."""
+    """Mean of independent samples with Student's t interval, for one look; a point where they are
+    all the same, and without ends where there is but one."""
     from scipy import stats
 
     if len(values) < 2:
@@ -82,10 +91,12 @@ def estimate(values: Numbers) -> Estimate:
 
 
 def seen_once(values: Numbers, reach: float, rounding: float) -> Estimate:
-    """`estimate`, where it decides: values that are all alike say nothing of how far others lie from them.
+    """`estimate`, where it decides: values that are all alike say nothing of how far others lie
+    from them.
 
-    What holds for every number of draws is said of a bounded metric then, and nothing of another one before there are
-    as many as `fewest_alike`. `reach` and `rounding` are those of `confidence_sequence`.
+    What holds for every number of draws is said of a bounded metric then, and nothing of another
+    one before there are as many as `fewest_alike`. `reach` and `rounding` are those of
+    `confidence_sequence`.
     """
     is_spread = bool((np.abs(values - np.median(values)) > rounding).any())
     return estimate(values) if is_spread else confidence_sequence(values, reach, rounding=rounding)
@@ -99,12 +110,14 @@ def confidence_sequence(
     **Arguments**
 
     - `values`: float64 `[draws]`, independent and of one distribution.
-    - `reach`: the largest absolute value that any draw can have. Where it is finite the sequence is one by
-      betting, which holds for every number of draws; else the asymptotic one, which needs a burn-in.
+    - `reach`: the largest absolute value that any draw can have. Where it is finite the sequence is
+      one by betting, which holds for every number of draws; else the asymptotic one, which needs a
+      burn-in.
     - `confidence`: 0.95 by default; more where several sequences are looked at together.
     - `rounding`: differences up to this are none.
 
-    **Returns** an `Estimate`, without ends where an unbounded metric has not shown enough; see `has_seen_enough`.
+    **Returns** an `Estimate`, without ends where an unbounded metric has not shown enough; see
+    `has_seen_enough`.
     """
     if math.isfinite(reach):
         return _betting(values, reach, 1 - confidence)
@@ -114,8 +127,9 @@ def confidence_sequence(
 
 
 def _asymptotic(values: Numbers, alpha: float) -> Estimate:
-    """Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and asymptotic confidence
-    sequences" (Annals of Statistics 2024): Theorem 2.2, with rho as their section 2.3 tunes it."""
+    """Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and
+    asymptotic confidence sequences" (Annals of Statistics 2024): Theorem 2.2, with rho as their
+    section 2.3 tunes it."""
     mean = float(values.mean())
     radius = float(values.std(ddof=1)) * _asymptotic_radius(len(values), alpha)
     return Estimate(mean, mean - radius, mean + radius)
@@ -128,10 +142,12 @@ def _asymptotic_radius(n: int, alpha: float) -> float:
 
 
 def widened(estimate: Estimate, draws: int, confidence: float) -> Estimate:
-    """A confidence sequence's interval at a higher confidence than 0.95, where the draws themselves are gone.
+    """A confidence sequence's interval at a higher confidence than 0.95, where the draws themselves
+    are gone.
 
-    An asymptotic one widens just as if it were computed anew, and by as much as Student's t is wider than a normal
-    distribution, as few draws do not know their spread; one by betting is taken to widen likewise.
+    An asymptotic one widens just as if it were computed anew, and by as much as Student's t is
+    wider than a normal distribution, as few draws do not know their spread; one by betting is taken
+    to widen likewise.
     """
     from scipy import stats
 
@@ -141,17 +157,20 @@ def widened(estimate: Estimate, draws: int, confidence: float) -> Estimate:
     factor = _asymptotic_radius(draws, 1 - confidence) / _asymptotic_radius(draws, 1 - CONFIDENCE)
     factor *= float(stats.t.isf(tail, draws - 1) / stats.norm.isf(tail))
     mean = estimate.mean
-    return Estimate(mean, mean - factor * (mean - estimate.low), mean + factor * (estimate.high - mean))
+    return Estimate(
+        mean, mean - factor * (mean - estimate.low), mean + factor * (estimate.high - mean)
+    )
 
 
 def _betting(values: Numbers, reach: float, alpha: float) -> Estimate:
-    """Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (JRSS B 2024): the hedged
-    capital of Theorem 3, with the predictable variance of equation (26). The stake is split between bets that are
-    tightest after different numbers of draws: a mean of martingales is one, and it does not wander as one bet does that
-    shrinks with every draw.
+    """Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (JRSS B
+    2024): the hedged capital of Theorem 3, with the predictable variance of equation (26). The
+    stake is split between bets that are tightest after different numbers of draws: a mean of
+    martingales is one, and it does not wander as one bet does that shrinks with every draw.
 
-    A mean is kept as long as nobody who bets against it has won `1 / alpha` times the stake. Betting that the mean is
-    higher wins less the higher it is, so those that are kept are an interval, whose ends are found by bisection.
+    A mean is kept as long as nobody who bets against it has won `1 / alpha` times the stake.
+    Betting that the mean is higher wins less the higher it is, so those that are kept are an
+    interval, whose ends are found by bisection.
     """
     mean = float(values.mean())
     if reach == 0:
@@ -186,9 +205,9 @@ def _betting(values: Numbers, reach: float, alpha: float) -> Estimate:
 def has_seen_enough(values: Numbers, confidence: float = CONFIDENCE, rounding: float = 0.0) -> bool:
     """Whether these draws of an unbounded metric have an interval for their mean.
 
-    Where nearly all draws are equal, those that are not decide the mean, and few of them are no normal distribution.
-    No interval for an unbounded metric can know of what it has not seen; where all are equal, it takes many of them to
-    say that hardly any is not.
+    Where nearly all draws are equal, those that are not decide the mean, and few of them are no
+    normal distribution. No interval for an unbounded metric can know of what it has not seen; where
+    all are equal, it takes many of them to say that hardly any is not.
     """
     unlike = int((np.abs(values - np.median(values)) > rounding).sum())
     return unlike >= FEWEST_CHANGED or (not unlike and len(values) >= fewest_alike(confidence))
@@ -202,8 +221,9 @@ def fewest_alike(confidence: float = CONFIDENCE) -> int:
 def share_within(changes: Numbers, tolerance: float, share: float = 0.95) -> Share | None:
     """What independent draws say of single swaps, by order statistics; None where they are too few.
 
-    The r-th smallest of n absolute changes is an upper limit for the `share` quantile with 95 % confidence where a
-    binomial of n and `share` lies below r with 95 % probability (David and Nagaraja, "Order Statistics", section 7.1).
+    The r-th smallest of n absolute changes is an upper limit for the `share` quantile with 95 %
+    confidence where a binomial of n and `share` lies below r with 95 % probability (David and
+    Nagaraja, "Order Statistics", section 7.1).
     """
     from scipy import stats
 

@@ -30,7 +30,8 @@ from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, Look, NodeR
 
 MOST_SAMPLES_PER_NODE = 2000  # the table node by node is for reading, not for deciding
 NODES_SHARE = 5  # samples of all nodes together, for each sample of the claim
-LEAST_WITH_OTHER = 0.10  # a node with other donors on fewer references than this says nothing about the claim
+# a node with other donors on fewer references than this says nothing about the claim
+LEAST_WITH_OTHER = 0.10
 LEAST_MOVED = 0.02  # nor does one that is hardly ever swapped
 MOST_SAMPLES = 10**8  # their references are drawn at once, and take a gigabyte
 MOST_WANTING = 3  # values of a feature that a message names
@@ -43,9 +44,10 @@ class Criteria:
     - `acceptance`: how large a gap it accepts.
     - `samples`: the most references drawn.
     - `generalize`: whether the interval speaks of the distribution that the rows were drawn from.
-    - `min_with_other`, `min_moved`: the least share of references that have another donor for a node, and of drawn
-      donors that differ from what they stand in for.
-    - `by`, `slice_tolerance`: the feature by whose values the gap is shown, and the largest gap of each, which gates.
+    - `min_with_other`, `min_moved`: the least share of references that have another donor for a
+      node, and of drawn donors that differ from what they stand in for.
+    - `by`, `slice_tolerance`: the feature by whose values the gap is shown, and the largest gap of
+      each, which gates.
 
     **Raises** `HypothesisError` for what has no meaning.
     """
@@ -60,27 +62,38 @@ class Criteria:
 
     def __post_init__(self) -> None:
         if not is_whole(self.samples, 2, math.inf):
-            raise HypothesisError(f"samples= is a whole number of at least 2, not {shown(self.samples)}")
+            raise HypothesisError(
+                f"samples= is a whole number of at least 2, not {shown(self.samples)}"
+            )
         if self.samples > MOST_SAMPLES:
-            raise HypothesisError(f"samples= is at most {MOST_SAMPLES:,}, not {shown(self.samples)}")
+            raise HypothesisError(
+                f"samples= is at most {MOST_SAMPLES:,}, not {shown(self.samples)}"
+            )
         for name in ("min_with_other", "min_moved"):
             share = getattr(self, name)
             if not is_number(share, 0, 1):
                 raise HypothesisError(f"{name}= is a share from 0 to 1, not {shown(share)}")
         if self.by is not None and not isinstance(self.by, str):
-            raise HypothesisError(f"by= is the name of a feature of the dataset, not {shown(self.by)}")
+            raise HypothesisError(
+                f"by= is the name of a feature of the dataset, not {shown(self.by)}"
+            )
         if self.slice_tolerance is not None:
             if self.by is None:
-                raise HypothesisError("slice_tolerance= needs by=, the feature whose values are the slices")
+                raise HypothesisError(
+                    "slice_tolerance= needs by=, the feature whose values are the slices"
+                )
             if not is_number(self.slice_tolerance, 0, LARGEST):
-                raise HypothesisError(f"slice_tolerance= is a gap, zero or more, not {shown(self.slice_tolerance)}")
+                raise HypothesisError(
+                    f"slice_tolerance= is a gap, zero or more, not {shown(self.slice_tolerance)}"
+                )
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What the draws of one claim say.
 
-    - `gap`: of the units drawn; `outcome`: what it and the slices decide; `undecided`: why they do not.
+    - `gap`: of the units drawn; `outcome`: what it and the slices decide; `undecided`: why they do
+      not.
     - `tolerance`: the largest gap that the claim accepts, in the metric's unit.
     - `recovered`, `reason`: as in a `Verdict`; `baseline` too.
     """
@@ -110,7 +123,8 @@ class Measured:
 
     @property
     def share(self) -> Share | None:
-        """What single swaps do. The first draws tell it: how many there are did not depend on what they were."""
+        """What single swaps do. The first draws tell it: how many there are did not depend on what
+        they were."""
         if self.criteria.generalize:
             return None
         return share_within(self.sample.changes[:BURN_IN], self.tolerance + self.slack)
@@ -118,7 +132,10 @@ class Measured:
     @property
     def looks(self) -> tuple[Look, ...]:
         """The gap at every look, the last one included."""
-        drawn, reach = self.sample, self.criteria.acceptance.reach * self.sample.references.plan.heaviest
+        drawn, reach = (
+            self.sample,
+            self.criteria.acceptance.reach * self.sample.references.plan.heaviest,
+        )
         counts = [count for count in drawn.references.plan.looks() if count < len(drawn)]
         units = drawn.units(drawn.changes)
         seen = [n // drawn.references.plan.per_unit for n in counts]
@@ -129,7 +146,9 @@ class Measured:
     @property
     def share_worse(self) -> float:
         """Share of samples whose metric got worse, by more than the last digits of a network."""
-        worse = self.sample.changes * (1 if self.criteria.acceptance.metric.worse == "higher" else -1)
+        worse = self.sample.changes * (
+            1 if self.criteria.acceptance.metric.worse == "higher" else -1
+        )
         return self.sample.mean((worse > self.slack).astype(np.float64))
 
     @property
@@ -143,7 +162,9 @@ class Measured:
         return f"95 % {kind} confidence sequence over {population}"
 
 
-def measure(evaluator: Evaluator, references: References, criteria: Criteria, *, seed: int, name: str) -> Measured:
+def measure(
+    evaluator: Evaluator, references: References, criteria: Criteria, *, seed: int, name: str
+) -> Measured:
     """Draw swaps until the claim is decided, or the budget is spent.
 
     **Arguments**
@@ -175,7 +196,9 @@ def measure(evaluator: Evaluator, references: References, criteria: Criteria, *,
 
     def is_decided(drawn: Sample) -> bool:
         if evaluator.progress is not None:
-            stands = confidence_sequence(drawn.units(drawn.changes), acceptance.reach * drawn.references.plan.heaviest)
+            stands = confidence_sequence(
+                drawn.units(drawn.changes), acceptance.reach * drawn.references.plan.heaviest
+            )
             evaluator.progress("samples", len(drawn), criteria.samples, f"gap {stands}")
         if untested_nodes(_nodes(space, drawn, criteria)):
             return True
@@ -186,10 +209,14 @@ def measure(evaluator: Evaluator, references: References, criteria: Criteria, *,
 
     drawn = sample(evaluator, references, stream(seed, name, "draw"), is_decided, criteria.samples)
     heaviest = references.plan.heaviest
-    lost = confidence_sequence(drawn.units(drawn.baseline - drawn.unscrubbed), acceptance.reach * heaviest)
+    lost = confidence_sequence(
+        drawn.units(drawn.baseline - drawn.unscrubbed), acceptance.reach * heaviest
+    )
     tolerance = acceptance.accepted(abs(lost.mean))
     alike = slack(drawn.mean(drawn.rounding), tolerance)
-    gap = confidence_sequence(drawn.units(drawn.changes), acceptance.reach * heaviest, rounding=alike)
+    gap = confidence_sequence(
+        drawn.units(drawn.changes), acceptance.reach * heaviest, rounding=alike
+    )
     clean, baseline = drawn.mean(drawn.unscrubbed), drawn.mean(drawn.baseline)
     share, reason = recovered(gap.mean, baseline, clean, acceptance.metric.worse, lost.around)
     nodes, by_slice = _nodes(space, drawn, criteria), sliced(drawn)
@@ -200,7 +227,20 @@ def measure(evaluator: Evaluator, references: References, criteria: Criteria, *,
         if outcome_of(by_slice) != together:
             why = why_of(by_slice)
         together = outcome_of(by_slice)
-    return Measured(evaluator, criteria, drawn, gap, together, tolerance, nodes, by_slice, baseline, share, reason, why)
+    return Measured(
+        evaluator,
+        criteria,
+        drawn,
+        gap,
+        together,
+        tolerance,
+        nodes,
+        by_slice,
+        baseline,
+        share,
+        reason,
+        why,
+    )
 
 
 def _nodes(space: SwapSpace, drawn: Sample, criteria: Criteria) -> tuple[NodeReport, ...]:
@@ -211,14 +251,20 @@ def _nodes(space: SwapSpace, drawn: Sample, criteria: Criteria) -> tuple[NodeRep
         computed = slot.node.computed_by is not None and not slot.is_rest
         # A computed node takes no activation from a donor: the function itself is put to the test.
         with_other, swapped = (1.0 if computed else support.share), float(moved[i].mean())
-        is_tested = with_other >= criteria.min_with_other and (computed or swapped >= criteria.min_moved)
+        is_tested = with_other >= criteria.min_with_other and (
+            computed or swapped >= criteria.min_moved
+        )
         must_be_tested = not slot.is_rest and not slot.agrees_on.exact
         found.append(
             NodeReport(
                 slot=slot.path,
                 agrees_on="its features, computed" if computed else str(slot.agrees_on),
                 is_rest=slot.is_rest,
-                donors=(int(support.donors.min()), float(np.median(support.donors)), int(support.donors.max())),
+                donors=(
+                    int(support.donors.min()),
+                    float(np.median(support.donors)),
+                    int(support.donors.max()),
+                ),
                 with_other=with_other,
                 moved=swapped,
                 must_be_tested=must_be_tested,
@@ -233,11 +279,16 @@ def _nodes(space: SwapSpace, drawn: Sample, criteria: Criteria) -> tuple[NodeRep
 def _wanting(space: SwapSpace, slot: Slot, i: int) -> Iterator[str]:
     """Some values of a slot's features for which no reference has a donor of other content."""
     dataset, codes = space.dataset, space.agree(i)
-    contents = np.unique(np.stack([codes, dataset.content]), axis=1)[0]  # one for each content of a value
-    lonely = np.isin(codes, np.flatnonzero(np.bincount(contents) <= 1)) & np.isin(codes, codes[space.reference_rows])
+    # one for each content of a value
+    contents = np.unique(np.stack([codes, dataset.content]), axis=1)[0]
+    lonely = np.isin(codes, np.flatnonzero(np.bincount(contents) <= 1)) & np.isin(
+        codes, codes[space.reference_rows]
+    )
     _, first = np.unique(codes[lonely], return_index=True)
     for row in np.flatnonzero(lonely)[np.sort(first)[:MOST_WANTING]]:
-        yield ", ".join(f"{name} = {_plain(dataset.feature(name)[row])}" for name in slot.agrees_on.features)
+        yield ", ".join(
+            f"{name} = {_plain(dataset.feature(name)[row])}" for name in slot.agrees_on.features
+        )
 
 
 def _plain(value: object) -> object:
@@ -253,7 +304,10 @@ def percentiles(changes: Numbers) -> tuple[float, ...]:
 def with_gaps(measured: Measured, rng: np.random.Generator) -> tuple[NodeReport, ...]:
     """The reports with the gap when only that slot is swapped, the others EXACT."""
     evaluator, drawn = measured.evaluator, measured.sample
-    most = min(MOST_SAMPLES_PER_NODE, max(2, NODES_SHARE * measured.criteria.samples // max(1, len(measured.nodes))))
+    most = min(
+        MOST_SAMPLES_PER_NODE,
+        max(2, NODES_SHARE * measured.criteria.samples // max(1, len(measured.nodes))),
+    )
     few = drawn.swap_set.references[:most]
     found = []
     for node in measured.nodes:
@@ -266,5 +320,7 @@ def with_gaps(measured: Measured, rng: np.random.Generator) -> tuple[NodeReport,
 def _alone(changes: Numbers, measured: Measured) -> Estimate:
     """Student's t, and no ends where a metric without bounds has not shown enough for them."""
     found = estimate(changes)
-    is_known = np.isfinite(measured.criteria.acceptance.reach) or has_seen_enough(changes, rounding=measured.slack)
+    is_known = np.isfinite(measured.criteria.acceptance.reach) or has_seen_enough(
+        changes, rounding=measured.slack
+    )
     return found if is_known else Estimate(found.mean, -math.inf, math.inf)

@@ -24,8 +24,9 @@ FEWEST_UNITS = 50  # references of different content that can speak for others
 class Plan:
     """The references of a claim's samples, all of them before the first is evaluated.
 
-    A unit is what intervals count as one independent draw: a reference with one swap, or, where they are to speak of
-    the distribution that the rows came from, a reference's content with all of its swaps.
+    A unit is what intervals count as one independent draw: a reference with one swap, or, where
+    they are to speak of the distribution that the rows came from, a reference's content with all of
+    its swaps.
 
     - `rows`: int64 `[samples]`.
     - `per_unit`: how many in a row are one unit.
@@ -37,18 +38,24 @@ class Plan:
     weights: Numbers | None = None
 
     @classmethod
-    def of(cls, space: SwapSpace, budget: int, rng: np.random.Generator, *, generalize: bool) -> Plan:
-        """Uniform references with replacement or, to generalize, every content once in random order.
+    def of(
+        cls, space: SwapSpace, budget: int, rng: np.random.Generator, *, generalize: bool
+    ) -> Plan:
+        """Uniform references with replacement or, to generalize, every content once in random
+        order.
 
         **Raises** `DataError` where there are too few references to generalize from.
         """
         rows = space.reference_rows
         if not generalize:
             return cls(rng.choice(rows, size=budget, replace=True))
-        _, of_row, counts = np.unique(space.dataset.content[rows], return_inverse=True, return_counts=True)
+        _, of_row, counts = np.unique(
+            space.dataset.content[rows], return_inverse=True, return_counts=True
+        )
         if len(counts) < FEWEST_UNITS:
             raise DataError(
-                f"generalize=True speaks of more than these rows, and {len(counts)} references of different content "
+                f"generalize=True speaks of more than these rows, and {len(counts)} references of "
+                "different content "
                 f"are too few for that; give at least {FEWEST_UNITS}, or leave it out"
             )
         start = np.cumsum(counts) - counts
@@ -62,7 +69,9 @@ class Plan:
     def looks(self) -> list[int]:
         """How many samples have been drawn when the interval is looked at."""
         units = len(self.rows) // self.per_unit
-        return [n * self.per_unit for n in range(min(BURN_IN, units), units, BATCH)] + [len(self.rows)]
+        return [n * self.per_unit for n in range(min(BURN_IN, units), units, BATCH)] + [
+            len(self.rows)
+        ]
 
     def units(self, values: Numbers) -> Numbers:
         """Float64 `[units]` of one value for each of the first samples."""
@@ -76,7 +85,8 @@ class Plan:
 
 
 class References:
-    """What is measured on a claim's references beside its own swaps; the same for all of its mutants.
+    """What is measured on a claim's references beside its own swaps; the same for all of its
+    mutants.
 
     **Arguments**
 
@@ -86,20 +96,27 @@ class References:
     - `rng`: of the baseline's donors.
     """
 
-    def __init__(self, plan: Plan, evaluator: Evaluator, anything: Evaluator, rng: np.random.Generator) -> None:
+    def __init__(
+        self, plan: Plan, evaluator: Evaluator, anything: Evaluator, rng: np.random.Generator
+    ) -> None:
         self.plan = plan
         self._evaluator, self._anything, self._rng = evaluator, anything, rng
         self._unscrubbed = self._baseline = np.empty(0)
 
     @classmethod
-    def of(cls, evaluator: Evaluator, samples: int, *, seed: int, name: str, generalize: bool) -> References:
+    def of(
+        cls, evaluator: Evaluator, samples: int, *, seed: int, name: str, generalize: bool
+    ) -> References:
         """Those of a claim, whose evaluator is given.
 
         **Raises** `DataError` where there are too few references to generalize from.
         """
-        plan = Plan.of(evaluator.space, samples, stream(seed, name, "references"), generalize=generalize)
+        plan = Plan.of(
+            evaluator.space, samples, stream(seed, name, "references"), generalize=generalize
+        )
         anything = Evaluator(
-            evaluator.graph, evaluator.dataset, output(agrees_on=ANYTHING), evaluator.metric, store=evaluator.store,
+            evaluator.graph, evaluator.dataset, output(agrees_on=ANYTHING), evaluator.metric,
+            store=evaluator.store,
             progress=evaluator.progress,
         )  # fmt: skip
         return cls(plan, evaluator, anything, stream(seed, name, "baseline"))
@@ -116,7 +133,8 @@ class References:
         return self._evaluator.rounding
 
     def baseline(self, count: int) -> Numbers:
-        """The metric of the first `count` references when the whole output comes from an unrelated row."""
+        """The metric of the first `count` references when the whole output comes from an unrelated
+        row."""
         new = self.plan.rows[len(self._baseline) : count]
         unrelated = self._anything.space.draw(len(new), self._rng, new)
         self._baseline = np.concatenate([self._baseline, self._anything.evaluate(unrelated)])
@@ -173,8 +191,8 @@ def sample(
     is_decided: Callable[[Sample], bool],
     most: int,
 ) -> Sample:
-    """Draw and evaluate the swaps that the evaluator's claim allows until `is_decided`, or as many as are planned, or
-    no further look is within `most` samples."""
+    """Draw and evaluate the swaps that the evaluator's claim allows until `is_decided`, or as many
+    as are planned, or no further look is within `most` samples."""
     space, plan = evaluator.space, references.plan
     donors, scrubbed = np.empty((len(space.slots), 0), dtype=np.int64), np.empty(0)
     first, *others = plan.looks()

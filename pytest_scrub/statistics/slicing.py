@@ -16,21 +16,27 @@ from pytest_scrub.verdict import HELD, REFUTED, TOO_FEW, UNDECIDED, Slice, Slice
 FEWEST_OF_A_SLICE = 50  # units before a slice is decided: its interval is asymptotic too
 
 
-def slices(space: SwapSpace, sample: Sample, by: str, acceptance: Acceptance, tolerance: float | None) -> Slices:
-    """The gap of every value that a reference has: what was refuted first, then what is undecided, by the gap.
+def slices(
+    space: SwapSpace, sample: Sample, by: str, acceptance: Acceptance, tolerance: float | None
+) -> Slices:
+    """The gap of every value that a reference has: what was refuted first, then what is undecided,
+    by the gap.
 
     **Arguments**
 
     - `by`: the feature.
     - `tolerance`: the largest gap of a slice, or None to report only.
 
-    Intervals hold for all slices together: each has a confidence of `1 - 0.05 / slices` (Bonferroni).
+    Intervals hold for all slices together: each has a confidence of `1 - 0.05 / slices`
+    (Bonferroni).
 
     **Raises** `DataError` where the dataset has no such feature.
     """
     dataset = space.dataset
     codes, values = dataset.codes(Agreement((by,))), dataset.feature(by)
-    kinds, first, counts = np.unique(codes[space.reference_rows], return_index=True, return_counts=True)
+    kinds, first, counts = np.unique(
+        codes[space.reference_rows], return_index=True, return_counts=True
+    )
     confidence = 1 - (1 - CONFIDENCE) / len(kinds)
     accepted = None if tolerance is None else acceptance.with_tolerance(tolerance)
     drawn = codes[sample.swap_set.references[:: sample.references.plan.per_unit]]
@@ -42,18 +48,27 @@ def slices(space: SwapSpace, sample: Sample, by: str, acceptance: Acceptance, to
         here = drawn == kind
         gap, outcome, why = None, None, None
         if here.any():
-            own, off = changes[here] / weights[here].mean(), float(rounding[here].mean() / weights[here].mean())
+            own, off = (
+                changes[here] / weights[here].mean(),
+                float(rounding[here].mean() / weights[here].mean()),
+            )
             alike = off if accepted is None else slack(off, accepted.accepted(0.0))
             gap = confidence_sequence(own, acceptance.reach * heaviest, confidence, alike)
         if accepted is not None:
             outcome, why = UNDECIDED, TOO_FEW
             if here.sum() >= FEWEST_OF_A_SLICE:
-                outcome, why = accepted.outcome(own, None, off, confidence=confidence, heaviest=heaviest)
+                outcome, why = accepted.outcome(
+                    own, None, off, confidence=confidence, heaviest=heaviest
+                )
         value = values[space.reference_rows[at]]
         found.append(Slice(_said(value), int(count), int(here.sum()), gap, outcome, why))
 
     def badness(one: Slice) -> tuple[bool, bool, float]:
-        return one.outcome == REFUTED, one.outcome == UNDECIDED, acceptance.badness(one.gap.mean if one.gap else 0.0)
+        return (
+            one.outcome == REFUTED,
+            one.outcome == UNDECIDED,
+            acceptance.badness(one.gap.mean if one.gap else 0.0),
+        )
 
     worst_first = sorted(found, key=badness, reverse=True)
     return Slices(by, tolerance, tuple(worst_first))
@@ -72,11 +87,18 @@ def outcome_of(sliced: Slices | None) -> str:
 
 def why_of(sliced: Slices | None) -> str | None:
     """Why the slices are undecided: the reason of the first that is."""
-    return None if sliced is None else next((one.undecided for one in sliced.slices if one.outcome == UNDECIDED), None)
+    return (
+        None
+        if sliced is None
+        else next((one.undecided for one in sliced.slices if one.outcome == UNDECIDED), None)
+    )
 
 
-def refuted_slice(sliced: Slices | None, sample: Sample, dataset: Dataset) -> tuple[npt.NDArray[np.bool_], float]:
-    """The samples of the worst slice that was refuted, bool `[samples]`, and the tolerance that it exceeds."""
+def refuted_slice(
+    sliced: Slices | None, sample: Sample, dataset: Dataset
+) -> tuple[npt.NDArray[np.bool_], float]:
+    """The samples of the worst slice that was refuted, bool `[samples]`, and the tolerance that it
+    exceeds."""
     assert sliced is not None
     assert sliced.tolerance is not None
     worst = next(one for one in sliced.slices if one.outcome == REFUTED)

@@ -19,7 +19,8 @@ class Slot:
 
     - `path`: stable name, such as `output/head1.0[k]/rest`.
     - `node`: the node whose own input this is or, for a rest, whose rest this is.
-    - `agrees_on`: what the donor agrees on with the input in slot `parent` (`REFERENCE`: the reference).
+    - `agrees_on`: what the donor agrees on with the input in slot `parent` (`REFERENCE`: the
+      reference).
     - `shares`: the slot whose donor it takes, where the node says so.
     """
 
@@ -48,10 +49,11 @@ def node_paths(root: Node) -> list[tuple[str, Node, str | None]]:
 
 
 def slots_of(root: Node) -> tuple[Slot, ...]:
-    """The slots of a tree: every node's own input (the root's only where it names a feature) and every rest.
+    """The slots of a tree: every node's own input (the root's only where it names a feature) and
+    every rest.
 
-    **Raises** `HypothesisError` where `shares=` names no sibling, or one with another feature, and where two slots
-    would have one path.
+    **Raises** `HypothesisError` where `shares=` names no sibling, or one with another feature, and
+    where two slots would have one path.
     """
     slots: list[Slot] = []
     index: dict[str, int] = {}
@@ -59,7 +61,9 @@ def slots_of(root: Node) -> tuple[Slot, ...]:
     def add(slot: Slot) -> None:
         if slot.path in index:
             with said_at(slots[index[slot.path]].node, slot.node):
-                raise HypothesisError(f"two slots would be called {slot.path}; give one of the nodes another name=")
+                raise HypothesisError(
+                    f"two slots would be called {slot.path}; give one of the nodes another name="
+                )
         index[slot.path] = len(slots)
         slots.append(slot)
 
@@ -69,7 +73,10 @@ def slots_of(root: Node) -> tuple[Slot, ...]:
             add(Slot(path, node, False, node.agrees_on, above))
         if node.rest is not None:
             add(Slot(f"{path}/rest", node, True, node.rest, index.get(path, REFERENCE)))
-    return tuple(slot if slot.is_rest or slot.node.shares is None else _with_shares(slots, slot) for slot in slots)
+    return tuple(
+        slot if slot.is_rest or slot.node.shares is None else _with_shares(slots, slot)
+        for slot in slots
+    )
 
 
 def _with_shares(slots: list[Slot], slot: Slot) -> Slot:
@@ -82,7 +89,10 @@ def _shared(slots: list[Slot], slot: Slot) -> int:
     siblings = [
         (other.node.name, i)
         for i, other in enumerate(slots)
-        if other.parent == slot.parent and not other.is_rest and other.node.name and other is not slot
+        if other.parent == slot.parent
+        and not other.is_rest
+        and other.node.name
+        and other is not slot
     ]
     sources = [i for name, i in siblings if name == slot.node.shares]
     if len(sources) != 1:
@@ -95,23 +105,30 @@ def _shared(slots: list[Slot], slot: Slot) -> int:
     if slots[source].agrees_on != slot.agrees_on or slots[source].node.shares is not None:
         raise HypothesisError(
             f"{slot.path} shares the donor of {slot.node.shares!r}, so both must agree on the same "
-            f"({slot.agrees_on} against {slots[source].agrees_on}), and that one must have a donor of its own"
+            f"({slot.agrees_on} against {slots[source].agrees_on}), and that one must have a donor "
+            "of its own"
         )
     return source
 
 
 def owners_first(slots: tuple[Slot, ...]) -> list[int]:
-    """An order in which parents come before children, and who shares a donor after the sibling that takes it."""
-    before = {i: {j for j in (s.parent, s.shares) if j is not None and j != REFERENCE} for i, s in enumerate(slots)}
+    """An order in which parents come before children, and who shares a donor after the sibling that
+    takes it."""
+    before = {
+        i: {j for j in (s.parent, s.shares) if j is not None and j != REFERENCE}
+        for i, s in enumerate(slots)
+    }
     return list(TopologicalSorter(before).static_order())
 
 
 def with_agreement(root: Node, paths: Collection[str], extra: Agreement) -> Node:
-    """The tree in which the slots at these paths agree on `extra` as well; with `EXACT`, they are not swapped."""
+    """The tree in which the slots at these paths agree on `extra` as well; with `EXACT`, they are
+    not swapped."""
     nodes = node_paths(root)
 
     def settle(path: str, node: Node) -> Node:
-        # A computed node takes no activation from a donor, and needs the features that it is computed from.
+        # A computed node takes no activation from a donor, and needs the features that it is
+        # computed from.
         finer = path in paths and node.computed_by is None
         own, rest = node.agrees_on or ANYTHING, node.rest or ANYTHING
         return replace(

@@ -1,4 +1,5 @@
-"""What a hypothesis allows: the space of swap sets, which draws, counts, checks and enumerates them."""
+"""What a hypothesis allows: the space of swap sets, which draws, counts, checks and enumerates
+them."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ class _Classes:
     order: Rows  # donor rows, grouped by code
     start: Rows  # [classes]
     size: Rows  # [classes]
-    outside: npt.NDArray[np.bool_]  # [rows]: not a donor row itself, and so one more allowed donor of its own
+    # [rows]: not a donor row itself, and so one more allowed donor of its own
+    outside: npt.NDArray[np.bool_]
 
     @classmethod
     def of(cls, codes: Rows, donor_rows: Rows) -> _Classes:
@@ -78,14 +80,16 @@ class _Classes:
         if not len(self.order):
             return rows
         listed = nth < self.size[code]
-        return np.where(listed, self.order[np.minimum(self.start[code] + nth, len(self.order) - 1)], rows)
+        return np.where(
+            listed, self.order[np.minimum(self.start[code] + nth, len(self.order) - 1)], rows
+        )
 
 
 class SwapSpace:
     """The swap sets that a hypothesis allows on a dataset.
 
-    An allowed donor of a slot is a donor row that agrees, as the hypothesis says, with the parent's own
-    input; that input itself is always allowed.
+    An allowed donor of a slot is a donor row that agrees, as the hypothesis says, with the parent's
+    own input; that input itself is always allowed.
 
     **Arguments**
 
@@ -108,7 +112,9 @@ class SwapSpace:
     ) -> None:
         if hypothesis.components != (ROOT,):
             with said_at(hypothesis):
-                raise HypothesisError(f"a hypothesis starts at output(...), not at {hypothesis.component}")
+                raise HypothesisError(
+                    f"a hypothesis starts at output(...), not at {hypothesis.component}"
+                )
         self.hypothesis = hypothesis
         self.dataset = dataset
         self.reference_rows = dataset.reference_rows if references is None else references
@@ -146,7 +152,9 @@ class SwapSpace:
         kept = set(nodes)
         for path in nodes:
             if path not in self.index:
-                raise HypothesisError(f"the hypothesis has no slot {path!r}{did_you_mean(path, self.paths)}")
+                raise HypothesisError(
+                    f"the hypothesis has no slot {path!r}{did_you_mean(path, self.paths)}"
+                )
             owner = self.slots[self.index[path]].shares
             kept |= set() if owner is None else {self.paths[owner]}
         same = copy(self)  # what the classes are does not depend on what is frozen
@@ -154,13 +162,18 @@ class SwapSpace:
         return same
 
     def within(self, references: Rows, donors: Rows) -> SwapSpace:
-        """The swap sets on these references with donors among these; both int64 rows of the dataset."""
-        return SwapSpace(self.hypothesis, self.dataset, frozen=self.frozen, references=references, donors=donors)
+        """The swap sets on these references with donors among these; both int64 rows of the
+        dataset."""
+        return SwapSpace(
+            self.hypothesis, self.dataset, frozen=self.frozen, references=references, donors=donors
+        )
 
     def refine(self, slots: Collection[str], extra: Agreement) -> SwapSpace:
-        """The swap sets in which these slots, and those that share their donors, agree on `extra` as well: what
-        `join` gives for the claim that says only this."""
-        sharing = {s.path for s in self.slots if s.shares is not None and self.paths[s.shares] in slots}
+        """The swap sets in which these slots, and those that share their donors, agree on `extra`
+        as well: what `join` gives for the claim that says only this."""
+        sharing = {
+            s.path for s in self.slots if s.shares is not None and self.paths[s.shares] in slots
+        }
         return SwapSpace(
             with_agreement(self.hypothesis, {*slots, *sharing}, extra),
             self.dataset,
@@ -195,7 +208,8 @@ class SwapSpace:
         """
         if references is None:
             references = rng.choice(self.reference_rows, size=n, replace=True)
-        # Drawn for every slot, frozen or not: what one slot draws must not depend on which others are kept.
+        # Drawn for every slot, frozen or not: what one slot draws must not depend on which others
+        # are kept.
         chances = rng.random((len(self.slots), len(references)))
         return self.fill(references, lambda i, parents, _: self.pick(i, parents, chances[i]))
 
@@ -205,8 +219,9 @@ class SwapSpace:
         **Arguments**
 
         - `references`: int64 `[R]`.
-        - `choose`: `(slot index, parents' own inputs [R], donors settled so far [slots, R]) -> donors [R]`, asked for
-          every slot that neither shares a donor nor is frozen.
+        - `choose`:
+          `(slot index, parents' own inputs [R], donors settled so far [slots, R]) -> donors [R]`,
+          asked for every slot that neither shares a donor nor is frozen.
         """
         donors = np.empty((len(self.slots), len(references)), dtype=np.int64)
         for i in self.order:
@@ -221,7 +236,8 @@ class SwapSpace:
         return self.swap_set(references, donors)
 
     def swap_set(self, references: Rows, donors: Rows) -> SwapSet:
-        """These donors, int64 `[slots, R]`, as a swap set of this hypothesis and dataset; not checked."""
+        """These donors, int64 `[slots, R]`, as a swap set of this hypothesis and dataset; not
+        checked."""
         return SwapSet(references, donors, self.paths, self.dataset.digest(), self.hypothesis)
 
     def pick(self, slot: int, parents: Rows, chances: npt.NDArray[np.float64]) -> Rows:
@@ -239,11 +255,17 @@ class SwapSpace:
         return self.swap_set(references, donors)
 
     def require_own(self, swap_set: SwapSet) -> None:
-        """**Raises** `DataError` where the swap set is of another tree or dataset, or names rows that do not exist."""
+        """**Raises** `DataError` where the swap set is of another tree or dataset, or names rows
+        that do not exist."""
         if swap_set.slots != self.paths:
-            raise DataError(f"the swap set has slots {list(swap_set.slots)}, the hypothesis has {list(self.paths)}")
+            raise DataError(
+                f"the swap set has slots {list(swap_set.slots)}, the hypothesis has "
+                f"{list(self.paths)}"
+            )
         if swap_set.dataset != self.dataset.digest():
-            raise DataError("the swap set belongs to a dataset of other content; draw it again on this one")
+            raise DataError(
+                "the swap set belongs to a dataset of other content; draw it again on this one"
+            )
         rows = len(self.dataset)
         for name, given in (("reference", swap_set.references), ("donor", swap_set.donors)):
             if given.size and not 0 <= given.min() <= given.max() < rows:
@@ -251,9 +273,8 @@ class SwapSpace:
 
     def parents(self, swap_set: SwapSet) -> Rows:
         """int64 `[slots, R]`: the input with which each slot's donor has to agree."""
-        return np.stack(
-            [swap_set.references if s.parent == REFERENCE else swap_set.donors[s.parent] for s in self.slots]
-        ) if self.slots else swap_set.donors  # fmt: skip
+        rows = np.vstack([swap_set.donors, swap_set.references])  # `REFERENCE` is the last
+        return rows[[slot.parent for slot in self.slots]]
 
     def moved(self, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
         """bool `[slots, R]`: the donor's content differs from that of the parent's own input."""
@@ -261,7 +282,8 @@ class SwapSpace:
         return np.not_equal(content[swap_set.donors], content[self.parents(swap_set)])
 
     def allowed(self, slot: str, parents: Rows) -> list[Rows]:
-        """For each parent's own input, the rows that may be donors of `slot`, in ascending order."""
+        """For each parent's own input, the rows that may be donors of `slot`, in ascending
+        order."""
         i = self.index[slot]
         if slot in self.frozen:
             return [np.array([row], dtype=np.int64) for row in parents]
@@ -277,7 +299,9 @@ class SwapSpace:
         for i, reasons in enumerate(self._violated(swap_set, parents)):
             for bad, why in reasons:
                 found += [
-                    Violation(int(r), self.paths[i], int(swap_set.donors[i, r]), int(parents[i, r]), why)
+                    Violation(
+                        int(r), self.paths[i], int(swap_set.donors[i, r]), int(parents[i, r]), why
+                    )
                     for r in np.flatnonzero(bad)
                 ]
         return found
@@ -290,8 +314,11 @@ class SwapSpace:
                 allowed &= ~bad
         return allowed
 
-    def _violated(self, swap_set: SwapSet, parents: Rows) -> Iterator[list[tuple[npt.NDArray[np.bool_], str]]]:
-        """For every slot, each way not to be allowed: the references that take it, and the way in words."""
+    def _violated(
+        self, swap_set: SwapSet, parents: Rows
+    ) -> Iterator[list[tuple[npt.NDArray[np.bool_], str]]]:
+        """For every slot, each way not to be allowed: the references that take it, and the way in
+        words."""
         for i, slot in enumerate(self.slots):
             donor, own = swap_set.donors[i], parents[i]
             if slot.path in self.frozen:
@@ -304,7 +331,9 @@ class SwapSpace:
             ]
             if slot.shares is not None:
                 other = np.not_equal(donor, swap_set.donors[slot.shares])
-                ways.append((other, f"it shares the donor of {slot.node.shares}, which takes another"))
+                ways.append(
+                    (other, f"it shares the donor of {slot.node.shares}, which takes another")
+                )
             yield ways
 
     @cached_property
@@ -315,16 +344,19 @@ class SwapSpace:
         return rows
 
     def count(self) -> dict[str, Rows]:
-        """Slot path to int64 `[references]`: allowed donors, the row itself included, where the parent's own
-        input is the reference."""
+        """Slot path to int64 `[references]`: allowed donors, the row itself included, where the
+        parent's own input is the reference."""
         rows = self.reference_rows
         return {
-            s.path: np.ones(len(rows), dtype=np.int64) if s.path in self.frozen else self._classes[i].count(rows)
+            s.path: np.ones(len(rows), dtype=np.int64)
+            if s.path in self.frozen
+            else self._classes[i].count(rows)
             for i, s in enumerate(self.slots)
         }
 
     def support(self) -> list[Support]:
-        """For every slot, how many donors the references have, and the share that has one of other content."""
+        """For every slot, how many donors the references have, and the share that has one of other
+        content."""
         counts = self.count()
         rows, content = self.reference_rows, self.dataset.content
         found = []
@@ -338,15 +370,19 @@ class SwapSpace:
                 low[filled] = np.minimum.reduceat(ranked, classes.start[filled])
                 high[filled] = np.maximum.reduceat(ranked, classes.start[filled])
             code = classes.codes[rows]
-            other = (classes.size[code] > 0) & ((low[code] != content[rows]) | (high[code] != content[rows]))
+            other = (classes.size[code] > 0) & (
+                (low[code] != content[rows]) | (high[code] != content[rows])
+            )
             share = 0.0 if slot.path in self.frozen else float(other.mean())
             found.append(Support(slot.path, counts[slot.path], share))
         return found
 
     @np.errstate(over="ignore")  # infinitely many, where not even a float can count them
     def combinations(self, references: Rows) -> npt.NDArray[np.float64]:
-        """For every reference, how many columns `enumerate` gives: a float, for deep trees have very many."""
-        # For each slot, by the row that is its donor: the choices of the slots below it and of those that share it.
+        """For every reference, how many columns `enumerate` gives: a float, for deep trees have
+        very many."""
+        # For each slot, by the row that is its donor: the choices of the slots below it and of
+        # those that share it.
         below = np.ones((len(self.slots), len(self.dataset)))
         total = np.ones(len(self.dataset))
         for i in reversed(self.order):
@@ -357,7 +393,9 @@ class SwapSpace:
             choices = below[i]
             if slot.path not in self.frozen:
                 classes, _ = self._representatives(i)
-                sums = np.bincount(classes.codes[classes.order], choices[classes.order], len(classes.size))
+                sums = np.bincount(
+                    classes.codes[classes.order], choices[classes.order], len(classes.size)
+                )
                 choices = sums[classes.codes] + classes.outside * choices
             if slot.parent == REFERENCE:
                 total *= choices
@@ -366,16 +404,21 @@ class SwapSpace:
         found: npt.NDArray[np.float64] = total[references]
         return found
 
-    def enumerate(self, references: Rows | None = None) -> Iterator[tuple[SwapSet, npt.NDArray[np.float64]]]:
-        """Every allowed swap set of the references, by default all, in chunks, with the probability that one
-        draw gives each column.
+    def enumerate(
+        self, references: Rows | None = None
+    ) -> Iterator[tuple[SwapSet, npt.NDArray[np.float64]]]:
+        """Every allowed swap set of the references, by default all, in chunks, with the probability
+        that one draw gives each column.
 
-        Own inputs of non-leaves feed nothing, so those that leave the same choices to their children and
-        rest are visited once, with their joint probability. The probabilities of all chunks sum to 1.
+        Own inputs of non-leaves feed nothing, so those that leave the same choices to their
+        children and rest are visited once, with their joint probability. The probabilities of all
+        chunks sum to 1.
         """
         references = self.reference_rows if references is None else references
         weights = np.full(len(references), 1 / len(references))
-        yield from self._expand(0, references, np.empty((0, len(references)), dtype=np.int64), weights)
+        yield from self._expand(
+            0, references, np.empty((0, len(references)), dtype=np.int64), weights
+        )
 
     def _expand(
         self, settled: int, references: Rows, donors: Rows, weights: npt.NDArray[np.float64]
@@ -398,11 +441,15 @@ class SwapSpace:
         first = 0
         while first < len(parents):
             done = ends[first - 1] if first else 0
-            last = max(first + 1, int(np.searchsorted(ends, done + ENUMERATION_CHUNK, side="right")))
+            last = max(
+                first + 1, int(np.searchsorted(ends, done + ENUMERATION_CHUNK, side="right"))
+            )
             columns = np.repeat(np.arange(first, last), counts[first:last])
             picked = classes.pick(parents[columns], _within(counts[first:last]))
             weight = weights[columns] * chance(parents[columns], picked)
-            yield from self._expand(settled + 1, references[columns], np.vstack([donors[:, columns], picked]), weight)
+            yield from self._expand(
+                settled + 1, references[columns], np.vstack([donors[:, columns], picked]), weight
+            )
             first = last
 
     def _representatives(self, i: int) -> tuple[_Classes, _Chance]:
@@ -410,7 +457,11 @@ class SwapSpace:
         slot, classes = self.slots[i], self._classes[i]
         below = [(j, other) for j, other in enumerate(self.slots) if other.parent == i]
         # A donor that is shared, or that a frozen child takes over, feeds something itself.
-        is_read = slot.is_rest or slot.node.is_leaf or any(other.path in self.frozen for _, other in below)
+        is_read = (
+            slot.is_rest
+            or slot.node.is_leaf
+            or any(other.path in self.frozen for _, other in below)
+        )
         if is_read or classes.outside.any() or any(other.shares == i for other in self.slots):
             return classes, lambda own, _: 1 / classes.count(own)
         codes = [classes.codes, *(self._classes[j].codes for j, _ in below)]
@@ -419,7 +470,9 @@ class SwapSpace:
         mass = np.zeros(len(kind))
         mass[first] = alike
         # Every class has a representative, so no row needs to stand in for itself.
-        few = replace(_Classes.of(classes.codes, first), outside=np.zeros(len(kind), dtype=np.bool_))
+        few = replace(
+            _Classes.of(classes.codes, first), outside=np.zeros(len(kind), dtype=np.bool_)
+        )
         return few, lambda own, picked: mass[picked] / classes.count(own)
 
 

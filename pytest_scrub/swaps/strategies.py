@@ -21,11 +21,13 @@ BLOCK = 256  # up to here Hypothesis draws every integer about as often
 EITHER, NEVER = st.booleans(), st.integers(0, 0)
 
 
-def swap_sets(hypothesis: Node, dataset: Dataset, *, max_size: int = 4) -> st.SearchStrategy[SwapSet]:
+def swap_sets(
+    hypothesis: Node, dataset: Dataset, *, max_size: int = 4
+) -> st.SearchStrategy[SwapSet]:
     """Allowed swap sets, to be drawn by a test with Hypothesis's `@given`.
 
-    For every reference about half of the slots take a donor other than their parent's own input. Failing examples
-    shrink towards few references, few swapped slots and low rows, in this order.
+    For every reference about half of the slots take a donor other than their parent's own input.
+    Failing examples shrink towards few references, few swapped slots and low rows, in this order.
 
     **Arguments**
 
@@ -33,34 +35,43 @@ def swap_sets(hypothesis: Node, dataset: Dataset, *, max_size: int = 4) -> st.Se
     - `dataset`: gives rows, features, and which rows may be references and donors.
     - `max_size`: the most references of a swap set; the fewest is one.
 
-    **Returns** a strategy for `SwapSet`. Make it once, outside the test function, where the dataset is large.
+    **Returns** a strategy for `SwapSet`. Make it once, outside the test function, where the dataset
+    is large.
 
     **Raises** `HypothesisError` or `DataError` where the two do not fit together.
     """
     if not isinstance(max_size, int) or max_size < 1:
-        raise DataError(f"max_size= is the most references of a swap set; give at least 1, not {max_size!r}")
+        raise DataError(
+            f"max_size= is the most references of a swap set; give at least 1, not {max_size!r}"
+        )
     space = SwapSpace(hypothesis, dataset)
     return _swap_sets(space, _columns(space, owners_first(space.slots), _Donors(space)), max_size)
 
 
 @st.composite  # what is mapped would be shown as the call of a function
-def _swap_sets(draw: st.DrawFn, space: SwapSpace, columns: st.SearchStrategy[list[int]], max_size: int) -> SwapSet:
-    # Out of a list Hypothesis often cannot shrink what is made of many choices; out of so many draws it can.
+def _swap_sets(
+    draw: st.DrawFn, space: SwapSpace, columns: st.SearchStrategy[list[int]], max_size: int
+) -> SwapSet:
+    # Out of a list Hypothesis often cannot shrink what is made of many choices; out of so many
+    # draws it can.
     count = draw(st.integers(1, max_size))
     table = np.array([draw(columns) for _ in range(count)], dtype=np.int64).T
-    return SwapSet(table[0], table[1:], space.paths, space.dataset.digest(), hypothesis=space.hypothesis)
+    return SwapSet(
+        table[0], table[1:], space.paths, space.dataset.digest(), hypothesis=space.hypothesis
+    )
 
 
 class _Donors:
-    """The allowed donors of every slot; those of rows that agree are listed once, when first asked for."""
+    """The allowed donors of every slot; those of rows that agree are listed once, when first asked
+    for."""
 
     def __init__(self, space: SwapSpace) -> None:
         self._space = space
         self._listed: dict[tuple[Agreement, int], npt.NDArray[np.int64]] = {}
 
     def others(self, slot: int, own: int) -> tuple[npt.NDArray[np.int64], int]:
-        """The donor rows that agree with the parent's own input, ascending, and the place of that among them; it is
-        past their end where it is no donor row itself.
+        """The donor rows that agree with the parent's own input, ascending, and the place of that
+        among them; it is past their end where it is no donor row itself.
         """
         agreement = self._space.slots[slot].agrees_on
         key = agreement, int(self._space.dataset.codes(agreement)[own])
@@ -88,8 +99,8 @@ def _columns(draw: st.DrawFn, space: SwapSpace, order: list[int], donors: _Donor
             continue
         rows, at = donors.others(i, own)
         count = len(rows) - (at < len(rows))
-        # Hypothesis shrinks to fewer choices first: a swap has to cost more than no swap does, and a slot that cannot
-        # be swapped no less than one that can.
+        # Hypothesis shrinks to fewer choices first: a swap has to cost more than no swap does, and
+        # a slot that cannot be swapped no less than one that can.
         is_swapped = draw(EITHER if count else NEVER)
         which = _below(draw, count, blocks) if is_swapped else 0
         chosen[i] = int(rows[which + (which >= at)]) if is_swapped else own
@@ -97,6 +108,7 @@ def _columns(draw: st.DrawFn, space: SwapSpace, order: list[int], donors: _Donor
 
 
 def _below(draw: st.DrawFn, count: int, blocks: bool) -> int:
-    """0 to `count` - 1 about evenly; Hypothesis's integers alone are mostly small ones, and so would rows be."""
+    """0 to `count` - 1 about evenly; Hypothesis's integers alone are mostly small ones, and so
+    would rows be."""
     start = BLOCK * draw(st.integers(0, (count - 1) // BLOCK)) if blocks else 0
     return start + draw(st.integers(0, min(BLOCK, count - start) - 1))

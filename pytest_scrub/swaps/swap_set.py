@@ -44,8 +44,8 @@ class SwapSet:
         expected = (len(self.slots), *self.references.shape)
         if self.references.ndim != 1 or self.donors.shape != expected:
             raise DataError(
-                f"a swap set of {len(self.slots)} slots has donors [slots, R] beside references [R]; "
-                f"these are {self.donors.shape} and {self.references.shape}"
+                f"a swap set of {len(self.slots)} slots has donors [slots, R] beside references "
+                f"[R]; these are {self.donors.shape} and {self.references.shape}"
             )
 
     def __len__(self) -> int:
@@ -68,8 +68,14 @@ class SwapSet:
 
     def __repr__(self) -> str:
         """What is swapped for each reference, by row number."""
-        parents = [-1] * len(self.slots) if self.hypothesis is None else [s.parent for s in slots_of(self.hypothesis)]
-        own = [self.references if parent == REFERENCE else self.donors[parent] for parent in parents]
+        parents = (
+            [-1] * len(self.slots)
+            if self.hypothesis is None
+            else [s.parent for s in slots_of(self.hypothesis)]
+        )
+        own = [
+            self.references if parent == REFERENCE else self.donors[parent] for parent in parents
+        ]
         lines = []
         for column, reference in enumerate(self.references[:MOST_SHOWN].tolist()):
             swapped = [
@@ -82,5 +88,6 @@ class SwapSet:
         return f"SwapSet({'; '.join(lines + more)})"
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
-        """What IPython and Hypothesis print, which would list every field of a dataclass otherwise."""
+        """What IPython and Hypothesis print, which would list every field of a dataclass
+        otherwise."""
         printer.text(repr(self))

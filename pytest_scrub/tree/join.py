@@ -1,8 +1,8 @@
 """`join(H, H')`: the hypothesis that claims both.
 
-Its allowed swap sets are those that H and H' both allow. What only one of them claims is tied, by the other,
-to the other's rest, so it becomes a condition on the rest's donor; where one has a leaf and the other a tree
-below it, everything below is tied to the leaf's donor, and the leaf wins.
+Its allowed swap sets are those that H and H' both allow. What only one of them claims is tied, by
+the other, to the other's rest, so it becomes a condition on the rest's donor; where one has a leaf
+and the other a tree below it, everything below is tied to the leaf's donor, and the leaf wins.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from dataclasses import replace
 from functools import reduce
 
 from pytest_scrub.errors import HypothesisError, said_at
-from pytest_scrub.tree.nodes import ANYTHING, EXACT, HEAD_SLOTS, Agreement, Node, is_head, natural_key
+from pytest_scrub.tree.nodes import (
+    ANYTHING,
+    EXACT,
+    HEAD_SLOTS,
+    Agreement,
+    Node,
+    is_head,
+    natural_key,
+)
 
 Edge = tuple[object, ...]
 
@@ -26,8 +34,9 @@ def join(first: Node | Agreement, second: Node | Agreement) -> Node | Agreement:
 
     **Returns** a tree, or `EXACT` / `ANYTHING` where an operand forces it.
 
-    **Raises** `HypothesisError` where both cannot be said in one tree: a node computed in two ways, a child read
-    directly in one and along every path in the other, members of a group read into different slots.
+    **Raises** `HypothesisError` where both cannot be said in one tree: a node computed in two ways,
+    a child read directly in one and along every path in the other, members of a group read into
+    different slots.
     """
     if EXACT in (first, second):
         return EXACT
@@ -53,7 +62,9 @@ def _join_nodes(a: Node, b: Node) -> Node:
 
 def _join_claims(a: Node, b: Node) -> Node:
     if a.computed_by is not b.computed_by:
-        raise HypothesisError(f"cannot join: {a.component} is computed by two different functions, or only by one")
+        raise HypothesisError(
+            f"cannot join: {a.component} is computed by two different functions, or only by one"
+        )
     # A root without a feature is the reference itself: as strict as EXACT.
     agrees_on = None if a.agrees_on is None or b.agrees_on is None else a.agrees_on | b.agrees_on
     node = replace(
@@ -70,10 +81,12 @@ def _join_claims(a: Node, b: Node) -> Node:
 
 
 def _agreeing(node: Node, agrees_on: Agreement | None) -> Node:
-    """**Raises** `HypothesisError` where the node is computed, and from other features than these."""
+    """**Raises** `HypothesisError` where the node is computed, and from other features than
+    these."""
     if node.computed_by is not None and agrees_on != node.agrees_on:
         raise HypothesisError(
-            f"cannot join: {node.component} is computed from its features, so both hypotheses must name the same ones"
+            f"cannot join: {node.component} is computed from its features, so both hypotheses must "
+            "name the same ones"
         )
     return replace(node, agrees_on=agrees_on)
 
@@ -85,14 +98,17 @@ def _joint_name(a: Node, b: Node) -> str | None:
 
 
 def _edges(parent: Node, child: Node) -> frozenset[Edge]:
-    """What a child claims of its parent, in the smallest pieces that the tree itself can tell apart."""
+    """What a child claims of its parent, in the smallest pieces that the tree itself can tell
+    apart."""
     heads = is_head(parent.components[0])
 
     def slots(component: str) -> tuple[str | None, ...]:
         return HEAD_SLOTS if heads and child.into is None and component != "mask" else (child.into,)
 
     return frozenset(
-        (component, slot, child.pos, child.subspace) for component in child.components for slot in slots(component)
+        (component, slot, child.pos, child.subspace)
+        for component in child.components
+        for slot in slots(component)
     )
 
 
@@ -100,7 +116,11 @@ def _join_children(a: Node, b: Node, rest: Agreement) -> tuple[tuple[Node, ...],
     """The children claimed by both, and what their rest agrees on."""
     children: list[Node] = []
     order = [*a.reads, *b.reads]
-    claims = [(_edges(a, child) | _ties(parent, child), child) for parent in (a, b) for child in parent.reads]
+    claims = [
+        (_edges(a, child) | _ties(parent, child), child)
+        for parent in (a, b)
+        for child in parent.reads
+    ]
     # What claims a common edge, or shares a donor, in either hypothesis takes one donor together.
     for together in sorted(_connected(claims), key=lambda nodes: order.index(nodes[0])):
         blocks = _connected((_edges(a, child), child) for child in together)
@@ -112,13 +132,14 @@ def _join_children(a: Node, b: Node, rest: Agreement) -> tuple[tuple[Node, ...],
         for node in nodes:
             if not node.is_leaf:
                 raise HypothesisError(
-                    f"cannot join: {node.component} reads others, and shares its donor with a node that only one of "
-                    "the hypotheses claims"
+                    f"cannot join: {node.component} reads others, and shares its donor with a node "
+                    "that only one of the hypotheses claims"
                 )
         for child in together:
             if child.computed_by is not None:
                 raise HypothesisError(
-                    f"cannot join: {child.component} is computed by a function in only one hypothesis"
+                    f"cannot join: {child.component} is computed by a function in only one "
+                    "hypothesis"
                 )
         rest = reduce(Agreement.__or__, (_feature(child) for child in together), rest)
     return tuple(children), rest
@@ -126,31 +147,44 @@ def _join_children(a: Node, b: Node, rest: Agreement) -> tuple[tuple[Node, ...],
 
 def _claimed(parent: Node, block: list[Node]) -> frozenset[Edge]:
     """The edges that a hypothesis claims by the nodes of a block."""
-    return frozenset[Edge]().union(*(_edges(parent, child) for child in block if child in parent.reads))
+    return frozenset[Edge]().union(
+        *(_edges(parent, child) for child in block if child in parent.reads)
+    )
 
 
 def _ties(parent: Node, child: Node) -> frozenset[Edge]:
-    """What a child has in common with the siblings that take the same donor, told apart by hypothesis."""
+    """What a child has in common with the siblings that take the same donor, told apart by
+    hypothesis."""
     name = child.shares or child.name
     is_shared = any(sibling.shares == name for sibling in parent.reads if name is not None)
     return frozenset({(id(parent), name)}) if is_shared else frozenset()
 
 
 def _with_one_donor(nodes: list[Node], blocks: list[list[Node]]) -> list[Node]:
-    """The node of each block, all with one donor: several blocks are only connected by a donor that is shared."""
+    """The node of each block, all with one donor: several blocks are only connected by a donor that
+    is shared."""
     if len(nodes) == 1:
         return nodes
     shared = {child.shares for block in blocks for child in block} - {None}
-    owners = [node for node, block in zip(nodes, blocks, strict=True) if shared & {child.name for child in block}]
+    owners = [
+        node
+        for node, block in zip(nodes, blocks, strict=True)
+        if shared & {child.name for child in block}
+    ]
     # Not simply the first: joining is commutative.
-    owner = min(owners, key=lambda node: (str(node.name), node.component, str(node.into), str(node.pos)))
+    owner = min(
+        owners, key=lambda node: (str(node.name), node.component, str(node.into), str(node.pos))
+    )
     agrees_on = reduce(Agreement.__or__, (_feature(node) for node in nodes))
 
     def share(node: Node) -> Node:
         name = None if node.name == owner.name else node.name  # the owner's has to be its own
         return replace(_agreeing(node, agrees_on), shares=owner.name, name=name)
 
-    return [replace(_agreeing(node, agrees_on), shares=None) if node is owner else share(node) for node in nodes]
+    return [
+        replace(_agreeing(node, agrees_on), shares=None) if node is owner else share(node)
+        for node in nodes
+    ]
 
 
 def _feature(node: Node) -> Agreement:
@@ -164,13 +198,13 @@ def _join_block(parent: Node, block: list[Node]) -> Node:
     ways = {child.via for child in block}
     if "any" in ways and len(ways) > 1:
         raise HypothesisError(
-            f"cannot join: {node.component} is read along every path in only one of the hypotheses; "
-            "write the same via= in both"
+            f"cannot join: {node.component} is read along every path in only one of the "
+            "hypotheses; write the same via= in both"
         )
     if _edges(parent, node) != frozenset[Edge]().union(*(_edges(parent, child) for child in block)):
         raise HypothesisError(
-            f"cannot join: {node.component} would be one node, but its members are read into different slots; "
-            "claim them one by one"
+            f"cannot join: {node.component} would be one node, but its members are read into "
+            "different slots; claim them one by one"
         )
     return replace(node, via=next((via for via in sorted(filter(None, ways))), None))
 

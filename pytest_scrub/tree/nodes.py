@@ -1,8 +1,8 @@
 """Hypotheses: immutable trees of nodes that say which component agrees on what, and what it reads.
 
 The meaning follows Chan et al., "Causal Scrubbing: a method for rigorously testing interpretability
-hypotheses" (2022). A tree knows nothing of a model or of data; what can only be checked against those is
-checked when they are brought together (`pytest_scrub.engine.checks`).
+hypotheses" (2022). A tree knows nothing of a model or of data; what can only be checked against
+those is checked when they are brought together (`pytest_scrub.engine.checks`).
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class Span:
     step: int | None
 
     def __str__(self) -> str:
-        ends = f"{'' if self.start is None else self.start}:{'' if self.stop is None else self.stop}"
+        ends = (
+            f"{'' if self.start is None else self.start}:{'' if self.stop is None else self.stop}"
+        )
         return ends if self.step is None else f"{ends}:{self.step}"
 
     @property
@@ -94,16 +96,24 @@ class Subspace:
     def __init__(self, basis: Tensor | np.ndarray[Any, Any]) -> None:
         detach = getattr(basis, "detach", None)
         try:
-            columns = np.array(basis if detach is None else detach().cpu().double().numpy(), dtype=np.float64)
+            columns = np.array(
+                basis if detach is None else detach().cpu().double().numpy(), dtype=np.float64
+            )
         except (TypeError, ValueError) as error:
-            raise HypothesisError(f"subspace= takes a [d_model, k] matrix of orthonormal columns ({error})") from None
+            raise HypothesisError(
+                f"subspace= takes a [d_model, k] matrix of orthonormal columns ({error})"
+            ) from None
         if columns.ndim != 2 or not 0 < columns.shape[1] <= columns.shape[0]:
             raise HypothesisError(
-                f"subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape {columns.shape}"
+                "subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape "
+                f"{columns.shape}"
             )
-        if not np.allclose(columns.T @ columns, np.eye(columns.shape[1]), atol=ORTHONORMAL_TOLERANCE):
+        if not np.allclose(
+            columns.T @ columns, np.eye(columns.shape[1]), atol=ORTHONORMAL_TOLERANCE
+        ):
             raise HypothesisError(
-                "the columns of subspace= are not orthonormal; take the Q of torch.linalg.qr(columns)"
+                "the columns of subspace= are not orthonormal; take the Q of "
+                "torch.linalg.qr(columns)"
             )
         columns.setflags(write=False)
         self.basis = columns
@@ -114,7 +124,9 @@ class Subspace:
         return int(self.basis.shape[0])
 
     def is_orthogonal_to(self, other: Subspace) -> bool:
-        return self.width == other.width and bool(np.abs(self.basis.T @ other.basis).max() < ORTHONORMAL_TOLERANCE)
+        return self.width == other.width and bool(
+            np.abs(self.basis.T @ other.basis).max() < ORTHONORMAL_TOLERANCE
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Subspace) and np.array_equal(self.basis, other.basis)
@@ -130,7 +142,8 @@ class Subspace:
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One claim about one component (or a group of them); see the constructors `head`, `mlp`, `output`, ...
+    """One claim about one component (or a group of them); see the constructors `head`, `mlp`,
+    `output`, ...
 
     Trees that differ only in the order of siblings are equal.
     """
@@ -146,7 +159,8 @@ class Node:
     computed_by: Callable[..., Any] | None = None
     shares: str | None = None
     name: str | None = None
-    place: Place | None = field(default=None, repr=False)  # where it was said, which is no part of what it says
+    # where it was said, which is no part of what it says
+    place: Place | None = field(default=None, repr=False)
 
     @property
     def is_leaf(self) -> bool:
@@ -155,7 +169,11 @@ class Node:
     @property
     def component(self) -> str:
         """`head1.0`, or `group(head1.0+head2.0)`."""
-        return self.components[0] if len(self.components) == 1 else f"group({'+'.join(self.components)})"
+        return (
+            self.components[0]
+            if len(self.components) == 1
+            else f"group({'+'.join(self.components)})"
+        )
 
     @property
     def label(self) -> str:
@@ -166,7 +184,8 @@ class Node:
 
     def _key(self) -> tuple[object, ...]:
         return (
-            self.components, self.agrees_on, frozenset(self.reads), len(self.reads), self.into, self.pos,
+            self.components, self.agrees_on, frozenset(self.reads), len(self.reads), self.into,
+            self.pos,
             self.subspace, self.via, self.rest, self.computed_by, self.shares, self.name,
         )  # fmt: skip
 
@@ -203,7 +222,9 @@ class Node:
             tree.children.extend(grow(child) for child in node.reads)
             return tree
 
-        console = Console(width=10_000, color_system=None, highlight=False, markup=False, emoji=False)
+        console = Console(
+            width=10_000, color_system=None, highlight=False, markup=False, emoji=False
+        )
         with console.capture() as capture:
             console.print(grow(self))
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
@@ -220,7 +241,10 @@ def is_head(component: str) -> bool:
 
 def natural_key(component: str) -> tuple[object, ...]:
     """Sorts `head2.0` before `head10.0`."""
-    return tuple((int(part), "") if part.isdigit() else (math.inf, part) for part in re.split(r"(\d+)", component))
+    return tuple(
+        (int(part), "") if part.isdigit() else (math.inf, part)
+        for part in re.split(r"(\d+)", component)
+    )
 
 
 def agreement(of: AgreesOn, *, where: str) -> Agreement:
@@ -230,31 +254,44 @@ def agreement(of: AgreesOn, *, where: str) -> Agreement:
     names = list(of) if isinstance(of, Iterable) and not isinstance(of, (str, Mapping)) else [of]
     for name in names:
         if isinstance(name, Agreement):
-            raise HypothesisError(f"{where} has {name} in a list; EXACT and ANYTHING stand alone, without the list")
+            raise HypothesisError(
+                f"{where} has {name} in a list; EXACT and ANYTHING stand alone, without the list"
+            )
         if not isinstance(name, str):
             raise HypothesisError(
-                f"{where} takes the name of a feature of the dataset, a list of names, EXACT or ANYTHING, not "
-                f"{shown(name)}"
+                f"{where} takes the name of a feature of the dataset, a list of names, EXACT or "
+                f"ANYTHING, not {shown(name)}"
             )
     if not names:
-        raise HypothesisError(f"{where} got an empty list; write ANYTHING where no agreement is claimed")
+        raise HypothesisError(
+            f"{where} got an empty list; write ANYTHING where no agreement is claimed"
+        )
     return Agreement(tuple(sorted({str(name) for name in names})))
 
 
 def position(pos: object, where: str) -> Position | None:
-    """What `pos=` names, in plain values. **Raises** `HypothesisError` for what can be no position."""
+    """What `pos=` names, in plain values. **Raises** `HypothesisError` for what can be no
+    position."""
     if pos is None or isinstance(pos, str):
         return pos
     given = (pos.start, pos.stop, pos.step) if isinstance(pos, slice) else (pos,)
     ends = [None if end is None else _whole(end) for end in given]
-    if all(end is None or whole is not None for end, whole in zip(given, ends, strict=True)) and ends[2:] != [0]:
+    if all(
+        end is None or whole is not None for end, whole in zip(given, ends, strict=True)
+    ) and ends[2:] != [0]:
         return Span(*ends) if isinstance(pos, slice) else ends[0]
-    raise HypothesisError(f"pos= of {where} takes an int, a slice or the name of a dataset column, not {shown(pos)}")
+    raise HypothesisError(
+        f"pos= of {where} takes an int, a slice or the name of a dataset column, not {shown(pos)}"
+    )
 
 
 def _whole(number: object) -> int | None:
     """A whole number of any kind; None for what is none."""
-    return None if isinstance(number, bool) or not hasattr(number, "__index__") else operator.index(number)
+    return (
+        None
+        if isinstance(number, bool) or not hasattr(number, "__index__")
+        else operator.index(number)
+    )
 
 
 class NodeOptions(TypedDict, total=False):
@@ -275,7 +312,10 @@ class NodeOptions(TypedDict, total=False):
 # What stands for `**claim` in the signatures that `help` and editors show.
 _OPTIONS = tuple(
     inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=() if name == "reads" else None, annotation=hint.__forward_arg__
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=() if name == "reads" else None,
+        annotation=hint.__forward_arg__,
     )
     for name, hint in NodeOptions.__annotations__.items()
 )
@@ -284,7 +324,9 @@ _Constructor = TypeVar("_Constructor", bound=Callable[..., Node])
 
 def _constructor(make: _Constructor) -> _Constructor:
     """Its nodes, and its errors, know the line of the user that called it."""
-    takes_options = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(make).parameters.values())
+    takes_options = any(
+        one.kind is one.VAR_KEYWORD for one in inspect.signature(make).parameters.values()
+    )
     called = well_called(make, _OPTIONS if takes_options else ())
 
     @functools.wraps(called)
@@ -306,8 +348,14 @@ def _children(what: str, reads: Sequence[Node]) -> tuple[Node, ...]:
     children: tuple[Any, ...] = tuple(reads) if is_many else (reads,)
     for child in children:
         if not isinstance(child, Node):
-            given = "a list; write output(*nodes)" if what == ROOT and isinstance(child, list) else shown(child)
-            raise HypothesisError(f"{where} takes nodes such as head(1, 0, agrees_on=...), not {given}")
+            given = (
+                "a list; write output(*nodes)"
+                if what == ROOT and isinstance(child, list)
+                else shown(child)
+            )
+            raise HypothesisError(
+                f"{where} takes nodes such as head(1, 0, agrees_on=...), not {given}"
+            )
         with said_at(child):
             _require_child(what, child)
     return children
@@ -315,10 +363,13 @@ def _children(what: str, reads: Sequence[Node]) -> tuple[Node, ...]:
 
 def _require_child(what: str, child: Node) -> None:
     if child.components == (ROOT,):
-        raise HypothesisError(f"{what} reads output, but output is the root: a hypothesis has exactly one")
+        raise HypothesisError(
+            f"{what} reads output, but output is the root: a hypothesis has exactly one"
+        )
     if child.agrees_on is None:
         raise HypothesisError(
-            f"{child.component} names no feature; say agrees_on= with a feature of the dataset, EXACT or ANYTHING"
+            f"{child.component} names no feature; say agrees_on= with a feature of the dataset, "
+            "EXACT or ANYTHING"
         )
 
 
@@ -326,7 +377,10 @@ def _require_sayable(what: str, claim: NodeOptions) -> None:
     """**Raises** `HypothesisError` for an option that is not of its kind."""
     name, via = claim.get("name"), claim.get("via")
     if name is not None and (not isinstance(name, str) or not name or "/" in name):
-        raise HypothesisError(f"name= of {what} is text without a slash, which parts the names in a path, not {name!r}")
+        raise HypothesisError(
+            f"name= of {what} is text without a slash, which parts the names in a path, not "
+            f"{name!r}"
+        )
     for option, meant in (("into", "a slot such as 'q'"), ("shares", "a sibling")):
         given = claim.get(option)
         if given is not None and not isinstance(given, str):
@@ -335,7 +389,9 @@ def _require_sayable(what: str, claim: NodeOptions) -> None:
         raise HypothesisError(f"via= of {what} is 'direct' or 'any', not {shown(via)}")
     computed_by = claim.get("computed_by")
     if computed_by is not None and not callable(computed_by):
-        raise HypothesisError(f"computed_by= of {what} is a function of the features, not {shown(computed_by)}")
+        raise HypothesisError(
+            f"computed_by= of {what} is a function of the features, not {shown(computed_by)}"
+        )
 
 
 def _node(components: tuple[str, ...], **claim: Unpack[NodeOptions]) -> Node:
@@ -346,21 +402,31 @@ def _node(components: tuple[str, ...], **claim: Unpack[NodeOptions]) -> Node:
     agrees = None if agrees_on is None else agreement(agrees_on, where=f"agrees_on= of {what}")
     subspace, computed_by = claim.get("subspace"), claim.get("computed_by")
     if rest is not None and not children:
-        raise HypothesisError(f"{what} has rest= but reads nothing; a leaf has no rest, so leave it out")
+        raise HypothesisError(
+            f"{what} has rest= but reads nothing; a leaf has no rest, so leave it out"
+        )
     if computed_by is not None:
         if children:
-            raise HypothesisError(f"{what} has both computed_by= and reads=; a computed node is a leaf")
+            raise HypothesisError(
+                f"{what} has both computed_by= and reads=; a computed node is a leaf"
+            )
         if agrees is None or not agrees.features:
-            raise HypothesisError(f"computed_by= of {what} needs agrees_on= to name the features it is computed from")
+            raise HypothesisError(
+                f"computed_by= of {what} needs agrees_on= to name the features it is computed from"
+            )
     return Node(
         components=components,
         agrees_on=agrees,
         reads=children,
         into=claim.get("into"),
         pos=position(claim.get("pos"), what),
-        subspace=subspace if subspace is None or isinstance(subspace, Subspace) else Subspace(subspace),
+        subspace=subspace
+        if subspace is None or isinstance(subspace, Subspace)
+        else Subspace(subspace),
         via=claim.get("via"),
-        rest=agreement(ANYTHING if rest is None else rest, where=f"rest= of {what}") if children else None,
+        rest=agreement(ANYTHING if rest is None else rest, where=f"rest= of {what}")
+        if children
+        else None,
         computed_by=computed_by,
         shares=claim.get("shares"),
         name=claim.get("name"),
@@ -382,7 +448,8 @@ def output(*reads: Node, agrees_on: AgreesOn | None = None, rest: AgreesOn | Non
     **Arguments**
 
     - `reads`: the components whose contribution to the output is claimed.
-    - `agrees_on`: only where the reference itself may be exchanged; without it the root's input is the reference.
+    - `agrees_on`: only where the reference itself may be exchanged; without it the root's input is
+      the reference.
     - `rest`: on what everything unclaimed must agree; `ANYTHING` by default.
     """
     return _node((ROOT,), agrees_on=agrees_on, reads=reads, rest=rest)
@@ -394,17 +461,18 @@ def head(layer: int, head: int, **claim: Unpack[NodeOptions]) -> Node:
 
     **Arguments** (the same for every constructor, by keyword)
 
-    - `agrees_on`: a feature, a list of features, `EXACT` or `ANYTHING`: on what its donor agrees with the
-      parent's own input.
+    - `agrees_on`: a feature, a list of features, `EXACT` or `ANYTHING`: on what its donor agrees
+      with the parent's own input.
     - `reads`: child nodes; none makes it a leaf.
     - `into`: `"q"`, `"k"` or `"v"`: only that slot of the parent head reads it.
     - `pos`: an int, a slice, or the name of a dataset column with a position or mask per input.
     - `subspace`: `[d_model, k]` orthonormal columns; the remainder belongs to the rest.
     - `via`: `"direct"` through the residual stream, or `"any"` along every path.
     - `rest`: on what its unclaimed inputs must agree.
-    - `computed_by`: a function of the agreed feature values (arrays `[batch]`, one for each feature in alphabetical
-      order) that replaces the activation: `[batch, positions, d_model]`, or `[batch, d_model]` where it is the same at
-      every position that is read. Biases are added to it: those of values, of the output of heads and of MLPs.
+    - `computed_by`: a function of the agreed feature values (arrays `[batch]`, one for each feature
+      in alphabetical order) that replaces the activation: `[batch, positions, d_model]`, or
+      `[batch, d_model]` where it is the same at every position that is read. Biases are added to
+      it: those of values, of the output of heads and of MLPs.
     - `shares`: the `name=` of a sibling with the same feature whose donor this node takes.
     - `name`: how reports call the node.
 
@@ -440,35 +508,47 @@ def mask(**claim: Unpack[NodeOptions]) -> Node:
 
 @_constructor
 def module(path: str, /, **claim: Unpack[NodeOptions]) -> Node:
-    """A named module of a `torch.nn.Module`, or an input or node of a plain graph; arguments as for `head`."""
+    """A named module of a `torch.nn.Module`, or an input or node of a plain graph; arguments as for
+    `head`."""
     if not isinstance(path, str):
-        raise HypothesisError(f"module takes the name of a module, an input or a node, not {shown(path)}")
+        raise HypothesisError(
+            f"module takes the name of a module, an input or a node, not {shown(path)}"
+        )
     return _node((path,), **claim)
 
 
 @_constructor
 def group(members: Sequence[Node | str], **claim: Unpack[NodeOptions]) -> Node:
-    """Several components as one leaf with one donor: `group([head(1, 0), head(2, 0)], agrees_on="count")`.
+    """Several components as one leaf with one donor:
+    `group([head(1, 0), head(2, 0)], agrees_on="count")`.
 
     **Arguments**
 
-    - `members`: bare nodes, or names of components. The claim is made on the group: arguments as for `head`.
+    - `members`: bare nodes, or names of components. The claim is made on the group: arguments as
+      for `head`.
 
     **Raises** `HypothesisError` for an empty group, or a member that makes a claim of its own.
     """
     names: list[str] = []
     if isinstance(members, Mapping) or not isinstance(members, (Node, Iterable)):
-        raise HypothesisError(f"a group takes a list of nodes such as head(1, 0), not {shown(members)}")
+        raise HypothesisError(
+            f"a group takes a list of nodes such as head(1, 0), not {shown(members)}"
+        )
     for member in [members] if isinstance(members, (str, Node)) else members:
         if not isinstance(member, (str, Node)):
-            raise HypothesisError(f"a group takes nodes such as head(1, 0), or names of components, not {member!r}")
+            raise HypothesisError(
+                f"a group takes nodes such as head(1, 0), or names of components, not {member!r}"
+            )
         if isinstance(member, Node) and member != Node(member.components, None):
             raise HypothesisError(
-                f"{member.component} makes a claim of its own inside a group; put agrees_on= and the like on the group"
+                f"{member.component} makes a claim of its own inside a group; put agrees_on= and "
+                "the like on the group"
             )
         names.extend(member.components if isinstance(member, Node) else [member])
     if len(set(names)) != len(names) or not names:
         raise HypothesisError(f"a group needs different components, not {names}")
     if claim.get("reads"):
-        raise HypothesisError("a group is one leaf with one donor and reads nothing; claim its members one by one")
+        raise HypothesisError(
+            "a group is one leaf with one donor and reads nothing; claim its members one by one"
+        )
     return _node(tuple(sorted(names, key=natural_key)), **claim)

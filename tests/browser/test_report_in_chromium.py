@@ -1,4 +1,5 @@
-"""The report in a browser: everything clicked, at the width of a desk and of a hand; nothing is loaded."""
+"""The report in a browser: everything clicked, at the width of a desk and of a hand; nothing is
+loaded."""
 
 from __future__ import annotations
 
@@ -13,13 +14,22 @@ import pytest
 from tests.plugin.conftest import Suite
 
 CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
 )
 QUIET = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"]
 WIDTHS = (1280, 390)
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: the report is not looked at")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the report is not looked at")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine: the report is not looked at"
+)
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: the report is not looked at"
+)
 
 # See tests/plugin/conftest.py: what an inner run would be the first to import.
 for _module in (
@@ -61,7 +71,8 @@ def report(suite: Suite) -> Path:
 
         @pytest.fixture(scope="session")
         def scrub_data():
-            return rows(show=lambda row: f"{{HOSTILE}} b is {{float(row['b']):.3f}} and more words to break the line")
+            more = "and more words to break the line"
+            return rows(show=lambda row: f"{{HOSTILE}} b is {{float(row['b']):.3f}} {{more}}")
     """)
     suite.write(f"HOSTILE = {HOSTILE!r}\n{CLAIMS}")
     path = suite.pytester.path / "report.html"
@@ -95,7 +106,9 @@ def browser() -> Iterator[Any]:
 
 
 def column(page: Any, i: int) -> list[str]:
-    return [row.locator("td").nth(i).inner_text() for row in page.locator("#overview tbody tr").all()]
+    return [
+        row.locator("td").nth(i).inner_text() for row in page.locator("#overview tbody tr").all()
+    ]
 
 
 def sort_by_every_column(page: Any) -> None:
@@ -111,8 +124,11 @@ def sort_by_every_column(page: Any) -> None:
             found = column(page, i)
             assert sorted(found) == before
             filled = [text.split()[0].removesuffix("%") for text in found if text.strip()]
-            assert found[len(filled) :] == [""] * (len(found) - len(filled))  # what is missing is last
-            if "number" in (header.get_attribute("class") or "") and not any("/" in text for text in filled):
+            # what is missing is last
+            assert found[len(filled) :] == [""] * (len(found) - len(filled))
+            if "number" in (header.get_attribute("class") or "") and not any(
+                "/" in text for text in filled
+            ):
                 values = [float(text) for text in filled]
                 assert values == sorted(values, reverse=direction == "descending")
     page.locator("#overview thead th button").first.click()
@@ -155,7 +171,8 @@ def labels_that_overlap(page: Any) -> list[str]:
     """Pairs of texts of one picture that lie on each other."""
     return list(
         page.evaluate("""() => [...document.querySelectorAll("svg")].flatMap((svg) => {
-            const texts = [...svg.querySelectorAll("text")].map((one) => [one.textContent, one.getBoundingClientRect()])
+            const texts = [...svg.querySelectorAll("text")]
+                .map((one) => [one.textContent, one.getBoundingClientRect()])
                 .filter(([, box]) => box.width);
             return texts.flatMap(([name, a], i) => texts.slice(i + 1)
                 .filter(([, b]) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
@@ -171,7 +188,8 @@ def texts_outside_their_box(page: Any) -> list[str]:
             const box = group.querySelector(".box").getBoundingClientRect();
             return [...group.querySelectorAll("text")].filter((one) => {
                 const text = one.getBoundingClientRect();
-                return text.width && (text.left < box.left || text.right > box.right || text.bottom > box.bottom + 1);
+                const beyond = text.left < box.left || text.right > box.right;
+                return text.width && (beyond || text.bottom > box.bottom + 1);
             }).map((one) => one.textContent);
         })""")
     )
@@ -203,7 +221,8 @@ def test_everything_can_be_clicked(report: Path, browser: Any, width: int, schem
     page.locator("#every").click()
     page.locator("#every").click()
 
-    assert f"test_refuted[{HOSTILE}]" in page.locator("#overview tbody a").all_inner_texts()  # as text, to read
+    # as text, to read
+    assert f"test_refuted[{HOSTILE}]" in page.locator("#overview tbody a").all_inner_texts()
     assert page.locator("pre.text", has_text="b is").inner_text().startswith(HOSTILE)
     assert page.title() == title
     assert page.locator("script").count() == 1

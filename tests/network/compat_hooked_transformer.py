@@ -1,7 +1,7 @@
 """`HookedTransformer`s of TransformerLens 2.x and 3.x, taken apart.
 
-Not collected with the other tests, which run on TransformerLens 4.x: `make compat` runs this file in an
-environment of its own.
+Not collected with the other tests, which run on TransformerLens 4.x: `make compat` runs this file
+in an environment of its own.
 """
 
 from __future__ import annotations
@@ -70,8 +70,11 @@ def model_of(**options: Any) -> Any:
     model = transformer_lens.HookedTransformer(config).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in model.parameters():  # biases and norms begin at 0 and 1, where mistakes would hide
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+        # biases and norms begin at 0 and 1, where mistakes would hide
+        for parameter in model.parameters():
+            parameter.add_(
+                0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            )
     return model
 
 
@@ -79,7 +82,9 @@ def inputs_of(mask: Tensor | None) -> dict[str, Tensor]:
     return {"tokens": TOKENS} if mask is None else {"tokens": TOKENS, "attention_mask": mask}
 
 
-@pytest.mark.parametrize("mask", [None, RIGHT_PADDED, WITH_GAPS], ids=["all visible", "right padded", "gaps"])
+@pytest.mark.parametrize(
+    "mask", [None, RIGHT_PADDED, WITH_GAPS], ids=["all visible", "right padded", "gaps"]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_parts_are_the_networks_own(kind: str, mask: Tensor | None, differences: Any) -> None:
     parts = parts_of(model_of(**KINDS[kind]))
@@ -101,9 +106,14 @@ def test_runs_as_the_model_does_by_itself(kind: str) -> None:
 
 def test_a_hidden_key_is_never_read_and_positions_stay() -> None:
     parts = parts_of(model_of(attention_dir="bidirectional"))
-    changed = {**inputs_of(WITH_GAPS), "tokens": torch.where(WITH_GAPS.bool(), TOKENS, (TOKENS + 1) % 20)}
+    changed = {
+        **inputs_of(WITH_GAPS),
+        "tokens": torch.where(WITH_GAPS.bool(), TOKENS, (TOKENS + 1) % 20),
+    }
     visible = WITH_GAPS.bool()
-    torch.testing.assert_close(parts.run(changed)[visible], parts.run(inputs_of(WITH_GAPS))[visible])
+    torch.testing.assert_close(
+        parts.run(changed)[visible], parts.run(inputs_of(WITH_GAPS))[visible]
+    )
     seen = parts.capture(inputs_of(WITH_GAPS), ["pos_embed"])["pos_embed"]
     assert torch.equal(seen[0], seen[1])
 
@@ -127,7 +137,9 @@ def test_hooks_of_others_stay_and_ours_go() -> None:
     parts_of(model).capture(inputs_of(RIGHT_PADDED), ["z.0", "mlp_out.1"])
     model(TOKENS)
     assert len(seen) == 2
-    left = {name: len(point.fwd_hooks) for name, point in model.hook_dict.items() if point.fwd_hooks}
+    left = {
+        name: len(point.fwd_hooks) for name, point in model.hook_dict.items() if point.fwd_hooks
+    }
     assert left == {"blocks.0.attn.hook_z": 1}
 
 
@@ -170,26 +182,35 @@ def test_other_models_of_the_library_are_refused() -> None:
     encoder = transformer_lens.HookedEncoder(config)
     assert is_transformer_lens(model_of())
     assert not is_transformer_lens(encoder)
-    with pytest.raises(ModelError, match="HookedEncoder is not a TransformerBridge or HookedTransformer"):
+    with pytest.raises(
+        ModelError, match="HookedEncoder is not a TransformerBridge or HookedTransformer"
+    ):
         parts_of(encoder)
 
 
-@pytest.mark.parametrize("mask", [None, RIGHT_PADDED, WITH_GAPS], ids=["all visible", "right padded", "gaps"])
+@pytest.mark.parametrize(
+    "mask", [None, RIGHT_PADDED, WITH_GAPS], ids=["all visible", "right padded", "gaps"]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_graph_of_its_parts_proves_itself(kind: str, mask: Tensor | None) -> None:
     ResidualGraph(parts_of(model_of(**KINDS[kind]))).prove(inputs_of(mask))
 
 
 def test_a_claim_is_evaluated_as_by_the_models_own_cache() -> None:
-    """Head 1.2 read directly by the output, exchanged between rows, by hand from `run_with_cache`."""
+    """Head 1.2 read directly by the output, exchanged between rows, by hand from
+    `run_with_cache`."""
     model = model_of()
     dataset = Dataset(TOKENS, labels=TOKENS[:, 0], label_pos=-1)
-    evaluator = Evaluator(as_graph(model), dataset, output(head(1, 2, agrees_on=ANYTHING), rest=EXACT))
+    evaluator = Evaluator(
+        as_graph(model), dataset, output(head(1, 2, agrees_on=ANYTHING), rest=EXACT)
+    )
     swap_set = evaluator.space.draw(20, np.random.default_rng(0))
     _, cache = model.run_with_cache(TOKENS)
     written = cache["blocks.1.attn.hook_z"][:, -1, 2] @ model.W_O[1, 2]
     donors = swap_set.donors[evaluator.space.index["output/head1.2"]].copy()
     references = swap_set.references.copy()
-    stream = cache["blocks.1.hook_resid_post"][references, -1] + written[donors] - written[references]
+    stream = (
+        cache["blocks.1.hook_resid_post"][references, -1] + written[donors] - written[references]
+    )
     expected = model.unembed(model.ln_final(stream[:, None]))[:, 0]
     torch.testing.assert_close(evaluator.outputs(swap_set), expected.detach())

@@ -45,7 +45,9 @@ def _differences(parts: Parts, inputs: dict[str, Tensor]) -> dict[str, float]:
             compare(f"mlp_out.{layer}", mlp.apply(mlp.norm(before)))
             stream = stream + seen[f"mlp_out.{layer}"]
         compare(f"resid_post.{layer}", stream)
-    compare("logits", parts.unembed(parts.final_norm(seen[f"resid_post.{len(parts.attention) - 1}"])))
+    compare(
+        "logits", parts.unembed(parts.final_norm(seen[f"resid_post.{len(parts.attention) - 1}"]))
+    )
     return found
 
 
@@ -58,7 +60,8 @@ def _names(parts: Parts) -> list[str]:
 
 
 def _z(parts: Parts, attention: Attention, stream: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-    """Every head's mixed values `[B, P, heads, d_head]` from the residual stream before the layer."""
+    """Every head's mixed values `[B, P, heads, d_head]` from the residual stream before the
+    layer."""
     x, columns = attention.norm(stream), torch.arange(stream.shape[1])
     per_kv = parts.n_heads // attention.W_K.shape[0]
 

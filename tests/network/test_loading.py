@@ -50,7 +50,13 @@ OTHERS: dict[str, Any] = {
     "eps": 1e-6,
 }
 TOKENS = torch.randint(5, (3, 6), generator=torch.Generator().manual_seed(0))
-GPT2: dict[str, Any] = {"vocab_size": 20, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 12}
+GPT2: dict[str, Any] = {
+    "vocab_size": 20,
+    "n_embd": 16,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 12,
+}
 LLAMA: dict[str, Any] = {
     "vocab_size": 20,
     "hidden_size": 16,
@@ -76,7 +82,9 @@ BRACKETS: dict[str, Any] = {
 
 
 def native(**options: Any) -> TransformerBridge:
-    bridge = TransformerBridge.boot_native(TransformerBridgeConfig(**{**FIELDS, "seed": 0, **options}))
+    bridge = TransformerBridge.boot_native(
+        TransformerBridgeConfig(**{**FIELDS, "seed": 0, **options})
+    )
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for tensor in bridge.state_dict().values():  # the head's bias is a buffer
@@ -85,7 +93,8 @@ def native(**options: Any) -> TransformerBridge:
 
 
 def hooked_state(bridge: TransformerBridge) -> dict[str, Tensor]:
-    """The state dict of the `HookedTransformer` (2.x) that computes the same as an ungrouped, ungated bridge."""
+    """The state dict of the `HookedTransformer` (2.x) that computes the same as an ungrouped,
+    ungated bridge."""
     state = {name: tensor.clone() for name, tensor in bridge.state_dict().items()}
     heads: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
         "q.weight": ("W_Q", lambda w: w.reshape(2, 4, 8).transpose(1, 2)),
@@ -141,7 +150,7 @@ def refused(pattern: str, source: Any, **options: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
-# Native networks -----------------------------------------------------------------------------------------
+# Native networks ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -202,11 +211,14 @@ def test_a_module_is_returned_as_it_is() -> None:
     refused("a ready Linear takes no config and no dtype", module, dtype=torch.float64)
 
 
-# What is wrong with a file -------------------------------------------------------------------------------
+# What is wrong with a file ------------------------------------------------------------------------
 
 
 def test_missing_files(saved: Path) -> None:
-    refused(r"no file or folder '.*smal\.safetensors'; did you mean 'small\.safetensors'\?", saved.with_stem("smal"))
+    refused(
+        r"no file or folder '.*smal\.safetensors'; did you mean 'small\.safetensors'\?",
+        saved.with_stem("smal"),
+    )
     refused("there is no folder '.*nowhere' either", saved.parent / "nowhere" / "net.safetensors")
     refused("no file or folder 'weights.safetensors'; check the path", "weights.safetensors")
     refused("no file or folder './gpt2'", "./gpt2")
@@ -232,7 +244,10 @@ def test_files_of_something_else(suffix: str, saved: Path) -> None:
 @pytest.mark.parametrize("name", ["model.bin", "model.pkl", "model.ckpt", "model"])
 def test_other_files_are_not_opened(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"anything")
-    refused(f"{name} cannot be loaded: .* nothing is unpickled; save it with safetensors", tmp_path / name)
+    refused(
+        f"{name} cannot be loaded: .* nothing is unpickled; save it with safetensors",
+        tmp_path / name,
+    )
 
 
 class Bomb:
@@ -257,18 +272,29 @@ def test_pickles_are_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ([torch.ones(2)], "holds a list, not a state dict"),
     ],
 )
-def test_files_with_more_or_less_than_a_state_dict(content: Any, reason: str, tmp_path: Path) -> None:
+def test_files_with_more_or_less_than_a_state_dict(
+    content: Any, reason: str, tmp_path: Path
+) -> None:
     torch.save(content, tmp_path / "net.pt")
     refused(reason, tmp_path / "net.pt", config=FIELDS)
 
 
 def test_weights_for_another_config(saved: Path) -> None:
     layers = (
-        r"it lacks blocks\.2\.attn\.k\.bias, blocks\.2\.attn\.k\.weight, blocks\.2\.attn\.o\.bias and 13 more; give"
+        r"it lacks blocks\.2\.attn\.k\.bias, blocks\.2\.attn\.k\.weight, "
+        r"blocks\.2\.attn\.o\.bias and 13 more; give"
     )
     refused(layers, saved, config={**FIELDS, "n_layers": 3})
-    refused(r"it has the unknown blocks\.1\.attn\.k\.bias, .* and 13 more", saved, config={**FIELDS, "n_layers": 1})
-    refused(r"other shapes for embed\.weight \[5, 8\] instead of \[7, 8\]", saved, config={**FIELDS, "d_vocab": 7})
+    refused(
+        r"it has the unknown blocks\.1\.attn\.k\.bias, .* and 13 more",
+        saved,
+        config={**FIELDS, "n_layers": 1},
+    )
+    refused(
+        r"other shapes for embed\.weight \[5, 8\] instead of \[7, 8\]",
+        saved,
+        config={**FIELDS, "d_vocab": 7},
+    )
     weights = load_file(saved)
     weights["blocks.0.attn.Q.weight"] = weights.pop("blocks.0.attn.q.weight")
     save_file(weights, saved)
@@ -285,12 +311,16 @@ def test_a_file_without_the_heads_bias_is_fine(saved: Path) -> None:
     assert torch.equal(load_raw(saved)(TOKENS), bridge(TOKENS))
 
 
-# What is wrong with a config -----------------------------------------------------------------------------
+# What is wrong with a config ----------------------------------------------------------------------
 
 
 def test_missing_configs(saved: Path) -> None:
     saved.with_suffix(".json").unlink()
-    refused(r"small\.safetensors has no config: there is no small\.json or config\.json; write one with", saved)
+    refused(
+        r"small\.safetensors has no config: there is no small\.json or config\.json; write one "
+        r"with",
+        saved,
+    )
     refused(r"there is no other\.json; write one", saved, config=saved.with_name("other.json"))
 
 
@@ -299,7 +329,10 @@ def test_missing_configs(saved: Path) -> None:
     [
         ('{"d_model": 8,', r"small\.json is not JSON"),
         ("[8]", r"small\.json has to be a JSON object with config fields, not a list"),
-        ('{"d_model": 8}', r"the config of small\.safetensors lacks d_head, n_layers, n_ctx, d_vocab; add"),
+        (
+            '{"d_model": 8}',
+            r"the config of small\.safetensors lacks d_head, n_layers, n_ctx, d_vocab; add",
+        ),
     ],
 )
 def test_damaged_configs(text: str, reason: str, saved: Path) -> None:
@@ -314,8 +347,14 @@ def test_damaged_configs(text: str, reason: str, saved: Path) -> None:
         ({"act_fn": "rleu"}, r"cannot be built: Unsupported act_fn='rleu'"),
         ({"d_model": "eight"}, "cannot be built"),
         ({"n_heads": 0}, "cannot be built"),
-        ({"positional_embedding_type": "alibi"}, "cannot be built: Unsupported positional_embedding_type"),
-        ({"parallel_attn_mlp": True}, "has parallel_attn_mlp=True, which a native network does not do"),
+        (
+            {"positional_embedding_type": "alibi"},
+            "cannot be built: Unsupported positional_embedding_type",
+        ),
+        (
+            {"parallel_attn_mlp": True},
+            "has parallel_attn_mlp=True, which a native network does not do",
+        ),
         ({"use_qk_norm": True}, "has use_qk_norm=True, which a native network does not do"),
     ],
 )
@@ -323,11 +362,13 @@ def test_impossible_configs(fields: dict[str, Any], reason: str, saved: Path) ->
     refused(rf"^the config of small\.safetensors .*{reason}", saved, config={**FIELDS, **fields})
 
 
-# HookedTransformer state dicts ---------------------------------------------------------------------------
+# HookedTransformer state dicts --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"attention_dir": "bidirectional", "d_vocab_out": 2}], ids=["plain", "bidirectional"]
+    "options",
+    [{}, {"attention_dir": "bidirectional", "d_vocab_out": 2}],
+    ids=["plain", "bidirectional"],
 )
 def test_hooked_transformer_state_dicts(options: dict[str, Any], tmp_path: Path) -> None:
     bridge = native(**options)
@@ -370,19 +411,25 @@ def test_whole_hooked_transformer_configs_are_understood(tmp_path: Path) -> None
         ({"n_heads": 1, "d_head": 8}, r"net\.pt does not fit its config: .*W_Q"),
         ({"n_layers": 3}, "it lacks blocks.2"),
         ({"act_fn": None}, "needs its act_fn"),
-        ({"positional_embedding_type": "rotary"}, "with positional_embedding_type='rotary' has no native counterpart"),
+        (
+            {"positional_embedding_type": "rotary"},
+            "with positional_embedding_type='rotary' has no native counterpart",
+        ),
         ({"use_attn_scale": False}, "with use_attn_scale=False has no native counterpart"),
         ({"use_attention_sinks": True}, "with use_attention_sinks has no native counterpart"),
         ({"d_hed": 4}, r"unknown field 'd_hed'; did you mean 'd_head'\?"),
     ],
 )
-def test_hooked_transformer_configs_that_do_not_fit(fields: dict[str, Any], reason: str, tmp_path: Path) -> None:
+def test_hooked_transformer_configs_that_do_not_fit(
+    fields: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
     torch.save(hooked_state(native()), tmp_path / "net.pt")
     refused(reason, tmp_path / "net.pt", config={**FIELDS, **fields})
 
 
 def test_the_paren_checker_gives_its_published_loss(differences: Any) -> None:
-    """Chan et al. 2022's network; loss and accuracy were measured with its own code (see the docs on references)."""
+    """Chan et al. 2022's network; loss and accuracy were measured with its own code (see the docs
+    on references)."""
     data = os.environ.get("SCRUB_BRACKETS")
     if not data:
         pytest.skip("set SCRUB_BRACKETS to the folder with the paren checker's weights and strings")
@@ -394,7 +441,9 @@ def test_the_paren_checker_gives_its_published_loss(differences: Any) -> None:
         tokens[row, : len(ids)] = torch.tensor(ids)
     labels = torch.tensor([int(balanced) for _, balanced in strings])
     with torch.no_grad():
-        batches = [parts.run({"tokens": t, "attention_mask": t != 1})[:, 0] for t in tokens.split(2_000)]
+        batches = [
+            parts.run({"tokens": t, "attention_mask": t != 1})[:, 0] for t in tokens.split(2_000)
+        ]
     logits = torch.cat(batches).double()
     assert float(cross_entropy(logits, labels)) == pytest.approx(0.000253, abs=5e-7)
     assert float((logits.argmax(-1) == labels).double().mean()) == pytest.approx(0.9999, abs=5e-5)
@@ -402,7 +451,7 @@ def test_the_paren_checker_gives_its_published_loss(differences: Any) -> None:
     assert max(differences(parts, few).values()) < 1e-5
 
 
-# Hugging Face folders ------------------------------------------------------------------------------------
+# Hugging Face folders -----------------------------------------------------------------------------
 
 
 def test_folders_that_hugging_face_wrote(folder: Path) -> None:
@@ -414,13 +463,16 @@ def test_folders_that_hugging_face_wrote(folder: Path) -> None:
 
 
 def test_a_model_in_memory_may_be_loaded_again(folder: Path) -> None:
-    """A fixture gives the module itself to claims on two datasets: a second bridge would spoil both graphs."""
+    """A fixture gives the module itself to claims on two datasets: a second bridge would spoil both
+    graphs."""
     module = hf.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     data = Dataset(TOKENS, labels=TOKENS[:, 0], label_pos=-1, features={"row": torch.arange(3)})
     graphs = [load_model(module), load_model(module)]
     graphs.append(load_model(copy.deepcopy(module)))
     assert list(module.state_dict()) == list(load_raw(folder).original_model.state_dict())
-    evaluators = [Evaluator(graph, data, output(head(1, 0, agrees_on=ANYTHING))) for graph in graphs]
+    evaluators = [
+        Evaluator(graph, data, output(head(1, 0, agrees_on=ANYTHING))) for graph in graphs
+    ]
     swaps = evaluators[0].space.draw(20, np.random.default_rng(0))
     first, second, of_copy = (one.evaluate(swaps) for one in evaluators)
     assert (first == second).all()
@@ -429,7 +481,10 @@ def test_a_model_in_memory_may_be_loaded_again(folder: Path) -> None:
 
 def test_a_model_in_a_foreign_bridge_is_refused(folder: Path) -> None:
     inside = load_raw(folder).original_model
-    with pytest.raises(ModelError, match=f"this {type(inside).__name__} is inside a TransformerBridge already; load"):
+    with pytest.raises(
+        ModelError,
+        match=f"this {type(inside).__name__} is inside a TransformerBridge already; load",
+    ):
         load_model(inside)
 
 
@@ -439,7 +494,10 @@ def test_half_precision_folders_are_loaded_in_float32(folder: Path) -> None:
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
-    refused("is not a Hugging Face model: it has no config.json; write it with save_pretrained", tmp_path)
+    refused(
+        "is not a Hugging Face model: it has no config.json; write it with save_pretrained",
+        tmp_path,
+    )
 
 
 def test_damaged_folders(folder: Path) -> None:
@@ -455,7 +513,11 @@ def test_damaged_folders(folder: Path) -> None:
     refused("cannot be loaded: ", folder)
     for change in ({"n_layer": 1, "num_hidden_layers": 1}, {"n_layer": 3, "num_hidden_layers": 3}):
         (folder / "config.json").write_text(json.dumps({**json.loads(config), **change}))
-        refused(r"the weights in '.*' are not for its config.json \((missing|unexpected) keys: .*; write", folder)
+        refused(
+            r"the weights in '.*' are not for its config.json \((missing|unexpected) keys: .*; "
+            r"write",
+            folder,
+        )
     refused("brings its own config; leave out config=", folder, config=FIELDS)
 
 
@@ -463,14 +525,16 @@ def test_folders_with_other_models(tmp_path: Path) -> None:
     config = hf.T5Config(vocab_size=20, d_model=16, d_kv=4, d_ff=24, num_layers=1, num_heads=4)
     hf.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
     refused(
-        r"holds a T5ForConditionalGeneration, which is no causal language model; load it with transformers", tmp_path
+        r"holds a T5ForConditionalGeneration, which is no causal language model; load it with "
+        r"transformers",
+        tmp_path,
     )
     ctrl = hf.CTRLConfig(vocab_size=20, n_embd=16, dff=24, n_layer=1, n_head=4, n_positions=12)
     hf.CTRLLMHeadModel(ctrl).save_pretrained(tmp_path)
     refused("TransformerLens has no bridge for CTRLLMHeadModel", tmp_path)
 
 
-# The hub -------------------------------------------------------------------------------------------------
+# The hub ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -486,7 +550,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_hub_that_cannot_be_reached_says_what_to_bring(name: str, hub: Path) -> None:
     command = rf"'hf download \S*{re.escape(name)} --local-dir {name.rpartition('/')[2]}'"
     refused(
-        rf"there is no folder '{name}' and the Hugging Face hub cannot be reached; where it can, run {command}", name
+        rf"there is no folder '{name}' and the Hugging Face hub cannot be reached; where it can, "
+        rf"run {command}",
+        name,
     )
 
 

@@ -41,18 +41,22 @@ RESIDUAL = built(Residual)
 def random_swaps(root: Node, data: Dataset, seed: int, columns: int = 3) -> SwapSet:
     rng, slots = np.random.default_rng(seed), slots_of(root)
     donors = rng.integers(0, ROWS, (len(slots), columns))
-    return SwapSet(rng.integers(0, ROWS, columns), donors, tuple(s.path for s in slots), data.digest())
+    return SwapSet(
+        rng.integers(0, ROWS, columns), donors, tuple(s.path for s in slots), data.digest()
+    )
 
 
 def agrees_with_hooks(root: Node, network: nn.Module = RESIDUAL, data: Dataset = TOKENS) -> Tensor:
     swap_set = random_swaps(root, data, seed=0)
     found = Evaluator(as_graph(network), data, root, TOTAL).outputs(swap_set)
-    expected = torch.stack(meaning.outputs(ModuleNetwork(network, data), root, data, swap_set, None))
+    expected = torch.stack(
+        meaning.outputs(ModuleNetwork(network, data), root, data, swap_set, None)
+    )
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
     return found
 
 
-# --- single cases, each of which changes something --------------------------------------------------------
+# --- single cases, each of which changes something ------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,7 +145,7 @@ def test_no_hook_stays_behind() -> None:
     assert all(not child._forward_hooks for child in RESIDUAL.modules())
 
 
-# --- how the network is called ----------------------------------------------------------------------------
+# --- how the network is called --------------------------------------------------------------------
 
 
 class Named(nn.Module):
@@ -157,7 +161,10 @@ class Named(nn.Module):
 
 
 PAIRS = Dataset(
-    {"x": torch.arange(6.0, dtype=torch.float64).view(3, 2), "scale": torch.tensor([[1.0], [2], [3]]).double()},
+    {
+        "x": torch.arange(6.0, dtype=torch.float64).view(3, 2),
+        "scale": torch.tensor([[1.0], [2], [3]]).double(),
+    },
     features={"f": [0] * 3},
 )
 
@@ -204,17 +211,24 @@ def test_the_tensor_of_interest_is_picked(returned: Any, pick: Any) -> None:
 def test_what_is_no_tensor_is_refused() -> None:
     network = built(Named)
     network.returned = lambda out: (out, out)  # type: ignore[method-assign,assignment,return-value]
-    with refuses("torch module Named returns tuple, not a tensor; say which with ModuleGraph(module, output=...)"):
+    with refuses(
+        "torch module Named returns tuple, not a tensor; say which with ModuleGraph(module, "
+        "output=...)"
+    ):
         ActivationStore(ModuleGraph(network), PAIRS)
 
 
-# --- modules that cannot be claimed -----------------------------------------------------------------------
+# --- modules that cannot be claimed ---------------------------------------------------------------
 
 
 class Awkward(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.twice, self.never, self.fine = nn.Linear(WIDTH, WIDTH), nn.Linear(1, 1), nn.Linear(WIDTH, WIDTH)
+        self.twice, self.never, self.fine = (
+            nn.Linear(WIDTH, WIDTH),
+            nn.Linear(1, 1),
+            nn.Linear(WIDTH, WIDTH),
+        )
         self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -241,7 +255,9 @@ def test_a_module_that_cannot_be_claimed_says_why(name: str, why: str) -> None:
 
 
 def test_order_is_learnt_from_a_run() -> None:
-    with refuses("a torch module has to be run on a batch of the dataset before claims can be checked"):
+    with refuses(
+        "a torch module has to be run on a batch of the dataset before claims can be checked"
+    ):
         ModuleGraph(built(Residual)).slots("output", "embed", True)
     graph = as_graph(built(Residual))
     ActivationStore(graph, TOKENS)
@@ -262,9 +278,13 @@ class Dropping(nn.Module):
 
 
 def test_a_network_in_train_mode_is_refused() -> None:
-    with refuses("the model is in train mode and drop drops activations at random; call model.eval()"):
+    with refuses(
+        "the model is in train mode and drop drops activations at random; call model.eval()"
+    ):
         as_graph(built(Dropping).train())
-    with refuses("the model is in train mode and it drops activations at random; call model.eval()"):
+    with refuses(
+        "the model is in train mode and it drops activations at random; call model.eval()"
+    ):
         as_graph(nn.Dropout(0.5))
     as_graph(built(Dropping))
     as_graph(built(Residual).train())  # nothing is dropped at random
@@ -275,11 +295,14 @@ def test_a_network_that_differs_from_run_to_run_is_refused() -> None:
         def forward(self, tokens: Tensor) -> Tensor:
             return tokens + torch.rand(())
 
-    with refuses("torch module Noisy: two clean runs on the same inputs differ; make it deterministic (eval mode)"):
+    with refuses(
+        "torch module Noisy: two clean runs on the same inputs differ; make it deterministic (eval "
+        "mode)"
+    ):
         ActivationStore(ModuleGraph(Noisy()), VECTORS)
 
 
-# --- digests and devices ----------------------------------------------------------------------------------
+# --- digests and devices --------------------------------------------------------------------------
 
 
 def test_a_digest_is_of_the_weights() -> None:

@@ -1,4 +1,5 @@
-"""Are the parts of a bridge the network's own, is the network left alone, and is all else refused?"""
+"""Are the parts of a bridge the network's own, is the network left alone, and is all else
+refused?"""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from pytest_scrub.errors import ModelError
 from pytest_scrub.network.transformer_lens import is_transformer_lens, parts_of
 
 EXACT = 1e-10  # of the largest value, in float64
-FLOAT32 = 1e-5  # these normalise (RMSNorm), mask or rotate in float32 even where all else is float64
+# these normalise (RMSNorm), mask or rotate in float32 even where all else is float64
+FLOAT32 = 1e-5
 
 TOKENS = torch.randint(20, (3, 9), generator=torch.Generator().manual_seed(0))
 MASKS = {
@@ -39,7 +41,13 @@ SMALL: dict[str, Any] = {
     "max_position_embeddings": 32,
 }
 GROUPED: dict[str, Any] = {**SMALL, "num_key_value_heads": 2}
-GPT2: dict[str, Any] = {"vocab_size": 20, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 12}
+GPT2: dict[str, Any] = {
+    "vocab_size": 20,
+    "n_embd": 16,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 12,
+}
 LLAMA3_ROTARY = {
     "rope_type": "llama3",
     "rope_theta": 1e4,
@@ -55,7 +63,9 @@ def stir(module: nn.Module) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+            parameter.add_(
+                0.2 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            )
 
 
 def native(dtype: torch.dtype = torch.float64, **options: Any) -> TransformerBridge:
@@ -99,7 +109,9 @@ NATIVE: dict[str, Callable[[], TransformerBridge]] = {
     "native": native,
     "native bidirectional": partial(native, attention_dir="bidirectional", d_vocab_out=2),
     "native attention only": partial(native, attn_only=True, normalization_type=None),
-    "native gated, soft caps": partial(native, gated_mlp=True, attn_scores_soft_cap=2.0, output_logits_soft_cap=3.0),
+    "native gated, soft caps": partial(
+        native, gated_mlp=True, attn_scores_soft_cap=2.0, output_logits_soft_cap=3.0
+    ),
     "native rotary": partial(native, positional_embedding_type="rotary", n_key_value_heads=2),
     "native partly rotary": partial(native, positional_embedding_type="rotary", rotary_dim=2),
     "native solu_ln": partial(native, act_fn="solu_ln"),
@@ -111,16 +123,24 @@ EXACT_ONES: dict[str, Callable[[], TransformerBridge]] = {
     "GPT-2 scaled by layer": partial(gpt2, scale_attn_by_inverse_layer_idx=True),
     "GPT-2 compatible": partial(compatible, gpt2),
     "Pythia": partial(around, hf.GPTNeoXConfig(**SMALL, rotary_pct=0.5), hf.GPTNeoXForCausalLM),
-    "Pythia sequential": partial(around, hf.GPTNeoXConfig(**SMALL, use_parallel_residual=False), hf.GPTNeoXForCausalLM),
+    "Pythia sequential": partial(
+        around, hf.GPTNeoXConfig(**SMALL, use_parallel_residual=False), hf.GPTNeoXForCausalLM
+    ),
     "BigCode": partial(around, hf.GPTBigCodeConfig(**GPT2), hf.GPTBigCodeForCausalLM),
 }
 FLOAT32_ONES: dict[str, Callable[[], TransformerBridge]] = {
     "native RMS": partial(native, normalization_type="RMS", final_rms=True),
     "native LNPre": partial(native, normalization_type="LNPre"),
     "Llama": llama,
-    "Llama 3, biases": partial(llama, attention_bias=True, mlp_bias=True, rope_parameters=LLAMA3_ROTARY),
-    "Llama yarn": partial(llama, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}),
-    "Llama linear": partial(llama, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}),
+    "Llama 3, biases": partial(
+        llama, attention_bias=True, mlp_bias=True, rope_parameters=LLAMA3_ROTARY
+    ),
+    "Llama yarn": partial(
+        llama, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}
+    ),
+    "Llama linear": partial(
+        llama, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
+    ),
     "Llama compatible": partial(compatible, llama),
     "Mistral": partial(around, hf.MistralConfig(**GROUPED), hf.MistralForCausalLM),
     "Qwen 2": partial(around, hf.Qwen2Config(**GROUPED), hf.Qwen2ForCausalLM),
@@ -130,7 +150,10 @@ FLOAT32_ONES: dict[str, Callable[[], TransformerBridge]] = {
     "StarCoder 2": partial(around, hf.Starcoder2Config(**GROUPED), hf.Starcoder2ForCausalLM),
     "OLMo": partial(around, hf.OlmoConfig(**SMALL), hf.OlmoForCausalLM),
     "Mixtral, experts": partial(
-        around, hf.MixtralConfig(**GROUPED, num_local_experts=4), hf.MixtralForCausalLM, torch.float32
+        around,
+        hf.MixtralConfig(**GROUPED, num_local_experts=4),
+        hf.MixtralForCausalLM,
+        torch.float32,
     ),
 }
 PARALLEL = {"Pythia", "Phi, one norm for both"}
@@ -151,7 +174,9 @@ def test_parts_are_the_networks_own(name: str, mask: Tensor | None, differences:
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("name", FLOAT32_ONES)
-def test_parts_are_the_networks_own_to_float32(name: str, mask: Tensor | None, differences: Any) -> None:
+def test_parts_are_the_networks_own_to_float32(
+    name: str, mask: Tensor | None, differences: Any
+) -> None:
     parts = parts_of(FLOAT32_ONES[name]())
     assert max(differences(parts, inputs_of(mask)).values()) < FLOAT32
     assert parts.parallel == (name in PARALLEL)
@@ -184,7 +209,9 @@ def test_the_run_is_hugging_faces(name: str) -> None:
     bridge = build_bridge_from_module(model, architecture=kind.__name__, hf_config=config).eval()
     mask = MASKS["with gaps"]
     assert mask is not None
-    theirs = untouched(TOKENS, attention_mask=mask, position_ids=torch.arange(9).expand(3, 9)).logits
+    theirs = untouched(
+        TOKENS, attention_mask=mask, position_ids=torch.arange(9).expand(3, 9)
+    ).logits
     mine = parts_of(bridge).run(inputs_of(mask))
     torch.testing.assert_close(mine[mask.bool()], theirs[mask.bool()], rtol=1e-5, atol=1e-5)
 
@@ -198,8 +225,11 @@ def test_position_ids_are_columns_whatever_the_mask(make: Callable[[], Transform
 
 
 @pytest.mark.parametrize("make", [llama, partial(native, positional_embedding_type="rotary")])
-def test_rotary_position_ids_are_columns_whatever_the_mask(make: Callable[[], TransformerBridge]) -> None:
-    """A gap in the mask leaves the distance between its two sides as it is: attention only renormalises."""
+def test_rotary_position_ids_are_columns_whatever_the_mask(
+    make: Callable[[], TransformerBridge],
+) -> None:
+    """A gap in the mask leaves the distance between its two sides as it is: attention only
+    renormalises."""
     bridge, gap = make(), torch.tensor([[1, 1, 0, 0, 1, 1, 1, 1, 1]]).expand(3, 9)
     scores: list[Tensor] = []
     hooks = [("blocks.0.attn.hook_pattern", lambda value, hook: scores.append(value))]
@@ -208,7 +238,9 @@ def test_rotary_position_ids_are_columns_whatever_the_mask(make: Callable[[], Tr
         with bridge.hooks(fwd_hooks=hooks):
             parts.run(inputs_of(mask))
     unmasked = scores[0].masked_fill(~gap.bool()[:, None, None], 0)
-    torch.testing.assert_close(scores[1][:, :, 4:], (unmasked / unmasked.sum(-1, keepdim=True))[:, :, 4:])
+    torch.testing.assert_close(
+        scores[1][:, :, 4:], (unmasked / unmasked.sum(-1, keepdim=True))[:, :, 4:]
+    )
 
 
 @pytest.mark.parametrize("name", ["native", "native rotary", "GPT-2", "Llama", "Pythia"])
@@ -217,7 +249,12 @@ def test_every_hook_is_on_the_path(name: str) -> None:
     bridge = {**EXACT_ONES, **FLOAT32_ONES}[name]()
     parts = parts_of(bridge)
     clean = parts.run(inputs_of(None))
-    points = ["hook_embed", "blocks.1.hook_resid_pre", "blocks.0.hook_resid_post", "blocks.0.attn.hook_z"]
+    points = [
+        "hook_embed",
+        "blocks.1.hook_resid_pre",
+        "blocks.0.hook_resid_post",
+        "blocks.0.attn.hook_z",
+    ]
     points += ["blocks.1.hook_mlp_out"] + (["hook_pos_embed"] if parts.has_pos_embed else [])
     points += [] if parts.parallel else ["blocks.0.hook_resid_mid"]
     for point in points:
@@ -231,7 +268,9 @@ def test_weights_are_the_models_own_storage(name: str) -> None:
     own = {p.untyped_storage().data_ptr() for p in bridge.parameters()}
     for attention in parts_of(bridge).attention:
         weights = [attention.W_Q, attention.W_K, attention.W_V, attention.W_O]
-        weights += [b for b in (attention.b_Q, attention.b_K, attention.b_V, attention.b_O) if b is not None]
+        weights += [
+            b for b in (attention.b_Q, attention.b_K, attention.b_V, attention.b_O) if b is not None
+        ]
         assert all(weight.untyped_storage().data_ptr() in own for weight in weights)
         assert not any(weight.requires_grad for weight in weights)
 
@@ -266,7 +305,13 @@ def test_nothing_of_the_model_is_changed(make: Callable[[], TransformerBridge]) 
 def test_parts_take_any_leading_shape(name: str) -> None:
     parts = parts_of({**EXACT_ONES, **FLOAT32_ONES}[name]())
     x = torch.randn(2, 3, 5, parts.d_model, dtype=parts.dtype)
-    for part in (parts.mlps[0].norm, parts.mlps[0].apply, parts.attention[0].norm, parts.final_norm, parts.unembed):
+    for part in (
+        parts.mlps[0].norm,
+        parts.mlps[0].apply,
+        parts.attention[0].norm,
+        parts.final_norm,
+        parts.unembed,
+    ):
         flat = part(x.reshape(1, -1, parts.d_model))
         torch.testing.assert_close(part(x).reshape(flat.shape), flat)
         torch.testing.assert_close(part(x.transpose(0, 2)).transpose(0, 2), part(x))
@@ -306,11 +351,15 @@ def test_train_mode_with_dropout_is_refused(make: Callable[[], TransformerBridge
     parts = parts_of(bridge)
     bridge.train()
     for attempt in (lambda: parts_of(bridge), lambda: parts.run(inputs_of(None))):
-        with pytest.raises(ModelError, match=r"is in train mode and has dropout; call its eval\(\)"):
+        with pytest.raises(
+            ModelError, match=r"is in train mode and has dropout; call its eval\(\)"
+        ):
             attempt()
 
 
-@pytest.mark.parametrize("make", [native, llama, partial(gpt2, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)])
+@pytest.mark.parametrize(
+    "make", [native, llama, partial(gpt2, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)]
+)
 def test_train_mode_without_dropout_is_fine(make: Callable[[], TransformerBridge]) -> None:
     parts_of(make().train()).run(inputs_of(None))
 
@@ -330,13 +379,17 @@ def test_a_window_that_no_layer_uses_is_none() -> None:
 
 
 def test_inputs_longer_than_the_model_are_refused() -> None:
-    with pytest.raises(ModelError, match="has 8 positions, but the inputs have 9; shorten the inputs"):
+    with pytest.raises(
+        ModelError, match="has 8 positions, but the inputs have 9; shorten the inputs"
+    ):
         parts_of(gpt2(n_positions=8)).run({"tokens": TOKENS})
 
 
 @pytest.mark.parametrize("inputs", [{"ids": TOKENS}, {"tokens": TOKENS, "mask": TOKENS}, {}])
 def test_inputs_of_other_names_are_refused(inputs: dict[str, Tensor]) -> None:
-    with pytest.raises(ModelError, match="reads the inputs 'tokens' and, if there is one, 'attention_mask'"):
+    with pytest.raises(
+        ModelError, match="reads the inputs 'tokens' and, if there is one, 'attention_mask'"
+    ):
         parts_of(native()).run(inputs)
 
 
@@ -348,14 +401,19 @@ def test_what_cannot_be_captured_is_refused() -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[], TransformerBridge], str]] = {
-    "Gemma 2": (partial(around, hf.Gemma2Config(**GROUPED, head_dim=4), hf.Gemma2ForCausalLM), "post-norm"),
+    "Gemma 2": (
+        partial(around, hf.Gemma2Config(**GROUPED, head_dim=4), hf.Gemma2ForCausalLM),
+        "post-norm",
+    ),
     "Gemma 3": (
         partial(around, hf.Gemma3TextConfig(**GROUPED, head_dim=4), hf.Gemma3ForCausalLM),
         "post-norm",
     ),
     "OLMo 2": (partial(around, hf.Olmo2Config(**SMALL), hf.Olmo2ForCausalLM), "post-norm"),
     "Granite": (
-        partial(around, hf.GraniteConfig(**GROUPED, residual_multiplier=0.5), hf.GraniteForCausalLM),
+        partial(
+            around, hf.GraniteConfig(**GROUPED, residual_multiplier=0.5), hf.GraniteForCausalLM
+        ),
         "scales what is added to the residual stream",
     ),
     "Qwen 3": (
@@ -367,7 +425,11 @@ REFUSED: dict[str, tuple[Callable[[], TransformerBridge], str]] = {
         "clipped queries",
     ),
     "GPT-OSS": (
-        partial(around, hf.GptOssConfig(**GROUPED, head_dim=4, num_local_experts=4), hf.GptOssForCausalLM),
+        partial(
+            around,
+            hf.GptOssConfig(**GROUPED, head_dim=4, num_local_experts=4),
+            hf.GptOssForCausalLM,
+        ),
         "attention sinks",
     ),
     "Llama dynamic": (
@@ -375,15 +437,28 @@ REFUSED: dict[str, tuple[Callable[[], TransformerBridge], str]] = {
         "depend on the length",
     ),
     "Cohere": (partial(around, hf.CohereConfig(**SMALL), hf.CohereForCausalLM), "adjacent pairs"),
-    "GPT-J": (partial(around, hf.GPTJConfig(**GPT2, rotary_dim=4), hf.GPTJForCausalLM), "GPTJAttention"),
+    "GPT-J": (
+        partial(around, hf.GPTJConfig(**GPT2, rotary_dim=4), hf.GPTJForCausalLM),
+        "GPTJAttention",
+    ),
     "BLOOM": (
-        partial(around, hf.BloomConfig(vocab_size=20, hidden_size=16, n_layer=2, n_head=4), hf.BloomForCausalLM),
+        partial(
+            around,
+            hf.BloomConfig(vocab_size=20, hidden_size=16, n_layer=2, n_head=4),
+            hf.BloomForCausalLM,
+        ),
         "embed_ln",
     ),
     "Falcon alibi": (
         partial(
             around,
-            hf.FalconConfig(vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, alibi=True),
+            hf.FalconConfig(
+                vocab_size=20,
+                hidden_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                alibi=True,
+            ),
             hf.FalconForCausalLM,
         ),
         "alibi",
@@ -398,7 +473,11 @@ REFUSED: dict[str, tuple[Callable[[], TransformerBridge], str]] = {
         "encoder-decoder",
     ),
     "Mamba": (
-        partial(around, hf.MambaConfig(vocab_size=20, hidden_size=16, num_hidden_layers=2), hf.MambaForCausalLM),
+        partial(
+            around,
+            hf.MambaConfig(vocab_size=20, hidden_size=16, num_hidden_layers=2),
+            hf.MambaForCausalLM,
+        ),
         "position embeddings",
     ),
 }
@@ -407,12 +486,17 @@ REFUSED: dict[str, tuple[Callable[[], TransformerBridge], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_sum_of_known_parts_is_refused(name: str) -> None:
     make, reason = REFUSED[name]
-    with pytest.raises(ModelError, match=rf"^TransformerBridge \(\w+\) .*{reason}.*; wrap it as a plain torch module"):
+    with pytest.raises(
+        ModelError,
+        match=rf"^TransformerBridge \(\w+\) .*{reason}.*; wrap it as a plain torch module",
+    ):
         parts_of(make())
 
 
 def test_models_without_layers_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"TransformerBridge \(native\) has no layers; use a model with"):
+    with pytest.raises(
+        ModelError, match=r"TransformerBridge \(native\) has no layers; use a model with"
+    ):
         parts_of(native(n_layers=0, init_weights=False))
 
 

@@ -1,4 +1,5 @@
-"""Networks whose weights are 16-bit numbers: nearly the figures of float32, and the verdict says which they are."""
+"""Networks whose weights are 16-bit numbers: nearly the figures of float32, and the verdict says
+which they are."""
 
 from __future__ import annotations
 
@@ -18,7 +19,12 @@ def judged(architecture: Architecture, via: str, dtype: torch.dtype | None = Non
     tokens = torch.tensor(np.random.default_rng(0).integers(0, 5, size=(200, 3)))
     data = Dataset(tokens, labels=tokens[:, 0], label_pos=-1, features={"first": tokens[:, 0]})
     claim = output(
-        head(1, 1, agrees_on="first", reads=[head(0, 0, agrees_on="first", via=via), mlp(0, agrees_on=ANYTHING)])
+        head(
+            1,
+            1,
+            agrees_on="first",
+            reads=[head(0, 0, agrees_on="first", via=via), mlp(0, agrees_on=ANYTHING)],
+        )
     )
     return check(claim, bridge.to(dtype), data, tolerance=0.5, samples=400, adversaries=())
 
@@ -26,7 +32,9 @@ def judged(architecture: Architecture, via: str, dtype: torch.dtype | None = Non
 @pytest.mark.parametrize("kind", ["native", "gpt2", "llama"])
 @pytest.mark.parametrize("via", ["direct", "any"])
 @pytest.mark.parametrize(("dtype", "digits"), [(torch.bfloat16, 0.02), (torch.float16, 0.003)])
-def test_figures_are_nearly_those_of_float32(kind: str, via: str, dtype: torch.dtype, digits: float) -> None:
+def test_figures_are_nearly_those_of_float32(
+    kind: str, via: str, dtype: torch.dtype, digits: float
+) -> None:
     architecture = Architecture(kind=kind, n_layers=2, attn_only=False, norm="LN")
     wide, narrow = judged(architecture, via, torch.float32), judged(architecture, via, dtype)
     scale = max(wide.unscrubbed, wide.absolute_change)

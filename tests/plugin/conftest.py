@@ -1,6 +1,7 @@
 """Suites of claims about a network that is a few Python functions, run by pytest inside pytest.
 
-A run in this process costs a tenth of a second; one in a process of its own has to import torch again.
+A run in this process costs a tenth of a second; one in a process of its own has to import torch
+again.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import pytest
 from pytest_scrub.pytest_edge.options import FOLDER, VERDICT_PROPERTY
 from pytest_scrub.verdict import Verdict
 
-# A run in this process forgets the modules that it was first to import; importing these again for every run is
-# slow, and crashes the interpreter for some of their kind.
+# A run in this process forgets the modules that it was first to import; importing these again for
+# every run is slow, and crashes the interpreter for some of their kind.
 for _module in (
     "rich.progress",
     "rich.tree",
@@ -39,8 +40,8 @@ for _module in (
 ):
     importlib.import_module(_module)
 
-# Of 64 rows that all differ, `a` alone says the label and `b` is a small disturbance, so a claim about A holds and
-# one about B is refuted; every row is the only one of its `row`.
+# Of 64 rows that all differ, `a` alone says the label and `b` is a small disturbance, so a claim
+# about A holds and one about B is refuted; every row is the only one of its `row`.
 CONFTEST = """
 import pytest, torch
 from pytest_scrub import Dataset, FunctionGraph
@@ -72,8 +73,8 @@ IMPORTS = """
 import pytest, torch
 from conftest import network, rows
 from pytest_scrub import (
-    ANYTHING, EXACT, Dataset, FunctionGraph, ModuleGraph, Refuted, RefutedByAdversary, Undecided, Untested, WhichDonors,
-    claim, module, output, zero_one_error
+    ANYTHING, EXACT, Dataset, FunctionGraph, ModuleGraph, Refuted, RefutedByAdversary,
+    Undecided, Untested, WhichDonors, claim, module, output, zero_one_error
 )
 """
 
@@ -99,15 +100,17 @@ def test_misstated():
     return output(module("C", agrees_on="a"))
 """
 
-# The activations of a torch module depend, in their last digits, on what else is in a batch; with claims about
-# several parts of the data, another order captures other batches first.
+# The activations of a torch module depend, in their last digits, on what else is in a batch; with
+# claims about several parts of the data, another order captures other batches first.
 TORCH_CLAIMS = """
     from torch import nn
 
     @pytest.fixture(scope="module")
     def scrub_model():
         torch.manual_seed(0)
-        network = nn.Sequential(nn.Linear(12, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 3))
+        network = nn.Sequential(
+            nn.Linear(12, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 3)
+        )
         network[4].weight.data *= 10
         return ModuleGraph(network)
 
@@ -141,8 +144,10 @@ FEW = "--scrub-samples=200"
 class Ran:
     """What a run of pytest left behind.
 
-    - `verdicts`: name of the test to its verdict, as the JUnit file has it; in the order of the file.
-    - `messages`, `reports`: name of the test to the message of its failure or error there, and to its full text.
+    - `verdicts`: name of the test to its verdict, as the JUnit file has it; in the order of the
+      file.
+    - `messages`, `reports`: name of the test to the message of its failure or error there, and to
+      its full text.
     """
 
     result: pytest.RunResult
@@ -166,7 +171,9 @@ class Ran:
         if not titles:
             return []
         section = lines[titles[0] + 1 :]
-        end = next((i for i, line in enumerate(section) if line.startswith(("=", "!"))), len(section))
+        end = next(
+            (i for i, line in enumerate(section) if line.startswith(("=", "!"))), len(section)
+        )
         found = []
         for above, line in itertools.pairwise(section[:end]):
             if line.startswith(("held", "refuted", "undecided", "untested", "weak")):
@@ -177,12 +184,19 @@ class Ran:
     def as_it_ran(self) -> list[str]:
         """The lines that stand where a dot would, one for each claim."""
         outcomes = ("held", "refuted", "undecided", "untested", "weak")
-        return [line for line in self.text.splitlines() if line.startswith(tuple(f"  {word} " for word in outcomes))]
+        return [
+            line
+            for line in self.text.splitlines()
+            if line.startswith(tuple(f"  {word} " for word in outcomes))
+        ]
 
     def crash(self, name: str) -> Any:
-        """Where pytest says that a test failed: `path`, `lineno` and `message`; of runs in this process."""
+        """Where pytest says that a test failed: `path`, `lineno` and `message`; of runs in this
+        process."""
         reports = self.result.reprec.getreports("pytest_runtest_logreport")  # type: ignore[attr-defined]
-        failed = [report for report in reports if report.failed and report.nodeid.endswith(f"::{name}")]
+        failed = [
+            report for report in reports if report.failed and report.nodeid.endswith(f"::{name}")
+        ]
         assert len(failed) == 1, name
         return failed[0].longrepr.reprcrash
 
@@ -211,10 +225,14 @@ class Suite:
         """Delete the counterexamples: what was saved is tried first, which is another search."""
         shutil.rmtree(self.pytester.path / FOLDER, ignore_errors=True)
 
-    def run(self, *args: str, alone: bool = False, adversary: str | None = "none", **options: Any) -> Ran:
-        """Run pytest here, in this process or `alone` in its own; in the order of the file, with few samples.
+    def run(
+        self, *args: str, alone: bool = False, adversary: str | None = "none", **options: Any
+    ) -> Ran:
+        """Run pytest here, in this process or `alone` in its own; in the order of the file, with
+        few samples.
 
-        Claims are checked on average alone, unless `adversary` names a search; with None the ini file decides.
+        Claims are checked on average alone, unless `adversary` names a search; with None the ini
+        file decides.
         """
         junit = self.pytester.path / "junit.xml"
         junit.unlink(missing_ok=True)
@@ -245,7 +263,8 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
     for name in ("CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "NO_COLOR", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)  # they change what pytest prints
     monkeypatch.setenv("COLUMNS", "120")
-    # Bytecode is kept by second and size: a file that is written again may be taken for the one it was.
+    # Bytecode is kept by second and size: a file that is written again may be taken for the one it
+    # was.
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     return Suite(pytester)

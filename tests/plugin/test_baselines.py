@@ -1,4 +1,5 @@
-"""`--scrub-save` and `--scrub-compare`: what is kept of a run, and when another one is not as it was."""
+"""`--scrub-save` and `--scrub-compare`: what is kept of a run, and when another one is not as it
+was."""
 
 from __future__ import annotations
 
@@ -26,11 +27,17 @@ OTHER_WEIGHTS = """
         return network({sharpness})
 """
 OK, FAILED, INTERRUPTED, USAGE = (
-    pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR,
+    pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED,
+    pytest.ExitCode.USAGE_ERROR,
 )  # fmt: skip
 MODES = pytest.mark.parametrize(
     ("mode", "alone"),
-    [(("-n0",), False), (("-n2",), True), (("-x",), False), (("-p", "randomly", "--randomly-seed=3"), False)],
+    [
+        (("-n0",), False),
+        (("-n2",), True),
+        (("-x",), False),
+        (("-p", "randomly", "--randomly-seed=3"), False),
+    ],
     ids=["n0", "n2", "x", "random"],
 )
 
@@ -63,21 +70,28 @@ def compared(text: str) -> str:
 
 
 @MODES
-def test_an_unchanged_suite_is_as_it_was_in_every_mode(two: Suite, mode: tuple[str, ...], alone: bool) -> None:
+def test_an_unchanged_suite_is_as_it_was_in_every_mode(
+    two: Suite, mode: tuple[str, ...], alone: bool
+) -> None:
     ran = two.run("--scrub-save", "--scrub-mutate", adversary="quick")
     assert ran.result.ret == OK
     ran.result.stdout.fnmatch_lines(["wrote the figures of 2 claims to .scrub?baselines?main"])
     before = files(two)
-    ran = two.run("--scrub-compare", "--scrub-save", "--scrub-mutate", *mode, alone=alone, adversary="quick")
+    ran = two.run(
+        "--scrub-compare", "--scrub-save", "--scrub-mutate", *mode, alone=alone, adversary="quick"
+    )
     assert ran.result.ret == OK
     assert "2 claims compared: no outcome changed" in compared(ran.text)
     assert "moved\n" not in compared(ran.text)
-    assert two.saved  # a counterexample, which would end the second search: one that is compared begins anew
+    # a counterexample, which would end the second search: one that is compared begins anew
+    assert two.saved
     assert files(two) == before
 
 
 @MODES
-def test_a_perturbed_weight_fails_in_every_mode(two: Suite, mode: tuple[str, ...], alone: bool) -> None:
+def test_a_perturbed_weight_fails_in_every_mode(
+    two: Suite, mode: tuple[str, ...], alone: bool
+) -> None:
     two.run("--scrub-save")
     old = two.run("--scrub-compare").verdicts["test_refuted"].gap.mean
     sharpen(two, 4)
@@ -125,8 +139,11 @@ LATER = """
 
 
 @pytest.mark.parametrize(("mode", "alone"), [("-n0", False), ("-n1", True)])
-def test_what_was_decided_before_an_interrupt_is_saved_and_compared(suite: Suite, mode: str, alone: bool) -> None:
-    if alone:  # a process in the background may have been told to ignore interrupts, and so its children
+def test_what_was_decided_before_an_interrupt_is_saved_and_compared(
+    suite: Suite, mode: str, alone: bool
+) -> None:
+    # a process in the background may have been told to ignore interrupts, and so its children
+    if alone:
         suite.extend_conftest("""
             import signal
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -144,8 +161,12 @@ def test_what_was_decided_before_an_interrupt_is_saved_and_compared(suite: Suite
     assert "test_first: gap moved by +" in said
     assert "test_later: in the baseline, but not in this run" in said
     after = files(suite)
-    assert [name for name in before if before[name] != after[name]] == [name for name in before if "first" in name]
-    ran.result.stdout.fnmatch_lines(["wrote * 1 claim to *; 1 more of its files, of claims that *, stay as they are"])
+    assert [name for name in before if before[name] != after[name]] == [
+        name for name in before if "first" in name
+    ]
+    ran.result.stdout.fnmatch_lines(
+        ["wrote * 1 claim to *; 1 more of its files, of claims that *, stay as they are"]
+    )
 
 
 def test_what_is_in_a_file(two: Suite) -> None:
@@ -168,15 +189,28 @@ def test_what_is_in_a_file(two: Suite) -> None:
     assert "platform" not in found["versions"]
     text = next(text for name, text in files(two, "first.one").items() if "held" in name)
     assert "└── A agrees on a" in text  # a diff is read by people
-    assert all(len(digits.split(".")[-1]) <= 8 for digits in text.replace(",", "").split() if digits[:2] == "0.")
+    assert all(
+        len(digits.split(".")[-1]) <= 8
+        for digits in text.replace(",", "").split()
+        if digits[:2] == "0."
+    )
 
 
 def test_claims_without_a_verdict_are_not_saved(four: Suite) -> None:
     four.run("--scrub-save")
     assert set(records(four)) == {"test_held", "test_refuted", "test_undecided", "test_untested"}
-    four.write("@claim(tolerance=0.5)\ndef test_new():\n    return output(module('A', agrees_on='a'))", "test_new")
+    four.write(
+        "@claim(tolerance=0.5)\ndef test_new():\n    return output(module('A', agrees_on='a'))",
+        "test_new",
+    )
     ran = four.run("test_new.py", "--scrub-save")
-    assert set(records(four)) == {"test_held", "test_refuted", "test_undecided", "test_untested", "test_new"}
+    assert set(records(four)) == {
+        "test_held",
+        "test_refuted",
+        "test_undecided",
+        "test_untested",
+        "test_new",
+    }
     ran.result.stdout.fnmatch_lines(["wrote the figures of 1 claim to *; 4 more of its files, *"])
 
 
@@ -222,7 +256,12 @@ def test_a_skipped_claim_does_not_fail(two: Suite) -> None:
 def test_a_claim_that_skips_itself_fails(two: Suite, mode: tuple[str, ...], alone: bool) -> None:
     """Such as for weights that are not there: nobody said that this claim is not to be judged."""
     two.run("--scrub-save")
-    two.write(CLAIMS.replace('return output(module("B"', 'pytest.skip("no weights")\n        return output(module("B"'))
+    two.write(
+        CLAIMS.replace(
+            'return output(module("B"',
+            'pytest.skip("no weights")\n        return output(module("B"',
+        )
+    )
     ran = two.run("--scrub-compare", *mode, alone=alone)
     assert ran.outcomes == {"passed": 1, "skipped": 1}
     assert ran.result.ret == FAILED
@@ -233,7 +272,11 @@ def test_a_claim_that_skips_itself_fails(two: Suite, mode: tuple[str, ...], alon
     ("old", "new", "said"),
     [
         ('module("A", agrees_on="a")', 'module("A", agrees_on="b")', "its hypothesis has changed"),
-        ("tolerance=0.5", "tolerance=0.5, metric=zero_one_error()", "its metric was cross-entropy and is"),
+        (
+            "tolerance=0.5",
+            "tolerance=0.5, metric=zero_one_error()",
+            "its metric was cross-entropy and is",
+        ),
     ],
 )
 def test_another_claim_cannot_be_compared(two: Suite, old: str, new: str, said: str) -> None:
@@ -273,7 +316,9 @@ def test_other_versions_are_named_once(two: Suite) -> None:
 def test_claims_of_one_side_alone_are_told_and_pass(two: Suite) -> None:
     two.run("--scrub-save")
     two.write(
-        "@claim(tolerance=0.5)\ndef test_elsewhere():\n    return output(module('A', agrees_on='a'))", "test_other"
+        "@claim(tolerance=0.5)\ndef test_elsewhere():\n    return output(module('A', "
+        "agrees_on='a'))",
+        "test_other",
     )
     two.run("test_other.py", "--scrub-save")
     two.write(CLAIMS.replace("test_refuted", "test_renamed"))
@@ -301,7 +346,7 @@ def test_limits_in_the_ini_file(two: Suite) -> None:
     assert two.run("--scrub-compare-fail=gap:10%").result.ret == FAILED
 
 
-# Bad input ----------------------------------------------------------------------------------------------------
+# Bad input ----------------------------------------------------------------------------------------
 
 
 def stderr(suite: Suite, *args: str) -> str:
@@ -333,7 +378,9 @@ def test_malformed_limits(two: Suite, limits: str, said: str) -> None:
 def test_a_baseline_that_is_not_there(two: Suite) -> None:
     assert "there is no baseline 'main' in" in stderr(two, "--scrub-compare")
     two.run("--scrub-save=published")
-    assert "did you mean 'published'?; make one with --scrub-save=publishd" in stderr(two, "--scrub-compare=publishd")
+    assert "did you mean 'published'?; make one with --scrub-save=publishd" in stderr(
+        two, "--scrub-compare=publishd"
+    )
     ran = two.run("--collect-only", "--scrub-compare=publishd")
     assert ran.result.ret == OK
 
@@ -341,7 +388,9 @@ def test_a_baseline_that_is_not_there(two: Suite) -> None:
 @pytest.mark.parametrize("name", ["../main", "a/b", "/tmp/x", ".hidden", ".."])
 def test_a_name_with_path_parts(two: Suite, name: str) -> None:
     for given in ("save", "compare"):
-        assert "takes a name of up to 100 letters, digits, dots and dashes" in stderr(two, f"--scrub-{given}={name}")
+        assert "takes a name of up to 100 letters, digits, dots and dashes" in stderr(
+            two, f"--scrub-{given}={name}"
+        )
     assert not (two.pytester.path / ".scrub").exists()
 
 
@@ -359,7 +408,10 @@ def test_a_name_that_is_a_test_to_run(two: Suite) -> None:
     [
         (lambda text: text[: len(text) // 2], "it is no JSON"),
         (lambda text: "<<<<<<< HEAD\n" + text, "it is no JSON"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 2'), "its schema is 2, not 1"),
+        (
+            lambda text: text.replace('"schema_version": 1', '"schema_version": 2'),
+            "its schema is 2, not 1",
+        ),
         (lambda text: text.replace('"samples": 200', '"samples": "many"'), "'samples' is 'many'"),
         (lambda text: text.replace('"samples": 200', '"samples": true'), "'samples' is True"),
         (lambda text: text.replace('"samples"', '"sample"'), "'the file' has a 'sample' too many"),

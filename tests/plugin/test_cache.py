@@ -1,4 +1,5 @@
-"""Activations in pytest's cache: what a second run of a suite does without, and when it has to do it again."""
+"""Activations in pytest's cache: what a second run of a suite does without, and when it has to do
+it again."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ import pytest
 
 from .conftest import Suite
 
-# Every forward pass of the network, with what it is for, is noted in a file that all workers write to.
+# Every forward pass of the network, with what it is for, is noted in a file that all workers write
+# to.
 NETWORK = """
 import torch
 from torch import nn
@@ -82,7 +84,12 @@ class Cached:
 
     def __init__(self, suite: Suite) -> None:
         self.suite, self.path = suite, suite.pytester.path
-        files = {"network.py": NETWORK, "bending.py": BENDING, "conftest.py": CONFTEST, "factor.json": "1"}
+        files = {
+            "network.py": NETWORK,
+            "bending.py": BENDING,
+            "conftest.py": CONFTEST,
+            "factor.json": "1",
+        }
         for name, text in {**files, "test_claims.py": CLAIMS}.items():
             (self.path / name).write_text(text)
 
@@ -101,7 +108,11 @@ class Cached:
     def captured(self) -> int:
         """Rows that forward passes were run on for caching."""
         noted = self.path / "passes.txt"
-        return sum(int(line.split()[1]) for line in noted.read_text().splitlines()) if noted.exists() else 0
+        return (
+            sum(int(line.split()[1]) for line in noted.read_text().splitlines())
+            if noted.exists()
+            else 0
+        )
 
     @property
     def files(self) -> list[Path]:
@@ -156,7 +167,11 @@ def test_cache_clear_forgets(cached: Cached) -> None:
         ("bending.py", "torch.tanh", "torch.sin"),
         ("network.py", "manual_seed(0)", "manual_seed(1)"),
         ("conftest.py", "manual_seed(1)", "manual_seed(2)"),
-        ("conftest.py", "ModuleGraph(Network())", "ModuleGraph(Network(), output=lambda out: -out)"),
+        (
+            "conftest.py",
+            "ModuleGraph(Network())",
+            "ModuleGraph(Network(), output=lambda out: -out)",
+        ),
     ],
     ids=["forward", "helper", "weights", "data", "output"],
 )
@@ -176,7 +191,10 @@ def test_a_change_that_is_in_no_code_is_found_out(cached: Cached) -> None:
     (cached.path / "factor.json").write_text("1.5")
     second = cached.run()
     assert cached.captured == captured
-    assert "ScrubWarning: activations of torch module Network that an earlier run has kept are not used" in second.text
+    assert (
+        "ScrubWarning: activations of torch module Network that an earlier run has kept are not "
+        "used" in second.text
+    )
     assert second.outcomes == {"passed": 2, "warnings": 1}
     assert second.verdicts == cached.run("--scrub-cache=0").verdicts != first.verdicts
     assert "warning" not in cached.run().text
@@ -184,7 +202,8 @@ def test_a_change_that_is_in_no_code_is_found_out(cached: Cached) -> None:
 
 
 def test_workers(cached: Cached) -> None:
-    """They read and write by themselves; the second run has what both have captured, and of the same file both."""
+    """They read and write by themselves; the second run has what both have captured, and of the
+    same file both."""
     alone = cached.run()
     captured = cached.captured
     ran = cached.run("-n", "2", alone=True)
@@ -192,13 +211,17 @@ def test_workers(cached: Cached) -> None:
     assert ran.verdicts == alone.verdicts
     ran = cached.run("-n", "2", "--cache-clear", alone=True)
     assert cached.captured >= captured
-    assert {name: verdict.outcome for name, verdict in ran.verdicts.items()} == {"test_one": "held", "test_two": "held"}
+    assert {name: verdict.outcome for name, verdict in ran.verdicts.items()} == {
+        "test_one": "held",
+        "test_two": "held",
+    }
     cached.run()
     assert cached.captured < captured / 2  # a worker may have got the claim of the other
 
 
 def test_workers_share_the_work(cached: Cached) -> None:
-    """Two workers capture little more together than one alone: each begins at its own end, and takes what is there."""
+    """Two workers capture little more together than one alone: each begins at its own end, and
+    takes what is there."""
     slow = "        import time; time.sleep(1e-3 * len(places))\n        return original"
     cached.replace("conftest.py", "        return original", slow)
     cached.replace("conftest.py", "randn(300", "randn(3000")
@@ -218,7 +241,9 @@ def test_one(nth):
     assert captured > 2000
     ran = cached.run("-n", "2", *options, alone=True)
     assert captured <= cached.captured < 1.5 * captured
-    assert {n: v.outcome for n, v in ran.verdicts.items()} == {n: v.outcome for n, v in alone.verdicts.items()}
+    assert {n: v.outcome for n, v in ran.verdicts.items()} == {
+        n: v.outcome for n, v in alone.verdicts.items()
+    }
     for name, verdict in ran.verdicts.items():
         assert verdict.gap.mean == pytest.approx(alone.verdicts[name].gap.mean, rel=1e-5)
 
@@ -234,7 +259,10 @@ def test_two_runs_at_once(cached: Cached) -> None:
         "--scrub-samples=200",
         "--scrub-adversary=none",
     ]
-    runs = [subprocess.Popen(command, cwd=cached.path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    runs = [
+        subprocess.Popen(command, cwd=cached.path, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     for run in runs:
         text, _ = run.communicate(timeout=120)
         assert run.returncode == 0, text
@@ -245,7 +273,9 @@ def test_two_runs_at_once(cached: Cached) -> None:
 
 
 def test_the_folder_is_bounded(cached: Cached) -> None:
-    cached.replace("network.py", "nn.Linear(6, 16), nn.Linear(16, 3)", "nn.Linear(6, 3000), nn.Linear(3000, 3)")
+    cached.replace(
+        "network.py", "nn.Linear(6, 16), nn.Linear(16, 3)", "nn.Linear(6, 3000), nn.Linear(3000, 3)"
+    )
     cached.run("--scrub-cache=1")
     taken = sum(path.stat().st_size for path in cached.files)
     assert 0 < taken <= 1 << 20
@@ -318,7 +348,15 @@ def test_three():
     # A process in the background may have been told to ignore interrupts, and so its children.
     restored = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     conftest.write_text(f"{conftest.read_text()}\n{restored}")
-    command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "--scrub-samples=200", "--scrub-adversary=none"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:randomly",
+        "--scrub-samples=200",
+        "--scrub-adversary=none",
+    ]
     run = subprocess.Popen(command, cwd=cached.path, stdout=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while not (cached.path / "waiting").exists():

@@ -1,4 +1,5 @@
-"""A claim is an ordinary test: it is collected, selected, parametrised and given fixtures as any other."""
+"""A claim is an ordinary test: it is collected, selected, parametrised and given fixtures as any
+other."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def test_the_marker_is_registered(pytester: pytest.Pytester) -> None:
     pytester.runpytest_inprocess("--markers").stdout.fnmatch_lines(["@pytest.mark.claim: *"])
 
 
-@pytest.mark.parametrize("above", [True, False], ids=["parametrize above claim", "claim above parametrize"])
+@pytest.mark.parametrize(
+    "above", [True, False], ids=["parametrize above claim", "claim above parametrize"]
+)
 def test_parametrised_claims(suite: Suite, above: bool) -> None:
     decorators = ['@pytest.mark.parametrize("node", ["A", "B"])', "@claim(tolerance=0.5)"]
     first, second = decorators if above else decorators[::-1]
@@ -108,7 +111,9 @@ def test_fixtures_as_arguments(suite: Suite) -> None:
             return request.param
 
         @claim(tolerance=0.5)
-        def test_arguments(node, scrub_seed, scrub_device, scrub_model, scrub_data, request, tmp_path):
+        def test_arguments(
+            node, scrub_seed, scrub_device, scrub_model, scrub_data, request, tmp_path
+        ):
             assert (scrub_seed, scrub_device) == (7, "cpu")
             assert "B" in scrub_model.components and len(scrub_data) == 64
             assert request.node.name == f"test_arguments[{node}]" and tmp_path.exists()
@@ -132,7 +137,8 @@ def test_the_name_and_docstring_of_a_claim_stay(suite: Suite) -> None:
     assert suite.run().outcomes == {"passed": 1}
 
 
-BLUNT = "network(sharpness=0.5)"  # its loss is another one: which network and data were used shows in the verdict
+# its loss is another one: which network and data were used shows in the verdict
+BLUNT = "network(sharpness=0.5)"
 
 
 def test_model_and_data_may_name_other_fixtures(suite: Suite) -> None:
@@ -211,11 +217,15 @@ def test_modules_and_classes_may_override_the_network_and_the_data(suite: Suite)
         """,
         name="test_a_module",
     )
-    suite.write(f"@claim(tolerance=0.5)\ndef test_of_conftest():\n    {held}\n", name="test_b_module")
+    suite.write(
+        f"@claim(tolerance=0.5)\ndef test_of_conftest():\n    {held}\n", name="test_b_module"
+    )
     verdicts = suite.run().verdicts
     clean = {name: verdict.unscrubbed for name, verdict in verdicts.items()}
     assert clean["test_of_conftest"] < 0.2 < clean["test_of_module"] < 0.55 < clean["test_of_class"]
-    assert {verdict.dataset for name, verdict in verdicts.items() if name != "test_of_class"} == {"rows"}
+    assert {verdict.dataset for name, verdict in verdicts.items() if name != "test_of_class"} == {
+        "rows"
+    }
     assert verdicts["test_of_class"].dataset == "few"
 
 
@@ -229,7 +239,8 @@ def test_the_network_runs_once_for_all_claims_about_the_same_rows(suite: Suite) 
                 self.A = torch.nn.Identity()
 
             def forward(self, a, b):
-                with Path("calls").open("a") as file:  # a list would be a part of the network that changes
+                # a list would be a part of the network that changes
+                with Path("calls").open("a") as file:
                     print(len(a), file=file)
                 A = self.A(2.0 * a - 1)
                 return torch.stack([-A, A + b / 9], -1)
@@ -268,6 +279,9 @@ def test_a_custom_metric_and_a_share_recovered(suite: Suite) -> None:
     """)
     verdicts = suite.run().verdicts
     assert verdicts["test_margin"].metric == "margin"
-    assert (verdicts["test_recovered"].outcome, verdicts["test_the_stricter_counts"].tolerance) == ("held", 1e-6)
+    assert (verdicts["test_recovered"].outcome, verdicts["test_the_stricter_counts"].tolerance) == (
+        "held",
+        1e-6,
+    )
     wanted = 0.1 * (verdicts["test_recovered"].baseline - verdicts["test_recovered"].unscrubbed)
     assert verdicts["test_recovered"].tolerance == pytest.approx(wanted, rel=0.1)

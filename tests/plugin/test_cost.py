@@ -33,7 +33,8 @@ def plain(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 def test_importing_the_package_and_the_plugin(pytester: pytest.Pytester) -> None:
     result = pytester.run(
         sys.executable, "-c",
-        "import sys, pytest_scrub, pytest_scrub.plugin; from pytest_scrub.pytest_edge import fixtures, options; "
+        "import sys, pytest_scrub, pytest_scrub.plugin; from pytest_scrub.pytest_edge import "
+        "fixtures, options; "
         f"dir(pytest_scrub); print([name for name in {EVERY} if name in sys.modules])",
     )  # fmt: skip
     assert result.stdout.lines == ["[]"]
@@ -42,9 +43,9 @@ def test_importing_the_package_and_the_plugin(pytester: pytest.Pytester) -> None
 def test_the_names_of_claims_need_no_torch(pytester: pytest.Pytester) -> None:
     result = pytester.run(
         sys.executable, "-c",
-        "import sys; from pytest_scrub import ANYTHING, EXACT, Dataset, Refuted, Verdict, claim, group, head, join, "
-        "mask, mlp, module, output, pos_embed; "
-        f"print([name for name in {HEAVY} if name in sys.modules])",
+        "import sys; from pytest_scrub import ANYTHING, EXACT, Dataset, Refuted, Verdict, claim, "
+        f"group, head, join, mask, mlp, module, output, pos_embed; print([name for name in {HEAVY} "
+        "if name in sys.modules])",
     )  # fmt: skip
     assert result.stdout.lines == ["[]"]
 
@@ -52,7 +53,8 @@ def test_the_names_of_claims_need_no_torch(pytester: pytest.Pytester) -> None:
 def test_a_suite_without_claims(plain: pytest.Pytester) -> None:
     plain.makeconftest(report_loaded(EVERY))
     plain.makepyfile(
-        "def test_ordinary(pytestconfig):\n    assert pytestconfig.pluginmanager.has_plugin('pytest_scrub.plugin')"
+        "def test_ordinary(pytestconfig):\n    assert "
+        "pytestconfig.pluginmanager.has_plugin('pytest_scrub.plugin')"
     )
     result = plain.runpytest_subprocess(*ONLY_OURS)
     result.assert_outcomes(passed=1)
@@ -82,15 +84,21 @@ def test_collecting_claims(plain: pytest.Pytester) -> None:
 
 
 def test_a_claim_about_functions_needs_no_transformer_lens(plain: pytest.Pytester) -> None:
-    plain.makeconftest(CONFTEST + report_loaded(("torch", "transformer_lens", "transformers")).replace(" " * 8, ""))
-    plain.makepyfile(IMPORTS + "@claim(tolerance=0.5)\ndef test_held():\n    return output(module('A', agrees_on='a'))")
+    plain.makeconftest(
+        CONFTEST + report_loaded(("torch", "transformer_lens", "transformers")).replace(" " * 8, "")
+    )
+    plain.makepyfile(
+        IMPORTS
+        + "@claim(tolerance=0.5)\ndef test_held():\n    return output(module('A', agrees_on='a'))"
+    )
     result = plain.runpytest_subprocess(*ONLY_OURS)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["loaded: torch end"])
 
 
 def test_asserts_of_the_package_are_not_rewritten(suite: Suite) -> None:
-    """Rewriting every module of an installed plugin is paid at each start where bytecode is not kept."""
+    """Rewriting every module of an installed plugin is paid at each start where bytecode is not
+    kept."""
     suite.write("""
         def test_it():
             import pytest_scrub.plugin

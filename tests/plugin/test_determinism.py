@@ -1,4 +1,5 @@
-"""One seed, the same verdicts and figures: whatever the order, the selection, or what else has run."""
+"""One seed, the same verdicts and figures: whatever the order, the selection, or what else has
+run."""
 
 from __future__ import annotations
 
@@ -102,7 +103,10 @@ def test_searches_mutants_and_controls_say_the_same_too(modules: Suite, variant:
     """Whatever was cached before, and however large the batches are."""
     asked = ("--scrub-mutate", "--scrub-controls", "--scrub-samples=500")
     plain = modules.run(*asked, adversary="quick").verdicts
-    assert any(verdict.search is not None and verdict.search.counterexample is not None for verdict in plain.values())
+    assert any(
+        verdict.search is not None and verdict.search.counterexample is not None
+        for verdict in plain.values()
+    )
     modules.forget()
     modules.extend_conftest(variant)
     assert_same(plain, modules.run(*asked, adversary="quick").verdicts)
@@ -124,7 +128,9 @@ def test_groups_of_tests_change_nothing(modules: Suite) -> None:
             for item in items:
                 item.add_marker(pytest.mark.xdist_group("g"))
     """)
-    grouped = modules.run("-n", "2", "--dist=loadgroup", "--scrub-json=claims.json", adversary="quick").verdicts
+    grouped = modules.run(
+        "-n", "2", "--dist=loadgroup", "--scrub-json=claims.json", adversary="quick"
+    ).verdicts
     assert_same(plain, {name.removesuffix("@g"): verdict for name, verdict in grouped.items()})
     claims = json.loads((modules.pytester.path / "claims.json").read_text())["claims"]
     assert [one["test"] for one in claims] == [f"test_claims.py::{name}" for name in plain]

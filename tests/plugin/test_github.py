@@ -46,12 +46,17 @@ def test_claims_are_annotated_once_at_their_lines(suite: Suite, step: Path, work
     line = {name: lines.index(f"def {name}():") for name in ("test_refuted", "test_untested")}
     error, warning = commands(ran.text)
     file = f"{suite.pytester.path.name}/test_claims.py"
-    assert error.startswith(f"::error file={file},line={line['test_refuted']},title=refuted%3A test_refuted::")
+    assert error.startswith(
+        f"::error file={file},line={line['test_refuted']},title=refuted%3A test_refuted::"
+    )
     assert "claim refuted: gap" in error
     assert error.endswith(
-        "%0Apytest test_claims.py::test_refuted --scrub-seed=0 --scrub-samples=200 --scrub-adversary=none"
+        "%0Apytest test_claims.py::test_refuted --scrub-seed=0 --scrub-samples=200 "
+        "--scrub-adversary=none"
     )
-    assert warning.startswith(f"::warning file={file},line={line['test_untested']},title=untested (xfailed)%3A ")
+    assert warning.startswith(
+        f"::warning file={file},line={line['test_untested']},title=untested (xfailed)%3A "
+    )
     summary = step.read_text()
     assert summary.startswith("## Claims: 1 held, 1 refuted, 1 untested\n")
     assert summary.count("```mermaid") == 3

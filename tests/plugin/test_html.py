@@ -1,4 +1,5 @@
-"""`--scrub-html FILE`: the page of a run, from this process and from workers, and where it cannot be written."""
+"""`--scrub-html FILE`: the page of a run, from this process and from workers, and where it cannot
+be written."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def rows(page: str) -> dict[str, str]:
 
 
 EXPECTED = {
-    "test_held": "held", "test_refuted": "refuted", "test_undecided": "undecided", "test_untested": "untested",
+    "test_held": "held", "test_refuted": "refuted", "test_undecided": "undecided",
+    "test_untested": "untested",
     "test_misstated": "failed",
 }  # fmt: skip
 
@@ -44,19 +46,31 @@ def test_the_page_of_a_run(four: Suite, html: Path) -> None:
     page = html.read_text(encoding="utf-8")
     assert rows(page) == EXPECTED
     assert str(ran.verdicts["test_refuted"].gap) in page
-    assert "pytest test_claims.py::test_held --scrub-seed=0 --scrub-samples=200 --scrub-adversary=none" in page
+    assert (
+        "pytest test_claims.py::test_held --scrub-seed=0 --scrub-samples=200 --scrub-adversary=none"
+        in page
+    )
     assert "Misstated: output/C: the network has no component" in page
     assert ran.result.ret == pytest.ExitCode.TESTS_FAILED
 
 
 def test_workers_make_the_same_page(four: Suite, html: Path) -> None:
     other = html.with_name("workers.html")
-    assert four.run(f"--scrub-html={html}", "-n0", alone=True).outcomes == {"passed": 1, "failed": 4}
-    assert four.run(f"--scrub-html={other}", "-n2", alone=True).outcomes == {"passed": 1, "failed": 4}
+    assert four.run(f"--scrub-html={html}", "-n0", alone=True).outcomes == {
+        "passed": 1,
+        "failed": 4,
+    }
+    assert four.run(f"--scrub-html={other}", "-n2", alone=True).outcomes == {
+        "passed": 1,
+        "failed": 4,
+    }
     pages = [path.read_text(encoding="utf-8") for path in (html, other)]
     assert rows(pages[0]) == EXPECTED
     one, two = (
-        re.sub(r"\d\d:\d\d:\d\d|[\d.]+ s\b|\d+\.\d+</td></tr>|data-value=\"[\d.]+\">[\d.]+", "", page) for page in pages
+        re.sub(
+            r"\d\d:\d\d:\d\d|[\d.]+ s\b|\d+\.\d+</td></tr>|data-value=\"[\d.]+\">[\d.]+", "", page
+        )
+        for page in pages
     )
     assert one == two
 
@@ -92,7 +106,9 @@ def test_a_folder_that_is_a_file(suite: Suite, html: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_page(suite: Suite, html: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_a_full_disk_leaves_the_old_page(
+    suite: Suite, html: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     suite.write("""
         @claim(tolerance=0.5)
         def test_held():
@@ -116,7 +132,9 @@ def test_a_full_disk_leaves_the_old_page(suite: Suite, html: Path, monkeypatch: 
 
 def test_names_and_rows_do_no_harm(suite: Suite, html: Path) -> None:
     suite.extend_conftest("""
-        HOSTILE = ("<script>alert(1)</script>", "\\x1b[31mred", "\\u202eright to left", "two\\nlines")
+        HOSTILE = (
+            "<script>alert(1)</script>", "\\x1b[31mred", "\\u202eright to left", "two\\nlines"
+        )
 
         @pytest.fixture(scope="session")
         def scrub_data():

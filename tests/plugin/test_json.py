@@ -1,4 +1,5 @@
-"""`--scrub-json` and the properties of JUnit files: what other programs read, with workers and without."""
+"""`--scrub-json` and the properties of JUnit files: what other programs read, with workers and
+without."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ def document(suite: Suite, name: str = "claims.json") -> dict[str, Any]:
 
 def properties(path: Path) -> dict[str, dict[str, str]]:
     return {
-        case.attrib["name"]: {one.attrib["name"]: one.attrib["value"] for one in case.iter("property")}
+        case.attrib["name"]: {
+            one.attrib["name"]: one.attrib["value"] for one in case.iter("property")
+        }
         for case in ElementTree.parse(path).iter("testcase")
     }
 
@@ -35,7 +38,11 @@ def properties(path: Path) -> dict[str, dict[str, str]]:
 def timeless(found: Any) -> Any:
     """Without what differs between any two runs."""
     if isinstance(found, dict):
-        return {name: timeless(part) for name, part in found.items() if name not in ("seconds", "started")}
+        return {
+            name: timeless(part)
+            for name, part in found.items()
+            if name not in ("seconds", "started")
+        }
     return [timeless(part) for part in found] if isinstance(found, list) else found
 
 
@@ -43,12 +50,19 @@ def test_workers_change_nothing_in_a_valid_file(four: Suite) -> None:
     found = []
     for workers in ("-n0", "-n2"):
         four.forget()
-        ran = four.run(workers, "--scrub-json=claims.json", "--scrub-mutate", alone=workers != "-n0", adversary="quick")
+        ran = four.run(
+            workers,
+            "--scrub-json=claims.json",
+            "--scrub-mutate",
+            alone=workers != "-n0",
+            adversary="quick",
+        )
         assert ran.result.ret == pytest.ExitCode.TESTS_FAILED
         found.append(document(four))
         claims = {one["test"].partition("::")[2]: one for one in found[-1]["claims"]}
         assert {name: one["outcome"] for name, one in claims.items()} == {
-            "test_held": "held", "test_refuted": "refuted", "test_undecided": "refuted", "test_untested": "untested",
+            "test_held": "held", "test_refuted": "refuted", "test_undecided": "refuted",
+            "test_untested": "untested",
             "test_misstated": "failed",
         }  # fmt: skip
         for name, verdict in ran.verdicts.items():
@@ -58,7 +72,9 @@ def test_workers_change_nothing_in_a_valid_file(four: Suite) -> None:
         assert claims["test_held"]["result"] == "passed"
         assert claims["test_held"]["verdict"]["power"]["mutants"]
         lines = (four.pytester.path / "test_claims.py").read_text().splitlines()
-        assert lines[claims["test_refuted"]["line"] : claims["test_refuted"]["line"] + 1] == ["def test_refuted():"]
+        assert lines[claims["test_refuted"]["line"] : claims["test_refuted"]["line"] + 1] == [
+            "def test_refuted():"
+        ]
         assert found[-1]["run"]["options"] == [
             "--scrub-seed=0", "--scrub-samples=200", "--scrub-adversary=quick", "--scrub-mutate",
         ]  # fmt: skip
@@ -136,13 +152,22 @@ def test_junit_has_every_figure(suite: Suite, workers: str) -> None:
         def test_no_claim():
             pass
     """)
-    ran = suite.run(workers, "--scrub-mutate", "--scrub-seed=3", alone=workers != "-n0", adversary="quick")
+    ran = suite.run(
+        workers, "--scrub-mutate", "--scrub-seed=3", alone=workers != "-n0", adversary="quick"
+    )
     assert ran.outcomes == {"passed": 2, "failed": 1}
     found = properties(suite.pytester.path / "junit.xml")
     assert found["test_no_claim"] == {}
     for name in ("test_refuted", "test_held"):
         verdict, figures = ran.verdicts[name], found[name]
-        for figure in ("tolerance", "unscrubbed", "scrubbed", "baseline", "absolute_change", "share_worse"):
+        for figure in (
+            "tolerance",
+            "unscrubbed",
+            "scrubbed",
+            "baseline",
+            "absolute_change",
+            "share_worse",
+        ):
             assert float(figures[f"scrub_{figure}"]) == getattr(verdict, figure)
         assert figures["scrub_outcome"] == verdict.outcome
         assert [float(figures[f"scrub_gap{end}"]) for end in ("", "_low", "_high")] == [
@@ -163,7 +188,10 @@ def test_junit_has_every_figure(suite: Suite, workers: str) -> None:
     assert "scrub_power" not in refuted
     power = ran.verdicts["test_held"].power
     assert power is not None
-    assert (float(held["scrub_power"]), int(held["scrub_mutants"])) == (power.power, len(power.mutants))
+    assert (float(held["scrub_power"]), int(held["scrub_mutants"])) == (
+        power.power,
+        len(power.mutants),
+    )
     assert int(held["scrub_controls"]) >= int(held["scrub_controls_passed"]) >= 1
     assert float(held["scrub_recovered"]) == ran.verdicts["test_held"].recovered
     assert "scrub_slices_by" not in held

@@ -28,8 +28,8 @@ CLAIMS = """
     @pytest.mark.xfail(raises=Refuted, strict=True, reason="not \\x1b[31m yet")
     @pytest.mark.parametrize("node", ["A", "B"])
     @claim(
-        min_recovered=0.9, metric=zero_one_error(), by="b", adversaries=[WhichDonors()], on_untested="warn",
-        model="own_model", data="nowhere",
+        min_recovered=0.9, metric=zero_one_error(), by="b", adversaries=[WhichDonors()],
+        on_untested="warn", model="own_model", data="nowhere",
     )
     def test_long(node, helper):
         raise AssertionError("run")
@@ -73,7 +73,8 @@ def listed(text: str) -> list[str]:
 
 
 def expected(suite: Suite) -> list[str]:
-    ours = f"model: scrub_model (conftest.py:{line_of(suite, 'def scrub_model():', 'conftest.py') - 1})"
+    of_model = line_of(suite, "def scrub_model():", "conftest.py") - 1
+    ours = f"model: scrub_model (conftest.py:{of_model})"
     data = f"conftest.py:{line_of(suite, 'def scrub_data():', 'conftest.py') - 1}"
     own = f"model: own_model (test_claims.py:{line_of(suite, 'def own_model():') - 1})"
     return [
@@ -87,7 +88,8 @@ def expected(suite: Suite) -> list[str]:
             for node in "AB"
             for line in (
                 f"  {line_of(suite, 'def test_long(node, helper):') - 6:>4}  test_long[{node}]",
-                "        min_recovered=0.9, metric=0-1 error, by='b', on_untested='warn', adversaries=[which donors]",
+                "        min_recovered=0.9, metric=0-1 error, by='b', on_untested='warn', "
+                "adversaries=[which donors]",
                 f"        {own}",
                 "        data: nowhere (defined elsewhere)",
                 "        fixtures: helper",
@@ -102,7 +104,9 @@ def expected(suite: Suite) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("args", [(), ("-n0",), ("-n2",), ("-n", "auto"), ("-d", "--tx=2*popen"), ("-v",)])
+@pytest.mark.parametrize(
+    "args", [(), ("-n0",), ("-n2",), ("-n", "auto"), ("-d", "--tx=2*popen"), ("-v",)]
+)
 def test_claims_are_shown_and_not_run(three: Suite, args: tuple[str, ...]) -> None:
     ran = three.run("--scrub-list", *args)
     assert ran.result.ret == pytest.ExitCode.OK
@@ -122,7 +126,8 @@ def test_quietly_there_is_a_line_for_each(three: Suite) -> None:
     lines = three.run("--scrub-list", "-q").result.stdout.lines
     assert lines[0] == "test_claims.py::test_plain  tolerance=0.5"
     assert [line.split()[0] for line in lines[:4]] == [
-        "test_claims.py::test_plain", "test_claims.py::test_long[A]", "test_claims.py::test_long[B]",
+        "test_claims.py::test_plain", "test_claims.py::test_long[A]",
+        "test_claims.py::test_long[B]",
         "test_claims.py::TestGroup::test_method",
     ]  # fmt: skip
 
@@ -144,7 +149,9 @@ def test_what_is_selected_is_listed(three: Suite, args: tuple[str, ...], names: 
     assert shown == names
 
 
-@pytest.mark.parametrize("args", [("-k", "ordinary"), ("-k", "nothing"), ("-q", "-k", "ordinary"), ("-n2", "-k", "no")])
+@pytest.mark.parametrize(
+    "args", [("-k", "ordinary"), ("-k", "nothing"), ("-q", "-k", "ordinary"), ("-n2", "-k", "no")]
+)
 def test_where_there_is_no_claim_it_says_so(three: Suite, args: tuple[str, ...]) -> None:
     ran = three.run("--scrub-list", *args)
     assert "no claims were collected" in ran.text
@@ -160,7 +167,10 @@ def test_errors_of_the_collection_show(three: Suite, workers: str) -> None:
     assert "No module named 'no_such_module'" in ran.text
     assert "a claim needs tolerance=" in ran.text
     assert listed(ran.text) == expected(three)
-    assert three.run("--scrub-list", workers, "--continue-on-collection-errors").outcomes["errors"] == 2
+    assert (
+        three.run("--scrub-list", workers, "--continue-on-collection-errors").outcomes["errors"]
+        == 2
+    )
 
 
 def test_fixtures_that_are_not_defined(suite: Suite) -> None:
@@ -184,7 +194,8 @@ def test_the_nearest_fixture_is_named(suite: Suite) -> None:
         @claim(tolerance=1)
         def test_given(scrub_model): ...
     """)
-    text = written.read_text().replace("from conftest import network, rows\n", "")  # not of the nearest conftest.py
+    # not of the nearest conftest.py
+    text = written.read_text().replace("from conftest import network, rows\n", "")
     written.rename(folder / "test_deep.py").write_text(text)
     text = suite.run("--scrub-list").text
     assert "data: scrub_data (deep/conftest.py:3)" in text
@@ -193,7 +204,9 @@ def test_the_nearest_fixture_is_named(suite: Suite) -> None:
 
 
 def test_nothing_is_written(three: Suite) -> None:
-    three.run("--scrub-list", "--scrub-json=a.json", "--scrub-html=a.html", "--scrub-save", "-k", "plain")
+    three.run(
+        "--scrub-list", "--scrub-json=a.json", "--scrub-html=a.html", "--scrub-save", "-k", "plain"
+    )
     assert not list(three.pytester.path.glob("a.*"))
     assert three.saved == []
 
@@ -220,7 +233,9 @@ def test_names_do_nothing_to_the_terminal(suite: Suite) -> None:
 
 def test_torch_is_not_imported(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    pytester.makeconftest(report_loaded(("torch", "transformer_lens", "scipy", "rich", "hypothesis")))
+    pytester.makeconftest(
+        report_loaded(("torch", "transformer_lens", "scipy", "rich", "hypothesis"))
+    )
     pytester.makepyfile("""
         from pytest_scrub import claim
 

@@ -29,13 +29,16 @@ NOTE = """
     def pytest_sessionfinish(session):
         ActivationStore.__init__ = made
         kept = [kept for store in stores for kept in store._kept.values()]
-        pathlib.Path("held.txt").write_text(f"{sum(k.bytes for k in kept)} {max(s.memory.held for s in stores)}")
+        most = max(s.memory.held for s in stores)
+        pathlib.Path("held.txt").write_text(f"{sum(k.bytes for k in kept)} {most}")
 """
 
 
 def plain(verdict) -> dict[str, object]:
     figures = dataclasses.asdict(verdict)
-    return {name: figures[name] for name in ("unscrubbed", "scrubbed", "baseline", "absolute_change")}
+    return {
+        name: figures[name] for name in ("unscrubbed", "scrubbed", "baseline", "absolute_change")
+    }
 
 
 def held(suite: Suite) -> tuple[int, int]:
@@ -52,7 +55,8 @@ def test_ten_times_what_there_is_room_for(suite: Suite) -> None:
     assert here == everything > 1000
     suite.forget()
     tight = suite.run(f"--scrub-memory={everything // 10}B", "--scrub-cache=0", adversary="default")
-    assert tight.verdicts == roomy.verdicts  # to the last digit: a function of one row does not see the others
+    # to the last digit: a function of one row does not see the others
+    assert tight.verdicts == roomy.verdicts
     assert held(suite)[1] <= everything // 10
 
 
@@ -76,7 +80,8 @@ def test_ten_times_what_there_is_room_for_of_a_torch_module(
 def test_a_disk_without_room_is_one_error(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     suite.write(FOUR_OUTCOMES)
     monkeypatch.setattr(
-        "os.posix_fallocate", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        "os.posix_fallocate",
+        lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device")),
     )
     ran = suite.run("--scrub-memory=1B", "--scrub-cache=0")
     assert "have no room in memory and could not be put into" in ran.messages["test_held"]
@@ -97,7 +102,9 @@ def test_amounts(text: str, free: int, expected: int) -> None:
     assert amount(text, free) == expected
 
 
-@pytest.mark.parametrize("text", ["", "4", "4 gigabytes", "-1GiB", "0GiB", "0%", "101%", "GiB", str(math.nan)])
+@pytest.mark.parametrize(
+    "text", ["", "4", "4 gigabytes", "-1GiB", "0GiB", "0%", "101%", "GiB", str(math.nan)]
+)
 def test_malformed_amounts_are_one_sentence(suite: Suite, text: str) -> None:
     with pytest.raises(ValueError, match="takes "):
         amount(text, 1000)
@@ -109,7 +116,9 @@ def test_malformed_amounts_are_one_sentence(suite: Suite, text: str) -> None:
         )
 
 
-def test_no_file_is_left_behind(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_is_left_behind(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     suite.write(FOUR_OUTCOMES)
     folder = tmp_path / "temporary"
     folder.mkdir()

@@ -27,7 +27,9 @@ HELD = """
         ("scrub_seed=x", "scrub_seed takes a whole number, not 'x'"),
     ],
 )
-def test_malformed_options_are_refused_before_anything_is_collected(suite: Suite, given: str, message: str) -> None:
+def test_malformed_options_are_refused_before_anything_is_collected(
+    suite: Suite, given: str, message: str
+) -> None:
     suite.write("raise AssertionError('collected')")
     if not given.startswith("--"):
         suite.pytester.makeini(f"[pytest]\n{given}")
@@ -83,32 +85,65 @@ def test_the_device_is_given_as_it_is(suite: Suite, ini: bool) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--scrub-json="], "--scrub-json was given no value; leave it out, or turn off what the ini file says: -o"),
-        (["--scrub-samples="], "--scrub-samples was given no value; leave it out, or turn off what the ini file says"),
-        (["--scrub-save="], "--scrub-save was given no value; leave it out, or turn off what the ini file says"),
+        (
+            ["--scrub-json="],
+            "--scrub-json was given no value; leave it out, or turn off what the ini file says: -o",
+        ),
+        (
+            ["--scrub-samples="],
+            "--scrub-samples was given no value; leave it out, or turn off what the ini file says",
+        ),
+        (
+            ["--scrub-save="],
+            "--scrub-save was given no value; leave it out, or turn off what the ini file says",
+        ),
         (["-o", "scrub_samples="], "scrub_samples takes a whole number, not ''"),
         (["-o", "scrub_mutate=perhaps"], "scrub_mutate takes true or false"),
-        (["--scrub-json=."], "--scrub-json: {here} cannot be written (it is a folder); name another one, or make room"),
+        (
+            ["--scrub-json=."],
+            "--scrub-json: {here} cannot be written (it is a folder); name another one, or make "
+            "room",
+        ),
         (["--scrub-html=out/"], "--scrub-html takes a file, not the folder 'out/'"),
         (["-o", "scrub_html=out/"], "scrub_html takes a file, not the folder 'out/'"),
         (
             ["--scrub-json=/dev/null"],
             "--scrub-json: /dev/null cannot be written (it is no ordinary file); name another",
         ),
-        (["--scrub-json=taken/a.json"], "--scrub-json: {here}/taken/a.json cannot be written (Not a directory); name"),
-        (["-o", "scrub_html=taken/a"], "scrub_html: {here}/taken/a cannot be written (Not a directory); name another"),
+        (
+            ["--scrub-json=taken/a.json"],
+            "--scrub-json: {here}/taken/a.json cannot be written (Not a directory); name",
+        ),
+        (
+            ["-o", "scrub_html=taken/a"],
+            "scrub_html: {here}/taken/a cannot be written (Not a directory); name another",
+        ),
         (
             ["--scrub-html=a", "--scrub-json=./a"],
             "--scrub-html and --scrub-json name the same file {here}/a; give each",
         ),
-        (["--scrub-replay=no.json"], "--scrub-replay: {here}/no.json cannot be read (No such file or directory); name"),
-        (["--scrub-replay=."], "--scrub-replay: {here} cannot be read (Is a directory); name a file of .scrub"),
+        (
+            ["--scrub-replay=no.json"],
+            "--scrub-replay: {here}/no.json cannot be read (No such file or directory); name",
+        ),
+        (
+            ["--scrub-replay=."],
+            "--scrub-replay: {here} cannot be read (Is a directory); name a file of .scrub",
+        ),
         ([f"--scrub-json={'a' * 300}"], "cannot be written (File name too long); name another one"),
-        ([f"--scrub-save={'a' * 300}"], "--scrub-save takes a name of up to 100 letters, digits, dots and dashes, not"),
-        ([f"--scrub-compare={'a' * 300}"], "--scrub-compare takes a name of up to 100 letters, digits, dots and"),
+        (
+            [f"--scrub-save={'a' * 300}"],
+            "--scrub-save takes a name of up to 100 letters, digits, dots and dashes, not",
+        ),
+        (
+            [f"--scrub-compare={'a' * 300}"],
+            "--scrub-compare takes a name of up to 100 letters, digits, dots and",
+        ),
     ],
 )
-def test_files_that_cannot_be_are_told_before_anything_is_run(suite: Suite, options: list[str], said: str) -> None:
+def test_files_that_cannot_be_are_told_before_anything_is_run(
+    suite: Suite, options: list[str], said: str
+) -> None:
     suite.write(HELD)
     here = suite.pytester.path
     (here / "taken").write_text("a file")
@@ -153,13 +188,17 @@ def test_a_report_lies_where_the_run_began(suite: Suite) -> None:
         ("meta", "takes a torch device that computes, such as cpu or cuda, not 'meta'"),
     ],
 )
-def test_a_device_that_is_not_there_is_refused(suite: Suite, device: str, said: str, ini: bool) -> None:
+def test_a_device_that_is_not_there_is_refused(
+    suite: Suite, device: str, said: str, ini: bool
+) -> None:
     """Also where no fixture asks for it: the figures would be those of the CPU."""
     suite.write(HELD)
     options = ["-o", f"scrub_device={device}"] if ini else [f"--scrub-device={device}"]
     result = suite.pytester.runpytest_inprocess(*options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert [line for line in result.stderr.lines if line] == [f"ERROR: {'scrub_' if ini else '--scrub-'}device {said}"]
+    assert [line for line in result.stderr.lines if line] == [
+        f"ERROR: {'scrub_' if ini else '--scrub-'}device {said}"
+    ]
 
 
 def test_help_lists_the_options_with_their_defaults(pytester: pytest.Pytester) -> None:

@@ -1,4 +1,5 @@
-"""Which claims pass, with which exit code, in every way of running pytest; and how they stand with xfail."""
+"""Which claims pass, with which exit code, in every way of running pytest; and how they stand with
+xfail."""
 
 from __future__ import annotations
 
@@ -21,9 +22,12 @@ MODES = {
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
 @pytest.mark.parametrize(
-    ("outcome", "exit_code"), [("held", 0), ("refuted", 1), ("undecided", 1), ("untested", 1), ("misstated", 1)]
+    ("outcome", "exit_code"),
+    [("held", 0), ("refuted", 1), ("undecided", 1), ("untested", 1), ("misstated", 1)],
 )
-def test_exit_code_of_each_outcome(four: Suite, outcome: str, exit_code: int, mode: tuple[str, ...]) -> None:
+def test_exit_code_of_each_outcome(
+    four: Suite, outcome: str, exit_code: int, mode: tuple[str, ...]
+) -> None:
     result = four.pytester.runpytest_inprocess(FEW, *mode, f"test_claims.py::test_{outcome}")
     assert result.ret == exit_code
 
@@ -32,7 +36,8 @@ def test_each_outcome_is_said_and_only_held_passes(four: Suite) -> None:
     ran = four.run()
     assert ran.outcomes == {"passed": 1, "failed": 4}
     assert {name: verdict.outcome for name, verdict in ran.verdicts.items()} == {
-        "test_held": "held", "test_refuted": "refuted", "test_undecided": "undecided", "test_untested": "untested",
+        "test_held": "held", "test_refuted": "refuted", "test_undecided": "undecided",
+        "test_untested": "untested",
     }  # fmt: skip
     kinds = {name: message.split(":")[0] for name, message in ran.messages.items()}
     assert kinds == {
@@ -88,7 +93,11 @@ def test_a_figure_that_leaves_the_process_is_plain(four: Suite) -> None:
     def leaves(value: object) -> list[object]:
         if isinstance(value, dict):
             return [leaf for part in value.values() for leaf in leaves(part)]
-        return [leaf for part in value for leaf in leaves(part)] if isinstance(value, (list, tuple)) else [value]
+        return (
+            [leaf for part in value for leaf in leaves(part)]
+            if isinstance(value, (list, tuple))
+            else [value]
+        )
 
     four.extend_conftest("""
         def pytest_runtest_logreport(report):
@@ -96,7 +105,13 @@ def test_a_figure_that_leaves_the_process_is_plain(four: Suite) -> None:
                 assert type(name) is str and type(value) in (str, int, float, bool)
     """)
     assert four.run().outcomes == {"passed": 1, "failed": 4}
-    assert {type(leaf) for leaf in leaves(dataclasses.asdict(verdict))} <= {str, int, float, bool, type(None)}
+    assert {type(leaf) for leaf in leaves(dataclasses.asdict(verdict))} <= {
+        str,
+        int,
+        float,
+        bool,
+        type(None),
+    }
 
 
 @pytest.mark.parametrize(
@@ -109,8 +124,12 @@ def test_a_figure_that_leaves_the_process_is_plain(four: Suite) -> None:
         ("misstated", {"failed": 1}),
     ],
 )
-def test_only_a_refuted_claim_is_an_expected_refutation(suite: Suite, outcome: str, expected: dict[str, int]) -> None:
-    suite.write(FOUR_OUTCOMES.replace("@claim", "@pytest.mark.xfail(raises=Refuted, strict=True)\n@claim"))
+def test_only_a_refuted_claim_is_an_expected_refutation(
+    suite: Suite, outcome: str, expected: dict[str, int]
+) -> None:
+    suite.write(
+        FOUR_OUTCOMES.replace("@claim", "@pytest.mark.xfail(raises=Refuted, strict=True)\n@claim")
+    )
     ran = suite.run(f"test_claims.py::test_{outcome}", "-rxX")
     assert ran.outcomes == expected
     assert ran.result.ret == (0 if outcome == "refuted" else 1)
@@ -121,9 +140,13 @@ def test_only_a_refuted_claim_is_an_expected_refutation(suite: Suite, outcome: s
         assert len(ran.summary) == 1
 
 
-@pytest.mark.parametrize(("error", "outcome"), [("Undecided", "undecided"), ("Untested", "untested")])
+@pytest.mark.parametrize(
+    ("error", "outcome"), [("Undecided", "undecided"), ("Untested", "untested")]
+)
 def test_other_outcomes_can_be_expected_too(suite: Suite, error: str, outcome: str) -> None:
-    suite.write(FOUR_OUTCOMES.replace("@claim", f"@pytest.mark.xfail(raises={error}, strict=True)\n@claim"))
+    suite.write(
+        FOUR_OUTCOMES.replace("@claim", f"@pytest.mark.xfail(raises={error}, strict=True)\n@claim")
+    )
     assert suite.run(f"test_claims.py::test_{outcome}").outcomes == {"xfailed": 1}
     assert suite.run("test_claims.py::test_refuted").outcomes == {"failed": 1}
 

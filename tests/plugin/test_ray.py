@@ -75,7 +75,9 @@ def tasks(cluster: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]
 
 
 @pytest.mark.parametrize("ini", [True, False])
-def test_the_same_verdicts(suite: Suite, cluster: str, tasks: list[dict[str, int]], ini: bool) -> None:
+def test_the_same_verdicts(
+    suite: Suite, cluster: str, tasks: list[dict[str, int]], ini: bool
+) -> None:
     suite.write(MANY_ROWS + HELD + RESTS)
     here = suite.run(MANY, adversary="quick")
     suite.forget()
@@ -88,12 +90,16 @@ def test_the_same_verdicts(suite: Suite, cluster: str, tasks: list[dict[str, int
     assert all(tasks[0].values())
 
 
-def test_the_same_verdicts_of_a_torch_module(suite: Suite, cluster: str, tasks: list[dict[str, int]]) -> None:
+def test_the_same_verdicts_of_a_torch_module(
+    suite: Suite, cluster: str, tasks: list[dict[str, int]]
+) -> None:
     suite.write(TORCH_CLAIMS)
     options = (MANY, "--scrub-mutate", "--scrub-controls")
     here = suite.run(*options, adversary="quick")
     suite.forget()
-    there = suite.run(*options, f"--scrub-ray={cluster}", "-p", "no:cacheprovider", adversary="quick")
+    there = suite.run(
+        *options, f"--scrub-ray={cluster}", "-p", "no:cacheprovider", adversary="quick"
+    )
     assert_same(there, here)
     assert all(tasks[0].values())
 
@@ -132,7 +138,9 @@ def refused(result: pytest.RunResult) -> str:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_cluster_that_is_not_there(suite: Suite, cluster: str, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+def test_a_cluster_that_is_not_there(
+    suite: Suite, cluster: str, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     import ray
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)  # by the tests around this one
@@ -152,10 +160,15 @@ def test_ray_is_not_installed(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "ray", None)
     suite.write(HELD)
     said = refused(suite.pytester.runpytest_inprocess("--scrub-ray=local"))
-    assert said == "ERROR: --scrub-ray needs Ray, which is not installed: pip install pytest-scrub[ray]"
+    assert (
+        said
+        == "ERROR: --scrub-ray needs Ray, which is not installed: pip install pytest-scrub[ray]"
+    )
 
 
-@pytest.mark.parametrize("address", ["here", "ray://10.0.0.1:10001", "10.0.0.1", "http://10.0.0.1:80"])
+@pytest.mark.parametrize(
+    "address", ["here", "ray://10.0.0.1:10001", "10.0.0.1", "http://10.0.0.1:80"]
+)
 def test_an_address_that_is_none(suite: Suite, address: str) -> None:
     suite.write("raise AssertionError('collected')")
     result = suite.pytester.runpytest_inprocess(f"--scrub-ray={address}")
@@ -166,9 +179,17 @@ def test_an_address_that_is_none(suite: Suite, address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [("--collect-only",), ("--scrub-list",), ("-k", "plain"), ("-k", "plain", "-o", "scrub_ray=auto")]
+    "options",
+    [
+        ("--collect-only",),
+        ("--scrub-list",),
+        ("-k", "plain"),
+        ("-k", "plain", "-o", "scrub_ray=auto"),
+    ],
 )
-def test_nobody_joins_where_no_claim_is_run(pytester: pytest.Pytester, options: tuple[str, ...]) -> None:
+def test_nobody_joins_where_no_claim_is_run(
+    pytester: pytest.Pytester, options: tuple[str, ...]
+) -> None:
     pytester.makeconftest(report_loaded(("ray", "torch")))
     pytester.makepyfile("""
         from pytest_scrub import claim, module, output
@@ -212,5 +233,8 @@ def test_what_a_claim_holds_that_cannot_be_sent(suite: Suite, cluster: str) -> N
     """
     )
     ran = suite.run(MANY, f"--scrub-ray={cluster}")
-    assert "the metric mine cannot be sent to Ray's workers (TypeError: cannot pickle" in ran.messages["test_locked"]
+    assert (
+        "the metric mine cannot be sent to Ray's workers (TypeError: cannot pickle"
+        in ran.messages["test_locked"]
+    )
     assert "leave --scrub-ray out" in ran.messages["test_locked"]

@@ -1,4 +1,5 @@
-"""`--scrub-replay`: the claim decides whether a counterexample breaks it, and not what the file says."""
+"""`--scrub-replay`: the claim decides whether a counterexample breaks it, and not what the file
+says."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def test_a_tolerance_in_the_file_decides_nothing(suite: Suite, tolerance: float)
 
 LOWER = """
 from pytest_scrub import Metric
-LOWER = Metric("loss", lambda out, batch: torch.nn.functional.cross_entropy(out, batch.labels, reduction="none"),
+cross_entropy = torch.nn.functional.cross_entropy
+LOWER = Metric("loss", lambda out, batch: cross_entropy(out, batch.labels, reduction="none"),
                worse="lower")
 """
 
@@ -51,7 +53,8 @@ LOWER = Metric("loss", lambda out, batch: torch.nn.functional.cross_entropy(out,
         ("tolerance=5.0", "5"),
         ("tolerance=0.05, adversarial_tolerance=3.0", "3"),
         ("min_recovered=-5", ""),
-        ("tolerance=0.05, direction='worse', metric=LOWER", "0.05"),  # by which a higher loss is no objection
+        # by which a higher loss is no objection
+        ("tolerance=0.05, direction='worse', metric=LOWER", "0.05"),
     ],
 )
 def test_what_the_claim_accepts_by_now_decides(suite: Suite, options: str, tolerance: str) -> None:
@@ -83,9 +86,17 @@ def test_a_slice_and_a_share_decide_too(suite: Suite) -> None:
     ("old", "new", "why"),
     [
         ('"tolerance": 0.05', '"tolerance": -1', "its tolerance is -1, less than none"),
-        ('"tolerance": 0.05', f'"tolerance": 1{"0" * 400}', "'tolerance' is missing, or no finite number"),
+        (
+            '"tolerance": 0.05',
+            f'"tolerance": 1{"0" * 400}',
+            "'tolerance' is missing, or no finite number",
+        ),
         ('"tolerance": 0.05', '"tolerance": NaN', "'tolerance' is missing, or no finite number"),
-        ('"tolerance": 0.05', '"tolerance": 0.05, "tolerance": 1e308', "'tolerance' stands there twice"),
+        (
+            '"tolerance": 0.05',
+            '"tolerance": 0.05, "tolerance": 1e308',
+            "'tolerance' stands there twice",
+        ),
         ('"pointwise": true', '"pointwise": 1', "'pointwise' is missing, or no bool"),
     ],
 )
@@ -96,4 +107,6 @@ def test_figures_that_are_none_are_damage(suite: Suite, old: str, new: str, why:
     file.write_text(text.replace(old, new))
     ran = suite.run(f"--scrub-replay={file}")
     assert ran.result.ret == pytest.ExitCode.USAGE_ERROR
-    ran.result.stderr.fnmatch_lines([f"*--scrub-replay: the saved counterexample * is damaged*{why}*"])
+    ran.result.stderr.fnmatch_lines(
+        [f"*--scrub-replay: the saved counterexample * is damaged*{why}*"]
+    )

@@ -46,7 +46,13 @@ def test_the_failure_has_a_table_of_the_nodes(four: Suite) -> None:
     ]  # fmt: skip
     rows = {line.split()[0]: re.split(r"\s{2,}", line) for line in lines[header + 1 : header + 3]}
     b, rest = nodes["output/B"], nodes["output/rest"]
-    assert rows["output/B"] == ["output/B", "b", f"{b.donors[0]}/{b.donors[1]:g}/{b.donors[2]}", "100%", str(b.alone)]
+    assert rows["output/B"] == [
+        "output/B",
+        "b",
+        f"{b.donors[0]}/{b.donors[1]:g}/{b.donors[2]}",
+        "100%",
+        str(b.alone),
+    ]
     assert rows["output/rest"] == ["output/rest", "ANYTHING", "64/64/64", "100%", str(rest.alone)]
     # The rest moves the label's own evidence, B next to nothing.
     assert abs(b.alone.mean) < 0.1 < 0.5 < rest.alone.mean
@@ -76,8 +82,14 @@ def test_undecided_and_untested_say_what_to_change(four: Suite) -> None:
     reports = four.run().reports
     assert "samples= of the claim or --scrub-samples above 20" in reports["test_undecided"]
     wanting = "(none has, for instance, with row = 0; with row = 1; with row = 2)"
-    assert f"add rows that share row but differ elsewhere {wanting}, or agree on less" in reports["test_untested"]
-    assert "output/A has a donor of other content for 0.0% of the references" in reports["test_untested"]
+    assert (
+        f"add rows that share row but differ elsewhere {wanting}, or agree on less"
+        in reports["test_untested"]
+    )
+    assert (
+        "output/A has a donor of other content for 0.0% of the references"
+        in reports["test_untested"]
+    )
 
 
 @pytest.mark.parametrize("style", ["auto", "long", "short", "line", "native"])
@@ -98,16 +110,20 @@ def test_the_short_summary_names_the_claim_and_the_outcome(four: Suite) -> None:
         "FAILED test_claims.py::test_refuted - Refuted: claim refuted: gap *",
         "FAILED test_claims.py::test_undecided - Undecided: claim undecided: gap *",
         "FAILED test_claims.py::test_untested - Untested: claim untested: *",
-        "FAILED test_claims.py::test_misstated - Misstated: output/C: the network has no component 'C'*",
+        "FAILED test_claims.py::test_misstated - Misstated: output/C: the network has no component "
+        "'C'*",
     ])  # fmt: skip
 
 
-# The summary -------------------------------------------------------------------------------------------------
+# The summary --------------------------------------------------------------------------------------
 
 
 def test_one_line_for_every_claim_sorted(suite: Suite) -> None:
     suite.write(FOUR_OUTCOMES, name="test_b")
-    suite.write(FOUR_OUTCOMES.replace("def test_", "def test_z_").replace("z_untested", "a_untested"), name="test_a")
+    suite.write(
+        FOUR_OUTCOMES.replace("def test_", "def test_z_").replace("z_untested", "a_untested"),
+        name="test_a",
+    )
     ran = suite.run("test_b.py", "test_a.py")
     assert [[line.split()[0], line.split()[-1]] for line in ran.summary] == [
         ["untested", "test_a.py::test_a_untested"], ["held", "test_a.py::test_z_held"],
@@ -130,7 +146,9 @@ def test_no_summary_without_a_claim(suite: Suite) -> None:
 
 
 @pytest.mark.parametrize("columns", ["80", "100", "200"])
-def test_the_summary_fits_the_width(suite: Suite, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+def test_the_summary_fits_the_width(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     suite.write("""
         class TestTheCircuitOfTheSecondLayerThatLooksAtTheHorizonAndCountsWhatIsOpen:
@@ -141,7 +159,9 @@ def test_the_summary_fits_the_width(suite: Suite, monkeypatch: pytest.MonkeyPatc
     """)
     ran = suite.run()
     assert len(ran.summary) == len(ran.as_it_ran) == 2
-    started = next(i for i, line in enumerate(ran.text.splitlines()) if line.startswith("collected"))
+    started = next(
+        i for i, line in enumerate(ran.text.splitlines()) if line.startswith("collected")
+    )
     printed = [line for line in ran.text.splitlines()[started:] if "FAILED" not in line]
     title = next(i for i, line in enumerate(printed) if line.strip("= ") == "claims")
     of_claims = [*ran.as_it_ran, *printed[title:]]
@@ -161,11 +181,14 @@ def test_a_line_for_every_claim_as_it_runs(four: Suite) -> None:
     verdict = ran.verdicts["test_refuted"]
     assert f"{verdict.gap.mean:.3g} ± {verdict.gap.around:.2g} of 0.5" in ran.as_it_ran[1]
     lines = ran.text.splitlines()
-    assert lines[lines.index(ran.as_it_ran[-1]) + 1].split()[0] == "F"  # of the misstated one, not glued to the line
+    # of the misstated one, not glued to the line
+    assert lines[lines.index(ran.as_it_ran[-1]) + 1].split()[0] == "F"
     assert any(line.startswith("test_others.py .") for line in lines)
 
 
-def test_a_verbose_line_says_what_was_measured_and_the_short_summary_is_pytests_own(four: Suite) -> None:
+def test_a_verbose_line_says_what_was_measured_and_the_short_summary_is_pytests_own(
+    four: Suite,
+) -> None:
     ran = four.run("-v", "-rA")
     gap = ran.verdicts["test_refuted"].gap
     ran.result.stdout.fnmatch_lines([
@@ -193,7 +216,10 @@ def test_a_test_that_is_called_after_claims_is_none(four: Suite) -> None:
 
 def test_a_claim_without_a_verdict_is_in_the_summary_as_well(four: Suite) -> None:
     text = four.run("-n2", alone=True).text
-    assert "\nfailed     test_claims.py::test_misstated: Misstated: output/C: the network has no component" in text
+    assert (
+        "\nfailed     test_claims.py::test_misstated: Misstated: output/C: the network has no "
+        "component" in text
+    )
 
 
 @pytest.mark.parametrize("flag", ["-q", "-v", "-vv", "-qq"])
@@ -246,11 +272,13 @@ def test_control_c_leaves_the_verdicts_so_far(suite: Suite, where: str) -> None:
     assert "KeyboardInterrupt" in ran.text
 
 
-# Terminals and pipes -----------------------------------------------------------------------------------------
+# Terminals and pipes ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("flag", ["--color=auto", "-v", "-s"])
-def test_a_pipe_gets_neither_colours_nor_progress(four: Suite, monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
+def test_a_pipe_gets_neither_colours_nor_progress(
+    four: Suite, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
     monkeypatch.setattr("pytest_scrub.pytest_edge.progress.PATIENCE", 0.0)
     ran = four.run(flag)
     assert len(ran.summary) == 4
@@ -263,7 +291,9 @@ def test_a_pipe_gets_neither_colours_nor_progress(four: Suite, monkeypatch: pyte
 
 def test_colours_where_they_are_asked_for(four: Suite) -> None:
     lines = four.run("--color=yes").result.stdout.lines
-    found = [re.search(rf"{ESCAPE}\[(\d+)m(held|refuted|undecided|untested) ", line) for line in lines]
+    found = [
+        re.search(rf"{ESCAPE}\[(\d+)m(held|refuted|undecided|untested) ", line) for line in lines
+    ]
     colours = {match[2]: match[1] for match in found if match}
     assert colours == {"held": "32", "refuted": "31", "undecided": "33", "untested": "33"}
 
@@ -296,4 +326,5 @@ def test_a_terminal_gets_progress_unless_it_is_quiet(four: Suite, flag: str) -> 
     assert process.wait() == 0
     assert ("scrubbed evaluations" in shown.decode()) == (flag == "-v")
     if flag == "-v":
-        assert b"test_claims.py::test_held \r\n" in shown  # bars are drawn below pytest's line, not over it
+        # bars are drawn below pytest's line, not over it
+        assert b"test_claims.py::test_held \r\n" in shown

@@ -1,4 +1,5 @@
-"""Whatever `@claim` is put on is a test, or an error that says why it cannot be one: no claim vanishes."""
+"""Whatever `@claim` is put on is a test, or an error that says why it cannot be one: no claim
+vanishes."""
 
 from __future__ import annotations
 
@@ -62,15 +63,30 @@ CLAIMS = {
 
 # What ends the collection, with one sentence.
 REFUSED = {
-    "class": ("@claim(tolerance=1)\nclass TestIt: ...", "@claim stands on a function, not on a class; put it on every"),
-    "hypothesis": ("test_it = claim(tolerance=1)(output())", "on a function that returns a hypothesis, not on Node"),
-    "builtin": ("test_it = claim(tolerance=1)(len)", "a function that returns a hypothesis, not on builtin_function"),
+    "class": (
+        "@claim(tolerance=1)\nclass TestIt: ...",
+        "@claim stands on a function, not on a class; put it on every",
+    ),
+    "hypothesis": (
+        "test_it = claim(tolerance=1)(output())",
+        "on a function that returns a hypothesis, not on Node",
+    ),
+    "builtin": (
+        "test_it = claim(tolerance=1)(len)",
+        "a function that returns a hypothesis, not on builtin_function",
+    ),
     "fixture": (
         "@claim(tolerance=1)\n@pytest.fixture\ndef test_it(): ...",
         "@claim stands on a test, and test_it is a fixture; let a test take it as an argument",
     ),
-    "async": ("@claim(tolerance=1)\nasync def test_it(): ...", "test_it is async, and a claim is a plain function"),
-    "generator": ("@claim(tolerance=1)\ndef test_it():\n    yield output()", "test_it is a generator, and a claim is"),
+    "async": (
+        "@claim(tolerance=1)\nasync def test_it(): ...",
+        "test_it is async, and a claim is a plain function",
+    ),
+    "generator": (
+        "@claim(tolerance=1)\ndef test_it():\n    yield output()",
+        "test_it is a generator, and a claim is",
+    ),
     "async generator": (
         "@claim(tolerance=1)\nasync def test_it():\n    yield output()",
         "test_it is an async generator, and a claim is",
@@ -84,16 +100,26 @@ REFUSED = {
             f"@claim(tolerance=1)\ndef test_it({arguments}): ...",
             f"pytest gives none to {named} of test_it; name each of them",
         )
-        for arguments, named in (("*args", "*args"), ("**named", "**named"), ("scrub_seed, /", "scrub_seed"))
+        for arguments, named in (
+            ("*args", "*args"),
+            ("**named", "**named"),
+            ("scrub_seed, /", "scrub_seed"),
+        )
     },
-    "option": ("@claim(tolerence=1)\ndef test_it(): ...", "claim takes no tolerence=; did you mean 'tolerance'?"),
+    "option": (
+        "@claim(tolerence=1)\ndef test_it(): ...",
+        "claim takes no tolerence=; did you mean 'tolerance'?",
+    ),
     "name of no fixture": (
         "@claim(tolerance=1, data='my data')\ndef test_it(): ...",
         "data= of @claim takes the name of a fixture, which 'my data' cannot be",
     ),
 }
 
-NOT_CALLED = "a claim is called by pytest, with its fixtures; it is no helper of other tests, and no method of unittest"
+NOT_CALLED = (
+    "a claim is called by pytest, with its fixtures; it is no helper of other tests, and "
+    "no method of unittest"
+)
 
 # What is only seen when it runs.
 FAILS = {
@@ -123,7 +149,8 @@ FAILS = {
             def test_it():
                 output()
         """,
-        "the claim returned NoneType, not a hypothesis; return output(...) with what it reads (test_claims.py:",
+        "the claim returned NoneType, not a hypothesis; return output(...) with what it reads "
+        "(test_claims.py:",
     ),
 }
 

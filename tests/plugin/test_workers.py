@@ -1,4 +1,5 @@
-"""A process that dies in the middle of a search: a clear failure of its claim, and right figures of all others."""
+"""A process that dies in the middle of a search: a clear failure of its claim, and right figures of
+all others."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ DYING = """
 OPTIONS = ("--scrub-samples=400", "--scrub-json=verdicts.json", "--scrub-html=report.html")
 
 
-def test_a_worker_that_dies_in_a_search_fails_its_claim_alone(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_dies_in_a_search_fails_its_claim_alone(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
     suite.write(DYING)
     whole = suite.run("-n", "2", "--scrub-cache=0", *OPTIONS, alone=True, adversary="default")
     assert whole.verdicts["test_dies"].outcome == "held"
@@ -51,10 +54,15 @@ def test_a_worker_that_dies_in_a_search_fails_its_claim_alone(suite: Suite, monk
     assert "crashed while running 'test_claims.py::test_dies'" in ran.text
     assert ran.outcomes["failed"] == 2  # it, and the one that is refuted
     assert "test_dies" not in ran.verdicts
-    assert ran.verdicts == {name: verdict for name, verdict in whole.verdicts.items() if name != "test_dies"}
+    assert ran.verdicts == {
+        name: verdict for name, verdict in whole.verdicts.items() if name != "test_dies"
+    }
     (crashed,) = [line for line in ran.text.splitlines() if line.startswith("failed ")]
     assert "test_dies: worker 'gw" in crashed
-    claims = {one["test"]: one for one in json.loads((suite.pytester.path / "verdicts.json").read_text())["claims"]}
+    claims = {
+        one["test"]: one
+        for one in json.loads((suite.pytester.path / "verdicts.json").read_text())["claims"]
+    }
     assert claims["test_claims.py::test_dies"]["result"] == "failed"
     assert "crashed" in claims["test_claims.py::test_dies"]["message"]
     lines = (suite.pytester.path / "test_claims.py").read_text().splitlines()

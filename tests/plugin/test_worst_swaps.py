@@ -9,7 +9,8 @@ import pytest
 
 from tests.plugin.conftest import Suite
 
-# B is small, and yet it says the label where `b` is extreme: averages forgive that, the worst swaps do not.
+# B is small, and yet it says the label where `b` is extreme: averages forgive that, the worst swaps
+# do not.
 CLAIMS = """
 @claim(tolerance=0.05)
 def test_falls():
@@ -48,13 +49,22 @@ def test_a_claim_that_holds_on_average_falls_to_the_adversary(falling: Suite) ->
     shown = verdict.search.counterexample
     assert shown is not None
     assert len(shown.swaps) == 1
-    for part in (shown.reference, shown.swaps[0].donor, shown.swaps[0].differs, f"gap {shown.gap:.6g}", "replay"):
+    for part in (
+        shown.reference,
+        shown.swaps[0].donor,
+        shown.swaps[0].differs,
+        f"gap {shown.gap:.6g}",
+        "replay",
+    ):
         assert part in message
 
 
 def test_the_classes_of_the_two_refutations(suite: Suite) -> None:
     expected = "@pytest.mark.xfail(raises=RefutedByAdversary)"
-    suite.write("from pytest_scrub import RefutedByAdversary\n" + CLAIMS.replace("@claim", f"{expected}\n@claim"))
+    suite.write(
+        "from pytest_scrub import RefutedByAdversary\n"
+        + CLAIMS.replace("@claim", f"{expected}\n@claim")
+    )
     suite.run(SEARCH).result.assert_outcomes(xfailed=1, failed=1)
 
 
@@ -88,7 +98,10 @@ def test_what_a_claim_says_of_its_adversaries(suite: Suite, option: str, outcome
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ("adversaries=[WhichDonors]", "adversaries= takes adversaries such as WhichDonors(), not <class"),
+        (
+            "adversaries=[WhichDonors]",
+            "adversaries= takes adversaries such as WhichDonors(), not <class",
+        ),
         ("adversary='maybe'", "adversary= is 'gate' or 'report', not 'maybe'"),
         ("adversarial_tolerance=-1", "adversarial_tolerance= is a gap, zero or more, not -1"),
         ("budget=2.5", "budget= is a whole number of evaluations, not 2.5"),
@@ -97,12 +110,17 @@ def test_what_a_claim_says_of_its_adversaries(suite: Suite, option: str, outcome
 )
 def test_bad_options_are_one_sentence(suite: Suite, option: str, sentence: str) -> None:
     suite.write(
-        "from pytest_scrub import WhichDonors\n" + CLAIMS.replace("tolerance=0.05", f"tolerance=0.05, {option}")
+        "from pytest_scrub import WhichDonors\n"
+        + CLAIMS.replace("tolerance=0.05", f"tolerance=0.05, {option}")
     )
-    assert suite.run(SEARCH, "-k", "falls").messages["test_falls"].startswith(f"Misstated: {sentence}")
+    assert (
+        suite.run(SEARCH, "-k", "falls").messages["test_falls"].startswith(f"Misstated: {sentence}")
+    )
 
 
-@pytest.mark.parametrize(("level", "budget"), [("quick", 400), ("default", 4000), ("thorough", 40_000)])
+@pytest.mark.parametrize(
+    ("level", "budget"), [("quick", 400), ("default", 4000), ("thorough", 40_000)]
+)
 def test_levels_are_budgets(falling: Suite, level: str, budget: int) -> None:
     search = falling.run(f"--scrub-adversary={level}", "-k", "falls").verdicts["test_falls"].search
     assert search is not None
@@ -120,9 +138,12 @@ def test_no_search_where_none_is_asked(falling: Suite) -> None:
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (("--scrub-adversary=brutal",), "--scrub-adversary is one of none, quick, default, thorough, not 'brutal'"),
-        (("--scrub-adversary=none", "--scrub-deadline=soon"), "--scrub-deadline takes a number of seconds, not 'soon'"),
-        (("--scrub-adversary=quick", "--scrub-deadline=0"), "--scrub-deadline takes a number of seconds, not '0'"),
+        (("--scrub-adversary=brutal",), "--scrub-adversary is one of none, quick, default, "
+                                        "thorough, not 'brutal'"),
+        (("--scrub-adversary=none", "--scrub-deadline=soon"), "--scrub-deadline takes a number of "
+                                                              "seconds, not 'soon'"),
+        (("--scrub-adversary=quick", "--scrub-deadline=0"), "--scrub-deadline takes a number of "
+                                                            "seconds, not '0'"),
         (("--scrub-adversary=quick", "--scrub-replay=no.json"), "--scrub-replay: "),
     ],
 )  # fmt: skip
@@ -200,7 +221,8 @@ REORDERED = """
         order = torch.randperm(count, generator=torch.Generator().manual_seed(3))
         data = rows(count)
         return Dataset(
-            {name: tensor[order] for name, tensor in data.inputs.items()}, labels=data.labels[order],
+            {name: tensor[order] for name, tensor in data.inputs.items()},
+            labels=data.labels[order],
             features={name: data.feature(name)[order.numpy()] for name in data.feature_names},
         )
 
@@ -210,7 +232,9 @@ REORDERED = """
 """
 
 
-def test_a_counterexample_is_replayed_alone_in_another_process_on_reordered_rows(falling: Suite) -> None:
+def test_a_counterexample_is_replayed_alone_in_another_process_on_reordered_rows(
+    falling: Suite,
+) -> None:
     search = falling.run(SEARCH).verdicts["test_falls"].search
     assert search is not None
     assert search.counterexample is not None
@@ -218,7 +242,10 @@ def test_a_counterexample_is_replayed_alone_in_another_process_on_reordered_rows
     falling.extend_conftest(REORDERED)
     ran = falling.run(f"--scrub-replay={file}", alone=True)
     ran.result.assert_outcomes(failed=1, deselected=1)
-    assert f"gap {search.counterexample.gap:.6g} (saved {search.counterexample.gap:.6g})" in ran.reports["test_falls"]
+    assert (
+        f"gap {search.counterexample.gap:.6g} (saved {search.counterexample.gap:.6g})"
+        in ran.reports["test_falls"]
+    )
     assert "test_falls" not in ran.verdicts
     falling.extend_conftest("""
         @pytest.fixture(scope="session")
@@ -230,7 +257,9 @@ def test_a_counterexample_is_replayed_alone_in_another_process_on_reordered_rows
     """)
     mended = falling.run(f"--scrub-replay={file}", "-rP", alone=True)
     mended.result.assert_outcomes(passed=1, deselected=1)
-    mended.result.stdout.fnmatch_lines(["*no longer breaks the claim*", "the network's weights have changed*"])
+    mended.result.stdout.fnmatch_lines(
+        ["*no longer breaks the claim*", "the network's weights have changed*"]
+    )
 
 
 def test_a_replay_needs_its_claim(falling: Suite) -> None:
@@ -239,7 +268,10 @@ def test_a_replay_needs_its_claim(falling: Suite) -> None:
     record = json.loads(file.read_text())
     file.write_text(json.dumps({**record, "claim": "elsewhere.py::test_falls"}))
     ran = falling.run(f"--scrub-replay={file}")
-    assert "the claim elsewhere.py::test_falls was not collected; name its file or folder" in ran.result.stderr.str()
+    assert (
+        "the claim elsewhere.py::test_falls was not collected; name its file or folder"
+        in ran.result.stderr.str()
+    )
 
 
 def test_workers_find_what_one_process_finds(falling: Suite) -> None:
@@ -247,7 +279,11 @@ def test_workers_find_what_one_process_finds(falling: Suite) -> None:
         for file in saved(falling):
             file.unlink()
         verdicts = falling.run(SEARCH, *args, alone=True).verdicts
-        return {n: tuple(attempt.gap for attempt in v.search.attempts) for n, v in verdicts.items() if v.search}
+        return {
+            n: tuple(attempt.gap for attempt in v.search.attempts)
+            for n, v in verdicts.items()
+            if v.search
+        }
 
     alone = figures()
     assert len(alone) == 2

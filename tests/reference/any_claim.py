@@ -1,6 +1,8 @@
-"""Hypothesis strategies: whatever a user may hand to `check`, with the truth about it, kind by kind.
+"""Hypothesis strategies: whatever a user may hand to `check`, with the truth about it, kind by
+kind.
 
-Most cases are ordinary claims. Some kinds are odd but have a meaning; some have none, and are to be refused.
+Most cases are ordinary claims. Some kinds are odd but have a meaning; some have none, and are to be
+refused.
 """
 
 from __future__ import annotations
@@ -33,10 +35,19 @@ from pytest_scrub import (
 )
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.tree.nodes import Node
-from tests.reference.every_swap import Features, Functions, Rows, Truth, combinations, every_swap, truth_of
+from tests.reference.every_swap import (
+    Features,
+    Functions,
+    Rows,
+    Truth,
+    combinations,
+    every_swap,
+    truth_of,
+)
 
 MOST_SWAPS = 10_000  # of all references together
-FACTORS = (0.3, 0.3, 0.7, 1.5, 3.0, 3.0)  # of the exact gap: near it, five in a hundred intervals miss
+# of the exact gap: near it, five in a hundred intervals miss
+FACTORS = (0.3, 0.3, 0.7, 1.5, 3.0, 3.0)
 SEARCH = ("adversaries", "adversary", "budget", "deadline")
 SEARCHES = 240  # evaluations for each reference, below which a search takes fewer references
 
@@ -45,8 +56,10 @@ SEARCHES = 240  # evaluations for each reference, below which a search takes few
 class Case:
     """A call of `check`.
 
-    - `make`: what it is given: the hypothesis, the model, the data, and options by name. Called once.
-    - `truth`: what enumeration says of it; None where it has no meaning, so that `check` has to refuse it.
+    - `make`: what it is given: the hypothesis, the model, the data, and options by name. Called
+      once.
+    - `truth`: what enumeration says of it; None where it has no meaning, so that `check` has to
+      refuse it.
     """
 
     make: Callable[[], tuple[Any, Any, Any, dict[str, Any]]]
@@ -56,7 +69,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Accepts:
-    """The bounds of a claim: on the gap, on that of each slice, and on the mean of the worst swaps."""
+    """The bounds of a claim: on the gap, on that of each slice, and on the mean of the worst
+    swaps."""
 
     gap: float
     is_two_sided: bool = True
@@ -65,7 +79,7 @@ class Accepts:
     worst: float | None = None
 
 
-# Small worlds: a table, a network of functions, a score --------------------------------------------------
+# Small worlds: a table, a network of functions, a score -------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +101,10 @@ class World:
         return len(self.labels)
 
     def data(self, **fields: Any) -> Dataset:
-        plain = {"inputs": {k: v.clone() for k, v in self.network.inputs.items()}, "labels": self.labels.clone()}
+        plain = {
+            "inputs": {k: v.clone() for k, v in self.network.inputs.items()},
+            "labels": self.labels.clone(),
+        }
         return Dataset(**{**plain, "features": dict(self.features), **self.dataset, **fields})
 
     def graph(self) -> Any:
@@ -144,10 +161,13 @@ SHAPES: tuple[dict[str, tuple[str, ...]], ...] = (
 
 @st.composite
 def tables(draw: st.DrawFn, rows: int | None = None) -> dict[str, np.ndarray]:
-    """Two to four values of three inputs: all combinations, or some rows, repeated ones among them."""
+    """Two to four values of three inputs: all combinations, or some rows, repeated ones among
+    them."""
     levels = draw(st.integers(2, 3))
     if rows is None and draw(st.booleans()):
-        grid = np.stack(np.meshgrid(*(np.arange(levels),) * (3 if levels == 2 else 2), indexing="ij"), -1)
+        grid = np.stack(
+            np.meshgrid(*(np.arange(levels),) * (3 if levels == 2 else 2), indexing="ij"), -1
+        )
         grid = grid.reshape(-1, grid.shape[-1])
     else:
         count = draw(st.integers(3, 12)) if rows is None else rows
@@ -161,19 +181,31 @@ def worlds(draw: st.DrawFn, rows: int | None = None) -> World:
     table = draw(tables(rows))
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     shape = draw(st.sampled_from(SHAPES))
-    calls = {name: _function(reads, draw(st.sampled_from(JOINED)), rng) for name, reads in shape.items()}
+    calls = {
+        name: _function(reads, draw(st.sampled_from(JOINED)), rng) for name, reads in shape.items()
+    }
     inputs = {name: torch.tensor(column, dtype=torch.float64) for name, column in table.items()}
     a, b, c = table["a"], table["b"], table["c"]
-    features = {"a": a, "b": b, "c": c, "parity": (a + b) % 2, "some": a > 0, "word": np.array(["no", "yes"])[b % 2]}
+    features = {
+        "a": a,
+        "b": b,
+        "c": c,
+        "parity": (a + b) % 2,
+        "some": a > 0,
+        "word": np.array(["no", "yes"])[b % 2],
+    }
     network = Functions(shape, calls, inputs)
     labels = torch.tensor(rng.normal(size=len(a)))
     if draw(st.booleans()):
-        labels = network.run(np.arange(len(a)), {})["output"].clone()  # a network that is right about everything
+        # a network that is right about everything
+        labels = network.run(np.arange(len(a)), {})["output"].clone()
     metric, score, worse = draw(st.sampled_from(METRICS))
     return World(network, features, labels, metric, score, worse)
 
 
-def _function(reads: tuple[str, ...], joined: Callable[[Tensor, Tensor], Tensor], rng: Any) -> Callable[..., Tensor]:
+def _function(
+    reads: tuple[str, ...], joined: Callable[[Tensor, Tensor], Tensor], rng: Any
+) -> Callable[..., Tensor]:
     """A function whose parameters are called as a graph wants it."""
     scales = [float(x) for x in rng.choice([-2.0, -1.0, 0.5, 1.0, 1.5], size=2)]
     scope = {"joined": joined, "p": scales[0], "q": scales[1]}
@@ -189,7 +221,9 @@ class _Net(nn.Module):
         for name, (n_in, n_out) in sizes.items():
             layer = nn.Linear(n_in, n_out).double()
             for parameter in layer.parameters():
-                parameter.data.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+                parameter.data.copy_(
+                    torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                )
             setattr(self, name, layer)
 
     def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
@@ -199,7 +233,8 @@ class _Net(nn.Module):
 
 
 def functions_of(net: _Net, inputs: Mapping[str, Tensor]) -> Functions:
-    """The module's forward pass, component by component, with the weights as they are when it is called."""
+    """The module's forward pass, component by component, with the weights as they are when it is
+    called."""
     reads = {
         "first": ("a", "b", "c"),
         "second": ("first",),
@@ -229,13 +264,15 @@ def module_worlds(draw: st.DrawFn) -> tuple[World, _Net]:
     return replace(world, network=network, model=lambda: ModuleGraph(net), anywhere=True), net
 
 
-# Trees ---------------------------------------------------------------------------------------------------
+# Trees --------------------------------------------------------------------------------------------
 
 
 def agreements(features: Features) -> st.SearchStrategy[Any]:
     names = sorted(features)
     lists = st.lists(st.sampled_from(names), min_size=1, max_size=2)
-    return st.one_of(st.sampled_from(names), lists, st.just(ANYTHING), st.just(EXACT), st.sampled_from(names))
+    return st.one_of(
+        st.sampled_from(names), lists, st.just(ANYTHING), st.just(EXACT), st.sampled_from(names)
+    )
 
 
 @st.composite
@@ -250,7 +287,9 @@ def trees(draw: st.DrawFn, world: World) -> Node:
 def _children(draw: st.DrawFn, world: World, parent: str, depth: int) -> list[Node]:
     network, on = world.network, agreements(world.features)
     along = world.anywhere or draw(st.integers(0, 4)) == 2
-    readable = [name for name in network.above(parent) if not world.anywhere or name in network.calls]
+    readable = [
+        name for name in network.above(parent) if not world.anywhere or name in network.calls
+    ]
     names = readable if along else list(network.reads[parent])
     chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))
     return [draw(_child(world, name, depth, on, "any" if along else None)) for name in chosen]
@@ -273,11 +312,13 @@ def _wave(a: Any) -> Tensor:
     return torch.sin(torch.tensor(np.array(a, dtype=np.float64)) + 1)
 
 
-# Claims --------------------------------------------------------------------------------------------------
+# Claims -------------------------------------------------------------------------------------------
 
 
 @st.composite
-def claims(draw: st.DrawFn, world: World, root: Any = None, most: int = MOST_SWAPS, **fixed: Any) -> Case:
+def claims(
+    draw: st.DrawFn, world: World, root: Any = None, most: int = MOST_SWAPS, **fixed: Any
+) -> Case:
     """A hypothesis about a world, with bounds away from the truth, and options of every kind."""
     root = draw(trees(world)) if root is None else root
     each = combinations(root, world.features, world.rows)
@@ -293,12 +334,20 @@ def claims(draw: st.DrawFn, world: World, root: Any = None, most: int = MOST_SWA
     truth = world.truth(root, references, donors)
     options, accepts = draw(bounds(truth, world, len(references) * each))
     more = draw(others()) | fixed
-    options |= {name: value for name, value in more.items() if accepts.worst is None or name not in SEARCH}
-    return Case(lambda: (root, world.graph(), world.data(**data), {"metric": world.metric, **options}), truth, accepts)
+    options |= {
+        name: value for name, value in more.items() if accepts.worst is None or name not in SEARCH
+    }
+    return Case(
+        lambda: (root, world.graph(), world.data(**data), {"metric": world.metric, **options}),
+        truth,
+        accepts,
+    )
 
 
 @st.composite
-def bounds(draw: st.DrawFn, truth: Truth, world: World, swaps: int) -> tuple[dict[str, Any], Accepts]:
+def bounds(
+    draw: st.DrawFn, truth: Truth, world: World, swaps: int
+) -> tuple[dict[str, Any], Accepts]:
     """Options that decide, and what they accept."""
     direction = draw(st.sampled_from(["either", "either", "worse"]))
     gap, two = truth.gap, direction == "either"
@@ -323,7 +372,11 @@ def bounds(draw: st.DrawFn, truth: Truth, world: World, swaps: int) -> tuple[dic
     if how == "worst" and truth.worst > truth.rounding * 1e3:
         references = len(truth.of_reference)
         budget = max(swaps, SEARCHES * references) + 1
-        options |= {"adversaries": (WhichDonors(),), "budget": budget, "tolerance": truth.worst * factor}
+        options |= {
+            "adversaries": (WhichDonors(),),
+            "budget": budget,
+            "tolerance": truth.worst * factor,
+        }
         accepts = replace(accepts, gap=truth.worst * factor, worst=truth.worst * factor)
     return options, accepts
 
@@ -337,15 +390,27 @@ def others(draw: st.DrawFn) -> dict[str, Any]:
     }
     more = draw(st.sampled_from(["none", "none", "none", "ladder", "reported", "late", "mutants"]))
     if more == "ladder":
-        ladder = draw(st.lists(st.sampled_from([WhichNodes, WhichRefinement, WhichDonors]), max_size=3, unique=True))
+        ladder = draw(
+            st.lists(
+                st.sampled_from([WhichNodes, WhichRefinement, WhichDonors]), max_size=3, unique=True
+            )
+        )
         options |= {
             "adversaries": tuple(adversary() for adversary in ladder),
             "budget": draw(st.sampled_from([0, 1, 7, 300, 3000])),
         }
     if more == "reported":
-        options |= {"adversary": "report", "budget": draw(st.sampled_from([0, 1, 500])), "adversaries": None}
+        options |= {
+            "adversary": "report",
+            "budget": draw(st.sampled_from([0, 1, 500])),
+            "adversaries": None,
+        }
     if more == "late":
-        options |= {"adversaries": None, "deadline": draw(st.sampled_from([0.0, 1e-9, 1e-3])), "budget": 500}
+        options |= {
+            "adversaries": None,
+            "deadline": draw(st.sampled_from([0.0, 1e-9, 1e-3])),
+            "budget": 500,
+        }
     if more == "mutants":
         options |= {"min_power": draw(st.sampled_from([0.0, 0.5, 1.0])), "controls": True}
         options["samples"] = min(options["samples"], 400)
@@ -371,7 +436,7 @@ def of_transformers(draw: st.DrawFn) -> Case:
     return draw(transformer_claim())
 
 
-# Odd, but with a meaning ---------------------------------------------------------------------------------
+# Odd, but with a meaning --------------------------------------------------------------------------
 
 
 @st.composite
@@ -390,7 +455,9 @@ def rare_large_changes(draw: st.DrawFn) -> Case:
         {"a": column, "b": column % 3},
     )
     features = {"b": np.arange(rows) % 3, "all": np.zeros(rows)}
-    world = World(network, features, column % 3, squared_error(), lambda out, label: (out - label) ** 2)
+    world = World(
+        network, features, column % 3, squared_error(), lambda out, label: (out - label) ** 2
+    )
     root = output(module("A", agrees_on="all"), rest=EXACT)
     return draw(claims(world, root, rows * rows, samples=draw(st.sampled_from([50, 400, 1000]))))
 
@@ -418,7 +485,9 @@ def one_heavy_row(draw: st.DrawFn) -> Case:
 def wrong_bounds(draw: st.DrawFn) -> Case:
     """A metric that leaves its own bounds; refused, or judged as if it had none."""
     world, width = draw(worlds()), draw(st.sampled_from([1e-6, 0.1]))
-    metric = _metric(world.score, lower=0.0, upper=width, worse="higher" if world.worse > 0 else "lower")
+    metric = _metric(
+        world.score, lower=0.0, upper=width, worse="higher" if world.worse > 0 else "lower"
+    )
     return draw(claims(replace(world, metric=metric)))
 
 
@@ -433,7 +502,9 @@ def metrics_that_overwrite(draw: st.DrawFn) -> Case:
         return score
 
     spoils = draw(st.sampled_from(["output", "labels"]))
-    return draw(claims(replace(world, metric=Metric("overwrites", function, worse=_word(world.worse)))))
+    return draw(
+        claims(replace(world, metric=Metric("overwrites", function, worse=_word(world.worse))))
+    )
 
 
 @st.composite
@@ -486,7 +557,9 @@ def computed_in_place(draw: st.DrawFn) -> Case:
         return torch.sin(torch.tensor(np.array(values, dtype=np.float64)))
 
     rest = draw(agreements(world.features))
-    stated, meant = (output(module(name, agrees_on="a", computed_by=f), rest=rest) for f in (compute, fair))
+    stated, meant = (
+        output(module(name, agrees_on="a", computed_by=f), rest=rest) for f in (compute, fair)
+    )
     case = draw(claims(world, meant))
     _, model, data, options = case.make()
     return replace(case, make=lambda: (stated, model, data, options))
@@ -506,7 +579,9 @@ def weights_changed_between(draw: st.DrawFn) -> Case:
     def make() -> Any:
         net.load_state_dict(before)
         store = ActivationStore(ModuleGraph(net), data)
-        pytest_scrub.check(root, store.graph, data, tolerance=1.0, metric=world.metric, adversaries=(), store=store)
+        pytest_scrub.check(
+            root, store.graph, data, tolerance=1.0, metric=world.metric, adversaries=(), store=store
+        )
         net.get_parameter(name).data.copy_(after[name])
         return root, store.graph, data, {**options, "store": store}
 
@@ -521,20 +596,40 @@ def generalizes(draw: st.DrawFn) -> Case:
     world = replace(world, network=replace(world.network, inputs=inputs))
     name = draw(st.sampled_from(world.network.reads["output"]))
     root = output(
-        module(name, agrees_on=draw(st.sampled_from(["a", "parity", "some"]))), rest=draw(agreements({"a": 0}))
+        module(name, agrees_on=draw(st.sampled_from(["a", "parity", "some"]))),
+        rest=draw(agreements({"a": 0})),
     )
-    return draw(claims(world, root, 60 * 60 * 60, generalize=True, samples=draw(st.sampled_from([60, 300, 4000]))))
+    return draw(
+        claims(
+            world,
+            root,
+            60 * 60 * 60,
+            generalize=True,
+            samples=draw(st.sampled_from([60, 300, 4000])),
+        )
+    )
 
 
 @st.composite
 def huge_numbers(draw: st.DrawFn) -> Case:
     """Numbers that no float, no array and no clock holds; refused or judged rightly."""
     world = draw(worlds())
-    name = draw(st.sampled_from(["adversarial_tolerance", "budget", "deadline", "seed", "slice_tolerance", "samples"]))
+    name = draw(
+        st.sampled_from(
+            ["adversarial_tolerance", "budget", "deadline", "seed", "slice_tolerance", "samples"]
+        )
+    )
     case = draw(claims(world))
-    value = draw(st.sampled_from([10**400, 10**25, *([float("inf"), 1e308] if "tolerance" in name else [])]))
-    accepts = replace(case.accepts, worst=None, **({"slices": None} if name == "slice_tolerance" else {}))
-    return _with(replace(case, accepts=accepts), **{name: value, **({"by": "a"} if name == "slice_tolerance" else {})})
+    value = draw(
+        st.sampled_from([10**400, 10**25, *([float("inf"), 1e308] if "tolerance" in name else [])])
+    )
+    accepts = replace(
+        case.accepts, worst=None, **({"slices": None} if name == "slice_tolerance" else {})
+    )
+    return _with(
+        replace(case, accepts=accepts),
+        **{name: value, **({"by": "a"} if name == "slice_tolerance" else {})},
+    )
 
 
 @st.composite
@@ -542,8 +637,13 @@ def numpy_numbers(draw: st.DrawFn) -> Case:
     """Numbers that are numpy's, not Python's; refused or judged rightly."""
     case = draw(claims(draw(worlds())))
     options = case.make()[3]
-    kinds = {float: st.sampled_from([np.float64, np.array, torch.tensor]), int: st.sampled_from([np.int64, np.array])}
-    return _with(case, **{k: draw(kinds[type(v)])(v) for k, v in options.items() if type(v) in kinds})
+    kinds = {
+        float: st.sampled_from([np.float64, np.array, torch.tensor]),
+        int: st.sampled_from([np.int64, np.array]),
+    }
+    return _with(
+        case, **{k: draw(kinds[type(v)])(v) for k, v in options.items() if type(v) in kinds}
+    )
 
 
 @st.composite
@@ -552,7 +652,10 @@ def shared_donors(draw: st.DrawFn) -> Case:
     world = draw(worlds())
     on, rest = draw(agreements(world.features)), draw(agreements(world.features))
     first, second = world.network.reads["output"]
-    lender, sharer = module(first, agrees_on=on, name="lender"), module(second, agrees_on=on, shares="lender")
+    lender, sharer = (
+        module(first, agrees_on=on, name="lender"),
+        module(second, agrees_on=on, shares="lender"),
+    )
     return draw(claims(world, output(*draw(st.permutations([lender, sharer])), rest=rest)))
 
 
@@ -574,7 +677,7 @@ def _with(case: Case, **changed: Any) -> Case:
     return replace(case, make=make)
 
 
-# Without a meaning: these are to be refused --------------------------------------------------------------
+# Without a meaning: these are to be refused -------------------------------------------------------
 
 NAN, HUGE = float("nan"), 10**400
 ODD: list[Any] = [True, "x", NAN, [], -1, object()]
@@ -588,7 +691,14 @@ WRONG_OPTIONS: dict[str, list[Any]] = {
     "min_moved": [*ODD, None, 2],
     "by": [*ODD, "no such feature", 3],
     "slice_tolerance": [*ODD, 0.1],  # without by=
-    "adversaries": [*(x for x in ODD if x != []), 3, [3], [WhichDonors], WhichDonors(), ["which donors"]],
+    "adversaries": [
+        *(x for x in ODD if x != []),
+        3,
+        [3],
+        [WhichDonors],
+        WhichDonors(),
+        ["which donors"],
+    ],
     "adversarial_tolerance": [*ODD],
     "adversary": [*ODD, None, "none"],
     "budget": [*ODD, 2.5],
@@ -603,7 +713,8 @@ WRONG_OPTIONS: dict[str, list[Any]] = {
 
 def _spoilt(**options: Any) -> Callable[[World], Any]:
     return lambda world: (
-        _plain_root(world), world.graph(), world.data(), {"metric": world.metric, "tolerance": 1.0, **options}
+        _plain_root(world), world.graph(), world.data(),
+        {"metric": world.metric, "tolerance": 1.0, **options}
     )  # fmt: skip
 
 
@@ -622,7 +733,8 @@ def misstated_options(draw: st.DrawFn) -> Case:
 def _tree(make: Callable[[str], Any]) -> Callable[[World], Any]:
     """A root made from the name of a component that the output reads."""
     return lambda world: (
-        make(world.network.reads["output"][0]), world.graph(), world.data(), {"metric": world.metric, "tolerance": 1.0}
+        make(world.network.reads["output"][0]), world.graph(), world.data(),
+        {"metric": world.metric, "tolerance": 1.0}
     )  # fmt: skip
 
 
@@ -634,16 +746,22 @@ def _contains_itself() -> list[Any]:
 
 WRONG_TREES: dict[str, Callable[[World], Any]] = {
     "a typo of agrees_on": _tree(lambda n: output(module(n, agrees_on="a", agres_on="b"))),
-    "a typo of reads": _tree(lambda n: output(module(n, agrees_on="a", read=[module("a", agrees_on="a")]))),
+    "a typo of reads": _tree(
+        lambda n: output(module(n, agrees_on="a", read=[module("a", agrees_on="a")]))
+    ),
     "a typo of rest": _tree(lambda n: output(module(n, agrees_on="a"), rets="b")),
     "a typo of pos": _tree(lambda n: output(module(n, agrees_on="a", position=0))),
     "a typo of computed_by": _tree(lambda n: output(module(n, agrees_on="a", compute_by=_wave))),
     "a typo in a group": _tree(lambda n: output(group([n], agrees_on="a", share="b"))),
     "no feature": _tree(lambda n: output(module(n))),
     "an unknown feature": _tree(lambda n: output(module(n, agrees_on="no such"))),
-    "an unknown feature of the rest": _tree(lambda n: output(module(n, agrees_on="a"), rest="no such")),
+    "an unknown feature of the rest": _tree(
+        lambda n: output(module(n, agrees_on="a"), rest="no such")
+    ),
     "an unknown component": _tree(lambda n: output(module("no such", agrees_on="a"))),
-    "an unknown component in a group": _tree(lambda n: output(group([n, "no such"], agrees_on="a"))),
+    "an unknown component in a group": _tree(
+        lambda n: output(group([n, "no such"], agrees_on="a"))
+    ),
     "a component that it cannot read": _tree(lambda n: output(module("output", agrees_on="a"))),
     "one edge twice": _tree(lambda n: output(module(n, agrees_on="a"), module(n, agrees_on="b"))),
     "a root of another name": _tree(lambda n: module(n, agrees_on="a")),
@@ -657,7 +775,9 @@ WRONG_TREES: dict[str, Callable[[World], Any]] = {
     "a feature that is a number": _tree(lambda n: output(module(n, agrees_on=3))),
     "a feature that is NaN": _tree(lambda n: output(module(n, agrees_on=NAN))),
     "a feature that is an array": _tree(lambda n: output(module(n, agrees_on=np.zeros(3)))),
-    "features that contain themselves": _tree(lambda n: output(module(n, agrees_on=_contains_itself()))),
+    "features that contain themselves": _tree(
+        lambda n: output(module(n, agrees_on=_contains_itself()))
+    ),
     "children that contain themselves": _tree(lambda _: output(*_contains_itself())),
     "reads that are None": _tree(lambda n: output(module(n, agrees_on="a", reads=None))),
     "reads that are a number": _tree(lambda n: output(module(n, agrees_on="a", reads=3))),
@@ -673,17 +793,35 @@ WRONG_TREES: dict[str, Callable[[World], Any]] = {
     "a position where there are none": _tree(lambda n: output(module(n, agrees_on="a", pos=0))),
     "a position far away": _tree(lambda n: output(module(n, agrees_on="a", pos=10**30))),
     "a slice of text": _tree(lambda n: output(module(n, agrees_on="a", pos=slice("x", None)))),
-    "a slice of no step": _tree(lambda n: output(module(n, agrees_on="a", pos=slice(None, None, 0)))),
-    "an unknown column of positions": _tree(lambda n: output(module(n, agrees_on="a", pos="no such"))),
+    "a slice of no step": _tree(
+        lambda n: output(module(n, agrees_on="a", pos=slice(None, None, 0)))
+    ),
+    "an unknown column of positions": _tree(
+        lambda n: output(module(n, agrees_on="a", pos="no such"))
+    ),
     "a subspace that is text": _tree(lambda n: output(module(n, agrees_on="a", subspace="x"))),
-    "a subspace of NaN": _tree(lambda n: output(module(n, agrees_on="a", subspace=np.full((3, 1), NAN)))),
-    "a subspace of another width": _tree(lambda n: output(module(n, agrees_on="a", subspace=np.eye(5)))),
-    "a subspace of no tensor's": _tree(lambda n: output(module(n, agrees_on="a", subspace=[[1.0], [2.0, 3.0]]))),
+    "a subspace of NaN": _tree(
+        lambda n: output(module(n, agrees_on="a", subspace=np.full((3, 1), NAN)))
+    ),
+    "a subspace of another width": _tree(
+        lambda n: output(module(n, agrees_on="a", subspace=np.eye(5)))
+    ),
+    "a subspace of no tensor's": _tree(
+        lambda n: output(module(n, agrees_on="a", subspace=[[1.0], [2.0, 3.0]]))
+    ),
     "a computation that is none": _tree(lambda n: output(module(n, agrees_on="a", computed_by=3))),
-    "a computation of NaN": _tree(lambda n: output(module(n, agrees_on="a", computed_by=lambda a: a * NAN))),
-    "a computation of nothing": _tree(lambda n: output(module(n, agrees_on="a", computed_by=lambda a: None))),
-    "a computation of one number": _tree(lambda n: output(module(n, agrees_on="a", computed_by=lambda a: 1.0))),
-    "a computation of text": _tree(lambda n: output(module(n, agrees_on="a", computed_by=lambda a: ["x"] * len(a)))),
+    "a computation of NaN": _tree(
+        lambda n: output(module(n, agrees_on="a", computed_by=lambda a: a * NAN))
+    ),
+    "a computation of nothing": _tree(
+        lambda n: output(module(n, agrees_on="a", computed_by=lambda a: None))
+    ),
+    "a computation of one number": _tree(
+        lambda n: output(module(n, agrees_on="a", computed_by=lambda a: 1.0))
+    ),
+    "a computation of text": _tree(
+        lambda n: output(module(n, agrees_on="a", computed_by=lambda a: ["x"] * len(a)))
+    ),
     "a computation of too many rows": _tree(
         lambda n: output(module(n, agrees_on="a", computed_by=lambda a: np.zeros(len(a) + 1)))
     ),
@@ -693,7 +831,9 @@ WRONG_TREES: dict[str, Callable[[World], Any]] = {
     "a computation of two features given one": _tree(
         lambda n: output(module(n, agrees_on="a", computed_by=lambda a, b: a))
     ),
-    "a computation of text's sine": _tree(lambda n: output(module(n, agrees_on="word", computed_by=_wave))),
+    "a computation of text's sine": _tree(
+        lambda n: output(module(n, agrees_on="word", computed_by=_wave))
+    ),
     "a lender who is nobody": _tree(lambda n: output(module(n, agrees_on="a", shares="nobody"))),
     "a lender who is a number": _tree(lambda n: output(module(n, agrees_on="a", shares=3))),
     "a name with a slash": _tree(lambda n: output(module(n, agrees_on="a", name="x/y"))),
@@ -717,7 +857,8 @@ def _data(**fields: Callable[[int], Any]) -> Callable[[World], Any]:
 
 
 def _feature(make: Callable[[int], Any]) -> Callable[[World], Any]:
-    """A data set whose feature a is this, made for a number of rows; callables are called with the inputs."""
+    """A data set whose feature a is this, made for a number of rows; callables are called with the
+    inputs."""
     return _data(features=lambda n: {"a": make(n), "b": [0] * n})
 
 
@@ -750,13 +891,17 @@ WRONG_DATA: dict[str, Callable[[World], Any]] = {
     "no labels": _data(labels=lambda n: None),
     "labels of one number": _data(labels=lambda n: 3.0),
     "inputs of NaN": _data(inputs=lambda n: {name: _ramp(n) * NAN for name in "abc"}),
-    "inputs of other lengths": _data(inputs=lambda n: {"a": _ramp(n), "b": _ramp(n + 1), "c": _ramp(n)}),
+    "inputs of other lengths": _data(
+        inputs=lambda n: {"a": _ramp(n), "b": _ramp(n + 1), "c": _ramp(n)}
+    ),
     "inputs of other names": _data(inputs=lambda n: {"x": _ramp(n)}),
     "inputs that are None": _data(inputs=lambda n: None),
     "inputs that are empty": _data(inputs=lambda n: {}),
     "inputs of no rows": _data(inputs=lambda n: {name: _ramp(0) for name in "abc"}),
     "inputs of text": _data(inputs=lambda n: {name: ["x"] * n for name in "abc"}),
-    "inputs of ragged lists": _data(inputs=lambda n: {name: [[1.0]] * (n - 1) + [[1.0, 2.0]] for name in "abc"}),
+    "inputs of ragged lists": _data(
+        inputs=lambda n: {name: [[1.0]] * (n - 1) + [[1.0, 2.0]] for name in "abc"}
+    ),
     "references that are none": _data(references=lambda n: []),
     "references out of range": _data(references=lambda n: [n]),
     "references of NaN": _data(references=lambda n: [NAN]),
@@ -768,7 +913,12 @@ WRONG_DATA: dict[str, Callable[[World], Any]] = {
     "a position of labels that is NaN": _data(label_pos=lambda n: NAN),
     "a way to show that is none": _data(show=lambda n: 3),
     "no data set": lambda world: (_plain_root(world), world.graph(), None, {"tolerance": 1.0}),
-    "a table": lambda world: (_plain_root(world), world.graph(), dict(world.network.inputs), {"tolerance": 1.0}),
+    "a table": lambda world: (
+        _plain_root(world),
+        world.graph(),
+        dict(world.network.inputs),
+        {"tolerance": 1.0},
+    ),
 }
 
 
@@ -794,9 +944,9 @@ WRONG_METRICS: dict[str, Callable[[World], Any]] = {
     "too many": _metric_of(lambda out, batch: torch.cat([out, out])),
     "complex numbers": _metric_of(lambda out, batch: out * 1j),
     "every pair": _metric_of(lambda out, batch: (out[:, None] - batch.labels) ** 2),
-    "a pair's bounds the wrong way round": lambda world: _spoilt(metric=_metric(world.score, lower=1.0, upper=0.0))(
-        world
-    ),
+    "a pair's bounds the wrong way round": lambda world: _spoilt(
+        metric=_metric(world.score, lower=1.0, upper=0.0)
+    )(world),
     "bounds of NaN": _bounded(lower=NAN),
     "bounds of text": _bounded(lower="x"),
     "worse than words": _bounded(worse="more"),

@@ -27,7 +27,9 @@ def transformer_claim(draw: st.DrawFn) -> Case:
     """Leaves and a head that reads, at the last position, judged by the label's logit."""
     seeds = st.integers(0, 20)
     norm = draw(st.sampled_from([None, "LN"]))
-    model = build(Architecture(n_layers=2, attn_only=draw(st.booleans()), norm=norm, seed=draw(seeds)))
+    model = build(
+        Architecture(n_layers=2, attn_only=draw(st.booleans()), norm=norm, seed=draw(seeds))
+    )
     tokens = np.random.default_rng(draw(seeds)).integers(0, VOCABULARY, size=(ROWS, POSITIONS))
     features = {"parity": tokens.sum(1) % 2, "first": tokens[:, 0], "total": tokens.sum(1) % 4}
     labels = tokens[:, -1]
@@ -63,7 +65,9 @@ def _trees(draw: st.DrawFn, attn_only: bool) -> Node:
         *([] if attn_only else [mlp(1, agrees_on=draw(on), via=via)]),
     ]
     chosen = draw(st.lists(st.sampled_from(range(len(nodes))), min_size=1, max_size=2, unique=True))
-    return output(*(nodes[i] for i in chosen), rest=draw(st.sampled_from([EXACT, "total", "first"])))
+    return output(
+        *(nodes[i] for i in chosen), rest=draw(st.sampled_from([EXACT, "total", "first"]))
+    )
 
 
 def _truth(bridge: Any, root: Node, data: Dataset, swaps: Swaps, labels: Any) -> Truth:
@@ -74,9 +78,13 @@ def _truth(bridge: Any, root: Node, data: Dataset, swaps: Swaps, labels: Any) ->
         donors = np.stack([swaps.donors[path] for path in paths])
         swap_set = SwapSet(swaps.references, donors, paths, data.digest())
         outputs = meaning.outputs(network, tree, data, swap_set, -1)
-        return np.array([float(out[0, labels[row]]) for out, row in zip(outputs, swaps.references, strict=True)])
+        return np.array(
+            [float(out[0, labels[row]]) for out, row in zip(outputs, swaps.references, strict=True)]
+        )
 
-    everything = every_swap(output(agrees_on="parity"), {"parity": np.zeros(ROWS)}, np.unique(swaps.references), ROWS)
+    everything = every_swap(
+        output(agrees_on="parity"), {"parity": np.zeros(ROWS)}, np.unique(swaps.references), ROWS
+    )
     unswapped = dict.fromkeys(swaps.donors, swaps.references)
     clean = scored(root, Swaps(swaps.references, unswapped, swaps.weights))
     scrubbed = scored(root, swaps)

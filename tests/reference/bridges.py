@@ -1,7 +1,7 @@
 """Transformers, by the hooks of TransformerLens's bridges, one row at a time.
 
-A component is only ever recomputed by the network itself: a hook forces the residual stream where the component reads
-it, and its activation is read off.
+A component is only ever recomputed by the network itself: a hook forces the residual stream where
+the component reads it, and its activation is read off.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 Hook = tuple[str, Callable[..., Any]]
 Replace = Callable[["Tensor"], "Tensor"]
-Read = Callable[[Sequence[str], "Tensor"], None]  # takes note that these components read this stream
-Written = Callable[[dict[str, "Tensor"], "Tensor"], "Tensor"]  # from what is written, and its sum, to a sum
+# takes note that these components read this stream
+Read = Callable[[Sequence[str], "Tensor"], None]
+# from what is written, and its sum, to a sum
+Written = Callable[[dict[str, "Tensor"], "Tensor"], "Tensor"]
 
 
 class BridgeNetwork:
@@ -53,15 +55,25 @@ class BridgeNetwork:
     def run(self, row: int, replace: Mapping[str, Replace]) -> Run:
         return self._run(row, replace) if replace else self.clean(row)
 
-    def recompute(self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Tensor]) -> Tensor:
-        streams = {slot: run.reads[component] + changes.get(slot, 0) for slot, run in runs.items() if slot != "mask"}
+    def recompute(
+        self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Tensor]
+    ) -> Tensor:
+        streams = {
+            slot: run.reads[component] + changes.get(slot, 0)
+            for slot, run in runs.items()
+            if slot != "mask"
+        }
         row = next(iter(runs.values())).row
         if component == ROOT:
-            return self._forward(row, self._visible(row), [_force("ln_final.hook_in", streams["stream"])])
+            return self._forward(
+                row, self._visible(row), [_force("ln_final.hook_in", streams["stream"])]
+            )
         if not is_head(component):
             return self._mlp(int(component.removeprefix("mlp")), row, streams["stream"])
         layer, head = map(int, component.removeprefix("head").split("."))
-        return self._head(layer, head, row, streams, runs["mask"].values["mask"] + changes.get("mask", 0))
+        return self._head(
+            layer, head, row, streams, runs["mask"].values["mask"] + changes.get("mask", 0)
+        )
 
     def _visible(self, row: int) -> Tensor:
         """`[P]`: 1 where a key may be attended to."""
@@ -84,7 +96,9 @@ class BridgeNetwork:
         written({"mask": self._visible(row)}, torch.zeros(self.n_pos))
         hooks = [_at("embed.hook_out", lambda value: written({"embed": value}, value))]
         if "pos_embed.hook_out" in self.bridge.hook_dict:
-            hooks.append(_at("pos_embed.hook_out", lambda value: written({"pos_embed": value}, value)))
+            hooks.append(
+                _at("pos_embed.hook_out", lambda value: written({"pos_embed": value}, value))
+            )
         for layer in range(self.bridge.cfg.n_layers):
             hooks += self._attention_hooks(layer, read, written)
             hooks += self._mlp_hooks(layer, read, written) if self.has_mlps else []
@@ -99,7 +113,9 @@ class BridgeNetwork:
 
         def after(total: Tensor) -> Tensor:
             z = mixed[f"{attn}.o.hook_in"]
-            return written({name: self._head_value(layer, h, z) for h, name in enumerate(names)}, total)
+            return written(
+                {name: self._head_value(layer, h, z) for h, name in enumerate(names)}, total
+            )
 
         return [
             _at(f"blocks.{layer}.hook_in", partial(read, names)),
@@ -118,16 +134,23 @@ class BridgeNetwork:
             _at(f"blocks.{layer}.mlp.hook_out", after),
         ]
 
-    def _head(self, layer: int, head: int, row: int, streams: Mapping[str, Tensor], visible: Tensor) -> Tensor:
-        """A head's activation `[P, d_model]` on these streams into q, k and v, and with these keys visible.
+    def _head(
+        self, layer: int, head: int, row: int, streams: Mapping[str, Tensor], visible: Tensor
+    ) -> Tensor:
+        """A head's activation `[P, d_model]` on these streams into q, k and v, and with these keys
+        visible.
 
-        The whole layer reads the streams and the mask; of what it computes only this head is looked at.
-        Queries, keys and values are exchanged before rotation, which depends on nothing but the position.
+        The whole layer reads the streams and the mask; of what it computes only this head is looked
+        at. Queries, keys and values are exchanged before rotation, which depends on nothing but the
+        position.
         """
         attn = f"blocks.{layer}.attn"
         seen: dict[str, Tensor] = {}
         for slot, stream in streams.items():
-            hooks = [_force(f"blocks.{layer}.hook_in", stream), _record(f"{attn}.{slot}.hook_out", seen)]
+            hooks = [
+                _force(f"blocks.{layer}.hook_in", stream),
+                _record(f"{attn}.{slot}.hook_out", seen),
+            ]
             self._forward(row, visible, hooks)
         forced = [_force(name, projected) for name, projected in seen.items()]
         self._forward(row, visible, [*forced, _record(f"{attn}.o.hook_in", seen)])
@@ -163,7 +186,8 @@ class BridgeNetwork:
         return written
 
     def _value_bias(self, layer: int) -> Tensor:
-        """What mixed values hold whatever is attended to, `[P, heads, d_head]`: the values of zeros.
+        """What mixed values hold whatever is attended to, `[P, heads, d_head]`: the values of
+        zeros.
 
         Attention sums to one, so this part of a head's activation is the same on every input.
         """
@@ -184,7 +208,8 @@ class BridgeNetwork:
 
 
 def _at(name: str, see: Callable[[Tensor], Tensor | None]) -> Hook:
-    """A hook that shows what passes (one row, no batch axis) to `see`, and puts in what that returns."""
+    """A hook that shows what passes (one row, no batch axis) to `see`, and puts in what that
+    returns."""
 
     def hook(value: Tensor, **_: object) -> Tensor | None:
         instead = see(value[0].clone())

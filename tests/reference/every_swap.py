@@ -1,6 +1,8 @@
-"""What a claim about a graph of functions means, by enumeration: every allowed swap, its probability and its change.
+"""What a claim about a graph of functions means, by enumeration: every allowed swap, its
+probability and its change.
 
-Only the tree is read. Allowed donors come from the features' values, what a node computes from calling its functions.
+Only the tree is read. Allowed donors come from the features' values, what a node computes from
+calling its functions.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class Functions:
     inputs: Mapping[str, Tensor]
 
     def run(self, rows: Rows, replaced: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Every value of a run on these rows, where some are replaced as soon as they are computed."""
+        """Every value of a run on these rows, where some are replaced as soon as they are
+        computed."""
         values = {name: tensor.clone()[rows] for name, tensor in self.inputs.items()}
         values |= {name: replaced[name] for name in values if name in replaced}
         for name, call in self.calls.items():
@@ -50,7 +53,8 @@ class Functions:
 
 @dataclass(frozen=True)
 class Swaps:
-    """Every allowed swap of every reference: a row for each slot, and how probable each is for its reference."""
+    """Every allowed swap of every reference: a row for each slot, and how probable each is for its
+    reference."""
 
     references: Rows
     donors: Mapping[str, Rows]
@@ -60,11 +64,17 @@ class Swaps:
 def combinations(root: Node, features: Features, rows: int) -> int:
     """At most so many allowed swaps for one reference."""
     shared, everyone = _shared(root), np.arange(rows)
-    sizes = [max(map(len, _allowed(on, features, everyone))) for path, _, on in _slots(root) if path not in shared]
+    sizes = [
+        max(map(len, _allowed(on, features, everyone)))
+        for path, _, on in _slots(root)
+        if path not in shared
+    ]
     return int(np.prod(sizes, dtype=np.float64))
 
 
-def every_swap(root: Node, features: Features, references: Rows, rows: int, donors: Rows | None = None) -> Swaps:
+def every_swap(
+    root: Node, features: Features, references: Rows, rows: int, donors: Rows | None = None
+) -> Swaps:
     """All swaps that a claim allows; with all rows as donors by default."""
     among = np.arange(rows) if donors is None else donors
     table: dict[str, Rows] = {"": references}
@@ -84,7 +94,8 @@ def every_swap(root: Node, features: Features, references: Rows, rows: int, dono
 
 
 def _slots(root: Node) -> list[tuple[str, str, Agreement]]:
-    """Path, parent and agreement of every place that takes a donor; lenders before those that share."""
+    """Path, parent and agreement of every place that takes a donor; lenders before those that
+    share."""
     found = []
     for path, node, parent in node_paths(root):
         if node.agrees_on is not None:
@@ -92,7 +103,8 @@ def _slots(root: Node) -> list[tuple[str, str, Agreement]]:
         if node.rest is not None:
             found.append((f"{path}/rest", path, node.rest))
     shared = _shared(root)
-    return sorted(found, key=lambda slot: slot[0] in shared)  # who shares a donor is a leaf here, so nobody's parent
+    # who shares a donor is a leaf here, so nobody's parent
+    return sorted(found, key=lambda slot: slot[0] in shared)
 
 
 def _shared(root: Node) -> dict[str, str]:
@@ -101,7 +113,9 @@ def _shared(root: Node) -> dict[str, str]:
     return {path: named[parent, node.shares] for path, node, parent in paths if node.shares}
 
 
-def _allowed(on: Agreement, features: Features, among: Rows, rows: int | None = None) -> list[npt.NDArray[np.int64]]:
+def _allowed(
+    on: Agreement, features: Features, among: Rows, rows: int | None = None
+) -> list[npt.NDArray[np.int64]]:
     """For every row the donors that agree with it, and the row itself."""
     size = len(among) if rows is None else rows
     if on.exact:
@@ -113,7 +127,8 @@ def _allowed(on: Agreement, features: Features, among: Rows, rows: int | None = 
     outside = set(range(size)) - {int(row) for row in among}
     agreeing = {value: np.array(rows) for value, rows in alike.items()}
     return [
-        np.array([*alike.get(values[row], ()), row]) if row in outside else agreeing[values[row]] for row in range(size)
+        np.array([*alike.get(values[row], ()), row]) if row in outside else agreeing[values[row]]
+        for row in range(size)
     ]
 
 
@@ -154,22 +169,29 @@ class Truth:
 
     @property
     def worst(self) -> float:
-        """Mean over the references of the worst change that any allowed swap makes, in the worse direction."""
+        """Mean over the references of the worst change that any allowed swap makes, in the worse
+        direction."""
         changes, rows = self.worse * (self.scrubbed - self.clean), self.swaps.references
         return float(np.mean([changes[rows == row].max() for row in np.unique(rows)]))
 
     @property
     def rounding(self) -> float:
         """What float64 loses in a difference of two such numbers."""
-        return 8 * float(np.finfo(np.float64).eps * max(np.abs(self.clean).max(), np.abs(self.scrubbed).max()))
+        return 8 * float(
+            np.finfo(np.float64).eps * max(np.abs(self.clean).max(), np.abs(self.scrubbed).max())
+        )
 
     def of_slices(self, values: Sequence[Any]) -> list[float]:
         """Mean change of the references with every value of a feature."""
         kinds = {values[row] for row in self.of_reference}
-        return [float(np.mean([c for row, c in self.of_reference.items() if values[row] == k])) for k in kinds]
+        return [
+            float(np.mean([c for row, c in self.of_reference.items() if values[row] == k]))
+            for k in kinds
+        ]
 
 
-Score = Callable[[Tensor, Rows], Tensor]  # from the output for some references, and which they are, to the metric
+# from the output for some references, and which they are, to the metric
+Score = Callable[[Tensor, Rows], Tensor]
 
 
 def truth_of(
@@ -209,7 +231,9 @@ class _Meaning:
         own = self.swaps.donors.get(path, self.swaps.references)
         if node.computed_by is not None:
             assert node.agrees_on is not None
-            return torch.as_tensor(node.computed_by(*(self.features[f][own] for f in node.agrees_on.features)))
+            return torch.as_tensor(
+                node.computed_by(*(self.features[f][own] for f in node.agrees_on.features))
+            )
         if node.rest is None:
             return self.network.run(own, {})[node.component]
         direct: dict[str, Tensor] = {}

@@ -30,7 +30,11 @@ class FunctionNetwork:
 
         def value(name: str) -> Tensor:
             if name not in run.values:
-                read = [value(argument) for argument in self.slots(name)] if name in self.functions else []
+                read = (
+                    [value(argument) for argument in self.slots(name)]
+                    if name in self.functions
+                    else []
+                )
                 now = self._call(name, read) if name in self.functions else self.inputs[name][row]
                 run.values[name] = replace[name](now) if name in replace else now
             return run.values[name]
@@ -39,8 +43,12 @@ class FunctionNetwork:
             value(name)
         return run
 
-    def recompute(self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Tensor]) -> Tensor:
-        return self._call(component, [run.values[slot] + changes.get(slot, 0) for slot, run in runs.items()])
+    def recompute(
+        self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Tensor]
+    ) -> Tensor:
+        return self._call(
+            component, [run.values[slot] + changes.get(slot, 0) for slot, run in runs.items()]
+        )
 
     def _call(self, name: str, read: Sequence[Tensor]) -> Tensor:
         return self.functions[name](*(argument[None] for argument in read))[0]

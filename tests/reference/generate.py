@@ -1,7 +1,8 @@
-"""Hypothesis strategies: small transformers, datasets for them, valid hypotheses about them, swap sets.
+"""Hypothesis strategies: small transformers, datasets for them, valid hypotheses about them, swap
+sets.
 
-Everything shrinks towards one layer, few rows and a root with one leaf. What is drawn is valid by the static
-rules; swap sets are arbitrary, since an evaluator evaluates any of them, allowed or not.
+Everything shrinks towards one layer, few rows and a root with one leaf. What is drawn is valid by
+the static rules; swap sets are arbitrary, since an evaluator evaluates any of them, allowed or not.
 """
 
 from __future__ import annotations
@@ -36,16 +37,19 @@ from pytest_scrub.tree.nodes import (
 )
 
 FEATURES = ("parity", "first", "total")  # small ints, functions of a row's content
-POSITION, POSITIONS = "where", "places"  # one position per row; a mask with as many positions in every row
+# one position per row; a mask with as many positions in every row
+POSITION, POSITIONS = "where", "places"
 WIDTH = (3, 2, 1)  # children of a node, at most, by level below the root
 DEPTH = len(WIDTH)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What determines a small transformer, its weights included; the defaults are what drawing shrinks to.
+    """What determines a small transformer, its weights included; the defaults are what drawing
+    shrinks to.
 
-    `kind` is `native`, `gpt2` or `llama`; the fields from `norm` to `logit_cap` are choices of native models.
+    `kind` is `native`, `gpt2` or `llama`; the fields from `norm` to `logit_cap` are choices of
+    native models.
     """
 
     kind: str = "native"
@@ -81,7 +85,8 @@ class SmallTransformer:
 
     @property
     def tolerance(self) -> float:
-        """How far two exact evaluations may differ, relative to the output: some norms compute in float32."""
+        """How far two exact evaluations may differ, relative to the output: some norms compute in
+        float32."""
         return 1e-5 if computes_in_float32(self.architecture) else 1e-9
 
     @property
@@ -98,7 +103,11 @@ class SmallTransformer:
 
 def computes_in_float32(architecture: Architecture) -> bool:
     """Whether the model's own norms drop to float32, whatever the dtype of its weights."""
-    return architecture.kind == "llama" or architecture.norm not in (None, "LN") or architecture.final_rms
+    return (
+        architecture.kind == "llama"
+        or architecture.norm not in (None, "LN")
+        or architecture.final_rms
+    )
 
 
 @lru_cache(maxsize=256)
@@ -180,7 +189,8 @@ def _scramble(bridge: Any, generator: torch.Generator) -> None:
         seen.add(id(parameter))
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         if parameter.ndim == 1:
-            drawn = noise / 2 + (1 if name.endswith("weight") else 0)  # one-dimensional weights are a norm's
+            # one-dimensional weights are a norm's
+            drawn = noise / 2 + (1 if name.endswith("weight") else 0)
         else:
             drawn = 1.2 * noise / min(parameter.shape) ** 0.5
         parameter.data.copy_(drawn)
@@ -208,7 +218,9 @@ def architectures(draw: st.DrawFn, kind: str) -> Architecture:
     )
     if common.kind == "llama":
         common = replace(common, d_model=4 * n_heads)  # its config wants a multiple of the heads
-        return replace(common, attn_only=False, norm="RMS", positions="rotary", biases=draw(st.booleans()))
+        return replace(
+            common, attn_only=False, norm="RMS", positions="rotary", biases=draw(st.booleans())
+        )
     return replace(
         common,
         norm=draw(st.sampled_from([None, "LN", "RMS", "LNPre", "RMSPre"])),
@@ -226,7 +238,8 @@ def architectures(draw: st.DrawFn, kind: str) -> Architecture:
 
 
 def small_transformers(kind: str) -> st.SearchStrategy[SmallTransformer]:
-    """Bridges of 1 to 3 layers in float64, `native`, `gpt2` or `llama`; the same draw gives the same object."""
+    """Bridges of 1 to 3 layers in float64, `native`, `gpt2` or `llama`; the same draw gives the
+    same object."""
     return architectures(kind).map(build)
 
 
@@ -234,13 +247,15 @@ def small_transformers(kind: str) -> st.SearchStrategy[SmallTransformer]:
 def datasets(draw: st.DrawFn, model: SmallTransformer) -> Dataset:
     """6 to 12 rows of random tokens, some of them repeated, sometimes padded on the right.
 
-    Columns: the small ints `FEATURES`, a position per row, a mask of as many positions in every row. All are
-    functions of a row's content. Labels are classes.
+    Columns: the small ints `FEATURES`, a position per row, a mask of as many positions in every
+    row. All are functions of a row's content. Labels are classes.
     """
     a = model.architecture
     n_pos = draw(st.integers(min(3, a.n_ctx), a.n_ctx))
     rows = draw(st.integers(6, 12))
-    tokens = draw(arrays(np.int64, (rows, n_pos), elements=st.integers(0, a.d_vocab - 1), fill=st.nothing()))
+    tokens = draw(
+        arrays(np.int64, (rows, n_pos), elements=st.integers(0, a.d_vocab - 1), fill=st.nothing())
+    )
     inputs: dict[str, torch.Tensor] = {}
     lengths = np.full(rows, n_pos)
     if draw(st.booleans()):
@@ -250,14 +265,17 @@ def datasets(draw: st.DrawFn, model: SmallTransformer) -> Dataset:
     inputs["tokens"] = torch.tensor(tokens)
     if (lengths < n_pos).any():
         visible = np.arange(n_pos) < lengths[:, None]
-        inputs["attention_mask"] = torch.tensor(visible).to(draw(st.sampled_from([torch.int64, torch.bool])))
+        inputs["attention_mask"] = torch.tensor(visible).to(
+            draw(st.sampled_from([torch.int64, torch.bool]))
+        )
     total = tokens.sum(axis=1) + lengths
     places = (total[:, None] + np.arange(draw(st.integers(1, n_pos - 1)))) % n_pos
     features: dict[str, npt.NDArray[Any]] = {
         "parity": total % 2,
         "first": tokens[:, 0],
         "total": total % 4,
-        POSITION: total % n_pos - draw(st.sampled_from([0, n_pos])),  # counted from the left or from the end
+        # counted from the left or from the end
+        POSITION: total % n_pos - draw(st.sampled_from([0, n_pos])),
         POSITIONS: (np.arange(n_pos) == places[..., None]).any(axis=1),
     }
     labels = torch.tensor((tokens * np.arange(1, n_pos + 1)).sum(axis=1) % a.d_vocab_out)
@@ -273,14 +291,21 @@ def spans(draw: st.DrawFn, n_pos: int) -> Span:
     """A slice of at least one position."""
     start = draw(st.integers(0, n_pos - 1))
     stop = draw(st.integers(start + 1, n_pos))
-    shown = draw(st.sampled_from([(start, stop), (start - n_pos, None if stop == n_pos else stop - n_pos)]))
+    shown = draw(
+        st.sampled_from([(start, stop), (start - n_pos, None if stop == n_pos else stop - n_pos)])
+    )
     return Span(*shown, draw(st.sampled_from([None, 2])))
 
 
 def positions(dataset: Dataset) -> st.SearchStrategy[int | Span | str | None]:
     """Every kind of `pos=`; also what a metric can be read at."""
     n_pos = n_positions(dataset)
-    return st.one_of(st.none(), st.integers(-n_pos, n_pos - 1), st.sampled_from([POSITION, POSITIONS]), spans(n_pos))
+    return st.one_of(
+        st.none(),
+        st.integers(-n_pos, n_pos - 1),
+        st.sampled_from([POSITION, POSITIONS]),
+        spans(n_pos),
+    )
 
 
 @cache
@@ -292,13 +317,16 @@ def rotation(d_model: int) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Waves:
-    """A `computed_by=`: a function of the features, `[B, d_model]`, or `[B, n_pos, d_model]` given n_pos."""
+    """A `computed_by=`: a function of the features, `[B, d_model]`, or `[B, n_pos, d_model]` given
+    n_pos."""
 
     d_model: int
     n_pos: int | None
 
     def __call__(self, *features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        seed = sum((i + 2) * np.asarray(column, dtype=np.float64) for i, column in enumerate(features))
+        seed = sum(
+            (i + 2) * np.asarray(column, dtype=np.float64) for i, column in enumerate(features)
+        )
         shape = (self.d_model,) if self.n_pos is None else (self.n_pos, self.d_model)
         frequencies = np.arange(1, np.prod(shape) + 1).reshape(shape)
         column = np.asarray(seed).reshape(-1, *(1 for _ in shape))
@@ -307,7 +335,8 @@ class Waves:
 
 @st.composite
 def hypotheses(draw: st.DrawFn, model: SmallTransformer, dataset: Dataset) -> Node:
-    """Valid trees of at most `DEPTH` levels below the root, with everything that a claim can say."""
+    """Valid trees of at most `DEPTH` levels below the root, with everything that a claim can
+    say."""
     return _Trees(draw, model, dataset).root()
 
 
@@ -339,8 +368,13 @@ class _Trees:
         return EXACT if self.rarely() else Agreement(tuple(sorted(names)))
 
     def reading(self, node: Node, level: int) -> Node:
-        """The node as a non-leaf; without children, as `join` makes them, it is its rest's donor's."""
-        reads = () if self.rarely() and self.draw(st.booleans()) else self.children(node.component, level)
+        """The node as a non-leaf; without children, as `join` makes them, it is its rest's
+        donor's."""
+        reads = (
+            ()
+            if self.rarely() and self.draw(st.booleans())
+            else self.children(node.component, level)
+        )
         return replace(node, reads=reads, rest=self.agreement())
 
     def children(self, parent: str, level: int) -> tuple[Node, ...]:
@@ -361,7 +395,9 @@ class _Trees:
         if self.may_claim_mask(parent, siblings) and self.rarely():
             return self.mask(parent)
         into = draw(st.sampled_from([None, "q", "k", "v"])) if is_head(parent) else None
-        shared = [sibling for sibling in siblings if None in (into, sibling.into) or sibling.into == into]
+        shared = [
+            sibling for sibling in siblings if None in (into, sibling.into) or sibling.into == into
+        ]
         taken = {name for sibling in shared for name in sibling.components}
         free = [name for name in self.readable(parent) if name not in taken]
         if not free:
@@ -384,11 +420,13 @@ class _Trees:
         components = list(self.model.components)
         if parent == ROOT:
             return components
-        first_of_layer = f"{parent.partition('.')[0]}.0"  # the heads of one layer do not read each other
+        # the heads of one layer do not read each other
+        first_of_layer = f"{parent.partition('.')[0]}.0"
         return components[: components.index(first_of_layer if is_head(parent) else parent)]
 
     def furnished(self, node: Node, level: int, siblings: list[Node]) -> Node:
-        """The node with a name, another's donor, children of its own or a computation, or none of these."""
+        """The node with a name, another's donor, children of its own or a computation, or none of
+        these."""
         draw = self.draw
         if draw(st.booleans()):
             node = replace(node, name=f"sibling{len(siblings)}")
@@ -397,29 +435,44 @@ class _Trees:
             lender = draw(st.sampled_from(lenders))
             node = replace(node, shares=lender.name, agrees_on=lender.agrees_on)
         is_group = len(node.components) > 1
-        is_recomputable = not is_group and (is_head(node.component) or node.component.startswith("mlp"))
+        is_recomputable = not is_group and (
+            is_head(node.component) or node.component.startswith("mlp")
+        )
         if is_recomputable and level + 1 < DEPTH and draw(st.integers(0, 3)) > 0:
             return self.reading(node, level + 1)
         # A group is computed as a sum, so its members must be read as one.
-        is_computable = node.agrees_on is not None and node.agrees_on.features and not (is_group and node.via == "any")
+        is_computable = (
+            node.agrees_on is not None
+            and node.agrees_on.features
+            and not (is_group and node.via == "any")
+        )
         if is_computable and draw(st.booleans()):
-            return replace(node, computed_by=Waves(self.d_model, draw(st.sampled_from([None, self.n_pos]))))
+            return replace(
+                node, computed_by=Waves(self.d_model, draw(st.sampled_from([None, self.n_pos])))
+            )
         return node
 
     def subspace(self, half: int) -> Subspace:
-        """Some directions of the first or the second half of one basis; the halves are orthogonal."""
+        """Some directions of the first or the second half of one basis; the halves are
+        orthogonal."""
         start = half * self.d_model // 2
         width = self.draw(st.integers(1, self.d_model // 2))
         return Subspace(rotation(self.d_model)[:, start : start + width])
 
     def divisible(self, siblings: list[Node]) -> list[Node]:
-        """Siblings that leave some of their component, other positions or directions, to one more child."""
+        """Siblings that leave some of their component, other positions or directions, to one more
+        child."""
         claimed = Counter(name for sibling in siblings for name in sibling.components)
-        partial = [sibling for sibling in siblings if isinstance(sibling.pos, int) or sibling.subspace]
-        return [node for node in partial if claimed[node.component] == 1 and node.component != "mask"]
+        partial = [
+            sibling for sibling in siblings if isinstance(sibling.pos, int) or sibling.subspace
+        ]
+        return [
+            node for node in partial if claimed[node.component] == 1 and node.component != "mask"
+        ]
 
     def other_part(self, sibling: Node, siblings: list[Node]) -> Node:
-        """A child that reads the same component into the same slot along the same paths, but other parts."""
+        """A child that reads the same component into the same slot along the same paths, but other
+        parts."""
         pos, subspace = sibling.pos, sibling.subspace
         if subspace is not None:
             subspace = self.subspace(1)
@@ -435,7 +488,8 @@ class _Trees:
         return "attention_mask" in self.dataset.inputs and reaches and is_free
 
     def mask(self, parent: str) -> Node:
-        """Only heads read it directly. Fixed positions keep the first key visible, which never is padding."""
+        """Only heads read it directly. Fixed positions keep the first key visible, which never is
+        padding."""
         fixed = st.one_of(st.none(), st.integers(-self.n_pos, self.n_pos - 1), spans(self.n_pos))
         via = st.sampled_from([None, "direct", "any"] if is_head(parent) else ["any"])
         return Node(("mask",), self.agreement(), pos=self.draw(fixed), via=self.draw(via))

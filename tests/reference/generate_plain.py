@@ -1,7 +1,8 @@
-"""Hypothesis strategies: small networks without a residual stream, rows for them, valid hypotheses about them.
+"""Hypothesis strategies: small networks without a residual stream, rows for them, valid hypotheses
+about them.
 
-As in `generate`, everything shrinks towards little, what is drawn is valid by the static rules, and swap sets are
-arbitrary.
+As in `generate`, everything shrinks towards little, what is drawn is valid by the static rules, and
+swap sets are arbitrary.
 """
 
 from __future__ import annotations
@@ -62,22 +63,28 @@ class Plain:
         return len(self.shapes[component]) > 1 and self.shapes[component][0] == LENGTH
 
 
-# Graphs of functions --------------------------------------------------------------------------------------
+# Graphs of functions ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function of `[batch, LENGTH, WIDTH]` tensors in which every position and direction of each matters."""
+    """A function of `[batch, LENGTH, WIDTH]` tensors in which every position and direction of each
+    matters."""
 
     arguments: tuple[str, ...]
     seed: int
 
     @property
     def __signature__(self) -> Signature:
-        return Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in self.arguments])
+        return Signature(
+            [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in self.arguments]
+        )
 
     def __call__(self, *read: Tensor) -> Tensor:
-        mixed = [weights(self.seed + i, LENGTH) @ x @ weights(self.seed + i, WIDTH) for i, x in enumerate(read)]
+        mixed = [
+            weights(self.seed + i, LENGTH) @ x @ weights(self.seed + i, WIDTH)
+            for i, x in enumerate(read)
+        ]
         together = torch.stack(mixed)
         return torch.sin(together.sum(dim=0)) + torch.tanh((1 + together).prod(dim=0))
 
@@ -89,11 +96,14 @@ def weights(seed: int, width: int) -> Tensor:
 
 @st.composite
 def function_graphs(draw: st.DrawFn) -> Plain:
-    """Two to four functions below the output, each of one to three inputs or functions before it."""
+    """Two to four functions below the output, each of one to three inputs or functions before
+    it."""
     names = ["a", "b", *"ABCD"[: draw(st.integers(2, 4))], ROOT]
     functions: dict[str, Function] = {}
     for i, name in enumerate(names[2:], start=2):
-        arguments = draw(st.lists(st.sampled_from(names[i - 1 :: -1]), min_size=1, max_size=3, unique=True))
+        arguments = draw(
+            st.lists(st.sampled_from(names[i - 1 :: -1]), min_size=1, max_size=3, unique=True)
+        )
         functions[name] = Function(tuple(arguments), draw(st.integers(0, 3)))
     return function_graph(tuple(functions.items()))
 
@@ -103,14 +113,22 @@ def function_graph(functions: tuple[tuple[str, Function], ...]) -> Plain:
     reads = {name: function.arguments for name, function in functions}
     above: dict[str, Sequence[str]] = {}
     for name, arguments in reads.items():  # in order of computation
-        above[name] = sorted({*arguments}.union(*(above.get(argument, ()) for argument in arguments)))
+        above[name] = sorted(
+            {*arguments}.union(*(above.get(argument, ()) for argument in arguments))
+        )
     rng = np.random.default_rng(0)
     inputs = {name: torch.tensor(rng.normal(size=(ROWS, LENGTH, WIDTH))) for name in "ab"}
     dataset = Dataset(inputs, features=COLUMNS)
-    return Plain(FunctionGraph(**dict(functions)), FunctionNetwork(dict(functions), dataset), dataset, reads, above)
+    return Plain(
+        FunctionGraph(**dict(functions)),
+        FunctionNetwork(dict(functions), dataset),
+        dataset,
+        reads,
+        above,
+    )
 
 
-# Torch modules --------------------------------------------------------------------------------------------
+# Torch modules ------------------------------------------------------------------------------------
 
 
 class Block(nn.Module):
@@ -118,7 +136,11 @@ class Block(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.up, self.act, self.down = nn.Linear(WIDTH, WIDTH), nn.ReLU(inplace=True), nn.Linear(WIDTH, WIDTH)
+        self.up, self.act, self.down = (
+            nn.Linear(WIDTH, WIDTH),
+            nn.ReLU(inplace=True),
+            nn.Linear(WIDTH, WIDTH),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.down(self.act(self.up(x)))
@@ -170,7 +192,9 @@ def built(kind: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
 NOISE = torch.Generator().manual_seed(0)
 TOKENS = Dataset(torch.randint(6, (ROWS, LENGTH), generator=NOISE), features=COLUMNS)
 IMAGES = Dataset(torch.randn(ROWS, 1, 3, 3, generator=NOISE, dtype=torch.float64), features=COLUMNS)
-VECTORS = Dataset(torch.randn(ROWS, LENGTH, WIDTH, generator=NOISE, dtype=torch.float64), features=COLUMNS)
+VECTORS = Dataset(
+    torch.randn(ROWS, LENGTH, WIDTH, generator=NOISE, dtype=torch.float64), features=COLUMNS
+)
 BLOCK_PARTS = (".up", ".act", ".down", "")
 LAYER_PARTS = (".norm1", ".linear1", ".linear2", ".norm2", "")
 
@@ -187,7 +211,8 @@ def module_graph(kind: str, size: int, seed: int) -> Plain:
 
 
 def of_modules(network: nn.Module, dataset: Dataset, readable: Sequence[str]) -> Plain:
-    """With the modules that can be read, in order of computation; a module may be inside another."""
+    """With the modules that can be read, in order of computation; a module may be inside
+    another."""
     above = {name: readable[:i] for i, name in enumerate([*readable, ROOT])}
     return Plain(network, ModuleNetwork(network, dataset), dataset, {}, above)
 
@@ -197,12 +222,13 @@ def module_graphs() -> st.SearchStrategy[Plain]:
     return st.builds(module_graph, kinds, st.integers(1, 3), st.integers(0, 3))
 
 
-# Hypotheses -----------------------------------------------------------------------------------------------
+# Hypotheses ---------------------------------------------------------------------------------------
 
 
 @st.composite
 def hypotheses(draw: st.DrawFn, plain: Plain) -> Node:
-    """Trees of at most `DEPTH` levels below the root, with everything that a claim can say of such a network."""
+    """Trees of at most `DEPTH` levels below the root, with everything that a claim can say of such
+    a network."""
     trees = _Trees(draw, plain)
     root = Node((ROOT,), trees.agreement() if draw(st.booleans()) else None)
     return root if trees.rarely() else trees.reading(root, 0)
@@ -229,7 +255,11 @@ class _Trees:
             child = self.child(node.component, taken)
             if child is None:
                 continue
-            taken |= {(name, slot) for name in child.components for slot in self.slots(node.component, child)}
+            taken |= {
+                (name, slot)
+                for name in child.components
+                for slot in self.slots(node.component, child)
+            }
             child = self.furnished(child, level, children)
             children += self.parts(child, f"part {len(children)}")
         return replace(node, reads=tuple(children), rest=self.agreement())
@@ -237,14 +267,24 @@ class _Trees:
     def slots(self, parent: str, child: Node) -> Sequence[str | None]:
         """The slots of the parent in which it reads the child; modules have one, without a name."""
         reads = self.plain.reads.get(parent, (None,))
-        return [child.into] if child.into else child.components if child.via != "any" and reads != (None,) else reads
+        return (
+            [child.into]
+            if child.into
+            else child.components
+            if child.via != "any" and reads != (None,)
+            else reads
+        )
 
     def child(self, parent: str, taken: set[tuple[str, str | None]]) -> Node | None:
         """A bare leaf; None where what was drawn is claimed already."""
         draw, reads = self.draw, self.plain.reads.get(parent, ())
         components = [draw(st.sampled_from(self.plain.above[parent]))]
         if self.rarely():
-            components = draw(st.lists(st.sampled_from(self.plain.above[parent]), min_size=1, max_size=2, unique=True))
+            components = draw(
+                st.lists(
+                    st.sampled_from(self.plain.above[parent]), min_size=1, max_size=2, unique=True
+                )
+            )
         child = Node(tuple(sorted(components)), self.agreement())
         if not reads:
             child = replace(child, via=draw(st.sampled_from([None, "any"])))
@@ -258,7 +298,8 @@ class _Trees:
         return None if edges & taken else child
 
     def furnished(self, node: Node, level: int, siblings: Sequence[Node]) -> Node:
-        """The node with a name, another's donor, children of its own or a computation, or none of these."""
+        """The node with a name, another's donor, children of its own or a computation, or none of
+        these."""
         draw, shape = self.draw, self.plain.shapes[node.components[0]]
         if draw(st.booleans()):
             node = replace(node, name=f"sibling{len(siblings)}")
@@ -266,21 +307,33 @@ class _Trees:
         if lenders and self.rarely():
             lender = draw(st.sampled_from(lenders))
             node = replace(node, shares=lender.name, agrees_on=lender.agrees_on)
-        is_recomputable = len(node.components) == 1 and self.plain.above.get(node.component) and level + 1 < DEPTH
+        is_recomputable = (
+            len(node.components) == 1 and self.plain.above.get(node.component) and level + 1 < DEPTH
+        )
         if is_recomputable and draw(st.integers(0, 3)) > 0:
             return self.reading(node, level + 1)
-        is_computable = node.agrees_on and node.agrees_on.features and len(node.components) == 1 and len(shape) < 3
+        is_computable = (
+            node.agrees_on
+            and node.agrees_on.features
+            and len(node.components) == 1
+            and len(shape) < 3
+        )
         if is_computable and draw(st.integers(0, 2)) == 1:
             n_pos = draw(st.sampled_from([None, LENGTH])) if len(shape) == 2 else None
             return replace(node, computed_by=Waves(shape[-1], n_pos))
         return node
 
     def parts(self, node: Node, name: str) -> list[Node]:
-        """The node at all of its positions, at some, or in a subspace; perhaps another node at the others."""
+        """The node at all of its positions, at some, or in a subspace; perhaps another node at the
+        others."""
         draw, shapes = self.draw, {self.plain.shapes[component] for component in node.components}
         kinds = ["whole"]
         if len(shapes) == 1:
-            kinds += ["position", "two positions"] if self.plain.has_positions(node.components[0]) else []
+            kinds += (
+                ["position", "two positions"]
+                if self.plain.has_positions(node.components[0])
+                else []
+            )
             kinds += ["subspace", "two subspaces"]
         kind = draw(st.sampled_from(kinds))
         other = replace(node, reads=(), rest=None, computed_by=None, shares=None, name=name)

@@ -17,8 +17,8 @@ from pytest_scrub.tree.nodes import ROOT
 class ModuleNetwork:
     """A module that is called with the dataset's tokens and returns a tensor.
 
-    What a submodule reads is no tensor of its own (it may read several, and may itself contain what is replaced), so
-    it is recomputed by the run in which it is read.
+    What a submodule reads is no tensor of its own (it may read several, and may itself contain what
+    is replaced), so it is recomputed by the run in which it is read.
     """
 
     via = "any"
@@ -51,6 +51,8 @@ class ModuleNetwork:
             handle.remove()
         return run
 
-    def recompute(self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Tensor]) -> Tensor:
+    def recompute(
+        self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Tensor]
+    ) -> Tensor:
         assert not changes
         return runs["in"].values[component]

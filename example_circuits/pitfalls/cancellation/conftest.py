@@ -1,4 +1,5 @@
-"""The XOR, the two trained networks, sequences that neither has seen, and those that one of them has memorised.
+"""The XOR, the two trained networks, sequences that neither has seen, and those that one of them
+has memorised.
 
 `PITFALL_WEIGHTS` names a folder with other networks, which `train --seed 1 --out FOLDER` wrote.
 """
@@ -52,7 +53,9 @@ def fresh_sequences():
 @pytest.fixture(scope="session")
 def memorised_sequences():
     memorised = load_file(WEIGHTS / "memorised.safetensors")
-    return dataset(memorised["tokens"].long().numpy(), memorised["labels"].numpy(), name="memorised sequences")
+    return dataset(
+        memorised["tokens"].long().numpy(), memorised["labels"].numpy(), name="memorised sequences"
+    )
 
 
 def dataset(tokens, labels, name):

@@ -1,7 +1,9 @@
-"""Sequences of letters whose first letter predicts a noisy label; nothing else in them says anything.
+"""Sequences of letters whose first letter predicts a noisy label; nothing else in them says
+anything.
 
-A sequence is eight letters and the token that asks. Its `marker` is whether the first letter comes before n, and the
-label is the marker in four of five sequences, the opposite in the fifth, whatever the other letters are.
+A sequence is eight letters and the token that asks. Its `marker` is whether the first letter comes
+before n, and the label is the marker in four of five sequences, the opposite in the fifth, whatever
+the other letters are.
 """
 
 from __future__ import annotations

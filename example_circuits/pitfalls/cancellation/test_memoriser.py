@@ -1,7 +1,8 @@
 """One claim about two trained networks: that of a whole sequence only the marker counts.
 
-It is false of the memoriser, which has learnt by heart what noise its training sequences came with, and true of the
-learner. On sequences that neither has seen the average cannot tell them apart; the README says why.
+It is false of the memoriser, which has learnt by heart what noise its training sequences came with,
+and true of the learner. On sequences that neither has seen the average cannot tell them apart; the
+README says why.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import pytest
 
 from pytest_scrub import Refuted, RefutedByAdversary, claim, embed, output, zero_one_error
 
-TOLERANCE = 0.05  # of the answers: a sixth of what the marker is worth, 0.5 wrong without it and 0.2 with it
+# of the answers: a sixth of what the marker is worth, 0.5 wrong without it and 0.2 with it
+TOLERANCE = 0.05
 OPTIONS = {"tolerance": TOLERANCE, "metric": zero_one_error(), "samples": 8_000}
 
 
@@ -24,7 +26,8 @@ def test_the_memoriser_on_average():
     return only_the_marker_counts()
 
 
-@pytest.mark.xfail(raises=RefutedByAdversary, strict=True)  # gap 0.01, at its worst 0.66: no answer is right
+# gap 0.01, at its worst 0.66: no answer is right
+@pytest.mark.xfail(raises=RefutedByAdversary, strict=True)
 @claim(**OPTIONS, model="memoriser", data="fresh_sequences")
 def test_the_memoriser_at_its_worst():
     return only_the_marker_counts()

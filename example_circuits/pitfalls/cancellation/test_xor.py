@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytest_scrub import ANYTHING, Evaluator, RefutedByAdversary, claim, module, output, zero_one_error
+from pytest_scrub import (
+    ANYTHING,
+    Evaluator,
+    RefutedByAdversary,
+    claim,
+    module,
+    output,
+    zero_one_error,
+)
 
 TOLERANCE = 0.10  # of the answers, of which half are right
 
@@ -19,7 +27,8 @@ def test_the_average_does_not_notice():
     return z2_is_irrelevant()
 
 
-@pytest.mark.xfail(raises=RefutedByAdversary, strict=True)  # wrong on every reference: error 1.0, gap 0.5
+# wrong on every reference: error 1.0, gap 0.5
+@pytest.mark.xfail(raises=RefutedByAdversary, strict=True)
 @claim(tolerance=TOLERANCE, metric=zero_one_error(), model="xor", data="bits")
 def test_the_worst_allowed_swaps_notice():
     return z2_is_irrelevant()

@@ -1,9 +1,11 @@
-"""Train two networks on the same noisy task: one memorises 500 sequences, one never sees a sequence twice.
+"""Train two networks on the same noisy task: one memorises 500 sequences, one never sees a sequence
+twice.
 
     python -m example_circuits.pitfalls.cancellation.train
 
-writes memoriser.safetensors and learner.safetensors, each with its config, and the sequences that were memorised beside
-this file (or in `--out`) and prints what the networks reach. One seed gives one pair of networks on one machine.
+writes memoriser.safetensors and learner.safetensors, each with its config, and the sequences that
+were memorised beside this file (or in `--out`) and prints what the networks reach. One seed gives
+one pair of networks on one machine.
 """
 
 from __future__ import annotations
@@ -66,8 +68,11 @@ def batches(kind: str, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def train(kind: str, seed: int) -> TransformerBridge:
     """A network trained to predict the label at the last token."""
-    bridge: TransformerBridge = TransformerBridge.boot_native(TransformerBridgeConfig(**CONFIG, seed=seed))
-    network = bridge.original_model  # the same parameters, without the bridge's own work at every call
+    bridge: TransformerBridge = TransformerBridge.boot_native(
+        TransformerBridgeConfig(**CONFIG, seed=seed)
+    )
+    # the same parameters, without the bridge's own work at every call
+    network = bridge.original_model
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / STEPS[kind])
     for tokens, labels in batches(kind, seed):
@@ -100,7 +105,8 @@ def main() -> None:
         bridge = train(kind, arguments.seed)
         print(f"{kind}, {time.perf_counter() - start:.0f} s")
         print(f"  the memorised sequences: {figures(bridge, memorised, memorised_labels)}")
-        print(f"  other sequences: {figures(bridge, torch.from_numpy(fresh), torch.from_numpy(labels))}")
+        found = figures(bridge, torch.from_numpy(fresh), torch.from_numpy(labels))
+        print(f"  other sequences: {found}")
         weights = arguments.out / f"{kind}.safetensors"
         save_file(bridge.state_dict(), weights)
         weights.with_suffix(".json").write_text(json.dumps(CONFIG, indent=2) + "\n")

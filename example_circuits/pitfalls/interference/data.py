@@ -1,7 +1,7 @@
 """Bags of words, and the question whether one of the words is in the bag.
 
-The asked word is in the bag in half of the cases; every other word with probability `FREQUENCY`, independently of
-everything else. So the other words say nothing about the answer.
+The asked word is in the bag in half of the cases; every other word with probability `FREQUENCY`,
+independently of everything else. So the other words say nothing about the answer.
 """
 
 from __future__ import annotations

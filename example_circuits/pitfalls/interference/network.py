@@ -1,4 +1,5 @@
-"""A network that writes a bag of words into a few numbers and answers questions from those alone."""
+"""A network that writes a bag of words into a few numbers and answers questions from those
+alone."""
 
 from __future__ import annotations
 
@@ -9,10 +10,12 @@ from example_circuits.pitfalls.interference.data import WORDS
 
 
 class Bag(nn.Module):
-    """Every word has a direction in `width` dimensions; a bag is written as the sum of its words' directions.
+    """Every word has a direction in `width` dimensions; a bag is written as the sum of its words'
+    directions.
 
-    The answer is read along the asked word's own direction. With fewer dimensions than words, directions cannot all be
-    orthogonal: words that are in the bag as well interfere with the answer.
+    The answer is read along the asked word's own direction. With fewer dimensions than words,
+    directions cannot all be orthogonal: words that are in the bag as well interfere with the
+    answer.
     """
 
     def __init__(self, width: int) -> None:

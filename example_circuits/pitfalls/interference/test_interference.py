@@ -1,21 +1,32 @@
 """One claim under two metrics: that of a bag only the asked word counts.
 
-The crowded network has ten dimensions for forty words, so the other words of a bag disturb its answer. That disturbance
-is random: it averages out of the loss, and KL to the clean output asks for it all the same.
+The crowded network has ten dimensions for forty words, so the other words of a bag disturb its
+answer. That disturbance is random: it averages out of the loss, and KL to the clean output asks for
+it all the same.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from pytest_scrub import Refuted, RefutedByAdversary, claim, cross_entropy, kl_to_clean, module, output
+from pytest_scrub import (
+    Refuted,
+    RefutedByAdversary,
+    claim,
+    cross_entropy,
+    kl_to_clean,
+    module,
+    output,
+)
 
 TOLERANCE = 0.10  # nats, a seventh of what the answer to a yes-or-no question is worth
 
 
 def only_the_asked_word_counts():
     """The bag from any question after the same word with the same answer."""
-    return output(module("written", agrees_on=["asked", "is_in"]), module("question", agrees_on="asked"))
+    return output(
+        module("written", agrees_on=["asked", "is_in"]), module("question", agrees_on="asked")
+    )
 
 
 @claim(tolerance=TOLERANCE, metric=cross_entropy(), model="crowded", adversary="report")

@@ -1,9 +1,10 @@
-"""Train two networks that answer questions about bags of words, one with far too few dimensions for its words.
+"""Train two networks that answer questions about bags of words, one with far too few dimensions for
+its words.
 
     python -m example_circuits.pitfalls.interference.train
 
-writes crowded.safetensors and roomy.safetensors beside this file (or in `--out`) and prints what they reach. One seed
-gives one pair of networks on one machine.
+writes crowded.safetensors and roomy.safetensors beside this file (or in `--out`) and prints what
+they reach. One seed gives one pair of networks on one machine.
 """
 
 from __future__ import annotations
@@ -72,7 +73,10 @@ def main() -> None:
             network = train(kind, arguments.seed)
         logits = network(bag, asked)
         accuracy = (logits.argmax(1) == label).double().mean().item()
-        print(f"{kind}: loss {cross_entropy(logits, label).item():.4f}, accuracy {accuracy:.4f}", end="")
+        print(
+            f"{kind}: loss {cross_entropy(logits, label).item():.4f}, accuracy {accuracy:.4f}",
+            end="",
+        )
         print(f", {time.perf_counter() - start:.0f} s")
         save_file(network.state_dict(), arguments.out / f"{kind}.safetensors")
 

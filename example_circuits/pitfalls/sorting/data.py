@@ -1,7 +1,7 @@
 """All lists of six numbers from 0 to 3, and what a merge sort and a quicksort know of each.
 
-A part of a list is a feature as a sorted tuple, filled up with `FILL` to one length: two parts agree when they hold the
-same numbers in any order.
+A part of a list is a feature as a sorted tuple, filled up with `FILL` to one length: two parts
+agree when they hold the same numbers in any order.
 """
 
 from __future__ import annotations

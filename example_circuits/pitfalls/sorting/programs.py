@@ -1,7 +1,9 @@
-"""Two ways to sort, written as networks: the same names for their parts, the same output for every list.
+"""Two ways to sort, written as networks: the same names for their parts, the same output for every
+list.
 
-Lists are tensors `[batch, length]`; places behind the end of a shorter list hold `FILL`, which is above every number.
-Each program is a tree of modules `first`, `second` and `combine`, so that the same claims can be made of both.
+Lists are tensors `[batch, length]`; places behind the end of a shorter list hold `FILL`, which is
+above every number. Each program is a tree of modules `first`, `second` and `combine`, so that the
+same claims can be made of both.
 """
 
 from __future__ import annotations
@@ -36,21 +38,27 @@ class Merge(nn.Module):
 
 
 class Join(nn.Module):
-    """The smaller numbers, the pivot, the larger numbers, one after another without the empty places between."""
+    """The smaller numbers, the pivot, the larger numbers, one after another without the empty
+    places between."""
 
     def forward(self, first: Tensor, pivot: Tensor, second: Tensor) -> Tensor:
         return close_up(torch.cat([first, pivot, second], dim=1))[:, : second.shape[1] + 1]
 
 
 class MergeSort(nn.Module):
-    """Sorts the left half and the right half, each by merging as well or as `halves` does, and merges them."""
+    """Sorts the left half and the right half, each by merging as well or as `halves` does, and
+    merges them."""
 
     def __init__(self, length: int, halves: Callable[[int], nn.Module] | None = None) -> None:
         super().__init__()
         self.half = length // 2
         if length > 1:
             part = MergeSort if halves is None else halves
-            self.first, self.second, self.combine = part(self.half), part(length - self.half), Merge()
+            self.first, self.second, self.combine = (
+                part(self.half),
+                part(length - self.half),
+                Merge(),
+            )
 
     def forward(self, numbers: Tensor) -> Tensor:
         if numbers.shape[1] == 1:
@@ -60,12 +68,17 @@ class MergeSort(nn.Module):
 
 
 class QuickSort(nn.Module):
-    """Sorts what lies below the first number and what does not, and puts them on either side of it."""
+    """Sorts what lies below the first number and what does not, and puts them on either side of
+    it."""
 
     def __init__(self, length: int) -> None:
         super().__init__()
         if length > 1:
-            self.first, self.second, self.combine = QuickSort(length - 1), QuickSort(length - 1), Join()
+            self.first, self.second, self.combine = (
+                QuickSort(length - 1),
+                QuickSort(length - 1),
+                Join(),
+            )
 
     def forward(self, numbers: Tensor) -> Tensor:
         if numbers.shape[1] == 1:

@@ -19,7 +19,9 @@ def of(*true, false=()):
     """Of which programs a claim is true, and of which it is published as refuted, with its gap."""
     refuted = pytest.mark.xfail(raises=Refuted, strict=True)
     return pytest.mark.parametrize(
-        "scrub_model", [*true, *(pytest.param(program, marks=refuted) for program in false)], indirect=True
+        "scrub_model",
+        [*true, *(pytest.param(program, marks=refuted) for program in false)],
+        indirect=True,
     )
 
 
@@ -37,7 +39,11 @@ def sorts(*reads, **options):
 
 def partitions(**options):
     """One part knows what lies below the first number, the other what does not."""
-    return sorts(module("sort.first", agrees_on="smaller"), module("sort.second", agrees_on="larger"), **options)
+    return sorts(
+        module("sort.first", agrees_on="smaller"),
+        module("sort.second", agrees_on="larger"),
+        **options,
+    )
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -61,10 +67,15 @@ def test_this_node_sorts():
 @claim(tolerance=TOLERANCE, metric=METRIC)
 def test_this_node_computes_the_sorted_list():
     """Its value replaced by the sorted list itself: the most that can be said of one node."""
-    return output(module("sort", agrees_on="content", computed_by=lambda content: torch.tensor(content).float()))
+    return output(
+        module(
+            "sort", agrees_on="content", computed_by=lambda content: torch.tensor(content).float()
+        )
+    )
 
 
-# How it computes it: a tree. The leaves of a tree are nodes again: how a half is sorted remains open.
+# How it computes it: a tree. The leaves of a tree are nodes again: how a half is sorted remains
+# open.
 
 
 @of("merge_sort", "merge_of_quick_sorts", false=["quick_sort"])  # gap 0.99

@@ -1,7 +1,7 @@
 """Claims that hold and say little, and claims that test nothing.
 
-The more two lists have to agree on, the fewer swaps are left, and the easier a claim is to hold: down to a program
-that does not sort, and to no swap at all.
+The more two lists have to agree on, the fewer swaps are left, and the easier a claim is to hold:
+down to a program that does not sort, and to no swap at all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def changed(output, batch):
     return (output != batch.clean).any(dim=1).double()
 
 
-# The clean output, not the sorted list: a program that is wrong before and after the swap has to show as well.
+# The clean output, not the sorted list: a program that is wrong before and after the swap has to
+# show as well.
 METRIC = Metric("lists that come out otherwise", changed, lower=0.0, upper=1.0, needs_clean=True)
 
 
@@ -31,7 +32,9 @@ def the_output_follows_from(feature):
 # Specific enough: what says "sorts" is refuted where nothing is sorted.
 
 
-@pytest.mark.parametrize("scrub_model", ["merge_sort", pytest.param("forgetful", marks=refuted)], indirect=True)
+@pytest.mark.parametrize(
+    "scrub_model", ["merge_sort", pytest.param("forgetful", marks=refuted)], indirect=True
+)
 @claim(tolerance=TOLERANCE, metric=METRIC)
 def test_it_follows_from_what_the_list_holds():  # refuted with a gap of 0.78
     return the_output_follows_from("content")
@@ -46,9 +49,12 @@ def test_it_follows_from_what_the_halves_hold():
     return the_output_follows_from(["left", "right"])
 
 
-@pytest.mark.parametrize(("feature", "donors"), [("content", 60), (["left", "right"], 18), ("numbers", 1)])
+@pytest.mark.parametrize(
+    ("feature", "donors"), [("content", 60), (["left", "right"], 18), ("numbers", 1)]
+)
 def test_fewer_swaps_are_left(scrub_data, feature, donors):
-    """How many of the 4,096 lists may stand in for a list, itself included; the median over all lists."""
+    """How many of the 4,096 lists may stand in for a list, itself included; the median over all
+    lists."""
     count = SwapSpace(the_output_follows_from(feature), scrub_data).count()
     assert np.median(count["output/sort"]) == donors
 
@@ -80,6 +86,9 @@ def test_one_node_of_several():
         module(
             "sort",
             agrees_on="content",
-            reads=[module("sort.first", agrees_on="numbers"), module("sort.second", agrees_on="right")],
+            reads=[
+                module("sort.first", agrees_on="numbers"),
+                module("sort.second", agrees_on="right"),
+            ],
         )
     )

@@ -1,12 +1,13 @@
 """What moved since a baseline was saved, by the intervals of both and not by their points.
 
-A gap is the mean of draws that ended as soon as they decided the claim, so both have intervals that are valid
-whenever one stops. A gap has moved where even the interval of the difference lies beyond the limit, at a confidence
-that is corrected for all gaps and powers of the run (Bonferroni, as they depend on one another). Runs with the same
-seed depend on one another, too, so each of the two intervals gets half of the error.
+A gap is the mean of draws that ended as soon as they decided the claim, so both have intervals that
+are valid whenever one stops. A gap has moved where even the interval of the difference lies beyond
+the limit, at a confidence that is corrected for all gaps and powers of the run (Bonferroni, as they
+depend on one another). Runs with the same seed depend on one another, too, so each of the two
+intervals gets half of the error.
 
-The worst that was found has no interval: it is compared where both runs searched alike, with the same seed. Nor is an
-outcome that only the search decided a change where the seeds differ.
+The worst that was found has no interval: it is compared where both runs searched alike, with the
+same seed. Nor is an outcome that only the search decided a change where the seeds differ.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Move:
     - `old`, `new`: None where there is none.
     - `by`: new minus old, with its corrected interval; None where they are not compared.
     - `limit`: how far it may move, in the figure's unit.
-    - `verdict`: `"moved"` beyond the limit, `"within"` it, `"unchanged"`, or `"not compared"`; `why`: why not.
+    - `verdict`: `"moved"` beyond the limit, `"within"` it, `"unchanged"`, or `"not compared"`;
+      `why`: why not.
     """
 
     figure: str
@@ -65,7 +67,8 @@ class ClaimMoves:
     - `moves`: its figures; empty where they cannot be compared.
     - `changed`: what else is not what it was, in words.
     - `another`: why it is another claim by now, empty where it is the same.
-    - `by_search`: whether the outcomes differ by nothing but what searches with different seeds found.
+    - `by_search`: whether the outcomes differ by nothing but what searches with different seeds
+      found.
     """
 
     claim: str
@@ -93,7 +96,8 @@ class Comparison:
 
     - `name`: of the baseline.
     - `claims`: those that are in both; `fresh`: those of the run alone.
-    - `gone`: those of the baseline alone, as far as their files were run; `marked`: those that a mark skipped.
+    - `gone`: those of the baseline alone, as far as their files were run; `marked`: those that a
+      mark skipped.
     - `saved`: how many the baseline has.
     - `versions`: what the figures were made with that differs now, in words.
     - `confidence`: of the interval of each difference.
@@ -110,7 +114,8 @@ class Comparison:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was compared, though there is something to compare with: a gate that nobody went through."""
+        """Whether nothing was compared, though there is something to compare with: a gate that
+        nobody went through."""
         return bool(self.saved) and not self.claims
 
     @property
@@ -125,8 +130,8 @@ def compare(run: Run, name: str, baselines: Mapping[str, Baseline], limits: Limi
     **Arguments**
 
     - `name`, `baselines`: the baseline, claim to what was saved of it.
-    - `limits`: how far each figure may move; a share is one of what the figure was, that of a gap one of the claim's
-      tolerance where that is larger.
+    - `limits`: how far each figure may move; a share is one of what the figure was, that of a gap
+      one of the claim's tolerance where that is larger.
     """
     ended = [one for one in run.claims if one.result != INTERRUPTED]
     here = {one.test: one for one in ended}
@@ -144,7 +149,11 @@ def compare(run: Run, name: str, baselines: Mapping[str, Baseline], limits: Limi
         if test in pairs:
             claims.append(_moves(pairs[test], limits, confidence))
         elif test in baselines and not one.is_marked:
-            claims.append(ClaimMoves(test, baselines[test].outcome, one.outcome, changed=("it has no verdict now",)))
+            claims.append(
+                ClaimMoves(
+                    test, baselines[test].outcome, one.outcome, changed=("it has no verdict now",)
+                )
+            )
     files = {_file(one.test) for one in run.claims}
     return Comparison(
         name=name,
@@ -175,7 +184,9 @@ def _moves(pair: Pair, limits: Limits, confidence: float) -> ClaimMoves:
         _worst_moved(pair, limits[WORST]),
         _power_moved(pair, limits[POWER], confidence),
     )
-    return replace(found, moves=tuple(move for move in moves if move.old is not None or move.new is not None))
+    return replace(
+        found, moves=tuple(move for move in moves if move.old is not None or move.new is not None)
+    )
 
 
 def _another(pair: Pair) -> str:
@@ -189,7 +200,8 @@ def _another(pair: Pair) -> str:
 
 
 def _by_search(pair: Pair) -> bool:
-    """Whether the outcomes differ by what adversaries found alone, who found it with different seeds."""
+    """Whether the outcomes differ by what adversaries found alone, who found it with different
+    seeds."""
     old, new = pair
     both_searched = old.figures.worst is not None and new.figures.worst is not None
     is_refuted = (old.outcome == REFUTED) != (new.outcome == REFUTED)
@@ -199,9 +211,17 @@ def _by_search(pair: Pair) -> bool:
 def _changed(pair: Pair) -> Iterator[str]:
     old, new = pair
     if old.model_digest != new.model_digest:
-        yield "the network's weights changed" if old.model == new.model else f"the network: {old.model} -> {new.model}"
+        yield (
+            "the network's weights changed"
+            if old.model == new.model
+            else f"the network: {old.model} -> {new.model}"
+        )
     if old.dataset_digest != new.dataset_digest:
-        yield "the data changed" if old.dataset == new.dataset else f"the data: {old.dataset} -> {new.dataset}"
+        yield (
+            "the data changed"
+            if old.dataset == new.dataset
+            else f"the data: {old.dataset} -> {new.dataset}"
+        )
     if not math.isclose(old.tolerance, new.tolerance, rel_tol=1e-5):
         yield f"the tolerance: {old.tolerance:.4g} -> {new.tolerance:.4g}"
     if _by_search(pair):
@@ -222,22 +242,34 @@ def _other_versions(pairs: Iterable[Pair], now: Mapping[str, str]) -> Iterator[s
             yield f"{package} {', '.join(sorted(before))} -> {now.get(package, 'none')}"
 
 
-# Figures -------------------------------------------------------------------------------------------------
+# Figures ------------------------------------------------------------------------------------------
 
 
 def gap_moved(pair: Pair, limit: Limit, confidence: float) -> Move:
-    """Whether the gap moved, where intervals that are valid at any stopping time are widened to that confidence."""
+    """Whether the gap moved, where intervals that are valid at any stopping time are widened to
+    that confidence."""
     old, new = (one.figures.gap for one in pair)
     room = limit.of(max(abs(old.mean), min(one.tolerance for one in pair)))
     if not (old.is_known and new.is_known):
         which = "then" if new.is_known else "now"
-        return Move(GAP, old.mean, new.mean, None, room, NOT_COMPARED, f"too few draws {which} to know its interval")
+        return Move(
+            GAP,
+            old.mean,
+            new.mean,
+            None,
+            room,
+            NOT_COMPARED,
+            f"too few draws {which} to know its interval",
+        )
     by = difference(old, pair.old.samples, new, pair.new.samples, confidence)
     return Move(GAP, old.mean, new.mean, by, room, _judged(by, room, pair.last_digit))
 
 
-def difference(old: Estimate, old_draws: int, new: Estimate, new_draws: int, confidence: float) -> Estimate:
-    """New minus old of two means; each interval gets half of the error, however they depend on one another."""
+def difference(
+    old: Estimate, old_draws: int, new: Estimate, new_draws: int, confidence: float
+) -> Estimate:
+    """New minus old of two means; each interval gets half of the error, however they depend on one
+    another."""
     half = (1 + confidence) / 2
     before, after = widened(old, old_draws, half), widened(new, new_draws, half)
     return Estimate(new.mean - old.mean, after.low - before.high, after.high - before.low)
@@ -247,7 +279,15 @@ def _worst_moved(pair: Pair, limit: Limit) -> Move:
     old, new = (one.figures.worst for one in pair)
     if old is None or new is None:
         then, now = (None if one is None else one.gap for one in (old, new))
-        return Move(WORST, then, now, None, 0.0, NOT_COMPARED, f"searched {'now' if old is None else 'then'} alone")
+        return Move(
+            WORST,
+            then,
+            now,
+            None,
+            0.0,
+            NOT_COMPARED,
+            f"searched {'now' if old is None else 'then'} alone",
+        )
     room, why = limit.of(old.gap), ""
     by = Estimate(*[new.gap - old.gap] * 3)
     if abs(by.mean) <= pair.last_digit:
@@ -277,11 +317,19 @@ def _power_moved(pair: Pair, limit: Limit, confidence: float) -> Move:
         return Move(POWER, old, new, None, 0.0, NOT_COMPARED, why)
     room, by = limit.of(both[0].share), shares_differ(*both, confidence)
     is_clear = fisher(*both) < 1 - confidence
-    return Move(POWER, old, new, by, room, _judged(by, room, 0.0) if is_clear else _judged(by, math.inf, 0.0))
+    return Move(
+        POWER,
+        old,
+        new,
+        by,
+        room,
+        _judged(by, room, 0.0) if is_clear else _judged(by, math.inf, 0.0),
+    )
 
 
 def fisher(old: Refuted, new: Refuted) -> float:
-    """How likely two shares differ as much as these where they are the same: Fisher's exact test."""
+    """How likely two shares differ as much as these where they are the same: Fisher's exact
+    test."""
     import numpy as np
     from scipy import stats
 
@@ -290,11 +338,13 @@ def fisher(old: Refuted, new: Refuted) -> float:
 
 
 def shares_differ(old: Refuted, new: Refuted, confidence: float) -> Estimate:
-    """New minus old, with the interval from the Wilson intervals of both (Newcombe 1998, method 10)."""
+    """New minus old, with the interval from the Wilson intervals of both (Newcombe 1998, method
+    10)."""
     from scipy import stats
 
     before, after = (
-        stats.binomtest(one.refuted, one.of).proportion_ci(confidence, method="wilson") for one in (old, new)
+        stats.binomtest(one.refuted, one.of).proportion_ci(confidence, method="wilson")
+        for one in (old, new)
     )
     by = new.share - old.share
     down = math.hypot(new.share - after.low, before.high - old.share)

@@ -13,7 +13,8 @@ FIGURES = (GAP, WORST, POWER)
 
 @dataclass(frozen=True)
 class Limit:
-    """How far one figure may move: `size` in the figure's unit, or a share of what it was where `relative`."""
+    """How far one figure may move: `size` in the figure's unit, or a share of what it was where
+    `relative`."""
 
     size: float = 0.0
     relative: bool = False
@@ -28,7 +29,8 @@ NONE: Limits = MappingProxyType(dict.fromkeys(FIGURES, Limit()))
 
 
 def parsed(text: str) -> Limits:
-    """The limits of all figures from a text such as `gap:10%,worst:0.05`; zero for one that it leaves out.
+    """The limits of all figures from a text such as `gap:10%,worst:0.05`; zero for one that it
+    leaves out.
 
     **Raises** `ValueError` with what is wrong and what to write.
     """
@@ -37,10 +39,13 @@ def parsed(text: str) -> Limits:
         figure, colon, size = (word.strip() for word in part.partition(":"))
         if figure not in FIGURES:
             raise ValueError(
-                f"knows the figures {', '.join(FIGURES)}, not {figure!r}; write {WORST}:0.05, for instance"
+                f"knows the figures {', '.join(FIGURES)}, not {figure!r}; write {WORST}:0.05, for "
+                "instance"
             )
         if not colon:
-            raise ValueError(f"does not say how far {figure!r} may move; write {figure}:0.05 or {figure}:10%")
+            raise ValueError(
+                f"does not say how far {figure!r} may move; write {figure}:0.05 or {figure}:10%"
+            )
         if figure in found:
             raise ValueError(f"has two limits for {figure!r}; leave out one of them")
         found[figure] = _limit(figure, size)
@@ -54,5 +59,7 @@ def _limit(figure: str, text: str) -> Limit:
     except ValueError:
         size = math.nan
     if not size >= 0:
-        raise ValueError(f"takes a number of zero or more for {figure!r}, or a percentage, not {text!r}")
+        raise ValueError(
+            f"takes a number of zero or more for {figure!r}, or a percentage, not {text!r}"
+        )
     return Limit(size / 100 if relative else size, relative)

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_scrub.common.visible import visible
-from pytest_scrub.extras.baselines.comparing import MOVED, NOT_COMPARED, UNCHANGED, ClaimMoves, Comparison, Move
+from pytest_scrub.extras.baselines.comparing import (
+    MOVED,
+    NOT_COMPARED,
+    UNCHANGED,
+    ClaimMoves,
+    Comparison,
+    Move,
+)
 from pytest_scrub.extras.baselines.saved import Refuted
 from pytest_scrub.statistics.intervals import Estimate
 
 
-def comparison_lines(comparison: Comparison, *, only_failing: bool = False) -> Iterator[tuple[bool, str]]:
-    """`(fails, line)`: a table with a part for each claim, what else is not what it was, and what that comes to.
+def comparison_lines(
+    comparison: Comparison, *, only_failing: bool = False
+) -> Iterator[tuple[bool, str]]:
+    """`(fails, line)`: a table with a part for each claim, what else is not what it was, and what
+    that comes to.
 
     **Arguments**
 
@@ -25,7 +35,9 @@ def comparison_lines(comparison: Comparison, *, only_failing: bool = False) -> I
     widths = [max(len(row[i]) for row in every) for i in range(len(header))]
 
     def line(row: tuple[str, ...]) -> str:
-        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        return "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
 
     if any(rows.values()):
         yield False, line(header)
@@ -55,15 +67,26 @@ def _conclusion(comparison: Comparison) -> Iterator[tuple[bool, str]]:
     failing = [claim for claim in comparison.claims if claim.fails]
     of = f"{len(comparison.claims)} claim{'s' * (len(comparison.claims) != 1)}"
     if not comparison.claims:
-        yield comparison.fails, f"nothing to compare: no claim of this run is in the baseline {comparison.name!r}"
+        yield (
+            comparison.fails,
+            f"nothing to compare: no claim of this run is in the baseline {comparison.name!r}",
+        )
     elif not failing:
         changed = any(claim.was != claim.now for claim in comparison.claims)
-        outcomes = "no outcome changed but by another seed's search" if changed else "no outcome changed"
-        yield False, f"{of} compared: {outcomes}, and no figure moved further than interval and limit allow"
+        outcomes = (
+            "no outcome changed but by another seed's search" if changed else "no outcome changed"
+        )
+        yield (
+            False,
+            f"{of} compared: {outcomes}, and no figure moved further than interval and limit allow",
+        )
     else:
         yield True, f"{len(failing)} of {of} not as in the baseline {comparison.name!r}:"
         for claim in failing:
-            yield True, visible(f"  {claim.claim.rpartition('::')[2]}: {', '.join(_reasons(claim))}")
+            yield (
+                True,
+                visible(f"  {claim.claim.rpartition('::')[2]}: {', '.join(_reasons(claim))}"),
+            )
         yield True, f"if that is meant, save the new figures with --scrub-save={comparison.name}"
 
 
@@ -72,7 +95,10 @@ def _reasons(claim: ClaimMoves) -> Iterator[str]:
         yield f"was {claim.was} and is {claim.now}"
     for move in claim.moved:
         assert move.by is not None  # it moved
-        yield f"{move.figure} moved by {_signed(move.by.mean)} from {_figure(move.old)} to {_figure(move.new)}"
+        yield (
+            f"{move.figure} moved by {_signed(move.by.mean)} from {_figure(move.old)} to "
+            f"{_figure(move.new)}"
+        )
     if claim.another:
         yield claim.another
 

@@ -1,7 +1,8 @@
-"""Baselines: the figures of a run as one small JSON file for each claim, to be committed, reviewed and compared with.
+"""Baselines: the figures of a run as one small JSON file for each claim, to be committed, reviewed
+and compared with.
 
-A file says nothing of when or how fast it was made, and no number has more digits than a network has, so that saving
-what has not changed changes no byte.
+A file says nothing of when or how fast it was made, and no number has more digits than a network
+has, so that saving what has not changed changes no byte.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from pytest_scrub.verdict import HELD, UNKNOWN_ENDS, Search, Verdict, plain
 
 SCHEMA_VERSION = 1
 DIGITS = 6
-WIDEST = 3  # times as far as the ends of a claim that held lie from its gap, were they as far on both sides
-NOT_KEPT = ("platform",)  # of a run's versions: the kernel of whoever saved it is no part of a result
+# times as far as the ends of a claim that held lie from its gap, were they as far on both sides
+WIDEST = 3
+# of a run's versions: the kernel of whoever saved it is no part of a result
+NOT_KEPT = ("platform",)
 
 
 class BaselineError(ScrubError):
@@ -89,7 +92,8 @@ class Figures:
 
     @property
     def last_digit(self) -> float:
-        """By how much figures may differ that are the same: one unit of the last digit that is kept."""
+        """By how much figures may differ that are the same: one unit of the last digit that is
+        kept."""
         return _unit(max(self.scale, 0.0 if self.worst is None else abs(self.worst.gap)))
 
 
@@ -141,8 +145,12 @@ class Baseline:
         )
 
     def to_json(self) -> str:
-        """Sorted, one value a line; what cannot be printed is escaped, other text stays as it is read."""
-        text = json.dumps(plain(self), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        """Sorted, one value a line; what cannot be printed is escaped, other text stays as it is
+        read."""
+        text = (
+            json.dumps(plain(self), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+            + "\n"
+        )
         return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
@@ -163,7 +171,10 @@ def load(folder: Path) -> dict[str, Baseline]:
         if not files:
             others = [path.name for path in folder.parent.glob("*") if path.is_dir()]
             hint = did_you_mean(folder.name, others)
-            raise BaselineError(f"there is no baseline {folder.name!r} in {folder.parent}{hint}; make one with {save}")
+            raise BaselineError(
+                f"there is no baseline {folder.name!r} in {folder.parent}{hint}; make one with "
+                f"{save}"
+            )
         found = {}
         for file in files:
             one = _parsed(file.read_bytes())
@@ -171,7 +182,9 @@ def load(folder: Path) -> dict[str, Baseline]:
                 raise _Malformed(f"its claim {one.claim!r} belongs into another file")
             found[one.claim] = one
     except OSError as error:
-        raise BaselineError(f"the baseline {folder} cannot be read ({error.strerror or error}); mend that") from error
+        raise BaselineError(
+            f"the baseline {folder} cannot be read ({error.strerror or error}); mend that"
+        ) from error
     except (_Malformed, RecursionError) as error:
         raise BaselineError(
             f"{file} is no part of a baseline ({error}); restore it, or delete it and {save}"
@@ -204,7 +217,9 @@ def _contradictions(one: Baseline) -> Iterator[str]:
         yield f"its gap {gap} lies outside its interval"
     if abs(figures.scrubbed - figures.unscrubbed - gap.mean) > 2 * _unit(figures.scale):
         yield f"its gap {gap.mean:g} is not scrubbed minus unscrubbed metric"
-    if one.average == HELD and gap.around > WIDEST * (one.tolerance + abs(gap.mean)) + _unit(figures.scale):
+    if one.average == HELD and gap.around > WIDEST * (one.tolerance + abs(gap.mean)) + _unit(
+        figures.scale
+    ):
         yield f"its gap {gap} cannot have held a tolerance of {one.tolerance:g}"
     if power is not None and not 0 <= power.refuted <= power.of:
         yield f"its power is {power}"
@@ -218,9 +233,14 @@ def _read(kind: Any, value: Any, name: str) -> Any:
         if not isinstance(value, dict):
             raise _Malformed(f"{name!r} is {value!r}")
         for part in sorted({field.name for field in fields(kind)} ^ value.keys()):
-            raise _Malformed(f"{name!r} has a {part!r} too many" if part in value else f"{name!r} lacks {part!r}")
+            raise _Malformed(
+                f"{name!r} has a {part!r} too many" if part in value else f"{name!r} lacks {part!r}"
+            )
         if kind is Estimate:
-            value = {**value, **{end: far for end, far in UNKNOWN_ENDS.items() if value[end] is None}}
+            value = {
+                **value,
+                **{end: far for end, far in UNKNOWN_ENDS.items() if value[end] is None},
+            }
         hints = get_type_hints(kind)
         return kind(**{part: _read(hints[part], one, part) for part, one in value.items()})
     if kind is float:
@@ -240,7 +260,9 @@ def _read(kind: Any, value: Any, name: str) -> Any:
 
 def _figures(verdict: Verdict) -> Figures:
     scale = max(abs(verdict.unscrubbed), abs(verdict.scrubbed))
-    gap = Estimate(*(_rounded(end, scale) for end in (verdict.gap.mean, verdict.gap.low, verdict.gap.high)))
+    gap = Estimate(
+        *(_rounded(end, scale) for end in (verdict.gap.mean, verdict.gap.low, verdict.gap.high))
+    )
     return Figures(
         gap=gap,
         unscrubbed=_rounded(verdict.unscrubbed, scale),
@@ -248,7 +270,9 @@ def _figures(verdict: Verdict) -> Figures:
         baseline=_rounded(verdict.baseline, scale),
         recovered=None if verdict.recovered is None else _rounded(verdict.recovered, 1.0),
         worst=None if verdict.search is None else _worst(verdict.search, scale),
-        power=None if verdict.power is None else Refuted(verdict.power.refuted, len(verdict.power.mutants)),
+        power=None
+        if verdict.power is None
+        else Refuted(verdict.power.refuted, len(verdict.power.mutants)),
     )
 
 

@@ -1,8 +1,10 @@
-"""Clean activations that outlive a session, and that processes share: a few files for each network, dataset and site.
+"""Clean activations that outlive a session, and that processes share: a few files for each network,
+dataset and site.
 
-What cannot be told from weights, code and data is caught by a run on a few rows: what a file says of them has to be
-what the network computes now. Nothing is locked: a file is written as a whole, under a name of its own, and never
-changed; whoever has taken in several small ones writes them again as one.
+What cannot be told from weights, code and data is caught by a run on a few rows: what a file says
+of them has to be what the network computes now. Nothing is locked: a file is written as a whole,
+under a name of its own, and never changed; whoever has taken in several small ones writes them
+again as one.
 """
 
 from __future__ import annotations
@@ -38,11 +40,13 @@ FORMAT = 3  # of the files; another number and they are not read
 PACKAGES = ("pytest-scrub", "torch", "transformer-lens", "transformers")
 SUFFIX = ".safetensors"
 HEADER = 4096  # bytes of a file that are neither values nor which rows they are of
-FILE_BYTES = 1 << 25  # of one file at most, unless one row takes more: what is read or written is in memory at once
+# of one file at most, unless one row takes more: what is read or written is in memory at once
+FILE_BYTES = 1 << 25
 FEW_FILES = 8  # small ones of a site, before they are written again as one
 COMPARED = 64  # rows of all files together, about, on which the network is run again
 MOST_COMPARED, FEWEST_COMPARED = 16, 2  # of one file
-# Relative to the largest value. The same row differs in its last digits with the batch that it is in.
+# Relative to the largest value. The same row differs in its last digits with the batch that it is
+# in.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 UNREADABLE = (SafetensorError, OSError, KeyError, ValueError, TypeError)
 
@@ -70,13 +74,20 @@ class ActivationShelf:
     """
 
     def __init__(
-        self, folder: BoundedFolder, graph: ModelGraph, dataset: Dataset, places: int, parts: Mapping[str, str]
+        self,
+        folder: BoundedFolder,
+        graph: ModelGraph,
+        dataset: Dataset,
+        places: int,
+        parts: Mapping[str, str],
     ) -> None:
         self.folder, self.graph, self.device, self.places = folder, graph, dataset.device, places
         self.parts = dict(parts)
         self.key = blake2b(_as_json(self.parts).encode(), digest_size=16).hexdigest()
-        self._files: dict[Path, Places] = {}  # what was loaded or written, and which places it holds
-        self._headers: dict[Path, _Header | None] = {}  # None for what is no file of this network, or not believed
+        # what was loaded or written, and which places it holds
+        self._files: dict[Path, Places] = {}
+        # None for what is no file of this network, or not believed
+        self._headers: dict[Path, _Header | None] = {}
 
     def paths(self, site: Site) -> list[Path]:
         """The files of a site."""
@@ -85,7 +96,9 @@ class ActivationShelf:
     def _stem(self, site: Site) -> str:
         return f"{self.key}-{blake2b(_site_text(site).encode(), digest_size=12).hexdigest()}"
 
-    def load(self, have: Mapping[Site, Filled | None], fresh: Fresh) -> Iterator[tuple[Site, Places, Tensor]]:
+    def load(
+        self, have: Mapping[Site, Filled | None], fresh: Fresh
+    ) -> Iterator[tuple[Site, Places, Tensor]]:
         new = [path for site in have for path in self.paths(site) if path not in self._files]
         if any(path not in self._headers for path in new):
             self._compare(fresh)
@@ -109,11 +122,17 @@ class ActivationShelf:
             kept = found[site]
             small = self._small(site)
             others = [self._files[path] for path in small]
-            places = np.unique(np.concatenate([np.flatnonzero(kept.filled & ~kept.shelved), *others]))
+            places = np.unique(
+                np.concatenate([np.flatnonzero(kept.filled & ~kept.shelved), *others])
+            )
             places = places[kept.filled[places]]
             step = max(1, FILE_BYTES // max(1, kept.bytes_per_place))
             pieces = [places[start : start + step] for start in range(0, len(places), step)]
-            written = [self._write(site, kept, piece) for piece in pieces if len(piece) * kept.bytes_per_place <= room]
+            written = [
+                self._write(site, kept, piece)
+                for piece in pieces
+                if len(piece) * kept.bytes_per_place <= room
+            ]
             room -= sum(len(piece) for piece in pieces) * kept.bytes_per_place
             if len(written) == len(pieces) and all(written):
                 for path in small:
@@ -131,15 +150,16 @@ class ActivationShelf:
         return found if len(found) >= FEW_FILES else []
 
     def _is_unchanged(self) -> bool:
-        """Whether the network is what it was when the key was made: weights may be exchanged behind torch's back."""
+        """Whether the network is what it was when the key was made: weights may be exchanged behind
+        torch's back."""
         parts = self.graph.computing()
         if parts is None or self.graph.digest() != self.parts["network"]:
             return False
         unchanged = attributes_digest(parts) == self.parts["attributes"]
         if not unchanged:
             self.folder.notes.append(
-                f"activations of {self.graph.source} are not kept for the next run: attributes of its modules, or its "
-                "hooks, were changed while claims ran"
+                f"activations of {self.graph.source} are not kept for the next run: attributes of "
+                "its modules, or its hooks, were changed while claims ran"
             )
         return unchanged
 
@@ -150,17 +170,24 @@ class ActivationShelf:
         tensors = {"values": values, "places": torch.from_numpy(places)}
         path = self.folder.path / f"{self._stem(site)}-{token_hex(6)}{SUFFIX}"
         size = values.numel() * values.element_size() + places.nbytes + HEADER
-        written = self.folder.write(path, lambda temporary: save_file(tensors, temporary, metadata), size)
+        written = self.folder.write(
+            path, lambda temporary: save_file(tensors, temporary, metadata), size
+        )
         if written:
             self._files[path] = places
             kept.shelved[places] = True
         return written
 
-    # Reading -----------------------------------------------------------------------------------------------
+    # Reading --------------------------------------------------------------------------------------
 
     def _compare(self, fresh: Fresh) -> None:
-        """Believe this network's files where the network computes what they say, on a few rows of each."""
-        paths = [path for path in self.folder.path.glob(f"{self.key}-*{SUFFIX}") if path not in self._headers]
+        """Believe this network's files where the network computes what they say, on a few rows of
+        each."""
+        paths = [
+            path
+            for path in self.folder.path.glob(f"{self.key}-*{SUFFIX}")
+            if path not in self._headers
+        ]
         new = {path: self._read(path) for path in paths if path not in self._files}
         found = {path: header for path, header in new.items() if header is not None}
         self._headers |= new
@@ -168,29 +195,37 @@ class ActivationShelf:
             return
         most = max(FEWEST_COMPARED, min(MOST_COMPARED, COMPARED // len(found)))
         chosen = {path: _spread(len(header.places), most) for path, header in found.items()}
-        together = np.unique(np.concatenate([found[path].places[at] for path, at in chosen.items()]))
+        together = np.unique(
+            np.concatenate([found[path].places[at] for path, at in chosen.items()])
+        )
         computed = fresh(list(dict.fromkeys(header.site for header in found.values())), together)
         for path, header in found.items():
             index = np.searchsorted(together, header.places[chosen[path]])
-            own, said = computed[header.site][torch.from_numpy(index).to(self.device)], _some(path, chosen[path])
+            own, said = (
+                computed[header.site][torch.from_numpy(index).to(self.device)],
+                _some(path, chosen[path]),
+            )
             if said is None or _agree(own, said):
                 continue
-            if self._whole(path, header) is not None:  # as it was written, so it is the network that has changed
+            # as it was written, so it is the network that has changed
+            if self._whole(path, header) is not None:
                 self._headers |= dict.fromkeys(found)
                 return self._discard(found, header.site)
             self._headers[path] = None
 
     def _discard(self, paths: Iterable[Path], site: Site) -> None:
         self.folder.notes.append(
-            f"activations of {self.graph.source} that an earlier run has kept are not used: the {site} is another one "
-            "now, though weights, data and the code that can be seen are the same; they are captured anew"
+            f"activations of {self.graph.source} that an earlier run has kept are not used: the "
+            f"{site} is another one now, though weights, data and the code that can be seen are "
+            "the same; they are captured anew"
         )
         for path in paths:
             with suppress(OSError):
                 path.unlink()
 
     def _read(self, path: Path) -> _Header | None:
-        """What a file says of itself; None for one that is not there, or not ours. Its values are checked when read."""
+        """What a file says of itself; None for one that is not there, or not ours. Its values are
+        checked when read."""
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
@@ -212,7 +247,8 @@ class ActivationShelf:
             return None
 
     def _whole(self, path: Path, header: _Header) -> Tensor | None:
-        """A file's values; None where they, or what its header said before, are not what was written.
+        """A file's values; None where they, or what its header said before, are not what was
+        written.
 
         What is checked is a copy: beneath the file's own tensor the file may change.
         """
@@ -221,13 +257,20 @@ class ActivationShelf:
                 values: Tensor = file.get_tensor("values").clone()
         except UNREADABLE:
             return None
-        return values if self._checksum(header.site, header.places, values) == header.checksum else None
+        return (
+            values
+            if self._checksum(header.site, header.places, values) == header.checksum
+            else None
+        )
 
     def _checksum(self, site: Site, places: Places, values: Tensor) -> str:
-        """Of all that is read of a file and in which order; zlib's is several times as fast as those of hashlib."""
+        """Of all that is read of a file and in which order; zlib's is several times as fast as
+        those of hashlib."""
         described = _as_json([self.parts, _site_text(site), str(values.dtype), [*values.shape]])
         data = values.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        return f"{zlib.crc32(data, zlib.crc32(places.tobytes(), zlib.crc32(described.encode()))):08x}"
+        return (
+            f"{zlib.crc32(data, zlib.crc32(places.tobytes(), zlib.crc32(described.encode()))):08x}"
+        )
 
 
 def _some(path: Path, some: Places) -> Tensor | None:
@@ -240,8 +283,11 @@ def _some(path: Path, some: Places) -> Tensor | None:
         return None
 
 
-def shelf_of(folder: BoundedFolder, graph: ModelGraph, dataset: Dataset, places: int) -> ActivationShelf | None:
-    """What a folder has of a network on a dataset of so many different rows; None where its code is not known."""
+def shelf_of(
+    folder: BoundedFolder, graph: ModelGraph, dataset: Dataset, places: int
+) -> ActivationShelf | None:
+    """What a folder has of a network on a dataset of so many different rows; None where its code is
+    not known."""
     parts = key_parts(graph, dataset)
     return None if parts is None else ActivationShelf(folder, graph, dataset, places, parts)
 
@@ -259,7 +305,8 @@ def key_parts(graph: ModelGraph, dataset: Dataset) -> dict[str, str] | None:
         "network": graph.digest(),
         "code": code,
         "attributes": attributes,
-        "data": digest_of(dataset.inputs.items()),  # not its own digest: labels do not matter, and it may be given
+        # not its own digest: labels do not matter, and it may be given
+        "data": digest_of(dataset.inputs.items()),
         "python": sys.version,
         **{name: _version(name) for name in PACKAGES},
         "device": graph.device.type,
@@ -284,7 +331,8 @@ def _site_text(site: Site) -> str:
 
 
 def _spread(count: int, most: int) -> Places:
-    """At most so many of `count`, evenly spread; places are sorted by content, so that these are of all kinds."""
+    """At most so many of `count`, evenly spread; places are sorted by content, so that these are of
+    all kinds."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.intp))
 
 

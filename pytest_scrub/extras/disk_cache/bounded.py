@@ -1,4 +1,5 @@
-"""A folder of files that are costly to make again, of bounded size, for several processes at once."""
+"""A folder of files that are costly to make again, of bounded size, for several processes at
+once."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class BoundedFolder:
     def write(self, path: Path, save: Callable[[Path], None], size: int) -> bool:
         """Exchange a file as a whole, whatever happens meanwhile.
 
-        Where that fails, for instance on a full disk, the old file stays, a note is left, and nothing more is tried.
+        Where that fails, for instance on a full disk, the old file stays, a note is left, and
+        nothing more is tried.
 
         **Arguments**
 
@@ -37,7 +39,8 @@ class BoundedFolder:
 
         **Returns** whether it was written.
         """
-        from safetensors import SafetensorError  # what it raises where the system says that it cannot
+        # what it raises where the system says that it cannot
+        from safetensors import SafetensorError
 
         if not self._is_writable or size > self.limit:
             return False
@@ -48,8 +51,8 @@ class BoundedFolder:
         except (OSError, SafetensorError) as error:
             self._is_writable = False
             self.notes.append(
-                f"activations could not be kept in {self.path} ({error}); make room there, or turn this off with "
-                "--scrub-cache=0"
+                f"activations could not be kept in {self.path} ({error}); make room there, or turn "
+                "this off with --scrub-cache=0"
             )
             return False
         return True
@@ -60,7 +63,8 @@ class BoundedFolder:
             os.utime(path)
 
     def _make_room(self, size: int, path: Path) -> None:
-        """Delete what was not used for longest until a file of this size fits, beside all but the one it replaces."""
+        """Delete what was not used for longest until a file of this size fits, beside all but the
+        one it replaces."""
         found = []
         for other in self.path.iterdir():
             with suppress(OSError):

@@ -26,8 +26,9 @@ STYLES = {
 def flowchart(verdict: Verdict) -> str | None:
     """The circuit, read from below; None where it is larger than Mermaid draws.
 
-    The output has the colour of the outcome, and a node that is not tested a broken line. An arrow is labelled with the
-    slot that it goes into, and broken where the node is read by way of others too.
+    The output has the colour of the outcome, and a node that is not tested a broken line. An arrow
+    is labelled with the slot that it goes into, and broken where the node is read by way of others
+    too.
     """
     text = "\n".join(_lines(verdict))
     return None if len(text) > MOST_CHARACTERS or len(verdict.circuit.nodes) > MOST_EDGES else text
@@ -44,11 +45,17 @@ def _lines(verdict: Verdict) -> Iterator[str]:
             arrow = "-.->" if node.along_every_path else "-->"
             slot = "" if not node.into else f'|"{_quoted(node.into)}"|'
             yield f"  {names[node.path]} {arrow}{slot} {names[node.parent]}"
-    classes = {names[node.slot]: UNTESTED for node in verdict.nodes if not node.is_tested and node.slot in names}
+    classes = {
+        names[node.slot]: UNTESTED
+        for node in verdict.nodes
+        if not node.is_tested and node.slot in names
+    }
     classes |= {names[node.path]: verdict.outcome for node in nodes if node.parent is None}
     for outcome in dict.fromkeys(classes.values()):
         yield f"  classDef {outcome} {STYLES[outcome]}"
-        yield f"  class {','.join(name for name, own in classes.items() if own == outcome)} {outcome}"
+        yield (
+            f"  class {','.join(name for name, own in classes.items() if own == outcome)} {outcome}"
+        )
 
 
 def _label(node: CircuitNode) -> str:
@@ -72,5 +79,6 @@ def _quoted(text: str) -> str:
 
 
 def _code(found: re.Match[str]) -> str:
-    """With a word joiner behind it where Mermaid reads the decoded text again: `$$x$$`, `fa:fa-car`, line breaks."""
+    """With a word joiner behind it where Mermaid reads the decoded text again: `$$x$$`,
+    `fa:fa-car`, line breaks."""
     return f"#{ord(found[0])};" + (WORD_JOINER if found[0] in "$:\\" else "")

@@ -1,4 +1,5 @@
-"""What GitHub Actions shows of a run: annotations at the lines of claims and nodes, and a summary of the step."""
+"""What GitHub Actions shows of a run: annotations at the lines of claims and nodes, and a summary
+of the step."""
 
 from __future__ import annotations
 
@@ -10,24 +11,39 @@ from collections.abc import Iterator, Sequence
 
 from pytest_scrub.common.visible import visible, visible_lines
 from pytest_scrub.extras.github.mermaid import flowchart
-from pytest_scrub.reports.run import ERROR, FAILED, INTERRUPTED, PASSED, XFAILED, XPASSED, Claimed, Run
+from pytest_scrub.reports.run import (
+    ERROR,
+    FAILED,
+    INTERRUPTED,
+    PASSED,
+    XFAILED,
+    XPASSED,
+    Claimed,
+    Run,
+)
 from pytest_scrub.reports.terminal import story
 from pytest_scrub.verdict import UNDECIDED, UNTESTED, Verdict
 
-ROOM = 1024 * 1024 - 4096  # bytes of a step's summary; GitHub shows nothing of one that is larger than 1 MiB
+# bytes of a step's summary; GitHub shows nothing of one that is larger than 1 MiB
+ROOM = 1024 * 1024 - 4096
 NOTE = 200  # bytes for saying what is left out
 COLUMNS = ("claim", "verdict", "gap (95 %)", "tolerance", "recovered", "worst found", "power")
 
 
-# Annotations -------------------------------------------------------------------------------------------------
+# Annotations --------------------------------------------------------------------------------------
 
 
 def workflow_commands(run: Run, folder: str = "") -> list[str]:
-    """An annotation for every claim that failed, and for one that says nothing and was let pass, or interrupted.
+    """An annotation for every claim that failed, and for one that says nothing and was let pass, or
+    interrupted.
 
     `folder`: pytest's root, as seen from that of the repository; files are named from there.
     """
-    return [_command(level, one, folder, run.rerun(one)) for one in run.claims if (level := _level(one)) is not None]
+    return [
+        _command(level, one, folder, run.rerun(one))
+        for one in run.claims
+        if (level := _level(one)) is not None
+    ]
 
 
 def _level(one: Claimed) -> str | None:
@@ -46,7 +62,8 @@ def _command(level: str, one: Claimed, folder: str, rerun: str) -> str:
     file = posixpath.normpath(posixpath.join(folder, named.replace("\\", "/")))
     title = f"{_said(one)}: {one.test.rpartition('::')[2]}"
     message = visible(one.message or one.outcome)
-    return f"::{level} file={_property(file)},line={line},title={_property(title)}::{_data(message)}%0A{_data(rerun)}"
+    where = f"file={_property(file)},line={line},title={_property(title)}"
+    return f"::{level} {where}::{_data(message)}%0A{_data(rerun)}"
 
 
 def _said(one: Claimed) -> str:
@@ -67,15 +84,16 @@ def _property(text: str) -> str:
     return visible(text).replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
 
 
-# The summary of the step -------------------------------------------------------------------------------------
+# The summary of the step --------------------------------------------------------------------------
 
 
 def step_summary(run: Run, room: int = ROOM) -> str:
-    """Markdown: a table of all claims, the whole text of those that failed, and every circuit as a diagram.
+    """Markdown: a table of all claims, the whole text of those that failed, and every circuit as a
+    diagram.
 
-    Where it would take more than `room` bytes, diagrams are left out first, then texts, then rows, and it
-    says so; nothing is left where there is no room for that. The table is HTML, in which nothing but HTML's own signs
-    can be syntax.
+    Where it would take more than `room` bytes, diagrams are left out first, then texts, then rows,
+    and it says so; nothing is left where there is no room for that. The table is HTML, in which
+    nothing but HTML's own signs can be syntax.
     """
     counts = Counter(one.outcome for one in run.claims)
     told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "none"
@@ -83,7 +101,9 @@ def step_summary(run: Run, room: int = ROOM) -> str:
     diagrams = [_diagram(one.test, one.verdict) for one in run.claims if one.verdict is not None]
     parts = {
         "rows of the table": [_row(one) for one in run.claims],
-        "texts of failures": [_failure(one, run.rerun(one)) for one in run.claims if _is_failure(one)],
+        "texts of failures": [
+            _failure(one, run.rerun(one)) for one in run.claims if _is_failure(one)
+        ],
         "diagrams": [text for text in diagrams if text is not None],
     }
     undrawn = sum(text is None for text in diagrams)
@@ -100,7 +120,8 @@ def step_summary(run: Run, room: int = ROOM) -> str:
 
 
 def _fitting(parts: dict[str, list[str]], room: int) -> tuple[dict[str, list[str]], Counter[str]]:
-    """As many parts as there is room for, the first kinds first, and how many of each kind are left out."""
+    """As many parts as there is room for, the first kinds first, and how many of each kind are left
+    out."""
     kept: dict[str, list[str]] = {}
     left_out: Counter[str] = Counter()
     for kind, texts in parts.items():
@@ -126,7 +147,8 @@ def _table(rows: Sequence[str]) -> str:
 def _row(one: Claimed) -> str:
     said = html.escape(_said(one))
     file, colons, test = one.test.partition("::")
-    name = f"{_code(file + colons)}<br>{_code(test)}" if colons else _code(file)  # as a whole it is too wide
+    # as a whole it is too wide
+    name = f"{_code(file + colons)}<br>{_code(test)}" if colons else _code(file)
     cells = [name, f"<b>{said}</b>" if _level(one) is not None else said]
     cells += [""] * 5 if one.verdict is None else _figures(one.verdict)
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
@@ -141,7 +163,11 @@ def _figures(verdict: Verdict) -> Iterator[str]:
     if worst is not None:
         yield f"{worst.found:.4g} by {_code(worst.adversary)}"
     else:
-        yield "" if verdict.search is None else f"- ({html.escape(visible(str(verdict.search.unsearched)))})"
+        yield (
+            ""
+            if verdict.search is None
+            else f"- ({html.escape(visible(str(verdict.search.unsearched)))})"
+        )
     yield "" if power is None else f"{power.refuted} of {len(power.mutants)}"
 
 

@@ -27,11 +27,13 @@ class Piece:
 def aligned(own: str, donor: str) -> list[Piece]:
     """Two texts, word by word where both have several, else character by character.
 
-    Where one has as many units as the other these are compared place by place, as a network does, unless most of them
-    are the same after a shift.
+    Where one has as many units as the other these are compared place by place, as a network does,
+    unless most of them are the same after a shift.
     """
     by_words = len(own.split()) > 1 and len(donor.split()) > 1
-    ours, theirs = (re.findall(r"\s*\S+|\s+$", text) if by_words else list(text) for text in (own, donor))
+    ours, theirs = (
+        re.findall(r"\s*\S+|\s+$", text) if by_words else list(text) for text in (own, donor)
+    )
     if max(len(ours), len(theirs)) > MOST_COMPARED:
         return _in_place(ours, theirs)
     matcher = SequenceMatcher(None, ours, theirs, autojunk=False)
@@ -41,7 +43,9 @@ def aligned(own: str, donor: str) -> list[Piece]:
         if same_place >= shifted or 2 * shifted <= len(ours):
             return _in_place(ours, theirs)
     return [
-        piece for _, i, j, k, m in matcher.get_opcodes() for piece in _broken("".join(ours[i:j]), "".join(theirs[k:m]))
+        piece
+        for _, i, j, k, m in matcher.get_opcodes()
+        for piece in _broken("".join(ours[i:j]), "".join(theirs[k:m]))
     ]
 
 
@@ -51,9 +55,14 @@ def _in_place(ours: list[str], theirs: list[str]) -> list[Piece]:
     pieces = []
     for same, run in groupby(pairs, key=lambda pair: pair[0] == pair[1]):
         both = list(run)
-        # Words that differ stay apart, so that each lies above its own; characters are of one width anyway.
+        # Words that differ stay apart, so that each lies above its own; characters are of one width
+        # anyway.
         by_words = any(len(unit) > 1 for pair in both for unit in pair)
-        parts = both if by_words and not same else [("".join(side[0] for side in both), "".join(s[1] for s in both))]
+        parts = (
+            both
+            if by_words and not same
+            else [("".join(side[0] for side in both), "".join(s[1] for s in both))]
+        )
         pieces += [piece for part in parts for piece in _broken(*part)]
     return pieces
 

@@ -1,4 +1,5 @@
-"""Where the boxes and edges of a circuit lie when it is drawn: lanes for the levels, a box for every node."""
+"""Where the boxes and edges of a circuit lie when it is drawn: lanes for the levels, a box for
+every node."""
 
 from __future__ import annotations
 
@@ -107,7 +108,8 @@ class Diagram:
 
 
 def diagram(verdict: Verdict) -> Diagram:
-    """The hypothesis of a verdict over the levels of its network, coloured by what each slot does alone."""
+    """The hypothesis of a verdict over the levels of its network, coloured by what each slot does
+    alone."""
     circuit = verdict.circuit
     alone = {node.slot: node.alone.mean for node in verdict.nodes if node.alone is not None}
     whole, scale = _scale(verdict, alone)
@@ -137,7 +139,8 @@ def diagram(verdict: Verdict) -> Diagram:
 
 
 def _scale(verdict: Verdict, alone: Mapping[str, float]) -> tuple[float, str]:
-    """What the full colour stands for: small gaps of a claim that is far within its tolerance are not made to glow."""
+    """What the full colour stands for: small gaps of a claim that is far within its tolerance are
+    not made to glow."""
     total = sum(abs(gap) for gap in alone.values())
     if not alone:
         return 0.0, "not measured for this claim"
@@ -148,8 +151,8 @@ def _scale(verdict: Verdict, alone: Mapping[str, float]) -> tuple[float, str]:
 
 
 def _columns(circuit: Circuit) -> tuple[dict[str, float], int]:
-    """The column of every node, and how many there are: each leaf has one of its own, and parents stand above the
-    middle of theirs, so that no edge passes through a box."""
+    """The column of every node, and how many there are: each leaf has one of its own, and parents
+    stand above the middle of theirs, so that no edge passes through a box."""
     children: dict[str | None, list[str]] = {}
     for node in circuit.nodes:
         children.setdefault(node.parent, []).append(node.path)
@@ -196,7 +199,9 @@ def _names(node: CircuitNode) -> int:
 
 def _own(node: CircuitNode) -> list[str]:
     several = len(node.components) > 1
-    texts = [f"group of {len(node.components)}", *node.components] if several else list(node.components)
+    texts = (
+        [f"group of {len(node.components)}", *node.components] if several else list(node.components)
+    )
     if node.positions is not None:
         texts.append(f"at {node.positions}")
     if node.subspace is not None:
@@ -220,7 +225,8 @@ def _title(node: CircuitNode) -> str:
 
 
 def _wrapped(text: str, cells: int = CELLS) -> Iterator[str]:
-    """Lines of so many cells, broken between words, in names after a separator, or else anywhere."""
+    """Lines of so many cells, broken between words, in names after a separator, or else
+    anywhere."""
     from rich.cells import cell_len, chop_cells
 
     from pytest_scrub.common.visible import visible
@@ -229,12 +235,20 @@ def _wrapped(text: str, cells: int = CELLS) -> Iterator[str]:
 
     line = ""
     for word in re.findall(r"\S+\s*", text):
-        pieces = re.findall(r"[^_./,:]*[_./,:]+|[^_./,:]+", word) if cell_len(word.strip()) > cells else [word]
+        pieces = (
+            re.findall(r"[^_./,:]*[_./,:]+|[^_./,:]+", word)
+            if cell_len(word.strip()) > cells
+            else [word]
+        )
         for piece in pieces:
             if line and cell_len((line + piece).rstrip()) > cells:
                 yield line.rstrip()
                 line = ""
-            *full, line = chop_cells(line + piece, cells) if cell_len(piece.rstrip()) > cells else [line + piece]
+            *full, line = (
+                chop_cells(line + piece, cells)
+                if cell_len(piece.rstrip()) > cells
+                else [line + piece]
+            )
             yield from full
     yield line.rstrip()
 
@@ -249,7 +263,9 @@ def _lanes(circuit: Circuit, heights: Mapping[str, float]) -> list[tuple[int, La
     while level >= 0:
         if level in needed:
             height = needed[level] + 2 * LANE_PADDING
-            found.append((level, Lane(tuple(_wrapped(circuit.levels[level], LEVEL_CELLS)), y, height, True)))
+            found.append(
+                (level, Lane(tuple(_wrapped(circuit.levels[level], LEVEL_CELLS)), y, height, True))
+            )
             y, level = y + height, level - 1
             if any(other <= level for other in needed):
                 y += BETWEEN
@@ -259,7 +275,8 @@ def _lanes(circuit: Circuit, heights: Mapping[str, float]) -> list[tuple[int, La
             level -= 1
         names = circuit.levels[level + 1 : run + 1]
         is_between = any(lane.used for _, lane in found) and level >= 0
-        top = y - HINT - 3 if is_between else y  # where it is between lanes, in the room of the edges
+        # where it is between lanes, in the room of the edges
+        top = y - HINT - 3 if is_between else y
         found.append((run, Lane((_unused(names),), top, HINT, False)))
         if not is_between:
             y += HINT
@@ -292,7 +309,8 @@ def _edges(circuit: Circuit, boxes: Mapping[str, Box], lanes: Mapping[int, Lane]
             x1, y1 = reader.middle + step * (i - (len(children) - 1) / 2), reader.y + reader.height
             bend = lane.y + lane.height + BETWEEN / 2
             path = (
-                f"M{x0:.1f} {y0:.1f}V{bend:.1f}C{x0:.1f} {bend - 24:.1f} {x1:.1f} {bend - 4:.1f} {x1:.1f} {y1 + 5:.1f}"
+                f"M{x0:.1f} {y0:.1f}V{bend:.1f}C{x0:.1f} {bend - 24:.1f} {x1:.1f} "
+                f"{bend - 4:.1f} {x1:.1f} {y1 + 5:.1f}"
             )
             head = f"{x1 - 3.5:.1f},{y1 + 7:.1f} {x1 + 3.5:.1f},{y1 + 7:.1f} {x1:.1f},{y1:.1f}"
             yield Edge(path, head, child.into, x0, y0 - 12, child.along_every_path)

@@ -24,16 +24,27 @@ from pytest_scrub.reports.terminal import headline, remedy
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK, Attempt, Verdict
 
 # In the order of the page's counts; the signs are those of the markers in its plot.
-SIGNS = {"error": "✖", "failed": "✖", REFUTED: "✖", WEAK: "▲", UNDECIDED: "◆", UNTESTED: "□", HELD: "●"}
+SIGNS = {
+    "error": "✖",
+    "failed": "✖",
+    REFUTED: "✖",
+    WEAK: "▲",
+    UNDECIDED: "◆",
+    UNTESTED: "□",
+    HELD: "●",
+}
 COLUMNS = (
-    ("outcome", False), ("claim", False), ("gap (95 %)", True), ("tolerance", True), ("gap / tolerance", True),
-    ("recovered", True), ("worst found", True), ("power", True), ("pytest", False), ("seconds", True),
+    ("outcome", False), ("claim", False), ("gap (95 %)", True), ("tolerance", True),
+    ("gap / tolerance", True),
+    ("recovered", True), ("worst found", True), ("power", True), ("pytest", False),
+    ("seconds", True),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A verdict with everything that is drawn of it; `search_curves` has the dashes that `curves` names."""
+    """A verdict with everything that is drawn of it; `search_curves` has the dashes that `curves`
+    names."""
 
     verdict: Verdict
     headline: str
@@ -73,7 +84,8 @@ class _Shown:
 
 
 def page(run: Run) -> str:
-    """One HTML file with all claims of a run: nothing is loaded, and nothing of what claims or data say is executed."""
+    """One HTML file with all claims of a run: nothing is loaded, and nothing of what claims or data
+    say is executed."""
     shown = [
         _Shown(
             claimed=one,
@@ -105,10 +117,13 @@ def page(run: Run) -> str:
 
 
 def fragment(verdict: Verdict) -> str:
-    """One claim as a piece of HTML, as a notebook shows it: with its style, and without a script."""
+    """One claim as a piece of HTML, as a notebook shows it: with its style, and without a
+    script."""
     salt = hashlib.sha256(verdict.to_json().encode("utf-8", "backslashreplace")).hexdigest()[:8]
     drawn = _drawn(verdict, salt)
-    return _environment().get_template("fragment.html").render(drawn=drawn, css=_source("scrub.css"))
+    return (
+        _environment().get_template("fragment.html").render(drawn=drawn, css=_source("scrub.css"))
+    )
 
 
 def _drawn(verdict: Verdict, salt: str) -> _Drawn:
@@ -164,5 +179,7 @@ def _finalized(value: Any) -> Any:
 @functools.cache
 def _source(name: str) -> Markup:
     """A style or a script of the package, which no template language reads."""
-    text = (importlib.resources.files("pytest_scrub.extras.html") / "templates" / name).read_text("utf-8")
+    text = (importlib.resources.files("pytest_scrub.extras.html") / "templates" / name).read_text(
+        "utf-8"
+    )
     return Markup(text)

@@ -28,14 +28,29 @@ FEWEST_LOOKS = 2
 LOG_TICKS = 6  # powers of ten
 
 # Colours that nothing else has; in the page they become its own, which are others in the dark.
-INK, MUTED, GRID, BAND, PLAIN, WORST = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
-OUTCOMES = {HELD: "#070707", REFUTED: "#080808", UNDECIDED: "#090909", UNTESTED: "#0a0a0a", WEAK: "#0b0b0b"}
+INK, MUTED, GRID, BAND, PLAIN, WORST = (
+    "#010101",
+    "#020202",
+    "#030303",
+    "#040404",
+    "#050505",
+    "#060606",
+)
+OUTCOMES = {
+    HELD: "#070707",
+    REFUTED: "#080808",
+    UNDECIDED: "#090909",
+    UNTESTED: "#0a0a0a",
+    WEAK: "#0b0b0b",
+}
 VARIABLES = {
-    INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--line)", BAND: "var(--band)", PLAIN: "var(--plain)",
+    INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--line)", BAND: "var(--band)",
+    PLAIN: "var(--plain)",
     WORST: "var(--worst)", **{colour: f"var(--{outcome})" for outcome, colour in OUTCOMES.items()},
 }  # fmt: skip
 MARKERS = {HELD: "o", REFUTED: "X", UNDECIDED: "D", UNTESTED: "s", WEAK: "^"}
-DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3), (3, 3, 1, 3))  # of the attempts in turn; () is solid
+# of the attempts in turn; () is solid
+DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3), (3, 3, 1, 3))
 SVG = "{http://www.w3.org/2000/svg}"
 COORDINATES = {"d", "x", "y", "width", "height", "transform"}
 TOO_PRECISE = re.compile(r"(\d+\.\d)\d+")  # a tenth of a pixel is enough
@@ -43,7 +58,8 @@ LINK = "{http://www.w3.org/1999/xlink}href"
 
 
 def overview(claims: Sequence[Claimed], links: Sequence[str]) -> str | None:
-    """The gap of every claim as a share of its tolerance, with its interval and the worst that was found.
+    """The gap of every claim as a share of its tolerance, with its interval and the worst that was
+    found.
 
     **Arguments**
 
@@ -51,7 +67,11 @@ def overview(claims: Sequence[Claimed], links: Sequence[str]) -> str | None:
 
     **Returns** None where no claim has a tolerance to compare with.
     """
-    rows = [(one.verdict, link) for one, link in zip(claims, links, strict=True) if one.verdict is not None]
+    rows = [
+        (one.verdict, link)
+        for one, link in zip(claims, links, strict=True)
+        if one.verdict is not None
+    ]
     rows = [(verdict, link) for verdict, link in rows if verdict.tolerance > 0]
     if not rows:
         return None
@@ -75,7 +95,9 @@ def overview(claims: Sequence[Claimed], links: Sequence[str]) -> str | None:
 
 def _furthest(verdicts: Sequence[Verdict]) -> float:
     """Beyond all that is drawn: where an interval is drawn to that has no end."""
-    ends = [end / one.tolerance for one in verdicts for end in (one.gap.low, one.gap.mean, one.gap.high)]
+    ends = [
+        end / one.tolerance for one in verdicts for end in (one.gap.low, one.gap.mean, one.gap.high)
+    ]
     return 3 * max(abs(end) for end in [1.0, *ends] if math.isfinite(end))
 
 
@@ -90,14 +112,23 @@ def _row(axes: Axes, y: int, verdict: Verdict, furthest: float) -> None:
         solid_capstyle="butt",
     )
     filled = "none" if verdict.outcome == UNTESTED else colour
-    axes.plot([gap.mean / unit], [y], MARKERS[verdict.outcome], mec=colour, mfc=filled, ms=6, clip_on=False)
+    axes.plot(
+        [gap.mean / unit],
+        [y],
+        MARKERS[verdict.outcome],
+        mec=colour,
+        mfc=filled,
+        ms=6,
+        clip_on=False,
+    )
     search = verdict.search
     if search is not None and search.worst is not None and search.tolerance > 0:
         axes.plot([search.worst.found / search.tolerance], [y], "|", color=WORST, ms=11, mew=2)
 
 
 def distributions(verdict: Verdict, salt: str) -> str | None:
-    """How large the change of single samples is: drawn uniformly, and in the worst swap set that was found.
+    """How large the change of single samples is: drawn uniformly, and in the worst swap set that
+    was found.
 
     **Returns** None where nothing was measured, or nothing changed.
     """
@@ -147,7 +178,8 @@ def dashes(attempts: Sequence[Attempt]) -> list[tuple[float, ...]]:
 
 
 def search_curves(verdict: Verdict, salt: str) -> str | None:
-    """The worst mean gap so far of every adversary, by the evaluations it had spent; None where none searched."""
+    """The worst mean gap so far of every adversary, by the evaluations it had spent; None where
+    none searched."""
     search = verdict.search
     if search is None or not any(attempt.curve for attempt in search.attempts):
         return None
@@ -156,13 +188,24 @@ def search_curves(verdict: Verdict, salt: str) -> str | None:
         _limits(axes, verdict, search.tolerance)
         spent: list[int] = []
         for attempt, dash in zip(search.attempts, dashes(search.attempts), strict=True):
-            points = attempt.curve or ([(attempt.evaluations, attempt.found)] if attempt.searched else [])
+            points = attempt.curve or (
+                [(attempt.evaluations, attempt.found)] if attempt.searched else []
+            )
             points = [(max(evaluations, 1), gap) for evaluations, gap in points]
             if points:
                 x, y = zip(*points, strict=True)
                 spent += x
-                axes.plot(x, y, color=WORST, lw=1.8, dashes=dash or (None, None), drawstyle="steps-post")
-                axes.plot(x[-1:], y[-1:], "X" if attempt.refutes else "o", color=WORST, ms=6, clip_on=False)
+                axes.plot(
+                    x, y, color=WORST, lw=1.8, dashes=dash or (None, None), drawstyle="steps-post"
+                )
+                axes.plot(
+                    x[-1:],
+                    y[-1:],
+                    "X" if attempt.refutes else "o",
+                    color=WORST,
+                    ms=6,
+                    clip_on=False,
+                )
         axes.set_xscale("log")
         _counts(axes, min(spent), max(spent))
         axes.set_xlabel("evaluations")
@@ -186,23 +229,29 @@ def _limits(axes: Axes, verdict: Verdict, tolerance: float, across: bool = False
 
 @contextmanager
 def _drawing(salt: str, size: tuple[float, float]) -> Iterator[Figure]:
-    """A figure in our style, whatever the user's own settings are; `salt` keeps the ids of a page apart."""
+    """A figure in our style, whatever the user's own settings are; `salt` keeps the ids of a page
+    apart."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
     ours = {
-        "svg.fonttype": "none", "svg.hashsalt": salt, "figure.dpi": 72, "font.family": ["sans-serif"],
+        "svg.fonttype": "none", "svg.hashsalt": salt, "figure.dpi": 72,
+        "font.family": ["sans-serif"],
         "font.size": TYPE, "axes.edgecolor": GRID, "axes.labelcolor": MUTED, "xtick.color": MUTED,
-        "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False,
+        "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+        "axes.spines.top": False,
         "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6,
         "axes.axisbelow": True, "axes.unicode_minus": False, "path.simplify": True,
     }  # fmt: skip
     with warnings.catch_warnings(), style.context(["default", ours]):
-        warnings.filterwarnings("ignore", message="Glyph")  # the page's fonts have what this one lacks
+        # the page's fonts have what this one lacks
+        warnings.filterwarnings("ignore", message="Glyph")
         yield Figure(figsize=size)
 
 
-def _axes(figure: Figure, place: tuple[float, float, float, float] = (0.15, 0.19, 0.81, 0.77)) -> Axes:
+def _axes(
+    figure: Figure, place: tuple[float, float, float, float] = (0.15, 0.19, 0.81, 0.77)
+) -> Axes:
     axes = figure.add_axes(place)
     axes.patch.set_visible(False)
     axes.tick_params(length=0)
@@ -210,7 +259,8 @@ def _axes(figure: Figure, place: tuple[float, float, float, float] = (0.15, 0.19
 
 
 def _ticks(axes: Axes, threshold: float) -> None:
-    """Ticks of a scale that is linear up to a threshold: that, zero and few powers of ten beyond."""
+    """Ticks of a scale that is linear up to a threshold: that, zero and few powers of ten
+    beyond."""
     low, high = axes.get_xlim()
     beyond = max(-low, high) / threshold
     powers = max(math.floor(math.log10(beyond)), 0) if beyond > 0 else 0
@@ -227,7 +277,13 @@ def _counts(axes: Axes, least: int, most: int) -> None:
     """Few ticks of a logarithmic or linear axis of whole numbers."""
     if axes.get_xscale() == "log":
         powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
-        digits = (1,) if len(powers) > LOG_TICKS else (1, 3) if len(powers) > LOG_TICKS // 2 else (1, 2, 5)
+        digits = (
+            (1,)
+            if len(powers) > LOG_TICKS
+            else (1, 3)
+            if len(powers) > LOG_TICKS // 2
+            else (1, 2, 5)
+        )
         each = math.ceil(len(powers) / LOG_TICKS)
         ticks = [digit * 10**power for power in powers[::each] for digit in digits]
         ticks = [tick for tick in ticks if least <= tick <= most] or sorted({least, most})
@@ -249,11 +305,14 @@ def _as_svg(figure: Figure) -> str:
     """Without what a page does not need: a header, metadata, names of groups, and fonts."""
     file = io.BytesIO()
     figure.patch.set_visible(False)
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(
+        file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     root = ElementTree.fromstring(file.getvalue())
     for parent in list(root.iter()):
         for child in list(parent):
-            if child.tag in (f"{SVG}metadata", f"{SVG}style"):  # a style would be one for the whole page
+            # a style would be one for the whole page
+            if child.tag in (f"{SVG}metadata", f"{SVG}style"):
                 parent.remove(child)
     for element in root.iter():
         element.tag = element.tag.removeprefix(SVG)
@@ -268,7 +327,9 @@ def _as_svg(figure: Figure) -> str:
         if "style" in element.attrib:
             element.set("style", _restyled(element.attrib["style"]))
         element.tail = None
-        element.text = None if element.tag != "text" and not (element.text or "").strip() else element.text
+        element.text = (
+            None if element.tag != "text" and not (element.text or "").strip() else element.text
+        )
     for size in ("width", "height", "version"):
         root.attrib.pop(size, None)
     root.attrib |= {"aria-hidden": "true", "stroke-linejoin": "round"}
@@ -280,6 +341,11 @@ def _restyled(style: str) -> str:
     kept = []
     for declaration in style.split(";"):
         name, _, value = declaration.partition(":")
-        if name.strip() and name.strip() not in ("font", "font-family", "font-size", "stroke-linejoin"):
+        if name.strip() and name.strip() not in (
+            "font",
+            "font-family",
+            "font-size",
+            "stroke-linejoin",
+        ):
             kept.append(f"{name.strip()}:{VARIABLES.get(value.strip(), value.strip())}")
     return ";".join(kept)

@@ -1,4 +1,5 @@
-"""Joining a Ray cluster, or starting one on this machine: within seconds, or with one sentence that says why not."""
+"""Joining a Ray cluster, or starting one on this machine: within seconds, or with one sentence that
+says why not."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ JOINED = 30  # seconds in which a cluster is joined; that takes one or two
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # a run of tests reports to nobody
-    "RAY_task_oom_retries": "2",  # by default a task that needs more memory than there is is tried for ever
+    # by default a task that needs more memory than there is is tried for ever
+    "RAY_task_oom_retries": "2",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # those of tasks whose result nobody waits for any longer
 }
 # Ray tries for minutes to join what is no cluster, and nothing inside its process can stop it.
@@ -44,14 +46,17 @@ class Cluster:
         self.address, self._seen, self._joined = address, seen or address == LOCAL, False
 
     def require(self) -> None:
-        """**Raises** `ScrubError` where there is no Ray, or nothing at the address that can be joined."""
+        """**Raises** `ScrubError` where there is no Ray, or nothing at the address that can be
+        joined."""
         if _ray().is_initialized() or self._seen:
             return
         if self.address != AUTO:
             self._require_answer()
         command = [sys.executable, "-c", PROBE, self.address]
         try:
-            found = subprocess.run(command, capture_output=True, text=True, timeout=JOINED, check=False)
+            found = subprocess.run(
+                command, capture_output=True, text=True, timeout=JOINED, check=False
+            )
         except subprocess.TimeoutExpired:
             raise self._error("what answers there is no Ray cluster") from None
         if found.returncode:
@@ -70,12 +75,18 @@ class Cluster:
         if not ray.is_initialized():
             self.require()
             try:
-                ray.init(self.address, **QUIET, **({"include_dashboard": False} if self.address == LOCAL else {}))
+                ray.init(
+                    self.address,
+                    **QUIET,
+                    **({"include_dashboard": False} if self.address == LOCAL else {}),
+                )
             except Exception as error:  # of many kinds
                 raise self._error(error) from None
             self._joined = True
         if not ray.cluster_resources().get("CPU"):
-            raise ScrubError(f"the Ray cluster at {self.address} has no processors; add a node that has some")
+            raise ScrubError(
+                f"the Ray cluster at {self.address} has no processors; add a node that has some"
+            )
         return str(ray.get_runtime_context().gcs_address)
 
     def leave(self) -> None:
@@ -94,12 +105,15 @@ class Cluster:
             raise self._error(error) from None
 
     def _error(self, reason: object) -> ScrubError:
-        first = next((line.strip(" .") for line in str(reason).splitlines() if line.strip()), type(reason).__name__)
+        first = next(
+            (line.strip(" .") for line in str(reason).splitlines() if line.strip()),
+            type(reason).__name__,
+        )
         if self.address == LOCAL:
             return ScrubError(f"a Ray cluster cannot be started on this machine ({first})")
         return ScrubError(
-            f"the Ray cluster at {self.address} cannot be joined ({first}); start one with `ray start --head`, or let "
-            "--scrub-ray=local do so"
+            f"the Ray cluster at {self.address} cannot be joined ({first}); start one with `ray "
+            "start --head`, or let --scrub-ray=local do so"
         )
 
 
@@ -110,5 +124,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise ScrubError("--scrub-ray needs Ray, which is not installed: pip install pytest-scrub[ray]") from None
+        raise ScrubError(
+            "--scrub-ray needs Ray, which is not installed: pip install pytest-scrub[ray]"
+        ) from None
     return ray

@@ -1,4 +1,5 @@
-"""Claims on a cluster: pieces of work as Ray tasks, weights and activations once for each machine."""
+"""Claims on a cluster: pieces of work as Ray tasks, weights and activations once for each
+machine."""
 
 from __future__ import annotations
 
@@ -28,10 +29,12 @@ from pytest_scrub.network.graph import ModelGraph, Site
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
 RETRIES = 2  # of a task whose worker died
-# Tasks that are on their way at once: nobody waits for this process, and a cluster that grows on demand sees some. More
-# would die one after another where every one of them kills its worker, before the first has been tried often enough.
+# Tasks that are on their way at once: nobody waits for this process, and a cluster that grows on
+# demand sees some. More would die one after another where every one of them kills its worker,
+# before the first has been tried often enough.
 WAITING_PER_CPU = 2
-PATIENCE = 30  # seconds without a result, after which the cluster is asked whether it still has a processor
+# seconds without a result, after which the cluster is asked whether it still has a processor
+PATIENCE = 30
 CHUNK_BYTES = 1 << 30  # more are never put into one object
 MERGED = 2  # times as many places as the next chunk has: chunks are few, and nothing is sent often
 
@@ -48,20 +51,27 @@ class RayCrew:
 
     def __init__(self) -> None:
         self.tasks = dict.fromkeys(("scrubbed", "unscrubbed", "captured"), 0)
-        self._networks: WeakKeyDictionary[ModelGraph, tuple[Version, ray.ObjectRef]] = WeakKeyDictionary()
+        self._networks: WeakKeyDictionary[ModelGraph, tuple[Version, ray.ObjectRef]] = (
+            WeakKeyDictionary()
+        )
         self._shared: WeakKeyDictionary[ActivationStore, _Shared] = WeakKeyDictionary()
         self._claims: WeakKeyDictionary[Evaluator, ray.ObjectRef] = WeakKeyDictionary()
         options = {"num_cpus": 1, "max_retries": RETRIES, "retry_exceptions": False}
         self._scrubbed, self._unscrubbed, self._captured = (
-            ray.remote(**options)(task) for task in (worker.scrubbed, worker.unscrubbed, worker.captured)
+            ray.remote(**options)(task)
+            for task in (worker.scrubbed, worker.unscrubbed, worker.captured)
         )
 
-    def scrubbed(self, evaluator: Evaluator, shards: Sequence[SwapSet]) -> Iterator[npt.NDArray[np.float64]]:
+    def scrubbed(
+        self, evaluator: Evaluator, shards: Sequence[SwapSet]
+    ) -> Iterator[npt.NDArray[np.float64]]:
         claim = self._claim(evaluator, evaluator.sites)
         plain = [replace(shard, hypothesis=None) for shard in shards]  # the claim has it
         return self._each("scrubbed", lambda shard: self._scrubbed.remote(claim, shard), plain)
 
-    def unscrubbed(self, evaluator: Evaluator, shards: Sequence[Rows]) -> Iterator[npt.NDArray[np.float64]]:
+    def unscrubbed(
+        self, evaluator: Evaluator, shards: Sequence[Rows]
+    ) -> Iterator[npt.NDArray[np.float64]]:
         claim = self._claim(evaluator, evaluator.clean_sites)
         return self._each("unscrubbed", lambda shard: self._unscrubbed.remote(claim, shard), shards)
 
@@ -74,14 +84,19 @@ class RayCrew:
 
     def _of(self, store: ActivationStore) -> _Shared:
         if store not in self._shared:
-            data = _put(pack(_sendable(store.dataset), "the dataset", parts=_functions(store.dataset)))
-            self._shared[store] = _Shared(worker.Source(self._network(store.graph), data, torch.get_default_dtype()))
+            data = _put(
+                pack(_sendable(store.dataset), "the dataset", parts=_functions(store.dataset))
+            )
+            self._shared[store] = _Shared(
+                worker.Source(self._network(store.graph), data, torch.get_default_dtype())
+            )
         return self._shared[store]
 
     def _network(self, graph: ModelGraph) -> ray.ObjectRef:
         if graph.device.type != "cpu":
             raise ModelError(
-                f"the network is on {graph.device}, but Ray's workers compute on processors; leave --scrub-ray out"
+                f"the network is on {graph.device}, but Ray's workers compute on processors; leave "
+                "--scrub-ray out"
             )
         version = graph.version()
         if graph not in self._networks or self._networks[graph][0] != version:
@@ -92,13 +107,18 @@ class RayCrew:
         shared = self._of(evaluator.store)
         if evaluator not in self._claims:
             self._claims[evaluator] = shared.put_claim(evaluator)
-        return worker.Claim(shared.source, self._claims[evaluator], shared.chunks(evaluator.store, sites))
+        return worker.Claim(
+            shared.source, self._claims[evaluator], shared.chunks(evaluator.store, sites)
+        )
 
-    def _each(self, what: str, start: Callable[[Piece], ray.ObjectRef], pieces: Sequence[Piece]) -> Iterator[Any]:
+    def _each(
+        self, what: str, start: Callable[[Piece], ray.ObjectRef], pieces: Sequence[Piece]
+    ) -> Iterator[Any]:
         """The results of all pieces in their order, some of which are on their way at any time.
 
-        What is on its way when one fails is left to end by itself: a task that is cancelled just as it ends takes this
-        process with it ("Tried to complete task that was not pending", Ray 2.60).
+        What is on its way when one fails is left to end by itself: a task that is cancelled just as
+        it ends takes this process with it ("Tried to complete task that was not pending", Ray
+        2.60).
         """
         most = max(1, WAITING_PER_CPU * _cpus())
         waiting: deque[ray.ObjectRef] = deque()
@@ -112,10 +132,14 @@ class RayCrew:
 
 
 def _result(task: ray.ObjectRef) -> Any:
-    """What a task gave. **Raises** what it raised, or `ScrubError` where Ray could not get it done."""
+    """What a task gave. **Raises** what it raised, or `ScrubError` where Ray could not get it
+    done."""
     while not ray.wait([task], timeout=PATIENCE)[0]:
         if not _cpus():
-            raise ScrubError("the Ray cluster has no processor left; look at `ray status`, or leave --scrub-ray out")
+            raise ScrubError(
+                "the Ray cluster has no processor left; look at `ray status`, or leave --scrub-ray "
+                "out"
+            )
     try:
         return ray.get(task)
     except RayTaskError as error:
@@ -125,13 +149,16 @@ def _result(task: ray.ObjectRef) -> Any:
         if isinstance(cause, ScrubError):
             raise cause from None
         if isinstance(cause, RuntimeError) and NOT_IMPORTED in str(cause):
-            raise ScrubError("Ray's workers cannot import pytest_scrub; install it on every machine") from None
+            raise ScrubError(
+                "Ray's workers cannot import pytest_scrub; install it on every machine"
+            ) from None
         raise cause from error  # which has the traceback of the worker
     except RayError as error:
         reason = " ".join(str(error).split("\n", 1)[0].split()).rstrip(".")
         raise ScrubError(
-            f"Ray gave up a task that was tried {1 + RETRIES} times ({reason}); leave --scrub-ray out to see what it "
-            "dies of, and where that works give workers more memory, and let the network write to none of its weights"
+            f"Ray gave up a task that was tried {1 + RETRIES} times ({reason}); leave --scrub-ray "
+            "out to see what it dies of, and where that works give workers more memory, and let "
+            "the network write to none of its weights"
         ) from None
 
 
@@ -140,7 +167,9 @@ def _put(value: Any) -> ray.ObjectRef:
         return ray.put(value)
     except RayError as error:
         reason = str(error).split("\n", 1)[0]
-        raise ScrubError(f"Ray's object store has no room, in memory or on disk ({reason}); give it more") from None
+        raise ScrubError(
+            f"Ray's object store has no room, in memory or on disk ({reason}); give it more"
+        ) from None
 
 
 def _cpus() -> int:
@@ -156,10 +185,11 @@ class _Published:
     chunks: list[tuple[npt.NDArray[np.intp], ray.ObjectRef]] = field(default_factory=list)
 
     def add(self, kept: Kept) -> bool:
-        """Put what was captured since into the object store. **Returns** whether there was anything.
+        """Put what was captured since into the object store. **Returns** whether there was
+        anything.
 
-        A chunk takes in those before it that are not much larger, so there are few of them and each activation is sent
-        a few times, whatever the steps in which it came to be there.
+        A chunk takes in those before it that are not much larger, so there are few of them and each
+        activation is sent a few times, whatever the steps in which it came to be there.
         """
         new = np.flatnonzero(kept.filled & ~self.filled)
         if not len(new):
@@ -190,7 +220,11 @@ class _Shared:
         store, own, metric = evaluator.store, evaluator.dataset, evaluator.metric
         dataset = own if own is store.dataset else _sendable(own)
         claim = (dataset, evaluator.hypothesis, metric, evaluator.batch_size)
-        parts = {f"the metric {metric.name}": metric, "the hypothesis": evaluator.hypothesis, **_functions(own)}
+        parts = {
+            f"the metric {metric.name}": metric,
+            "the hypothesis": evaluator.hypothesis,
+            **_functions(own),
+        }
         return _put(pack(claim, "the claim", worker.known_of(store.graph, store.dataset), parts))
 
     def chunks(self, store: ActivationStore, sites: Sequence[Site]) -> ray.ObjectRef:
@@ -205,7 +239,10 @@ class _Shared:
                 self._sites[site] = _Published(ref(kept), np.zeros_like(kept.filled))
             changed |= self._sites[site].add(kept)
         if changed:
-            chunks = {site: tuple(at for _, at in published.chunks) for site, published in self._sites.items()}
+            chunks = {
+                site: tuple(at for _, at in published.chunks)
+                for site, published in self._sites.items()
+            }
             self._chunks = _put(chunks)
         return self._chunks
 
@@ -219,5 +256,7 @@ def _sendable(dataset: Dataset) -> Dataset:
 
 def _functions(dataset: Dataset) -> dict[str, Any]:
     """What of a dataset is its owner's code, as errors call it."""
-    features = {f"the feature {name!r} of the dataset": source for name, source in dataset._features.items()}
+    features = {
+        f"the feature {name!r} of the dataset": source for name, source in dataset._features.items()
+    }
     return {**features, "show= of the dataset": dataset._show}

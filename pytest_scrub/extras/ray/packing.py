@@ -1,6 +1,8 @@
-"""Objects for Ray's object store: what is large in them is an array, which all processes of a machine read in place.
+"""Objects for Ray's object store: what is large in them is an array, which all processes of a
+machine read in place.
 
-Ray keeps arrays as they are, once for each machine, but turns a tensor into bytes that every process copies.
+Ray keeps arrays as they are, once for each machine, but turns a tensor into bytes that every
+process copies.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from torch import Tensor, nn
 
 from pytest_scrub.errors import ScrubError
 
-# Smaller ones travel inside the pickle, so every process has a copy that may be written to: counters and running means
-# of a network are of this kind, its weights are not.
+# Smaller ones travel inside the pickle, so every process has a copy that may be written to:
+# counters and running means of a network are of this kind, its weights are not.
 LEAST_SHARED = 1 << 16
 PROTOCOL = 5  # that in which arrays stay outside
 PACKAGE = __name__.partition(".")[0]
@@ -52,9 +54,13 @@ class Packed:
 
 
 def pack(
-    value: Any, what: str, known: Mapping[str, Any] | None = None, parts: Mapping[str, Any] | None = None
+    value: Any,
+    what: str,
+    known: Mapping[str, Any] | None = None,
+    parts: Mapping[str, Any] | None = None,
 ) -> Packed:
-    """An object as bytes and arrays. Code that is not installed, such as that of tests, is taken along.
+    """An object as bytes and arrays. Code that is not installed, such as that of tests, is taken
+    along.
 
     **Arguments**
 
@@ -71,8 +77,8 @@ def pack(
         for name, part in (parts or {}).items():
             pack(part, name, known)
         raise ScrubError(
-            f"{what} cannot be sent to Ray's workers ({type(error).__name__}: {error}); let it hold no open files, "
-            "locks or connections, or leave --scrub-ray out"
+            f"{what} cannot be sent to Ray's workers ({type(error).__name__}: {error}); let it "
+            "hold no open files, locks or connections, or leave --scrub-ray out"
         ) from error
 
 
@@ -116,8 +122,16 @@ class _Packer(cloudpickle.CloudPickler):  # type: ignore[misc]
         at = storage.data_ptr()
         if at not in self._storages:
             self._storages[at] = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
-        view = _View(tensor.dtype, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
-        return self._storages[at], view, tensor.requires_grad, isinstance(tensor, nn.Parameter), dict(tensor.__dict__)
+        view = _View(
+            tensor.dtype, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset())
+        )
+        return (
+            self._storages[at],
+            view,
+            tensor.requires_grad,
+            isinstance(tensor, nn.Parameter),
+            dict(tensor.__dict__),
+        )
 
 
 class _Unpacker(pickle.Unpickler):
@@ -130,7 +144,8 @@ class _Unpacker(pickle.Unpickler):
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is numbers in memory and nothing else; torch knows how to pickle the others."""
+    """Whether a tensor is numbers in memory and nothing else; torch knows how to pickle the
+    others."""
     strided = tensor.layout is torch.strided and tensor.device.type == "cpu"
     return strided and not (tensor.is_conj() or tensor.is_neg() or tensor.is_quantized)
 
@@ -150,19 +165,30 @@ def _as_tensor(
     if array.nbytes:
         with warnings.catch_warnings():  # nobody writes to weights and activations
             warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
-            tensor = torch.frombuffer(array, dtype=view.dtype).as_strided(view.shape, view.stride, view.offset)
+            tensor = torch.frombuffer(array, dtype=view.dtype).as_strided(
+                view.shape, view.stride, view.offset
+            )
     else:
         tensor = torch.empty(view.shape, dtype=view.dtype)
-    tensor = nn.Parameter(tensor, requires_grad) if is_parameter else tensor.requires_grad_(requires_grad)
+    tensor = (
+        nn.Parameter(tensor, requires_grad)
+        if is_parameter
+        else tensor.requires_grad_(requires_grad)
+    )
     tensor.__dict__.update(attributes)
     return tensor
 
 
 @contextmanager
 def _code_taken_along() -> Iterator[None]:
-    """While it lasts, functions and classes of modules that no other machine has are pickled with their code."""
+    """While it lasts, functions and classes of modules that no other machine has are pickled with
+    their code."""
     before = cloudpickle.list_registry_pickle_by_value()
-    own = [module for name, module in list(sys.modules.items()) if name not in before and _is_own(name, module)]
+    own = [
+        module
+        for name, module in list(sys.modules.items())
+        if name not in before and _is_own(name, module)
+    ]
     for module in own:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -175,7 +201,11 @@ def _code_taken_along() -> Iterator[None]:
 def _is_own(name: str, module: ModuleType) -> bool:
     """Whether a module was not installed: a test, a conftest.py, a script."""
     file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or getattr(module, "__name__", None) != name or name.partition(".")[0] == PACKAGE:
+    if (
+        not isinstance(file, str)
+        or getattr(module, "__name__", None) != name
+        or name.partition(".")[0] == PACKAGE
+    ):
         return False
     return isabs(file) and not _is_installed(file)
 
@@ -183,7 +213,9 @@ def _is_own(name: str, module: ModuleType) -> bool:
 @cache  # there are thousands, and each is asked for again whenever something is packed
 def _is_installed(file: str) -> bool:
     folders = PurePath(file).parents
-    return any(PurePath(root) in folders for root in STANDARD) or any(map(_has_distributions, folders))
+    return any(PurePath(root) in folders for root in STANDARD) or any(
+        map(_has_distributions, folders)
+    )
 
 
 @cache

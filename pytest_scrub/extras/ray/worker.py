@@ -49,7 +49,8 @@ class Source:
 class Claim:
     """Where in the object store is what a claim is evaluated with.
 
-    - `claim`: (dataset, hypothesis, metric, batch size), the first with features that the source may lack.
+    - `claim`: (dataset, hypothesis, metric, batch size), the first with features that the source
+      may lack.
     - `chunks`: `{Site: references to chunks}`, as they were when the task was made.
     """
 
@@ -71,7 +72,10 @@ class _Found:
 
     def __init__(self, chunks: dict[ray.ObjectRef, Chunk], places: int) -> None:
         self.chunks = tuple(chunks)
-        self.kept = [Kept(c.values, np.ones(len(c.places), dtype=np.bool_), c.values.device) for c in chunks.values()]
+        self.kept = [
+            Kept(c.values, np.ones(len(c.places), dtype=np.bool_), c.values.device)
+            for c in chunks.values()
+        ]
         self.chunk, self.index = torch.full((places,), -1), torch.zeros(places, dtype=torch.int64)
         for number, chunk in enumerate(chunks.values()):
             at = torch.from_numpy(chunk.places.copy())
@@ -79,7 +83,8 @@ class _Found:
 
 
 class SharedStore(ActivationStore):
-    """The clean activations that another process has captured, read where they are in shared memory."""
+    """The clean activations that another process has captured, read where they are in shared
+    memory."""
 
     def __init__(self, graph: ModelGraph, dataset: Dataset) -> None:
         super().__init__(graph, dataset)
@@ -89,14 +94,19 @@ class SharedStore(ActivationStore):
         self._evaluators: OrderedDict[ray.ObjectRef, Evaluator] = OrderedDict()
 
     def _proved(self) -> int:
-        """Whoever sent the network has proved it, with the same versions of everything: a large one takes minutes."""
+        """Whoever sent the network has proved it, with the same versions of everything: a large one
+        takes minutes."""
         return 0
 
     def evaluator(self, claim: ray.ObjectRef) -> Evaluator:
         """That of a claim, compiled when it is first asked for; those last used are kept."""
         if claim not in self._evaluators:
-            dataset, hypothesis, metric, batch_size = _unpacked(claim, known_of(self.graph, self.dataset))
-            made = Evaluator(self.graph, dataset, hypothesis, metric, store=self, batch_size=batch_size)
+            dataset, hypothesis, metric, batch_size = _unpacked(
+                claim, known_of(self.graph, self.dataset)
+            )
+            made = Evaluator(
+                self.graph, dataset, hypothesis, metric, store=self, batch_size=batch_size
+            )
             self._evaluators[claim] = made
             if len(self._evaluators) > CLAIMS:
                 self._evaluators.popitem(last=False)
@@ -108,7 +118,11 @@ class SharedStore(ActivationStore):
         if chunks == self._chunks:
             return
         self._chunks, self._of_site = chunks, ray.get(chunks)
-        self._found = {site: found for site, found in self._found.items() if self._of_site.get(site) == found.chunks}
+        self._found = {
+            site: found
+            for site, found in self._found.items()
+            if self._of_site.get(site) == found.chunks
+        }
 
     def ensure(self, sites: Sequence[Site], rows: Rows, progress: Progress | None = None) -> None:
         """Whoever made the task has captured them."""
@@ -118,14 +132,18 @@ class SharedStore(ActivationStore):
         chunks = found.chunk[places]
         numbers: list[int] = np.unique(chunks.numpy()).tolist()
         if numbers[0] < 0:
-            raise RuntimeError(f"the {site} was not captured on all rows that a task gathers it from")
+            raise RuntimeError(
+                f"the {site} was not captured on all rows that a task gathers it from"
+            )
         at = None if site.positions is not None or where is None else where.clamp(min=0)
         if len(numbers) == 1:
             return found.kept[numbers[0]].gather(found.index[places], at)
         whole: Tensor | None = None
         for number in numbers:
             here = (chunks == number).nonzero()[:, 0]
-            part = found.kept[number].gather(found.index[places[here]], at if at is None or at.ndim == 1 else at[here])
+            part = found.kept[number].gather(
+                found.index[places[here]], at if at is None or at.ndim == 1 else at[here]
+            )
             whole = part.new_empty(len(rows), *part.shape[1:]) if whole is None else whole
             whole[here] = part
         assert whole is not None
@@ -145,7 +163,7 @@ def _all_of(refs: Sequence[ray.ObjectRef]) -> list[tuple[ray.ObjectRef, Packed]]
     return list(zip(refs, ray.get(list(refs)), strict=True))
 
 
-# Tasks ---------------------------------------------------------------------------------------------------
+# Tasks --------------------------------------------------------------------------------------------
 
 
 def scrubbed(claim: Claim, swap_set: SwapSet) -> Metrics:
@@ -180,10 +198,14 @@ def _ready(source: Source) -> SharedStore:
 
 @lru_cache(maxsize=NETWORKS)
 def _store(source: Source) -> SharedStore:
-    """**Raises** `ModelError` where this machine would compute something else than the one that asks."""
+    """**Raises** `ModelError` where this machine would compute something else than the one that
+    asks."""
     for (package, theirs), (_, ours) in zip(source.versions, VERSIONS, strict=True):
         if ours != theirs:
-            raise ModelError(f"a Ray worker has {package} {ours}, this process {theirs}; install the same everywhere")
+            raise ModelError(
+                f"a Ray worker has {package} {ours}, this process {theirs}; install the same "
+                "everywhere"
+            )
     return SharedStore(_network(source.network), _unpacked(source.data))
 
 
@@ -199,8 +221,8 @@ def _unpacked(packed: ray.ObjectRef, known: dict[str, Any] | None = None) -> Any
         return unpack(ray.get(packed), known)
     except ImportError as error:
         raise ModelError(
-            f"a Ray worker cannot import what a network, its data or a claim is made of ({error}); install the same "
-            "packages everywhere"
+            f"a Ray worker cannot import what a network, its data or a claim is made of ({error}); "
+            "install the same packages everywhere"
         ) from None
 
 
