@@ -38,13 +38,12 @@ SIMPLE = (
     torch.device,
     torch.Size,
 )
+PLAIN = frozenset(SIMPLE)  # these alone, not what is made from them
+CONTAINERS = frozenset({dict, list, tuple})
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # by a number that counts all hooks of the process
 HELD = ("_parameters", "_buffers", "_modules")
-UNREAD = (
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_state_dict_hooks",
-    "_load_state_dict_pre_hooks",
+UNREAD = frozenset(
+    {"_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_load_state_dict_pre_hooks"}
 )
 INSTALLED = tuple(
     sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -84,8 +83,15 @@ def attributes_digest(parts: Iterable[Any]) -> str | None:
     Configurations, flags, unregistered tensors, hooks: whatever can be spelled out. Of other
     objects, the type.
     """
+    found = attributes_and_weights(parts)
+    return None if found is None else found[0]
+
+
+def attributes_and_weights(parts: Iterable[Any]) -> tuple[str, list[Tensor]] | None:
+    """The same digest, and the parameters and buffers that it leaves out, each once, in the order
+    of the modules."""
     found = _spelled(parts)
-    return None if found is None else _hashed(found.text)
+    return None if found is None else (_hashed(found.text), list(found.weights.values()))
 
 
 def code_digest(parts: Iterable[Any]) -> str | None:
@@ -125,10 +131,14 @@ class _Unknown(Exception):
 def _spelled(parts: Iterable[Any]) -> _Speller | None:
     parts = tuple(parts)
     modules = [part for part in parts if isinstance(part, nn.Module)]
-    weights = {
-        id(tensor) for module in modules for tensor in (*module.parameters(), *module.buffers())
-    }
-    speller = _Speller(weights)
+    inner = [part for module in modules for part in module.modules()]
+    held = (
+        tensor
+        for part in inner
+        for those in (part._parameters, part._buffers)
+        for tensor in those.values()
+    )
+    speller = _Speller({id(tensor): tensor for tensor in held if tensor is not None})
     try:
         for part in parts:
             speller.spell(part)
@@ -141,10 +151,10 @@ class _Speller:
     """Spells objects out as text that is the same in another process, and gathers their classes and
     functions.
 
-    - `weights`: ids of tensors whose digest is taken elsewhere.
+    - `weights`: tensors whose digest is taken elsewhere, by id.
     """
 
-    def __init__(self, weights: set[int]) -> None:
+    def __init__(self, weights: dict[int, Tensor]) -> None:
         self.weights = weights
         self.text: list[str] = []
         self.classes: dict[type, None] = {}  # whose code has to be known
@@ -167,7 +177,9 @@ class _Speller:
                 self._spell_new(value, depth + 1)
 
     def _spell_new(self, value: Any, depth: int) -> None:
-        if isinstance(value, Tensor):
+        if type(value) in CONTAINERS:  # most of what a network holds
+            self._spell_all(value, depth)
+        elif isinstance(value, Tensor):
             known = id(value) in self.weights or value.is_meta
             self.text.append("weight" if known else digest_of([("", value)]))
         elif isinstance(value, np.ndarray):
@@ -230,14 +242,25 @@ class _Speller:
             self.text += sorted(
                 repr(value) if isinstance(value, SIMPLE) else _name(type(value)) for value in values
             )
-        elif isinstance(values, Mapping):
-            # in their own order, which is that of computation in a Sequential
-            for name in list(values):
-                self.spell(name, depth)
-                self.spell(values[name], depth)
+        elif isinstance(
+            values, Mapping
+        ):  # in its own order, which is that of computation in a Sequential
+            self._spell_each(list(values), depth)
+            self._spell_each(list(values.values()), depth)
         else:
-            for value in values:
-                self.spell(value, depth)
+            self._spell_each(list(values), depth)
+
+    def _spell_each(self, values: list[Any], depth: int) -> None:
+        shown, others = list[Any](), list[Any]()
+        for value in values:
+            kind = type(value)
+            is_plain = kind in PLAIN or (kind in CONTAINERS and not value)
+            shown.append(value if is_plain else object)
+            if not is_plain:
+                others.append(value)
+        self.text.append(repr(shown))
+        for value in others:
+            self.spell(value, depth)
 
     def _note(self, kind: type, depth: int) -> None:
         """A class whose code has to be known, and its bases; of those of torch, its version says
@@ -282,19 +305,20 @@ def names_in(code: CodeType) -> frozenset[str]:
 def _telling(value: Any) -> dict[str, Any]:
     """The attributes that say how an object computes: those of installed classes keep count of runs
     in private."""
-    private = () if not _is_installed(_namespace(type(value))) else HELD
-    slots = [
-        name for kind in type(value).__mro__ for name in _slots_of(kind) if hasattr(value, name)
+    kind = type(value)
+    names = (name for base in kind.__mro__ for name in _slots_of(base))
+    held = {name: getattr(value, name) for name in names if hasattr(value, name)} | getattr(
+        value, "__dict__", {}
+    )
+    private = _is_installed(_namespace(kind))
+    unread = [
+        name
+        for name in held
+        if name in UNREAD or (private and name.startswith("_") and name not in HELD)
     ]
-    return {
-        name: held
-        for name, held in {
-            **{name: getattr(value, name) for name in slots},
-            **getattr(value, "__dict__", {}),
-        }.items()
-        if name not in (*HOOKS, *UNREAD)
-        and (not private or name in private or not name.startswith("_"))
-    }
+    for name in (*HOOKS, *unread):
+        held.pop(name, None)
+    return held
 
 
 def _slots_of(kind: type) -> tuple[str, ...]:

@@ -4,14 +4,12 @@ it was done."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from pytest_scrub.network.code import attributes_digest
+from pytest_scrub.network.code import attributes_and_weights
 from pytest_scrub.network.digests import bytes_of
 from pytest_scrub.network.graph import ModelGraph
 
@@ -26,18 +24,20 @@ def state_of(graph: ModelGraph) -> str | None:
     if parts is None:
         return None
     hooks = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
-    attributes = attributes_digest((*parts, *(list(those.values()) for those in hooks)))
-    if attributes is None:
+    found = attributes_and_weights((*parts, *(list(those.values()) for those in hooks)))
+    if found is None:
         return None
+    attributes, weights = found
     settings = (
         torch.get_default_dtype(),
         torch.get_float32_matmul_precision(),
         torch.is_autocast_enabled(),
     )
-    # the fastest that is good enough
-    total = hashlib.sha1(f"{attributes} {settings}".encode(), usedforsecurity=False)
+    total = hashlib.sha1(
+        f"{attributes} {settings}".encode(), usedforsecurity=False
+    )  # the fastest that is good enough
     seen: dict[tuple[Any, ...], int] = {}  # tied weights are read once
-    for name, tensor in _tensors(graph):
+    for tensor in weights:
         where = (
             (tensor.data_ptr(), tensor.shape, tensor.stride())
             if tensor.layout == torch.strided
@@ -45,14 +45,7 @@ def state_of(graph: ModelGraph) -> str | None:
         )
         new = where not in seen
         nth = seen.setdefault(where, len(seen))
-        total.update(f"{name} {nth} {tensor.dtype} {tensor.shape} {tensor.device}".encode())
+        total.update(f"{nth} {tensor.dtype} {tensor.shape} {tensor.device}".encode())
         if new:
-            total.update(bytes_of(tensor, name).data)
+            total.update(bytes_of(tensor, "weights").data)
     return total.hexdigest()
-
-
-def _tensors(graph: ModelGraph) -> Iterator[tuple[str, Tensor]]:
-    for part in graph.computing() or ():
-        if isinstance(part, nn.Module):
-            yield from part.named_parameters(remove_duplicate=False)
-            yield from part.named_buffers(remove_duplicate=False)
