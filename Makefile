@@ -22,6 +22,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 check: $(STAMP)
 	SCRUB_PROFILE=full $(BIN)/python -m pytest tests example_circuits -n 2 --dist loadgroup
