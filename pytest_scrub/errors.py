@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -71,6 +71,12 @@ def said_at(*nodes: _Said) -> Iterator[None]:
             if sys.version_info >= (3, 11):
                 error.add_note(f"said at {' and '.join(map(str, known))}")
         raise
+
+
+def hides(failure: Any) -> bool:
+    """For `__tracebackhide__` of modules that users call in fixtures: what is told in a sentence is
+    shown on the line of the user's own that it is about."""
+    return bool(failure.errisinstance(ScrubError))
 
 
 def did_you_mean(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str:

@@ -263,16 +263,34 @@ def _class_labels(name: str, output: Tensor, batch: Batch, labels: Tensor) -> Te
         raise DataError(
             f"the metric {name} needs one class index for each output it reads, "
             f"{list(output.shape[:-1])}, but the labels are "
-            f"{str(labels.dtype).removeprefix('torch.')} {list(labels.shape)}; say which output "
-            "positions the labels speak of with label_pos= of the Dataset or pos= of the metric"
+            f"{str(labels.dtype).removeprefix('torch.')} {list(labels.shape)}; "
+            f"{_class_remedy(output, labels)}"
         )
     used = labels if batch.valid is None or labels.ndim == 1 else labels[batch.valid]
     if used.numel() and not 0 <= int(used.min()) <= int(used.max()) < output.shape[-1]:
+        bad = int(used.min()) if int(used.min()) < 0 else int(used.max())
         raise DataError(
-            f"the metric {name} got a label outside 0 to {output.shape[-1] - 1}, the network's "
-            "classes"
+            f"the metric {name} got the class {bad}, but the network's go from 0 to "
+            f"{output.shape[-1] - 1}; mend the labels, or what they are compared with"
         )
     return labels.clamp(0, output.shape[-1] - 1)
+
+
+def _class_remedy(output: Tensor, labels: Tensor) -> str:
+    """What to do about labels that are no class indices of an output."""
+    wanted = output.ndim - 1
+    if not wanted:
+        return "the network gives one number for each row, so take squared_error, for instance"
+    if not labels.is_floating_point() and labels.shape == (*output.shape[:-1], 1):
+        return "take the last axis away: labels.squeeze(-1)"
+    if labels.shape == output.shape:
+        return "give indices, not one number for each class: labels.argmax(-1)"
+    if labels.ndim > wanted or labels.is_floating_point():
+        return f"give whole numbers with {wanted} {'axes' if wanted > 1 else 'axis'}"
+    return (
+        "say which output positions the labels speak of with label_pos= of the Dataset or pos= of "
+        "the metric"
+    )
 
 
 def _cross_entropy(name: str, output: Tensor, batch: Batch, labels: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import pytest
@@ -48,6 +49,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         from pytest_scrub.pytest_edge.listing import start
 
         start(config)
+
+
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """An option of the ini file that is misspelt is an error, as one of the command line is."""
+    from pytest_scrub.pytest_edge.options import require_known
+
+    require_known(str(warning_message.message))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -421,7 +421,7 @@ def positions(spec: Any, **features: Any) -> Positions:
         (-4, [0]),
         (Span(1, None, None), [1, 2, 3]),
         (Span(None, None, -2), [3, 1]),
-        (slice(-2, 9), [2, 3]),
+        (slice(-2, 4), [2, 3]),
     ],
 )
 def test_positions_that_every_row_shares(spec: Any, expected: list[int]) -> None:
@@ -458,6 +458,15 @@ def test_a_mask_per_row_is_filled_up() -> None:
             Span(4, None, None),
             None,
             "pos= of head1.0 is 4:, which holds none of the 4 positions; widen it",
+        ),
+        *(
+            (
+                Span(start, stop, None),
+                None,
+                f"pos= of head1.0 is {said}, which goes past the 4 positions there are, and would "
+                "be cut short; give a slice within them",
+            )
+            for start, stop, said in [(1, 5, "1:5"), (-5, 2, "-5:2"), (None, 9, ":9")]
         ),
         (True, None, "pos= of head1.0 takes an int, a slice or the name of a feature, not True"),
         (1.5, None, "pos= of head1.0 takes an int, a slice or the name of a feature, not 1.5"),

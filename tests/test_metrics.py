@@ -196,7 +196,7 @@ def test_absent_positions_do_not_count(metric: Metric) -> None:
         metric(output, batch(torch.where(MASK < 0, -100, labels), positions=MASK)),
         averaged(one_by_one),
     )
-    with pytest.raises(DataError, match="got a label outside 0 to 2"):
+    with pytest.raises(DataError, match="got the class -100, but the network's go from 0 to 2"):
         metric(output, batch(torch.where(MASK == 1, -100, labels), positions=MASK))
 
 
@@ -319,15 +319,50 @@ def test_labels_are_needed(name: str, metric: Metric) -> None:
         metric(noise(3, CLASSES), batch())
 
 
+NO_CLASS = "but the network's go from 0 to 2; mend the labels, or what they are compared with"
+WHOLE = torch.zeros(3, 1, dtype=torch.int64)
+POSITIONED = (
+    "say which output positions the labels speak of with label_pos= of the Dataset or pos= of the "
+    "metric"
+)
+
+
 @pytest.mark.parametrize(
-    ("output", "labels", "wanted", "given_"),
+    ("output", "labels", "said", "remedy"),
     [
-        ((3, POSITIONS, CLASSES), torch.zeros(3, dtype=torch.int64), "[3, 4]", "int64 [3]"),
-        ((3, CLASSES), torch.zeros(3, 1, dtype=torch.int64), "[3]", "int64 [3, 1]"),
-        ((3, CLASSES), torch.zeros(1, dtype=torch.int64), "[3]", "int64 [1]"),
-        ((3, POSITIONS, CLASSES), torch.zeros(3, 1, dtype=torch.int64), "[3, 4]", "int64 [3, 1]"),
-        ((3, CLASSES), torch.zeros(3), "[3]", "float32 [3]"),
-        ((3,), torch.zeros(3, dtype=torch.int64), "[]", "int64 [3]"),
+        ((3, POSITIONS, CLASSES), WHOLE[:, 0], "[3, 4], but the labels are int64 [3]", POSITIONED),
+        (
+            (3, CLASSES),
+            WHOLE,
+            "[3], but the labels are int64 [3, 1]",
+            "take the last axis away: labels.squeeze(-1)",
+        ),
+        ((3, CLASSES), WHOLE[0], "[3], but the labels are int64 [1]", POSITIONED),
+        ((3, POSITIONS, CLASSES), WHOLE, "[3, 4], but the labels are int64 [3, 1]", POSITIONED),
+        (
+            (3, CLASSES),
+            torch.zeros(3),
+            "[3], but the labels are float32 [3]",
+            "give whole numbers with 1 axis",
+        ),
+        (
+            (3, CLASSES),
+            torch.zeros(3, CLASSES),
+            "[3], but the labels are float32 [3, 3]",
+            "give indices, not one number for each class: labels.argmax(-1)",
+        ),
+        (
+            (3, CLASSES),
+            WHOLE.expand(3, 2),
+            "[3], but the labels are int64 [3, 2]",
+            "give whole numbers with 1 axis",
+        ),
+        (
+            (3,),
+            WHOLE[:, 0],
+            "[], but the labels are int64 [3]",
+            "the network gives one number for each row, so take squared_error, for instance",
+        ),
     ],
 )
 @pytest.mark.parametrize(
@@ -339,12 +374,10 @@ def test_labels_are_needed(name: str, metric: Metric) -> None:
     ],
 )
 def test_class_labels_are_never_broadcast(
-    name: str, metric: Metric, output: tuple[int, ...], labels: Tensor, wanted: str, given_: str
+    name: str, metric: Metric, output: tuple[int, ...], labels: Tensor, said: str, remedy: str
 ) -> None:
     with refuses(
-        f"the metric {name} needs one class index for each output it reads, {wanted}, but the "
-        f"labels are {given_}; say which output positions the labels speak of with label_pos= of "
-        "the Dataset or pos= of the metric"
+        f"the metric {name} needs one class index for each output it reads, {said}; {remedy}"
     ):
         metric(noise(*output) if len(output) > 1 else noise(3), batch(labels))
 
@@ -362,15 +395,13 @@ def test_targets_are_never_broadcast(labels: tuple[int, ...]) -> None:
     ("name", "metric"), [("cross_entropy", cross_entropy()), ("zero_one_error", zero_one_error())]
 )
 def test_a_label_is_one_of_the_classes(name: str, metric: Metric, label: int) -> None:
-    with refuses(f"the metric {name} got a label outside 0 to 2, the network's classes"):
+    with refuses(f"the metric {name} got the class {label}, {NO_CLASS}"):
         metric(noise(3, CLASSES), batch([0, label, 1]))
 
 
 def test_the_class_to_compare_with_is_one_of_the_classes() -> None:
-    for against in (-1, CLASSES, "ninth"):
-        with refuses(
-            "the metric logit_difference got a label outside 0 to 2, the network's classes"
-        ):
+    for against, said in ((-1, -1), (CLASSES, CLASSES), ("ninth", 9)):
+        with refuses(f"the metric logit_difference got the class {said}, {NO_CLASS}"):
             logit_difference(against)(noise(3, CLASSES), batch([0, 1, 2]))
     for feature, kind in (("word", "object"), ("ratio", "float64")):
         with refuses(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pytest_scrub.errors import DataError, ScrubError
+from pytest_scrub.errors import DataError, Place, ScrubError
 
 
 def require_takes(
@@ -54,7 +53,5 @@ def _place(error: Exception) -> str:
     called at all."""
     frame = error.__traceback__.tb_next if error.__traceback__ is not None else None
     return (
-        ""
-        if frame is None
-        else f" ({os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno})"
+        "" if frame is None else f" ({Place(frame.tb_frame.f_code.co_filename, frame.tb_lineno)})"
     )

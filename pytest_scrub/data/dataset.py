@@ -25,7 +25,7 @@ from pytest_scrub.data import files
 from pytest_scrub.data.columns import Ints, checked_column, first_unlike, row_codes, value_codes
 from pytest_scrub.data.names import LABELS, TOKEN_NAMES, TOKENS, Field, Names
 from pytest_scrub.data.unchanged import bytes_of, mark_of, still_is
-from pytest_scrub.errors import DataError, HypothesisError, did_you_mean
+from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, hides
 from pytest_scrub.tree.nodes import Agreement, Span, position
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pytest_scrub.data.strategies import StrategySource
+
+__tracebackhide__ = hides
 
 DIGEST_BYTES = 16  # 128 bits: no two rows of any real dataset collide
 # that a feature's function is called for once more: a coin would fall the same way once in 2^64
@@ -676,6 +678,11 @@ def _static_positions(spec: int | slice | Span, length: int, where: str) -> Ints
     span = spec.slice if isinstance(spec, Span) else spec
     if not isinstance(span, slice):
         raise DataError(f"{where} takes an int, a slice or the name of a feature, not {spec!r}")
+    if any(end is not None and not -length <= end <= length for end in (span.start, span.stop)):
+        raise DataError(
+            f"{where} is {spec}, which goes past the {length} positions there are, and would be "
+            "cut short; give a slice within them"
+        )
     index = np.arange(length)[span]
     if not index.size:
         raise DataError(f"{where} is {spec}, which holds none of the {length} positions; widen it")

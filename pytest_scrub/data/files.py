@@ -17,7 +17,9 @@ import numpy as np
 
 from pytest_scrub.common.user_code import called
 from pytest_scrub.data.names import MASK, TOKEN_NAMES, TOKENS, Field, Names
-from pytest_scrub.errors import DataError, did_you_mean
+from pytest_scrub.errors import DataError, did_you_mean, hides
+
+__tracebackhide__ = hides
 
 
 def from_npz(path: str | Path, *, inputs: Names, **fields: Any) -> dict[str, Any]:

@@ -25,7 +25,9 @@ from torch import Tensor
 from pytest_scrub.common.seeds import stream
 from pytest_scrub.data.files import by_input, padded
 from pytest_scrub.data.names import LABELS
-from pytest_scrub.errors import DataError
+from pytest_scrub.errors import DataError, hides
+
+__tracebackhide__ = hides
 
 BYTES = 1 << 16  # for one example; one that needs more is left out
 TRIES, FEWEST_TRIES = 20, 1000  # for each row that is asked for, and at least

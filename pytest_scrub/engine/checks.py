@@ -80,7 +80,8 @@ def check(graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPos
     checked = Checked(graph, dataset)
     pos = dataset.label_pos if metric_pos is None else metric_pos
     if pos is not None:
-        checked.output = checked.resolve(pos, ROOT, "the metric's output positions")
+        where = "pos= of the metric" if metric_pos is not None else "label_pos= of the Dataset"
+        checked.output = checked.resolve(pos, ROOT, where)
     nodes = {path: node for path, node, _ in node_paths(root)}
     for path, node, parent in node_paths(root):
         with said_at(node):

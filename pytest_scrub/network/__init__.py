@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pytest_scrub.errors import ModelError
+from pytest_scrub.errors import ModelError, hides
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.network.modules import ModuleGraph
 from pytest_scrub.network.plain import FunctionGraph
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
 
     from pytest_scrub.network.loading import Config
+
+__tracebackhide__ = hides
 
 __all__ = ["FunctionGraph", "ModelGraph", "ModuleGraph", "ResidualGraph", "as_graph", "load_model"]
 

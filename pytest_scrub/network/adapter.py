@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pytest_scrub.errors import ModelError
+from pytest_scrub.errors import ModelError, hides
 from pytest_scrub.network.parts import Attention, Mlp, Parts
 
 if TYPE_CHECKING:
     from pytest_scrub.network.parts import Norm
+
+__tracebackhide__ = hides
 
 Hooks = list[tuple[str, Callable[..., Any]]]  # hook point, function of (value, hook)
 TOKENS, MASK = "tokens", "attention_mask"

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pytest_scrub.errors import ModelError, did_you_mean
+from pytest_scrub.errors import ModelError, did_you_mean, hides
 
 if TYPE_CHECKING:
     from transformer_lens.config import TransformerBridgeConfig
     from transformer_lens.model_bridge import TransformerBridge
+
+__tracebackhide__ = hides
 
 Config = Mapping[str, Any] | str | Path | None
 Made = TypeVar("Made")

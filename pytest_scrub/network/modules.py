@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_scrub.data.dataset import Positions
-from pytest_scrub.errors import ModelError
+from pytest_scrub.errors import ModelError, hides
 from pytest_scrub.network.digests import Version, digest_of, version_of
 from pytest_scrub.network.graph import (
     Clean,
@@ -29,6 +29,8 @@ from pytest_scrub.network.graph import (
 from pytest_scrub.network.plain import sum_of
 from pytest_scrub.network.vocabulary import ids_required
 from pytest_scrub.tree.nodes import ROOT
+
+__tracebackhide__ = hides
 
 LONE_INPUT = "tokens"  # what a dataset calls its input when it was given one tensor and no name
 

@@ -36,7 +36,7 @@ WORDS = {  # by kind: the change, and what the claim does not depend on where th
     ),
     "component": (
         "{node}: {new} instead of {old}",
-        "which component {node} is: {new} would do as well",
+        "which component {node} is: {new} in place of {old} would do as well",
     ),
     "slot": (
         "{node} into {new} instead of {old}",

@@ -370,13 +370,14 @@ def _record(item: pytest.Item, verdict: Verdict) -> None:
 
 
 def _report_replay(function: Callable[..., Any], replayed: Replay) -> None:
-    """A counterexample that still breaks its claim fails it; one that does not is printed."""
+    """A counterexample that still breaks its claim fails it; of one that does not, a warning tells
+    that nothing else was checked."""
     __tracebackhide__ = True
     from pytest_scrub.reports.counterexample import replay_text
 
     if replayed.breaks:
         raise_at(function, Refuted(replay_text(replayed)))
-    print(replay_text(replayed))  # noqa: T201  # pytest shows it with -rP or -s
+    warnings.warn_explicit(ScrubWarning(sendable(replay_text(replayed))), None, *_place(function))
 
 
 def _let_pass(function: Callable[..., Any], verdict: Verdict, action: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pytest_scrub.errors import did_you_mean
 from pytest_scrub.extras.baselines.limits import parsed
 from pytest_scrub.pytest_edge.amounts import amount
 
@@ -239,6 +240,14 @@ def option(config: pytest.Config, name: str) -> Value:
         return known.read(value)
     except ValueError as error:
         raise pytest.UsageError(f"{named(config, name)} {error}") from None
+
+
+def require_known(warned: str) -> None:
+    """**Raises** `pytest.UsageError` where pytest warned of an ini option that would be ours."""
+    unknown = re.search(r"Unknown config option: (scrub[\w-]*)", warned)
+    if unknown is not None:
+        near = did_you_mean(unknown[1].replace("-", "_"), [known.dest for known in OPTIONS])
+        raise pytest.UsageError(f"the ini file has no option {unknown[1]}{near}")
 
 
 def named(config: pytest.Config, name: str) -> str:

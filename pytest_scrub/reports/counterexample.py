@@ -78,4 +78,6 @@ def replay_text(replayed: Replay) -> str:
     ]
     if not replayed.same_model:
         lines.append("the network's weights have changed since it was saved")
+    if not replayed.breaks:
+        lines.append("nothing else of the claim was checked; run it without --scrub-replay")
     return "\n".join([*lines, "", *counterexample_lines(replayed.counterexample)])

@@ -94,11 +94,14 @@ WRONG = {
     ),
     "labels of a wrong shape": Wrong(
         A,
-        ("cross_entropy", "one class index for each output it reads, [", "int64 [", ", 1]"),
+        ("cross_entropy", "one class index for each output it reads, [", "int64 [", ", 1]",
+         "; take the last axis away: labels.squeeze(-1)"),
         with_data("rows(labels=torch.zeros(64, 1, dtype=torch.long))"),
     ),
     "labels that are no class": Wrong(
-        A, ("a label outside 0 to 1",), with_data("rows(labels=torch.arange(64))")
+        A,
+        ("got the class 63, but the network's go from 0 to 1",),
+        with_data("rows(labels=torch.arange(64))"),
     ),
     "no labels": Wrong(
         A, ("cross_entropy needs labels", "labels="), with_data("rows(labels=None)")
@@ -472,3 +475,35 @@ def test_nor_of_scrub_check(suite: Suite) -> None:
             scrub.check(output(module("A", agrees_on="a")), tolerance=0.5, mutate="no")
     """)
     assert "mutate= is True or False, not 'no'" in suite.run("--scrub-mutate").messages["test_it"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("Dataset({'a': torch.zeros(3)}, labels=torch.zeros(2))", "DataError: there are 2 labels"),
+        ("load_model(torch.nn.Sequential(torch.nn.Dropout()).train())", "ModelError: "),
+        ("load_model('nowhere.safetensors')", "ModelError: "),
+    ],
+)
+def test_what_is_wrong_in_a_fixture_is_shown_on_its_own_line(
+    suite: Suite, wrong: str, says: str
+) -> None:
+    suite.write(
+        f"""
+        from pytest_scrub import Dataset, load_model
+
+        @pytest.fixture
+        def scrub_data():
+            return {wrong}
+
+        @claim(tolerance=1)
+        def test_claim():
+            return {A}
+        """
+    )
+    ran = suite.run()
+    assert ran.outcomes == {"errors": 1}
+    shown = [line for line in ran.result.outlines if line.startswith("E  ")]
+    assert len(shown) == 1
+    assert says in shown[0]
+    assert "pytest_scrub/" not in ran.text

@@ -38,6 +38,31 @@ def test_malformed_options_are_refused_before_anything_is_collected(
     assert [line for line in result.stderr.lines if line] == [f"ERROR: {message}"]
 
 
+@pytest.mark.parametrize("arguments", [(), ("-n", "1"), ("--collect-only",)])
+@pytest.mark.parametrize(
+    ("ini", "said"),
+    [
+        ("scrub_sampels = 10", "scrub_sampels; did you mean 'scrub_samples'?"),
+        ("scrub-compare = main", "scrub-compare; did you mean 'scrub_compare'?"),
+        ("scrub_nothing_like_it = 1", "scrub_nothing_like_it"),
+    ],
+)
+def test_a_misspelt_option_of_the_ini_file_is_no_option_that_is_left_out(
+    suite: Suite, ini: str, said: str, arguments: tuple[str, ...]
+) -> None:
+    suite.write(HELD)
+    suite.pytester.makeini(f"[pytest]\n{ini}")
+    result = suite.pytester.runpytest_subprocess(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"ERROR: the ini file has no option {said}" in [*result.stderr.lines, *result.outlines]
+
+
+def test_an_unknown_option_of_another_plugin_is_left_to_pytest(suite: Suite) -> None:
+    suite.write(HELD)
+    suite.pytester.makeini("[pytest]\nother_option = 1")
+    suite.run().result.assert_outcomes(passed=1)
+
+
 @pytest.mark.parametrize(
     ("ini", "arguments", "samples", "seed"),
     [

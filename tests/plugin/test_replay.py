@@ -60,9 +60,14 @@ LOWER = Metric("loss", lambda out, batch: cross_entropy(out, batch.labels, reduc
 def test_what_the_claim_accepts_by_now_decides(suite: Suite, options: str, tolerance: str) -> None:
     file = saved(suite, "tolerance=0.05")
     suite.write(LOWER + CLAIM.format(options))
-    ran = suite.run(f"--scrub-replay={file}", "-rP")
-    ran.result.assert_outcomes(passed=1)
-    ran.result.stdout.fnmatch_lines([f"*no longer breaks the claim: gap*tolerance {tolerance}*"])
+    ran = suite.run(f"--scrub-replay={file}")
+    ran.result.assert_outcomes(passed=1, warnings=1)
+    ran.result.stdout.fnmatch_lines(
+        [
+            f"*no longer breaks the claim: gap*tolerance {tolerance}*",
+            "*nothing else of the claim was checked; run it without --scrub-replay",
+        ]
+    )
 
 
 def test_what_refuted_the_average_is_not_judged_as_a_find(suite: Suite) -> None:
