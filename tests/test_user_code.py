@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pytest_scrub import FunctionGraph, check, module, output
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.errors import DataError, HypothesisError, ModelError, ScrubError
+from pytest_scrub.errors import DataError, HypothesisError, ModelError, Place, ScrubError
 from pytest_scrub.metrics import Batch, Metric, logit_difference, zero_one_error
 from pytest_scrub.network import as_graph
 from pytest_scrub.swaps.swap_set import SwapSet
@@ -344,7 +344,7 @@ def broken(*_: Any) -> Any:
 
 
 HERE = (
-    f"raised KeyError: 'mine' (test_user_code.py:{broken.__code__.co_firstlineno + 1}); mend "
+    f"raised KeyError: 'mine' ({Place(__file__, broken.__code__.co_firstlineno + 1)}); mend "
     "the function"
 )
 
@@ -380,7 +380,7 @@ def test_an_exception_in_a_node_is_told_as_its_own() -> None:
 
     line = node.__code__.co_firstlineno + 1
     with refuses(
-        f"node 'output' raised KeyError: 'mine' (test_user_code.py:{line}); mend the function",
+        f"node 'output' raised KeyError: 'mine' ({Place(__file__, line)}); mend the function",
         ModelError,
     ) as caught:
         gap(data(), graph=FunctionGraph(p=lambda a: a, output=node))
