@@ -15,13 +15,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from pytest_scrub import Verdict
 from pytest_scrub.common.visible import visible_lines
 from pytest_scrub.extras.html import plots
 from pytest_scrub.extras.html.aligned import aligned
 from pytest_scrub.extras.html.diagram import Diagram, diagram
+from pytest_scrub.extras.html.plots import Plot
 from pytest_scrub.reports.run import Claimed, Run
 from pytest_scrub.reports.terminal import headline, remedy
-from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK, Attempt, Verdict
+from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK, Attempt
 
 # In the order of the page's counts; the signs are those of the markers in its plot.
 SIGNS = {
@@ -33,6 +35,7 @@ SIGNS = {
     UNTESTED: "□",
     HELD: "●",
 }
+SHOWN = (HELD, REFUTED, UNDECIDED, UNTESTED, WEAK)  # of what has a verdict, in the plot of all
 COLUMNS = (
     ("outcome", False), ("claim", False), ("gap (95 %)", True), ("tolerance", True),
     ("gap / tolerance", True),
@@ -50,9 +53,9 @@ class _Drawn:
     headline: str
     remedy: tuple[str, ...]
     diagram: Diagram
-    distributions: Markup | None
-    convergence: Markup | None
-    search_curves: Markup | None
+    distributions: Plot | None
+    convergence: Plot | None
+    search_curves: Plot | None
     curves: tuple[tuple[Attempt, tuple[float, ...]], ...]
 
     @property
@@ -91,7 +94,7 @@ def page(run: Run) -> str:
             claimed=one,
             id=f"claim-{i}",
             rerun=run.rerun(one),
-            drawn=None if one.verdict is None else _drawn(one.verdict, f"claim-{i}"),
+            drawn=None if one.verdict is None else _drawn(one.verdict),
         )
         for i, one in enumerate(run.claims, 1)
     ]
@@ -106,8 +109,8 @@ def page(run: Run) -> str:
             claims=shown,
             counts=sorted(counts.items(), key=lambda pair: (places[pair[0]], pair[0])),
             columns=COLUMNS,
-            overview=_markup(plots.overview(run.claims, [f"#{one.id}" for one in shown])),
-            plotted=[word for word in plots.MARKERS if word in counts],
+            overview=plots.overview(run.claims, [f"#{one.id}" for one in shown]),
+            plotted=[word for word in SHOWN if word in counts],
             css=_source("scrub.css"),
             page_css=_source("page.css"),
             script=script,
@@ -119,14 +122,14 @@ def page(run: Run) -> str:
 def fragment(verdict: Verdict) -> str:
     """One claim as a piece of HTML, as a notebook shows it: with its style, and without a
     script."""
-    salt = hashlib.sha256(verdict.to_json().encode("utf-8", "backslashreplace")).hexdigest()[:8]
-    drawn = _drawn(verdict, salt)
     return (
-        _environment().get_template("fragment.html").render(drawn=drawn, css=_source("scrub.css"))
+        _environment()
+        .get_template("fragment.html")
+        .render(drawn=_drawn(verdict), css=_source("scrub.css"))
     )
 
 
-def _drawn(verdict: Verdict, salt: str) -> _Drawn:
+def _drawn(verdict: Verdict) -> _Drawn:
     attempts = () if verdict.search is None else verdict.search.attempts
     both = zip(attempts, plots.dashes(attempts), strict=True)
     return _Drawn(
@@ -134,16 +137,11 @@ def _drawn(verdict: Verdict, salt: str) -> _Drawn:
         headline=headline(verdict),
         remedy=tuple(remedy(verdict)),
         diagram=diagram(verdict),
-        distributions=_markup(plots.distributions(verdict, salt)),
-        convergence=_markup(plots.convergence(verdict, salt)),
-        search_curves=_markup(plots.search_curves(verdict, salt)),
+        distributions=plots.distributions(verdict),
+        convergence=plots.convergence(verdict),
+        search_curves=plots.search_curves(verdict),
         curves=tuple((attempt, dash) for attempt, dash in both if attempt.searched),
     )
-
-
-def _markup(svg: str | None) -> Markup | None:
-    """A plot as it is: it was written as XML, which escapes what it says."""
-    return None if svg is None else Markup(svg)
 
 
 @functools.cache
