@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pytest_scrub.verdict import Circuit, CircuitNode, Verdict
+from pytest_scrub import Verdict
+from pytest_scrub.common.visible import visible
+from pytest_scrub.reports.circuit import names, rest, stated
+from pytest_scrub.verdict import Circuit, CircuitNode
 
 # Boxes are as wide as lines of a monospaced font at 11 pixels, whose characters are 0.6 of that.
 CELL, LINE = 6.65, 15.0
@@ -176,7 +179,8 @@ def _content(
     lines: list[Line] = []
     parts: list[Part] = []
     y = 0.0
-    for slot, texts in ((node.path, _own(node)), (f"{node.path}/rest", _rest(node))):
+    own = [*names(node), *stated(node)]
+    for slot, texts in ((node.path, own), (f"{node.path}/rest", rest(node))):
         if not texts:
             continue
         gap = alone.get(slot)
@@ -184,7 +188,9 @@ def _content(
         top, y = y, y + PADDING
         for i, text in enumerate(said):
             for piece in _wrapped(text):
-                lines.append(Line(piece, y + LINE * 0.75, slot == node.path and i < _names(node)))
+                lines.append(
+                    Line(piece, y + LINE * 0.75, slot == node.path and i < len(names(node)))
+                )
                 y += LINE
         y += PADDING
         shade = None if gap is None or not whole else min(abs(gap) / whole, 1.0)
@@ -192,44 +198,15 @@ def _content(
     return tuple(lines), tuple(parts), y
 
 
-def _names(node: CircuitNode) -> int:
-    """How many of the texts of a node are names."""
-    return len(node.components) + (len(node.components) > 1)
-
-
-def _own(node: CircuitNode) -> list[str]:
-    several = len(node.components) > 1
-    texts = (
-        [f"group of {len(node.components)}", *node.components] if several else list(node.components)
-    )
-    if node.positions is not None:
-        texts.append(f"at {node.positions}")
-    if node.subspace is not None:
-        texts.append(f"in {node.subspace}")
-    if node.is_computed:
-        texts.append("computed by a function")
-    if node.along_every_path:
-        texts.append("read along every path")
-    if node.agrees_on is not None:
-        texts.append(f"agrees on {node.agrees_on}")
-    return texts
-
-
-def _rest(node: CircuitNode) -> list[str]:
-    return [] if node.rest is None else [f"rest agrees on {node.rest}"]
-
-
 def _title(node: CircuitNode) -> str:
     into = "" if node.into is None else f", into {node.into}"
-    return "; ".join([f"{node.path}{into}", *_own(node)[_names(node) :], *_rest(node)])
+    return "; ".join([f"{node.path}{into}", *stated(node), *rest(node)])
 
 
 def _wrapped(text: str, cells: int = CELLS) -> Iterator[str]:
     """Lines of so many cells, broken between words, in names after a separator, or else
     anywhere."""
     from rich.cells import cell_len, chop_cells
-
-    from pytest_scrub.common.visible import visible
 
     text = visible(text)  # before it is measured
 
@@ -273,11 +250,11 @@ def _lanes(circuit: Circuit, heights: Mapping[str, float]) -> list[tuple[int, La
         run = level
         while level >= 0 and level not in needed:
             level -= 1
-        names = circuit.levels[level + 1 : run + 1]
+        unused = circuit.levels[level + 1 : run + 1]
         is_between = any(lane.used for _, lane in found) and level >= 0
         # where it is between lanes, in the room of the edges
         top = y - HINT - 3 if is_between else y
-        found.append((run, Lane((_unused(names),), top, HINT, False)))
+        found.append((run, Lane((_unused(unused),), top, HINT, False)))
         if not is_between:
             y += HINT
     return found
