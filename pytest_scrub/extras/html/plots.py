@@ -186,9 +186,9 @@ def convergence(verdict: Verdict) -> Plot | None:
     return _counted("samples", drawn, _limits(verdict, verdict.tolerance), is_wide)
 
 
-def dashes(attempts: Sequence[Attempt]) -> list[tuple[float, ...]]:
-    """The dashes of every attempt's curve."""
-    return [DASHES[i % len(DASHES)] for i in range(len(attempts))]
+def dashes(nth: int) -> tuple[float, ...]:
+    """The dashes of an attempt's curve."""
+    return DASHES[nth % len(DASHES)]
 
 
 def search_curves(verdict: Verdict) -> Plot | None:
@@ -198,14 +198,14 @@ def search_curves(verdict: Verdict) -> Plot | None:
     if search is None or not any(attempt.curve for attempt in search.attempts):
         return None
     drawn = []
-    for attempt, dash in zip(search.attempts, dashes(search.attempts), strict=True):
+    for nth, attempt in enumerate(search.attempts):
         curve = attempt.curve or [(attempt.evaluations, attempt.found)] * attempt.searched
         points = [(max(spent, 1), gap) for spent, gap in curve]
         # a value stays until the next
         corners = [(after[0], before[1]) for before, after in pairwise(points)]
         steps = [*points[:1], *chain(*zip(corners, points[1:], strict=True))]
         if steps:
-            drawn.append(Drawn("curve worst", steps, None, dash))
+            drawn.append(Drawn("curve worst", steps, None, dashes(nth)))
             marker = "refuted" if attempt.refutes else "held"
             drawn.append(Drawn("worst", steps[-1:], marker))
     return _counted("evaluations", drawn, _limits(verdict, search.tolerance), True)
