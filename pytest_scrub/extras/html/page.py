@@ -18,6 +18,7 @@ from pytest_scrub.common.visible import visible_lines
 from pytest_scrub.extras.html import plots
 from pytest_scrub.extras.html.aligned import aligned
 from pytest_scrub.extras.html.diagram import diagram
+from pytest_scrub.reports.circuit import rest, stated
 from pytest_scrub.reports.run import Run
 from pytest_scrub.reports.terminal import headline, remedy
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK
@@ -72,7 +73,7 @@ def _environment() -> Environment:
         "one_line": lambda text: text.replace("\n", "↵"),
     }
     shown = (
-        aligned, diagram, headline, remedy,
+        aligned, diagram, headline, remedy, rest, stated,
         plots.distributions, plots.convergence, plots.search_curves, plots.dashes,
     )  # fmt: skip
     environment.globals |= {"signs": SIGNS, "source": _source}
