@@ -263,7 +263,9 @@ def key_parts(graph: ModelGraph, dataset: Dataset) -> dict[str, str] | None:
     found = described(graph)
     if found is None or not found.packages:
         return None
-    versions = {name: _versions(name) for name in found.packages - sys.stdlib_module_names}
+    versions = {
+        f"version of {name}": _versions(name) for name in found.packages - sys.stdlib_module_names
+    }
     if not all(versions.values()):
         return None
     return {
