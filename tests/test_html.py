@@ -335,6 +335,14 @@ def test_a_plot_without_anything_to_show_is_said_in_words() -> None:
     assert fragment(whole()).count("<figure") == 3
 
 
+def test_an_adversary_that_did_not_search_has_no_curve() -> None:
+    idle = attempt("idle", searched=False, changes=(), curve=(), unscrubbed=None, scrubbed=None)
+    found = search(attempts=(attempt(), replace(idle, gap=None)))
+    text = fragment(refuted(search=found))
+    assert text.count('class="curve worst"') == 2  # that of the other, and of its changes
+    assert "</svg>idle" not in text
+
+
 @pytest.mark.parametrize("tolerance", [0.0, 1e-9, 1e9])
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_plots_of_any_scale(tolerance: float, scale: float) -> None:

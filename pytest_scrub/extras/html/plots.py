@@ -199,7 +199,8 @@ def search_curves(verdict: Verdict) -> Plot | None:
         return None
     drawn = []
     for nth, attempt in enumerate(search.attempts):
-        curve = attempt.curve or [(attempt.evaluations, attempt.found)] * attempt.searched
+        ended = [(attempt.evaluations, attempt.found)] if attempt.searched else []
+        curve = attempt.curve or ended
         points = [(max(spent, 1), gap) for spent, gap in curve]
         # a value stays until the next
         corners = [(after[0], before[1]) for before, after in pairwise(points)]
