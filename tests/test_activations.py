@@ -352,6 +352,26 @@ def held_by_an_attribute() -> nn.Sequential:
     return model
 
 
+class OwnDict(dict):
+    def __getitem__(self, name):
+        return 1.0
+
+
+class OwnTensor(torch.Tensor):
+    """Whose class has a say in whatever is computed of it."""
+
+
+def of_an_own_type(model: nn.Sequential) -> nn.Sequential:
+    model[0].weight = nn.Parameter(model[0].weight.detach().as_subclass(OwnTensor))
+    assert type(model[0].weight) is OwnTensor
+    return model
+
+
+def with_an_own_mapping(model: nn.Sequential) -> nn.Sequential:
+    model[1].table = OwnDict(a=1.0)
+    return model
+
+
 def of_a_method(model: nn.Sequential) -> nn.Sequential:
     model[1].forward = Block().forward
     return model
@@ -363,6 +383,8 @@ OWN = {
     "output": lambda _: ModuleGraph(network(), output=lambda out: -out),
     "method": lambda _: of_a_method(network()),
     "attribute": lambda _: held_by_an_attribute(),
+    "mapping": lambda _: with_an_own_mapping(network()),
+    "kind of tensor": lambda _: of_an_own_type(network()),
     "method of torch's": an_own_method_of_an_installed_class,
     "generated": lambda _: torch.fx.symbolic_trace(network()),
     "functions": lambda _: FunctionGraph(A=lambda tokens: 2 * tokens, output=lambda A: A),

@@ -30,6 +30,7 @@ SIMPLE = (
 )  # fmt: skip
 PLAIN = frozenset(SIMPLE)  # these alone, not what is made from them
 CONTAINERS = frozenset({dict, list, tuple})
+TENSORS = frozenset({Tensor, nn.Parameter})
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # by a number that counts all hooks of the process
 HELD = ("_parameters", "_buffers", "_modules")
 UNREAD = frozenset(
@@ -140,6 +141,8 @@ class _Speller:
         if type(value) in CONTAINERS:  # most of what a network holds
             self._spell_all(value, depth)
         elif isinstance(value, Tensor):
+            if type(value) not in TENSORS:  # what is computed of it may be its own affair
+                self._note(type(value), depth)
             known = id(value) in self.weights or value.is_meta
             self.text.append("weight" if known else digest_of([("", value)]))
         elif isinstance(value, np.ndarray):
@@ -157,6 +160,7 @@ class _Speller:
                 hooks = vars(value).get(name, {}).values()
                 self._spell_all([hook for hook in hooks if not _is_bookkeeping(hook)], depth)
         elif isinstance(value, (Mapping, Sequence, AbstractSet)):
+            self._note(type(value), depth)
             self._spell_all(value, depth)
         elif (
             type(value).__module__.partition(".")[0] not in sys.stdlib_module_names
