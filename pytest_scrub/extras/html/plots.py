@@ -37,8 +37,8 @@ class Axis(NamedTuple):
     ticks: Mapping[float, str]
 
     def share(self, value: float) -> float:
-        """How far along it a value lies, from 0 to 1."""
-        return (self.scale(value) - self.low) / (self.high - self.low)
+        """How far along it a value lies, from 0 to 1; what is infinite, at its end."""
+        return min(max((self.scale(value) - self.low) / (self.high - self.low), 0.0), 1.0)
 
 
 def axis(
@@ -47,8 +47,8 @@ def axis(
     label: Callable[[float], str] = "{:.6g}".format,
     scale: Scale = float,
 ) -> Axis:
-    """An axis that has room for these values, with those of the ticks that lie on it."""
-    every = [*values]
+    """An axis that has room for all finite values, with those of the ticks that lie on it."""
+    every = [value for value in values if math.isfinite(value)]
     low, high = scale(min(every)), scale(max(every))
     beyond = BEYOND * (high - low) or abs(high) or 1.0
     low, high = low - beyond, high + beyond
@@ -110,19 +110,15 @@ def overview(claims: Sequence[Claimed], links: Sequence[str]) -> Plot | None:
     ]
     if not rows:
         return None
-    every = [*chain(*(shares for _, _, shares in rows))]
-    furthest = 3 * max(1.0, *(abs(share) for share in every if math.isfinite(share)))
-    # to where an interval is drawn that has no end
-    ends = [min(max(share, -furthest), furthest) for share in every]
+    every = [1.0, -1.0, *chain(*(shares for _, _, shares in rows))]
     drawn = []
     for y, (verdict, _, (low, high, mean, *worst)) in enumerate(rows):
-        bar = (max(low, -furthest), -y), (min(high, furthest), -y)
-        drawn.append(Drawn(f"bar {verdict.outcome}", bar))
+        drawn.append(Drawn(f"bar {verdict.outcome}", [(low, -y), (high, -y)]))
         drawn.append(Drawn(verdict.outcome, [(mean, -y)], verdict.outcome))
         drawn += [Drawn("worst", [(share, -y)], "stroke") for share in worst]
     names: dict[float, str] = {-y: _short(verdict.claim) for y, (verdict, _, _) in enumerate(rows)}
     return Plot(
-        axis([-1, 1, *ends], _powers(1, furthest), "{:.3g}".format, _symlog(1)),
+        axis(every, _powers(1, every), "{:.3g}".format, _symlog(1)),
         Axis(float, 0.5 - len(rows), 0.5, names),
         drawn, (-1, 1), across=True, links=[link for _, link, _ in rows],
         left=301, width=475, height=ROW * len(rows),
@@ -159,9 +155,9 @@ def distributions(verdict: Verdict) -> Plot | None:
         for style, changes in curves.items()
         if changes
     ]
-    furthest, limits = max(map(abs, every)), _limits(verdict, tolerance)
-    is_wide = 0 < tolerance < furthest / LINEAR_UP_TO
-    ticks, scale = (_powers(tolerance, furthest), _symlog(tolerance)) if is_wide else (None, float)
+    limits = _limits(verdict, tolerance)
+    is_wide = 0 < tolerance < max(map(abs, every)) / LINEAR_UP_TO
+    ticks, scale = (_powers(tolerance, every), _symlog(tolerance)) if is_wide else (None, float)
     return Plot(
         axis([*every, *limits], ticks, "{:.3g}".format, scale),
         Axis(float, -3, 103, {float(share): f"{share} %" for share in range(0, 101, 25)}),
@@ -249,8 +245,9 @@ def _symlog(threshold: float) -> Scale:
     return scale
 
 
-def _powers(threshold: float, furthest: float) -> list[float]:
+def _powers(threshold: float, values: Iterable[float]) -> list[float]:
     """Ticks of such a scale: zero, the threshold, and few powers of ten beyond."""
+    furthest = max(abs(value) for value in values if math.isfinite(value))
     count = max(math.floor(math.log10(furthest / threshold)), 0)
     powers = range(0, count + 1, max(math.ceil(count / 3), 1))
     return [0.0, *(sign * threshold * 10.0**power for power in powers for sign in (-1, 1))]
