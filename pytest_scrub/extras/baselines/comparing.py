@@ -251,10 +251,18 @@ def gap_moved(pair: Pair, limit: Limit, confidence: float) -> Move:
     old, new = (one.figures.gap for one in pair)
     room = limit.of(max(abs(old.mean), min(one.tolerance for one in pair)))
     if not (old.is_known and new.is_known):
-        why = f"too few draws {'then' if new.is_known else 'now'} to know its interval"
-        return _move(GAP, old.mean, new.mean, room, why=why)
+        which = "then" if new.is_known else "now"
+        return Move(
+            GAP,
+            old.mean,
+            new.mean,
+            None,
+            room,
+            NOT_COMPARED,
+            f"too few draws {which} to know its interval",
+        )
     by = difference(old, pair.old.samples, new, pair.new.samples, confidence)
-    return _move(GAP, old.mean, new.mean, room, by, pair.last_digit)
+    return Move(GAP, old.mean, new.mean, by, room, _judged(by, room, pair.last_digit))
 
 
 def difference(
@@ -271,17 +279,30 @@ def _worst_moved(pair: Pair, limit: Limit) -> Move:
     old, new = (one.figures.worst for one in pair)
     if old is None or new is None:
         then, now = (None if one is None else one.gap for one in (old, new))
-        return _move(WORST, then, now, why=f"searched {'now' if old is None else 'then'} alone")
+        return Move(
+            WORST,
+            then,
+            now,
+            None,
+            0.0,
+            NOT_COMPARED,
+            f"searched {'now' if old is None else 'then'} alone",
+        )
+    room, why = limit.of(old.gap), ""
     by = Estimate(*[new.gap - old.gap] * 3)
-    reasons = {
-        "another seed": pair.old.seed != pair.new.seed,
-        "other data": pair.old.dataset_digest != pair.new.dataset_digest,
-        "another search": (old.budget, old.tried) != (new.budget, new.tried),
-        "a deadline ended the search": old.late or new.late,
-    }
-    is_same = abs(by.mean) <= pair.last_digit  # however it was found
-    why = "" if is_same else next((reason for reason, holds in reasons.items() if holds), "")
-    return _move(WORST, old.gap, new.gap, limit.of(old.gap), by, pair.last_digit, why=why)
+    if abs(by.mean) <= pair.last_digit:
+        pass  # the same, however it was found
+    elif pair.old.seed != pair.new.seed:
+        why = "another seed"
+    elif pair.old.dataset_digest != pair.new.dataset_digest:
+        why = "other data"
+    elif (old.budget, old.tried) != (new.budget, new.tried):
+        why = "another search"
+    elif old.late or new.late:
+        why = "a deadline ended the search"
+    if why:
+        return Move(WORST, old.gap, new.gap, None, room, NOT_COMPARED, why)
+    return Move(WORST, old.gap, new.gap, by, room, _judged(by, room, pair.last_digit))
 
 
 def _powers(pair: Pair) -> tuple[Refuted, Refuted] | None:
@@ -293,11 +314,17 @@ def _power_moved(pair: Pair, limit: Limit, confidence: float) -> Move:
     both, (old, new) = _powers(pair), (one.figures.power for one in pair)
     if both is None:
         why = "no mutants" if old and new else f"judged {'then' if old else 'now'} alone"
-        return _move(POWER, old, new, why=why)
+        return Move(POWER, old, new, None, 0.0, NOT_COMPARED, why)
     room, by = limit.of(both[0].share), shares_differ(*both, confidence)
-    moved = _move(POWER, old, new, room, by)
-    is_clear = moved.verdict != MOVED or fisher(*both) < 1 - confidence
-    return moved if is_clear else replace(moved, verdict=WITHIN)
+    is_clear = fisher(*both) < 1 - confidence
+    return Move(
+        POWER,
+        old,
+        new,
+        by,
+        room,
+        _judged(by, room, 0.0) if is_clear else _judged(by, math.inf, 0.0),
+    )
 
 
 def fisher(old: Refuted, new: Refuted) -> float:
@@ -325,19 +352,7 @@ def shares_differ(old: Refuted, new: Refuted, confidence: float) -> Estimate:
     return Estimate(by, by - down, by + up)
 
 
-def _move(
-    figure: str,
-    old: float | Refuted | None,
-    new: float | Refuted | None,
-    room: float = 0.0,
-    by: Estimate | None = None,
-    rounding: float = 0.0,
-    *,
-    why: str = "",
-) -> Move:
-    if by is None or why:
-        return Move(figure, old, new, None, room, NOT_COMPARED, why)
-    verdict = UNCHANGED if abs(by.mean) <= rounding else WITHIN
+def _judged(by: Estimate, room: float, rounding: float) -> str:
     if by.low > room + rounding or by.high < -room - rounding:
-        verdict = MOVED
-    return Move(figure, old, new, by, room, verdict)
+        return MOVED
+    return UNCHANGED if abs(by.mean) <= rounding else WITHIN
