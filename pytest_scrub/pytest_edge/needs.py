@@ -11,14 +11,14 @@ import pytest
 
 from pytest_scrub.pytest_edge.options import named, option
 
-NEEDED = {"html": "jinja2", "ray": "ray"}  # by options; what pip calls it, and Python
+# by options: the package, and what pip installs it with
+NEEDED = {"html": ("jinja2", "jinja2"), "ray": ("ray", "pytest-scrub[ray]")}
 
 
 def require_needed(config: pytest.Config) -> None:
     """**Raises** `pytest.UsageError` for an option that was given, and what it needs was not."""
-    for name, package in NEEDED.items():
+    for name, (package, by) in NEEDED.items():
         if option(config, name) and find_spec(package) is None:
             raise pytest.UsageError(
-                f"{named(config, name)} needs {package}, which is not installed: pip install "
-                f"{package}"
+                f"{named(config, name)} needs {package}, which is not installed: pip install {by}"
             )

@@ -160,7 +160,10 @@ def test_ray_is_not_installed(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "ray", None)
     suite.write(HELD)
     said = refused(suite.pytester.runpytest_inprocess("--scrub-ray=local"))
-    assert said == "ERROR: --scrub-ray needs ray, which is not installed: pip install ray"
+    assert (
+        said
+        == "ERROR: --scrub-ray needs ray, which is not installed: pip install pytest-scrub[ray]"
+    )
 
 
 @pytest.mark.parametrize(
