@@ -21,6 +21,7 @@ from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
     scrub_session,
 )
 from pytest_scrub.pytest_edge.ids import id_of
+from pytest_scrub.pytest_edge.needs import require_needed
 from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, OPTIONS, option
 
 
@@ -65,6 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     for option_ in OPTIONS:
         option(config, option_.name)
+    require_needed(config)
     if not hasattr(config, "workerinput"):
         from pytest_scrub.pytest_edge.reporting import Reporting
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -507,9 +508,11 @@ class Verdict:
         """The story in a frame of the outcome's colour, for `rich.print`."""
         return pytest_scrub.framed(self)
 
-    def _repr_html_(self) -> str:
-        """The claim's part of the HTML report, for notebooks."""
-        return str(pytest_scrub.fragment(self))
+    def _repr_html_(self) -> str | None:
+        """The claim's part of the HTML report, for notebooks; None where Jinja is not installed."""
+        with suppress(ModuleNotFoundError):
+            return str(pytest_scrub.fragment(self))
+        return None
 
     def to_json(self) -> str:
         """All fields as one line of JSON; NaN never occurs, and an end of an interval that is not

@@ -3,8 +3,8 @@ files."""
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
+import importlib.metadata
 import os
 import pickle
 import subprocess
@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.extras.disk_cache.bounded import ABANDONED, BoundedFolder
 from pytest_scrub.network import as_graph
-from pytest_scrub.network.code import attributes_digest, code_digest
+from pytest_scrub.network.code import spelled
 from pytest_scrub.network.graph import Site
 from pytest_scrub.pytest_edge.session import STORES_KEPT, Session
 from pytest_scrub.verdict import Verdict
@@ -41,40 +41,16 @@ MEAN = Metric("mean", lambda output, batch: output.mean(1))
 CLAIM = output(module("2", agrees_on="sign"))
 HIDDEN = Site("value", ("2",))
 
-SOURCE = """
-    import torch
-    from torch import nn
-    import helper
 
-    FACTOR = 1.0
-    HELPERS = {"late": lambda x: x}  # what is in it cannot be seen
+class Block(nn.Module):
+    """Of no installed package."""
 
-    class Block(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner, self.scale = nn.Linear(4, 4), 1.0
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.scale = nn.Linear(4, 4), 1.0
 
-        def forward(self, x):
-            return HELPERS["late"](helper.bend(self.inner(x)) * FACTOR * self.scale)
-"""
-HELPER = """
-    import torch
-
-    def bend(x):
-        return torch.tanh(x)
-"""
-
-
-def imported(
-    monkeypatch: pytest.MonkeyPatch, source: str = SOURCE, helper: str = HELPER
-) -> ModuleType:
-    """A module with a network's code and the one it imports, as if from files."""
-    for name, text in (("helper", helper), ("blocks", source)):
-        made = ModuleType(name)
-        made.__file__ = f"/somewhere/{name}.py"
-        monkeypatch.setitem(sys.modules, name, made)
-        exec(textwrap.dedent(text), vars(made))
-    return made
+    def forward(self, x):
+        return torch.tanh(self.inner(x)) * self.scale
 
 
 def network(kind: type[nn.Module] = nn.Tanh) -> nn.Sequential:
@@ -141,14 +117,21 @@ class Runs:
         session = self.session(limit) if cached else Session(0, 100)
         model = network() if model is None else model
         self.batches, passes = [], []
-        # a bridge's own forward is not hooked
-        counted = getattr(model, "module", getattr(model, "embed", model))
+        # by what its first part calls of torch: a hook would be one more thing to compute with
+        first = getattr(model, "module", getattr(model, "embed", model))
+        weight = next(first.parameters(), None) if isinstance(first, nn.Module) else None
 
-        def count(called, inputs):
-            if called is counted:
-                passes.append(len(inputs[0]))
+        def counted(function):
+            def called(x, weights, *args, **kwargs):
+                if weights is weight:
+                    passes.append(len(x))
+                return function(x, weights, *args, **kwargs)
 
-        with nn.modules.module.register_module_forward_pre_hook(count):
+            return called
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("linear", "embedding"):
+                patch.setattr(nn.functional, name, counted(getattr(nn.functional, name)))
             verdict = session.check(
                 claim, model=model, data=rows() if data is None else data, name="claim",
                 **{"metric": MEAN, "tolerance": 1.0, **options},
@@ -240,11 +223,9 @@ def test_a_transformer(runs: Runs) -> None:
     "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int32, torch.bool]
 )
 def test_values_are_kept_as_they_are(runs: Runs, dtype: torch.dtype) -> None:
-    class Cast(nn.Module):
-        def forward(self, x):
-            return (x * 3).to(dtype)
-
-    data, graph = rows(), ModuleGraph(nn.Sequential(Cast()))
+    x = torch.randn(ROWS, 32, generator=torch.Generator().manual_seed(1)) * 3
+    data = Dataset(x > 0 if dtype == torch.bool else x.to(dtype))
+    graph = ModuleGraph(nn.Sequential(nn.Identity()))
     wanted, site = np.arange(0, ROWS, 3), Site("value", ("0",), (1, 3))
     found = []
     for _ in range(2):
@@ -324,14 +305,27 @@ def test_a_given_digest_is_not_believed(runs: Runs) -> None:
     assert runs.run(data=rows(seed=2, digest="mine")).captured > 0
 
 
-@pytest.mark.parametrize("package", activations.PACKAGES)
+@pytest.mark.parametrize("package", ["pytest_scrub", "torch"])
 def test_another_version(runs: Runs, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     runs.run()
-    real = activations._version
+    real = activations.version
     monkeypatch.setattr(
-        activations, "_version", lambda name: "0.0" if name == package else real(name)
+        activations, "version", lambda name: "0.0" if name == package else real(name)
     )
     assert runs.run().captured > 0
+
+
+def test_every_package_that_a_network_is_of_has_its_version_in_the_key() -> None:
+    graph = as_graph(transformer(kind="gpt2"))
+    parts = activations.key_parts(graph, Dataset(torch.zeros(3, 3, dtype=torch.long)))
+    assert parts is not None
+    for package in ("pytest_scrub", "torch", "transformers", "transformer_lens"):
+        assert parts[f"version of {package}"] == importlib.metadata.version(package)
+
+
+def test_a_package_is_known_by_the_distribution_that_has_it() -> None:
+    assert activations._versions("yaml") == importlib.metadata.version("PyYAML")
+    assert activations._versions("there_is_no_such_package") == ""
 
 
 @pytest.mark.parametrize("setting", ["format", "dtype", "matmul"])
@@ -347,63 +341,77 @@ def test_another_setting(runs: Runs, monkeypatch: pytest.MonkeyPatch, setting: s
     assert runs.run(model, data).captured > 0
 
 
-@pytest.mark.parametrize(
-    ("source", "helper"),
-    [
-        (SOURCE.replace("helper.bend(self.inner(x))", "helper.bend(self.inner(x) + 1)"), HELPER),
-        (SOURCE.replace("FACTOR = 1.0", "FACTOR = 2.0"), HELPER),
-        (
-            SOURCE.replace(
-                "self.scale = nn.Linear(4, 4), 1.0", "self.scale = nn.Linear(4, 4), 2.0"
-            ),
-            HELPER,
-        ),
-        (SOURCE, HELPER.replace("tanh", "sin")),
-    ],
-    ids=["forward", "constant", "attribute", "helper"],
-)
-def test_other_code_with_the_same_weights(
-    runs: Runs, monkeypatch, source: str, helper: str
+def an_own_method_of_an_installed_class(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    monkeypatch.setattr(nn.Tanh, "forward", lambda self, x: torch.tanh(x))
+    return network()
+
+
+def held_by_an_attribute() -> nn.Sequential:
+    model = network()
+    model[1].helper = network
+    return model
+
+
+class OwnDict(dict):
+    def __getitem__(self, name):
+        return 1.0
+
+
+class OwnTensor(torch.Tensor):
+    """Whose class has a say in whatever is computed of it."""
+
+
+def of_an_own_type(model: nn.Sequential) -> nn.Sequential:
+    model[0].weight = nn.Parameter(model[0].weight.detach().as_subclass(OwnTensor))
+    assert type(model[0].weight) is OwnTensor
+    return model
+
+
+def with_an_own_mapping(model: nn.Sequential) -> nn.Sequential:
+    model[1].table = OwnDict(a=1.0)
+    return model
+
+
+def of_a_method(model: nn.Sequential) -> nn.Sequential:
+    model[1].forward = Block().forward
+    return model
+
+
+OWN = {
+    "class": lambda _: nn.Sequential(nn.Linear(4, 4), Block(), nn.Linear(4, 4)),
+    "hook": lambda _: hooked(network()),
+    "output": lambda _: ModuleGraph(network(), output=lambda out: -out),
+    "method": lambda _: of_a_method(network()),
+    "attribute": lambda _: held_by_an_attribute(),
+    "mapping": lambda _: with_an_own_mapping(network()),
+    "kind of tensor": lambda _: of_an_own_type(network()),
+    "method of torch's": an_own_method_of_an_installed_class,
+    "generated": lambda _: torch.fx.symbolic_trace(network()),
+    "functions": lambda _: FunctionGraph(A=lambda tokens: 2 * tokens, output=lambda A: A),
+}
+
+
+@pytest.mark.parametrize("made", OWN.values(), ids=OWN)
+def test_what_is_computed_by_code_of_no_installed_package_is_captured_anew(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, made: Callable[[pytest.MonkeyPatch], Any]
 ) -> None:
-    def run(source: str, helper: str, **options) -> Ran:
-        torch.manual_seed(0)
-        model = nn.Sequential(
-            nn.Linear(4, 4), imported(monkeypatch, source, helper).Block(), nn.Linear(4, 4)
-        )
-        return runs.run(model, **options)
-
-    first = run(SOURCE, HELPER)
-    assert run(SOURCE, HELPER).captured == 0
-    changed = run(source, helper)
-    assert changed.captured > 0
-    assert changed.notes == ()  # the key says it
-    assert changed.verdict == run(source, helper, cached=False).verdict != first.verdict
-    assert changed.verdict.model_digest == first.verdict.model_digest
-
-
-def test_a_comment_or_another_line_is_no_other_code(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    digests = {
-        code_digest([imported(monkeypatch, source).Block()])
-        for source in (
-            SOURCE,
-            "\n\n" + SOURCE,
-            SOURCE.replace("FACTOR = 1.0", "FACTOR = 1.0  # for now"),
-        )
-    }
-    assert len(digests) == 1
+    claim = output(module("A", agrees_on="sign")) if made is OWN["functions"] else CLAIM
+    model = made(monkeypatch)
+    first, second = (runs.run(model, claim=claim) for _ in range(2))
+    assert second.captured == first.captured > 0
+    assert second.verdict == first.verdict
+    assert (runs.files, second.notes) == ([], ())
 
 
 def test_what_cannot_be_seen_is_caught_by_running_a_few_rows(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tanh = torch.tanh
+
     def run(late: float, **options) -> Ran:
-        torch.manual_seed(0)
-        blocks = imported(monkeypatch)
-        shift = ctypes.c_double(late)  # which is no object of Python's
-        blocks.HELPERS["late"] = lambda x: x + shift.value
-        return runs.run(nn.Sequential(nn.Linear(4, 4), blocks.Block(), nn.Linear(4, 4)), **options)
+        # what installed code calls is known by its version alone
+        monkeypatch.setattr(torch, "tanh", lambda x: tanh(x) + late)
+        return runs.run(**options)
 
     first = run(0.0)
     assert run(0.0).captured == 0
@@ -418,11 +426,8 @@ def test_what_cannot_be_seen_is_caught_by_running_a_few_rows(
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
-def test_functions_and_scripts_are_not_kept(runs: Runs) -> None:
-    graph = FunctionGraph(A=lambda tokens: 2 * tokens, output=lambda A: A)
-    runs.run(graph, claim=output(module("A", agrees_on="sign")))
-    assert runs.files == []
-    assert code_digest([nn.Sequential(torch.jit.script(nn.Tanh()))]) is None
+def test_of_what_torch_has_compiled_nothing_is_known() -> None:
+    assert spelled([nn.Sequential(torch.jit.script(nn.Tanh()))]) is None
 
 
 def test_a_generated_module_is_known_by_its_code() -> None:
@@ -430,21 +435,22 @@ def test_a_generated_module_is_known_by_its_code() -> None:
         return torch.fx.symbolic_trace(function)
 
     one, same, other = (made(lambda x: x + 1), made(lambda x: x + 1), made(lambda x: x + 2))
-    assert attributes_digest([one]) == attributes_digest([same]) != attributes_digest([other])
+    one, same, other = (spelled([each]).digest for each in (one, same, other))
+    assert one == same != other
 
 
-def test_a_hook_is_known_by_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hook_is_known_by_what_it_does() -> None:
     """Not by its number, which counts all hooks of the process."""
 
-    def block(factor: float | None) -> nn.Module:
+    def digest(factor: float | None) -> str:
         torch.manual_seed(0)
-        made = imported(monkeypatch).Block()
+        made = Block()
         if factor is not None:
             made.register_forward_hook(lambda module, inputs, out: out * factor)
-        return made
+        return spelled([made]).digest
 
-    assert attributes_digest([block(2.0)]) == attributes_digest([block(2.0)])
-    assert len({attributes_digest([block(factor)]) for factor in (None, 2.0, 3.0)}) == 3
+    assert digest(2.0) == digest(2.0)
+    assert len({digest(factor) for factor in (None, 2.0, 3.0)}) == 3
 
 
 def test_another_configuration_of_the_same_weights(runs: Runs) -> None:
@@ -465,15 +471,15 @@ def test_digests_are_the_same_in_another_process() -> None:
     program = textwrap.dedent("""
         import torch
         from pytest_scrub.network import as_graph
-        from pytest_scrub.network.code import attributes_digest, code_digest
+        from pytest_scrub.network.code import spelled
         from tests.reference.generate import Architecture, build
 
         for kind in ("native", "gpt2", "llama"):
             graph = as_graph(build(Architecture(kind)).bridge)
-            before = attributes_digest(graph.computing())
+            before = spelled(graph.computing())
             graph.run({"tokens": torch.zeros(2, 3, dtype=torch.long)})
-            assert attributes_digest(graph.computing()) == before, "running is no change"
-            print(code_digest(graph.computing()), before)
+            assert spelled(graph.computing()).digest == before.digest, "running is no change"
+            print(before.digest, "-".join(sorted(before.packages)))
     """)
     said = {
         subprocess.run(
@@ -528,9 +534,8 @@ def test_nothing_is_written_of_modules_whose_attributes_were_changed(runs: Runs)
     session, model = runs.session(), network()
     session.store(model, rows()).ensure([HIDDEN], np.arange(5))
     model[1].scale = 3
-    notes = session.close()
+    session.close()
     assert runs.files == []
-    assert "attributes of its modules" in notes[0]
 
 
 def test_a_store_of_changed_weights_is_another_entry(runs: Runs) -> None:
@@ -638,14 +643,14 @@ def test_a_file_that_changes_between_two_looks_is_not_believed(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was compared with the network is not what is read later."""
-    first, compare = runs.run(), activations.ActivationShelf._compare
+    first, compare = runs.run(), activations.ActivationShelf._believe
 
-    def then_damaged(shelf, fresh):
-        compare(shelf, fresh)
-        for path in runs.files:
-            rewritten(exchanged)(path)
+    def then_damaged(shelf, files, fresh):
+        compare(shelf, files, fresh)
+        for file in files:
+            rewritten(exchanged)(file.path)
 
-    monkeypatch.setattr(activations.ActivationShelf, "_compare", then_damaged)
+    monkeypatch.setattr(activations.ActivationShelf, "_believe", then_damaged)
     second = runs.run()
     assert second.captured == first.captured
     assert second.verdict == first.verdict

@@ -337,8 +337,8 @@ class ActivationStore:
         return True
 
     def keep(self, sites: Sequence[Site] | None = None) -> None:
-        """Put on the shelf what was captured since, of these sites or of all, unless weights or
-        data were changed."""
+        """Put on the shelf what was captured since, of these sites or of all, unless the network or
+        the data were changed."""
         if self._shelf is None or self._is_touched() or self.dataset.is_changed:
             return
         some = [site for site in self._kept if sites is None or site in sites]
@@ -347,7 +347,7 @@ class ActivationStore:
             for site in some
             if (self._kept[site].filled & ~self._kept[site].shelved).any()
         }
-        if new:
+        if new and state_of(self.graph) == self._state:
             self._shelf.keep(new)
 
     def _look_up(self, sites: Sequence[Site]) -> None:

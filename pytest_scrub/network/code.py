@@ -15,7 +15,7 @@ from enum import Enum
 from hashlib import blake2b
 from pathlib import PurePath
 from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,21 +25,12 @@ from torch.utils.hooks import RemovableHandle
 from pytest_scrub.network.digests import digest_of
 
 SIMPLE = (
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    type(None),
-    type(...),
-    range,
-    torch.dtype,
-    torch.device,
-    torch.Size,
-)
+    bool, int, float, complex, str, bytes, type(None), type(...), range,
+    torch.dtype, torch.device, torch.Size,
+)  # fmt: skip
 PLAIN = frozenset(SIMPLE)  # these alone, not what is made from them
 CONTAINERS = frozenset({dict, list, tuple})
+TENSORS = frozenset({Tensor, nn.Parameter})
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # by a number that counts all hooks of the process
 HELD = ("_parameters", "_buffers", "_modules")
 UNREAD = frozenset(
@@ -48,6 +39,7 @@ UNREAD = frozenset(
 INSTALLED = tuple(
     sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
+OWN = ""  # the package of code that is the user's
 DEEPEST = 40  # what is nested deeper is named by its type alone
 
 Namespace = Mapping[str, Any]
@@ -76,59 +68,22 @@ def _constant(value: Any) -> str:
     return repr(value)
 
 
-def attributes_digest(parts: Iterable[Any]) -> str | None:
-    """Hex digest of all that modules and functions hold, but for parameters and buffers; None where
-    it cannot be said.
+class Spelled(NamedTuple):
+    """All that modules and functions hold and are computed by, but for parameters and buffers:
+    configurations, flags, unregistered tensors, hooks, whatever can be spelled out.
 
-    Configurations, flags, unregistered tensors, hooks: whatever can be spelled out. Of other
-    objects, the type.
+    - `digest`: hex, the same in another process.
+    - `weights`: the parameters and buffers, each once, in the order of the modules.
+    - `packages`: the installed ones that classes and functions are of; None where some are of none.
     """
-    found = attributes_and_weights(parts)
-    return None if found is None else found[0]
+
+    digest: str
+    weights: list[Tensor]
+    packages: frozenset[str] | None
 
 
-def attributes_and_weights(parts: Iterable[Any]) -> tuple[str, list[Tensor]] | None:
-    """The same digest, and the parameters and buffers that it leaves out, each once, in the order
-    of the modules."""
-    found = _spelled(parts)
-    return None if found is None else (_hashed(found.text), list(found.weights.values()))
-
-
-def code_digest(parts: Iterable[Any]) -> str | None:
-    """Hex digest of the code that modules and functions are computed by; None where it cannot be
-    said.
-
-    It covers the modules that their classes are defined in, in full, and those that these import,
-    but for what is installed: that is known by its version.
-    """
-    found = _spelled(parts)
-    if found is None:
-        return None
-    text, seen = list[str](), set[int]()
-    queue = [_namespace(kind) for kind in found.classes] + [
-        function.__globals__ for function in found.functions
-    ]
-    while queue:
-        names = queue.pop(0)
-        if id(names) in seen:
-            continue
-        seen.add(id(names))
-        own, imported = _text_of(names)
-        text += own
-        if not _is_installed(names):
-            queue += imported
-    return _hashed(text)
-
-
-def _hashed(text: Iterable[str]) -> str:
-    return blake2b("\0".join(text).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
-
-
-class _Unknown(Exception):
-    """Something that is computed by code that is nowhere to be read."""
-
-
-def _spelled(parts: Iterable[Any]) -> _Speller | None:
+def spelled(parts: Iterable[Any]) -> Spelled | None:
+    """What there is to say of modules and functions; None where their code cannot be seen."""
     parts = tuple(parts)
     modules = [part for part in parts if isinstance(part, nn.Module)]
     inner = [part for module in modules for part in module.modules()]
@@ -144,12 +99,19 @@ def _spelled(parts: Iterable[Any]) -> _Speller | None:
             speller.spell(part)
     except _Unknown:
         return None
-    return speller
+    text = "\0".join(speller.text).encode("utf-8", "backslashreplace")
+    packages = None if OWN in speller.packages else frozenset(speller.packages)
+    digest = blake2b(text, digest_size=16).hexdigest()
+    return Spelled(digest, list(speller.weights.values()), packages)
+
+
+class _Unknown(Exception):
+    """Something that is computed by code that is nowhere to be read."""
 
 
 class _Speller:
-    """Spells objects out as text that is the same in another process, and gathers their classes and
-    functions.
+    """Spells objects out as text that is the same in another process, and gathers where their
+    classes and functions are from.
 
     - `weights`: tensors whose digest is taken elsewhere, by id.
     """
@@ -157,8 +119,7 @@ class _Speller:
     def __init__(self, weights: dict[int, Tensor]) -> None:
         self.weights = weights
         self.text: list[str] = []
-        self.classes: dict[type, None] = {}  # whose code has to be known
-        self.functions: dict[FunctionType, None] = {}
+        self.packages: set[str] = set()
         self._seen: dict[int, tuple[int, Any]] = {}  # with the object, so that no id is used again
         self._noted: set[type] = set()
         self._read: set[tuple[int, str]] = set()
@@ -180,6 +141,8 @@ class _Speller:
         if type(value) in CONTAINERS:  # most of what a network holds
             self._spell_all(value, depth)
         elif isinstance(value, Tensor):
+            if type(value) not in TENSORS:  # what is computed of it may be its own affair
+                self._note(type(value), depth)
             known = id(value) in self.weights or value.is_meta
             self.text.append("weight" if known else digest_of([("", value)]))
         elif isinstance(value, np.ndarray):
@@ -197,6 +160,7 @@ class _Speller:
                 hooks = vars(value).get(name, {}).values()
                 self._spell_all([hook for hook in hooks if not _is_bookkeeping(hook)], depth)
         elif isinstance(value, (Mapping, Sequence, AbstractSet)):
+            self._note(type(value), depth)
             self._spell_all(value, depth)
         elif (
             type(value).__module__.partition(".")[0] not in sys.stdlib_module_names
@@ -207,7 +171,7 @@ class _Speller:
 
     def _spell_code(self, value: Any, depth: int) -> None:
         if isinstance(value, FunctionType):
-            self.functions[value] = None
+            self.packages.add(_package(value.__globals__))
             self.text += code_text(value.__code__)
             cells = [cell.cell_contents for cell in value.__closure__ or () if is_set(cell)]
             self._spell_all((value.__defaults__, value.__kwdefaults__, *cells), depth)
@@ -263,25 +227,15 @@ class _Speller:
             self.spell(value, depth)
 
     def _note(self, kind: type, depth: int) -> None:
-        """A class whose code has to be known, and its bases; of those of torch, its version says
-        enough.
-
-        What is not installed is spelled, and so are methods that were put into an installed class.
-        Some of torch's classes are made for one network, from code that is generated: their own
-        methods are spelled.
-        """
+        """A class and its bases: what is not installed is spelled, and so are methods that were put
+        into an installed class, or that torch has generated for one network."""
         for base in kind.__mro__:
             if base in self._noted:
                 continue
             self._noted.add(base)
             if base.__module__ == "torch.fx.graph_module" and "forward" in vars(base):
                 self.text += code_text(getattr(vars(base)["forward"], "__code__", None))
-            if base.__module__.partition(".")[0] not in {
-                "torch",
-                "builtins",
-                *sys.stdlib_module_names,
-            }:
-                self.classes[base] = None
+            self.packages.add(_package(_namespace(base)))
             self._spell_class(base, depth)
 
     def _spell_class(self, kind: type, depth: int) -> None:
@@ -367,49 +321,17 @@ def _is_installed(names: Namespace) -> bool:
     return _lies_in_a_package(str(names.get("__name__")), str(names.get("__file__", "")))
 
 
+def _package(names: Namespace) -> str:
+    """The installed package that a module belongs to, or that it is of none."""
+    name = str(names.get("__name__")).partition(".")[0]
+    return name if name in sys.builtin_module_names or _is_installed(names) else OWN
+
+
 @functools.lru_cache(maxsize=4096)
 def _lies_in_a_package(name: str, file: str) -> bool:
     if name.partition(".")[0] in {"pytest_scrub", "builtins"}:
         return True
     return any(PurePath(file).is_relative_to(folder) for folder in INSTALLED if folder)
-
-
-def _text_of(names: Namespace) -> tuple[list[str], list[Namespace]]:
-    """What a module defines, as text, and the modules that it takes from."""
-    text: list[str] = [str(names.get("__name__"))]
-    others: list[Namespace] = []
-    # its constants may be drawn at random, such as the number of a session
-    installed = _is_installed(names)
-    for name, value in sorted(names.items()):
-        if name.startswith("__"):
-            continue
-        if isinstance(value, ModuleType):
-            others.append(vars(value))
-        elif isinstance(value, SIMPLE):
-            text += [] if installed else [f"{name} = {value!r}"]
-        elif isinstance(value, type) and value.__module__ != names.get("__name__"):
-            others += (
-                [vars(sys.modules[value.__module__])] if value.__module__ in sys.modules else []
-            )
-        elif isinstance(value, type):
-            text += [name, *_text_of_class(value)]
-        else:
-            for function in _functions_in(value):
-                text += [name, *code_text(function.__code__)]
-                others.append(function.__globals__)
-    return text, [other for other in others if not _is_installed(other)]
-
-
-def _text_of_class(kind: type) -> list[str]:
-    text = [_name(base) for base in kind.__mro__]
-    for name, value in sorted(vars(kind).items()):
-        if isinstance(value, type) and value.__qualname__.startswith(f"{kind.__qualname__}."):
-            text += [name, *_text_of_class(value)]
-        elif isinstance(value, SIMPLE) and not name.startswith("__"):
-            text.append(f"{name} = {value!r}")
-        for function in _functions_in(value):
-            text += [name, *code_text(function.__code__)]
-    return text
 
 
 def _functions_in(value: Any) -> list[FunctionType]:

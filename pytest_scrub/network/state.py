@@ -9,9 +9,19 @@ from typing import Any
 import torch
 from torch.nn.modules import module as torch_module
 
-from pytest_scrub.network.code import attributes_and_weights
+from pytest_scrub.network.code import Spelled, spelled
 from pytest_scrub.network.digests import bytes_of
 from pytest_scrub.network.graph import ModelGraph
+
+
+def described(graph: ModelGraph) -> Spelled | None:
+    """Attributes, hooks and code, and the weights beside them; None where the code cannot be
+    seen."""
+    parts = graph.computing()
+    if parts is None:
+        return None
+    hooks = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
+    return spelled((*parts, *(list(those.values()) for those in hooks)))
 
 
 def state_of(graph: ModelGraph) -> str | None:
@@ -20,24 +30,19 @@ def state_of(graph: ModelGraph) -> str | None:
 
     It means nothing in another process. The numbers of every weight are read once.
     """
-    parts = graph.computing()
-    if parts is None:
-        return None
-    hooks = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
-    found = attributes_and_weights((*parts, *(list(those.values()) for those in hooks)))
+    found = described(graph)
     if found is None:
         return None
-    attributes, weights = found
     settings = (
         torch.get_default_dtype(),
         torch.get_float32_matmul_precision(),
         torch.is_autocast_enabled(),
     )
     total = hashlib.sha1(
-        f"{attributes} {settings}".encode(), usedforsecurity=False
+        f"{found.digest} {settings}".encode(), usedforsecurity=False
     )  # the fastest that is good enough
     seen: dict[tuple[Any, ...], int] = {}  # tied weights are read once
-    for tensor in weights:
+    for tensor in found.weights:
         where = (
             (tensor.data_ptr(), tensor.shape, tensor.stride())
             if tensor.layout == torch.strided

@@ -162,7 +162,7 @@ def test_ray_is_not_installed(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> 
     said = refused(suite.pytester.runpytest_inprocess("--scrub-ray=local"))
     assert (
         said
-        == "ERROR: --scrub-ray needs Ray, which is not installed: pip install pytest-scrub[ray]"
+        == "ERROR: --scrub-ray needs ray, which is not installed: pip install pytest-scrub[ray]"
     )
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from pytest_scrub import ScrubError, Verdict
 from pytest_scrub.adversaries.saved import MOST_EXACT, once, path_for
-from pytest_scrub.errors import ScrubError, did_you_mean
+from pytest_scrub.errors import did_you_mean
 from pytest_scrub.reports.run import Run
-from pytest_scrub.verdict import HELD, UNKNOWN_ENDS, Estimate, Search, Verdict, plain
+from pytest_scrub.verdict import HELD, UNKNOWN_ENDS, Estimate, Search, plain
 
 SCHEMA_VERSION = 1
 DIGITS = 6

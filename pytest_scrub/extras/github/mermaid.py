@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from pytest_scrub import Verdict
 from pytest_scrub.common.visible import visible
-from pytest_scrub.verdict import UNTESTED, CircuitNode, Verdict
+from pytest_scrub.reports.circuit import names, rest, stated
+from pytest_scrub.verdict import UNTESTED, CircuitNode
 
 MOST_CHARACTERS = 50_000  # of a diagram; Mermaid refuses more, and more than 500 edges
 MOST_EDGES = 500
@@ -36,41 +38,31 @@ def flowchart(verdict: Verdict) -> str | None:
 
 def _lines(verdict: Verdict) -> Iterator[str]:
     nodes = verdict.circuit.nodes
-    names = {node.path: f"n{i}" for i, node in enumerate(nodes)}
+    ids = {node.path: f"n{i}" for i, node in enumerate(nodes)}
     yield "flowchart BT"
     for node in nodes:
-        yield f'  {names[node.path]}["{_label(node)}"]'
+        yield f'  {ids[node.path]}["{_label(node)}"]'
     for node in nodes:
         if node.parent is not None:
             arrow = "-.->" if node.along_every_path else "-->"
             slot = "" if not node.into else f'|"{_quoted(node.into)}"|'
-            yield f"  {names[node.path]} {arrow}{slot} {names[node.parent]}"
+            yield f"  {ids[node.path]} {arrow}{slot} {ids[node.parent]}"
     classes = {
-        names[node.slot]: UNTESTED
+        ids[node.slot]: UNTESTED
         for node in verdict.nodes
-        if not node.is_tested and node.slot in names
+        if not node.is_tested and node.slot in ids
     }
-    classes |= {names[node.path]: verdict.outcome for node in nodes if node.parent is None}
+    classes |= {ids[node.path]: verdict.outcome for node in nodes if node.parent is None}
     for outcome in dict.fromkeys(classes.values()):
         yield f"  classDef {outcome} {STYLES[outcome]}"
         yield (
-            f"  class {','.join(name for name, own in classes.items() if own == outcome)} {outcome}"
+            f"  class {','.join(one for one, own in classes.items() if own == outcome)} {outcome}"
         )
 
 
 def _label(node: CircuitNode) -> str:
-    lines = [f"<b>{_quoted(', '.join(node.components))}</b>"]
-    if node.positions is not None:
-        lines.append(f"at {_quoted(node.positions)}")
-    if node.subspace is not None:
-        lines.append(f"in {_quoted(node.subspace)}")
-    if node.agrees_on is not None:
-        lines.append(f"agrees on {_quoted(node.agrees_on)}")
-    if node.is_computed:
-        lines.append("computed from it")
-    if node.rest is not None:
-        lines.append(f"rest: {_quoted(node.rest)}")
-    return "<br>".join(lines)
+    said = [f"<b>{'<br>'.join(map(_quoted, names(node)))}</b>"]
+    return "<br>".join([*said, *map(_quoted, [*stated(node), *rest(node)])])
 
 
 def _quoted(text: str) -> str:

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from pytest_scrub import Verdict
 from pytest_scrub.common.visible import visible, visible_lines
 from pytest_scrub.extras.github.mermaid import flowchart
 from pytest_scrub.reports.run import (
@@ -22,7 +23,7 @@ from pytest_scrub.reports.run import (
     Run,
 )
 from pytest_scrub.reports.terminal import story
-from pytest_scrub.verdict import UNDECIDED, UNTESTED, Verdict
+from pytest_scrub.verdict import UNDECIDED, UNTESTED
 
 # bytes of a step's summary; GitHub shows nothing of one that is larger than 1 MiB
 ROOM = 1024 * 1024 - 4096

@@ -4,10 +4,14 @@ every node."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
-from pytest_scrub.verdict import Circuit, CircuitNode, Verdict
+from pytest_scrub import Verdict
+from pytest_scrub.common.visible import visible
+from pytest_scrub.reports.circuit import names, rest, stated
+from pytest_scrub.verdict import Circuit, CircuitNode
 
 # Boxes are as wide as lines of a monospaced font at 11 pixels, whose characters are 0.6 of that.
 CELL, LINE = 6.65, 15.0
@@ -21,46 +25,43 @@ LEVEL_CELLS = 10  # a line in the margin
 BETWEEN = 54.0  # lanes, where edges bend
 HINT = 20.0  # the height of levels that no node is on
 MOST_NAMED = 3  # unused levels in one place that are named; of more, only the first and the last
-LEAST_SHADE, MOST_SHADE = 0.04, 0.6  # how opaque a box is; text has to be readable on it
+LEAST_SHADE, STRENGTH = 0.04, 0.56  # how opaque a box is; text has to be readable on it
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of text in a box, with its baseline; `strong` for the name."""
+class Line(NamedTuple):
+    """A line of text in a box, with its baseline below the box's top; `strong` for the name."""
 
     text: str
     y: float
-    strong: bool = False
+    strong: bool
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """The part of a box that one slot colours: the node's own input, or its rest.
 
-    - `shade`: 0 to 1, None where its gap alone was not measured.
+    - `y`: below the box's top; `opacity`: of its colour.
     """
 
     y: float
     height: float
-    shade: float | None
-
-    @property
-    def opacity(self) -> float:
-        """Of its colour."""
-        return 0.0 if self.shade is None else LEAST_SHADE + (MOST_SHADE - LEAST_SHADE) * self.shade
+    opacity: float
 
 
-@dataclass(frozen=True)
-class Box:
-    """One node: its corner, its size, and what stands in it; `title` is what it says at length."""
+class Box(NamedTuple):
+    """What stands in the box of a node, and how high that is."""
 
+    height: float
+    parts: Sequence[Part]
+    lines: Sequence[Line]
+
+
+class Placed(NamedTuple):
+    """A box and its corner."""
+
+    node: CircuitNode
+    box: Box
     x: float
     y: float
-    height: float
-    parts: tuple[Part, ...]
-    lines: tuple[Line, ...]
-    title: str
-    is_computed: bool
 
     @property
     def middle(self) -> float:
@@ -68,41 +69,33 @@ class Box:
         return self.x + BOX / 2
 
 
-@dataclass(frozen=True)
-class Edge:
-    """From a child to its parent.
+class Edge(NamedTuple):
+    """From a child up to its parent, aside from `bend` on."""
 
-    - `path`: of an SVG; `head`: the points of its tip.
-    - `slot`: the name of the parent's input, and where it stands.
-    """
-
-    path: str
-    head: str
-    slot: str | None
+    child: Placed
+    bend: float
     x: float
     y: float
-    along_every_path: bool
 
 
-@dataclass(frozen=True)
-class Lane:
+class Lane(NamedTuple):
     """One level, or a run of levels that no node is on."""
 
-    name: tuple[str, ...]
+    level: int
+    name: Sequence[str]
     y: float
     height: float
     used: bool
 
 
-@dataclass(frozen=True)
-class Diagram:
+class Diagram(NamedTuple):
     """A circuit laid out; `scale` says what the full colour stands for."""
 
     width: float
     height: float
-    lanes: tuple[Lane, ...]
-    edges: tuple[Edge, ...]
-    boxes: tuple[Box, ...]
+    lanes: Sequence[Lane]
+    edges: Sequence[Edge]
+    boxes: Sequence[Placed]
     scale: str
     box_width: float = BOX
 
@@ -114,26 +107,21 @@ def diagram(verdict: Verdict) -> Diagram:
     alone = {node.slot: node.alone.mean for node in verdict.nodes if node.alone is not None}
     whole, scale = _scale(verdict, alone)
     middles, columns = _columns(circuit)
-    contents = {node.path: _content(node, alone, whole) for node in circuit.nodes}
-    lanes = _lanes(circuit, {path: height for path, (_, _, height) in contents.items()})
-    at = dict(lanes)
-    boxes = {}
+    boxes = {node.path: _box(node, alone, whole) for node in circuit.nodes}
+    lanes = list(_lanes(circuit, boxes))
+    at = {lane.level: lane for lane in lanes}
+    placed = {}
     for node in circuit.nodes:
-        lines, parts, height = contents[node.path]
-        lane = at[node.level]
-        x, y = MARGIN + middles[node.path] * (BOX + APART), lane.y + (lane.height - height) / 2
-        boxes[node.path] = Box(
-            x, y, height,
-            tuple(Part(y + part.y, part.height, part.shade) for part in parts),
-            tuple(Line(line.text, y + line.y, line.strong) for line in lines),
-            _title(node), node.is_computed,
-        )  # fmt: skip
+        lane, box = at[node.level], boxes[node.path]
+        x, y = MARGIN + middles[node.path] * (BOX + APART), lane.y + (lane.height - box.height) / 2
+        placed[node.path] = Placed(node, box, x, y)
+    unused = [16 + len(lane.name[0]) * CELL for lane in lanes if not lane.used]
     return Diagram(
-        width=max(MARGIN + columns * (BOX + APART), *(_unused_width(lane) for _, lane in lanes)),
-        height=max(lane.y + lane.height for _, lane in lanes),
-        lanes=tuple(lane for _, lane in lanes),
-        edges=tuple(_edges(circuit, boxes, at)),
-        boxes=tuple(boxes.values()),
+        width=max(MARGIN + columns * (BOX + APART), *unused, 0),
+        height=max(lane.y + lane.height for lane in lanes),
+        lanes=lanes,
+        edges=list(_edges(placed, at)),
+        boxes=list(placed.values()),
         scale=scale,
     )
 
@@ -169,14 +157,12 @@ def _columns(circuit: Circuit) -> tuple[dict[str, float], int]:
     return middles, leaves
 
 
-def _content(
-    node: CircuitNode, alone: Mapping[str, float], whole: float
-) -> tuple[tuple[Line, ...], tuple[Part, ...], float]:
-    """The lines of a box and its parts, as if it were at the top; and its height."""
+def _box(node: CircuitNode, alone: Mapping[str, float], whole: float) -> Box:
     lines: list[Line] = []
     parts: list[Part] = []
     y = 0.0
-    for slot, texts in ((node.path, _own(node)), (f"{node.path}/rest", _rest(node))):
+    own = [*names(node), *stated(node)]
+    for slot, texts in ((node.path, own), (f"{node.path}/rest", rest(node))):
         if not texts:
             continue
         gap = alone.get(slot)
@@ -184,52 +170,19 @@ def _content(
         top, y = y, y + PADDING
         for i, text in enumerate(said):
             for piece in _wrapped(text):
-                lines.append(Line(piece, y + LINE * 0.75, slot == node.path and i < _names(node)))
+                lines.append(Line(piece, y + LINE * 0.75, texts is own and i < len(names(node))))
                 y += LINE
         y += PADDING
-        shade = None if gap is None or not whole else min(abs(gap) / whole, 1.0)
-        parts.append(Part(top, y - top, shade))
-    return tuple(lines), tuple(parts), y
-
-
-def _names(node: CircuitNode) -> int:
-    """How many of the texts of a node are names."""
-    return len(node.components) + (len(node.components) > 1)
-
-
-def _own(node: CircuitNode) -> list[str]:
-    several = len(node.components) > 1
-    texts = (
-        [f"group of {len(node.components)}", *node.components] if several else list(node.components)
-    )
-    if node.positions is not None:
-        texts.append(f"at {node.positions}")
-    if node.subspace is not None:
-        texts.append(f"in {node.subspace}")
-    if node.is_computed:
-        texts.append("computed by a function")
-    if node.along_every_path:
-        texts.append("read along every path")
-    if node.agrees_on is not None:
-        texts.append(f"agrees on {node.agrees_on}")
-    return texts
-
-
-def _rest(node: CircuitNode) -> list[str]:
-    return [] if node.rest is None else [f"rest agrees on {node.rest}"]
-
-
-def _title(node: CircuitNode) -> str:
-    into = "" if node.into is None else f", into {node.into}"
-    return "; ".join([f"{node.path}{into}", *_own(node)[_names(node) :], *_rest(node)])
+        is_shaded = gap is not None and whole > 0
+        shade = min(abs(gap or 0.0) / whole, 1.0) if is_shaded else 0.0
+        parts.append(Part(top, y - top, is_shaded * (LEAST_SHADE + STRENGTH * shade)))
+    return Box(y, parts, lines)
 
 
 def _wrapped(text: str, cells: int = CELLS) -> Iterator[str]:
     """Lines of so many cells, broken between words, in names after a separator, or else
     anywhere."""
     from rich.cells import cell_len, chop_cells
-
-    from pytest_scrub.common.visible import visible
 
     text = visible(text)  # before it is measured
 
@@ -253,64 +206,47 @@ def _wrapped(text: str, cells: int = CELLS) -> Iterator[str]:
     yield line.rstrip()
 
 
-def _lanes(circuit: Circuit, heights: Mapping[str, float]) -> list[tuple[int, Lane]]:
-    """Every lane from the top with its level, that of a run of unused ones being its highest."""
+def _lanes(circuit: Circuit, boxes: Mapping[str, Box]) -> Iterator[Lane]:
+    """Every lane from the top, that of a run of unused levels being its highest."""
     needed: dict[int, float] = {}
     for node in circuit.nodes:
-        needed[node.level] = max(needed.get(node.level, 0.0), heights[node.path])
-    found: list[tuple[int, Lane]] = []
-    y, level = 0.0, len(circuit.levels) - 1
-    while level >= 0:
-        if level in needed:
+        needed[node.level] = max(needed.get(node.level, 0.0), boxes[node.path].height)
+    y = 0.0
+    runs = groupby(
+        reversed(range(len(circuit.levels))), lambda level: level if level in needed else None
+    )
+    for level, run in runs:
+        levels = list(run)
+        if level is not None:
             height = needed[level] + 2 * LANE_PADDING
-            found.append(
-                (level, Lane(tuple(_wrapped(circuit.levels[level], LEVEL_CELLS)), y, height, True))
-            )
-            y, level = y + height, level - 1
-            if any(other <= level for other in needed):
-                y += BETWEEN
+            yield Lane(level, list(_wrapped(circuit.levels[level], LEVEL_CELLS)), y, height, True)
+            y += height + (BETWEEN if level > min(needed) else 0.0)
             continue
-        run = level
-        while level >= 0 and level not in needed:
-            level -= 1
-        names = circuit.levels[level + 1 : run + 1]
-        is_between = any(lane.used for _, lane in found) and level >= 0
+        is_between = min(needed) < levels[0] < max(needed)
         # where it is between lanes, in the room of the edges
         top = y - HINT - 3 if is_between else y
-        found.append((run, Lane((_unused(names),), top, HINT, False)))
-        if not is_between:
-            y += HINT
-    return found
+        text = _unused(circuit.levels[levels[-1] : levels[0] + 1])
+        yield Lane(levels[0], [text], top, HINT, False)
+        y += 0.0 if is_between else HINT
 
 
-def _unused(names: tuple[str, ...]) -> str:
+def _unused(names: Sequence[str]) -> str:
     if len(names) <= MOST_NAMED:
         return f"nothing claimed on {', '.join(names)}"
     return f"nothing claimed on {len(names)} levels, {names[0]} to {names[-1]}"
 
 
-def _unused_width(lane: Lane) -> float:
-    return 0.0 if lane.used else 16 + len(lane.name[0]) * CELL
-
-
-def _edges(circuit: Circuit, boxes: Mapping[str, Box], lanes: Mapping[int, Lane]) -> Iterator[Edge]:
+def _edges(placed: Mapping[str, Placed], lanes: Mapping[int, Lane]) -> Iterator[Edge]:
     """Straight up from the child, and aside only just below the parent's lane, where no box is."""
-    nodes = {node.path: node for node in circuit.nodes}
-    families: dict[str, list[CircuitNode]] = {}
-    for node in circuit.nodes:
-        if node.parent is not None:
-            families.setdefault(node.parent, []).append(node)
+    families: dict[str, list[Placed]] = {}
+    for child in placed.values():
+        if child.node.parent is not None:
+            families.setdefault(child.node.parent, []).append(child)
     for parent, children in families.items():
-        reader, lane = boxes[parent], lanes[nodes[parent].level]
+        reader = placed[parent]
+        lane = lanes[reader.node.level]
         step = min(BOX * 0.8 / len(children), 26.0)
         for i, child in enumerate(children):
-            box = boxes[child.path]
-            x0, y0 = box.middle, box.y
-            x1, y1 = reader.middle + step * (i - (len(children) - 1) / 2), reader.y + reader.height
+            x = reader.middle + step * (i - (len(children) - 1) / 2)
             bend = lane.y + lane.height + BETWEEN / 2
-            path = (
-                f"M{x0:.1f} {y0:.1f}V{bend:.1f}C{x0:.1f} {bend - 24:.1f} {x1:.1f} "
-                f"{bend - 4:.1f} {x1:.1f} {y1 + 5:.1f}"
-            )
-            head = f"{x1 - 3.5:.1f},{y1 + 7:.1f} {x1 + 3.5:.1f},{y1 + 7:.1f} {x1:.1f},{y1:.1f}"
-            yield Edge(path, head, child.into, x0, y0 - 12, child.along_every_path)
+            yield Edge(child, bend, x, reader.y + reader.box.height)

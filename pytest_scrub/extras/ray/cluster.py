@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import Any
 
-from pytest_scrub.errors import ScrubError
+from pytest_scrub import ScrubError
 
 LOCAL, AUTO = "local", "auto"
 REACHED = 5  # seconds in which a machine answers
@@ -25,6 +25,7 @@ SETTINGS = {
 # Ray tries for minutes to join what is no cluster, and nothing inside its process can stop it.
 PROBE = """
 import sys, ray
+from pytest_scrub import ScrubError
 from pytest_scrub.extras.ray.cluster import QUIET
 try:
     ray.init(sys.argv[1], **QUIET)
@@ -46,8 +47,7 @@ class Cluster:
         self.address, self._seen, self._joined = address, seen or address == LOCAL, False
 
     def require(self) -> None:
-        """**Raises** `ScrubError` where there is no Ray, or nothing at the address that can be
-        joined."""
+        """**Raises** `ScrubError` where nothing at the address can be joined."""
         if _ray().is_initialized() or self._seen:
             return
         if self.address != AUTO:
@@ -118,13 +118,9 @@ class Cluster:
 
 
 def _ray() -> Any:
-    """Ray, which is only there with an extra, and reads some settings when it is imported."""
+    """Ray, which reads some settings when it is imported."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError:
-        raise ScrubError(
-            "--scrub-ray needs Ray, which is not installed: pip install pytest-scrub[ray]"
-        ) from None
+    import ray
+
     return ray

@@ -17,15 +17,14 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
-from pytest_scrub.data.dataset import Dataset
+from pytest_scrub import Dataset, ModelError, ScrubError, SwapSet
 from pytest_scrub.engine.memory import Kept
 from pytest_scrub.engine.store import ActivationStore, Evaluates
-from pytest_scrub.errors import ModelError, ScrubError
 from pytest_scrub.extras.ray import worker
 from pytest_scrub.extras.ray.packing import pack, pack_data, unpack
 from pytest_scrub.network.digests import Version
 from pytest_scrub.network.graph import ModelGraph, Site
-from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.swaps.swap_set import Rows
 
 RETRIES = 2  # of a task whose worker died
 # Tasks that are on their way at once: nobody waits for this process, and a cluster that grows on

@@ -27,7 +27,7 @@ import torch
 from ray import cloudpickle
 from torch import Tensor, nn
 
-from pytest_scrub.errors import ScrubError
+from pytest_scrub import ScrubError
 
 # Smaller ones travel inside the pickle, so every process has a copy that may be written to:
 # counters and running means of a network are of this kind, its weights are not.

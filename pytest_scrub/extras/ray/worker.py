@@ -15,14 +15,12 @@ import ray
 import torch
 from torch import Tensor
 
-from pytest_scrub.data.dataset import Dataset
-from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub import Dataset, Evaluator, ModelError, SwapSet
 from pytest_scrub.engine.memory import Kept
 from pytest_scrub.engine.store import ActivationStore, Progress
-from pytest_scrub.errors import ModelError
 from pytest_scrub.extras.ray.packing import Packed, pack_data, unpack
 from pytest_scrub.network.graph import ModelGraph, Site, Where
-from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.swaps.swap_set import Rows
 
 VERSIONS = tuple((package, version(package)) for package in ("pytest-scrub", "torch"))
 NETWORKS = 2  # as many as a session keeps the activations of

@@ -1,0 +1,28 @@
+"""What a circuit's drawings say in its boxes, whoever draws them."""
+
+from __future__ import annotations
+
+from pytest_scrub.verdict import CircuitNode
+
+
+def names(node: CircuitNode) -> list[str]:
+    """What a node is of the network."""
+    several = len(node.components) > 1
+    return [*([f"group of {len(node.components)}"] if several else []), *node.components]
+
+
+def stated(node: CircuitNode) -> list[str]:
+    """What the hypothesis says of it."""
+    said = {
+        f"at {node.positions}": node.positions is not None,
+        f"in {node.subspace}": node.subspace is not None,
+        "computed by a function": node.is_computed,
+        "read along every path": node.along_every_path,
+        f"agrees on {node.agrees_on}": node.agrees_on is not None,
+    }
+    return [text for text, is_said in said.items() if is_said]
+
+
+def rest(node: CircuitNode) -> list[str]:
+    """What it says of everything else that the node reads, where it has such a rest."""
+    return [] if node.rest is None else [f"rest agrees on {node.rest}"]
