@@ -22,6 +22,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 # SCRUB_PROFILE is quick or full (tests/sizes.py): how many networks, claims and mutants are made up, how often a dice is thrown,
 # and whether processes that tests start are copies of one that has imported torch (tests/warm_python.py).

@@ -18,8 +18,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pytest_scrub import Dataset, FunctionGraph, ModuleGraph, head, module, output
-from pytest_scrub.engine.crew import SHARD, SHARD_OF_RERUNS
-from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.evaluator import SHARD, SHARD_OF_RERUNS, Evaluator
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.extras.ray.cluster import Cluster
 from pytest_scrub.network import as_graph

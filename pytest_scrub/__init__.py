@@ -87,6 +87,10 @@ _HOMES = {
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)  # noqa: PLE0605  # the table above is the list
+# how a verdict shows itself, which knows nothing of those that show it
+_HOME |= {
+    "story": "reports.terminal", "framed": "reports.terminal", "fragment": "extras.html.page",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -96,4 +100,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOME]
+    return [*globals(), *__all__]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from pytest_scrub.statistics.intervals import Estimate, Share
+import pytest_scrub
 
 SCHEMA_VERSION = 1
 
@@ -18,6 +18,54 @@ HELD, REFUTED, UNDECIDED, UNTESTED, WEAK = "held", "refuted", "undecided", "unte
 TOO_FEW, ROUNDED, STRADDLES = "too few draws", "rounding", "straddles"  # why a claim is undecided
 # of an interval; JSON has no infinity, so null stands for them
 UNKNOWN_ENDS = {"low": -math.inf, "high": math.inf}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % confidence interval, in the metric's unit.
+
+    - `mean`: of what was drawn.
+    - `low`, `high`: the ends of the interval; infinite, and None in JSON, where too few values were
+      seen to know them.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
+            if self.is_known
+            else f"{self.mean:.4g} [?, ?]"
+        )
+
+    def __add__(self, shift: float) -> Estimate:
+        return Estimate(self.mean + shift, self.low + shift, self.high + shift)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the interval has ends."""
+        return math.isfinite(self.around)
+
+    @property
+    def around(self) -> float:
+        """The larger distance of an end from the mean."""
+        return max(self.high - self.mean, self.mean - self.low)
+
+
+@dataclass(frozen=True)
+class Share:
+    """How large the change of nearly all allowed swaps is at most, from `draws` independent draws.
+
+    With 95 % confidence at least `share` of the allowed swaps change the metric by no more than
+    `within`, and at least `tolerated` of them by no more than the tolerance.
+    """
+
+    share: float
+    within: float
+    tolerated: float
+    draws: int
 
 
 @dataclass(frozen=True)
@@ -287,6 +335,25 @@ class Counterexample:
 
 
 @dataclass(frozen=True)
+class Replay:
+    """A saved counterexample as it is on this network and data.
+
+    - `gap`: of its minimal swap set, measured now; `saved_gap` when it was saved.
+    - `tolerance`: the least that the claim accepts, as it is now; `saved_tolerance` is only shown.
+    - `breaks`: whether the gap lies beyond the tolerance, the way that counts.
+    - `same_model`: whether the weights are those it was saved with.
+    """
+
+    counterexample: Counterexample
+    gap: float
+    saved_gap: float
+    tolerance: float
+    saved_tolerance: float
+    breaks: bool
+    same_model: bool
+
+
+@dataclass(frozen=True)
 class Mend:
     """An addition to a refuted claim: `what` it is, and the mean `gap` that was left with it,
     `where` says of what."""
@@ -434,23 +501,15 @@ class Verdict:
 
     def __str__(self) -> str:
         """The whole story as text, whether it held or not."""
-        from pytest_scrub.reports.terminal import (
-            story,
-        )  # reports read verdicts; only a verdict shown by itself asks back
-
-        return story(self)
+        return str(pytest_scrub.story(self))
 
     def __rich__(self) -> Any:
         """The story in a frame of the outcome's colour, for `rich.print`."""
-        from pytest_scrub.reports.terminal import framed
-
-        return framed(self)
+        return pytest_scrub.framed(self)
 
     def _repr_html_(self) -> str:
         """The claim's part of the HTML report, for notebooks."""
-        from pytest_scrub.extras.html.page import fragment
-
-        return fragment(self)
+        return str(pytest_scrub.fragment(self))
 
     def to_json(self) -> str:
         """All fields as one line of JSON; NaN never occurs, and an end of an interval that is not

@@ -6,19 +6,20 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_scrub.reports.run import Claimed, Run
-from pytest_scrub.statistics.intervals import Estimate, Share
 from pytest_scrub.verdict import (
     Attempt,
     Circuit,
     CircuitNode,
     Control,
     Counterexample,
+    Estimate,
     Look,
     Mend,
     MutantReport,
     NodeReport,
     Power,
     Search,
+    Share,
     Slice,
     Slices,
     Swap,

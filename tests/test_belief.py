@@ -29,7 +29,7 @@ from pytest_scrub.adversaries.search import Found, Spending
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.reports.figures import figures
 from pytest_scrub.reports.terminal import story
-from pytest_scrub.statistics.intervals import Estimate
+from pytest_scrub.verdict import Estimate
 
 ROWS = 200
 SIGNS = torch.where(

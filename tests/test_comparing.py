@@ -24,8 +24,8 @@ from pytest_scrub.extras.baselines.comparing import (
 from pytest_scrub.extras.baselines.limits import NONE, Limit, Limits, parsed
 from pytest_scrub.extras.baselines.lines import comparison_lines
 from pytest_scrub.extras.baselines.saved import Baseline, Refuted
-from pytest_scrub.statistics.intervals import Estimate, confidence_sequence, widened
-from pytest_scrub.verdict import MutantReport, Power, Verdict
+from pytest_scrub.statistics.intervals import confidence_sequence, widened
+from pytest_scrub.verdict import Estimate, MutantReport, Power, Verdict
 
 from .example_verdicts import attempt, claimed, run, search, verdict
 

@@ -35,8 +35,7 @@ from pytest_scrub import (
     module,
     output,
 )
-from pytest_scrub.engine.crew import SHARD, SHARD_OF_RERUNS
-from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.evaluator import SHARD, SHARD_OF_RERUNS, Evaluator
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.errors import DataError, ModelError, ScrubError
 from pytest_scrub.metrics import Batch

@@ -20,8 +20,7 @@ from pytest_scrub.extras.disk_cache.activations import shelf_of
 from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
 from pytest_scrub.network import as_graph
 from pytest_scrub.network.graph import Site
-from pytest_scrub.network.reading import _Batch
-from pytest_scrub.network.residual import ResidualGraph
+from pytest_scrub.network.reading import ResidualGraph, _Batch
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
 from tests.sizes import sized

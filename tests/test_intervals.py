@@ -16,7 +16,6 @@ from pytest_scrub.statistics.intervals import (
     FEWEST_ALIKE,
     FEWEST_CHANGED,
     TUNED_AT,
-    Estimate,
     confidence_sequence,
     estimate,
     fewest_alike,
@@ -24,6 +23,7 @@ from pytest_scrub.statistics.intervals import (
     seen_once,
     share_within,
 )
+from pytest_scrub.verdict import Estimate
 from tests.sizes import sized
 
 Values = np.ndarray[Any, Any]

@@ -18,9 +18,8 @@ from pytest_scrub.judge import check
 from pytest_scrub.network.plain import FunctionGraph
 from pytest_scrub.reports.json_file import to_json
 from pytest_scrub.reports.run import ERROR, FAILED, PASSED, SKIPPED, Claimed, Run
-from pytest_scrub.statistics.intervals import Estimate
 from pytest_scrub.tree.nodes import ANYTHING, module, output
-from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
+from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK, Estimate, Verdict
 
 from . import published_schema
 

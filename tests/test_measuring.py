@@ -24,9 +24,9 @@ from pytest_scrub import (
     output,
 )
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.statistics.intervals import Estimate
 from pytest_scrub.statistics.sampling import BATCH, BURN_IN, FEWEST_UNITS, Plan
 from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.verdict import Estimate
 
 ROWS = 1000
 NOISE = torch.randn(ROWS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

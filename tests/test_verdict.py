@@ -28,7 +28,7 @@ from pytest_scrub.statistics.deciding import (
     recovered,
     untested_nodes,
 )
-from pytest_scrub.statistics.intervals import FEWEST_ALIKE, FEWEST_CHANGED, Estimate, estimate
+from pytest_scrub.statistics.intervals import FEWEST_ALIKE, FEWEST_CHANGED, estimate
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, module, output
 from pytest_scrub.verdict import (
     HELD,
@@ -37,6 +37,7 @@ from pytest_scrub.verdict import (
     TOO_FEW,
     UNDECIDED,
     UNTESTED,
+    Estimate,
     NodeReport,
     Verdict,
 )

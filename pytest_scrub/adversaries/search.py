@@ -15,9 +15,10 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.slopes import Slope
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.statistics.deciding import beyond
-from pytest_scrub.statistics.intervals import Estimate, Numbers, seen_once
+from pytest_scrub.statistics.intervals import Numbers, seen_once
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.verdict import Estimate
 
 EVALUATIONS_OF_A_GRADIENT = 3  # the backward pass costs twice the forward pass, as usual
 MOST_OF_A_CURVE = 100  # points

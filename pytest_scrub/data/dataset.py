@@ -7,7 +7,7 @@ equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from pytest_scrub.common.calls import shown
 from pytest_scrub.common.user_code import called
 from pytest_scrub.common.visible import visible
+from pytest_scrub.data import files
 from pytest_scrub.data.columns import Ints, checked_column, first_unlike, row_codes, value_codes
+from pytest_scrub.data.names import LABELS, TOKEN_NAMES, TOKENS, Field, Names
 from pytest_scrub.data.unchanged import bytes_of, mark_of, still_is
 from pytest_scrub.errors import DataError, HypothesisError, did_you_mean
 from pytest_scrub.tree.nodes import Agreement, Span, position
@@ -33,18 +35,12 @@ if TYPE_CHECKING:
 
     from pytest_scrub.data.strategies import StrategySource
 
-TOKENS, MASK, LABELS = "tokens", "attention_mask", "labels="
-# inputs that hold token ids: ours, and what Hugging Face calls them
-TOKEN_NAMES = (TOKENS, "input_ids")
 DIGEST_BYTES = 16  # 128 bits: no two rows of any real dataset collide
 # that a feature's function is called for once more: a coin would fall the same way once in 2^64
 ROWS_AGAIN = 64
 # of a feature, for one row of each its function is called once more: what is compared with a
 # mean shows
 VALUES_AGAIN = 4
-
-Field = str | Callable[[Any], Any]
-Names = str | Sequence[str] | Mapping[str, Field]
 
 
 @dataclass(frozen=True, eq=False)
@@ -449,16 +445,12 @@ class Dataset:
           rows' inputs.
         - `name`: by default the file's. All else as for `Dataset`.
         """
-        from pytest_scrub.data.files import from_npz
-
-        return cls._of(from_npz(path, inputs=inputs, **fields))
+        return cls._of(files.from_npz(path, inputs=inputs, **fields))
 
     @classmethod
     def from_safetensors(cls, path: str | Path, *, inputs: Names, **fields: Any) -> Self:
         """A dataset from the tensors of a `.safetensors` file; arguments as for `from_npz`."""
-        from pytest_scrub.data.files import from_safetensors
-
-        return cls._of(from_safetensors(path, inputs=inputs, **fields))
+        return cls._of(files.from_safetensors(path, inputs=inputs, **fields))
 
     @classmethod
     def from_jsonl(
@@ -477,17 +469,13 @@ class Dataset:
           record.
         - `name`: by default the file's. All else as for `Dataset`.
         """
-        from pytest_scrub.data.files import from_jsonl
-
-        return cls._of(from_jsonl(path, tokenize=tokenize, pad=pad, **fields))
+        return cls._of(files.from_jsonl(path, tokenize=tokenize, pad=pad, **fields))
 
     @classmethod
     def from_hf(cls, dataset: Any, *, inputs: Names, pad: int | None = None, **fields: Any) -> Self:
         """A dataset from one split of a `datasets.Dataset`; as `from_npz`, with `pad` as in
         `from_jsonl`."""
-        from pytest_scrub.data.files import from_hf
-
-        return cls._of(from_hf(dataset, inputs=inputs, pad=pad, **fields))
+        return cls._of(files.from_hf(dataset, inputs=inputs, pad=pad, **fields))
 
     @classmethod
     def from_strategy(
@@ -518,7 +506,7 @@ class Dataset:
         """
         from pytest_scrub.data.strategies import from_strategy
 
-        return cls._of(from_strategy(strategy, tokenize, rows=rows, seed=seed, **fields))
+        return cls._of(from_strategy(Dataset, strategy, tokenize, rows=rows, seed=seed, **fields))
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

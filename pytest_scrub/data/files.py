@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from pytest_scrub.common.user_code import called
-from pytest_scrub.data.dataset import MASK, TOKEN_NAMES, TOKENS, Field, Names
+from pytest_scrub.data.names import MASK, TOKEN_NAMES, TOKENS, Field, Names
 from pytest_scrub.errors import DataError, did_you_mean
 
 

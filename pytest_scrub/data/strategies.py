@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from pytest_scrub.common.seeds import stream
-from pytest_scrub.data.dataset import LABELS, Dataset
 from pytest_scrub.data.files import by_input, padded
+from pytest_scrub.data.names import LABELS
 from pytest_scrub.errors import DataError
 
 BYTES = 1 << 16  # for one example; one that needs more is left out
@@ -34,6 +34,17 @@ REPEATS, FEWEST_REPEATS = 5, 100
 SHOWN = 60  # characters
 
 Result = TypeVar("Result")
+
+
+class Rows(Protocol):
+    """What is read of a dataset here."""
+
+    inputs: dict[str, Tensor]
+    labels: Tensor | None
+
+    def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """The inputs of some rows."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +129,7 @@ class StrategySource:
 
 
 def from_strategy(
+    make: Callable[..., Rows],
     strategy: SearchStrategy[Any],
     tokenize: Callable[[Any], Any],
     *,
@@ -127,7 +139,7 @@ def from_strategy(
     labels: Callable[[Any], Any] | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
-    """See `Dataset.from_strategy`."""
+    """See `Dataset.from_strategy`; `make` is `Dataset`."""
     if not isinstance(rows, int) or rows < 1:
         raise DataError(f"rows= is how many examples to draw; give at least 1, not {rows!r}")
     _require_functions(tokenize, labels, fields.get("features"))
@@ -142,11 +154,11 @@ def from_strategy(
         pad,
         _shown(strategy),
     )
-    data = Dataset(
+    data = make(
         table, labels=None if labels is None else [_plain(labels(drawn.example)) for drawn in found]
     )
     longest = max(range(len(found)), key=lambda row: sum(found[row].sizes))
-    like = Dataset(
+    like = make(
         data.batch([longest]), labels=None if data.labels is None else data.labels[[longest]]
     )
     return {
@@ -155,7 +167,7 @@ def from_strategy(
         "inputs": data.inputs,
         "labels": data.labels,
         "source": StrategySource(
-            strategy, seed, rows, drawer, _Layout(pad, labels, found[longest].row, like)
+            strategy, seed, rows, drawer, _Layout(pad, labels, found[longest].row, like, make)
         ),
     }
 
@@ -259,13 +271,14 @@ class _Layout:
     """How an example becomes a row of the dataset.
 
     - `longest`: the dataset's longest row before it was filled up.
-    - `like`: that row as it is in the dataset.
+    - `like`: that row as it is in the dataset; `make`: the class of both.
     """
 
     pad: int | None
     labels: Callable[[Any], Any] | None
     longest: Any
-    like: Dataset
+    like: Rows
+    make: Callable[..., Rows]
 
     def encode(self, example: Any, row: Any) -> tuple[dict[str, Tensor], Tensor | None]:
         """See `StrategySource.encode`."""
@@ -275,7 +288,7 @@ class _Layout:
         except DataError as error:
             raise DataError(f"{_shown(example)} does not fit the dataset: {error}") from error
         labels = None if self.labels is None else [_plain(self.labels(example))]
-        one = Dataset({name: rows[1:] for name, rows in table.items()}, labels=labels)
+        one = self.make({name: rows[1:] for name, rows in table.items()}, labels=labels)
         made, like = _named(one), _named(self.like)
         unfit = [name for name in made if not _fits(made[name], like[name])]
         if unfit:
@@ -289,7 +302,7 @@ class _Layout:
         return {name: fitted[name] for name in one.inputs}, fitted.get(LABELS)
 
 
-def _named(row: Dataset) -> dict[str, Tensor]:
+def _named(row: Rows) -> dict[str, Tensor]:
     return {**row.inputs, **({} if row.labels is None else {LABELS: row.labels})}
 
 

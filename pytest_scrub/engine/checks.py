@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from pytest_scrub.common.user_code import require_takes
-from pytest_scrub.data.dataset import MASK as MASK_INPUT
 from pytest_scrub.data.dataset import Dataset, Positions
+from pytest_scrub.data.names import MASK as MASK_INPUT
 from pytest_scrub.errors import DataError, HypothesisError, said_at
 from pytest_scrub.metrics import MetricPosition
 from pytest_scrub.network.graph import ModelGraph, Site, require_component

@@ -18,7 +18,6 @@ from pytest_scrub.common.user_code import called
 from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.engine.checks import check, require_floating
 from pytest_scrub.engine.company import UNPROVED, amount_off, is_among, off_by, with_size
-from pytest_scrub.engine.crew import SHARD, SHARD_OF_RERUNS
 from pytest_scrub.engine.plan import Step, compile_plan
 from pytest_scrub.engine.slopes import Slope, Take, WatchedStore, joined
 from pytest_scrub.engine.store import ActivationStore, Progress
@@ -30,6 +29,12 @@ from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.nodes import ROOT, Node
 
+# References in one piece of work for a crew. The last digits of a figure depend on what is computed
+# together, so a piece has one size, however many there are to do them. Handing one over costs about
+# two milliseconds: a few hundred sums of cached activations take longer, and so does a handful of
+# reruns of a network.
+SHARD = 256
+SHARD_OF_RERUNS = 32
 FLOAT64_BYTES = 8
 Result = TypeVar("Result")
 COPIES = 8  # a value, its difference, its sum, its norm, ...: how many of each are alive at once

@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,11 @@ from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.company import UNPROVED, Sizes, amount_off, is_among, off_by, with_size
 from pytest_scrub.engine.memory import Kept, Memory, Places
 from pytest_scrub.errors import DataError, ModelError
+from pytest_scrub.metrics import Metric
 from pytest_scrub.network.graph import ModelGraph, Site, Where
 from pytest_scrub.network.state import state_of
-
-if TYPE_CHECKING:
-    from pytest_scrub.engine.crew import Crew
+from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.tree.nodes import Node
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (what, done, total, how it stands) while something long runs."""
@@ -42,6 +42,7 @@ EXCHANGE_EVERY = 0.5
 FEWEST_SECONDS = 0.05  # of capturing that are worth a file
 
 Filled = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.float64]
 Fresh = Callable[[Sequence[Site], Places], dict[Site, Tensor]]
 """Captures sites anew at a few places, to compare what a shelf has with what the network
 computes."""
@@ -59,6 +60,51 @@ class Shelf(Protocol):
 
     def keep(self, found: Mapping[Site, Kept]) -> None:
         """Keep these, the last used last. Never raises for what the file system cannot do."""
+        ...
+
+
+class Crew(Protocol):
+    """Others who take work off this process. They do pieces of it in any order, and give what they
+    came to in the order of the pieces.
+
+    What a piece raises here it raises there: `ScrubError`s of the network, the data and the claim
+    reach the caller as themselves.
+    """
+
+    def scrubbed(self, evaluator: Evaluates, shards: Sequence[SwapSet]) -> Iterator[Numbers]:
+        """The scrubbed metric of the references of each shard; the store has their clean
+        activations."""
+        ...
+
+    def unscrubbed(self, evaluator: Evaluates, shards: Sequence[Rows]) -> Iterator[Numbers]:
+        """The clean metric of the references of each shard; the store has their clean
+        activations."""
+        ...
+
+    def captured(
+        self, store: ActivationStore, batches: Sequence[tuple[Sequence[Site], npt.NDArray[np.intp]]]
+    ) -> Iterator[dict[Site, Tensor]]:
+        """The clean activations of each batch: these sites at these places of the store."""
+        ...
+
+
+class Evaluates(Protocol):
+    """What a crew has to know of an evaluator to make another like it."""
+
+    store: ActivationStore
+    dataset: Dataset
+    hypothesis: Node
+    metric: Metric
+    batch_size: int | None
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The clean activations that the scrubbed metric reads."""
+        ...
+
+    @property
+    def clean_sites(self) -> tuple[Site, ...]:
+        """Those that the clean metric reads."""
         ...
 
 

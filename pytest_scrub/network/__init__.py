@@ -11,7 +11,7 @@ from pytest_scrub.errors import ModelError
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.network.modules import ModuleGraph
 from pytest_scrub.network.plain import FunctionGraph
-from pytest_scrub.network.residual import ResidualGraph
+from pytest_scrub.network.reading import ResidualGraph
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -29,20 +28,19 @@ from pytest_scrub.network.graph import (
     select,
 )
 from pytest_scrub.network.precision import widened
+from pytest_scrub.network.residual import EMBEDDINGS, MASK, ResidualStream
 from pytest_scrub.tree.nodes import HEAD_SLOTS, ROOT
-
-if TYPE_CHECKING:
-    from pytest_scrub.network.residual import ResidualGraph
-
-MASK = "mask"
-EMBEDDINGS = ("embed", "pos_embed")
 
 
 class ResidualReading:
     """One component read with some of its inputs replaced, compiled for a transformer."""
 
     def __init__(
-        self, graph: ResidualGraph, component: str, edits: tuple[Edit, ...], where: Positions | None
+        self,
+        graph: ResidualStream,
+        component: str,
+        edits: tuple[Edit, ...],
+        where: Positions | None,
     ) -> None:
         self.graph, self.component, self.edits, self.where = graph, component, edits, where
         self.is_head = component.startswith("head")
@@ -299,3 +297,10 @@ class _Batch:
             for name in edit.components
         ]
         return torch.stack(parts).sum(0)
+
+
+class ResidualGraph(ResidualStream):
+    """A transformer as a graph of heads, MLPs and embeddings around one residual stream."""
+
+    def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
+        return ResidualReading(self, component, tuple(edits), where).compiled()

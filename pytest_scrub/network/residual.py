@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from pytest_scrub.data.dataset import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network.attention import (
     constant,
@@ -35,7 +34,6 @@ from pytest_scrub.network.graph import (
     Clean,
     Edit,
     Inputs,
-    Reader,
     Site,
     Where,
     at_rows,
@@ -44,9 +42,11 @@ from pytest_scrub.network.graph import (
 )
 from pytest_scrub.network.parts import Parts
 from pytest_scrub.network.precision import widened
-from pytest_scrub.network.reading import EMBEDDINGS, MASK, ResidualReading
 from pytest_scrub.network.vocabulary import require_ids
 from pytest_scrub.tree.nodes import HEAD_SLOTS, ROOT
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Relative to the largest value of the tensor compared. float64 networks may still normalise in
 # float32 (RMSNorm in Hugging Face and TransformerLens does), so their bound is float32's.
@@ -57,6 +57,8 @@ PROOF_TOLERANCE = {
     torch.bfloat16: 1e-1,
 }
 OUTPUT_STAGE = 1 << 30
+MASK = "mask"
+EMBEDDINGS = ("embed", "pos_embed")
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,9 @@ class _Place:
     stage: int
 
 
-class ResidualGraph:
-    """A transformer as a graph of heads, MLPs and embeddings around one residual stream.
+class ResidualStream:
+    """A transformer around one residual stream: its components, what is captured of them, and the
+    arithmetic of each. `ResidualGraph` adds how they are read.
 
     **Arguments**
 
@@ -136,8 +139,8 @@ class ResidualGraph:
     def computing(self) -> tuple[Any, ...] | None:
         return type(self), type(self.parts), self.parts.module
 
-    def again(self) -> ResidualGraph:
-        return ResidualGraph(self.parts.again())
+    def again(self) -> Self:
+        return type(self)(self.parts.again())
 
     # Clean activations ----------------------------------------------------------------------------
 
@@ -218,9 +221,6 @@ class ResidualGraph:
 
     def stream_site(self, component: str, positions: tuple[int, ...] | None) -> Site:
         return Site("stream", (self.stream_before(component),), positions)
-
-    def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
-        return ResidualReading(self, component, tuple(edits), where).compiled()
 
     def apply(self, component: str, stream: Tensor) -> Tensor:
         """An MLP (without its output bias) or the output, from the residual stream it reads."""

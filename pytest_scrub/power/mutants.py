@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_scrub.data.columns import Ints, value_codes
-from pytest_scrub.data.dataset import MASK as MASK_INPUT
 from pytest_scrub.data.dataset import Dataset
+from pytest_scrub.data.names import MASK as MASK_INPUT
 from pytest_scrub.engine.checks import MASK, Checked, check
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.network.graph import ModelGraph

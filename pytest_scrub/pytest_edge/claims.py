@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from pytest_scrub.adversaries.search import Adversary
     from pytest_scrub.metrics import Batch, Metric
-    from pytest_scrub.pytest_edge.replaying import Replay
     from pytest_scrub.pytest_edge.session import Session
+    from pytest_scrub.verdict import Replay
 
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pytest_scrub.pytest_edge.options import EFFORT, FOLDER, option
 
 if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
-    from pytest_scrub.engine.crew import Crew
+    from pytest_scrub.engine.store import Crew
     from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
     from pytest_scrub.pytest_edge.session import Scrub, Session
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,30 +11,11 @@ import pytest
 
 from pytest_scrub.pytest_edge.ids import id_of
 from pytest_scrub.pytest_edge.options import FOLDER, named, option
+from pytest_scrub.verdict import Replay
 
 if TYPE_CHECKING:
     from pytest_scrub.adversaries.saved import Saved
     from pytest_scrub.engine.evaluator import Evaluator
-    from pytest_scrub.verdict import Counterexample
-
-
-@dataclass(frozen=True)
-class Replay:
-    """A saved counterexample as it is on this network and data.
-
-    - `gap`: of its minimal swap set, measured now; `saved_gap` when it was saved.
-    - `tolerance`: the least that the claim accepts, as it is now; `saved_tolerance` is only shown.
-    - `breaks`: whether the gap lies beyond the tolerance, the way that counts.
-    - `same_model`: whether the weights are those it was saved with.
-    """
-
-    counterexample: Counterexample
-    gap: float
-    saved_gap: float
-    tolerance: float
-    saved_tolerance: float
-    breaks: bool
-    same_model: bool
 
 
 def replay(

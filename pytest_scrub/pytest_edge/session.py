@@ -23,17 +23,15 @@ if TYPE_CHECKING:
 
     from pytest_scrub.adversaries.saved import Saved
     from pytest_scrub.data.dataset import Dataset
-    from pytest_scrub.engine.crew import Crew
     from pytest_scrub.engine.evaluator import Evaluator
     from pytest_scrub.engine.explain import Explanation
     from pytest_scrub.engine.memory import Memory
-    from pytest_scrub.engine.store import ActivationStore, Progress
+    from pytest_scrub.engine.store import ActivationStore, Crew, Progress
     from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
-    from pytest_scrub.pytest_edge.replaying import Replay
     from pytest_scrub.swaps.space import SwapSpace
     from pytest_scrub.swaps.swap_set import SwapSet
     from pytest_scrub.tree.nodes import Node
-    from pytest_scrub.verdict import Verdict
+    from pytest_scrub.verdict import Replay, Verdict
 
 STORES_KEPT = 2  # suites move from circuit to circuit; parametrised models alternate between a few
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from pytest_scrub.verdict import Attempt, Counterexample, Search
-
-if TYPE_CHECKING:
-    from pytest_scrub.pytest_edge.replaying import Replay
+from pytest_scrub.verdict import Attempt, Counterexample, Replay, Search
 
 
 def search_lines(search: Search) -> Iterator[str]:

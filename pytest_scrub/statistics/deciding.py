@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING
 
 from pytest_scrub.common.calls import LARGEST, is_number, shown
 from pytest_scrub.errors import HypothesisError
-from pytest_scrub.statistics.intervals import CONFIDENCE, Estimate, Numbers, confidence_sequence
-from pytest_scrub.verdict import HELD, REFUTED, ROUNDED, STRADDLES, TOO_FEW, UNDECIDED, NodeReport
+from pytest_scrub.statistics.intervals import CONFIDENCE, Numbers, confidence_sequence
+from pytest_scrub.verdict import (
+    HELD,
+    REFUTED,
+    ROUNDED,
+    STRADDLES,
+    TOO_FEW,
+    UNDECIDED,
+    Estimate,
+    NodeReport,
+)
 
 if TYPE_CHECKING:
     from pytest_scrub.metrics import Metric

@@ -7,10 +7,11 @@ times; an interval for one look would then miss the mean too often.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from pytest_scrub.verdict import Estimate, Share
 
 CONFIDENCE = 0.95
 # draws at which the asymptotic sequence is tightest; at a fifth or five times as many it is 12 %
@@ -26,54 +27,6 @@ FEWEST_CHANGED = 30
 FEWEST_ALIKE = 3000
 
 Numbers = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95 % confidence interval, in the metric's unit.
-
-    - `mean`: of what was drawn.
-    - `low`, `high`: the ends of the interval; infinite, and None in JSON, where too few values were
-      seen to know them.
-    """
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
-            if self.is_known
-            else f"{self.mean:.4g} [?, ?]"
-        )
-
-    def __add__(self, shift: float) -> Estimate:
-        return Estimate(self.mean + shift, self.low + shift, self.high + shift)
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the interval has ends."""
-        return math.isfinite(self.around)
-
-    @property
-    def around(self) -> float:
-        """The larger distance of an end from the mean."""
-        return max(self.high - self.mean, self.mean - self.low)
-
-
-@dataclass(frozen=True)
-class Share:
-    """How large the change of nearly all allowed swaps is at most, from `draws` independent draws.
-
-    With 95 % confidence at least `share` of the allowed swaps change the metric by no more than
-    `within`, and at least `tolerated` of them by no more than the tolerance.
-    """
-
-    share: float
-    within: float
-    tolerated: float
-    draws: int
 
 
 def estimate(values: Numbers) -> Estimate:

@@ -14,9 +14,7 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.statistics.deciding import Acceptance, recovered, slack, untested_nodes
 from pytest_scrub.statistics.intervals import (
-    Estimate,
     Numbers,
-    Share,
     confidence_sequence,
     estimate,
     has_seen_enough,
@@ -26,7 +24,17 @@ from pytest_scrub.statistics.sampling import BURN_IN, References, Sample, sample
 from pytest_scrub.statistics.slicing import outcome_of, slices, why_of
 from pytest_scrub.swaps.slots import Slot
 from pytest_scrub.swaps.space import SwapSpace
-from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, Look, NodeReport, Slices
+from pytest_scrub.verdict import (
+    HELD,
+    REFUTED,
+    UNDECIDED,
+    UNTESTED,
+    Estimate,
+    Look,
+    NodeReport,
+    Share,
+    Slices,
+)
 
 MOST_SAMPLES_PER_NODE = 2000  # the table node by node is for reading, not for deciding
 NODES_SHARE = 5  # samples of all nodes together, for each sample of the claim

@@ -14,7 +14,7 @@ from pytest_scrub.extras.baselines.comparing import (
     Move,
 )
 from pytest_scrub.extras.baselines.saved import Refuted
-from pytest_scrub.statistics.intervals import Estimate
+from pytest_scrub.verdict import Estimate
 
 
 def comparison_lines(

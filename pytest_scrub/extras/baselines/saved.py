@@ -18,8 +18,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pytest_scrub.adversaries.saved import MOST_EXACT, once, path_for
 from pytest_scrub.errors import ScrubError, did_you_mean
 from pytest_scrub.reports.run import Run
-from pytest_scrub.statistics.intervals import Estimate
-from pytest_scrub.verdict import HELD, UNKNOWN_ENDS, Search, Verdict, plain
+from pytest_scrub.verdict import HELD, UNKNOWN_ENDS, Estimate, Search, Verdict, plain
 
 SCHEMA_VERSION = 1
 DIGITS = 6

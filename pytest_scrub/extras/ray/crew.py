@@ -18,9 +18,8 @@ from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
 from pytest_scrub.data.dataset import Dataset
-from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.memory import Kept
-from pytest_scrub.engine.store import ActivationStore
+from pytest_scrub.engine.store import ActivationStore, Evaluates
 from pytest_scrub.errors import ModelError, ScrubError
 from pytest_scrub.extras.ray import worker
 from pytest_scrub.extras.ray.packing import pack, pack_data, unpack
@@ -55,7 +54,7 @@ class RayCrew:
             WeakKeyDictionary()
         )
         self._shared: WeakKeyDictionary[ActivationStore, _Shared] = WeakKeyDictionary()
-        self._claims: WeakKeyDictionary[Evaluator, ray.ObjectRef] = WeakKeyDictionary()
+        self._claims: WeakKeyDictionary[Evaluates, ray.ObjectRef] = WeakKeyDictionary()
         options = {"num_cpus": 1, "max_retries": RETRIES, "retry_exceptions": False}
         self._scrubbed, self._unscrubbed, self._captured = (
             ray.remote(**options)(task)
@@ -63,14 +62,14 @@ class RayCrew:
         )
 
     def scrubbed(
-        self, evaluator: Evaluator, shards: Sequence[SwapSet]
+        self, evaluator: Evaluates, shards: Sequence[SwapSet]
     ) -> Iterator[npt.NDArray[np.float64]]:
         claim = self._claim(evaluator, evaluator.sites)
         plain = [replace(shard, hypothesis=None) for shard in shards]  # the claim has it
         return self._each("scrubbed", lambda shard: self._scrubbed.remote(claim, shard), plain)
 
     def unscrubbed(
-        self, evaluator: Evaluator, shards: Sequence[Rows]
+        self, evaluator: Evaluates, shards: Sequence[Rows]
     ) -> Iterator[npt.NDArray[np.float64]]:
         claim = self._claim(evaluator, evaluator.clean_sites)
         return self._each("unscrubbed", lambda shard: self._unscrubbed.remote(claim, shard), shards)
@@ -103,7 +102,7 @@ class RayCrew:
             self._networks[graph] = (version, _put(pack(graph, f"the network ({graph.source})")))
         return self._networks[graph][1]
 
-    def _claim(self, evaluator: Evaluator, sites: Sequence[Site]) -> worker.Claim:
+    def _claim(self, evaluator: Evaluates, sites: Sequence[Site]) -> worker.Claim:
         shared = self._of(evaluator.store)
         if evaluator not in self._claims:
             self._claims[evaluator] = shared.put_claim(evaluator)
@@ -215,7 +214,7 @@ class _Shared:
     _sites: dict[Site, _Published] = field(default_factory=dict)
     _chunks: ray.ObjectRef | None = None
 
-    def put_claim(self, evaluator: Evaluator) -> ray.ObjectRef:
+    def put_claim(self, evaluator: Evaluates) -> ray.ObjectRef:
         """What an evaluator is made of beside the network and the data."""
         store, own, metric = evaluator.store, evaluator.dataset, evaluator.metric
         dataset = own if own is store.dataset else _sendable(own)
