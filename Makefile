@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## the example claims, each with its verdict
 	$(BIN)/python -m pytest example_circuits -p no:randomly -n 2 --dist loadscope
 
-test: lint check ## every check
+test: lint check ## what every change has to pass, in less than eight minutes on two cores
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -24,8 +24,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# SCRUB_PROFILE is quick or full (tests/sizes.py): how many networks, claims and mutants are made up, how often a dice is thrown,
+# and whether processes that tests start are copies of one that has imported torch (tests/warm_python.py).
 check: $(STAMP)
-	SCRUB_PROFILE=full $(BIN)/python -m pytest tests example_circuits -n 2 --dist loadgroup
+	$(BIN)/python -m pytest tests example_circuits -n 2 --dist loadgroup
 
 $(DOCS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
@@ -47,9 +49,8 @@ stability: $(STAMP) ## the example claims in five ways and under twenty seeds: t
 	$(BIN)/python benchmarks/stability.py --ways --seeds 20
 	$(BIN)/python benchmarks/baselines.py
 
-full: $(STAMP) ## the engine against its slow reference alone, and a thousand claims of every kind
-	SCRUB_PROFILE=full SCRUB_CLAIMS=1080 $(BIN)/python -m pytest tests/test_engine_against_reference.py \
-		tests/test_any_claim.py -p no:randomly
+full: lint stability ## every check at full size: about two thousand networks against the slow reference, a thousand claims, twenty seeds
+	SCRUB_PROFILE=full $(MAKE) check
 
 compat: ## HookedTransformer, in an environment of its own (TransformerLens 4 has none)
 	test -x .venv-compat/bin/python || $(PYTHON) -m venv .venv-compat

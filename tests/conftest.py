@@ -1,11 +1,15 @@
-"""A Ray cluster of two workers, for whoever asks for it."""
+"""For whoever asks: a Ray cluster of two workers, and a Python that starts at once."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
+
+from tests.sizes import FULL
+from tests.warm_python import warm_python
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +28,19 @@ def cluster() -> Iterator[str]:
     ray.init("local", num_cpus=2, object_store_memory=1 << 28, include_dashboard=False, **QUIET)
     yield str(ray.get_runtime_context().gcs_address)
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def python() -> Iterator[str]:
+    """A Python, with pytest in its folder, for processes that this one starts."""
+    if FULL or not hasattr(os, "fork"):
+        yield sys.executable
+    else:
+        with warm_python() as path:
+            yield path
+
+
+@pytest.fixture
+def warm(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that this test starts have imported torch already."""
+    monkeypatch.setattr(sys, "executable", python)

@@ -4,7 +4,6 @@ they spend."""
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -36,8 +35,8 @@ from pytest_scrub.swaps.space import SwapSet
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, head, mlp, module, output
 from tests.reference.generate import Architecture, build
 from tests.reference.toy_problems import ToyProblem, problems_without_likes, toy_problems
+from tests.sizes import FULL
 
-FULL = os.environ.get("SCRUB_PROFILE") == "full"
 ANY: dict[str, Any] = {"agrees_on": ANYTHING}
 Numbers = npt.NDArray[np.float64]
 OUT = Metric("out", lambda out, batch: out)

@@ -4,7 +4,6 @@ otherwise."""
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections import Counter
 
@@ -14,9 +13,10 @@ from hypothesis import strategies as st
 
 from pytest_scrub import ScrubError, check
 from tests.reference.any_claim import HOSTILE, KINDS, VALID
+from tests.sizes import sized
 
 # three in five of all kinds mixed, the others kind by kind
-CASES = int(os.environ.get("SCRUB_CLAIMS", "60"))
+CASES = sized(60, 1080)
 FEWEST = 3  # of a kind; the first is always the simplest
 RELATIVE = 1e-6
 VERDICT_SHARE = 0.5

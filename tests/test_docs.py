@@ -33,6 +33,7 @@ from benchmarks import published_brackets as published
 from pytest_scrub import Dataset, claim
 from pytest_scrub.pytest_edge.options import OPTIONS
 from pytest_scrub.tree.nodes import NodeOptions
+from tests.sizes import only_in_full
 
 DOCS = Path(__file__).parents[1] / "docs"
 WORKFLOW = DOCS / "workflow.yml"
@@ -147,6 +148,13 @@ def bring_the_published_network(folder: Path) -> None:
     (folder / "brackets.json").write_text(json.dumps(rows))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm(python):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", python)
+        yield
+
+
 @pytest.fixture(scope="module")
 def performed(tmp_path_factory):
     """Runs a page once: its folder, and every shown output with what was printed."""
@@ -164,7 +172,10 @@ def performed(tmp_path_factory):
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=[pytest.mark.xdist_group(page)] * (page == TUTORIAL))
+        pytest.param(
+            page,
+            marks=[pytest.mark.xdist_group(page), only_in_full] if page == TUTORIAL else (),
+        )
         for page in SCRIPTS
     ],
 )
@@ -238,6 +249,7 @@ def test_every_public_name_is_in_the_reference(name):
 
 
 @pytest.mark.xdist_group(TUTORIAL)
+@only_in_full
 @pytest.mark.parametrize("noisy", [True, False])
 def test_the_workflow_gates_a_circuit(performed, noisy, tmp_path, monkeypatch):
     """Its steps as GitHub runs them, but for those that install: they are for its machines, and

@@ -4,7 +4,6 @@ swap sets."""
 from __future__ import annotations
 
 import ast
-import os
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +29,17 @@ from tests.reference.generate import (
     swap_sets,
 )
 from tests.reference.generate_plain import function_graphs, module_graphs
+from tests.sizes import sized
 
 
 def outputs_as_metric(pos):
     return Metric("output", lambda output, batch: output.flatten(1).sum(1), pos)
 
 
-CASES = {
-    "quick": {"native": 60, "gpt2": 30, "llama": 30, "functions": 60, "modules": 60},
-    "full": {"native": 700, "gpt2": 300, "llama": 300, "functions": 300, "modules": 300},
-}[os.environ.get("SCRUB_PROFILE", "quick")]
+CASES = sized(
+    {"native": 60, "gpt2": 30, "llama": 30, "functions": 60, "modules": 60},
+    {"native": 700, "gpt2": 300, "llama": 300, "functions": 300, "modules": 300},
+)
 
 
 @pytest.mark.parametrize("kind", ["native", "gpt2", "llama"])

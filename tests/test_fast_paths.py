@@ -4,7 +4,6 @@ taken."""
 from __future__ import annotations
 
 import functools
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -24,9 +23,10 @@ from pytest_scrub.network.graph import Site
 from pytest_scrub.network.reading import ResidualGraph, _Batch
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
+from tests.sizes import sized
 from tests.test_engine_against_reference import engine_and_reference_agree
 
-CASES = {"quick": 30, "full": 200}[os.environ.get("SCRUB_PROFILE", "quick")]
+CASES = sized(30, 200)
 
 
 class Taken:

@@ -210,7 +210,7 @@ def save_network(folder: Path, merged: bool) -> None:
 
 
 @pytest.fixture
-def example(pytester, monkeypatch):
+def example(pytester, warm, monkeypatch):
     """The example in a folder of its own, where its run leaves nothing behind; a function runs
     it."""
     package = pytester.path / "example_circuits"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -42,6 +41,7 @@ from tests.reference.generate import (
     positions,
     small_transformers,
 )
+from tests.sizes import sized
 
 LENGTH = 4
 ROWS = 24
@@ -721,7 +721,7 @@ def test_a_claim_without_features_has_nothing_to_permute() -> None:
 
 # --- any claim ------------------------------------------------------------------------------------
 
-EXAMPLES = {"quick": 20, "full": 400}[os.environ.get("SCRUB_PROFILE", "quick")]
+EXAMPLES = sized(20, 400)
 
 
 @pytest.mark.parametrize("kind", ["native", "gpt2", "llama"])

@@ -8,7 +8,7 @@ from pathlib import Path
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_the_first_steps_run_as_they_stand(pytester):
+def test_the_first_steps_run_as_they_stand(pytester, warm):
     blocks = re.findall(r"```python\n(# (\w+\.py)\n.*?)```", README.read_text(), re.DOTALL)
     assert [name for _, name in blocks] == ["conftest.py", "test_claims.py"]
     for text, name in blocks:

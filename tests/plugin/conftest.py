@@ -259,7 +259,7 @@ def _from_junit(path: Path) -> tuple[dict[str, Verdict], dict[str, str], dict[st
 
 
 @pytest.fixture
-def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+def suite(pytester: pytest.Pytester, warm: None, monkeypatch: pytest.MonkeyPatch) -> Suite:
     for name in ("CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "NO_COLOR", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)  # they change what pytest prints
     monkeypatch.setenv("COLUMNS", "120")

@@ -18,6 +18,12 @@ from .test_cost import report_loaded
 
 pytestmark = pytest.mark.xdist_group("ray")
 
+
+@pytest.fixture
+def warm() -> None:
+    """Ray starts its workers with the Python that it runs in: this one."""
+
+
 HELD = """
     @claim(tolerance=0.5)
     def test_held():
