@@ -16,8 +16,9 @@ from pytest_scrub.errors import HypothesisError, Place, ScrubError
 from pytest_scrub.pytest_edge.ids import id_of
 from pytest_scrub.pytest_edge.options import VERDICT_PROPERTY
 from pytest_scrub.settings import (
-    DEFAULTS,
     FAIL,
+    FIXTURES,
+    SETTINGS,
     XFAIL,
     ClaimOptions,
     Settings,
@@ -128,7 +129,7 @@ def claim(
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Make a test of a function that takes fixtures and returns a hypothesis.
 
-    Its options stand in [one table](writing-claims.md#options), and `help(claim)` lists them; a
+    Its options are [what a claim can be told](writing-claims.md#options), and `help(claim)` lists them;
     `tolerance=` or `min_recovered=` is among them.
 
     **Raises** `HypothesisError` at collection for a tolerance that is missing or negative, for an
@@ -153,7 +154,7 @@ def _as_test(function: Callable[..., Any], *, said: Mapping[str, Any]) -> Callab
         return type(function)(_as_test(function.__func__, said=said))
     _require_claimable(function)
     own = inspect.signature(function)
-    model, data = (said.get(role, DEFAULTS[role]) for role in ("model", "data"))
+    model, data = (said.get(role, SETTINGS[role].default) for role in FIXTURES)
     needed = dict.fromkeys(("request", "scrub_session", model, data))
 
     @functools.wraps(function)
