@@ -31,6 +31,7 @@ from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from pytest_scrub.pytest_edge.session import Session
     from pytest_scrub.verdict import Replay
 
 if TYPE_CHECKING:
@@ -129,8 +130,8 @@ def claim(
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Make a test of a function that takes fixtures and returns a hypothesis.
 
-    Its options are [what a claim can be told](writing-claims.md#options), and `help(claim)` lists them;
-    `tolerance=` or `min_recovered=` is among them.
+    Its options are [what a claim can be told](writing-claims.md#options), `tolerance=` or
+    `min_recovered=` among them; `help(claim)` lists them.
 
     **Raises** `HypothesisError` at collection for a tolerance that is missing or negative, for an
     unknown word or option, and for a function that pytest cannot call with fixtures; what else is
@@ -163,7 +164,8 @@ def _as_test(function: Callable[..., Any], *, said: Mapping[str, Any]) -> Callab
         if "scrub_session" not in fixtures:
             raise_at(function, Misstated(f"{NOT_CALLED} ({_place(function)})"))
         own_fixtures = {name: value for name, value in fixtures.items() if name in own.parameters}
-        session, item = fixtures["scrub_session"], fixtures["request"].node
+        session: Session = fixtures["scrub_session"]
+        item = fixtures["request"].node
         on = {"model": fixtures[model], "data": fixtures[data]}
         try:
             hypothesis = function(*args, **own_fixtures)
