@@ -101,7 +101,7 @@ class Runs:
         return sum(self.batches)
 
     def session(self, limit: int = 1 << 20) -> Session:
-        return Session(0, 100, cache=BoundedFolder(self.folder, limit))
+        return Session({"samples": 100, "effort": "none"}, cache=BoundedFolder(self.folder, limit))
 
     def run(
         self,
@@ -113,7 +113,7 @@ class Runs:
         limit: int = 1 << 20,
         **options,
     ) -> Ran:
-        session = self.session(limit) if cached else Session(0, 100)
+        session = self.session(limit) if cached else Session({"samples": 100, "effort": "none"})
         model = network() if model is None else model
         self.batches, passes = [], []
         # by what its first part calls of torch: a hook would be one more thing to compute with
