@@ -41,6 +41,7 @@ def replay(
     from pytest_scrub.statistics.deciding import Acceptance, beyond
     from pytest_scrub.statistics.measuring import Criteria
     from pytest_scrub.statistics.sampling import References
+    from pytest_scrub.verdict import Replay
 
     acceptance = Acceptance(
         evaluator.metric, claimed["tolerance"], claimed["min_recovered"], claimed["direction"]
