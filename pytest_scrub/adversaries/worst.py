@@ -26,6 +26,7 @@ from pytest_scrub.adversaries.saved import (
     rows_of,
     save,
     set_aside,
+    written_by,
 )
 from pytest_scrub.adversaries.search import (
     Adversary,
@@ -316,22 +317,25 @@ def _save(
     there = broken.evaluator or average.evaluator
     assert broken.swap_set is not None
     worst = broken.swap_set[:MOST_SAVED]
+    rows = rows_of(there.dataset, worst, small, len(average.evaluator.dataset))
 
     def of(swap_set: SwapSet) -> SavedSwaps:
         clean, scrubbed = there.unscrubbed(swap_set.references), there.evaluate(swap_set)
         return SavedSwaps.of(
-            broken.adversary, swap_set, there.dataset, clean, scrubbed, broken.pointwise
-        )
+            broken.adversary, swap_set, there.dataset, rows,
+            clean=clean, scrubbed=scrubbed, pointwise=broken.pointwise,
+        )  # fmt: skip
 
     saved = Saved(
+        written_by=written_by(),
         claim=name,
-        hypothesis=str(there.hypothesis),
+        hypothesis=tuple(str(there.hypothesis).split("\n")),
         slots=there.space.paths,
         metric=there.metric.name,
         tolerance=tolerance,
         worst=of(worst),
         minimal=of(small),
-        rows=rows_of(there.dataset, worst, small, len(average.evaluator.dataset)),
+        rows=rows,
         model=there.graph.source,
         model_digest=there.graph.digest(),
         dataset_digest=average.evaluator.dataset.digest(),

@@ -23,10 +23,10 @@ from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pytest_scrub.adversaries.saved import Replay
     from pytest_scrub.adversaries.search import Adversary
     from pytest_scrub.metrics import Batch, Metric
     from pytest_scrub.pytest_edge.session import Session
-    from pytest_scrub.verdict import Replay
 
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from pytest_scrub.pytest_edge.ids import id_of
 from pytest_scrub.pytest_edge.options import FOLDER, named, option
 
 if TYPE_CHECKING:
-    from pytest_scrub.adversaries.saved import Saved
+    from pytest_scrub.adversaries.saved import Replay, Saved
     from pytest_scrub.engine.evaluator import Evaluator
-    from pytest_scrub.verdict import Replay
 
 
 def replay(
@@ -37,11 +36,11 @@ def replay(
     it.
     """
     from pytest_scrub.adversaries.counterexample import described
+    from pytest_scrub.adversaries.saved import Replay
     from pytest_scrub.adversaries.worst import OWN_DRAWS, SearchOptions, restored
     from pytest_scrub.statistics.deciding import Acceptance, beyond
     from pytest_scrub.statistics.measuring import Criteria
     from pytest_scrub.statistics.sampling import References
-    from pytest_scrub.verdict import Replay
 
     acceptance = Acceptance(
         evaluator.metric, claimed["tolerance"], claimed["min_recovered"], claimed["direction"]
@@ -63,7 +62,7 @@ def replay(
     shown = described(there, swap_set, saved.minimal.adversary)
     same = saved.model_digest == evaluator.graph.digest()
     breaks = beyond(shown.gap, None, tolerance, acceptance.sides)
-    return Replay(shown, shown.gap, saved.minimal.gap, tolerance, saved.tolerance, breaks, same)
+    return Replay(shown, saved, tolerance, breaks, same)
 
 
 def replayed(config: pytest.Config) -> Saved | None:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from pytest_scrub.common.records import written
 from pytest_scrub.reports.run import Run
-from pytest_scrub.verdict import SCHEMA_VERSION, Verdict, plain
+from pytest_scrub.verdict import SCHEMA_VERSION, Verdict
 
 SCHEMA_ID = f"urn:pytest-scrub:verdicts-{SCHEMA_VERSION}"
 
@@ -79,5 +80,5 @@ def to_json(run: Run) -> str:
         )
         for one in run.claims
     )  # fmt: skip
-    fields = {"$schema": SCHEMA_ID, **plain(Document(SCHEMA_VERSION, facts, claims))}
+    fields = {"$schema": SCHEMA_ID, **written(Document(SCHEMA_VERSION, facts, claims))}
     return json.dumps(fields, indent=2, allow_nan=False) + "\n"

@@ -29,9 +29,11 @@ from pytest_scrub.verdict import (
     REFUTED,
     UNDECIDED,
     UNTESTED,
+    Decided,
     Estimate,
     Look,
     NodeReport,
+    OnAverage,
     Share,
     Slices,
 )
@@ -110,7 +112,7 @@ class Measured:
     criteria: Criteria
     sample: Sample
     gap: Estimate
-    outcome: str
+    outcome: OnAverage
     tolerance: float
     nodes: tuple[NodeReport, ...]
     slices: Slices | None
@@ -188,7 +190,7 @@ def measure(
     if criteria.by is not None:
         space.dataset.feature(criteria.by)  # a wrong name is told before anything is drawn
 
-    def outcome(drawn: Sample) -> tuple[str, str | None]:
+    def outcome(drawn: Sample) -> tuple[Decided, str | None]:
         changes, room = drawn.units(drawn.changes), None
         if acceptance.min_recovered is not None:
             sign = 1 if acceptance.metric.worse == "higher" else -1
@@ -228,6 +230,7 @@ def measure(
     clean, baseline = drawn.mean(drawn.unscrubbed), drawn.mean(drawn.baseline)
     share, reason = recovered(gap.mean, baseline, clean, acceptance.metric.worse, lost.around)
     nodes, by_slice = _nodes(space, drawn, criteria), sliced(drawn)
+    together: OnAverage
     together, why = outcome(drawn)
     if untested_nodes(nodes):
         together, why = UNTESTED, None
