@@ -21,6 +21,7 @@ WEAK: Final = "weak"
 Decided = Literal["held", "refuted", "undecided"]
 OnAverage = Decided | Literal["untested"]
 Outcome = OnAverage | Literal["weak"]
+Worse = Literal["higher", "lower", "either"]
 TOO_FEW, ROUNDED, STRADDLES = "too few draws", "rounding", "straddles"  # why a claim is undecided
 if TYPE_CHECKING:
     End = float
@@ -378,7 +379,7 @@ class Search:
     attempts: tuple[Attempt, ...]
     counterexample: Counterexample | None
     mends: tuple[Mend, ...]
-    worse: Literal["higher", "lower", "either"] = "either"
+    worse: Worse = "either"
     notes: tuple[str, ...] = ()
 
     @property

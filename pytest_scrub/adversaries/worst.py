@@ -3,10 +3,9 @@ explained."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,6 @@ from pytest_scrub.adversaries.saved import (
     written_by,
 )
 from pytest_scrub.adversaries.search import (
-    Adversary,
     Found,
     Spending,
     concentration,
@@ -37,135 +35,55 @@ from pytest_scrub.adversaries.search import (
     refutes,
 )
 from pytest_scrub.adversaries.shrinking import shrunk
-from pytest_scrub.common.calls import is_number, is_whole, shown
-from pytest_scrub.common.seeds import stream
+from pytest_scrub.common.records import shared
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError, ScrubError
-from pytest_scrub.statistics.deciding import EITHER, beyond
+from pytest_scrub.settings import OWN_DRAWS, SAVED
+from pytest_scrub.statistics.deciding import beyond
 from pytest_scrub.statistics.measuring import Measured, percentiles
 from pytest_scrub.statistics.slicing import refuted_slice
 from pytest_scrub.swaps.swap_set import SwapSet
-from pytest_scrub.verdict import REFUTED, Attempt, Mend, Search
+from pytest_scrub.verdict import REFUTED, Attempt, Mend, Search, Worse
 
-SAVED = "saved counterexample"
-OWN_DRAWS = "the claim's own draws"
-MOST_EVALUATIONS = 10**12  # years of any machine
 MOST_SAVED = 2000  # references of the worst swap set
-EVALUATIONS_PER_SAMPLE = 20  # of the whole ladder, by default
-GATE, REPORT = "gate", "report"
 Sides = tuple[bool, bool]
 
 
-@dataclass(frozen=True)
-class SearchOptions:
-    """What a claim says about its adversaries.
-
-    - `adversaries`: None is the whole ladder; empty is no search at all.
-    - `tolerance`: the largest mean gap of a swap set that is found; None is the claim's own
-      tolerance, and infinity gates as little as `mode="report"`.
-    - `mode`: `"gate"`, or `"report"` to show without refuting.
-    - `budget`: evaluations for all adversaries together; None is twenty times the samples.
-    - `deadline`: seconds after which the search ends early, and says so.
-    - `folder`: where counterexamples are saved and looked for; None keeps none.
-    - `anew`: search even where a saved one still breaks the claim, so that the worst found depends
-      on the seed alone.
-    """
-
-    adversaries: Sequence[Adversary] | None = None
-    tolerance: float | None = None
-    mode: str = GATE
-    budget: int | None = None
-    deadline: float | None = None
-    folder: Path | None = None
-    anew: bool = False
-
-    def __post_init__(self) -> None:
-        if self.mode not in (GATE, REPORT):
-            raise HypothesisError(f"adversary= is {GATE!r} or {REPORT!r}, not {shown(self.mode)}")
-        if self.tolerance is not None and not is_number(self.tolerance, 0, math.inf):
-            raise HypothesisError(
-                f"adversarial_tolerance= is a gap, zero or more, not {shown(self.tolerance)}"
-            )
-        if self.budget is not None and not is_whole(self.budget, 0, math.inf):
-            raise HypothesisError(
-                f"budget= is a whole number of evaluations, not {shown(self.budget)}"
-            )
-        if self.budget is not None and self.budget > MOST_EVALUATIONS:
-            raise HypothesisError(
-                f"budget= is at most {MOST_EVALUATIONS:,} evaluations, not {shown(self.budget)}"
-            )
-        if self.deadline is not None and not is_number(self.deadline, 0, math.inf):
-            raise HypothesisError(f"deadline= is a number of seconds, not {shown(self.deadline)}")
-        if self.adversaries is not None and not isinstance(self.adversaries, (list, tuple)):
-            raise HypothesisError(
-                f"adversaries= takes a list such as [WhichDonors()], not {shown(self.adversaries)}"
-            )
-        _require_adversaries(self.adversaries or ())
-        # nothing lies beyond it, so what is found is compared with the claim's own
-        if self.tolerance == math.inf:
-            object.__setattr__(self, "tolerance", None)
-            object.__setattr__(self, "mode", REPORT)
-
-
-def _require_adversaries(adversaries: Sequence[Adversary]) -> None:
-    """**Raises** `HypothesisError` for what is no adversary, and for two of one name."""
-    for adversary in adversaries:
-        if not callable(getattr(adversary, "search", None)) or isinstance(adversary, type):
-            raise HypothesisError(
-                f"adversaries= takes adversaries such as WhichDonors(), not {shown(adversary)}"
-            )
-        name, effort = getattr(adversary, "name", None), getattr(adversary, "effort", 1)
-        if not isinstance(name, str) or not name or name in (SAVED, OWN_DRAWS):
-            raise HypothesisError(
-                f"the adversary {adversary!r} needs a name= of its own for reports, not {name!r}"
-            )
-        if isinstance(effort, bool) or not isinstance(effort, int) or effort < 1:
-            raise HypothesisError(
-                f"effort= of the adversary {name!r} says how many times the budget of another it "
-                f"gets, a whole number of at least 1, not {effort!r}"
-            )
-    names = [adversary.name for adversary in adversaries]
-    for name in names:
-        if names.count(name) > 1:
-            raise HypothesisError(
-                f"two adversaries are called {name!r}; give each a name= of its own"
-            )
-
-
-def search(average: Measured, options: SearchOptions, *, seed: int, name: str) -> Search:
+def search(average: Measured) -> Search:
     """The worst allowed swap sets that adversaries find, and what to make of them."""
-    tolerance = average.tolerance if options.tolerance is None else options.tolerance
-    budget = (
-        EVALUATIONS_PER_SAMPLE * average.criteria.samples
-        if options.budget is None
-        else options.budget
-    )
-    sides = average.criteria.acceptance.sides
-    until = until_of(options.deadline)
+    settings, acceptance = average.settings, average.acceptance
+    tolerance = settings.found_tolerance
+    if tolerance is None:
+        tolerance = average.tolerance
+    sides = acceptance.sides
+    until = until_of(settings.deadline)
     notes: list[str] = []
-    file = None if options.folder is None else path_for(options.folder, name)
+    file = None if settings.folder is None else path_for(settings.folder, settings.name)
     found = (
         []
-        if file is None or options.anew
+        if file is None or settings.anew
         else _tried_first(file, average.evaluator, tolerance, sides, notes)
     )
     is_saved = bool(found)
     if not found:
-        adversaries = LADDER if options.adversaries is None else options.adversaries
+        adversaries = LADDER if settings.adversaries is None else settings.adversaries
         found = climb_ladder(
-            average.evaluator, adversaries, budget, seed=seed, name=name, until=until, sides=sides
+            average.evaluator, adversaries, settings.evaluations,
+            seed=settings.seed, name=settings.name, until=until, sides=sides,
         )  # fmt: skip
     attempts = tuple(_attempt(one, average.evaluator, tolerance, sides) for one in found)
-    worse = EITHER if all(sides) else average.criteria.acceptance.metric.worse
-    result = Search(tolerance, options.mode == GATE, budget, attempts, None, (), worse)
+    worse: Worse = "either" if all(sides) else acceptance.metric.worse
+    result = Search(
+        tolerance, settings.gates, settings.evaluations, attempts, None, (), worse
+    )  # fmt: skip
     breaking = _broken(average, found, tolerance)
     if breaking is not None:
         broken, exceeded = breaking
-        broken, small = _pruned(broken, average, exceeded, until, stream(seed, name, "minimal"))
+        broken, small = _pruned(broken, average, exceeded, until, settings.stream("minimal"))
         there = broken.evaluator or average.evaluator
         shown = described(there, small, broken.adversary)
         if file is not None and not is_saved:
-            notes += _save(file, name, average, broken, small, exceeded)
+            notes += _save(file, average, broken, small, exceeded)
             shown = replace(shown, file=str(file) if file.exists() else None)
         result = replace(
             result, counterexample=shown, mends=_mends(average, found, broken, tolerance, until)
@@ -183,7 +101,7 @@ def _broken(
 ) -> tuple[Found, float] | None:
     """What breaks the claim, the worst that was found or what refuted it on average, and the
     tolerance it exceeds."""
-    acceptance, drawn = average.criteria.acceptance, average.sample
+    acceptance, drawn = average.acceptance, average.sample
     refuting = [
         one for one in found if refutes(one, average.evaluator, tolerance, acceptance.sides)
     ]
@@ -204,24 +122,16 @@ def _attempt(found: Found, evaluator: Evaluator, tolerance: float, sides: Sides)
         clean = float(there.unscrubbed(found.swap_set.references).mean())
         scrubbed = clean + found.gap
         share = concentration(found.swap_set, there.space)
-    return Attempt(
-        adversary=found.adversary,
-        how=found.how,
-        searched=found.swap_set is not None,
-        gap=found.gap,
-        interval=found.interval,
-        unscrubbed=clean,
-        scrubbed=scrubbed,
-        references=0 if found.swap_set is None else len(found.swap_set),
-        exhaustive=found.exhaustive,
-        evaluations=found.evaluations,
-        ranking=found.ranking,
-        concentration=share,
-        late=found.late,
-        refutes=refutes(found, evaluator, tolerance, sides),
-        changes=() if found.changes is None else percentiles(found.changes),
-        curve=found.curve,
-    )
+    return Attempt(**{
+        **shared(Attempt, found),
+        "searched": found.swap_set is not None,
+        "unscrubbed": clean,
+        "scrubbed": scrubbed,
+        "references": 0 if found.swap_set is None else len(found.swap_set),
+        "concentration": share,
+        "refutes": refutes(found, evaluator, tolerance, sides),
+        "changes": () if found.changes is None else percentiles(found.changes),
+    })  # fmt: skip
 
 
 def _pruned(
@@ -311,7 +221,7 @@ def restored(saved: Saved, swaps: SavedSwaps, evaluator: Evaluator) -> tuple[Swa
 
 
 def _save(
-    file: Path, name: str, average: Measured, broken: Found, small: SwapSet, tolerance: float
+    file: Path, average: Measured, broken: Found, small: SwapSet, tolerance: float
 ) -> list[str]:
     """Keep what breaks the claim; the problem in words where that fails."""
     there = broken.evaluator or average.evaluator
@@ -328,7 +238,7 @@ def _save(
 
     saved = Saved(
         written_by=written_by(),
-        claim=name,
+        claim=average.settings.name,
         hypothesis=tuple(str(there.hypothesis).split("\n")),
         slots=there.space.paths,
         metric=there.metric.name,

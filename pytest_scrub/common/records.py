@@ -19,7 +19,7 @@ class Malformed(ValueError):
     """Why a text is no such record."""
 
 
-class NoFiniteNumber:
+class NoNumber:
     """What NaN, infinities and integers beyond all are read as: no field of a record takes it."""
 
 
@@ -50,7 +50,7 @@ def parsed(text: str | bytes) -> Any:
     try:
         return json.loads(
             text, object_pairs_hook=_once, parse_float=_float, parse_int=_int,
-            parse_constant=lambda _: NoFiniteNumber(),
+            parse_constant=lambda _: NoNumber(),
         )  # fmt: skip
     except (ValueError, RecursionError) as error:
         raise Malformed(f"it is no JSON: {error}") from None
@@ -67,12 +67,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _float(text: str) -> object:
     number = float(text)
-    return number if math.isfinite(number) else NoFiniteNumber()
+    return number if math.isfinite(number) else NoNumber()
 
 
 def _int(text: str) -> object:
     number = int(text)
-    return number if abs(number) <= LARGEST else NoFiniteNumber()
+    return number if abs(number) <= LARGEST else NoNumber()
 
 
 def read(kind: type[_Kind], record: Any) -> _Kind:

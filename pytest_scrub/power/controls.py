@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_scrub.common.seeds import stream
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import ScrubError
@@ -20,39 +19,30 @@ from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Control
 SHUFFLED, PERMUTED = "weights shuffled", "features permuted among rows"
 
 
-def controls_of(average: Measured, *, seed: int, name: str) -> tuple[Control, ...]:
+def controls_of(average: Measured) -> tuple[Control, ...]:
     """The claim on the network with its weights shuffled, and with the feature values of other
     rows.
 
     Both are judged on average, on the claim's own references.
     """
     graph, dataset = average.evaluator.graph, average.evaluator.dataset
-    hypothesis = average.evaluator.hypothesis
-    with shuffled(graph, stream(seed, name, SHUFFLED)) as other:
+    hypothesis, settings = average.evaluator.hypothesis, average.settings
+    with shuffled(graph, settings.stream(SHUFFLED)) as other:
         if other is None:
             control = Control(SHUFFLED, None, None, f"{graph.source} has no weights", True)
         else:
-            control = _control(SHUFFLED, average, other, dataset, hypothesis, seed=seed, name=name)
-    found = permuted_everywhere(dataset, hypothesis, stream(seed, name, PERMUTED))
+            control = _control(SHUFFLED, average, other, dataset, hypothesis)
+    found = permuted_everywhere(dataset, hypothesis, settings.stream(PERMUTED))
     if found is None:
         return control, Control(PERMUTED, None, None, "the claim names no feature", True)
-    return control, _control(PERMUTED, average, graph, found[1], found[0], seed=seed, name=name)
+    return control, _control(PERMUTED, average, graph, found[1], found[0])
 
 
 def _control(
-    what: str,
-    average: Measured,
-    graph: ModelGraph,
-    dataset: Dataset,
-    hypothesis: Node,
-    *,
-    seed: int,
-    name: str,
+    what: str, average: Measured, graph: ModelGraph, dataset: Dataset, hypothesis: Node
 ) -> Control:
-    metric, criteria = (
-        average.criteria.acceptance.metric,
-        replace(average.criteria, by=None, slice_tolerance=None),
-    )
+    metric = average.evaluator.metric
+    settings = replace(average.settings, by=None, slice_tolerance=None)
     plan = average.sample.references.plan
     try:
         store = average.evaluator.store
@@ -60,13 +50,13 @@ def _control(
             store = store.beside(graph, dataset)
         evaluator = Evaluator(graph, dataset, hypothesis, metric, store=store)
         anything = Evaluator(graph, dataset, output(agrees_on=ANYTHING), metric, store=store)
-        references = References(plan, evaluator, anything, stream(seed, name, "baseline"))
-        found = measure(evaluator, references, criteria, seed=seed, name=name)
+        references = References(plan, evaluator, anything, settings.stream("baseline"))
+        found = measure(evaluator, references, settings)
     except ScrubError as error:
         return Control(what, None, None, f"it could not be judged: {error}", True)
     has_nothing_to_lose = found.outcome != REFUTED and found.recovered is None
     note = (
-        f"nothing can be lost there, so that says nothing: {found.reason}"
+        f"nothing can be lost there, so that says nothing: {found.recovered_reason}"
         if has_nothing_to_lose
         else None
     )

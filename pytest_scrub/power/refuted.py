@@ -9,8 +9,8 @@ import numpy as np
 
 from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
 from pytest_scrub.adversaries.search import refutes
-from pytest_scrub.adversaries.worst import SearchOptions, until_of
-from pytest_scrub.common.seeds import stream
+from pytest_scrub.adversaries.worst import until_of
+from pytest_scrub.common.records import shared
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.power.mutants import Mutant, mutants
@@ -24,42 +24,25 @@ SAMPLE_SHARE = 5  # a mutant gets this part of the claim's samples: what is clea
 SEARCH_SHARE = 10
 
 
-def power_of(
-    average: Measured,
-    searched: Search | None,
-    options: SearchOptions,
-    *,
-    seed: int,
-    name: str,
-    required: float | None = None,
-) -> Power:
+def power_of(average: Measured, searched: Search | None) -> Power:
     """Every mutant judged like the claim, on the first fifth of its references.
 
     Adversaries search the mutants that hold on average, with a tenth of the claim's budget, and all
     of them together until the claim's deadline is over once more; not where they refute the claim
     itself.
     """
-    evaluator = average.evaluator
+    evaluator, settings = average.evaluator, average.settings
     found = mutants(
         evaluator.graph, evaluator.dataset, evaluator.hypothesis, evaluator.metric.pos,
-        stream(seed, name, "mutants"), MOST_MUTANTS,
+        settings.stream("mutants"), MOST_MUTANTS,
     )  # fmt: skip
     gates = searched is not None and searched.gates and not searched.refutes
-    evaluators = _evaluators(average, found.mutants, seed=seed, name=name)
-    until = until_of(options.deadline)
+    evaluators = _evaluators(average, found.mutants)
+    until = until_of(settings.deadline)
     reports, equivalent, left_out = [], found.equivalent, found.left_out
     for i, (mutant, its) in enumerate(zip(found.mutants, evaluators, strict=True)):
         try:
-            report = _judged(
-                average,
-                mutant,
-                its,
-                searched if gates else None,
-                options,
-                until,
-                seed=seed,
-                name=name,
-            )
+            report = _judged(average, mutant, its, searched if gates else None, until)
         except ScrubError:  # it has no meaning on some rows, which no static check could see
             left_out += 1
             continue
@@ -72,12 +55,10 @@ def power_of(
             evaluator.progress(
                 "mutants", i + 1, len(found.mutants), f"{refuted} of {len(reports)} refuted"
             )
-    return Power(tuple(reports), equivalent, left_out, required)
+    return Power(tuple(reports), equivalent, left_out, settings.min_power)
 
 
-def _evaluators(
-    average: Measured, found: Sequence[Mutant], *, seed: int, name: str
-) -> list[Evaluator]:
+def _evaluators(average: Measured, found: Sequence[Mutant]) -> list[Evaluator]:
     """Their evaluators, once what the first draws of all of them need has been captured
     together."""
     own, rows = average.evaluator, average.sample.references.plan.rows[:BURN_IN]
@@ -87,7 +68,8 @@ def _evaluators(
     ]
     used = np.zeros(len(own.dataset), dtype=np.bool_)
     for evaluator in evaluators:
-        used[evaluator.space.draw(len(rows), stream(seed, name, "draw"), rows).donors] = True
+        drawn = evaluator.space.draw(len(rows), average.settings.stream("draw"), rows)
+        used[drawn.donors] = True
     sites = dict.fromkeys(site for evaluator in evaluators for site in evaluator.sites)
     own.store.ensure(tuple(sites), np.flatnonzero(used))
     return evaluators
@@ -98,27 +80,23 @@ def _judged(
     mutant: Mutant,
     evaluator: Evaluator,
     searched: Search | None,
-    options: SearchOptions,
     until: float | None,
-    *,
-    seed: int,
-    name: str,
 ) -> MutantReport:
-    samples = max(2, average.criteria.samples // SAMPLE_SHARE)
-    criteria = replace(average.criteria, samples=samples, by=None, slice_tolerance=None)
-    found = measure(evaluator, average.sample.references, criteria, seed=seed, name=name)
+    samples = max(2, average.settings.samples // SAMPLE_SHARE)
+    settings = replace(average.settings, samples=samples, by=None, slice_tolerance=None)
+    found = measure(evaluator, average.sample.references, settings)
     outcome, gap = found.outcome, found.gap.mean
     if outcome not in (REFUTED, UNTESTED) and searched is not None:
-        sides = criteria.acceptance.sides
-        adversaries = LADDER if options.adversaries is None else options.adversaries
+        sides = found.acceptance.sides
+        adversaries = LADDER if settings.adversaries is None else settings.adversaries
         for one in climb_ladder(
-            evaluator, adversaries, searched.budget // SEARCH_SHARE, seed=seed, name=name,
-            until=until, sides=sides,
+            evaluator, adversaries, searched.budget // SEARCH_SHARE,
+            seed=settings.seed, name=settings.name, until=until, sides=sides,
         ):  # fmt: skip
             if one.gap is not None and refutes(one, evaluator, searched.tolerance, sides):
                 outcome, gap = REFUTED, one.gap
                 break
-    return MutantReport(mutant.kind, mutant.node, mutant.what, outcome, gap, mutant.means)
+    return MutantReport(**shared(MutantReport, mutant), outcome=outcome, gap=gap)
 
 
 def says_too_little(power: Power | None, controls: Sequence[Control]) -> bool:

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import functools
 import inspect
-import keyword
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_scrub.common.calls import shown, well_called
 from pytest_scrub.common.visible import sendable
 from pytest_scrub.errors import HypothesisError, Place, ScrubError
 from pytest_scrub.pytest_edge.ids import id_of
-from pytest_scrub.pytest_edge.options import ACTIONS, FAIL, VERDICT_PROPERTY, XFAIL
-from pytest_scrub.statistics.deciding import EITHER, require_direction, require_tolerance
+from pytest_scrub.pytest_edge.options import VERDICT_PROPERTY
+from pytest_scrub.settings import (
+    DEFAULTS,
+    FAIL,
+    XFAIL,
+    ClaimOptions,
+    Settings,
+    require_early,
+    stated,
+    takes,
+)
 from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from typing_extensions import Unpack
 
     from pytest_scrub.adversaries.saved import Replay
-    from pytest_scrub.adversaries.search import Adversary
-    from pytest_scrub.metrics import Batch, Metric
-    from pytest_scrub.pytest_edge.session import Session
-
 
 if TYPE_CHECKING:
     _Failed = BaseException
@@ -118,140 +121,40 @@ FAILURES: dict[str, type[ClaimFailed]] = {
 }
 
 
-@well_called
+@takes(ClaimOptions, of_run=True)
 def claim(
     *bare: NoReturn,  # what `@claim` without parentheses passes
-    tolerance: float | None = None,
-    min_recovered: float | None = None,
-    direction: str = EITHER,
-    metric: Metric | Callable[[Tensor, Batch], Tensor] | None = None,
-    samples: int | None = None,
-    generalize: bool = False,
-    by: str | None = None,
-    slice_tolerance: float | None = None,
-    on_undecided: str | None = None,
-    on_untested: str | None = None,
-    min_with_other: float | None = None,
-    min_moved: float | None = None,
-    adversaries: Sequence[Adversary] | None = None,
-    adversarial_tolerance: float | None = None,
-    adversary: str = "gate",
-    budget: int | None = None,
-    min_power: float | None = None,
-    controls: bool = False,
-    model: str = "scrub_model",
-    data: str = "scrub_data",
+    **options: Unpack[ClaimOptions],
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Make a test of a function that takes fixtures and returns a hypothesis.
 
-    **Arguments**
-
-    - `tolerance`: the largest mean gap that the claim accepts, in the metric's unit.
-    - `min_recovered`: the least share recovered, instead of `tolerance` or beside it.
-    - `direction`: `"either"`, or `"worse"` where a metric that gets better is no objection.
-    - `metric`: a `Metric` or a function of (output, batch); cross-entropy by default.
-    - `samples`: the most references drawn, each with one swap; `--scrub-samples` by default.
-      Drawing stops as soon as the claim is decided.
-    - `generalize`: let the interval speak of the distribution that the rows were drawn from, and
-      not of these rows.
-    - `by`: a feature by whose values the gap is shown; with `slice_tolerance=` every one of them
-      has to keep it.
-    - `on_undecided`, `on_untested`: `"fail"`, `"xfail"` or `"warn"`; the options of these names by
-      default.
-    - `min_with_other`, `min_moved`: a node is untested below these shares of references with
-      another donor (0.10), and of drawn donors that differ from what they stand in for (0.02).
-    - `adversaries`: what searches for the allowed swaps that make the claim look worst, such as
-      `[WhichDonors()]`; the whole ladder by default, nothing where empty. `--scrub-adversary=none`
-      switches all off.
-    - `adversarial_tolerance`: the largest mean gap of a swap set that is found; by default the
-      claim's own tolerance, and `math.inf` only shows what is found.
-    - `adversary`: `"gate"`, or `"report"` to show what is found without failing.
-    - `budget`: evaluations for all adversaries together; by default a multiple of the samples, 20
-      unless `--scrub-adversary` says otherwise.
-    - `min_power`: the least share of the false claims made from this one that has to be refuted.
-    - `controls`: the claim has to fail on shuffled weights and on permuted features;
-      `--scrub-controls` for all claims.
-    - `model`, `data`: the names of the fixtures that give the network and the `Dataset`.
+    Its options stand in [one table](writing-claims.md#options), and `help(claim)` lists them; a
+    `tolerance=` or `min_recovered=` is among them.
 
     **Raises** `HypothesisError` at collection for a tolerance that is missing or negative, for an
     unknown word or option, and for a function that pytest cannot call with fixtures; what else is
     wrong is `Misstated` when it is checked.
     """
     __tracebackhide__ = True
-    given = _stated(locals())
-    if bare or callable(tolerance):
+    if bare or callable(options.get("tolerance")):
         raise HypothesisError("write @claim(tolerance=...) with a tolerance, not a bare @claim")
-    require_tolerance(tolerance, min_recovered)
-    require_direction(direction)
-    for setting, action in (("on_undecided", on_undecided), ("on_untested", on_untested)):
-        if action is not None and action not in ACTIONS:
-            raise HypothesisError(f"{setting}= is one of {', '.join(ACTIONS)}, not {shown(action)}")
-    for option, fixture in (("model", model), ("data", data)):
-        if not isinstance(fixture, str):
-            raise HypothesisError(
-                f"{option}= of @claim takes the name of a fixture, not {type(fixture).__name__}"
-            )
-        if not fixture.isidentifier() or keyword.iskeyword(fixture):
-            raise HypothesisError(
-                f"{option}= of @claim takes the name of a fixture, which {fixture!r} cannot be"
-            )
-
-    options = {
-        "tolerance": tolerance, "min_recovered": min_recovered, "direction": direction,
-        "metric": metric,
-        "samples": samples, "generalize": generalize, "by": by, "slice_tolerance": slice_tolerance,
-        "adversaries": adversaries, "adversarial_tolerance": adversarial_tolerance,
-        "adversary": adversary,
-        "budget": budget, "min_power": min_power, "controls": controls,
-    }  # fmt: skip
-    thresholds = {"min_with_other": min_with_other, "min_moved": min_moved}
-    options |= {name: value for name, value in thresholds.items() if value is not None}
-    actions = {UNDECIDED: on_undecided, UNTESTED: on_untested}
-    return functools.partial(
-        _as_test, model=model, data=data, options=options, actions=actions, given=given
-    )
+    said = stated(options)
+    require_early(said)
+    return functools.partial(_as_test, said=said)
 
 
-def _stated(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those arguments of `@claim` that are not what they are anyway."""
-    known = [
-        one for one in inspect.signature(claim).parameters.values() if one.kind is one.KEYWORD_ONLY
-    ]
-    return {one.name: given[one.name] for one in known if given[one.name] is not one.default}
-
-
-def _as_test(
-    function: Callable[..., Any],
-    *,
-    model: str,
-    data: str,
-    options: Mapping[str, Any],
-    actions: Mapping[str, str | None],
-    given: Mapping[str, Any],
-) -> Callable[..., None]:
+def _as_test(function: Callable[..., Any], *, said: Mapping[str, Any]) -> Callable[..., None]:
     """A test that takes the fixtures of `function` and those that checking its hypothesis needs.
 
-    Its marker keeps what was given to `@claim`, for `-m` and `--scrub-list`.
+    Its marker keeps what was said to `@claim`, for `-m` and `--scrub-list`.
     """
     __tracebackhide__ = True
     if isinstance(function, (staticmethod, classmethod)):
-        return type(function)(
-            _as_test(
-                function.__func__,
-                model=model,
-                data=data,
-                options=options,
-                actions=actions,
-                given=given,
-            )
-        )
+        return type(function)(_as_test(function.__func__, said=said))
     _require_claimable(function)
     own = inspect.signature(function)
-    needed = [
-        n
-        for n in dict.fromkeys(("request", "scrub_session", model, data))
-        if n not in own.parameters
-    ]
+    model, data = (said.get(role, DEFAULTS[role]) for role in ("model", "data"))
+    needed = dict.fromkeys(("request", "scrub_session", model, data))
 
     @functools.wraps(function)
     def test(*args: Any, **fixtures: Any) -> None:
@@ -259,49 +162,38 @@ def _as_test(
         if "scrub_session" not in fixtures:
             raise_at(function, Misstated(f"{NOT_CALLED} ({_place(function)})"))
         own_fixtures = {name: value for name, value in fixtures.items() if name in own.parameters}
-        session: Session = fixtures["scrub_session"]
-        item = fixtures["request"].node
+        session, item = fixtures["scrub_session"], fixtures["request"].node
+        on = {"model": fixtures[model], "data": fixtures[data]}
         try:
             hypothesis = function(*args, **own_fixtures)
+            settings = session.settings(said, name=id_of(item), folder=session.folder)
             if session.replay is not None:
-                replayed = session.replayed(
-                    hypothesis,
-                    options,
-                    model=fixtures[model],
-                    data=fixtures[data],
-                    name=id_of(item),
-                )
+                replayed = session.replayed(session.replay, hypothesis, settings, **on)
                 return _report_replay(function, replayed)
-            verdict = session.check(
-                hypothesis,
-                model=fixtures[model],
-                data=fixtures[data],
-                name=id_of(item),
-                folder=session.folder,
-                **options,
-            )
+            verdict = session.judged(hypothesis, settings, **on)
         except ScrubError as error:
             claimed = _place(function)
-            said = [*map(str, error.places), "in the claim at " * bool(error.places) + str(claimed)]
-            raise_at(function, Misstated(f"{error} ({', '.join(said)})"), *error.places[:1])
+            where = [
+                *map(str, error.places),
+                "in the claim at " * bool(error.places) + str(claimed),
+            ]
+            raise_at(function, Misstated(f"{error} ({', '.join(where)})"), *error.places[:1])
         _record(item, verdict)
-        if verdict.held:
-            return None
-        set_for_all = {UNDECIDED: session.on_undecided, UNTESTED: session.on_untested}
-        action = actions.get(verdict.outcome) or set_for_all.get(verdict.outcome, FAIL)
-        if action == FAIL:
-            raise_at(function, failure(verdict))
-        return _let_pass(function, verdict, action)
+        return _report(function, verdict, settings)
 
     parameters = [
         *own.parameters.values(),
-        *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in needed),
+        *(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)
+            for name in needed
+            if name not in own.parameters
+        ),
     ]
     test.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     if test.__name__ == "<lambda>":
         # pytest takes one for the argument of a marker, and there would be no test
         test.__name__ = "a_lambda"
-    marked: Callable[..., None] = pytest.mark.claim(**given)(test)
+    marked: Callable[..., None] = pytest.mark.claim(**said)(test)
     return marked
 
 
@@ -379,9 +271,16 @@ def _report_replay(function: Callable[..., Any], replayed: Replay) -> None:
     print(replay_text(replayed))  # noqa: T201  # pytest shows it with -rP or -s
 
 
-def _let_pass(function: Callable[..., Any], verdict: Verdict, action: str) -> None:
-    """A claim that says nothing either way, where a setting says that this is no failure."""
+def _report(function: Callable[..., Any], verdict: Verdict, settings: Settings) -> None:
+    """A claim that did not hold fails, unless it says nothing either way and a setting says that
+    this is no failure."""
     __tracebackhide__ = True
+    if verdict.held:
+        return
+    actions = {UNDECIDED: settings.on_undecided, UNTESTED: settings.on_untested}
+    action = actions.get(verdict.outcome, FAIL)
+    if action == FAIL:
+        raise_at(function, failure(verdict))
     from pytest_scrub.reports.terminal import headline
 
     if action == XFAIL:

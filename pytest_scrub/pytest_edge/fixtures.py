@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_scrub.pytest_edge.ids import id_of
-from pytest_scrub.pytest_edge.options import EFFORT, FOLDER, option
+from pytest_scrub.pytest_edge.options import FOLDER, option
+from pytest_scrub.settings import TWINS
 
 if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
@@ -27,17 +28,13 @@ def scrub_session(pytestconfig: pytest.Config) -> Iterator[Session]:
     from pytest_scrub.pytest_edge.session import Session
 
     session = Session(
-        seed=int(option(pytestconfig, "seed")),
-        samples=int(option(pytestconfig, "samples")),
-        effort=EFFORT[str(option(pytestconfig, "adversary"))],
-        deadline=float(option(pytestconfig, "deadline") or 0) or None,
+        for_all={
+            **{name: option(pytestconfig, twin.name) for name, twin in TWINS.items()},
+            # baselines need what depends on nothing but the seed
+            "anew": bool(option(pytestconfig, "save") or option(pytestconfig, "compare")),
+        },
         folder=pytestconfig.rootpath / FOLDER,
-        anew=bool(option(pytestconfig, "save") or option(pytestconfig, "compare")),
         replay=replayed(pytestconfig),
-        on_undecided=str(option(pytestconfig, "on-undecided")),
-        on_untested=str(option(pytestconfig, "on-untested")),
-        mutate=bool(option(pytestconfig, "mutate")),
-        controls=bool(option(pytestconfig, "controls")),
         cache=_cache(pytestconfig),
         crew=_crew(pytestconfig),
         memory=str(option(pytestconfig, "memory")),
@@ -117,7 +114,7 @@ def scrub_data() -> Dataset:
 @pytest.fixture(scope="session")
 def scrub_seed(scrub_session: Session) -> int:
     """The session's seed, `--scrub-seed`."""
-    return scrub_session.seed
+    return int(scrub_session.for_all["seed"])
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 
 from pytest_scrub.common.visible import visible
+from pytest_scrub.settings import DEFAULTS, FIXTURES
 
 CLAIM = "claim"  # the marker
-# the options of a claim that name fixtures
-FIXTURES = {"model": "scrub_model", "data": "scrub_data"}
 OURS = {"request", "scrub_session"}  # what every claim takes
 MOST_SHOWN = 80  # characters of one value
 
@@ -81,7 +80,7 @@ def listed(
 def _about(item: pytest.Item, config: pytest.Config) -> Iterator[str]:
     yield _options(item)
     given, parameters = _given(item), _parameters(item)
-    named = {role: str(given.get(role, usual)) for role, usual in FIXTURES.items()}
+    named = {role: str(given.get(role, DEFAULTS[role])) for role in FIXTURES}
     for role, fixture in named.items():
         where = "parametrized" if fixture in parameters else _where(item, fixture, config)
         yield f"{role}: {fixture} ({where})"

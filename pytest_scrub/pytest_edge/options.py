@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from pytest_scrub.extras.baselines.limits import parsed
 from pytest_scrub.pytest_edge.amounts import amount
+from pytest_scrub.settings import TWINS, Option, whole
 
 FOLDER = ".scrub"  # under pytest's root: one file for each claim that was refuted
 # that of every report of a claim, whether it comes to a verdict or not: the test's id
@@ -18,69 +18,8 @@ CLAIM_PROPERTY = "scrub_claim"
 # the property of a test report that carries its verdict, as JSON
 VERDICT_PROPERTY = "scrub_verdict"
 
-Value = int | str | bool
-
-FAIL, XFAIL, WARN = "fail", "xfail", "warn"
-ACTIONS = (FAIL, XFAIL, WARN)  # what a claim does that did not hold and was not refuted either
-# options that figures depend on
-FIGURES = ("seed", "samples", "adversary", "deadline", "mutate", "controls")
 MEMORY = "25%"  # of what is free when the first claim runs
 BASELINE = "main"  # the baseline without a name
-
-# Evaluations for each sample; the default of a claim without budget=.
-EFFORT = {"none": 0, "quick": 2, "default": 20, "thorough": 200}
-
-
-class Option(NamedTuple):
-    """One option: --scrub-`name`, and `scrub_name` in the ini file.
-
-    - `default`: as text, empty for what is off; a flag has none.
-    - `read`: its value from a text; raises `ValueError` with what is wrong. `bool` makes it a flag.
-    - `bare`: its text where it is given without one.
-    """
-
-    name: str
-    default: str
-    read: Callable[[str], Value]
-    help: str
-    bare: str | None = None
-
-    @property
-    def dest(self) -> str:
-        """Its name in the ini file and in pytest's namespace of options."""
-        return f"scrub_{self.name.replace('-', '_')}"
-
-
-def _whole(least: int | None = None) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            raise ValueError(f"takes a whole number, not {text!r}") from None
-        if least is not None and number < least:
-            raise ValueError(f"is at least {least}, not {number}")
-        return number
-
-    return read
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"is one of {', '.join(choices)}, not {text!r}")
-        return text
-
-    return read
-
-
-def _seconds(text: str) -> str:
-    try:
-        positive = not text or float(text) > 0
-    except ValueError:
-        positive = False
-    if not positive:
-        raise ValueError(f"takes a number of seconds, not {text!r}")
-    return text
 
 
 def _name(text: str) -> str:
@@ -140,40 +79,9 @@ def _amount(text: str) -> str:
 
 
 OPTIONS = (
-    Option("seed", "0", _whole(), "seed from which every claim's random stream is derived"),
-    Option(
-        "samples", "4000", _whole(2), "references drawn per claim, each with one swap of every node"
-    ),
-    Option(
-        "adversary",
-        "default",
-        _one_of(*EFFORT),
-        f"{', '.join(EFFORT)}: how long adversaries search each claim",
-    ),
-    Option("deadline", "", _seconds, "seconds after which the search of one claim ends early"),
+    *TWINS.values(),
     Option(
         "replay", "", _file, "a saved counterexample to evaluate alone, such as .scrub/NAME.json"
-    ),
-    Option(
-        "on-undecided",
-        "fail",
-        _one_of(*ACTIONS),
-        "fail, xfail or warn: what an undecided claim does",
-    ),
-    Option(
-        "on-untested", "fail", _one_of(*ACTIONS), "fail, xfail or warn: what an untested claim does"
-    ),
-    Option(
-        "mutate",
-        "",
-        bool,
-        "judge false claims made from each claim that holds, and report how many are refuted",
-    ),
-    Option(
-        "controls",
-        "",
-        bool,
-        "judge each claim that holds on shuffled weights and on permuted features too",
     ),
     Option("html", "", _file, "a file for the report, one page that needs nothing else"),
     Option("json", "", _file, "a file for all verdicts as JSON"),
@@ -201,7 +109,7 @@ OPTIONS = (
     Option(
         "cache",
         "2048",
-        _whole(0),
+        whole(0),
         "MiB of activations that pytest's cache keeps for later runs; 0 keeps none",
     ),
     Option(
@@ -220,25 +128,32 @@ OPTIONS = (
 )
 
 
-def option(config: pytest.Config, name: str) -> Value:
+def option(config: pytest.Config, name: str) -> Any:
     """An option of the command line, else of the ini file. **Raises** `pytest.UsageError` where it
     is malformed."""
     known = _known(name)
-    given = config.getoption(known.dest)
     try:
-        if given == "":
-            raise ValueError(
-                "was given no value; leave it out, or turn off what the ini file says: -o "
-                f"{known.dest}="
-            )
-        value = _from_ini(config, known) if given is None else given
-        if known.read is bool:
-            return bool(value)
-        if not isinstance(value, str):
-            raise ValueError(f"takes one value, not {value!r}")
-        return known.read(value)
+        text = text_of(config, known)
+        return bool(text) if known.read is bool else known.read(text)
     except ValueError as error:
         raise pytest.UsageError(f"{named(config, name)} {error}") from None
+
+
+def text_of(config: pytest.Config, known: Option) -> str:
+    """What its user wrote; of a flag, empty where it is off. **Raises** `ValueError` for what is no
+    text."""
+    given = config.getoption(known.dest)
+    if given == "":
+        raise ValueError(
+            "was given no value; leave it out, or turn off what the ini file says: -o "
+            f"{known.dest}="
+        )
+    value = _from_ini(config, known) if given is None else given
+    if known.read is bool:
+        return "on" if value else ""
+    if not isinstance(value, str):
+        raise ValueError(f"takes one value, not {value!r}")
+    return value
 
 
 def named(config: pytest.Config, name: str) -> str:

@@ -2,62 +2,42 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_scrub.pytest_edge.ids import id_of
 from pytest_scrub.pytest_edge.options import FOLDER, named, option
+from pytest_scrub.settings import OWN_DRAWS, Settings
 
 if TYPE_CHECKING:
     from pytest_scrub.adversaries.saved import Replay, Saved
     from pytest_scrub.engine.evaluator import Evaluator
 
 
-def replay(
-    saved: Saved,
-    evaluator: Evaluator,
-    claimed: Mapping[str, Any],
-    *,
-    samples: int,
-    seed: int,
-    name: str,
-) -> Replay:
-    """**Arguments**
-
-    - `claimed`: what the claim says, as `check` takes it: its own tolerances decide, whatever the
-      file says.
-    - `samples`, `seed`, `name`: of the references that say how much there is to recover.
+def replay(saved: Saved, evaluator: Evaluator, settings: Settings) -> Replay:
+    """A counterexample held against what its claim accepts now, whatever the file says.
 
     **Raises** `ScrubError` where its rows are gone, or the claim no longer has its slots or allows
     it.
     """
     from pytest_scrub.adversaries.counterexample import described
     from pytest_scrub.adversaries.saved import Replay
-    from pytest_scrub.adversaries.worst import OWN_DRAWS, SearchOptions, restored
+    from pytest_scrub.adversaries.worst import restored
     from pytest_scrub.statistics.deciding import Acceptance, beyond
-    from pytest_scrub.statistics.measuring import Criteria
     from pytest_scrub.statistics.sampling import References
 
-    acceptance = Acceptance(
-        evaluator.metric, claimed["tolerance"], claimed["min_recovered"], claimed["direction"]
-    )
-    slices = Criteria(
-        acceptance, samples, by=claimed["by"], slice_tolerance=claimed["slice_tolerance"]
-    )
-    found = SearchOptions(tolerance=claimed["adversarial_tolerance"]).tolerance
+    acceptance = Acceptance.of(settings, evaluator.metric)
+    tolerance = settings.found_tolerance
     # what refuted the average is no search's find
-    if found is None or saved.minimal.adversary == OWN_DRAWS:
+    if tolerance is None or saved.minimal.adversary == OWN_DRAWS:
         room = 0.0
         if acceptance.min_recovered is not None:
-            room = References.of(
-                evaluator, samples, seed=seed, name=name, generalize=claimed["generalize"]
-            ).room
-        found = acceptance.accepted(room)
-    tolerance = min(found, math.inf if slices.slice_tolerance is None else slices.slice_tolerance)
+            room = References.of(evaluator, settings).room
+        tolerance = acceptance.accepted(room)
+    if settings.slice_tolerance is not None:
+        tolerance = min(tolerance, settings.slice_tolerance)
     swap_set, there = restored(saved, saved.minimal, evaluator)
     shown = described(there, swap_set, saved.minimal.adversary)
     same = saved.model_digest == evaluator.graph.digest()

@@ -21,13 +21,13 @@ import pytest
 
 from pytest_scrub.pytest_edge.options import (
     CLAIM_PROPERTY,
-    FIGURES,
     FOLDER,
-    OPTIONS,
     VERDICT_PROPERTY,
     named,
     option,
+    text_of,
 )
+from pytest_scrub.settings import SETTINGS, TWINS
 
 if TYPE_CHECKING:
     from pytest_scrub.extras.baselines.comparing import Comparison
@@ -441,13 +441,10 @@ def _message(report: pytest.TestReport) -> str | None:
 def _given(config: pytest.Config) -> list[str]:
     """The options that figures depend on, as far as they are not what they are anyway."""
     found = []
-    for one in OPTIONS:
-        if one.name in FIGURES:
-            value = option(config, one.name)
-            if one.read is bool:
-                found += [f"--scrub-{one.name}"] if value else []
-            elif one.name == "seed" or str(value) != one.default:
-                found.append(f"--scrub-{one.name}={value}")
+    for name, one in TWINS.items():
+        text = text_of(config, one)
+        if SETTINGS[name].figures and (name == "seed" or text != one.default):
+            found.append(f"--scrub-{one.name}{'' if one.read is bool else f'={text}'}")
     return found
 
 

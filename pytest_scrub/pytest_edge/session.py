@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pytest_scrub.common.calls import as_plain
 from pytest_scrub.pytest_edge.amounts import amount
-from pytest_scrub.pytest_edge.options import FAIL, MEMORY
+from pytest_scrub.pytest_edge.options import MEMORY
+from pytest_scrub.settings import ScrubOptions, Settings, stated, takes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+    from typing_extensions import Unpack
 
     from pytest_scrub.adversaries.saved import Replay, Saved
     from pytest_scrub.data.dataset import Dataset
@@ -43,14 +44,9 @@ class Session:
     """Runs claims with the session's options, sharing clean activations between those on the same
     network and data.
 
-    - `seed`, `samples`: `--scrub-seed`, `--scrub-samples`.
-    - `effort`: `--scrub-adversary` as evaluations for each sample; 0 is no search.
-    - `deadline`: `--scrub-deadline`, seconds for the search of one claim.
-    - `folder`: where counterexamples are kept; None keeps none.
-    - `anew`: search even where a saved one still breaks its claim, as baselines need it.
+    - `for_all`: settings of all claims, where a claim does not say its own.
+    - `folder`: where counterexamples of claims are kept; None keeps none.
     - `replay`: the saved counterexample that is evaluated alone, `--scrub-replay`.
-    - `on_undecided`, `on_untested`: `--scrub-on-undecided`, `--scrub-on-untested`.
-    - `mutate`, `controls`: `--scrub-mutate`, `--scrub-controls`.
     - `cache`: where activations outlive the session; None keeps none.
     - `crew`: who captures and evaluates, `--scrub-ray`; by default this process does.
     - `memory`: `--scrub-memory`, what activations may take there: the share of each of the
@@ -59,17 +55,9 @@ class Session:
     - `show_progress`: opens a progress display for one claim.
     """
 
-    seed: int
-    samples: int
-    effort: int = 0
-    deadline: float | None = None
+    for_all: Mapping[str, Any]
     folder: Path | None = None
-    anew: bool = False
     replay: Saved | None = None
-    on_undecided: str = FAIL
-    on_untested: str = FAIL
-    mutate: bool = False
-    controls: bool = False
     cache: BoundedFolder | None = None
     crew: Crew | None = None
     memory: str = MEMORY
@@ -125,55 +113,32 @@ class Session:
             store.keep()
         return () if self.cache is None else tuple(dict.fromkeys(self.cache.notes))
 
-    def check(
-        self,
-        hypothesis: Any,
-        *,
-        model: Any,
-        data: Any,
-        name: str,
-        samples: int | None = None,
-        **options: Any,
-    ) -> Verdict:
-        """`pytest_scrub.check` with the session's options."""
-        from pytest_scrub.adversaries.worst import SearchOptions
-        from pytest_scrub.judge import check
+    def settings(self, said: Mapping[str, Any], **beside: Any) -> Settings:
+        """What a claim says, and what is said for all of them where it says nothing."""
+        return Settings(**{**self.for_all, **stated(said), **beside})
 
-        options = {option: as_plain(value) for option, value in options.items()}
-        samples = self.samples if samples is None else as_plain(samples)
-        # wrong ones are refused where nothing is to be searched, too
-        SearchOptions(options.get("adversaries"))
-        if not self.effort:
-            options["adversaries"] = ()
-        elif options.get("budget") is None and isinstance(samples, int):
-            options["budget"] = self.effort * samples
-        for switch, is_on in (
-            ("anew", self.anew),
-            ("mutate", self.mutate),
-            ("controls", self.controls),
-        ):
-            # what is no switch is left to be refused
-            if is_on and options.get(switch, False) is False:
-                options[switch] = True
-        with self.show_progress(name) as progress:
-            return check(
-                hypothesis, model, data, samples=samples, seed=self.seed, name=name,
-                deadline=self.deadline,
-                store=self.store, progress=progress, **options,
-            )  # fmt: skip
+    def check(self, hypothesis: Any, *, model: Any, data: Any, **said: Any) -> Verdict:
+        """`pytest_scrub.check` with the session's settings."""
+        return self.judged(hypothesis, self.settings(said), model=model, data=data)
+
+    def judged(self, hypothesis: Any, settings: Settings, *, model: Any, data: Any) -> Verdict:
+        """The verdict, on clean activations that claims share."""
+        from pytest_scrub.judge import judged
+
+        with self.show_progress(settings.name) as progress:
+            settings = replace(settings, store=self.store, progress=progress)
+            return judged(hypothesis, model, data, settings)
 
     def replayed(
-        self, hypothesis: Node, claimed: Mapping[str, Any], *, model: Any, data: Dataset, name: str
+        self, replay: Saved, hypothesis: Node, settings: Settings, *, model: Any, data: Dataset
     ) -> Replay:
-        """The saved counterexample, evaluated alone on this network and data."""
+        """A saved counterexample, evaluated alone on this network and data."""
         from pytest_scrub.engine.evaluator import Evaluator
-        from pytest_scrub.pytest_edge.replaying import replay
+        from pytest_scrub.pytest_edge.replaying import replay as evaluate
 
-        assert self.replay is not None
         store = self.store(model, data)
-        evaluator = Evaluator(store.graph, data, hypothesis, claimed["metric"], store=store)
-        samples = self.samples if claimed["samples"] is None else claimed["samples"]
-        return replay(self.replay, evaluator, claimed, samples=samples, seed=self.seed, name=name)
+        evaluator = Evaluator(store.graph, data, hypothesis, settings.metric, store=store)
+        return evaluate(replay, evaluator, settings)
 
 
 @dataclass(frozen=True)
@@ -189,11 +154,12 @@ class Scrub:
     data: Dataset
     name: str
 
-    def check(self, hypothesis: Node, *, samples: int | None = None, **options: Any) -> Verdict:
+    @takes(ScrubOptions, of_run=True)
+    def check(self, hypothesis: Node, **options: Unpack[ScrubOptions]) -> Verdict:
         """The verdict on a hypothesis; `options` as for `pytest_scrub.check`. Nothing is raised
         where it is refuted."""
         return self.session.check(
-            hypothesis, model=self.model, data=self.data, samples=samples, name=self.name, **options
+            hypothesis, model=self.model, data=self.data, name=self.name, **options
         )
 
     def evaluator(self, hypothesis: Node, metric: Any = None) -> Evaluator:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from pytest_scrub.reports.counterexample import search_lines
 from pytest_scrub.reports.run import Claimed
 from pytest_scrub.reports.strength import control_lines, power_lines, slice_lines, too_little
-from pytest_scrub.statistics.deciding import EITHER, MOST_SLACK, untested_nodes
+from pytest_scrub.settings import EITHER
+from pytest_scrub.statistics.deciding import MOST_SLACK, untested_nodes
 from pytest_scrub.statistics.intervals import CONFIDENCE, FEWEST_CHANGED, fewest_alike
 from pytest_scrub.verdict import (
     HELD,

@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_scrub.common.calls import LARGEST, is_number, shown
-from pytest_scrub.errors import HypothesisError
+from pytest_scrub.settings import EITHER
 from pytest_scrub.statistics.intervals import CONFIDENCE, Numbers, confidence_sequence
 from pytest_scrub.verdict import (
     HELD,
@@ -23,8 +22,8 @@ from pytest_scrub.verdict import (
 
 if TYPE_CHECKING:
     from pytest_scrub.metrics import Metric
+    from pytest_scrub.settings import Settings
 
-EITHER, WORSE = "either", "worse"
 MOST_SLACK = 0.01  # of the tolerance: rounding is given no more, however large it is
 NO_NODE = NodeReport("output", "nothing", False, (1, 1.0, 1), 0.0, 0.0, False, False, None)
 
@@ -37,8 +36,6 @@ class Acceptance:
     - `tolerance`: the largest gap, in the metric's unit; None where only `min_recovered` says it.
     - `min_recovered`: the least share recovered, or None.
     - `direction`: `"either"`, or `"worse"` where a metric that gets better is no objection.
-
-    **Raises** `HypothesisError` for what is not such a number or word.
     """
 
     metric: Metric
@@ -46,9 +43,10 @@ class Acceptance:
     min_recovered: float | None = None
     direction: str = EITHER
 
-    def __post_init__(self) -> None:
-        require_tolerance(self.tolerance, self.min_recovered)
-        require_direction(self.direction)
+    @classmethod
+    def of(cls, settings: Settings, metric: Metric) -> Acceptance:
+        """What a claim says."""
+        return cls(metric, settings.tolerance, settings.min_recovered, settings.direction)
 
     @property
     def sides(self) -> tuple[bool, bool]:
@@ -204,30 +202,6 @@ def recovered(
         f"the baseline ({baseline:.4g}) is not {clearly}worse than the unscrubbed metric "
         f"({unscrubbed:.4g})",
     )
-
-
-def require_tolerance(tolerance: float | None, min_recovered: float | None) -> None:
-    """**Raises** `HypothesisError` unless a claim says how large a gap it accepts."""
-    __tracebackhide__ = True  # at collection the error stands on the line of the decorator
-    if tolerance is None and min_recovered is None:
-        raise HypothesisError(
-            "a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered="
-        )
-    if tolerance is not None and not is_number(tolerance, 0, LARGEST):
-        raise HypothesisError(
-            f"tolerance= is a gap in the metric's unit, zero or more, not {shown(tolerance)}"
-        )
-    if min_recovered is not None and not is_number(min_recovered, -LARGEST, 1):
-        raise HypothesisError(
-            f"min_recovered= is a share of at most 1, such as 0.9, not {shown(min_recovered)}"
-        )
-
-
-def require_direction(direction: str) -> None:
-    """**Raises** `HypothesisError` for a word that names no direction."""
-    __tracebackhide__ = True
-    if direction not in (EITHER, WORSE):
-        raise HypothesisError(f"direction= is {EITHER!r} or {WORSE!r}, not {shown(direction)}")
 
 
 def untested_nodes(nodes: tuple[NodeReport, ...]) -> tuple[NodeReport, ...]:

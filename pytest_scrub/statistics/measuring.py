@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pytest_scrub.common.calls import LARGEST, is_number, is_whole, shown
-from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.errors import HypothesisError
+from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.deciding import Acceptance, recovered, slack, untested_nodes
 from pytest_scrub.statistics.intervals import (
     Numbers,
@@ -40,76 +38,18 @@ from pytest_scrub.verdict import (
 
 MOST_SAMPLES_PER_NODE = 2000  # the table node by node is for reading, not for deciding
 NODES_SHARE = 5  # samples of all nodes together, for each sample of the claim
-# a node with other donors on fewer references than this says nothing about the claim
-LEAST_WITH_OTHER = 0.10
-LEAST_MOVED = 0.02  # nor does one that is hardly ever swapped
-MOST_SAMPLES = 10**8  # their references are drawn at once, and take a gigabyte
 MOST_WANTING = 3  # values of a feature that a message names
-
-
-@dataclass(frozen=True)
-class Criteria:
-    """What decides a claim on average.
-
-    - `acceptance`: how large a gap it accepts.
-    - `samples`: the most references drawn.
-    - `generalize`: whether the interval speaks of the distribution that the rows were drawn from.
-    - `min_with_other`, `min_moved`: the least share of references that have another donor for a
-      node, and of drawn donors that differ from what they stand in for.
-    - `by`, `slice_tolerance`: the feature by whose values the gap is shown, and the largest gap of
-      each, which gates.
-
-    **Raises** `HypothesisError` for what has no meaning.
-    """
-
-    acceptance: Acceptance
-    samples: int
-    generalize: bool = False
-    min_with_other: float = LEAST_WITH_OTHER
-    min_moved: float = LEAST_MOVED
-    by: str | None = None
-    slice_tolerance: float | None = None
-
-    def __post_init__(self) -> None:
-        if not is_whole(self.samples, 2, math.inf):
-            raise HypothesisError(
-                f"samples= is a whole number of at least 2, not {shown(self.samples)}"
-            )
-        if self.samples > MOST_SAMPLES:
-            raise HypothesisError(
-                f"samples= is at most {MOST_SAMPLES:,}, not {shown(self.samples)}"
-            )
-        for name in ("min_with_other", "min_moved"):
-            share = getattr(self, name)
-            if not is_number(share, 0, 1):
-                raise HypothesisError(f"{name}= is a share from 0 to 1, not {shown(share)}")
-        if self.by is not None and not isinstance(self.by, str):
-            raise HypothesisError(
-                f"by= is the name of a feature of the dataset, not {shown(self.by)}"
-            )
-        if self.slice_tolerance is not None:
-            if self.by is None:
-                raise HypothesisError(
-                    "slice_tolerance= needs by=, the feature whose values are the slices"
-                )
-            if not is_number(self.slice_tolerance, 0, LARGEST):
-                raise HypothesisError(
-                    f"slice_tolerance= is a gap, zero or more, not {shown(self.slice_tolerance)}"
-                )
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What the draws of one claim say.
+    """What the draws of one claim say: its figures by the names that they have in a `Verdict`.
 
-    - `gap`: of the units drawn; `outcome`: what it and the slices decide; `undecided`: why they do
-      not.
-    - `tolerance`: the largest gap that the claim accepts, in the metric's unit.
-    - `recovered`, `reason`: as in a `Verdict`; `baseline` too.
+    - `outcome`: what the gap and the slices decide.
     """
 
     evaluator: Evaluator
-    criteria: Criteria
+    settings: Settings
     sample: Sample
     gap: Estimate
     outcome: OnAverage
@@ -118,8 +58,38 @@ class Measured:
     slices: Slices | None
     baseline: float
     recovered: float | None
-    reason: str | None
+    recovered_reason: str | None
     undecided: str | None
+
+    @property
+    def acceptance(self) -> Acceptance:
+        """How large a gap the claim accepts."""
+        return Acceptance.of(self.settings, self.evaluator.metric)
+
+    @property
+    def samples(self) -> int:
+        """How many were drawn."""
+        return len(self.sample)
+
+    @property
+    def unscrubbed(self) -> float:
+        """The mean metric without swaps."""
+        return self.sample.mean(self.sample.unscrubbed)
+
+    @property
+    def scrubbed(self) -> float:
+        """The mean metric with them."""
+        return self.sample.mean(self.sample.scrubbed)
+
+    @property
+    def absolute_change(self) -> float:
+        """What cancels in the mean does not cancel here."""
+        return self.sample.mean(np.abs(self.sample.changes))
+
+    @property
+    def changes(self) -> tuple[float, ...]:
+        """Of single samples."""
+        return percentiles(self.sample.changes)
 
     @property
     def rounding(self) -> float:
@@ -135,17 +105,15 @@ class Measured:
     def share(self) -> Share | None:
         """What single swaps do. The first draws tell it: how many there are did not depend on what
         they were."""
-        if self.criteria.generalize:
+        if self.settings.generalize:
             return None
         return share_within(self.sample.changes[:BURN_IN], self.tolerance + self.slack)
 
     @property
     def looks(self) -> tuple[Look, ...]:
         """The gap at every look, the last one included."""
-        drawn, reach = (
-            self.sample,
-            self.criteria.acceptance.reach * self.sample.references.plan.heaviest,
-        )
+        drawn = self.sample
+        reach = self.acceptance.reach * drawn.references.plan.heaviest
         counts = [count for count in drawn.references.plan.looks() if count < len(drawn)]
         units = drawn.units(drawn.changes)
         seen = [n // drawn.references.plan.per_unit for n in counts]
@@ -156,82 +124,57 @@ class Measured:
     @property
     def share_worse(self) -> float:
         """Share of samples whose metric got worse, by more than the last digits of a network."""
-        worse = self.sample.changes * (
-            1 if self.criteria.acceptance.metric.worse == "higher" else -1
-        )
+        worse = self.sample.changes * (1 if self.evaluator.metric.worse == "higher" else -1)
         return self.sample.mean((worse > self.slack).astype(np.float64))
 
     @property
     def interval_kind(self) -> str:
         """Which swaps and which statistics the interval speaks of."""
-        bounded = np.isfinite(self.criteria.acceptance.reach)
+        bounded = np.isfinite(self.acceptance.reach)
         kind = "betting" if bounded else "asymptotic"
         population = "swaps drawn from this dataset"
-        if self.criteria.generalize:
+        if self.settings.generalize:
             population = "references drawn as this dataset's were, with its donors"
         return f"95 % {kind} confidence sequence over {population}"
 
 
-def measure(
-    evaluator: Evaluator, references: References, criteria: Criteria, *, seed: int, name: str
-) -> Measured:
+def measure(evaluator: Evaluator, references: References, settings: Settings) -> Measured:
     """Draw swaps until the claim is decided, or the budget is spent.
 
     **Arguments**
 
     - `evaluator`, `references`: the claim's own, or those of a mutant of it.
-    - `seed`, `name`: the random stream is derived from both.
 
-    Undecided where a share is to be recovered of nothing; `reason` tells.
+    Undecided where a share is to be recovered of nothing; `recovered_reason` tells.
 
     **Raises** `DataError` where the dataset lacks the feature of the slices.
     """
-    acceptance, space = criteria.acceptance, evaluator.space
-    if criteria.by is not None:
-        space.dataset.feature(criteria.by)  # a wrong name is told before anything is drawn
-
-    def outcome(drawn: Sample) -> tuple[Decided, str | None]:
-        changes, room = drawn.units(drawn.changes), None
-        if acceptance.min_recovered is not None:
-            sign = 1 if acceptance.metric.worse == "higher" else -1
-            room = drawn.units(sign * (drawn.baseline - drawn.unscrubbed))
-        return acceptance.outcome(
-            changes, room, drawn.mean(drawn.rounding), heaviest=drawn.references.plan.heaviest
-        )  # fmt: skip
-
-    def sliced(drawn: Sample) -> Slices | None:
-        if criteria.by is None:
-            return None
-        return slices(space, drawn, criteria.by, acceptance, criteria.slice_tolerance)
+    acceptance, space = Acceptance.of(settings, evaluator.metric), evaluator.space
+    if settings.by is not None:
+        space.dataset.feature(settings.by)  # a wrong name is told before anything is drawn
 
     def is_decided(drawn: Sample) -> bool:
         if evaluator.progress is not None:
-            stands = confidence_sequence(
-                drawn.units(drawn.changes), acceptance.reach * drawn.references.plan.heaviest
-            )
-            evaluator.progress("samples", len(drawn), criteria.samples, f"gap {stands}")
-        if untested_nodes(_nodes(space, drawn, criteria)):
+            stands = _interval(drawn, drawn.changes, acceptance)
+            evaluator.progress("samples", len(drawn), settings.samples, f"gap {stands}")
+        if untested_nodes(_nodes(space, drawn, settings)):
             return True
-        found, _ = outcome(drawn)
-        if found != HELD or criteria.slice_tolerance is None:
+        found, _ = _outcome(drawn, acceptance)
+        if found != HELD or settings.slice_tolerance is None:
             return found != UNDECIDED
-        return outcome_of(sliced(drawn)) != UNDECIDED
+        return outcome_of(_sliced(space, drawn, settings, acceptance)) != UNDECIDED
 
-    drawn = sample(evaluator, references, stream(seed, name, "draw"), is_decided, criteria.samples)
-    heaviest = references.plan.heaviest
-    lost = confidence_sequence(
-        drawn.units(drawn.baseline - drawn.unscrubbed), acceptance.reach * heaviest
-    )
+    drawn = sample(evaluator, references, settings.stream("draw"), is_decided, settings.samples)
+    lost = _interval(drawn, drawn.baseline - drawn.unscrubbed, acceptance)
     tolerance = acceptance.accepted(abs(lost.mean))
     alike = slack(drawn.mean(drawn.rounding), tolerance)
-    gap = confidence_sequence(
-        drawn.units(drawn.changes), acceptance.reach * heaviest, rounding=alike
-    )
+    gap = _interval(drawn, drawn.changes, acceptance, alike)
     clean, baseline = drawn.mean(drawn.unscrubbed), drawn.mean(drawn.baseline)
     share, reason = recovered(gap.mean, baseline, clean, acceptance.metric.worse, lost.around)
-    nodes, by_slice = _nodes(space, drawn, criteria), sliced(drawn)
+    nodes = _nodes(space, drawn, settings)
+    by_slice = _sliced(space, drawn, settings, acceptance)
     together: OnAverage
-    together, why = outcome(drawn)
+    together, why = _outcome(drawn, acceptance)
     if untested_nodes(nodes):
         together, why = UNTESTED, None
     elif together != REFUTED and outcome_of(by_slice) != HELD:
@@ -239,22 +182,39 @@ def measure(
             why = why_of(by_slice)
         together = outcome_of(by_slice)
     return Measured(
-        evaluator,
-        criteria,
-        drawn,
-        gap,
-        together,
-        tolerance,
-        nodes,
-        by_slice,
-        baseline,
-        share,
-        reason,
-        why,
-    )
+        evaluator, settings, drawn, gap, together, tolerance, nodes, by_slice, baseline, share,
+        reason, why,
+    )  # fmt: skip
 
 
-def _nodes(space: SwapSpace, drawn: Sample, criteria: Criteria) -> tuple[NodeReport, ...]:
+def _interval(
+    drawn: Sample, values: Numbers, acceptance: Acceptance, rounding: float = 0.0
+) -> Estimate:
+    reach = acceptance.reach * drawn.references.plan.heaviest
+    return confidence_sequence(drawn.units(values), reach, rounding=rounding)
+
+
+def _outcome(drawn: Sample, acceptance: Acceptance) -> tuple[Decided, str | None]:
+    """What the draws decide, slices aside, and why they do not."""
+    room = None
+    if acceptance.min_recovered is not None:
+        sign = 1 if acceptance.metric.worse == "higher" else -1
+        room = drawn.units(sign * (drawn.baseline - drawn.unscrubbed))
+    changes, rounding = drawn.units(drawn.changes), drawn.mean(drawn.rounding)
+    return acceptance.outcome(
+        changes, room, rounding, heaviest=drawn.references.plan.heaviest
+    )  # fmt: skip
+
+
+def _sliced(
+    space: SwapSpace, drawn: Sample, settings: Settings, acceptance: Acceptance
+) -> Slices | None:
+    if settings.by is None:
+        return None
+    return slices(space, drawn, settings.by, acceptance, settings.slice_tolerance)
+
+
+def _nodes(space: SwapSpace, drawn: Sample, settings: Settings) -> tuple[NodeReport, ...]:
     """How far every slot is tested, without the gaps."""
     moved = space.moved(drawn.swap_set)
     found = []
@@ -262,8 +222,8 @@ def _nodes(space: SwapSpace, drawn: Sample, criteria: Criteria) -> tuple[NodeRep
         computed = slot.node.computed_by is not None and not slot.is_rest
         # A computed node takes no activation from a donor: the function itself is put to the test.
         with_other, swapped = (1.0 if computed else support.share), float(moved[i].mean())
-        is_tested = with_other >= criteria.min_with_other and (
-            computed or swapped >= criteria.min_moved
+        is_tested = with_other >= settings.min_with_other and (
+            computed or swapped >= settings.min_moved
         )
         must_be_tested = not slot.is_rest and not slot.agrees_on.exact
         found.append(
@@ -312,12 +272,13 @@ def percentiles(changes: Numbers) -> tuple[float, ...]:
     return tuple(found)
 
 
-def with_gaps(measured: Measured, rng: np.random.Generator) -> tuple[NodeReport, ...]:
+def with_gaps(measured: Measured) -> tuple[NodeReport, ...]:
     """The reports with the gap when only that slot is swapped, the others EXACT."""
     evaluator, drawn = measured.evaluator, measured.sample
+    rng = measured.settings.stream("alone")
     most = min(
         MOST_SAMPLES_PER_NODE,
-        max(2, NODES_SHARE * measured.criteria.samples // max(1, len(measured.nodes))),
+        max(2, NODES_SHARE * measured.settings.samples // max(1, len(measured.nodes))),
     )
     few = drawn.swap_set.references[:most]
     found = []
@@ -331,7 +292,7 @@ def with_gaps(measured: Measured, rng: np.random.Generator) -> tuple[NodeReport,
 def _alone(changes: Numbers, measured: Measured) -> Estimate:
     """Student's t, and no ends where a metric without bounds has not shown enough for them."""
     found = estimate(changes)
-    is_known = np.isfinite(measured.criteria.acceptance.reach) or has_seen_enough(
+    is_known = np.isfinite(measured.acceptance.reach) or has_seen_enough(
         changes, rounding=measured.slack
     )
     return found if is_known else Estimate(found.mean, -math.inf, math.inf)

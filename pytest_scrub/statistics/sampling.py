@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError
+from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
@@ -104,22 +104,23 @@ class References:
         self._unscrubbed = self._baseline = np.empty(0)
 
     @classmethod
-    def of(
-        cls, evaluator: Evaluator, samples: int, *, seed: int, name: str, generalize: bool
-    ) -> References:
+    def of(cls, evaluator: Evaluator, settings: Settings) -> References:
         """Those of a claim, whose evaluator is given.
 
         **Raises** `DataError` where there are too few references to generalize from.
         """
         plan = Plan.of(
-            evaluator.space, samples, stream(seed, name, "references"), generalize=generalize
+            evaluator.space,
+            settings.samples,
+            settings.stream("references"),
+            generalize=settings.generalize,
         )
         anything = Evaluator(
             evaluator.graph, evaluator.dataset, output(agrees_on=ANYTHING), evaluator.metric,
             store=evaluator.store,
             progress=evaluator.progress,
         )  # fmt: skip
-        return cls(plan, evaluator, anything, stream(seed, name, "baseline"))
+        return cls(plan, evaluator, anything, settings.stream("baseline"))
 
     def unscrubbed(self, count: int) -> Numbers:
         """The clean metric of the first `count` references."""

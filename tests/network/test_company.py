@@ -164,7 +164,11 @@ def test_a_refused_network_is_refused_again_by_the_next_claim() -> None:
     """What was captured before the proof failed is not kept."""
     from pytest_scrub.pytest_edge.session import Session
 
-    session, graph, data = Session(0, 100), ModuleGraph(Mixing(MIXING["mean"])), rows()
+    session, graph, data = (
+        Session({"samples": 100, "effort": 0}),
+        ModuleGraph(Mixing(MIXING["mean"])),
+        rows(),
+    )
     for _ in range(2):
         with pytest.raises(ModelError, match="depends on the rows beside it"):
             session.check(

@@ -1,0 +1,505 @@
+"""What a claim can be told: every option once, with its type, what it may be, what it does, its
+twin on the command line, and whether figures depend on it.
+
+`Settings` is the table. The signatures of `@claim`, `check` and `scrub.check`, what `help` says of
+their options, the command line, `--scrub-list` and the docs' tables are made from it. A type
+checker cannot read a table, so below it stands which of them takes what.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, TypeVar
+
+from pytest_scrub.common.calls import LARGEST, is_number, is_whole, shown, well_called
+from pytest_scrub.errors import HypothesisError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from pytest_scrub.data.dataset import Dataset
+    from pytest_scrub.engine.store import ActivationStore, Progress
+    from pytest_scrub.metrics import Batch, Metric
+
+EITHER, WORSE = "either", "worse"
+GATE, REPORT = "gate", "report"
+FAIL, XFAIL, WARN = "fail", "xfail", "warn"
+ACTIONS = {FAIL: FAIL, XFAIL: XFAIL, WARN: WARN}  # what a claim does that says nothing either way
+# Evaluations for each sample; the default of a claim without budget=.
+EFFORT = {"none": 0, "quick": 2, "default": 20, "thorough": 200}
+# Names that stand in reports beside those of adversaries.
+SAVED, OWN_DRAWS = "saved counterexample", "the claim's own draws"
+MOST_SEED = 2**128  # as many streams as a name and a seed are told apart by
+MOST_SAMPLES = 10**8  # their references are drawn at once, and take a gigabyte
+MOST_EVALUATIONS = 10**12  # years of any machine
+
+Check = Callable[[str, Any], None]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Option(NamedTuple):
+    """One option of the command line: --scrub-`name`, and `scrub_name` in the ini file.
+
+    - `default`: as text, empty for what is off; a flag has none.
+    - `read`: its value from a text; raises `ValueError` with what is wrong. `bool` makes it a flag.
+    - `bare`: its text where it is given without one.
+    """
+
+    name: str
+    default: str
+    read: Callable[[str], Any]
+    help: str
+    bare: str | None = None
+
+    @property
+    def dest(self) -> str:
+        """Its name in the ini file and in pytest's namespace of options."""
+        return f"scrub_{self.name.replace('-', '_')}"
+
+
+class Setting(NamedTuple):
+    """What is known of one setting beside its name, its type and its default.
+
+    - `help`: what it does, a line of a table.
+    - `checks`: each raises `HypothesisError` for a value that has no meaning. None is not checked
+      where it is the default.
+    - `twin`: the option that says it for all claims of a run.
+    - `figures`: whether figures depend on it.
+    - `early`: whether a wrong one ends the collection, or fails its claim alone.
+    - `or_none`: whether None is as good as nothing in a claim: then it is what the run says, or the
+      default.
+    """
+
+    help: str
+    checks: tuple[Check, ...] = ()
+    twin: Option | None = None
+    figures: bool = True
+    early: bool = False
+    or_none: bool = False
+
+
+# Texts of the command line ------------------------------------------------------------------------
+
+
+def whole(least: int | None = None) -> Callable[[str], int]:
+    """Reads a whole number."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise ValueError(f"takes a whole number, not {text!r}") from None
+        if least is not None and number < least:
+            raise ValueError(f"is at least {least}, not {number}")
+        return number
+
+    return read
+
+
+def _word(meaning: Mapping[str, Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        if text not in meaning:
+            raise ValueError(f"is one of {', '.join(meaning)}, not {text!r}")
+        return meaning[text]
+
+    return read
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        seconds = float(text) if text else None
+    except ValueError:
+        seconds = -1.0
+    if seconds is None or seconds > 0:
+        return seconds
+    raise ValueError(f"takes a number of seconds, not {text!r}")
+
+
+# What a value may be ------------------------------------------------------------------------------
+
+
+def _is(what: str, fits: Callable[[Any], bool]) -> Check:
+    def check(name: str, value: object) -> None:
+        __tracebackhide__ = True  # at collection the error stands on the line of the decorator
+        if not fits(value):
+            raise HypothesisError(f"{name}= is {what}, not {shown(value)}")
+
+    return check
+
+
+def _from(what: str, least: float, most: float = LARGEST) -> Check:
+    return _is(what, lambda value: is_number(value, least, most))
+
+
+def _whole_from(what: str, least: float, most: float = math.inf) -> Check:
+    return _is(what, lambda value: is_whole(value, least, most))
+
+
+def _names_a_fixture(name: str, value: object) -> None:
+    __tracebackhide__ = True
+    takes = f"{name}= of @claim takes the name of a fixture"
+    if not isinstance(value, str):
+        raise HypothesisError(f"{takes}, not {type(value).__name__}")
+    if not value.isidentifier() or keyword.iskeyword(value):
+        raise HypothesisError(f"{takes}, which {value!r} cannot be")
+
+
+def _are_adversaries(name: str, value: object) -> None:
+    if not isinstance(value, (list, tuple)):
+        raise HypothesisError(f"{name}= takes a list such as [WhichDonors()], not {shown(value)}")
+    for adversary in value:
+        _is_adversary(name, adversary)
+    names = [adversary.name for adversary in value]
+    for one in names:
+        if names.count(one) > 1:
+            raise HypothesisError(
+                f"two adversaries are called {one!r}; give each a name= of its own"
+            )
+
+
+def _is_adversary(option: str, adversary: object) -> None:
+    if not callable(getattr(adversary, "search", None)) or isinstance(adversary, type):
+        raise HypothesisError(
+            f"{option}= takes adversaries such as WhichDonors(), not {shown(adversary)}"
+        )
+    name, effort = getattr(adversary, "name", None), getattr(adversary, "effort", 1)
+    if not isinstance(name, str) or not name or name in (SAVED, OWN_DRAWS):
+        raise HypothesisError(
+            f"the adversary {adversary!r} needs a name= of its own for reports, not {name!r}"
+        )
+    if not is_whole(effort, 1, math.inf):
+        raise HypothesisError(
+            f"effort= of the adversary {name!r} says how many times the budget of another it "
+            f"gets, a whole number of at least 1, not {effort!r}"
+        )
+
+
+_GAP = _from("a gap, zero or more", 0)
+_SHARE = _from("a share from 0 to 1", 0, 1)
+_SWITCH = _is("True or False", lambda value: isinstance(value, bool))
+_TEXT = _is("a text", lambda value: isinstance(value, str))
+_ACTION = _is(f"one of {', '.join(ACTIONS)}", lambda value: value in (*ACTIONS,))
+
+
+def _one_of(*words: str) -> Check:
+    return _is(" or ".join(map(repr, words)), lambda value: value in words)
+
+
+# The table ----------------------------------------------------------------------------------------
+
+
+def _setting(default: Any, help: str, *checks: Check, **known: Any) -> Any:
+    return field(default=default, metadata={"setting": Setting(help, checks, **known)})
+
+
+class Searcher(Protocol):
+    """What `adversaries=` takes, as far as this module may know it: an `Adversary`."""
+
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+        ...
+
+    def search(self, space: Any, spending: Any, rng: Any, /) -> Any:
+        """The worst that it finds."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What one claim is told, and all of it checked. **Raises** `HypothesisError` for what has no
+    meaning."""
+
+    seed: int = _setting(
+        0, "from which, and from the claim's name, its random streams are derived",
+        _whole_from("a whole number", -MOST_SEED, MOST_SEED),
+        twin=Option("seed", "0", whole(), "seed from which every claim's random stream is derived"),
+    )  # fmt: skip
+    tolerance: float | None = _setting(
+        None, "the largest mean gap that the claim accepts, in the metric's unit",
+        _from("a gap in the metric's unit, zero or more", 0), early=True,
+    )  # fmt: skip
+    min_recovered: float | None = _setting(
+        None, "the least share recovered, instead of `tolerance=`; with both, the stricter counts, "
+        "and the baseline's sampling error is part of the decision",
+        _from("a share of at most 1, such as 0.9", -LARGEST, 1), early=True,
+    )  # fmt: skip
+    direction: str = _setting(
+        EITHER, '`"worse"` where a metric that gets better is no objection',
+        _one_of(EITHER, WORSE), early=True,
+    )  # fmt: skip
+    metric: Metric | Callable[[Tensor, Batch], Tensor] | None = _setting(
+        None, "a `Metric`, or a function of (output, batch); cross-entropy by default"
+    )
+    samples: int = _setting(
+        4000,  # a standard error of 1.6 % of the per-reference standard deviation
+        "the most references drawn, each with one swap of every node; fewer where that decides it",
+        _whole_from("a whole number of at least 2", 2),
+        _whole_from(f"at most {MOST_SAMPLES:,}", 2, MOST_SAMPLES), or_none=True,
+        twin=Option("samples", "4000", whole(2),
+                    "references drawn per claim, each with one swap of every node"),
+    )  # fmt: skip
+    generalize: bool = _setting(
+        False, "the interval speaks of the distribution that the rows were drawn from: each "
+        "reference of other content counts once, and donors stay those of the dataset", _SWITCH,
+    )  # fmt: skip
+    by: str | None = _setting(
+        None, "a feature by whose values the gap is shown",
+        _is("the name of a feature of the dataset", lambda value: isinstance(value, str)),
+    )  # fmt: skip
+    slice_tolerance: float | None = _setting(
+        None, "the largest gap that each value of `by=` may have", _GAP
+    )
+    on_undecided: str = _setting(
+        FAIL, '`"fail"`, `"xfail"` or `"warn"`: what the claim does where nothing is decided',
+        _ACTION, early=True, figures=False, or_none=True,
+        twin=Option("on-undecided", FAIL, _word(ACTIONS),
+                    "fail, xfail or warn: what an undecided claim does"),
+    )  # fmt: skip
+    on_untested: str = _setting(
+        FAIL, "the same where the data hold too few swaps to say anything",
+        _ACTION, early=True, figures=False, or_none=True,
+        twin=Option("on-untested", FAIL, _word(ACTIONS),
+                    "fail, xfail or warn: what an untested claim does"),
+    )  # fmt: skip
+    min_with_other: float = _setting(
+        # a node with other donors on fewer references says nothing about the claim
+        0.10, "a node is untested where a smaller share of the references has another donor for it",
+        _SHARE, or_none=True,
+    )  # fmt: skip
+    min_moved: float = _setting(
+        0.02, "or where a smaller share of its drawn donors differs from what they stand in for",
+        _SHARE, or_none=True,
+    )  # fmt: skip
+    adversaries: Sequence[Searcher] | None = _setting(
+        None, "what searches for the allowed swaps that make the claim look worst, such as "
+        "`[WhichDonors()]`; the whole ladder by default, nothing where empty", _are_adversaries,
+    )  # fmt: skip
+    adversarial_tolerance: float | None = _setting(
+        None, "the largest mean gap of a swap set that is found; the claim's own tolerance by "
+        "default, and `math.inf` only shows what is found",
+        _from("a gap, zero or more", 0, math.inf),
+    )  # fmt: skip
+    adversary: str = _setting(
+        GATE, '`"report"` shows what is found without refuting', _one_of(GATE, REPORT)
+    )
+    budget: int | None = _setting(
+        None, "evaluations for all adversaries together; by default a multiple of the samples",
+        _whole_from("a whole number of evaluations", 0),
+        _whole_from(f"at most {MOST_EVALUATIONS:,} evaluations", 0, MOST_EVALUATIONS),
+    )  # fmt: skip
+    effort: int = _setting(
+        EFFORT["default"], "that multiple; 0 searches nothing",
+        twin=Option("adversary", "default", _word(EFFORT),
+                    f"{', '.join(EFFORT)}: how long adversaries search each claim, "
+                    f"{', '.join(map(str, EFFORT.values()))} evaluations for each sample"),
+    )  # fmt: skip
+    deadline: float | None = _setting(
+        None, "seconds after which the search ends early, and says so",
+        _from("a number of seconds", 0, math.inf),
+        twin=Option("deadline", "", _seconds,
+                    "seconds after which the search of one claim ends early"),
+    )  # fmt: skip
+    mutate: bool = _setting(
+        False, "judge false claims made from this one too, where it holds on average", _SWITCH,
+        twin=Option("mutate", "", bool, "judge false claims made from each claim that holds, and "
+                                        "report how many are refuted"),
+    )  # fmt: skip
+    min_power: float | None = _setting(
+        None, "the least share of the false claims made from this one that has to be refuted",
+        _from("a share from 0 to 1, such as 0.8", 0, 1),
+    )  # fmt: skip
+    controls: bool = _setting(
+        False, "the claim has to fail on shuffled weights and on permuted features", _SWITCH,
+        twin=Option("controls", "", bool, "judge each claim that holds on shuffled weights and on "
+                                          "permuted features too"),
+    )  # fmt: skip
+    model: str = _setting(
+        "scrub_model", "the name of the fixture that gives the network", _names_a_fixture,
+        early=True, figures=False,
+    )  # fmt: skip
+    data: str = _setting(
+        "scrub_data", "the name of the fixture that gives the `Dataset`", _names_a_fixture,
+        early=True, figures=False,
+    )  # fmt: skip
+    name: str = _setting("claim", "what reports call the claim", _TEXT)
+    folder: Path | None = _setting(
+        None, "where a counterexample is saved, and tried first the next time; None keeps none",
+        _is("a pathlib.Path", lambda value: isinstance(value, Path)),
+    )  # fmt: skip
+    anew: bool = _setting(
+        False, "search even where a saved counterexample still breaks the claim; the worst that is "
+        "found then depends on nothing but the seed", _SWITCH,
+    )  # fmt: skip
+    store: ActivationStore | Callable[[Any, Dataset], ActivationStore] | None = _setting(
+        None, "clean activations shared with other claims about the same network and data, or what "
+        "gives them for both", figures=False,
+    )  # fmt: skip
+    progress: Progress | None = _setting(
+        None, "called with (what, done, total, how it stands)",
+        _is("a function of (what, done, total, how it stands)", callable), figures=False,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        require_acceptance(vars(self))
+        for name, setting in SETTINGS.items():
+            _require(name, setting, getattr(self, name))
+        if self.slice_tolerance is not None and self.by is None:
+            raise HypothesisError(
+                "slice_tolerance= needs by=, the feature whose values are the slices"
+            )
+
+    def stream(self, purpose: str) -> np.random.Generator:
+        """The random stream of one purpose."""
+        from pytest_scrub.common.seeds import stream
+
+        return stream(self.seed, self.name, purpose)
+
+    @property
+    def searches(self) -> bool:
+        """Whether adversaries are asked."""
+        return bool(self.effort) and (self.adversaries is None or bool(self.adversaries))
+
+    @property
+    def evaluations(self) -> int:
+        """Of all adversaries together."""
+        return self.effort * self.samples if self.budget is None else self.budget
+
+    @property
+    def gates(self) -> bool:
+        """Whether what is found may refute the claim."""
+        return self.adversary == GATE and self.adversarial_tolerance != math.inf
+
+    @property
+    def found_tolerance(self) -> float | None:
+        """What is found is compared with this, or with the claim's own tolerance: nothing lies
+        beyond infinity."""
+        return None if self.adversarial_tolerance == math.inf else self.adversarial_tolerance
+
+
+SETTINGS: Mapping[str, Setting] = {one.name: one.metadata["setting"] for one in fields(Settings)}
+DEFAULTS: Mapping[str, Any] = {one.name: one.default for one in fields(Settings)}
+FIXTURES = [name for name, one in SETTINGS.items() if one.checks == (_names_a_fixture,)]
+TWINS: Mapping[str, Option] = {name: one.twin for name, one in SETTINGS.items() if one.twin}
+
+
+def require_acceptance(said: Mapping[str, Any]) -> None:
+    """**Raises** `HypothesisError` unless a claim says how large a gap it accepts."""
+    __tracebackhide__ = True
+    if said.get("tolerance") is None and said.get("min_recovered") is None:
+        raise HypothesisError(
+            "a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered="
+        )
+
+
+def _require(name: str, setting: Setting, value: object) -> None:
+    __tracebackhide__ = True
+    if value is not None or DEFAULTS[name] is not None:
+        for check in setting.checks:
+            check(name, value)
+
+
+def require_early(said: Mapping[str, Any]) -> None:
+    """**Raises** `HypothesisError` for what is found before a claim is run."""
+    __tracebackhide__ = True
+    require_acceptance(said)
+    for name, value in said.items():
+        if SETTINGS[name].early:
+            _require(name, SETTINGS[name], value)
+
+
+def stated(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options of a claim that are not what they are anyway, in the order of the table."""
+    return {
+        name: said[name]
+        for name, setting in SETTINGS.items()
+        if name in said and said[name] is not (None if setting.or_none else DEFAULTS[name])
+    }
+
+
+# Who takes what -----------------------------------------------------------------------------------
+
+
+class Options(TypedDict, total=False):
+    """What all of them take."""
+
+    tolerance: float | None
+    min_recovered: float | None
+    direction: str
+    metric: Metric | Callable[[Tensor, Batch], Tensor] | None
+    samples: int | None
+    generalize: bool
+    by: str | None
+    slice_tolerance: float | None
+    min_with_other: float | None
+    min_moved: float | None
+    adversaries: Sequence[Searcher] | None
+    adversarial_tolerance: float | None
+    adversary: str
+    budget: int | None
+    min_power: float | None
+    controls: bool
+
+
+class ClaimOptions(Options, total=False):
+    """What `@claim` takes."""
+
+    on_undecided: str | None
+    on_untested: str | None
+    model: str
+    data: str
+
+
+class ScrubOptions(Options, total=False):
+    """What `scrub.check` takes."""
+
+    mutate: bool
+    folder: Path | None
+    anew: bool
+
+
+class CheckOptions(ScrubOptions, total=False):
+    """What `check` takes."""
+
+    seed: int
+    deadline: float | None
+    name: str
+    store: ActivationStore | Callable[[Any, Dataset], ActivationStore] | None
+    progress: Progress | None
+
+
+def takes(options: type, *, of_run: bool) -> Callable[[Function], Function]:
+    """Shows the options of a function as `inspect.signature` and `help` are to show them.
+
+    **Arguments**
+
+    - `options`: those of its `**options`.
+    - `of_run`: whether some are what the run says, where the call does not.
+    """
+    known = [one for one in fields(Settings) if one.name in options.__annotations__]
+    parameters = []
+    for one in known:
+        or_none = of_run and SETTINGS[one.name].or_none
+        parameters.append(
+            inspect.Parameter(
+                one.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None if or_none else one.default,
+                annotation=f"{one.type} | None" if or_none else one.type,
+            )
+        )
+
+    def shown_so(function: Function) -> Function:
+        told = "\n".join(f"- `{one.name}`: {SETTINGS[one.name].help}." for one in known)
+        function.__doc__ = f"{inspect.getdoc(function)}\n\n**Options**\n\n{told}"
+        return well_called(function, parameters)
+
+    return shown_so
