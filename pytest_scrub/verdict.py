@@ -19,8 +19,8 @@ UNDECIDED: Final = "undecided"
 UNTESTED: Final = "untested"
 WEAK: Final = "weak"
 Decided = Literal["held", "refuted", "undecided"]
-OnAverage = Decided | Literal["untested"]
-Outcome = OnAverage | Literal["weak"]
+OnAverage = Literal[Decided, "untested"]
+Outcome = Literal[OnAverage, "weak"]
 Worse = Literal["higher", "lower", "either"]
 TOO_FEW, ROUNDED, STRADDLES = "too few draws", "rounding", "straddles"  # why a claim is undecided
 if TYPE_CHECKING:

@@ -90,7 +90,7 @@ def page(run: Run) -> str:
         _Shown(
             claimed=one,
             id=f"claim-{i}",
-            rerun=run.rerun(one),
+            rerun=one.rerun,
             drawn=None if one.verdict is None else _drawn(one.verdict, f"claim-{i}"),
         )
         for i, one in enumerate(run.claims, 1)
