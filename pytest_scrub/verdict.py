@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import pytest_scrub
 from pytest_scrub.common.records import UNKNOWN_ENDS, parsed, read, written
@@ -21,6 +21,22 @@ WEAK: Final = "weak"
 Decided = Literal["held", "refuted", "undecided"]
 OnAverage = Literal[Decided, "untested"]
 Outcome = Literal[OnAverage, "weak"]
+
+
+class Mark(NamedTuple):
+    """What tells an outcome from others in reports: a colour of terminals, and a sign."""
+
+    colour: str
+    sign: str
+
+
+OUTCOMES: dict[Outcome, Mark] = {  # what asks for a look first
+    REFUTED: Mark("red", "✖"),
+    WEAK: Mark("yellow", "▲"),
+    UNDECIDED: Mark("yellow", "◆"),
+    UNTESTED: Mark("yellow", "□"),
+    HELD: Mark("green", "●"),
+}
 Worse = Literal["higher", "lower", "either"]
 TOO_FEW, ROUNDED, STRADDLES = "too few draws", "rounding", "straddles"  # why a claim is undecided
 if TYPE_CHECKING:

@@ -21,18 +21,11 @@ from pytest_scrub.extras.html.aligned import aligned
 from pytest_scrub.extras.html.diagram import Diagram, diagram
 from pytest_scrub.reports.run import Claimed, Run
 from pytest_scrub.reports.terminal import headline, remedy
-from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK, Attempt, Verdict
+from pytest_scrub.verdict import OUTCOMES, Attempt, Verdict
 
 # In the order of the page's counts; the signs are those of the markers in its plot.
-SIGNS = {
-    "error": "✖",
-    "failed": "✖",
-    REFUTED: "✖",
-    WEAK: "▲",
-    UNDECIDED: "◆",
-    UNTESTED: "□",
-    HELD: "●",
-}
+FAILED = {"error": "✖", "failed": "✖"}
+SIGNS = FAILED | {outcome: mark.sign for outcome, mark in OUTCOMES.items()}
 COLUMNS = (
     ("outcome", False), ("claim", False), ("gap (95 %)", True), ("tolerance", True),
     ("gap / tolerance", True),
