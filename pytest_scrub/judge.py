@@ -48,8 +48,7 @@ def check(hypothesis: Node, model: Any, data: Dataset, **options: Unpack[CheckOp
     - `hypothesis`: the root of a tree, `output(...)`.
     - `model`: a model graph, or anything `load_model` takes that is already in memory.
     - `data`: the `Dataset`.
-    - `options`: those of [the table](writing-claims.md#options) that say what one claim accepts and
-      how it is searched; `help(check)` lists them.
+    - `options`: [what a claim can be told](writing-claims.md#options); `help(check)` lists it.
 
     **Returns** a `Verdict`; this function never raises for a refuted claim.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import keyword
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, TypeVar
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 EITHER, WORSE = "either", "worse"
 GATE, REPORT = "gate", "report"
 FAIL, XFAIL, WARN = "fail", "xfail", "warn"
-ACTIONS = {FAIL: FAIL, XFAIL: XFAIL, WARN: WARN}  # what a claim does that says nothing either way
-# Evaluations for each sample; the default of a claim without budget=.
+ACTIONS = (FAIL, XFAIL, WARN)  # what a claim does that says nothing either way
+# Evaluations for each sample of a claim that has no budget.
 EFFORT = {"none": 0, "quick": 2, "default": 20, "thorough": 200}
 # Names that stand in reports beside those of adversaries.
 SAVED, OWN_DRAWS = "saved counterexample", "the claim's own draws"
@@ -66,21 +66,25 @@ class Option(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What is known of one setting beside its name, its type and its default.
+    """What is known of one setting beside its name and its type.
 
     - `help`: what it does, a line of a table.
     - `checks`: each raises `HypothesisError` for a value that has no meaning. None is not checked
       where it is the default.
-    - `twin`: the option that says it for all claims of a run.
+    - `read`: its value from a text, where an option of the command line says it for all claims;
+      `bool` for a flag.
+    - `option`: that option, where it is not of the same name.
     - `figures`: whether figures depend on it.
     - `early`: whether a wrong one ends the collection, or fails its claim alone.
     - `or_none`: whether None is as good as nothing in a claim: then it is what the run says, or the
       default.
     """
 
+    default: Any
     help: str
     checks: tuple[Check, ...] = ()
-    twin: Option | None = None
+    read: Callable[[str], Any] | None = None
+    option: str | None = None
     figures: bool = True
     early: bool = False
     or_none: bool = False
@@ -104,11 +108,11 @@ def whole(least: int | None = None) -> Callable[[str], int]:
     return read
 
 
-def _word(meaning: Mapping[str, Any]) -> Callable[[str], Any]:
-    def read(text: str) -> Any:
-        if text not in meaning:
-            raise ValueError(f"is one of {', '.join(meaning)}, not {text!r}")
-        return meaning[text]
+def _word(words: Collection[str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"is one of {', '.join(words)}, not {text!r}")
+        return text
 
     return read
 
@@ -185,8 +189,7 @@ def _is_adversary(option: str, adversary: object) -> None:
 _GAP = _from("a gap, zero or more", 0)
 _SHARE = _from("a share from 0 to 1", 0, 1)
 _SWITCH = _is("True or False", lambda value: isinstance(value, bool))
-_TEXT = _is("a text", lambda value: isinstance(value, str))
-_ACTION = _is(f"one of {', '.join(ACTIONS)}", lambda value: value in (*ACTIONS,))
+_ACTION = _is(f"one of {', '.join(ACTIONS)}", lambda value: value in ACTIONS)
 
 
 def _one_of(*words: str) -> Check:
@@ -197,10 +200,10 @@ def _one_of(*words: str) -> Check:
 
 
 def _setting(default: Any, help: str, *checks: Check, **known: Any) -> Any:
-    return field(default=default, metadata={"setting": Setting(help, checks, **known)})
+    return field(default=default, metadata={"setting": Setting(default, help, checks, **known)})
 
 
-class Searcher(Protocol):
+class AnyAdversary(Protocol):
     """What `adversaries=` takes, as far as this module may know it: an `Adversary`."""
 
     @property
@@ -219,9 +222,8 @@ class Settings:
     meaning."""
 
     seed: int = _setting(
-        0, "from which, and from the claim's name, its random streams are derived",
-        _whole_from("a whole number", -MOST_SEED, MOST_SEED),
-        twin=Option("seed", "0", whole(), "seed from which every claim's random stream is derived"),
+        0, "every claim's random streams are derived from it and from the claim's name",
+        _whole_from("a whole number", -MOST_SEED, MOST_SEED), read=whole(),
     )  # fmt: skip
     tolerance: float | None = _setting(
         None, "the largest mean gap that the claim accepts, in the metric's unit",
@@ -233,7 +235,7 @@ class Settings:
         _from("a share of at most 1, such as 0.9", -LARGEST, 1), early=True,
     )  # fmt: skip
     direction: str = _setting(
-        EITHER, '`"worse"` where a metric that gets better is no objection',
+        EITHER, "`worse` where a metric that gets better is no objection",
         _one_of(EITHER, WORSE), early=True,
     )  # fmt: skip
     metric: Metric | Callable[[Tensor, Batch], Tensor] | None = _setting(
@@ -243,9 +245,7 @@ class Settings:
         4000,  # a standard error of 1.6 % of the per-reference standard deviation
         "the most references drawn, each with one swap of every node; fewer where that decides it",
         _whole_from("a whole number of at least 2", 2),
-        _whole_from(f"at most {MOST_SAMPLES:,}", 2, MOST_SAMPLES), or_none=True,
-        twin=Option("samples", "4000", whole(2),
-                    "references drawn per claim, each with one swap of every node"),
+        _whole_from(f"at most {MOST_SAMPLES:,}", 2, MOST_SAMPLES), read=whole(2), or_none=True,
     )  # fmt: skip
     generalize: bool = _setting(
         False, "the interval speaks of the distribution that the rows were drawn from: each "
@@ -259,19 +259,14 @@ class Settings:
         None, "the largest gap that each value of `by=` may have", _GAP
     )
     on_undecided: str = _setting(
-        FAIL, '`"fail"`, `"xfail"` or `"warn"`: what the claim does where nothing is decided',
-        _ACTION, early=True, figures=False, or_none=True,
-        twin=Option("on-undecided", FAIL, _word(ACTIONS),
-                    "fail, xfail or warn: what an undecided claim does"),
+        FAIL, "what a claim does where nothing is decided: fail, xfail or warn", _ACTION,
+        read=_word(ACTIONS), figures=False, early=True, or_none=True,
     )  # fmt: skip
     on_untested: str = _setting(
-        FAIL, "the same where the data hold too few swaps to say anything",
-        _ACTION, early=True, figures=False, or_none=True,
-        twin=Option("on-untested", FAIL, _word(ACTIONS),
-                    "fail, xfail or warn: what an untested claim does"),
+        FAIL, "what a claim does where too little can be swapped: fail, xfail or warn", _ACTION,
+        read=_word(ACTIONS), figures=False, early=True, or_none=True,
     )  # fmt: skip
     min_with_other: float = _setting(
-        # a node with other donors on fewer references says nothing about the claim
         0.10, "a node is untested where a smaller share of the references has another donor for it",
         _SHARE, or_none=True,
     )  # fmt: skip
@@ -279,7 +274,7 @@ class Settings:
         0.02, "or where a smaller share of its drawn donors differs from what they stand in for",
         _SHARE, or_none=True,
     )  # fmt: skip
-    adversaries: Sequence[Searcher] | None = _setting(
+    adversaries: Sequence[AnyAdversary] | None = _setting(
         None, "what searches for the allowed swaps that make the claim look worst, such as "
         "`[WhichDonors()]`; the whole ladder by default, nothing where empty", _are_adversaries,
     )  # fmt: skip
@@ -289,50 +284,47 @@ class Settings:
         _from("a gap, zero or more", 0, math.inf),
     )  # fmt: skip
     adversary: str = _setting(
-        GATE, '`"report"` shows what is found without refuting', _one_of(GATE, REPORT)
+        GATE, "`report` shows what is found without refuting", _one_of(GATE, REPORT)
     )
     budget: int | None = _setting(
-        None, "evaluations for all adversaries together; by default a multiple of the samples",
-        _whole_from("a whole number of evaluations", 0),
+        None, "evaluations for all adversaries together; by default 20 for each sample, or as "
+        "many as `--scrub-adversary` says", _whole_from("a whole number of evaluations", 0),
         _whole_from(f"at most {MOST_EVALUATIONS:,} evaluations", 0, MOST_EVALUATIONS),
     )  # fmt: skip
-    effort: int = _setting(
-        EFFORT["default"], "that multiple; 0 searches nothing",
-        twin=Option("adversary", "default", _word(EFFORT),
-                    f"{', '.join(EFFORT)}: how long adversaries search each claim, "
-                    f"{', '.join(map(str, EFFORT.values()))} evaluations for each sample"),
+    effort: str = _setting(
+        "default", "how long adversaries search: none, quick (2 evaluations for each sample), "
+        "default (20) or thorough (200)", read=_word(EFFORT), option="adversary",
     )  # fmt: skip
     deadline: float | None = _setting(
-        None, "seconds after which the search ends early, and says so",
-        _from("a number of seconds", 0, math.inf),
-        twin=Option("deadline", "", _seconds,
-                    "seconds after which the search of one claim ends early"),
+        None, "seconds after which the search of one claim ends early, and says so",
+        _from("a number of seconds", 0, math.inf), read=_seconds,
     )  # fmt: skip
     mutate: bool = _setting(
-        False, "judge false claims made from this one too, where it holds on average", _SWITCH,
-        twin=Option("mutate", "", bool, "judge false claims made from each claim that holds, and "
-                                        "report how many are refuted"),
+        False, "judge false claims made from one that holds, and report how many are refuted",
+        _SWITCH, read=bool,
     )  # fmt: skip
     min_power: float | None = _setting(
         None, "the least share of the false claims made from this one that has to be refuted",
         _from("a share from 0 to 1, such as 0.8", 0, 1),
     )  # fmt: skip
     controls: bool = _setting(
-        False, "the claim has to fail on shuffled weights and on permuted features", _SWITCH,
-        twin=Option("controls", "", bool, "judge each claim that holds on shuffled weights and on "
-                                          "permuted features too"),
+        False, "a claim has to fail on shuffled weights and on permuted features", _SWITCH,
+        read=bool,
     )  # fmt: skip
     model: str = _setting(
         "scrub_model", "the name of the fixture that gives the network", _names_a_fixture,
-        early=True, figures=False,
+        figures=False, early=True,
     )  # fmt: skip
     data: str = _setting(
         "scrub_data", "the name of the fixture that gives the `Dataset`", _names_a_fixture,
-        early=True, figures=False,
+        figures=False, early=True,
     )  # fmt: skip
-    name: str = _setting("claim", "what reports call the claim", _TEXT)
+    name: str = _setting(
+        "claim", "what reports call the claim",
+        _is("a text", lambda value: isinstance(value, str)),
+    )  # fmt: skip
     folder: Path | None = _setting(
-        None, "where a counterexample is saved, and tried first the next time; None keeps none",
+        None, "where a counterexample is saved, and tried first the next time",
         _is("a pathlib.Path", lambda value: isinstance(value, Path)),
     )  # fmt: skip
     anew: bool = _setting(
@@ -350,8 +342,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         require_acceptance(vars(self))
-        for name, setting in SETTINGS.items():
-            _require(name, setting, getattr(self, name))
+        for name in SETTINGS:
+            _require(name, getattr(self, name))
         if self.slice_tolerance is not None and self.by is None:
             raise HypothesisError(
                 "slice_tolerance= needs by=, the feature whose values are the slices"
@@ -366,12 +358,12 @@ class Settings:
     @property
     def searches(self) -> bool:
         """Whether adversaries are asked."""
-        return bool(self.effort) and (self.adversaries is None or bool(self.adversaries))
+        return bool(EFFORT[self.effort]) and (self.adversaries is None or bool(self.adversaries))
 
     @property
     def evaluations(self) -> int:
         """Of all adversaries together."""
-        return self.effort * self.samples if self.budget is None else self.budget
+        return EFFORT[self.effort] * self.samples if self.budget is None else self.budget
 
     @property
     def gates(self) -> bool:
@@ -386,9 +378,18 @@ class Settings:
 
 
 SETTINGS: Mapping[str, Setting] = {one.name: one.metadata["setting"] for one in fields(Settings)}
-DEFAULTS: Mapping[str, Any] = {one.name: one.default for one in fields(Settings)}
 FIXTURES = [name for name, one in SETTINGS.items() if one.checks == (_names_a_fixture,)]
-TWINS: Mapping[str, Option] = {name: one.twin for name, one in SETTINGS.items() if one.twin}
+# The option of the command line that says a setting for all claims.
+TWINS: Mapping[str, Option] = {
+    name: Option(
+        one.option or name.replace("_", "-"),
+        "" if one.default is None or one.read is bool else str(one.default),
+        one.read,
+        one.help,
+    )
+    for name, one in SETTINGS.items()
+    if one.read
+}
 
 
 def require_acceptance(said: Mapping[str, Any]) -> None:
@@ -400,9 +401,10 @@ def require_acceptance(said: Mapping[str, Any]) -> None:
         )
 
 
-def _require(name: str, setting: Setting, value: object) -> None:
+def _require(name: str, value: object) -> None:
     __tracebackhide__ = True
-    if value is not None or DEFAULTS[name] is not None:
+    setting = SETTINGS[name]
+    if value is not None or setting.default is not None:
         for check in setting.checks:
             check(name, value)
 
@@ -413,7 +415,7 @@ def require_early(said: Mapping[str, Any]) -> None:
     require_acceptance(said)
     for name, value in said.items():
         if SETTINGS[name].early:
-            _require(name, SETTINGS[name], value)
+            _require(name, value)
 
 
 def stated(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -421,7 +423,7 @@ def stated(said: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: said[name]
         for name, setting in SETTINGS.items()
-        if name in said and said[name] is not (None if setting.or_none else DEFAULTS[name])
+        if name in said and said[name] is not (None if setting.or_none else setting.default)
     }
 
 
@@ -441,7 +443,7 @@ class Options(TypedDict, total=False):
     slice_tolerance: float | None
     min_with_other: float | None
     min_moved: float | None
-    adversaries: Sequence[Searcher] | None
+    adversaries: Sequence[AnyAdversary] | None
     adversarial_tolerance: float | None
     adversary: str
     budget: int | None

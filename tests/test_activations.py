@@ -126,7 +126,7 @@ class Runs:
         return sum(self.batches)
 
     def session(self, limit: int = 1 << 20) -> Session:
-        return Session({"samples": 100, "effort": 0}, cache=BoundedFolder(self.folder, limit))
+        return Session({"samples": 100, "effort": "none"}, cache=BoundedFolder(self.folder, limit))
 
     def run(
         self,
@@ -138,7 +138,7 @@ class Runs:
         limit: int = 1 << 20,
         **options,
     ) -> Ran:
-        session = self.session(limit) if cached else Session({"samples": 100, "effort": 0})
+        session = self.session(limit) if cached else Session({"samples": 100, "effort": "none"})
         model = network() if model is None else model
         self.batches, passes = [], []
         # a bridge's own forward is not hooked

@@ -22,7 +22,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,7 @@ import pytest_scrub
 from benchmarks import published_brackets as published
 from pytest_scrub import Dataset, claim
 from pytest_scrub.pytest_edge.options import OPTIONS
+from pytest_scrub.settings import SETTINGS, TWINS, CheckOptions, ClaimOptions
 from pytest_scrub.tree.nodes import NodeOptions
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -226,6 +227,37 @@ def test_every_option_has_an_example_and_its_twin(option):
         f"docs/writing-claims.md has no example of --scrub-{option}"
     )
     assert f"`scrub_{option.replace('-', '_')}`" in (DOCS / "writing-claims.md").read_text()
+
+
+def of_a_claim(names: Iterable[str]) -> Iterator[str]:
+    """The docs' table of these settings."""
+    yield from ("| option | default | for all claims | what it does |", "| --- | --- | --- | --- |")
+    for name, setting in SETTINGS.items():
+        if name in names:
+            default = "none" if setting.default is None else f"`{setting.default!r}`"
+            twin = f"`--scrub-{TWINS[name].name}`" if name in TWINS else ""
+            yield f"| `{name}=` | {default} | {twin} | {setting.help} |"
+
+
+def of_the_command_line() -> Iterator[str]:
+    yield from ("| option | ini | default | what it does |", "| --- | --- | --- | --- |")
+    for one in OPTIONS:
+        default = "off" if one.read is bool else one.default or "none"
+        yield f"| `--scrub-{one.name}` | `{one.dest}` | {default} | {one.help.replace('%%', '%')} |"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        of_a_claim(ClaimOptions.__annotations__),
+        of_a_claim(CheckOptions.__annotations__.keys() - ClaimOptions.__annotations__),
+        of_the_command_line(),
+    ],
+    ids=["claim", "check", "command line"],
+)
+def test_a_table_of_options_is_what_the_package_says(table):
+    text = "\n".join(table)
+    assert f"\n\n{text}\n\n" in (DOCS / "writing-claims.md").read_text(), f"it is\n{text}"
 
 
 @pytest.mark.parametrize("name", pytest_scrub.__all__)

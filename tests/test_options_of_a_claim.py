@@ -139,7 +139,7 @@ def test_numbers_of_numpy_and_torch_are_as_good() -> None:
 
 
 def test_the_effort_of_a_session_knows_samples_of_any_kind() -> None:
-    scrub = Scrub(Session({"samples": 60, "effort": 2}), network(), rows(), "claim")
+    scrub = Scrub(Session({"samples": 60, "effort": "quick"}), network(), rows(), "claim")
     plain, other = (
         scrub.check(CLAIM, tolerance=0.5, samples=samples) for samples in (80, np.int64(80))
     )

@@ -28,13 +28,13 @@ def check(session, model, data):
 
 
 def test_claims_on_the_same_network_and_data_share_activations():
-    session, model, data = Session({"samples": 50, "effort": 0}), network(), dataset()
+    session, model, data = Session({"samples": 50, "effort": "none"}), network(), dataset()
     assert session.store(model, data) is session.store(model, data)
     assert session.store(model, dataset()) is not session.store(model, data)
 
 
 def test_changed_weights_are_another_network():
-    session, model, data = Session({"samples": 50, "effort": 0}), network(), dataset()
+    session, model, data = Session({"samples": 50, "effort": "none"}), network(), dataset()
     before = check(session, model, data)
     with torch.no_grad():
         model[2].bias.add_(1.0)
@@ -44,7 +44,7 @@ def test_changed_weights_are_another_network():
 
 
 def test_only_the_last_used_are_kept():
-    session, model = Session({"samples": 50, "effort": 0}), network()
+    session, model = Session({"samples": 50, "effort": "none"}), network()
     data = [dataset() for _ in range(STORES_KEPT + 1)]
     first = session.store(model, data[0])
     for other in data[1:]:

@@ -154,7 +154,7 @@ def judged(session: Session, model: Any, data: Dataset) -> float:
 def test_a_changed_network_is_another_one(
     change: Callable[[Network], object], wrap: Callable[[Any], Any]
 ) -> None:
-    network, session, data = Network().eval(), Session({"samples": 50, "effort": 0}), rows()
+    network, session, data = Network().eval(), Session({"samples": 50, "effort": "none"}), rows()
     network.inner.register_forward_hook(shifting(1.0))
     model = wrap(network)
     before = judged(session, model, data)
@@ -162,13 +162,13 @@ def test_a_changed_network_is_another_one(
     after = judged(session, model, data)
     assert (
         after
-        == judged(Session({"samples": 50, "effort": 0}), network, data)
+        == judged(Session({"samples": 50, "effort": "none"}), network, data)
         != pytest.approx(before, rel=1e-3)
     )
 
 
 def test_a_network_that_was_not_changed_is_not_captured_again() -> None:
-    session, model, data = Session({"samples": 50, "effort": 0}), Network().eval(), rows()
+    session, model, data = Session({"samples": 50, "effort": "none"}), Network().eval(), rows()
     store = session.store(model, data)
     judged(session, model, data)
     assert session.store(model, data) is store
@@ -176,7 +176,7 @@ def test_a_network_that_was_not_changed_is_not_captured_again() -> None:
 
 
 def test_a_hook_of_all_modules_is_noticed() -> None:
-    session, model, data = Session({"samples": 50, "effort": 0}), Network().eval(), rows()
+    session, model, data = Session({"samples": 50, "effort": "none"}), Network().eval(), rows()
     before = judged(session, model, data)
     with register_module_forward_hook(
         lambda module, inputs, out: out + isinstance(module, nn.Linear)
@@ -211,7 +211,7 @@ def all_from_the_next(scrub: Scrub) -> SwapSet:
 def test_it_is_noticed_at_every_entry(entry: Callable[[Scrub, ActivationStore], float]) -> None:
     network, data = Network().eval(), rows()
     scrub, store = (
-        Scrub(Session({"samples": 50, "effort": 0}), network, data, "claim"),
+        Scrub(Session({"samples": 50, "effort": "none"}), network, data, "claim"),
         ActivationStore(as_graph(network), data),
     )
     before = entry(scrub, store)
@@ -219,7 +219,7 @@ def test_it_is_noticed_at_every_entry(entry: Callable[[Scrub, ActivationStore], 
     network.alpha = 3.0
     assert (
         entry(scrub, store)
-        == entry(Scrub(Session({"samples": 50, "effort": 0}), network, data, "claim"), store)
+        == entry(Scrub(Session({"samples": 50, "effort": "none"}), network, data, "claim"), store)
         != pytest.approx(before)
     )
 
@@ -264,12 +264,12 @@ BESIDE: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
 def test_what_lies_beside_the_network_is_noticed(
     changed: pytest.MonkeyPatch, change: Callable[..., object]
 ) -> None:
-    session, network, data = Session({"samples": 50, "effort": 0}), Network().eval(), rows()
+    session, network, data = Session({"samples": 50, "effort": "none"}), Network().eval(), rows()
     before = judged(session, network, data)
     change(changed)
     assert (
         judged(session, network, data)
-        == judged(Session({"samples": 50, "effort": 0}), network, data)
+        == judged(Session({"samples": 50, "effort": "none"}), network, data)
         != pytest.approx(before)
     )
 
@@ -292,7 +292,7 @@ def test_functions_may_call_whatever_they_like(changed: pytest.MonkeyPatch) -> N
         A=lambda a: ALPHA * a + UNSEEN.value, output=lambda A: own.alpha * table * A
     )
     session, data = (
-        Session({"samples": 50, "effort": 0}),
+        Session({"samples": 50, "effort": "none"}),
         Dataset({"a": torch.arange(1.0, 41)[:, None]}),
     )
     seen = [judged(session, graph, data)]
@@ -304,7 +304,7 @@ def test_functions_may_call_whatever_they_like(changed: pytest.MonkeyPatch) -> N
     ):
         change()
         seen.append(judged(session, graph, data))
-        assert seen[-1] == judged(Session({"samples": 50, "effort": 0}), graph, data)
+        assert seen[-1] == judged(Session({"samples": 50, "effort": "none"}), graph, data)
     assert len(set(seen)) == len(seen)
 
 
@@ -331,11 +331,14 @@ def test_a_transformer_that_was_changed_is_taken_apart_again(
     tokens = torch.randint(0, 5, (80, 3), generator=torch.Generator().manual_seed(0))
     data, other = (Dataset(tokens, features={"first": tokens[:, 0]}) for _ in range(2))
     root = output(head(0, 0, agrees_on="first"))
-    model, session = as_graph(bridge) if loaded else bridge, Session({"samples": 50, "effort": 0})
+    model, session = (
+        as_graph(bridge) if loaded else bridge,
+        Session({"samples": 50, "effort": "none"}),
+    )
     settings = {"metric": MEAN, "tolerance": 100.0, "samples": 50, "name": "claim"}
     before = session.check(root, model=model, data=data, **settings)
     change(bridge)
-    anew = Session({"samples": 50, "effort": 0}).check(
+    anew = Session({"samples": 50, "effort": "none"}).check(
         root, model=as_graph(bridge), data=data, **settings
     )
     for rows_ in (data, other):  # and where the graph meets data for the first time
@@ -355,7 +358,10 @@ def test_a_hugging_face_model_is_compared_behind_its_bridge() -> None:
     torch.manual_seed(0)
     config = transformers.GPT2Config(vocab_size=7, n_positions=4, n_embd=8, n_layer=2, n_head=2)
     model = transformers.GPT2LMHeadModel(config).eval()
-    session, data = Session({"samples": 50, "effort": 0}), Dataset(torch.randint(0, 7, (60, 3)))
+    session, data = (
+        Session({"samples": 50, "effort": "none"}),
+        Dataset(torch.randint(0, 7, (60, 3))),
+    )
     seen = [judged(session, model, data)]
     for change in (
         lambda: model.transformer.wte.weight.data.mul_(1.5),
@@ -364,5 +370,5 @@ def test_a_hugging_face_model_is_compared_behind_its_bridge() -> None:
     ):
         change()
         seen.append(judged(session, model, data))
-        assert seen[-1] == judged(Session({"samples": 50, "effort": 0}), model, data)
+        assert seen[-1] == judged(Session({"samples": 50, "effort": "none"}), model, data)
     assert len(set(seen)) == len(seen)

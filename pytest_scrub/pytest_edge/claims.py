@@ -16,8 +16,9 @@ from pytest_scrub.errors import HypothesisError, Place, ScrubError
 from pytest_scrub.pytest_edge.ids import id_of
 from pytest_scrub.pytest_edge.options import VERDICT_PROPERTY
 from pytest_scrub.settings import (
-    DEFAULTS,
     FAIL,
+    FIXTURES,
+    SETTINGS,
     XFAIL,
     ClaimOptions,
     Settings,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from pytest_scrub.adversaries.saved import Replay
+    from pytest_scrub.pytest_edge.session import Session
 
 if TYPE_CHECKING:
     _Failed = BaseException
@@ -128,8 +130,8 @@ def claim(
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Make a test of a function that takes fixtures and returns a hypothesis.
 
-    Its options stand in [one table](writing-claims.md#options), and `help(claim)` lists them; a
-    `tolerance=` or `min_recovered=` is among them.
+    Its options are [what a claim can be told](writing-claims.md#options), `tolerance=` or
+    `min_recovered=` among them; `help(claim)` lists them.
 
     **Raises** `HypothesisError` at collection for a tolerance that is missing or negative, for an
     unknown word or option, and for a function that pytest cannot call with fixtures; what else is
@@ -153,7 +155,7 @@ def _as_test(function: Callable[..., Any], *, said: Mapping[str, Any]) -> Callab
         return type(function)(_as_test(function.__func__, said=said))
     _require_claimable(function)
     own = inspect.signature(function)
-    model, data = (said.get(role, DEFAULTS[role]) for role in ("model", "data"))
+    model, data = (said.get(role, SETTINGS[role].default) for role in FIXTURES)
     needed = dict.fromkeys(("request", "scrub_session", model, data))
 
     @functools.wraps(function)
@@ -162,7 +164,8 @@ def _as_test(function: Callable[..., Any], *, said: Mapping[str, Any]) -> Callab
         if "scrub_session" not in fixtures:
             raise_at(function, Misstated(f"{NOT_CALLED} ({_place(function)})"))
         own_fixtures = {name: value for name, value in fixtures.items() if name in own.parameters}
-        session, item = fixtures["scrub_session"], fixtures["request"].node
+        session: Session = fixtures["scrub_session"]
+        item = fixtures["request"].node
         on = {"model": fixtures[model], "data": fixtures[data]}
         try:
             hypothesis = function(*args, **own_fixtures)

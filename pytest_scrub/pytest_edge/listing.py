@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pytest_scrub.common.visible import visible
-from pytest_scrub.settings import DEFAULTS, FIXTURES
+from pytest_scrub.settings import FIXTURES, SETTINGS
 
 CLAIM = "claim"  # the marker
 OURS = {"request", "scrub_session"}  # what every claim takes
@@ -80,7 +80,7 @@ def listed(
 def _about(item: pytest.Item, config: pytest.Config) -> Iterator[str]:
     yield _options(item)
     given, parameters = _given(item), _parameters(item)
-    named = {role: str(given.get(role, DEFAULTS[role])) for role in FIXTURES}
+    named = {role: str(given.get(role, SETTINGS[role].default)) for role in FIXTURES}
     for role, fixture in named.items():
         where = "parametrized" if fixture in parameters else _where(item, fixture, config)
         yield f"{role}: {fixture} ({where})"

@@ -165,7 +165,7 @@ def test_a_refused_network_is_refused_again_by_the_next_claim() -> None:
     from pytest_scrub.pytest_edge.session import Session
 
     session, graph, data = (
-        Session({"samples": 100, "effort": 0}),
+        Session({"samples": 100, "effort": "none"}),
         ModuleGraph(Mixing(MIXING["mean"])),
         rows(),
     )

@@ -1,0 +1,114 @@
+"""What a claim can be told stands in one file, and everything that shows it follows."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import pytest_scrub
+from pytest_scrub import check, claim
+from pytest_scrub.pytest_edge.session import Scrub
+from pytest_scrub.settings import SETTINGS, CheckOptions, ClaimOptions, ScrubOptions, Settings
+
+TAKES = {claim: ClaimOptions, check: CheckOptions, Scrub.check: ScrubOptions}
+
+
+@pytest.mark.parametrize(("function", "options"), TAKES.items())
+def test_signature_and_help_show_what_is_taken(function, options):
+    shown = {
+        name: one
+        for name, one in inspect.signature(function).parameters.items()
+        if one.kind is one.KEYWORD_ONLY
+    }
+    assert list(shown) == [name for name in SETTINGS if name in options.__annotations__]
+    assert all(f"- `{name}`: {SETTINGS[name].help}." in function.__doc__ for name in shown)
+
+
+@pytest.mark.parametrize("options", TAKES.values())
+def test_types_are_those_of_the_table(options):
+    types = {one.name: one.type for one in fields(Settings)}
+    for name, hint in options.__annotations__.items():
+        optional = " | None" * SETTINGS[name].or_none
+        assert hint.__forward_arg__ == f"{types[name]}{optional}"
+
+
+def test_settings_do_not_change():
+    with pytest.raises(AttributeError):
+        Settings(tolerance=1.0).samples = 3
+
+
+ADDED = {
+    "    deadline: float | None = _setting(\n": """
+    patience: int = _setting(
+        3, "how often to try again", _whole_from("a number of times", 0), read=whole(0),
+        or_none=True,
+    )
+""",
+    "    budget: int | None\n": "    patience: int | None\n",
+}
+SHOWS = """
+import inspect
+import pytest
+from pytest_scrub import HypothesisError, check, claim, module, output
+from pytest_scrub.pytest_edge.session import Scrub
+
+@claim(tolerance=1, patience=5)
+def test_claimed():
+    raise AssertionError("run")
+
+def test_shown():
+    for function, default in ((claim, None), (check, 3), (Scrub.check, None)):
+        assert inspect.signature(function).parameters["patience"].default == default
+        assert "- `patience`: how often to try again." in function.__doc__
+    with pytest.raises(HypothesisError, match="^patience= is a number of times, not 'many'$"):
+        check(output(module("A", agrees_on="a")), None, None, tolerance=1, patience="many")
+
+def test_told(scrub_session):
+    said = {"tolerance": 1, "min_moved": None}
+    assert scrub_session.settings(said).patience == 7
+    assert scrub_session.settings({**said, "patience": None}).patience == 7
+    assert scrub_session.settings({**said, "patience": 5}).patience == 5
+"""
+
+
+def test_an_option_is_added_in_one_file(tmp_path):
+    """In a copy of the package: two entries more, and signatures, help, the command line, its twin
+    in the ini file, the listing and what figures depend on know it."""
+    package = shutil.copytree(
+        Path(pytest_scrub.__file__).parent,
+        tmp_path / "pytest_scrub",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    text = (package / "settings.py").read_text()
+    for before, added in ADDED.items():
+        assert text.count(before) == 1
+        text = text.replace(before, f"{added}{before}")
+    (package / "settings.py").write_text(text)
+    (tmp_path / "test_claims.py").write_text(SHOWS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nscrub_patience = 7\n")
+
+    def ran(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "100"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "--scrub-patience=X    how often to try again (default 3)" in ran("--help")
+    assert "tolerance=1, patience=5" in ran("--scrub-list")
+    assert "2 passed" in ran("-k", "shown or told", "--scrub-json=claims.json")
+    run = json.loads((tmp_path / "claims.json").read_text())["run"]
+    assert run["options"] == ["--scrub-seed=0", "--scrub-patience=7"]
