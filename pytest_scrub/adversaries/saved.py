@@ -37,7 +37,7 @@ SCHEMA_VERSION: Final = 1
 SHOWN_OF_MINIMAL, SHOWN_OF_WORST = 2000, 60
 # characters of a test id in a file name; file systems take 255 with what is added here
 LONGEST_NAME = 120
-POINTWISE = ("which donors", "which inputs")  # in files of versions that did not say it
+POINTWISE = ("which donors", "which inputs")  # where a file does not say it
 
 
 class DamagedFile(ScrubError):
@@ -124,7 +124,7 @@ class SavedSwaps:
     donors: Mapping[str, tuple[int, ...]]
 
     def __post_init__(self) -> None:
-        if self.pointwise is None:
+        if self.pointwise is None:  # early files do not say it
             object.__setattr__(self, "pointwise", self.adversary in POINTWISE)
 
     @classmethod
