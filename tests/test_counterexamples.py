@@ -486,6 +486,16 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         donors={slot: [] for slot in r["slots"]})),
         "its swaps have no reference, or donors of other slots than its own",
     ),
+    "a slot of another name": (
+        edited(
+            lambda r: (
+                r.update(slots=["references"]),
+                [r[part].update(donors={"references": [0]}) for part in ("minimal", "worst")],
+                [r[part].update(references=[10**6]) for part in ("minimal", "worst")],
+            )
+        ),
+        "'references' names a row that it does not have",
+    ),
     "rows out of order": (edited(lambda r: r["rows"].reverse()),
     "its rows are not numbered in order from 0"),
     "a row twice": (edited(lambda r: r["rows"].append({**r["rows"][0], "row": len(r["rows"])})),

@@ -100,7 +100,11 @@ class SavedRow:
         """The inputs that it was saved with. **Raises** `ValueError` where they are not its own."""
         found = {name: one.rebuilt() for name, one in (self.inputs or {}).items()}
         rows = {name: tensor[None] for name, tensor in found.items()}
-        if not rows or Dataset(rows).row_digest(0) != self.digest:
+        try:
+            is_its_own = bool(rows) and Dataset(rows).row_digest(0) == self.digest
+        except ScrubError as error:
+            raise Malformed(str(error)) from None
+        if not is_its_own:
             raise Malformed(f"the inputs of {self.shown!r} do not have its digest")
         return found
 
@@ -235,14 +239,17 @@ def rows_of(
             is_fresh = known is not None and row >= known
             before = found.get(digest)
             if before is None or (before.inputs and not is_fresh):
-                inputs = {name: SavedInput.of(tensor[row]) for name, tensor in here.inputs.items()}
                 found[digest] = SavedRow(
-                    len(found) if before is None else before.row,
-                    digest,
-                    _shortened(dataset.show(row), longest) if before is None else before.shown,
-                    inputs if is_fresh else None,
+                    row=len(found) if before is None else before.row,
+                    digest=digest,
+                    shown=before.shown if before else _shortened(dataset.show(row), longest),
+                    inputs=_inputs(here, row) if is_fresh else None,
                 )
     return tuple(found.values())
+
+
+def _inputs(dataset: Dataset, row: int) -> dict[str, SavedInput]:
+    return {name: SavedInput.of(tensor[row]) for name, tensor in dataset.inputs.items()}
 
 
 def path_for(folder: Path, claim: str) -> Path:
@@ -309,7 +316,7 @@ def _contradictions(saved: Saved) -> Iterator[str]:
     for swaps in (saved.minimal, saved.worst):
         if not swaps.references or tuple(swaps.donors) != saved.slots:
             yield "its swaps have no reference, or donors of other slots than its own"
-        for name, places in {"references": swaps.references, **swaps.donors}.items():
+        for name, places in (("references", swaps.references), *swaps.donors.items()):
             if not all(0 <= place < len(saved.rows) for place in places):
                 yield f"{name!r} names a row that it does not have"
             if len(places) != len(swaps.references):
