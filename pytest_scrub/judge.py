@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pytest_scrub.adversaries.worst import search
 from pytest_scrub.common.calls import shown
+from pytest_scrub.common.records import shared
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.circuit import circuit_of
 from pytest_scrub.engine.evaluator import Evaluator
@@ -20,7 +19,7 @@ from pytest_scrub.network.precision import precision_of
 from pytest_scrub.power.controls import controls_of
 from pytest_scrub.power.refuted import power_of, says_too_little
 from pytest_scrub.settings import CheckOptions, Settings, takes
-from pytest_scrub.statistics.measuring import Measured, measure, percentiles, with_gaps
+from pytest_scrub.statistics.measuring import Measured, measure, with_gaps
 from pytest_scrub.statistics.sampling import References
 from pytest_scrub.tree.nodes import Node
 from pytest_scrub.verdict import (
@@ -30,6 +29,7 @@ from pytest_scrub.verdict import (
     UNTESTED,
     WEAK,
     Control,
+    Outcome,
     Power,
     Search,
     Verdict,
@@ -83,7 +83,7 @@ def judged(hypothesis: Node, model: Any, data: Dataset, settings: Settings) -> V
 
 def _outcome(
     average: Measured, searched: Search | None, power: Power | None, controls: Sequence[Control]
-) -> str:
+) -> Outcome:
     if searched is not None and searched.gates and searched.refutes:
         return REFUTED
     return WEAK if average.outcome == HELD and says_too_little(power, controls) else average.outcome
@@ -95,47 +95,26 @@ def _verdict(
     power: Power | None,
     controlled: tuple[Control, ...],
 ) -> Verdict:
-    drawn, evaluator, settings = average.sample, average.evaluator, average.settings
-    return Verdict(
-        claim=settings.name,
-        outcome=_outcome(average, searched, power, controlled),
-        average=average.outcome,
-        hypothesis=str(evaluator.hypothesis),
-        metric=evaluator.metric.name,
-        tolerance=average.tolerance,
-        direction=settings.direction,
-        unscrubbed=drawn.mean(drawn.unscrubbed),
-        scrubbed=drawn.mean(drawn.scrubbed),
-        gap=average.gap,
-        absolute_change=drawn.mean(np.abs(drawn.changes)),
-        share_worse=average.share_worse,
-        share=average.share,
-        baseline=average.baseline,
-        recovered=average.recovered,
-        recovered_reason=average.reason,
-        samples=len(drawn),
-        budget=settings.samples,
-        generalize=settings.generalize,
-        seed=settings.seed,
-        nodes=with_gaps(average),
-        min_with_other=settings.min_with_other,
-        min_moved=settings.min_moved,
-        model=evaluator.graph.source,
-        model_digest=evaluator.store.digest,
-        precision=precision_of(evaluator.graph),
-        dataset=evaluator.dataset.name or "dataset",
-        dataset_digest=evaluator.dataset.digest(),
-        interval_kind=average.interval_kind,
-        circuit=circuit_of(evaluator.hypothesis, evaluator.graph),
-        changes=percentiles(drawn.changes),
-        looks=average.looks,
-        search=searched,
-        slices=average.slices,
-        power=power,
-        controls=controlled,
-        rounding=average.rounding,
-        undecided=average.undecided,
-    )
+    evaluator, settings = average.evaluator, average.settings
+    return Verdict(**{
+        **shared(Verdict, average, settings),
+        "claim": settings.name,
+        "outcome": _outcome(average, searched, power, controlled),
+        "average": average.outcome,
+        "hypothesis": str(evaluator.hypothesis),
+        "metric": evaluator.metric.name,
+        "budget": settings.samples,
+        "nodes": with_gaps(average),
+        "model": evaluator.graph.source,
+        "model_digest": evaluator.store.digest,
+        "precision": precision_of(evaluator.graph),
+        "dataset": evaluator.dataset.name or "dataset",
+        "dataset_digest": evaluator.dataset.digest(),
+        "circuit": circuit_of(evaluator.hypothesis, evaluator.graph),
+        "search": searched,
+        "power": power,
+        "controls": controlled,
+    })  # fmt: skip
 
 
 def _store_of(
@@ -175,8 +154,8 @@ def _require_usable(hypothesis: object, data: object) -> None:
 
 def _require_recoverable(average: Measured) -> None:
     """**Raises** `DataError` where a share is to be recovered, and nothing was lost."""
-    is_judged = average.reason is None or average.undecided == TOO_FEW
+    is_judged = average.recovered_reason is None or average.undecided == TOO_FEW
     if average.settings.min_recovered is not None and not is_judged:
         raise DataError(
-            f"min_recovered= cannot be judged: {average.reason}; give tolerance= instead"
+            f"min_recovered= cannot be judged: {average.recovered_reason}; give tolerance= instead"
         )

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -103,7 +103,7 @@ class Metric:
     pos: MetricPosition = None
     lower: float = -math.inf
     upper: float = math.inf
-    worse: str = "higher"
+    worse: Literal["higher", "lower"] = "higher"
     stand_in: Callable[[Tensor, Batch], Tensor] | None = None
     needs_clean: bool = False
 

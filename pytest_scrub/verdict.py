@@ -3,22 +3,47 @@ this."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import pytest_scrub
+from pytest_scrub.common.records import UNKNOWN_ENDS, parsed, read, written
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
-HELD, REFUTED, UNDECIDED, UNTESTED, WEAK = "held", "refuted", "undecided", "untested", "weak"
+HELD: Final = "held"
+REFUTED: Final = "refuted"
+UNDECIDED: Final = "undecided"
+UNTESTED: Final = "untested"
+WEAK: Final = "weak"
+Decided = Literal["held", "refuted", "undecided"]
+OnAverage = Literal[Decided, "untested"]
+Outcome = Literal[OnAverage, "weak"]
+
+
+class Mark(NamedTuple):
+    """What tells an outcome from others in reports: a colour of terminals, and a sign."""
+
+    colour: str
+    sign: str
+
+
+OUTCOMES: dict[Outcome, Mark] = {  # what asks for a look first
+    REFUTED: Mark("red", "✖"),
+    WEAK: Mark("yellow", "▲"),
+    UNDECIDED: Mark("yellow", "◆"),
+    UNTESTED: Mark("yellow", "□"),
+    HELD: Mark("green", "●"),
+}
+Worse = Literal["higher", "lower", "either"]
 TOO_FEW, ROUNDED, STRADDLES = "too few draws", "rounding", "straddles"  # why a claim is undecided
-# of an interval; JSON has no infinity, so null stands for them
-UNKNOWN_ENDS = {"low": -math.inf, "high": math.inf}
+if TYPE_CHECKING:
+    End = float
+else:  # in JSON, which has no infinity
+    End = float | None
 
 
 @dataclass(frozen=True)
@@ -31,8 +56,13 @@ class Estimate:
     """
 
     mean: float
-    low: float
-    high: float
+    low: End
+    high: End
+
+    def __post_init__(self) -> None:
+        for end, far in UNKNOWN_ENDS.items():
+            if getattr(self, end) is None:  # as it was read
+                object.__setattr__(self, end, far)
 
     def __str__(self) -> str:
         return (
@@ -161,7 +191,7 @@ class Slice:
     references: int
     samples: int
     gap: Estimate | None
-    outcome: str | None
+    outcome: Decided | None
     undecided: str | None = None
 
 
@@ -192,7 +222,7 @@ class MutantReport:
     kind: str
     node: str
     what: str
-    outcome: str
+    outcome: OnAverage
     gap: float
     means: str
 
@@ -240,7 +270,7 @@ class Control:
     """
 
     name: str
-    outcome: str | None
+    outcome: OnAverage | None
     gap: float | None
     note: str | None
     passed: bool
@@ -336,25 +366,6 @@ class Counterexample:
 
 
 @dataclass(frozen=True)
-class Replay:
-    """A saved counterexample as it is on this network and data.
-
-    - `gap`: of its minimal swap set, measured now; `saved_gap` when it was saved.
-    - `tolerance`: the least that the claim accepts, as it is now; `saved_tolerance` is only shown.
-    - `breaks`: whether the gap lies beyond the tolerance, the way that counts.
-    - `same_model`: whether the weights are those it was saved with.
-    """
-
-    counterexample: Counterexample
-    gap: float
-    saved_gap: float
-    tolerance: float
-    saved_tolerance: float
-    breaks: bool
-    same_model: bool
-
-
-@dataclass(frozen=True)
 class Mend:
     """An addition to a refuted claim: `what` it is, and the mean `gap` that was left with it,
     `where` says of what."""
@@ -385,7 +396,7 @@ class Search:
     attempts: tuple[Attempt, ...]
     counterexample: Counterexample | None
     mends: tuple[Mend, ...]
-    worse: str = "either"
+    worse: Worse = "either"
     notes: tuple[str, ...] = ()
 
     @property
@@ -456,12 +467,12 @@ class Verdict:
     """
 
     claim: str
-    outcome: str
-    average: str
+    outcome: Outcome
+    average: OnAverage
     hypothesis: str
     metric: str
     tolerance: float
-    direction: str
+    direction: Literal["either", "worse"]
     unscrubbed: float
     scrubbed: float
     gap: Estimate
@@ -493,7 +504,7 @@ class Verdict:
     controls: tuple[Control, ...] = ()
     rounding: float = 0.0
     undecided: str | None = None
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
 
     @property
     def held(self) -> bool:
@@ -517,48 +528,9 @@ class Verdict:
     def to_json(self) -> str:
         """All fields as one line of JSON; NaN never occurs, and an end of an interval that is not
         known is null."""
-        return json.dumps(plain(self), allow_nan=False)
+        return json.dumps(written(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
-        """**Raises** `ValueError` for another schema version."""
-        fields: dict[str, Any] = json.loads(text)
-        if fields.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(
-                f"this verdict has schema {fields.get('schema_version')}, not {SCHEMA_VERSION}"
-            )
-        verdict: Verdict = _built(cls, fields)
-        return verdict
-
-
-def plain(record: Any) -> dict[str, Any]:
-    """A dataclass of this package as JSON may keep it: None for an end of an interval that is not
-    known."""
-    fields: dict[str, Any] = dataclasses.asdict(record, dict_factory=_finite)
-    return fields
-
-
-def _finite(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {
-        name: None if name in UNKNOWN_ENDS and math.isinf(value) else value
-        for name, value in fields
-    }
-
-
-def _built(kind: Any, value: Any) -> Any:
-    """A value of a type as these dataclasses use them, from what JSON keeps of it."""
-    if isinstance(kind, UnionType):
-        return None if value is None else _built(get_args(kind)[0], value)
-    if get_origin(kind) is tuple:
-        kinds = get_args(kind)
-        each = kinds[:1] * len(value) if kinds[1:] == (...,) else kinds
-        return tuple(_built(one, part) for one, part in zip(each, value, strict=True))
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if kind is Estimate:
-            value = {
-                **value,
-                **{end: far for end, far in UNKNOWN_ENDS.items() if value[end] is None},
-            }
-        hints = get_type_hints(kind)
-        return kind(**{name: _built(hints[name], part) for name, part in value.items()})
-    return value
+        """**Raises** `ValueError` for what is no verdict, or one of another schema version."""
+        return read(cls, parsed(text))

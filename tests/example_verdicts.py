@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -150,10 +151,13 @@ def whole(**facts: Any) -> Verdict:
 def claimed(found: Verdict | None, test: str = "test_it.py::test_it", **facts: Any) -> Claimed:
     """A claim of a run, with pytest's result that goes with it."""
     result = "failed" if found is None or not found.held else "passed"
-    return Claimed(**{
+    facts = {
         "test": test, "file": test.partition("::")[0], "line": 3, "result": result, "seconds": 1.5,
-        "verdict": found,
-        "message": None if found else "Misstated: there is no component 'C'", **facts,
+        "message": None if found else "Misstated: there is no component 'C'",
+        "rerun": shlex.join(["pytest", test, "--scrub-seed=7"]), **facts,
+    }  # fmt: skip
+    return Claimed(**{
+        "outcome": facts["result"] if found is None else found.outcome, "verdict": found, **facts
     })  # fmt: skip
 
 

@@ -9,50 +9,18 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+import msgspec
 
 import pytest_scrub.reports
 from pytest_scrub import verdict
 from pytest_scrub.reports import json_file, run
-from pytest_scrub.statistics import intervals
-from pytest_scrub.verdict import (
-    HELD,
-    REFUTED,
-    SCHEMA_VERSION,
-    UNDECIDED,
-    UNKNOWN_ENDS,
-    UNTESTED,
-    WEAK,
-)
 
 PUBLISHED = (
-    Path(pytest_scrub.reports.__file__).parent / "schema" / f"verdicts-{SCHEMA_VERSION}.json"
+    Path(pytest_scrub.reports.__file__).parent
+    / "schema"
+    / f"verdicts-{verdict.SCHEMA_VERSION}.json"
 )
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-RESULTS = [
-    run.PASSED,
-    run.FAILED,
-    run.ERROR,
-    run.SKIPPED,
-    run.XFAILED,
-    run.XPASSED,
-    run.INTERRUPTED,
-]
-OUTCOMES = [HELD, REFUTED, UNDECIDED, UNTESTED, WEAK]
-ON_AVERAGE = [HELD, REFUTED, UNDECIDED, UNTESTED]
-# Words that are fixed, by class and property.
-WORDS = {
-    ("Entry", "result"): RESULTS,
-    ("Entry", "outcome"): [*OUTCOMES, *RESULTS],
-    ("Verdict", "outcome"): OUTCOMES,
-    ("Verdict", "average"): ON_AVERAGE,
-    ("Verdict", "direction"): ["either", "worse"],
-    ("Search", "worse"): ["higher", "lower", "either"],
-    ("Slice", "outcome"): [HELD, REFUTED, UNDECIDED, None],
-    ("MutantReport", "outcome"): ON_AVERAGE,
-    ("Control", "outcome"): [*ON_AVERAGE, None],
-}
 
 
 def described(kind: type) -> tuple[str, dict[str, str]]:
@@ -91,14 +59,10 @@ def as_json(text: str) -> str:
 def make() -> dict[str, Any]:
     """Every property is there, no other one is, and all have a description where their class gives
     one."""
-    schema = TypeAdapter(json_file.Document).json_schema(mode="serialization")
-    kinds = schema.pop("$defs")
-    for name, part in [("Document", schema), *kinds.items()]:
+    kinds = msgspec.json.schema(json_file.Document)["$defs"]
+    for name, part in kinds.items():
         complete(name, part)
-    for end in UNKNOWN_ENDS:
-        kinds["Estimate"]["properties"][end] |= {"type": ["number", "null"]}
-    schema["properties"]["schema_version"]["const"] = SCHEMA_VERSION
-    kinds["Verdict"]["properties"]["schema_version"]["const"] = SCHEMA_VERSION
+    schema = kinds.pop("Document")
     own = {"const": json_file.SCHEMA_ID, "description": "the id of this schema"}
     schema["properties"] = {"$schema": own, **schema["properties"]}
     schema["required"].insert(0, "$schema")
@@ -107,18 +71,12 @@ def make() -> dict[str, Any]:
 
 def complete(name: str, part: dict[str, Any]) -> None:
     """Nothing but the fields of the class, with what its docstring says of them."""
-    kind = next(
-        vars(module)[name] for module in (json_file, verdict, intervals) if name in vars(module)
-    )
+    kind = next(vars(module)[name] for module in (json_file, run, verdict) if name in vars(module))
     part["description"], says = described(kind)
     part["additionalProperties"] = False
     part["required"] = list(part["properties"])
     for field, about in part["properties"].items():
-        about.pop("title", None)
         about.pop("default", None)
-        if (name, field) in WORDS:
-            about.clear()
-            about["enum"] = WORDS[name, field]
         if field in says:
             about["description"] = says[field]
 
@@ -128,5 +86,4 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    PUBLISHED.parent.mkdir(exist_ok=True)
     PUBLISHED.write_text(text())

@@ -36,6 +36,7 @@ from pytest_scrub.adversaries.saved import (
     rows_of,
     save,
     set_aside,
+    written_by,
 )
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
@@ -60,22 +61,30 @@ def saved_of(
     dataset: Dataset, worst: SwapSet, minimal: SwapSet | None = None, known: int | None = None
 ) -> Saved:
     minimal = worst[:1] if minimal is None else minimal
+    rows = rows_of(dataset, worst, minimal, known)
 
     def swaps(adversary: str, swap_set: SwapSet) -> SavedSwaps:
         clean = np.arange(float(len(swap_set)))
         return SavedSwaps.of(
-            adversary, swap_set, dataset, clean, clean + 2.5, adversary == "which donors"
+            adversary,
+            swap_set,
+            dataset,
+            rows,
+            clean=clean,
+            scrubbed=clean + 2.5,
+            pointwise=adversary == "which donors",
         )
 
     return Saved(
+        written_by=written_by(),
         claim="tests/test_x.py::test_claim[a]",
-        hypothesis=str(worst.hypothesis or TWO),
+        hypothesis=tuple(str(worst.hypothesis or TWO).split("\n")),
         slots=worst.slots,
         metric="cross_entropy",
         tolerance=0.1,
         worst=swaps("which donors", worst),
         minimal=swaps("which nodes", minimal),
-        rows=rows_of(dataset, worst, minimal, known),
+        rows=rows,
         model="net",
         model_digest="ab",
         dataset_digest=dataset.digest(),
@@ -212,38 +221,32 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 @st.composite
 def any_saved(draw: st.DrawFn) -> Saved:
     slots = tuple(draw(st.lists(texts, max_size=3, unique=True)))
-    rows = draw(
-        st.lists(
-            st.builds(SavedRow, texts, texts),
-            min_size=1,
-            max_size=4,
-            unique_by=lambda row: row.digest,
-        )
-    )
+    digests = draw(st.lists(texts, min_size=1, max_size=4, unique=True))
+    rows = tuple(SavedRow(nth, digest, draw(texts)) for nth, digest in enumerate(digests))
 
     def swaps() -> SavedSwaps:
-        digest = st.sampled_from([row.digest for row in rows])
-        references = draw(st.lists(digest, min_size=1, max_size=3))
-        column = st.lists(digest, min_size=len(references), max_size=len(references)).map(tuple)
-        donors = tuple(draw(column) for _ in slots)
+        place = st.integers(0, len(rows) - 1)
+        references = draw(st.lists(place, min_size=1, max_size=3))
+        column = st.lists(place, min_size=len(references), max_size=len(references)).map(tuple)
         return SavedSwaps(
-            draw(texts),
-            *(draw(finite) for _ in range(3)),
-            tuple(references),
-            donors,
-            draw(st.booleans()),
+            adversary=draw(texts),
+            pointwise=draw(st.booleans()),
+            **{name: draw(finite) for name in ("gap", "clean", "scrubbed")},
+            references=tuple(references),
+            donors={slot: draw(column) for slot in slots},
         )
 
     named = {
         name: draw(texts)
-        for name in ("claim", "hypothesis", "metric", "model", "model_digest", "dataset_digest")
+        for name in ("written_by", "claim", "metric", "model", "model_digest", "dataset_digest")
     }
     return Saved(
+        hypothesis=tuple(draw(st.lists(texts, max_size=3))),
         slots=slots,
         tolerance=abs(draw(finite)),
         worst=swaps(),
         minimal=swaps(),
-        rows=tuple(rows),
+        rows=rows,
         **named,
     )
 
@@ -300,7 +303,8 @@ def test_a_swap_set_of_thousands_is_a_small_file(tmp_path: Path) -> None:
     save(path, saved_of(dataset, worst))
     assert path.stat().st_size < 1_000_000
     assert len(path.read_text().splitlines()) < 4000 + 100
-    assert load(path).worst.references == tuple(contents(dataset, worst)[0])
+    loaded = load(path)
+    assert loaded.digests(loaded.worst.references) == contents(dataset, worst)[0]
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -359,7 +363,7 @@ from dataclasses import replace
 from pathlib import Path
 from pytest_scrub.adversaries.saved import load, save
 path, name = Path(sys.argv[1]), sys.argv[2]
-saved = replace(load(path), claim=name, hypothesis=name * 20_000)
+saved = replace(load(path), claim=name, hypothesis=(name * 20_000,))
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(60):
@@ -369,7 +373,7 @@ for _ in range(60):
 
 def test_two_processes_write_at_once(tmp_path: Path, example: Saved) -> None:
     path = tmp_path / "x.json"
-    save(path, replace(example, claim="0", hypothesis="0" * 20_000))
+    save(path, replace(example, claim="0", hypothesis=("0" * 20_000,)))
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", WRITER, str(path), name],
@@ -386,7 +390,7 @@ def test_two_processes_write_at_once(tmp_path: Path, example: Saved) -> None:
         writer.stdin.flush()
     while any(writer.poll() is None for writer in writers):
         saved = load(path)
-        assert saved == replace(example, claim=saved.claim, hypothesis=saved.claim * 20_000)
+        assert saved == replace(example, claim=saved.claim, hypothesis=(saved.claim * 20_000,))
     for writer in writers:
         writer.communicate()
     assert [writer.returncode for writer in writers] == [0, 0]
@@ -412,9 +416,9 @@ def inputs_of(record: dict[str, Any]) -> dict[str, Any]:
 
 CONFLICT = b"<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> other\n"
 MISSING = {
-    name: (edited(lambda record, name=name: record.pop(name)), f"'{name}' is missing, or no ")
+    name: (edited(lambda record, name=name: record.pop(name)), f"missing required field `{name}`")
     for name in (
-        "schema_version", "written_by", "claim", "hypothesis", "slots", "metric", "tolerance",
+        "written_by", "claim", "hypothesis", "slots", "metric", "tolerance",
         "worst", "minimal",
         "rows", "model", "model_digest", "dataset_digest",
     )
@@ -426,26 +430,29 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "other encoding": (lambda content: content.replace(b"net", b"n\xff"), "it is no JSON: "),
     "a merge conflict": (lambda content: CONFLICT, "it is no JSON: "),
     "nested too deep": (lambda content: b"[" * 200_000, "it is no JSON: "),
-    "a list": (lambda content: b"[1, 2]", "'schema_version' is missing, or no int"),
+    "a list": (lambda content: b"[1, 2]", "its schema is None, not 1"),
+    "no schema": (edited(lambda r: r.pop("schema_version")), "its schema is None, not 1"),
     "another schema": (edited(lambda r: r.update(schema_version=0)), "its schema is 0, not 1"),
     "schema true": (edited(lambda r: r.update(schema_version=True)),
-    "'schema_version' is missing, or no int"),
-    "number for text": (edited(lambda r: r.update(claim=3)), "'claim' is missing, or no str"),
+    "Expected `int`, got `bool` - at `$.schema_version`"),
+    "number for text": (edited(lambda r: r.update(claim=3)),
+    "Expected `str`, got `int` - at `$.claim`"),
     "text for number": (edited(lambda r: r.update(tolerance="1")),
-    "'tolerance' is missing, or no finite number"),
+    "Expected `float`, got `str` - at `$.tolerance`"),
     "bool for number": (edited(lambda r: r["worst"].update(gap=True)),
-    "'gap' is missing, or no finite number"),
+    "Expected `float`, got `bool` - at `$.worst.gap`"),
     "NaN": (edited(lambda r: r["worst"].update(clean=float("nan"))),
-    "'clean' is missing, or no finite number"),
+    "Expected `float`, got `NoNumber` - at `$.worst.clean`"),
     "infinite": (
         lambda content: content.replace(b'"scrubbed": 2.5', b'"scrubbed": 1e999'),
-        "'scrubbed' is missing, or no finite number",
+        "Expected `float`, got `NoNumber` - at `$.",
     ),
     "adversary none": (edited(lambda r: r["minimal"].update(adversary=None)),
-    "'adversary' is missing, or no str"),
+    "Expected `str`, got `null` - at `$.minimal.adversary`"),
     "slots of numbers": (edited(lambda r: r.update(slots=[1])),
-    "'slots' holds something else than text"),
-    "worst a list": (edited(lambda r: r.update(worst=[])), "'worst' is missing, or no dict"),
+    "Expected `str`, got `int` - at `$.slots[0]`"),
+    "worst a list": (edited(lambda r: r.update(worst=[])),
+    "Expected `object`, got `array` - at `$.worst`"),
     "a row too many": (
         edited(lambda r: r["worst"]["references"].__setitem__(0, len(r["rows"]))),
         "'references' names a row that it does not have",
@@ -456,11 +463,11 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     ),
     "row 0.0": (
         edited(lambda r: r["minimal"].update(references=[0.0])),
-        "'references' names a row that it does not have",
+        "Expected `int`, got `float` - at `$.minimal.references[0]`",
     ),
     "row true": (
         edited(lambda r: r["minimal"].update(references=[True])),
-        "'references' names a row that it does not have",
+        "Expected `int`, got `bool` - at `$.minimal.references[0]`",
     ),
     "a donor less": (
         edited(lambda r: r["worst"]["donors"]["output/head0.0"].pop()),
@@ -479,15 +486,25 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         donors={slot: [] for slot in r["slots"]})),
         "its swaps have no reference, or donors of other slots than its own",
     ),
+    "a slot of another name": (
+        edited(
+            lambda r: (
+                r.update(slots=["references"]),
+                [r[part].update(donors={"references": [0]}) for part in ("minimal", "worst")],
+                [r[part].update(references=[10**6]) for part in ("minimal", "worst")],
+            )
+        ),
+        "'references' names a row that it does not have",
+    ),
     "rows out of order": (edited(lambda r: r["rows"].reverse()),
     "its rows are not numbered in order from 0"),
     "a row twice": (edited(lambda r: r["rows"].append({**r["rows"][0], "row": len(r["rows"])})),
                     "two of its rows have one digest"),
-    "a row no dict": (edited(lambda r: r["rows"].append(7)), "'row' is missing, or no int"),
+    "a row no dict": (edited(lambda r: r["rows"].append(7)), "Expected `object`, got `int` - at "),
     "a row unnamed": (edited(lambda r: r["rows"][0].pop("digest")),
-    "'digest' is missing, or no str"),
+    "missing required field `digest` - at `$.rows[0]`"),
     "inputs a list": (edited(lambda r: r["rows"][0].update(inputs=[])),
-    "'inputs' is missing, or no dict"),
+    "Expected `object | null`, got `array` - at `$.rows[0].inputs`"),
     "another value": (edited(lambda r: inputs_of(r)["values"].__setitem__(0, 9)),
     " do not have its digest"),
     "another dtype": (edited(lambda r: inputs_of(r).update(dtype="int32")),
@@ -498,7 +515,8 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a value too large": (edited(lambda r: inputs_of(r)["values"].__setitem__(0, 2**70)),
     " is no tensor"),
     "a word": (edited(lambda r: inputs_of(r)["values"].__setitem__(0, "nine")), " is no tensor"),
-    "a shape of words": (edited(lambda r: inputs_of(r).update(shape=["4"])), " is no tensor"),
+    "a shape of words": (edited(lambda r: inputs_of(r).update(shape=["4"])),
+    "Expected `int`, got `str` - at `$.rows"),
     "no inputs": (edited(lambda r: r["rows"][0].update(inputs={})), " do not have its digest"),
     **MISSING,
 }  # fmt: skip
@@ -805,7 +823,7 @@ def test_fresh_rows_are_put_back(tmp_path: Path, example: Saved) -> None:
     assert (len(dataset), len(extended)) == (6, 8)
     assert found.dataset == extended.digest()
     assert contents(extended, found) == [
-        list(line) for line in (saved.worst.references, *saved.worst.donors)
+        saved.digests(line) for line in (saved.worst.references, *saved.worst.donors.values())
     ]
     assert SwapSpace(TWO, extended).check(found) == []
     assert extended.feature("first").tolist()[6:] == [
@@ -829,9 +847,8 @@ def test_a_row_that_is_the_datasets_own_too_carries_no_inputs() -> None:
 
 
 def test_fresh_rows_that_do_not_fit_are_gone_too(example: Saved) -> None:
-    wanted = len(
-        {digest for line in (example.worst.references, *example.worst.donors) for digest in line}
-    )
+    worst = example.worst
+    wanted = len({place for line in (worst.references, *worst.donors.values()) for place in line})
     unfit = [
         tokens()[:, 1:],
         tokens().int(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,9 @@ from pytest_scrub.network.plain import FunctionGraph
 from pytest_scrub.reports.run import ERROR, FAILED, PASSED, SKIPPED, XFAILED, Claimed, Run
 from pytest_scrub.tree.nodes import module, output
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, Circuit, CircuitNode, Verdict
+
+from .example_verdicts import claimed as example
+from .example_verdicts import run
 
 HOSTILE = 'x"]; click n0|`</code><script>a</script>@user\n::error::\u202e# *b* #quot; $$y$$ 😀'
 
@@ -50,17 +54,14 @@ def claimed(
         if verdict is None or outcome is None
         else replace(verdict, outcome=outcome, average=outcome)
     )
-    usual = {
-        "test": "t/test_a.py::test_it",
-        "file": "t/test_a.py",
-        "line": 3,
-        "message": "claim refuted: gap 2",
-    }
-    return Claimed(**{**usual, "result": result, "seconds": 0.5, "verdict": one, **fields})
+    test = fields.pop("test", "t/test_a.py::test_it")
+    rerun = shlex.join(["pytest", test, "--scrub-seed=0"])
+    usual = {"file": "t/test_a.py", "message": "claim refuted: gap 2", "rerun": rerun}
+    return example(one, test, **{**usual, "result": result, "seconds": 0.5, **fields})
 
 
 def a_run(*claims: Claimed, interrupted: bool = False) -> Run:
-    return Run(claims, ("--scrub-seed=0",), {}, "2026-01-01T00:00:00+00:00", 1.0, interrupted)
+    return run(*claims, options=("--scrub-seed=0",), versions={}, interrupted=interrupted)
 
 
 # Annotations --------------------------------------------------------------------------------------

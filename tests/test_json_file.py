@@ -22,6 +22,8 @@ from pytest_scrub.tree.nodes import ANYTHING, module, output
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK, Estimate, Verdict
 
 from . import published_schema
+from .example_verdicts import claimed as example
+from .example_verdicts import run
 
 SCHEMA = json.loads(published_schema.PUBLISHED.read_text())
 
@@ -32,19 +34,13 @@ def valid(document: Any) -> Any:
 
 
 def a_run(*claims: Claimed, **facts: Any) -> Run:
-    return Run(
-        claims,
-        ("--scrub-seed=0",),
-        {"python": "3.11"},
-        "2026-01-01T00:00:00+00:00",
-        1.5,
-        False,
-        **facts,
-    )
+    return run(*claims, options=("--scrub-seed=0",), **facts)
 
 
 def claimed(verdict: Verdict | None, result: str = PASSED, message: str | None = None) -> Claimed:
-    return Claimed("test_a.py::test_it", "test_a.py", 3, result, 0.25, verdict, message)
+    test = "test_a.py::test_it"
+    rerun = f"pytest {test} --scrub-seed=0"
+    return example(verdict, test, result=result, message=message, rerun=rerun)
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +108,7 @@ def test_the_figures_of_every_outcome_are_valid(verdicts: dict[str, Verdict]) ->
     assert verdicts[REFUTED].search is not None
     assert verdicts[REFUTED].search.counterexample is not None
     assert verdicts[WEAK].power is not None
-    run = a_run(*(claimed(verdict) for verdict in verdicts.values()))
-    document = valid(json.loads(to_json(run)))
+    document = valid(json.loads(to_json(a_run(*map(claimed, verdicts.values())))))
     read = [Verdict.from_json(json.dumps(one["verdict"])) for one in document["claims"]]
     assert read == list(verdicts.values())
 
@@ -147,19 +142,17 @@ def test_what_is_no_number_is_never_written(verdicts: dict[str, Verdict], number
 
 def test_any_text_survives(verdicts: dict[str, Verdict]) -> None:
     hostile = "a\ud800 \u202e<script>\x1b[31m\n\x00 ü 🎉"
-    run = a_run(
-        replace(claimed(replace(verdicts[HELD], metric=hostile), FAILED, hostile), test=hostile)
-    )
-    text = to_json(run)
+    one = claimed(replace(verdicts[HELD], metric=hostile), FAILED, hostile)
+    text = to_json(a_run(replace(one, test=hostile)))
     one = valid(json.loads(text.encode("utf-8")))["claims"][0]
     assert (one["test"], one["message"], one["verdict"]["metric"]) == (hostile, hostile, hostile)
 
 
 def test_it_is_stable_and_ends_with_a_newline(verdicts: dict[str, Verdict]) -> None:
-    run = a_run(*(claimed(verdict) for verdict in verdicts.values()))
-    assert to_json(run) == to_json(run)
-    assert list(json.loads(to_json(run))) == ["$schema", "schema_version", "run", "claims"]
-    assert to_json(run).endswith("}\n")
+    whole = a_run(*map(claimed, verdicts.values()))
+    assert to_json(whole) == to_json(whole)
+    assert list(json.loads(to_json(whole))) == ["$schema", "schema_version", "run", "claims"]
+    assert to_json(whole).endswith("}\n")
 
 
 def objects(value: Any) -> Iterator[dict[str, Any]]:

@@ -471,9 +471,7 @@ def test_another_schema_is_refused() -> None:
     fields = json.loads(VERDICT.to_json())
     assert fields["schema_version"] == 1
     for version in (2, None):
-        with pytest.raises(
-            ValueError, match=f"^{re.escape(f'this verdict has schema {version}, not 1')}$"
-        ):
+        with pytest.raises(ValueError, match=f"^{re.escape(f'its schema is {version}, not 1')}$"):
             Verdict.from_json(json.dumps({**fields, "schema_version": version}))
 
 

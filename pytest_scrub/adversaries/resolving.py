@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from pytest_scrub.adversaries.saved import Saved, SavedRow, SavedSwaps, rebuilt
+from pytest_scrub.adversaries.saved import Saved, SavedRow, SavedSwaps
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import HypothesisError, ScrubError
 from pytest_scrub.swaps.slots import REFERENCE, Slot, owners_first, slots_of
@@ -48,11 +48,13 @@ def resolve(
     rows have to be told apart by a feature that cannot be computed.
     """
     slots = slots_of(hypothesis)
-    donors = _in_order_of(slots, saved.slots, swaps.donors)
+    _require_same_slots([slot.path for slot in slots], saved.slots)
+    references = saved.digests(swaps.references)
+    donors = [saved.digests(swaps.donors[slot.path]) for slot in slots]
     known = _rows_by_digest(dataset)
-    wanted = dict.fromkeys(digest for line in (swaps.references, *donors) for digest in line)
+    wanted = dict.fromkeys(digest for line in (references, *donors) for digest in line)
     missing = [row for row in saved.rows if row.digest in wanted and row.digest not in known]
-    fresh = [rebuilt(row) if row.inputs else {} for row in missing]
+    fresh = [row.rebuilt() if row.inputs else {} for row in missing]
     _require_all(
         missing, [_kinds(row) == _kinds(dataset.inputs, skip=1) for row in fresh], len(wanted)
     )
@@ -65,7 +67,7 @@ def resolve(
             {name: torch.stack([row[name] for row in fresh]) for name in dataset.inputs}
         )
     columns = [
-        (swaps.references[r], [line[r] for line in donors]) for r in range(len(swaps.references))
+        (reference, list(line)) for reference, *line in zip(references, *donors, strict=True)
     ]
     if all(len(rows) == 1 for rows in candidates.values()):
         chosen = [
@@ -79,11 +81,8 @@ def resolve(
     return dataset, SwapSet(table[0], table[1:], paths, dataset.digest(), hypothesis)
 
 
-def _in_order_of(
-    slots: tuple[Slot, ...], saved: tuple[str, ...], donors: tuple[tuple[str, ...], ...]
-) -> list[tuple[str, ...]]:
+def _require_same_slots(paths: list[str], saved: tuple[str, ...]) -> None:
     """Siblings may stand in another order now."""
-    paths = [slot.path for slot in slots]
     for path in saved:
         if path not in paths:
             raise ClaimChanged(
@@ -94,7 +93,6 @@ def _in_order_of(
             raise ClaimChanged(
                 f"the claim has changed since: its slot {path!r} has no donors in the saved swaps"
             )
-    return [donors[saved.index(path)] for path in paths]
 
 
 def _kinds(inputs: Mapping[str, Tensor], skip: int = 0) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -1,8 +1,8 @@
 """Saved counterexamples: a swap set that broke a claim as a JSON file, to be read, reviewed and
 replayed anywhere.
 
-Rows are named by the digest of their content, never by number, so that a file outlives reordered
-data.
+Rows are known by the digest of their content, never by their number in the data, so that a file
+outlives reordered data.
 """
 
 from __future__ import annotations
@@ -13,34 +13,31 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from pytest_scrub.common.records import Malformed, parsed, read, written
 from pytest_scrub.common.writing import write_whole
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.verdict import Counterexample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEMA_VERSION = 1
-MOST_EXACT = 2**53  # an integer beyond it is no figure, and may not even fit a float
+SCHEMA_VERSION: Final = 1
 # characters of a row: the minimal swaps are read, the worst are many
 SHOWN_OF_MINIMAL, SHOWN_OF_WORST = 2000, 60
 # characters of a test id in a file name; file systems take 255 with what is added here
 LONGEST_NAME = 120
-POINTWISE = ("which donors", "which inputs")  # in files of versions that did not say it
-_TEXTS = ("written_by", "claim", "metric", "model", "model_digest", "dataset_digest")
-_NUMBERS = ("gap", "clean", "scrubbed")
-
-_Kind = TypeVar("_Kind")
+POINTWISE = ("which donors", "which inputs")  # where a file does not say it
 
 
 class DamagedFile(ScrubError):
@@ -52,43 +49,87 @@ class NewerFile(DamagedFile):
     where it is."""
 
 
-class _Malformed(ValueError):
-    """Why a file cannot be read."""
+@dataclass(frozen=True)
+class SavedInput:
+    """One input of a row, to build it anew. JSON has no infinities, so these are words."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    values: tuple[bool | int | float | str, ...]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> SavedInput:
+        """That of one row."""
+        values = [
+            str(v) if isinstance(v, float) and not math.isfinite(v) else v
+            for v in tensor.flatten().tolist()
+        ]
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        return cls(dtype, tuple(tensor.shape), tuple(values))
+
+    def rebuilt(self) -> Tensor:
+        """**Raises** `ValueError` where it is none."""
+        import torch
+
+        dtype = getattr(torch, self.dtype, None)
+        if not isinstance(dtype, torch.dtype):
+            raise Malformed(f"{self.dtype!r} is no dtype")
+        try:
+            values = [float(v) if isinstance(v, str) else v for v in self.values]
+            return torch.tensor(values, dtype=dtype).reshape(self.shape)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise Malformed(f"an input of {self.dtype} is no tensor") from error
 
 
 @dataclass(frozen=True)
 class SavedRow:
     """One row of a dataset.
 
+    - `row`: its place among the rows of the file.
     - `digest`: of its content, see `Dataset.row_digest`.
     - `shown`: the row as a person reads it.
-    - `inputs`: of a row that no dataset has, name to `{"dtype", "shape", "values"}`, to build it
-      anew.
+    - `inputs`: by name, of a row that no dataset has.
     """
 
+    row: int
     digest: str
     shown: str
-    inputs: Mapping[str, Mapping[str, Any]] | None = None
+    inputs: Mapping[str, SavedInput] | None = None
+
+    def rebuilt(self) -> dict[str, Tensor]:
+        """The inputs that it was saved with. **Raises** `ValueError` where they are not its own."""
+        found = {name: one.rebuilt() for name, one in (self.inputs or {}).items()}
+        rows = {name: tensor[None] for name, tensor in found.items()}
+        try:
+            is_its_own = bool(rows) and Dataset(rows).row_digest(0) == self.digest
+        except ScrubError as error:
+            raise Malformed(str(error)) from None
+        if not is_its_own:
+            raise Malformed(f"the inputs of {self.shown!r} do not have its digest")
+        return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SavedSwaps:
-    """A swap set whose rows are digests.
+    """A swap set, in places among the rows of the file.
 
     - `pointwise`: whether the swaps are the worst for their own references, so that their mean
       decides, rather than a draw from a distribution, whose interval does.
     - `gap`, `clean`, `scrubbed`: means over its references, in the metric's unit.
-    - `references`: `[R]`.
-    - `donors`: `[slots][R]`.
+    - `donors`: by slot, one for every reference.
     """
 
     adversary: str
+    pointwise: bool | None = None
     gap: float
     clean: float
     scrubbed: float
-    references: tuple[str, ...]
-    donors: tuple[tuple[str, ...], ...]
-    pointwise: bool
+    references: tuple[int, ...]
+    donors: Mapping[str, tuple[int, ...]]
+
+    def __post_init__(self) -> None:
+        if self.pointwise is None:  # early files do not say it
+            object.__setattr__(self, "pointwise", self.adversary in POINTWISE)
 
     @classmethod
     def of(
@@ -96,6 +137,8 @@ class SavedSwaps:
         adversary: str,
         swap_set: SwapSet,
         dataset: Dataset,
+        rows: Sequence[SavedRow],
+        *,
         clean: Numbers,
         scrubbed: Numbers,
         pointwise: bool,
@@ -103,42 +146,77 @@ class SavedSwaps:
         """**Arguments**
 
         - `adversary`: which one found it; `pointwise`: whether it is worst for its own references.
-        - `dataset`: the one, perhaps extended, whose rows the swap set means.
+        - `dataset`: the one, perhaps extended, whose rows the swap set means; `rows`: of the file.
         - `clean`, `scrubbed`: float64 `[R]`, the metric of every reference.
         """
         here = dataset.to("cpu")  # one copy instead of one for every row
-        digests = {row: here.row_digest(row) for row in np.unique(_columns(swap_set)).tolist()}
+        by_digest = {row.digest: row.row for row in rows}
+        known = np.unique(_columns(swap_set)).tolist()
+        places = {row: by_digest[here.row_digest(row)] for row in known}
         references, *donors = (
-            tuple(digests[row] for row in line)
+            tuple(places[row] for row in line)
             for line in (swap_set.references.tolist(), *swap_set.donors.tolist())
         )
-        means = float((scrubbed - clean).mean()), float(clean.mean()), float(scrubbed.mean())
-        return cls(adversary, *means, references, tuple(donors), pointwise)
+        return cls(
+            adversary=adversary,
+            pointwise=pointwise,
+            gap=float((scrubbed - clean).mean()),
+            clean=float(clean.mean()),
+            scrubbed=float(scrubbed.mean()),
+            references=references,
+            donors=dict(zip(swap_set.slots, donors, strict=True)),
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Saved:
-    """All that a file holds, in plain Python values.
+    """All that a file holds, in the order in which a person wants it.
 
-    - `claim`, `hypothesis`: the test's id, and the tree as text.
-    - `slots`: the paths that the donors are in order of.
-    - `worst`, `minimal`: what decided the verdict, and what is left of it for a reader.
+    - `claim`, `hypothesis`: the test's id, and the lines of the tree.
+    - `slots`: the paths that have donors.
+    - `minimal`, `worst`: what is left for a reader of what decided the verdict, and that itself.
     - `rows`: every row that either of them names; see `rows_of`.
     """
 
+    schema_version: Literal[1] = SCHEMA_VERSION
+    written_by: str
     claim: str
-    hypothesis: str
-    slots: tuple[str, ...]
     metric: str
-    tolerance: float
-    worst: SavedSwaps
-    minimal: SavedSwaps
-    rows: tuple[SavedRow, ...]
     model: str
     model_digest: str
     dataset_digest: str
-    written_by: str = field(default_factory=lambda: f"pytest-scrub {version('pytest-scrub')}")
-    schema_version: int = SCHEMA_VERSION
+    tolerance: float
+    hypothesis: tuple[str, ...]
+    slots: tuple[str, ...]
+    minimal: SavedSwaps
+    worst: SavedSwaps
+    rows: tuple[SavedRow, ...]
+
+    def digests(self, places: Sequence[int]) -> list[str]:
+        """Of the rows in these places."""
+        return [self.rows[place].digest for place in places]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A saved counterexample as it is on this network and data.
+
+    - `counterexample`: its minimal swap set, measured now; `saved`: as it was saved.
+    - `tolerance`: the least that the claim accepts, as it is now; the saved one is only shown.
+    - `breaks`: whether the gap lies beyond the tolerance, the way that counts.
+    - `same_model`: whether the weights are those it was saved with.
+    """
+
+    counterexample: Counterexample
+    saved: Saved
+    tolerance: float
+    breaks: bool
+    same_model: bool
+
+
+def written_by() -> str:
+    """This version."""
+    return f"pytest-scrub {version('pytest-scrub')}"
 
 
 def rows_of(
@@ -159,19 +237,19 @@ def rows_of(
         for row in dict.fromkeys(_columns(swap_set).tolist()):
             digest = here.row_digest(row)
             is_fresh = known is not None and row >= known
-            if digest not in found or (found[digest].inputs and not is_fresh):
-                shown = (
-                    found[digest].shown
-                    if digest in found
-                    else _shortened(dataset.show(row), longest)
+            before = found.get(digest)
+            if before is None or (before.inputs and not is_fresh):
+                found[digest] = SavedRow(
+                    row=len(found) if before is None else before.row,
+                    digest=digest,
+                    shown=before.shown if before else _shortened(dataset.show(row), longest),
+                    inputs=_inputs(here, row) if is_fresh else None,
                 )
-                inputs = (
-                    {name: _plain(tensor[row]) for name, tensor in here.inputs.items()}
-                    if is_fresh
-                    else None
-                )
-                found[digest] = SavedRow(digest, shown, inputs)
     return tuple(found.values())
+
+
+def _inputs(dataset: Dataset, row: int) -> dict[str, SavedInput]:
+    return {name: SavedInput.of(tensor[row]) for name, tensor in dataset.inputs.items()}
 
 
 def path_for(folder: Path, claim: str) -> Path:
@@ -191,7 +269,13 @@ def save(path: Path, saved: Saved) -> None:
     **Raises** `OSError` where it cannot be written, and `ValueError` for a number that is not
     finite; the old file stays as it was.
     """
-    write_whole(path, _pretty(_record(saved)) + "\n")
+    record = written(saved)
+    record["rows"] = [_row(**row) for row in record["rows"]]
+    write_whole(path, _pretty(record) + "\n")
+
+
+def _row(inputs: dict[str, Any] | None, **row: Any) -> dict[str, Any]:
+    return row if inputs is None else {**row, "inputs": dict(sorted(inputs.items()))}
 
 
 def load(path: Path) -> Saved:
@@ -199,31 +283,47 @@ def load(path: Path) -> Saved:
     version's, and `OSError`."""
     content = path.read_bytes()
     try:
-        record = json.loads(content, object_pairs_hook=once)
-        written = _get(record, "schema_version", int)
-        if written <= SCHEMA_VERSION:
-            return _parsed(record)
-    except (ValueError, RecursionError) as error:
-        why = error if isinstance(error, _Malformed) else f"it is no JSON: {error}"
+        record = parsed(content)
+        _require_known(path, record)
+        saved = read(Saved, record)
+        for why in _contradictions(saved):
+            raise Malformed(why)
+    except Malformed as error:
         raise DamagedFile(
-            f"the saved counterexample {path} is damaged ({why}); restore it or delete it"
+            f"the saved counterexample {path} is damaged ({error}); restore it or delete it"
         ) from error
-    raise NewerFile(
-        f"the saved counterexample {path} was written by a newer version "
-        f"({record.get('written_by')}, schema {written} "
-        f"where this one reads {SCHEMA_VERSION}); upgrade pytest-scrub, or delete the file"
-    )
+    return saved
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. **Raises** `ValueError` where it says something twice, as JSON would take
-    the last."""
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{name!r} stands there twice")
-        found[name] = value
-    return found
+def _require_known(path: Path, record: Any) -> None:
+    wrote = record.get("schema_version") if isinstance(record, dict) else None
+    if isinstance(wrote, int) and wrote > SCHEMA_VERSION:
+        raise NewerFile(
+            f"the saved counterexample {path} was written by a newer version "
+            f"({record.get('written_by')}, schema {wrote} "
+            f"where this one reads {SCHEMA_VERSION}); upgrade pytest-scrub, or delete the file"
+        )
+
+
+def _contradictions(saved: Saved) -> Iterator[str]:
+    """What no run has written."""
+    if [row.row for row in saved.rows] != list(range(len(saved.rows))):
+        yield "its rows are not numbered in order from 0"
+    if len({row.digest for row in saved.rows}) < len(saved.rows):
+        yield "two of its rows have one digest"
+    if saved.tolerance < 0:
+        yield f"its tolerance is {saved.tolerance:g}, less than none"
+    for swaps in (saved.minimal, saved.worst):
+        if not swaps.references or tuple(swaps.donors) != saved.slots:
+            yield "its swaps have no reference, or donors of other slots than its own"
+        for name, places in (("references", swaps.references), *swaps.donors.items()):
+            if not all(0 <= place < len(saved.rows) for place in places):
+                yield f"{name!r} names a row that it does not have"
+            if len(places) != len(swaps.references):
+                yield "its swaps have not one donor for every reference"
+    for row in saved.rows:
+        if row.inputs is not None:
+            row.rebuilt()
 
 
 def set_aside(path: Path) -> Path:
@@ -243,30 +343,6 @@ def set_aside(path: Path) -> Path:
     raise AssertionError("unreachable")
 
 
-def rebuilt(row: SavedRow) -> dict[str, Tensor]:
-    """The inputs of a row that was saved with them. **Raises** `ValueError` where they are not that
-    row's."""
-    import torch
-
-    tensors = {}
-    for name, plain in (row.inputs or {}).items():
-        dtype = getattr(torch, _get(plain, "dtype", str), None)
-        if not isinstance(dtype, torch.dtype):
-            raise _Malformed(f"{plain['dtype']!r} is no dtype")
-        try:
-            values = [float(v) if isinstance(v, str) else v for v in _get(plain, "values", list)]
-            tensors[name] = torch.tensor(values, dtype=dtype).reshape(_get(plain, "shape", list))
-        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise _Malformed(f"the input {name!r} of {row.shown!r} is no tensor") from error
-    if (
-        not tensors
-        or Dataset({name: tensor[None] for name, tensor in tensors.items()}).row_digest(0)
-        != row.digest
-    ):
-        raise _Malformed(f"the inputs of {row.shown!r} do not have its digest")
-    return tensors
-
-
 def _columns(swap_set: SwapSet) -> Rows:
     """int64 `[R * (1 + slots)]`: each reference with its donors."""
     rows: Rows = np.vstack([swap_set.references, swap_set.donors]).T.reshape(-1)
@@ -276,51 +352,6 @@ def _columns(swap_set: SwapSet) -> Rows:
 def _shortened(text: str, longest: int, gap: str = " ... ") -> str:
     kept = (longest - len(gap)) // 2
     return text if len(text) <= longest else text[:kept] + gap + text[-kept:]
-
-
-def _plain(tensor: Tensor) -> dict[str, Any]:
-    values = tensor.flatten().tolist()
-    # JSON has no infinity
-    spelled = [str(v) if isinstance(v, float) and not math.isfinite(v) else v for v in values]
-    return {
-        "dtype": str(tensor.dtype).removeprefix("torch."),
-        "shape": list(tensor.shape),
-        "values": spelled,
-    }
-
-
-def _record(saved: Saved) -> dict[str, Any]:
-    """What is written, in the order in which a person wants it."""
-    place = {row.digest: i for i, row in enumerate(saved.rows)}
-
-    def swaps(of: SavedSwaps) -> dict[str, Any]:
-        donors = zip(saved.slots, of.donors, strict=True)
-        return {
-            "adversary": of.adversary,
-            "pointwise": of.pointwise,
-            **{name: getattr(of, name) for name in _NUMBERS},
-            "references": [place[digest] for digest in of.references],
-            "donors": {slot: [place[digest] for digest in digests] for slot, digests in donors},
-        }
-
-    def row(nth: int, of: SavedRow) -> dict[str, Any]:
-        inputs = (
-            {}
-            if of.inputs is None
-            else {"inputs": {name: of.inputs[name] for name in sorted(of.inputs)}}
-        )
-        return {"row": nth, "digest": of.digest, "shown": of.shown, **inputs}
-
-    return {
-        "schema_version": saved.schema_version,
-        **{name: getattr(saved, name) for name in _TEXTS},
-        "tolerance": saved.tolerance,
-        "hypothesis": saved.hypothesis.split("\n"),
-        "slots": list(saved.slots),
-        "minimal": swaps(saved.minimal),
-        "worst": swaps(saved.worst),
-        "rows": [row(nth, of) for nth, of in enumerate(saved.rows)],
-    }
 
 
 def _pretty(value: Any, indent: str = "") -> str:
@@ -333,83 +364,6 @@ def _pretty(value: Any, indent: str = "") -> str:
     if isinstance(value, dict) and value:
         lines = [f"{inner}{dumps(name)}: {_pretty(part, inner)}" for name, part in value.items()]
         return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
-    if isinstance(value, list) and value and not isinstance(value[0], int):
+    if isinstance(value, (list, tuple)) and value and not isinstance(value[0], int):
         return "[\n" + ",\n".join(inner + dumps(part) for part in value) + f"\n{indent}]"
     return dumps(value)
-
-
-def _get(record: Any, name: str, kind: type[_Kind]) -> _Kind:
-    value = record.get(name) if isinstance(record, dict) else None
-    if type(value) is not kind:  # a bool is no int
-        raise _Malformed(f"{name!r} is missing, or no {kind.__name__}")
-    return value
-
-
-def _number(record: dict[str, Any], name: str) -> float:
-    value: Any = record.get(name)
-    if not (type(value) is int and abs(value) <= MOST_EXACT) and not (
-        type(value) is float and math.isfinite(value)
-    ):
-        raise _Malformed(f"{name!r} is missing, or no finite number")
-    return float(value)
-
-
-def _texts(record: dict[str, Any], name: str) -> tuple[str, ...]:
-    values = _get(record, name, list)
-    if not all(isinstance(value, str) for value in values):
-        raise _Malformed(f"{name!r} holds something else than text")
-    return tuple(values)
-
-
-def _parsed(record: dict[str, Any]) -> Saved:
-    if record["schema_version"] != SCHEMA_VERSION:
-        raise _Malformed(f"its schema is {record['schema_version']}, not {SCHEMA_VERSION}")
-    rows = tuple(_parsed_row(nth, row) for nth, row in enumerate(_get(record, "rows", list)))
-    if len({row.digest for row in rows}) < len(rows):
-        raise _Malformed("two of its rows have one digest")
-    slots, tolerance = _texts(record, "slots"), _number(record, "tolerance")
-    if tolerance < 0:
-        raise _Malformed(f"its tolerance is {tolerance:g}, less than none")
-    texts: dict[str, Any] = {name: _get(record, name, str) for name in _TEXTS}
-    return Saved(
-        **texts,
-        tolerance=tolerance,
-        hypothesis="\n".join(_texts(record, "hypothesis")),
-        slots=slots,
-        minimal=_parsed_swaps(_get(record, "minimal", dict), slots, rows),
-        worst=_parsed_swaps(_get(record, "worst", dict), slots, rows),
-        rows=rows,
-    )
-
-
-def _parsed_row(nth: int, record: Any) -> SavedRow:
-    if _get(record, "row", int) != nth:
-        raise _Malformed(f"its rows are not numbered in order from {nth}")
-    inputs = _get(record, "inputs", dict) if "inputs" in record else None
-    row = SavedRow(_get(record, "digest", str), _get(record, "shown", str), inputs)
-    if inputs is not None:
-        rebuilt(row)
-    return row
-
-
-def _parsed_swaps(
-    record: dict[str, Any], slots: tuple[str, ...], rows: tuple[SavedRow, ...]
-) -> SavedSwaps:
-    def digests(of: dict[str, Any], name: str) -> tuple[str, ...]:
-        places = _get(of, name, list)
-        if not all(type(place) is int and 0 <= place < len(rows) for place in places):
-            raise _Malformed(f"{name!r} names a row that it does not have")
-        return tuple(rows[place].digest for place in places)
-
-    references, donors = digests(record, "references"), _get(record, "donors", dict)
-    if not references or tuple(donors) != slots:
-        raise _Malformed("its swaps have no reference, or donors of other slots than its own")
-    columns = tuple(digests(donors, slot) for slot in slots)
-    if any(len(column) != len(references) for column in columns):
-        raise _Malformed("its swaps have not one donor for every reference")
-    numbers = {name: _number(record, name) for name in _NUMBERS}
-    adversary = _get(record, "adversary", str)
-    pointwise = _get(record, "pointwise", bool) if "pointwise" in record else adversary in POINTWISE
-    return SavedSwaps(
-        adversary, **numbers, references=references, donors=columns, pointwise=pointwise
-    )

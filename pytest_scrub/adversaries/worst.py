@@ -25,6 +25,7 @@ from pytest_scrub.adversaries.saved import (
     rows_of,
     save,
     set_aside,
+    written_by,
 )
 from pytest_scrub.adversaries.search import (
     Found,
@@ -34,14 +35,15 @@ from pytest_scrub.adversaries.search import (
     refutes,
 )
 from pytest_scrub.adversaries.shrinking import shrunk
+from pytest_scrub.common.records import shared
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError, ScrubError
-from pytest_scrub.settings import EITHER, OWN_DRAWS, SAVED
+from pytest_scrub.settings import OWN_DRAWS, SAVED
 from pytest_scrub.statistics.deciding import beyond
 from pytest_scrub.statistics.measuring import Measured, percentiles
 from pytest_scrub.statistics.slicing import refuted_slice
 from pytest_scrub.swaps.swap_set import SwapSet
-from pytest_scrub.verdict import REFUTED, Attempt, Mend, Search
+from pytest_scrub.verdict import REFUTED, Attempt, Mend, Search, Worse
 
 MOST_SAVED = 2000  # references of the worst swap set
 Sides = tuple[bool, bool]
@@ -70,7 +72,7 @@ def search(average: Measured) -> Search:
             seed=settings.seed, name=settings.name, until=until, sides=sides,
         )  # fmt: skip
     attempts = tuple(_attempt(one, average.evaluator, tolerance, sides) for one in found)
-    worse = EITHER if all(sides) else acceptance.metric.worse
+    worse: Worse = "either" if all(sides) else acceptance.metric.worse
     result = Search(
         tolerance, settings.gates, settings.evaluations, attempts, None, (), worse
     )  # fmt: skip
@@ -120,24 +122,16 @@ def _attempt(found: Found, evaluator: Evaluator, tolerance: float, sides: Sides)
         clean = float(there.unscrubbed(found.swap_set.references).mean())
         scrubbed = clean + found.gap
         share = concentration(found.swap_set, there.space)
-    return Attempt(
-        adversary=found.adversary,
-        how=found.how,
-        searched=found.swap_set is not None,
-        gap=found.gap,
-        interval=found.interval,
-        unscrubbed=clean,
-        scrubbed=scrubbed,
-        references=0 if found.swap_set is None else len(found.swap_set),
-        exhaustive=found.exhaustive,
-        evaluations=found.evaluations,
-        ranking=found.ranking,
-        concentration=share,
-        late=found.late,
-        refutes=refutes(found, evaluator, tolerance, sides),
-        changes=() if found.changes is None else percentiles(found.changes),
-        curve=found.curve,
-    )
+    return Attempt(**{
+        **shared(Attempt, found),
+        "searched": found.swap_set is not None,
+        "unscrubbed": clean,
+        "scrubbed": scrubbed,
+        "references": 0 if found.swap_set is None else len(found.swap_set),
+        "concentration": share,
+        "refutes": refutes(found, evaluator, tolerance, sides),
+        "changes": () if found.changes is None else percentiles(found.changes),
+    })  # fmt: skip
 
 
 def _pruned(
@@ -233,22 +227,25 @@ def _save(
     there = broken.evaluator or average.evaluator
     assert broken.swap_set is not None
     worst = broken.swap_set[:MOST_SAVED]
+    rows = rows_of(there.dataset, worst, small, len(average.evaluator.dataset))
 
     def of(swap_set: SwapSet) -> SavedSwaps:
         clean, scrubbed = there.unscrubbed(swap_set.references), there.evaluate(swap_set)
         return SavedSwaps.of(
-            broken.adversary, swap_set, there.dataset, clean, scrubbed, broken.pointwise
-        )
+            broken.adversary, swap_set, there.dataset, rows,
+            clean=clean, scrubbed=scrubbed, pointwise=broken.pointwise,
+        )  # fmt: skip
 
     saved = Saved(
+        written_by=written_by(),
         claim=average.settings.name,
-        hypothesis=str(there.hypothesis),
+        hypothesis=tuple(str(there.hypothesis).split("\n")),
         slots=there.space.paths,
         metric=there.metric.name,
         tolerance=tolerance,
         worst=of(worst),
         minimal=of(small),
-        rows=rows_of(there.dataset, worst, small, len(average.evaluator.dataset)),
+        rows=rows,
         model=there.graph.source,
         model_digest=there.graph.digest(),
         dataset_digest=average.evaluator.dataset.digest(),

@@ -56,7 +56,7 @@ def _control(
         return Control(what, None, None, f"it could not be judged: {error}", True)
     has_nothing_to_lose = found.outcome != REFUTED and found.recovered is None
     note = (
-        f"nothing can be lost there, so that says nothing: {found.reason}"
+        f"nothing can be lost there, so that says nothing: {found.recovered_reason}"
         if has_nothing_to_lose
         else None
     )

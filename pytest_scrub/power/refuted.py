@@ -10,6 +10,7 @@ import numpy as np
 from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
 from pytest_scrub.adversaries.search import refutes
 from pytest_scrub.adversaries.worst import until_of
+from pytest_scrub.common.records import shared
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.power.mutants import Mutant, mutants
@@ -95,7 +96,7 @@ def _judged(
             if one.gap is not None and refutes(one, evaluator, searched.tolerance, sides):
                 outcome, gap = REFUTED, one.gap
                 break
-    return MutantReport(mutant.kind, mutant.node, mutant.what, outcome, gap, mutant.means)
+    return MutantReport(**shared(MutantReport, mutant), outcome=outcome, gap=gap)
 
 
 def says_too_little(power: Power | None, controls: Sequence[Control]) -> bool:

@@ -31,8 +31,8 @@ from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from pytest_scrub.adversaries.saved import Replay
     from pytest_scrub.pytest_edge.session import Session
-    from pytest_scrub.verdict import Replay
 
 if TYPE_CHECKING:
     _Failed = BaseException

@@ -10,10 +10,9 @@ import pytest
 from pytest_scrub.pytest_edge.ids import id_of
 from pytest_scrub.pytest_edge.options import FOLDER, named, option
 from pytest_scrub.settings import OWN_DRAWS, Settings
-from pytest_scrub.verdict import Replay
 
 if TYPE_CHECKING:
-    from pytest_scrub.adversaries.saved import Saved
+    from pytest_scrub.adversaries.saved import Replay, Saved
     from pytest_scrub.engine.evaluator import Evaluator
 
 
@@ -24,6 +23,7 @@ def replay(saved: Saved, evaluator: Evaluator, settings: Settings) -> Replay:
     it.
     """
     from pytest_scrub.adversaries.counterexample import described
+    from pytest_scrub.adversaries.saved import Replay
     from pytest_scrub.adversaries.worst import restored
     from pytest_scrub.statistics.deciding import Acceptance, beyond
     from pytest_scrub.statistics.sampling import References
@@ -42,7 +42,7 @@ def replay(saved: Saved, evaluator: Evaluator, settings: Settings) -> Replay:
     shown = described(there, swap_set, saved.minimal.adversary)
     same = saved.model_digest == evaluator.graph.digest()
     breaks = beyond(shown.gap, None, tolerance, acceptance.sides)
-    return Replay(shown, shown.gap, saved.minimal.gap, tolerance, saved.tolerance, breaks, same)
+    return Replay(shown, saved, tolerance, breaks, same)
 
 
 def replayed(config: pytest.Config) -> Saved | None:

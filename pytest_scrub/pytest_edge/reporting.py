@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Generator, Mapping
@@ -32,7 +33,7 @@ from pytest_scrub.settings import SETTINGS, TWINS
 if TYPE_CHECKING:
     from pytest_scrub.extras.baselines.comparing import Comparison
     from pytest_scrub.extras.baselines.saved import Baseline
-    from pytest_scrub.reports.run import Claimed, Run
+    from pytest_scrub.reports.run import Claimed, Result, Run
 
 BASELINES = "baselines"  # under the plugin's folder
 NOT_RUN = {  # what is said of a claim that has no message of its own
@@ -169,14 +170,18 @@ class Reporting:
         result = _result(phases)
         properties = dict(last.user_properties)
         text = properties.get(VERDICT_PROPERTY)
+        verdict = None if text is None else Verdict.from_json(str(text))
+        test = str(dict(first.user_properties)[CLAIM_PROPERTY])
         return Claimed(
-            test=str(dict(first.user_properties)[CLAIM_PROPERTY]),
+            test=test,
             file=first.location[0],
             line=(first.location[1] or 0) + 1,
             result=result,
+            outcome=result if verdict is None else verdict.outcome,
             seconds=sum(report.duration for report in phases.values()),
-            verdict=None if text is None else Verdict.from_json(str(text)),
             message=_message(shown) or NOT_RUN.get(result),
+            rerun=shlex.join(["pytest", test, *_given(self.config)]),
+            verdict=verdict,
             is_marked=_is_marked(shown),
             at=self._at(shown),
         )
@@ -405,7 +410,7 @@ def _claims(count: int) -> str:
     return f"{count} claim{'s were' if count != 1 else ' was'}"
 
 
-def _result(phases: dict[str, pytest.TestReport]) -> str:
+def _result(phases: dict[str, pytest.TestReport]) -> Result:
     """What pytest made of a claim, from its phases.
 
     One whose fixtures were set up, and of which nothing came after that, was being checked when the
@@ -419,7 +424,7 @@ def _result(phases: dict[str, pytest.TestReport]) -> str:
         return "skipped" if "teardown" in phases else "interrupted"
     if hasattr(last, "wasxfail"):
         return "xfailed" if last.skipped else "xpassed"
-    return str(last.outcome)
+    return last.outcome
 
 
 def _is_marked(report: pytest.TestReport) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from typing_extensions import Unpack
 
-    from pytest_scrub.adversaries.saved import Saved
+    from pytest_scrub.adversaries.saved import Replay, Saved
     from pytest_scrub.data.dataset import Dataset
     from pytest_scrub.engine.evaluator import Evaluator
     from pytest_scrub.engine.explain import Explanation
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_scrub.swaps.space import SwapSpace
     from pytest_scrub.swaps.swap_set import SwapSet
     from pytest_scrub.tree.nodes import Node
-    from pytest_scrub.verdict import Replay, Verdict
+    from pytest_scrub.verdict import Verdict
 
 STORES_KEPT = 2  # suites move from circuit to circuit; parametrised models alternate between a few
 

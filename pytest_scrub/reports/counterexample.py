@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_scrub.verdict import Attempt, Counterexample, Replay, Search
+from pytest_scrub.adversaries.saved import Replay
+from pytest_scrub.verdict import Attempt, Counterexample, Search
 
 
 def search_lines(search: Search) -> Iterator[str]:
@@ -70,14 +71,14 @@ def counterexample_lines(counterexample: Counterexample) -> Iterator[str]:
 
 def replay_text(replayed: Replay) -> str:
     """Whether a saved counterexample still breaks its claim, and the counterexample."""
+    saved, shown = replayed.saved, replayed.counterexample
     still = "still breaks the claim" if replayed.breaks else "no longer breaks the claim"
     lines = [
-        f"the saved counterexample {still}: gap {replayed.gap:.6g} (saved "
-        f"{replayed.saved_gap:.6g}), "
-        f"tolerance {replayed.tolerance:.4g} (saved {replayed.saved_tolerance:.4g})"
+        f"the saved counterexample {still}: gap {shown.gap:.6g} (saved {saved.minimal.gap:.6g}), "
+        f"tolerance {replayed.tolerance:.4g} (saved {saved.tolerance:.4g})"
     ]
     if not replayed.same_model:
         lines.append("the network's weights have changed since it was saved")
     if not replayed.breaks:
         lines.append("nothing else of the claim was checked; run it without --scrub-replay")
-    return "\n".join([*lines, "", *counterexample_lines(replayed.counterexample)])
+    return "\n".join([*lines, "", *counterexample_lines(shown)])

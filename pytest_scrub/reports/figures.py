@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 
 from pytest_scrub.common.visible import sendable
-from pytest_scrub.verdict import Search, Slices, Verdict
+from pytest_scrub.verdict import Estimate, Search, Slices, Verdict
 
 Scalar = str | float | int | bool
+# the test's id, long texts, and what is no figure of the claim
+SAID_ELSEWHERE = {
+    "claim", "hypothesis", "interval_kind", "recovered_reason", "min_with_other", "min_moved",
+}  # fmt: skip
 
 
 def figures(verdict: Verdict) -> dict[str, Scalar]:
@@ -32,23 +37,11 @@ def _plain(value: Scalar) -> Scalar:
 
 
 def _figures(verdict: Verdict) -> Iterator[tuple[str, Scalar | None]]:
-    yield "outcome", verdict.outcome
-    yield "average", verdict.average
-    yield "metric", verdict.metric
-    yield "tolerance", verdict.tolerance
-    yield "direction", verdict.direction
+    for name, value in vars(verdict).items():
+        if name not in SAID_ELSEWHERE and not is_dataclass(value) and not isinstance(value, tuple):
+            yield name, value
     yield "gap", verdict.gap.mean
-    yield "gap_low", verdict.gap.low
-    yield "gap_high", verdict.gap.high
-    yield "undecided", verdict.undecided
-    yield "rounding", verdict.rounding
-    for name in (
-        "unscrubbed", "scrubbed", "baseline", "recovered", "absolute_change", "share_worse",
-        "samples", "budget",
-        "generalize", "seed", "model", "model_digest", "precision", "dataset", "dataset_digest",
-        "schema_version",
-    ):  # fmt: skip
-        yield name, getattr(verdict, name)
+    yield from _ends("gap", verdict.gap)
     if verdict.share is not None:
         yield "swaps_share", verdict.share.share
         yield "swaps_within", verdict.share.within
@@ -79,8 +72,7 @@ def _found(search: Search) -> Iterator[tuple[str, Scalar | None]]:
         yield "worst_by", worst.adversary
         yield "worst_refutes", worst.refutes
         if worst.interval is not None:
-            yield "worst_low", worst.interval.low
-            yield "worst_high", worst.interval.high
+            yield from _ends("worst", worst.interval)
     yield "unsearched", search.unsearched
     if search.counterexample is not None:
         yield "counterexample_gap", search.counterexample.gap
@@ -94,5 +86,9 @@ def _worst_slice(sliced: Slices) -> Iterator[tuple[str, Scalar | None]]:
     if sliced.slices and (worst := sliced.slices[0]).gap is not None:
         yield "worst_slice", worst.value
         yield "worst_slice_gap", worst.gap.mean
-        yield "worst_slice_low", worst.gap.low
-        yield "worst_slice_high", worst.gap.high
+        yield from _ends("worst_slice", worst.gap)
+
+
+def _ends(of: str, interval: Estimate) -> Iterator[tuple[str, float]]:
+    yield f"{of}_low", interval.low
+    yield f"{of}_high", interval.high

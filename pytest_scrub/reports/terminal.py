@@ -14,6 +14,7 @@ from pytest_scrub.statistics.deciding import MOST_SLACK, untested_nodes
 from pytest_scrub.statistics.intervals import CONFIDENCE, FEWEST_CHANGED, fewest_alike
 from pytest_scrub.verdict import (
     HELD,
+    OUTCOMES,
     REFUTED,
     ROUNDED,
     TOO_FEW,
@@ -28,7 +29,7 @@ from pytest_scrub.verdict import (
 if TYPE_CHECKING:
     from rich.panel import Panel
 
-COLOURS = {HELD: "green", REFUTED: "red", UNDECIDED: "yellow", UNTESTED: "yellow", WEAK: "yellow"}
+COLOURS: dict[str, str] = {outcome: mark.colour for outcome, mark in OUTCOMES.items()}
 LEAST_NAME = 24  # characters of a claim's name that a narrow terminal still shows
 # characters of a name that stand beside the figures; where there is less room it stands above them
 LEAST_BESIDE = 40

@@ -15,6 +15,7 @@ from pytest_scrub.verdict import (
     STRADDLES,
     TOO_FEW,
     UNDECIDED,
+    Decided,
     Estimate,
     NodeReport,
 )
@@ -82,7 +83,7 @@ class Acceptance:
         *,
         confidence: float = CONFIDENCE,
         heaviest: float = 1.0,
-    ) -> tuple[str, str | None]:
+    ) -> tuple[Decided, str | None]:
         """Held, refuted or undecided, and why it is undecided.
 
         **Arguments**
@@ -130,7 +131,7 @@ class Acceptance:
 
     def _together(
         self, gaps: list[tuple[Estimate, Estimate]], tolerance: float, rounding: float
-    ) -> str:
+    ) -> Decided:
         outcomes = {decided(above, below, self.sides, rounding, tolerance) for above, below in gaps}
         return REFUTED if REFUTED in outcomes else UNDECIDED if UNDECIDED in outcomes else HELD
 
@@ -147,7 +148,7 @@ def decided(
     sides: tuple[bool, bool],
     rounding: float = 0.0,
     tolerance: float = 0.0,
-) -> str:
+) -> Decided:
     """The outcome of a gap, by the intervals of gap minus tolerance and of gap plus tolerance.
 
     Beyond the tolerance is what rounding cannot explain. Within it is what exceeds it by rounding

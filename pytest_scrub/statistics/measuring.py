@@ -27,9 +27,11 @@ from pytest_scrub.verdict import (
     REFUTED,
     UNDECIDED,
     UNTESTED,
+    Decided,
     Estimate,
     Look,
     NodeReport,
+    OnAverage,
     Share,
     Slices,
 )
@@ -41,31 +43,53 @@ MOST_WANTING = 3  # values of a feature that a message names
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What the draws of one claim say.
+    """What the draws of one claim say: its figures by the names that they have in a `Verdict`.
 
-    - `gap`: of the units drawn; `outcome`: what it and the slices decide; `undecided`: why they do
-      not.
-    - `tolerance`: the largest gap that the claim accepts, in the metric's unit.
-    - `recovered`, `reason`: as in a `Verdict`; `baseline` too.
+    - `outcome`: what the gap and the slices decide.
     """
 
     evaluator: Evaluator
     settings: Settings
     sample: Sample
     gap: Estimate
-    outcome: str
+    outcome: OnAverage
     tolerance: float
     nodes: tuple[NodeReport, ...]
     slices: Slices | None
     baseline: float
     recovered: float | None
-    reason: str | None
+    recovered_reason: str | None
     undecided: str | None
 
     @property
     def acceptance(self) -> Acceptance:
         """How large a gap the claim accepts."""
         return Acceptance.of(self.settings, self.evaluator.metric)
+
+    @property
+    def samples(self) -> int:
+        """How many were drawn."""
+        return len(self.sample)
+
+    @property
+    def unscrubbed(self) -> float:
+        """The mean metric without swaps."""
+        return self.sample.mean(self.sample.unscrubbed)
+
+    @property
+    def scrubbed(self) -> float:
+        """The mean metric with them."""
+        return self.sample.mean(self.sample.scrubbed)
+
+    @property
+    def absolute_change(self) -> float:
+        """What cancels in the mean does not cancel here."""
+        return self.sample.mean(np.abs(self.sample.changes))
+
+    @property
+    def changes(self) -> tuple[float, ...]:
+        """Of single samples."""
+        return percentiles(self.sample.changes)
 
     @property
     def rounding(self) -> float:
@@ -121,7 +145,7 @@ def measure(evaluator: Evaluator, references: References, settings: Settings) ->
 
     - `evaluator`, `references`: the claim's own, or those of a mutant of it.
 
-    Undecided where a share is to be recovered of nothing; `reason` tells.
+    Undecided where a share is to be recovered of nothing; `recovered_reason` tells.
 
     **Raises** `DataError` where the dataset lacks the feature of the slices.
     """
@@ -149,6 +173,7 @@ def measure(evaluator: Evaluator, references: References, settings: Settings) ->
     share, reason = recovered(gap.mean, baseline, clean, acceptance.metric.worse, lost.around)
     nodes = _nodes(space, drawn, settings)
     by_slice = _sliced(space, drawn, settings, acceptance)
+    together: OnAverage
     together, why = _outcome(drawn, acceptance)
     if untested_nodes(nodes):
         together, why = UNTESTED, None
@@ -169,7 +194,7 @@ def _interval(
     return confidence_sequence(drawn.units(values), reach, rounding=rounding)
 
 
-def _outcome(drawn: Sample, acceptance: Acceptance) -> tuple[str, str | None]:
+def _outcome(drawn: Sample, acceptance: Acceptance) -> tuple[Decided, str | None]:
     """What the draws decide, slices aside, and why they do not."""
     room = None
     if acceptance.min_recovered is not None:

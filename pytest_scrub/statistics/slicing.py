@@ -11,7 +11,7 @@ from pytest_scrub.statistics.intervals import CONFIDENCE, confidence_sequence
 from pytest_scrub.statistics.sampling import Sample
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import Agreement
-from pytest_scrub.verdict import HELD, REFUTED, TOO_FEW, UNDECIDED, Slice, Slices
+from pytest_scrub.verdict import HELD, REFUTED, TOO_FEW, UNDECIDED, Decided, Slice, Slices
 
 FEWEST_OF_A_SLICE = 50  # units before a slice is decided: its interval is asymptotic too
 
@@ -46,7 +46,8 @@ def slices(
     found = []
     for kind, at, count in zip(kinds, first, counts, strict=True):
         here = drawn == kind
-        gap, outcome, why = None, None, None
+        gap, why = None, None
+        outcome: Decided | None = None
         if here.any():
             own, off = (
                 changes[here] / weights[here].mean(),
@@ -79,7 +80,7 @@ def _said(value: object) -> str:
     return str(plain)
 
 
-def outcome_of(sliced: Slices | None) -> str:
+def outcome_of(sliced: Slices | None) -> Decided:
     """What the slices decide together."""
     outcomes = set() if sliced is None else {one.outcome for one in sliced.slices}
     return REFUTED if REFUTED in outcomes else UNDECIDED if UNDECIDED in outcomes else HELD

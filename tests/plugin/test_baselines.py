@@ -412,9 +412,15 @@ def test_a_name_that_is_a_test_to_run(two: Suite) -> None:
             lambda text: text.replace('"schema_version": 1', '"schema_version": 2'),
             "its schema is 2, not 1",
         ),
-        (lambda text: text.replace('"samples": 200', '"samples": "many"'), "'samples' is 'many'"),
-        (lambda text: text.replace('"samples": 200', '"samples": true'), "'samples' is True"),
-        (lambda text: text.replace('"samples"', '"sample"'), "'the file' has a 'sample' too many"),
+        (
+            lambda text: text.replace('"samples": 200', '"samples": "many"'),
+            "Expected `int`, got `str` - at `$.samples`",
+        ),
+        (
+            lambda text: text.replace('"samples": 200', '"samples": true'),
+            "Expected `int`, got `bool` - at `$.samples`",
+        ),
+        (lambda text: text.replace('"samples"', '"sample"'), "missing required field `samples`"),
         (lambda text: text.replace("test_held", "test_other"), "belongs into another file"),
         (lambda text: "[]", "its schema is None"),
         (lambda text: "[" * 100_000, "no part of a baseline"),

@@ -94,15 +94,23 @@ def test_a_slice_and_a_share_decide_too(suite: Suite) -> None:
         (
             '"tolerance": 0.05',
             f'"tolerance": 1{"0" * 400}',
-            "'tolerance' is missing, or no finite number",
+            "Expected `float`, got `NoNumber` - at `$.tolerance`",
         ),
-        ('"tolerance": 0.05', '"tolerance": NaN', "'tolerance' is missing, or no finite number"),
+        (
+            '"tolerance": 0.05',
+            '"tolerance": NaN',
+            "Expected `float`, got `NoNumber` - at `$.tolerance`",
+        ),
         (
             '"tolerance": 0.05',
             '"tolerance": 0.05, "tolerance": 1e308',
             "'tolerance' stands there twice",
         ),
-        ('"pointwise": true', '"pointwise": 1', "'pointwise' is missing, or no bool"),
+        (
+            '"pointwise": true',
+            '"pointwise": 1',
+            "Expected `bool | null`, got `int` - at `$.*.pointwise`",
+        ),
     ],
 )
 def test_figures_that_are_none_are_damage(suite: Suite, old: str, new: str, why: Any) -> None:

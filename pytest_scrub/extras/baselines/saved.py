@@ -10,18 +10,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal
 
 from pytest_scrub import ScrubError, Verdict
-from pytest_scrub.adversaries.saved import MOST_EXACT, once, path_for
+from pytest_scrub.adversaries.saved import path_for
+from pytest_scrub.common.records import Malformed, parsed, read, shared, written
 from pytest_scrub.errors import did_you_mean
 from pytest_scrub.reports.run import Run
-from pytest_scrub.verdict import HELD, UNKNOWN_ENDS, Estimate, Search, plain
+from pytest_scrub.verdict import HELD, Estimate, OnAverage, Outcome, Search
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 DIGITS = 6
 # times as far as the ends of a claim that held lie from its gap, were they as far on both sides
 WIDEST = 3
@@ -31,10 +31,6 @@ NOT_KEPT = ("platform",)
 
 class BaselineError(ScrubError):
     """A baseline that is not there, or a file of it that cannot be read."""
-
-
-class _Malformed(ValueError):
-    """Why a file cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +103,8 @@ class Baseline:
     """
 
     claim: str
-    outcome: str
-    average: str
+    outcome: Outcome
+    average: OnAverage
     hypothesis: tuple[str, ...]
     metric: str
     tolerance: float
@@ -121,34 +117,26 @@ class Baseline:
     dataset: str
     dataset_digest: str
     versions: Mapping[str, str]
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
 
     @classmethod
     def of(cls, verdict: Verdict, versions: Mapping[str, str]) -> Baseline:
         """Rounded as it is written."""
-        return cls(
-            claim=verdict.claim,
-            outcome=verdict.outcome,
-            average=verdict.average,
-            hypothesis=tuple(verdict.hypothesis.split("\n")),
-            metric=verdict.metric,
-            tolerance=_rounded(verdict.tolerance),
-            figures=_figures(verdict),
-            interval=verdict.interval_kind,
-            samples=verdict.samples,
-            seed=verdict.seed,
-            model=verdict.model,
-            model_digest=verdict.model_digest,
-            dataset=verdict.dataset,
-            dataset_digest=verdict.dataset_digest,
-            versions={name: version for name, version in versions.items() if name not in NOT_KEPT},
-        )
+        return cls(**{
+            **shared(cls, verdict),
+            "hypothesis": tuple(verdict.hypothesis.split("\n")),
+            "tolerance": _rounded(verdict.tolerance),
+            "figures": _figures(verdict),
+            "interval": verdict.interval_kind,
+            "versions": {name: of for name, of in versions.items() if name not in NOT_KEPT},
+            "schema_version": SCHEMA_VERSION,
+        })  # fmt: skip
 
     def to_json(self) -> str:
         """Sorted, one value a line; what cannot be printed is escaped, other text stays as it is
         read."""
         text = (
-            json.dumps(plain(self), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+            json.dumps(written(self), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
             + "\n"
         )
         return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
@@ -179,13 +167,13 @@ def load(folder: Path) -> dict[str, Baseline]:
         for file in files:
             one = _parsed(file.read_bytes())
             if path_for(folder, one.claim) != file:
-                raise _Malformed(f"its claim {one.claim!r} belongs into another file")
+                raise Malformed(f"its claim {one.claim!r} belongs into another file")
             found[one.claim] = one
     except OSError as error:
         raise BaselineError(
             f"the baseline {folder} cannot be read ({error.strerror or error}); mend that"
         ) from error
-    except (_Malformed, RecursionError) as error:
+    except Malformed as error:
         raise BaselineError(
             f"{file} is no part of a baseline ({error}); restore it, or delete it and {save}"
         ) from error
@@ -193,17 +181,21 @@ def load(folder: Path) -> dict[str, Baseline]:
 
 
 def _parsed(content: bytes) -> Baseline:
-    try:
-        record = json.loads(content, object_pairs_hook=once)
-    except ValueError as error:
-        raise _Malformed(f"it is no JSON: {error}") from None
-    version = record.get("schema_version") if isinstance(record, dict) else None
-    if version != SCHEMA_VERSION:
-        raise _Malformed(f"its schema is {version}, not {SCHEMA_VERSION}")
-    baseline: Baseline = _read(Baseline, record, "the file")
-    for why in _contradictions(baseline):
-        raise _Malformed(why)
+    record = parsed(content)
+    baseline = read(Baseline, record)
+    for why in (*_surplus(record, written(baseline)), *_contradictions(baseline)):
+        raise Malformed(why)
     return baseline
+
+
+def _surplus(record: Any, known: Any, name: str = "the file") -> Iterator[str]:
+    """What no run has written beside the rest: a figure by another name would not be compared."""
+    if isinstance(record, dict):
+        for part, value in record.items():
+            if part in known:
+                yield from _surplus(value, known[part], part)
+            else:
+                yield f"{name!r} has a {part!r} too many"
 
 
 def _contradictions(one: Baseline) -> Iterator[str]:
@@ -225,55 +217,18 @@ def _contradictions(one: Baseline) -> Iterator[str]:
         yield f"its power is {power}"
 
 
-def _read(kind: Any, value: Any, name: str) -> Any:
-    """A value of a type as these dataclasses use them, from what JSON keeps of it."""
-    if isinstance(kind, UnionType):
-        return None if value is None else _read(get_args(kind)[0], value, name)
-    if is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, dict):
-            raise _Malformed(f"{name!r} is {value!r}")
-        for part in sorted({field.name for field in fields(kind)} ^ value.keys()):
-            raise _Malformed(
-                f"{name!r} has a {part!r} too many" if part in value else f"{name!r} lacks {part!r}"
-            )
-        if kind is Estimate:
-            value = {
-                **value,
-                **{end: far for end, far in UNKNOWN_ENDS.items() if value[end] is None},
-            }
-        hints = get_type_hints(kind)
-        return kind(**{part: _read(hints[part], one, part) for part, one in value.items()})
-    if kind is float:
-        number = float(value) if type(value) is int and abs(value) <= MOST_EXACT else value
-        if type(number) is float and (math.isfinite(number) or name in UNKNOWN_ENDS):
-            return number
-    elif get_origin(kind) is tuple:
-        if isinstance(value, list):
-            return tuple(_read(get_args(kind)[0], one, name) for one in value)
-    elif get_origin(kind) is Mapping:
-        if isinstance(value, dict):
-            return {one: _read(str, text, f"{name}.{one}") for one, text in value.items()}
-    elif type(value) is kind and not (kind is int and abs(value) > MOST_EXACT):
-        return value
-    raise _Malformed(f"{name!r} is {value!r}")
-
-
 def _figures(verdict: Verdict) -> Figures:
     scale = max(abs(verdict.unscrubbed), abs(verdict.scrubbed))
-    gap = Estimate(
-        *(_rounded(end, scale) for end in (verdict.gap.mean, verdict.gap.low, verdict.gap.high))
-    )
-    return Figures(
-        gap=gap,
-        unscrubbed=_rounded(verdict.unscrubbed, scale),
-        scrubbed=_rounded(verdict.scrubbed, scale),
-        baseline=_rounded(verdict.baseline, scale),
-        recovered=None if verdict.recovered is None else _rounded(verdict.recovered, 1.0),
-        worst=None if verdict.search is None else _worst(verdict.search, scale),
-        power=None
-        if verdict.power is None
-        else Refuted(verdict.power.refuted, len(verdict.power.mutants)),
-    )
+    found, power = shared(Figures, verdict), verdict.power
+    for name in ("unscrubbed", "scrubbed", "baseline"):
+        found[name] = _rounded(found[name], scale)
+    return Figures(**{
+        **found,
+        "gap": Estimate(*(_rounded(end, scale) for end in astuple(verdict.gap))),
+        "recovered": None if verdict.recovered is None else _rounded(verdict.recovered, 1.0),
+        "worst": None if verdict.search is None else _worst(verdict.search, scale),
+        "power": None if power is None else Refuted(power.refuted, len(power.mutants)),
+    })  # fmt: skip
 
 
 def _worst(search: Search, scale: float) -> Worst | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pytest_scrub import Verdict
 from pytest_scrub.common.visible import visible
 from pytest_scrub.reports.circuit import names, rest, stated
-from pytest_scrub.verdict import UNTESTED, CircuitNode
+from pytest_scrub.verdict import OUTCOMES, UNTESTED, CircuitNode, Outcome
 
 MOST_CHARACTERS = 50_000  # of a diagram; Mermaid refuses more, and more than 500 edges
 MOST_EDGES = 500
@@ -16,13 +16,11 @@ MOST_EDGES = 500
 WORD_JOINER = "#8288;"  # takes no room, and may not be seen
 
 # Borders only, so that they are right on a light page and on a dark one.
+STROKES = {"green": "#1a7f37", "red": "#cf222e", "yellow": "#9a6700"}
 STYLES = {
-    "held": "stroke:#1a7f37,stroke-width:3px",
-    "refuted": "stroke:#cf222e,stroke-width:3px",
-    "undecided": "stroke:#9a6700,stroke-width:3px",
-    "untested": "stroke:#9a6700,stroke-width:3px,stroke-dasharray:5",
-    "weak": "stroke:#9a6700,stroke-width:3px",
+    outcome: f"stroke:{STROKES[mark.colour]},stroke-width:3px" for outcome, mark in OUTCOMES.items()
 }
+STYLES[UNTESTED] += ",stroke-dasharray:5"
 
 
 def flowchart(verdict: Verdict) -> str | None:
@@ -47,7 +45,7 @@ def _lines(verdict: Verdict) -> Iterator[str]:
             arrow = "-.->" if node.along_every_path else "-->"
             slot = "" if not node.into else f'|"{_quoted(node.into)}"|'
             yield f"  {ids[node.path]} {arrow}{slot} {ids[node.parent]}"
-    classes = {
+    classes: dict[str, Outcome] = {
         ids[node.slot]: UNTESTED
         for node in verdict.nodes
         if not node.is_tested and node.slot in ids

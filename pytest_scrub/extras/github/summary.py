@@ -41,7 +41,7 @@ def workflow_commands(run: Run, folder: str = "") -> list[str]:
     `folder`: pytest's root, as seen from that of the repository; files are named from there.
     """
     return [
-        _command(level, one, folder, run.rerun(one))
+        _command(level, one, folder, one.rerun)
         for one in run.claims
         if (level := _level(one)) is not None
     ]
@@ -102,9 +102,7 @@ def step_summary(run: Run, room: int = ROOM) -> str:
     diagrams = [_diagram(one.test, one.verdict) for one in run.claims if one.verdict is not None]
     parts = {
         "rows of the table": [_row(one) for one in run.claims],
-        "texts of failures": [
-            _failure(one, run.rerun(one)) for one in run.claims if _is_failure(one)
-        ],
+        "texts of failures": [_failure(one, one.rerun) for one in run.claims if _is_failure(one)],
         "diagrams": [text for text in diagrams if text is not None],
     }
     undrawn = sum(text is None for text in diagrams)

@@ -21,24 +21,17 @@ from pytest_scrub.extras.html.diagram import diagram
 from pytest_scrub.reports.circuit import rest, stated
 from pytest_scrub.reports.run import Run
 from pytest_scrub.reports.terminal import headline, remedy
-from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK
+from pytest_scrub.verdict import OUTCOMES
 
 # In the order of the page's counts; the signs are those of the markers in its plot.
-SIGNS = {
-    "error": "✖",
-    "failed": "✖",
-    REFUTED: "✖",
-    WEAK: "▲",
-    UNDECIDED: "◆",
-    UNTESTED: "□",
-    HELD: "●",
-}
+FAILED = {"error": "✖", "failed": "✖"}
+SIGNS = FAILED | {outcome: mark.sign for outcome, mark in OUTCOMES.items()}
 
 
 def page(run: Run) -> str:
     """One HTML file with all claims of a run: nothing is loaded, and nothing of what claims or data
     say is executed."""
-    counts = Counter(one.outcome for one in run.claims)
+    counts = Counter[str](one.outcome for one in run.claims)
     words = [*SIGNS, *sorted(counts.keys() - SIGNS)]
     links = [f"#claim-{i}" for i in range(1, len(run.claims) + 1)]
     script = hashlib.sha256(_source("page.js").encode()).digest()
