@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.errors import ModelError
+from pytest_scrub.network.adapter import Transformer
 from pytest_scrub.network.attention import (
     constant,
     kv_head,
@@ -40,7 +41,6 @@ from pytest_scrub.network.graph import (
     blend,
     select,
 )
-from pytest_scrub.network.parts import Parts
 from pytest_scrub.network.precision import widened
 from pytest_scrub.network.vocabulary import require_ids
 from pytest_scrub.tree.nodes import HEAD_SLOTS, ROOT
@@ -77,13 +77,13 @@ class ResidualStream:
 
     **Arguments**
 
-    - `parts`: the network taken apart, see `pytest_scrub.network.parts`.
+    - `parts`: the network taken apart, see `pytest_scrub.network.adapter`.
     """
 
     reads_directly = True
     adds = True
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Transformer) -> None:
         self.parts = parts
         self.source, self.weights = parts.source, parts.parameters
         self._places = self._lay_out()
@@ -137,7 +137,7 @@ class ResidualStream:
         return version_of(self.parts.parameters())
 
     def computing(self) -> tuple[Any, ...] | None:
-        return type(self), type(self.parts), self.parts.module
+        return type(self), type(self.parts), self.parts.model
 
     def again(self) -> Self:
         return type(self)(self.parts.again())
@@ -417,7 +417,7 @@ class ResidualStream:
     def require_usable(self, inputs: Inputs) -> None:
         """**Raises** `ModelError` for token ids that the network does not know, and where a query
         sees no key at all: attention is then not defined."""
-        require_ids("tokens", inputs["tokens"], self.parts.module.embed.W_E.shape[0])
+        require_ids("tokens", inputs["tokens"], self.parts.model.embed.W_E.shape[0])
         visible = visible_keys(inputs)
         empty = ~visible[:, 0] if self.parts.causal else ~visible.any(1)
         if empty.any():
