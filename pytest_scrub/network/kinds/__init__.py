@@ -6,7 +6,6 @@ from pytest_scrub.network.kinds.mask import Mask
 from pytest_scrub.network.kinds.mlp import Mlp
 from pytest_scrub.network.kinds.output import Output
 from pytest_scrub.network.kinds.part import Part
-from pytest_scrub.network.kinds.stream import Stream
 
 # Another kind is another line; of one stage, components are listed in this order.
-KINDS: tuple[type[Part], ...] = (Mask, Embedding, PositionEmbedding, Head, Mlp, Stream, Output)
+KINDS: tuple[type[Part], ...] = (Mask, Embedding, PositionEmbedding, Head, Mlp, Output)
