@@ -11,11 +11,11 @@ import pytest
 
 from pytest_scrub.pytest_edge.ids import id_of
 from pytest_scrub.pytest_edge.options import FOLDER, named, option
+from pytest_scrub.verdict import Replay
 
 if TYPE_CHECKING:
     from pytest_scrub.adversaries.saved import Saved
     from pytest_scrub.engine.evaluator import Evaluator
-    from pytest_scrub.verdict import Replay
 
 
 def replay(
