@@ -411,8 +411,8 @@ def test_a_network_is_what_it_was_and_its_views_stay_views(make: Callable[[], An
 
 def _shared_weights(graph: Any) -> list[bool]:
     """Which of the heads' weights are views of the network's parameters."""
-    own = {tensor.untyped_storage().data_ptr() for _, tensor in graph.parts.parameters()}
-    views = [w for a in graph.parts.attention for w in (a.W_Q, a.W_K, a.W_V, a.W_O)]
+    own = {tensor.untyped_storage().data_ptr() for _, tensor in graph.transformer.parameters()}
+    views = [w for a in graph.transformer.attention for w in (a.W_Q, a.W_K, a.W_V, a.W_O)]
     return [view.untyped_storage().data_ptr() in own for view in views]
 
 

@@ -450,7 +450,7 @@ def test_a_leaf_gathers_what_an_evaluation_reads(transformer: ResidualGraph) -> 
         for node in (head(0, 1, **FEATURE), mlp(0, **FEATURE))
     ]
     parts = [one.gathered(one.space.paths[1], np.arange(3)) for one in single]
-    parts[0] = parts[0] @ transformer.output_weights("head0.1")  # a head alone gives its z
+    parts[0] = parts[0] @ transformer.parts["head0.1"].output_weights  # a head alone gives its z
     torch.testing.assert_close(evaluator.gathered("output/pair", np.arange(3)), sum(parts))
 
 

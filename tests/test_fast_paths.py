@@ -20,7 +20,9 @@ from pytest_scrub.extras.disk_cache.activations import shelf_of
 from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
 from pytest_scrub.network import as_graph
 from pytest_scrub.network.graph import Site
-from pytest_scrub.network.reading import ResidualGraph, _Batch
+from pytest_scrub.network.kinds.head import Head, HeadReading
+from pytest_scrub.network.kinds.part import Run
+from pytest_scrub.network.kinds.reading import Batch
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
 from tests.sizes import sized
@@ -58,31 +60,34 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
 
         monkeypatch.setattr(holder, name, noted)
 
-    def key(batch, slot, where):
-        return batch.reading.among(slot, False), batch.reading.among(slot, True), where is None
+    def key(reading, slot, where):
+        return "normed", reading.direct[slot], reading.rerun[slot], where is None
+
+    def starts_with_a_stream(reading, slot):
+        return reading.starts[slot].kind == "stream"
 
     noting(
-        _Batch, "_projected",
+        HeadReading, "_projected",
         {
-            "a projection that nothing changes is gathered": lambda batch, slot,
-            where: not batch.reading.changed(slot),
-            "two slots share a stream": lambda batch, slot,
-            where: key(batch, slot, where) in batch._normed,
+            "a projection that nothing changes is gathered": lambda reading, batch, slot,
+            where: not reading.direct[slot] and not reading.rerun[slot],
+            "two slots share a stream": lambda reading, batch, slot,
+            where: key(reading, slot, where) in batch.shared,
         },
     )  # fmt: skip
     noting(
-        _Batch, "_product",
+        Batch, "product",
         {"heads are added to the stream by one product": lambda batch, slot,
-        where: not batch.reading.is_linear(slot)},
+        where: starts_with_a_stream(batch.reading, slot)},
     )  # fmt: skip
     noting(
-        ResidualGraph, "project_product",
-        {"heads are added to queries, keys and values": lambda graph, head, slot, z, weights,
+        Head, "project_product",
+        {"heads are added to queries, keys and values": lambda head, slot, z, weights,
         where: True},
     )  # fmt: skip
-    noting(_Batch, "_run", {"two slots share a rerun": lambda batch, rerun: rerun in batch._runs})
+    noting(Batch, "run", {"two slots share a rerun": lambda batch, rerun: rerun in batch.shared})
     noting(
-        _Batch, "stream",
+        Batch, "stream",
         {
             "a query is read at its positions only": lambda batch, slot,
             where: slot == "q" and where is not None,
@@ -90,7 +95,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
             where: slot == "in" and where is not None,
         },
     )  # fmt: skip
-    noting(ResidualGraph, "rerun", {"a rerun starts above the first layer": starts_above})
+    noting(Run, "through", {"a rerun starts above the first layer": lambda run, *_: run.first > 0})
     noting(
         Kept, "gather",
         {
@@ -102,10 +107,6 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
     )  # fmt: skip
     noting(ActivationStore, "_capture", {"captured": lambda *_: True})
     return taken
-
-
-def starts_above(graph, clean, carrier, edits, *_):
-    return graph.first_changed_layer([edit for edit, _ in edits]) > 0
 
 
 def agree(kind: str, store_of, cases: int = CASES) -> None:
@@ -256,7 +257,7 @@ def test_sums_of_16_bit_contributions_are_made_in_float32() -> None:
     for name in parts:
         value = graph.value_site((name,), (5,))
         change = kept(value, f"output/{name}") - kept(value, "output/rest")
-        exact += change @ graph.output_weights(name).double() if value.kind == "z" else change
+        exact += change @ graph.parts[name].output_weights.double() if value.kind == "z" else change
     torch.testing.assert_close(
         mine.double(), exact, rtol=torch.finfo(torch.bfloat16).eps / 2 * 1.01, atol=1e-6
     )

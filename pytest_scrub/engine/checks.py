@@ -11,14 +11,11 @@ import torch
 
 from pytest_scrub.common.user_code import require_takes
 from pytest_scrub.data.dataset import Dataset, Positions
-from pytest_scrub.data.names import MASK as MASK_INPUT
 from pytest_scrub.errors import DataError, HypothesisError, said_at
 from pytest_scrub.metrics import MetricPosition
 from pytest_scrub.network.graph import ModelGraph, Site, require_component
 from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.tree.nodes import ROOT, Node, Span
-
-MASK = "mask"
 
 
 @dataclass
@@ -39,6 +36,10 @@ class Checked:
         """Whether the node is read along every path."""
         return node.via == "any" or (node.via is None and not self.graph.reads_directly)
 
+    def adding(self, node: Node) -> tuple[str, ...]:
+        """Those of its components whose values what reads them directly reads the sum of."""
+        return tuple(name for name in node.components if self.graph.parts[name].adds)
+
     def resolve(self, spec: int | slice | Span | str, component: str, where: str) -> Positions:
         """The positions `spec` names in a component's activation."""
         value = self.example(component)
@@ -56,7 +57,7 @@ class Checked:
     def width(self, component: str) -> int | None:
         """Of the vectors that a subspace is one of; None where an activation is one number for each
         input."""
-        known = self.graph.width(component)
+        known = self.graph.parts[component].width
         if known is None and self.example(component).ndim > 1:
             return self.example(component).shape[-1]
         return known
@@ -112,7 +113,7 @@ def _require_parts(checked: Checked, path: str, node: Node) -> None:
     """**Raises** `HypothesisError` where a part of an activation is claimed that is no number, or
     none to project."""
     for component in node.components:
-        if component == MASK or checked.graph.width(component) is not None:
+        if checked.graph.parts[component].divisible:
             continue
         value = checked.example(component)
         if value.is_floating_point() or (value.dtype != torch.bool and node.subspace is None):
@@ -143,8 +144,8 @@ def _check_edge(checked: Checked, path: str, node: Node, parent: Node) -> None:
             raise HypothesisError(
                 f"{path}: {above} reads {component} {_listed(slots)}, not into={node.into!r}"
             )
-        if component == MASK:
-            _check_mask(checked, path, node)
+        if refusal := graph.parts[component].refusal(node, checked.dataset):
+            raise HypothesisError(f"{path}: {refusal}")
         if node.subspace is not None and node.subspace.width != (width := checked.width(component)):
             numbers = (
                 "no dimension but the rows'; leave subspace= out"
@@ -159,28 +160,17 @@ def _check_edge(checked: Checked, path: str, node: Node, parent: Node) -> None:
         require_takes(
             f"{path}: computed_by=", node.computed_by, node.agrees_on.features, HypothesisError
         )
-    if node.computed_by is not None and len(node.components) > 1 and (anywhere or not graph.adds):
+    is_sum = checked.adding(node) == node.components and not anywhere
+    if node.computed_by is not None and len(node.components) > 1 and not is_sum:
         raise HypothesisError(
             f"{path}: computed_by= of a group gives the sum of its members, so they must be read "
             "directly"
         )
 
 
-def _check_mask(checked: Checked, path: str, node: Node) -> None:
-    if MASK_INPUT not in checked.dataset.inputs:
-        raise HypothesisError(
-            f"{path}: the inputs have no {MASK_INPUT!r}, so every key is visible and mask swaps "
-            "nothing"
-        )
-    if node.reads or node.subspace is not None or node.computed_by is not None:
-        raise HypothesisError(
-            f"{path}: mask is a leaf of visible keys; leave reads=, subspace= and computed_by= out"
-        )
-
-
 def _reason(graph: ModelGraph, parent: str, child: str) -> str:
-    if child == MASK:
-        return ": only heads read the mask directly; use via='any' for all of them below it"
+    if graph.parts[child].hint is not None:
+        return f": {graph.parts[child].hint}"
     if not graph.reads_directly and graph.components.index(child) > graph.components.index(parent):
         return ", which is computed later or not at all before it"
     if graph.slots(parent, child, True):
@@ -242,10 +232,9 @@ def _overlap(
 
 def _read_in_place(checked: Checked, parent: Node, child: Node) -> bool:
     """Whether the parent's value at a position depends on the child's at that position only."""
-    if checked.is_anywhere(child) or not checked.graph.adds:
-        return False  # a plain function may read one position to compute another
     slots = set[str]().union(*(_slots(checked, parent, child, name) for name in child.components))
-    return not slots & {"k", "v", MASK}  # keys and values are read at every position
+    above = checked.graph.parts[parent.component]
+    return not checked.is_anywhere(child) and all(map(above.reads_in_place, slots))
 
 
 def _check_is_seen(

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.tree.nodes import Node
 from pytest_scrub.verdict import Circuit, CircuitNode
-
-PARTS_OF_A_TRANSFORMER = {"embed": "embeddings", "pos_embed": "embeddings", "mask": "embeddings"}
 
 
 def circuit_of(hypothesis: Node, graph: ModelGraph) -> Circuit:
@@ -18,17 +14,16 @@ def circuit_of(hypothesis: Node, graph: ModelGraph) -> Circuit:
     computation."""
     paths = node_paths(hypothesis)
     named = {component for _, node, _ in paths for component in node.components}
-    shown = [name for name in graph.components if graph.adds or name in named]
-    levels = list(dict.fromkeys(_level(name) if graph.adds else name for name in shown))
+    shown = (part for name, part in graph.parts.items() if graph.adds or name in named)
+    levels = list(dict.fromkeys(part.level for part in shown))
     nodes = []
     for path, node, parent in paths:
-        own = [_level(name) if graph.adds else name for name in node.components]
         nodes.append(
             CircuitNode(
                 path=path,
                 parent=parent,
                 components=node.components,
-                level=max(levels.index(level) for level in own),
+                level=max(levels.index(graph.parts[name].level) for name in node.components),
                 into=node.into,
                 agrees_on=None if node.agrees_on is None else str(node.agrees_on),
                 rest=None if node.rest is None else str(node.rest),
@@ -40,11 +35,3 @@ def circuit_of(hypothesis: Node, graph: ModelGraph) -> Circuit:
             )
         )
     return Circuit(tuple(levels), tuple(nodes))
-
-
-def _level(component: str) -> str:
-    """Where a component of a transformer lies, in words."""
-    layer = re.fullmatch(r"(head|mlp)(\d+)(?:\.\d+)?", component)
-    if layer is None:
-        return PARTS_OF_A_TRANSFORMER.get(component, component)
-    return f"attention {layer[2]}" if layer[1] == "head" else f"MLP {layer[2]}"

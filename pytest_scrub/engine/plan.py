@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_scrub.data.dataset import Positions
-from pytest_scrub.engine.checks import MASK, Checked
+from pytest_scrub.engine.checks import Checked
 from pytest_scrub.network.graph import Edit, Reader, Site, kept
 from pytest_scrub.swaps.slots import node_paths, slots_of
 from pytest_scrub.tree.nodes import ROOT, Node
@@ -55,20 +55,21 @@ def compile_plan(root: Node, checked: Checked) -> Step:
             children[parent].append((path, node))
 
     def parts_of(node: Node) -> tuple[tuple[str, ...], ...]:
-        if checked.graph.adds and not checked.is_anywhere(node):
-            summed = tuple(name for name in node.components if name != MASK)
-            masks = ((MASK,),) if MASK in node.components else ()
-            return ((summed,) if summed else ()) + masks
-        return tuple((name,) for name in node.components)
+        adding = () if checked.is_anywhere(node) else checked.adding(node)
+        alone = tuple((name,) for name in node.components if name not in adding)
+        return ((adding,) if adding else ()) + alone
 
     def edits_of(path: str, node: Node) -> list[Edit]:
         at, anywhere = checked.positions[path], checked.is_anywhere(node)
         return [
-            Edit(
-                part, node.into, at, node.subspace, anywhere, path, _comes_as_z(checked, node, part)
-            )
+            Edit(part, node.into, at, node.subspace, anywhere, path, site(node, part))
             for part in parts_of(node)
         ]
+
+    def site(node: Node, part: tuple[str, ...]) -> Site:
+        # a function gives the value itself
+        is_computed = node.computed_by is not None
+        return Site("value", part) if is_computed else checked.graph.value_site(part, None)
 
     def step(path: str, node: Node, wanted: Positions | None, same: bool) -> Step:
         own = checked.positions[path]
@@ -101,8 +102,3 @@ def compile_plan(root: Node, checked: Checked) -> Step:
         )
 
     return step(ROOT, root, checked.output, True)
-
-
-def _comes_as_z(checked: Checked, node: Node, part: tuple[str, ...]) -> bool:
-    """Whether a part of a node gives its parent a head's z; a function gives the value itself."""
-    return node.computed_by is None and checked.graph.value_site(part, None).kind == "z"

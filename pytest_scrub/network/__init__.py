@@ -11,7 +11,7 @@ from pytest_scrub.errors import ModelError, hides
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.network.modules import ModuleGraph
 from pytest_scrub.network.plain import FunctionGraph
-from pytest_scrub.network.reading import ResidualGraph
+from pytest_scrub.network.residual import ResidualGraph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def as_graph(model: Any) -> ModelGraph:
 
     **Raises** `ModelError` where it is no network, or one that cannot be taken apart.
     """
-    if isinstance(model, (ResidualGraph, ModuleGraph, FunctionGraph)):
+    if isinstance(model, ModelGraph):
         return model
     if isinstance(model, nn.Module):
         from pytest_scrub.network.transformer_lens import (

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from pytest_scrub.errors import ModelError, hides
-from pytest_scrub.network.parts import Attention, Mlp, Parts
+from pytest_scrub.network.parts import Attention, Mlp
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from pytest_scrub.network.parts import Norm
 
 __tracebackhide__ = hides
@@ -23,84 +25,91 @@ PLAIN_MODULE = "wrap it as a plain torch module instead"
 
 
 class Transformer(ABC):
-    """What a bridge and a `HookedTransformer` have in common: `cfg`, `blocks`, and hooks by
-    name."""
+    """A transformer in parts, and the real network beside them: what a bridge and a
+    `HookedTransformer` have in common.
 
-    source: str
+    Inputs are `{"tokens": int [batch, pos], "attention_mask": [batch, pos]}`; the mask may be left
+    out, and its ones are the keys that can be seen. Position ids are always the column numbers 0 to
+    pos - 1.
+
+    **Arguments**
+
+    - `model`: has `cfg`, `blocks`, and hooks by name.
+
+    **Raises** `ModelError` where the model is not known to be a sum of parts.
+    """
+
+    source: str  # for messages, e.g. "TransformerBridge (GPT2LMHeadModel)"
     has_pos_embed: bool
     causal: bool
-    parallel: bool
+    parallel: bool  # attention and MLP of a layer read the same residual stream
     window: int | None  # how far back the most short-sighted layer looks; None: all the way
     can_drop: bool = False  # whether there is any dropout
 
     def __init__(self, model: Any) -> None:
         self.model = model
-
-    def parts(self) -> Parts:
-        """**Raises** `ModelError`."""
-        self.inspect()
+        self._inspect()
         self._refuse_dropout()
-        cfg, blocks = self.model.cfg, list(self.model.blocks)
-        attention = tuple(self.attention(layer, block) for layer, block in enumerate(blocks))
-        self._refuse_uneven(attention)
-        self._points = frozenset(self.model.hook_dict)
-        weight = attention[0].W_Q
-        return Parts(
-            attention=attention,
-            mlps=tuple(self.mlp(block) for block in blocks if self.has_mlp(block)),
-            final_norm=self.final_norm(),
-            unembed=self.unembed(),
-            has_pos_embed=self.has_pos_embed,
-            causal=self.causal,
-            parallel=self.parallel,
-            n_heads=weight.shape[0],
-            d_model=int(cfg.d_model),
-            d_head=weight.shape[2],
-            dtype=weight.dtype,
-            device=weight.device,
-            run=self.run,
-            capture=self.capture,
-            parameters=self.parameters,
-            module=self.model,
-            again=self.parts,
-            source=self.source,
-        )
+        blocks = list(model.blocks)
+        self.attention = tuple(self._attention(layer, block) for layer, block in enumerate(blocks))
+        self._refuse_uneven()
+        # empty in an attention-only model, else one per layer
+        self.mlps = tuple(self._mlp(block) for block in blocks if self._has_mlp(block))
+        # [..., d_model] -> [..., d_model], and that -> [..., d_vocab_out]
+        self.final_norm, self.unembed = self._final_norm(), self._unembed()
+        self._points = frozenset(model.hook_dict)
+        weight = self.attention[0].W_Q
+        self.n_heads, self.d_model, self.d_head = weight.shape
+        self.dtype, self.device = weight.dtype, weight.device
+
+    def again(self) -> Self:
+        """The transformer as its weights are now."""
+        return type(self)(self.model)
 
     @abstractmethod
-    def inspect(self) -> None:
+    def parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """Everything learned, by name."""
+
+    @abstractmethod
+    def _inspect(self) -> None:
         """Sets the attributes above; **raises** `ModelError` naming what is known not to be a sum
         of parts."""
 
     @abstractmethod
-    def attention(self, layer: int, block: Any) -> Attention: ...
+    def _attention(self, layer: int, block: Any) -> Attention: ...
 
     @abstractmethod
-    def mlp(self, block: Any) -> Mlp: ...
+    def _mlp(self, block: Any) -> Mlp: ...
 
     @abstractmethod
-    def has_mlp(self, block: Any) -> bool: ...
+    def _has_mlp(self, block: Any) -> bool: ...
 
     @abstractmethod
-    def final_norm(self) -> Norm: ...
+    def _final_norm(self) -> Norm: ...
 
     @abstractmethod
-    def unembed(self) -> Callable[[Tensor], Tensor]: ...
+    def _unembed(self) -> Callable[[Tensor], Tensor]: ...
 
     @abstractmethod
-    def parameters(self) -> Iterable[tuple[str, Tensor]]: ...
-
-    @abstractmethod
-    def forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
+    def _forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
         """The real network on `tokens [B, P]`, with position ids 0 to P - 1."""
 
     # Running the real network ---------------------------------------------------------------------
 
     def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits `[batch, pos, d_vocab_out]`, in the caller's grad mode."""
         tokens, mask = self._inputs(inputs)
-        return self.forward(tokens, mask, [])
+        return self._forward(tokens, mask, [])
 
     @torch.no_grad()
     def capture(self, inputs: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+        """One pass without gradients, read out by the network's own hooks.
+
+        **Arguments**
+
+        - `names`: "embed", "pos_embed", "resid_pre.L", "resid_mid.L", "resid_post.L", "mlp_out.L"
+          `[batch, pos, d_model]`, "z.L" `[batch, pos, heads, d_head]`, "logits".
+        """
         tokens, mask = self._inputs(inputs)
         seen: dict[str, Tensor] = {}
 
@@ -113,7 +122,7 @@ class Transformer(ABC):
             return hook
 
         hooks: Hooks = [(self._hook_point(name), keep(name)) for name in names if name != "logits"]
-        logits = self.forward(tokens, mask, hooks)
+        logits = self._forward(tokens, mask, hooks)
         if "logits" in names:
             seen["logits"] = logits
         for name in names:
@@ -165,13 +174,13 @@ class Transformer(ABC):
         if not len(self.model.blocks):
             raise self.error("has no layers", "use a model with at least one attention layer")
 
-    def _refuse_uneven(self, attention: tuple[Attention, ...]) -> None:
-        for layer, a in enumerate(attention):
+    def _refuse_uneven(self) -> None:
+        for layer, a in enumerate(self.attention):
             heads, d_model, d_head = a.W_Q.shape
             kv_heads = a.W_K.shape[0]
             fits = (
                 a.W_Q.is_floating_point()
-                and a.W_Q.shape == attention[0].W_Q.shape
+                and a.W_Q.shape == self.attention[0].W_Q.shape
                 and a.W_K.shape == a.W_V.shape == (kv_heads, d_model, d_head)
                 and a.W_O.shape == (heads, d_head, d_model)
                 and heads % kv_heads == 0

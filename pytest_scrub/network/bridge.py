@@ -36,14 +36,10 @@ USUAL_HOOKS = {
 class Bridge(Transformer):
     """A `TransformerBridge`: its components wrap those of the model it was built around."""
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        architecture = str(model.cfg.architecture)
-        self.native = type(model.original_model).__name__ == "NativeModel"
-        self.source = f"TransformerBridge ({'native' if self.native else architecture})"
-
-    def inspect(self) -> None:
+    def _inspect(self) -> None:
         cfg, components = self.model.cfg, set(self.model.adapter.component_mapping)
+        self.native = type(self.model.original_model).__name__ == "NativeModel"
+        self.source = f"TransformerBridge ({'native' if self.native else cfg.architecture})"
         if any(name.startswith(("encoder", "decoder")) for name in components):
             raise self.error("is an encoder-decoder")
         if missing := [name for name in NEEDED_COMPONENTS if name not in components]:
@@ -99,7 +95,7 @@ class Bridge(Transformer):
         window = getattr(config, "sliding_window", None) if "sliding_attention" in kinds else None
         return None if window is None else int(window)
 
-    def attention(self, layer: int, block: Any) -> Attention:
+    def _attention(self, layer: int, block: Any) -> Attention:
         attn = block.attn
         original, name = attn.original_component, type(attn).__name__
         if (name, type(original).__name__) == ("AttentionBridge", "NativeAttention"):
@@ -169,10 +165,10 @@ class Bridge(Transformer):
 
         return rotation(table, turn_halves)
 
-    def has_mlp(self, block: Any) -> bool:
+    def _has_mlp(self, block: Any) -> bool:
         return "mlp" in block._modules
 
-    def mlp(self, block: Any) -> Mlp:
+    def _mlp(self, block: Any) -> Mlp:
         # Where both read the stream through one norm (Phi, GPT-J), there is no ln2.
         norm = block.ln2 if "ln2" in block._modules else block.ln1
         out = block.mlp._modules.get("out")
@@ -182,11 +178,11 @@ class Bridge(Transformer):
             bias=view(getattr(out, "bias", None)),
         )
 
-    def final_norm(self) -> Norm:
+    def _final_norm(self) -> Norm:
         final: Norm = self.model.ln_final.original_component
         return final
 
-    def unembed(self) -> Callable[[Tensor], Tensor]:
+    def _unembed(self) -> Callable[[Tensor], Tensor]:
         head = self.model.unembed.original_component
         # soft cap or scale, where there is one
         transform = self.model.adapter.apply_output_logits_transform
@@ -201,7 +197,7 @@ class Bridge(Transformer):
         parameters: Iterable[tuple[str, Tensor]] = self.model.state_dict().items()
         return parameters
 
-    def forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
+    def _forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
         # Without explicit ids the bridge derives them from the mask.
         ids = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
         options: dict[str, Any] = {} if self.native else {"use_cache": False}

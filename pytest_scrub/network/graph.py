@@ -1,4 +1,4 @@
-"""The seam between hypotheses and networks: what a model graph can do.
+"""The seam between hypotheses and networks: what a model graph can do, and a component of one.
 
 An engine never sees a network. It asks a graph which component reads which (`slots`), for clean
 activations (`capture`), and for a component's value when some of what it reads is replaced
@@ -7,6 +7,7 @@ activations (`capture`), and for a component's value when some of what it reads 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,10 +16,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pytest_scrub.data.dataset import Positions
+from pytest_scrub.data.columns import Ints
+from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.errors import HypothesisError, did_you_mean
-from pytest_scrub.network.digests import Version
-from pytest_scrub.tree.nodes import Subspace
+from pytest_scrub.network.digests import Version, digest_of, version_of
+from pytest_scrub.tree.nodes import Node, Subspace
 
 Inputs = Mapping[str, Tensor]
 Where = Tensor | None
@@ -54,7 +56,7 @@ class Edit:
     - `at`: where in the parent's carrier the value is put; None = position to position.
     - `anywhere`: read along every path, not directly.
     - `label`: the node's slot path, for messages.
-    - `as_z`: whether its value comes as a head's z.
+    - `site`: where the clean value of the components is kept in the form in which this value comes.
     """
 
     components: tuple[str, ...]
@@ -63,7 +65,7 @@ class Edit:
     subspace: Subspace | None
     anywhere: bool
     label: str
-    as_z: bool = False
+    site: Site
 
 
 class Clean(Protocol):
@@ -91,100 +93,174 @@ class Stages:
     unembed: Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Reader:
+class Reader(ABC):
     """A compiled reading of one component: what it needs, and how to get its value.
 
     - `sites`: clean activations it takes, on its carrier rows.
     - `child_positions`: for each edit without positions of its own, whether the child's value is
       needed at `"all"` positions or only at the `"same"` ones as the reader's value.
-    - `value`: `(clean, carrier rows [B], where, values of the edits) -> [B, (K,) ...]`.
     - `recomputes`: what is computed anew, in words.
     - `reruns`: whether whole layers are.
     - `stages`: of the output, where its children simply add to one stream that is then normalised.
     """
 
-    sites: tuple[Site, ...]
-    child_positions: tuple[str, ...]
-    value: Callable[[Clean, Tensor, Where, Sequence[Tensor]], Tensor]
-    recomputes: tuple[str, ...]
-    reruns: bool
+    sites: tuple[Site, ...] = ()
+    child_positions: tuple[str, ...] = ()
+    recomputes: tuple[str, ...] = ()
+    reruns = False
     stages: Stages | None = None
 
+    @abstractmethod
+    def value(
+        self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]
+    ) -> Tensor:
+        """Its value on the carrier rows `[B]`, given those of the edits: `[B, (K,) ...]`."""
 
-class ModelGraph(Protocol):
+
+class Unchanged(Reader):
+    """The clean value, as it is kept."""
+
+    def __init__(self, site: Site) -> None:
+        self.sites = (site,)
+
+    def value(
+        self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]
+    ) -> Tensor:
+        return clean.take(self.sites[0], carrier, where)
+
+
+class Component(ABC):
+    """One component of a network as claims name it. Each kind of component is a class.
+
+    - `level`: where it lies in a picture of the network, in words.
+    - `layer`: of a transformer, for what has layers.
+    - `width`: the size of its value's last dimension, where it is known.
+    - `adds`: whether what reads it reads the sum of such values.
+    - `divisible`: whether a part of its value can be claimed, whatever numbers it holds.
+    - `hint`: why most others cannot read it, and what to do.
+    """
+
+    layer: int | None = None
+    width: int | None = None
+    adds = False
+    divisible = False
+    hint: str | None = None
+
+    def __init__(self, name: str, level: str | None = None) -> None:
+        self.name, self.level = name, level or name
+
+    @abstractmethod
+    def slots(self, child: Any, anywhere: bool) -> tuple[str, ...]:
+        """Its slots through which it can read another component; empty where it cannot."""
+
+    def site(self, positions: tuple[int, ...] | None) -> Site:
+        """Where its clean value is kept."""
+        return Site("value", (self.name,), positions)
+
+    def reads_in_place(self, slot: str) -> bool:
+        """Whether its value at a position depends on what the slot reads there only."""
+        return False  # a plain function may read one position to compute another
+
+    def exchanges(self, slot: str) -> bool:
+        """Whether what goes into one of its other slots might as well go into this one."""
+        return True
+
+    def refusal(self, node: Node, dataset: Dataset) -> str | None:
+        """What is wrong with a claim about this kind of component, and what to do."""
+        return None
+
+    def can_be_swapped_at(self, at: Positions | None, dataset: Dataset, rows: Ints) -> bool:
+        """Whether any of `rows` may stand in for any other at these positions only."""
+        return True
+
+
+class ModelGraph(ABC):
     """A network as components that read one another.
 
-    - `components`: names in order of computation, `output` last.
+    - `parts`: its components by name, in order of computation, `output` last.
     - `reads_directly`: whether a child is read directly by default; otherwise along every path.
-    - `adds`: whether a parent reads the sum of its children's values.
     - `source`: what kind of network this is, in words.
     """
 
-    components: tuple[str, ...]
+    parts: Mapping[str, Component]
     reads_directly: bool
-    adds: bool
     source: str
 
     @property
+    def components(self) -> tuple[str, ...]:
+        return tuple(self.parts)
+
+    @property
+    def adds(self) -> bool:
+        """Whether what components read are sums of values."""
+        return any(part.adds for part in self.parts.values())
+
+    @property
+    @abstractmethod
     def device(self) -> torch.device:
         """Where inputs have to be."""
-        ...
 
     def slots(self, parent: str, child: str, anywhere: bool) -> tuple[str, ...]:
         """Slots of `parent` through which it can read `child`; empty where it cannot."""
-        ...
-
-    def width(self, component: str) -> int | None:
-        """The size of a component's last dimension, where it is known."""
-        ...
-
-    def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
-        """One clean run of the real network: the activations of `sites`, `[B, (K,) ...]`."""
-        ...
+        return self.parts[parent].slots(self.parts[child], anywhere)
 
     def value_site(self, components: tuple[str, ...], positions: tuple[int, ...] | None) -> Site:
         """Where the clean value of components is cached."""
-        ...
+        if len(components) > 1:
+            return Site("value", components, positions)
+        return self.parts[components[0]].site(positions)
 
+    @abstractmethod
+    def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
+        """One clean run of the real network: the activations of `sites`, `[B, (K,) ...]`."""
+
+    @abstractmethod
     def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
         """Compile how `component` is computed at `where` when its `edits` are replaced."""
-        ...
 
+    @abstractmethod
     def run(self, inputs: Inputs) -> Tensor:
         """The output of a clean run of the real network."""
-        ...
 
-    def require_usable(self, inputs: Inputs) -> None:
-        """**Raises** `ModelError` for a row, of all the dataset's, that the network cannot be run
-        on in earnest."""
-        ...
-
+    @abstractmethod
     def prove(self, inputs: Inputs) -> None:
         """**Raises** `ModelError` where this graph's arithmetic is not the network's on these
         inputs."""
-        ...
 
-    def digest(self) -> str:
-        """Hex digest of the weights and of how they are combined."""
-        ...
+    def require_usable(self, inputs: Inputs) -> None:  # noqa: B027  # most take anything
+        """**Raises** `ModelError` for a row, of all the dataset's, that the network cannot be run
+        on in earnest."""
 
-    def version(self) -> Version:
-        """Another value once a weight was changed: what was cached then is of another network."""
-        ...
+    # What it is -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def tensors(self) -> Iterable[tuple[str, Tensor]]:
+        """All tensors that it computes with, by name; the network's own."""
+
+    @abstractmethod
+    def text(self) -> Sequence[str]:
+        """How they are combined, as far as text says it."""
+
+    @abstractmethod
+    def again(self) -> ModelGraph:
+        """The graph of the same network as its weights are now."""
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
         """Everything learned, by name; the network's own tensors."""
-        ...
+        return self.tensors()
 
     def computing(self) -> tuple[Any, ...] | None:
         """The torch modules, functions and classes that it is computed by; None where they do not
         say enough."""
-        ...
+        return None
 
-    def again(self) -> ModelGraph:
-        """The graph of the same network as its weights are now."""
-        ...
+    def digest(self) -> str:
+        """Hex digest of the weights and of how they are combined."""
+        return digest_of(self.tensors(), *self.text())
+
+    def version(self) -> Version:
+        """Another value once a weight was changed: what was cached then is of another network."""
+        return version_of(self.tensors())
 
 
 def require_component(graph: ModelGraph, name: str, label: str) -> None:
@@ -202,6 +278,20 @@ def _summary(components: Sequence[str], most: int = 12) -> str:
         else [*components[: most - 2], "...", components[-1]]
     )
     return ", ".join(shown)
+
+
+def captured(values: Mapping[str, Tensor], sites: Iterable[Site]) -> dict[Site, Tensor]:
+    """The summed values of each site's components, where it keeps them."""
+    found = {}
+    for site in sites:
+        first, *others = (values[name] for name in site.names)
+        found[site] = select(sum(others, first), places(site, first.device))
+    return found
+
+
+def places(site: Site, device: torch.device) -> Where:
+    """The positions that a site keeps."""
+    return None if site.positions is None else torch.tensor(site.positions, device=device)
 
 
 def same_numbers(first: Tensor, second: Tensor) -> bool:

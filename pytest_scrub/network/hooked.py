@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 class Hooked(Transformer):
     """A `HookedTransformer` of TransformerLens 2.x or 3.x."""
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        self.source = "HookedTransformer"
+    source = "HookedTransformer"
 
-    def inspect(self) -> None:
+    def _inspect(self) -> None:
         cfg = self.model.cfg
         kind = cfg.positional_embedding_type
         if kind not in ("standard", "rotary"):
@@ -53,7 +51,7 @@ class Hooked(Transformer):
         )
         self.window = int(cfg.window_size) if local else None
 
-    def attention(self, layer: int, block: Any) -> Attention:
+    def _attention(self, layer: int, block: Any) -> Attention:
         attn = block.attn
 
         def weight(name: str) -> Any:
@@ -72,21 +70,21 @@ class Hooked(Transformer):
             **weights(weight),
         )
 
-    def has_mlp(self, block: Any) -> bool:
+    def _has_mlp(self, block: Any) -> bool:
         return not self.model.cfg.attn_only
 
-    def mlp(self, block: Any) -> Mlp:
+    def _mlp(self, block: Any) -> Mlp:
         return Mlp(
             norm=block.ln2, apply=flat(block.mlp), bias=view(getattr(block.mlp, "b_out", None))
         )
 
-    def final_norm(self) -> Norm:
+    def _final_norm(self) -> Norm:
         final: Norm = (
             self.model.ln_final if self.model.cfg.normalization_type is not None else nn.Identity()
         )
         return final
 
-    def unembed(self) -> Callable[[Tensor], Tensor]:
+    def _unembed(self) -> Callable[[Tensor], Tensor]:
         model = self.model
         most = cap(getattr(model.cfg, "output_logits_soft_cap", None))
 
@@ -101,7 +99,7 @@ class Hooked(Transformer):
         parameters: Iterable[tuple[str, Tensor]] = self.model.named_parameters()
         return parameters
 
-    def forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
+    def _forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
         hiding: Hooks = []
         if mask is not None:
             # Its own attention_mask argument moves position ids, and does nothing where attention

@@ -13,20 +13,22 @@ from torch import Tensor, nn
 
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.errors import ModelError, hides
-from pytest_scrub.network.digests import Version, digest_of, version_of
 from pytest_scrub.network.graph import (
     Clean,
+    Component,
     Edit,
     Inputs,
+    ModelGraph,
     Reader,
     Site,
+    Unchanged,
     Where,
     at_rows,
     blend,
+    captured,
     same_numbers,
     select,
 )
-from pytest_scrub.network.plain import sum_of
 from pytest_scrub.network.vocabulary import ids_required
 from pytest_scrub.tree.nodes import ROOT
 
@@ -39,7 +41,41 @@ class _Computed(Exception):
     """Ends a forward pass as soon as the wanted module has its output."""
 
 
-class ModuleGraph:
+class Module(Component):
+    """A named module, or the output.
+
+    - `turn`: its place in the order in which modules finish, once one batch was run.
+    - `unfit`: why it cannot be claimed.
+    """
+
+    turn: int | None = None
+    unfit: str | None = None
+
+    def slots(self, child: Module, anywhere: bool) -> tuple[str, ...]:
+        mine = self.computed()
+        return ("in",) if child.computed() < mine and anywhere else ()
+
+    def computed(self) -> int:
+        """When it is computed. **Raises** `ModelError` where nobody knows."""
+        self.require_fit()
+        if self.turn is None:
+            raise ModelError(
+                "a torch module has to be run on a batch of the dataset before claims can be "
+                "checked"
+            )
+        return self.turn
+
+    def require_fit(self) -> None:
+        if self.unfit is not None:
+            raise self.not_claimed(self.unfit)
+
+    def not_claimed(self, reason: str) -> ModelError:
+        return ModelError(
+            f"module {self.name!r} {reason}, so it cannot be claimed; claim a module in it"
+        )
+
+
+class ModuleGraph(ModelGraph):
     """A torch module whose named submodules are the components.
 
     The order in which modules finish on a first batch says what can read what: a parent can read
@@ -54,7 +90,6 @@ class ModuleGraph:
     """
 
     reads_directly = False
-    adds = False
 
     def __init__(self, module: nn.Module, output: Callable[[Any], Tensor] | None = None) -> None:
         if scripted := [
@@ -76,31 +111,12 @@ class ModuleGraph:
         self.source = f"torch module {type(module).__name__}"
         self._output = output
         self._modules = {name: child for name, child in module.named_modules() if name}
-        self.components = (*self._modules, ROOT)
-        self._order: dict[str, int] | None = None
-        self._unfit: dict[str, str] = {}
+        self.parts: dict[str, Module] = {name: Module(name) for name in (*self._modules, ROOT)}
 
     @property
     def device(self) -> torch.device:
         tensors = [*self.module.parameters(), *self.module.buffers()]
         return tensors[0].device if tensors else torch.device("cpu")
-
-    def slots(self, parent: str, child: str, anywhere: bool) -> tuple[str, ...]:
-        if self._order is None:
-            raise ModelError(
-                "a torch module has to be run on a batch of the dataset before claims can be "
-                "checked"
-            )
-        for name in (parent, child):
-            if name in self._unfit:
-                raise self._not_claimed(name, self._unfit[name])
-        return ("in",) if anywhere and self._order[child] < self._order[parent] else ()
-
-    def width(self, component: str) -> int | None:
-        return None
-
-    def value_site(self, components: tuple[str, ...], positions: tuple[int, ...] | None) -> Site:
-        return Site("value", components, positions)
 
     def run(self, inputs: Inputs) -> Tensor:
         with torch.no_grad():
@@ -154,37 +170,31 @@ class ModuleGraph:
         fired: set[str] = set()
 
         def once(name: str, hook: Callable[[Tensor], Tensor | None], out: Any) -> Tensor | None:
+            part = self.parts[name]
             if name in fired:
-                raise self._not_claimed(name, f"is called more than once on {rows} inputs")
+                raise part.not_claimed(f"is called more than once on {rows} inputs")
             if not isinstance(out, Tensor):
-                raise self._not_claimed(name, f"returns {type(out).__name__}, not a tensor")
+                raise part.not_claimed(f"returns {type(out).__name__}, not a tensor")
             if kind := _unusual(out):
-                raise self._not_claimed(name, f"returns a tensor that is {kind}")
+                raise part.not_claimed(f"returns a tensor that is {kind}")
             if out.ndim == 0 or len(out) != rows:
-                raise self._not_claimed(
-                    name, f"returns {list(out.shape)} for {rows} inputs, not one value for each"
+                raise part.not_claimed(
+                    f"returns {list(out.shape)} for {rows} inputs, not one value for each"
                 )
             fired.add(name)
             return hook(out)
 
         for name in hooks:
-            if name in self._unfit:
-                raise self._not_claimed(name, self._unfit[name])
+            self.parts[name].require_fit()
         with (
             suppress(_Computed),
             self._hooked({name: partial(once, name, hook) for name, hook in hooks.items()}),
         ):
             yield
         if left := [name for name in hooks if name not in fired]:
-            raise self._not_claimed(left[0], f"is not called on {rows} inputs")
+            raise self.parts[left[0]].not_claimed(f"is not called on {rows} inputs")
 
-    @staticmethod
-    def _not_claimed(name: str, reason: str) -> ModelError:
-        return ModelError(
-            f"module {name!r} {reason}, so it cannot be claimed; claim a module in it"
-        )
-
-    def _run_until(
+    def run_until(
         self, stop: str, inputs: Inputs, hooks: Mapping[str, Callable[[Tensor], Tensor | None]]
     ) -> Tensor:
         """The value of `stop` in a run with hooks, which ends as soon as it is computed."""
@@ -208,34 +218,12 @@ class ModuleGraph:
         keeping = {name: _keeping(seen, name) for name in sorted(names - {ROOT})}
         with torch.no_grad(), self._claimed(keeping, _rows_of(inputs)):
             seen[ROOT] = self._forward(inputs)
-        return {
-            site: select(
-                sum_of(seen, site),
-                None
-                if site.positions is None
-                else torch.tensor(site.positions, device=self.device),
-            )
-            for site in sites
-        }
+        return captured(seen, sites)
 
     def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
-        edits = tuple(edits)
-        site = self.value_site((component,), None)
         if not edits:
-            return Reader(
-                (site,), (), lambda clean, rows, at, _: clean.take(site, rows, at), (), False
-            )
-
-        def value(clean: Clean, rows: Tensor, at: Where, values: Sequence[Tensor]) -> Tensor:
-            hooks: dict[str, list[tuple[Edit, Tensor]]] = {}
-            for edit, new in zip(edits, values, strict=True):
-                hooks.setdefault(edit.components[0], []).append((edit, new))
-            replace = {name: _replacing(here, rows) for name, here in hooks.items()}
-            return select(self._run_until(component, clean.inputs(rows), replace), at)
-
-        return Reader(
-            (), tuple("all" for _ in edits), value, (f"the network up to {component}",), True
-        )
+            return Unchanged(self.value_site((component,), None))
+        return _ModuleReader(self, component, tuple(edits))
 
     def require_usable(self, inputs: Inputs) -> None:
         """**Raises** `ModelError` for token ids that its embeddings do not know; else whatever it
@@ -249,44 +237,64 @@ class ModuleGraph:
         differ."""
         refuse_dropout(self.module)
         calls: list[str] = []
-        self._unfit = {}
+        for part in self.parts.values():
+            part.turn, part.unfit = None, "is not called by the forward pass"
 
         def note(name: str, out: Any) -> None:
+            part = self.parts[name]
+            part.turn, part.unfit = len(calls), None
             if name in calls:
-                self._unfit[name] = "is called more than once in one forward pass"
+                part.unfit = "is called more than once in one forward pass"
             elif not isinstance(out, Tensor):
-                self._unfit[name] = f"returns {type(out).__name__}, not a tensor"
+                part.unfit = f"returns {type(out).__name__}, not a tensor"
             calls.append(name)
 
         with torch.no_grad(), self._hooked({name: partial(note, name) for name in self._modules}):
             first = self._forward(inputs)
-        self._unfit |= {
-            name: "is not called by the forward pass" for name in self._modules if name not in calls
-        }
-        self._order = {name: i for i, name in enumerate(calls)} | {ROOT: len(calls)}
+        self.parts[ROOT].turn, self.parts[ROOT].unfit = len(calls), None
         if not same_numbers(first, self.run(inputs)):
             raise ModelError(
                 f"{self.source}: two clean runs on the same inputs differ; make it deterministic "
                 "(eval mode)"
             )
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+    def tensors(self) -> Iterable[tuple[str, Tensor]]:
+        return {
+            **dict(self.module.named_parameters()),
+            **dict(self.module.named_buffers()),
+        }.items()
 
-    def digest(self) -> str:
-        return digest_of(self._tensors().items(), repr(self.module))
-
-    def version(self) -> Version:
-        return version_of(self._tensors().items())
+    def text(self) -> Sequence[str]:
+        return (repr(self.module),)
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
         return self.module.named_parameters()
 
-    def computing(self) -> tuple[Any, ...] | None:
+    def computing(self) -> tuple[Any, ...]:
         return type(self), self.module, self._output
 
     def again(self) -> ModuleGraph:
         return ModuleGraph(self.module, self._output)
+
+
+class _ModuleReader(Reader):
+    """A module in a run of the network in which others are replaced."""
+
+    reruns = True
+
+    def __init__(self, graph: ModuleGraph, component: str, edits: tuple[Edit, ...]) -> None:
+        self.graph, self.component, self.edits = graph, component, edits
+        self.child_positions = ("all",) * len(edits)
+        self.recomputes = (f"the network up to {component}",)
+
+    def value(
+        self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]
+    ) -> Tensor:
+        hooks: dict[str, list[tuple[Edit, Tensor]]] = {}
+        for edit, new in zip(self.edits, values, strict=True):
+            hooks.setdefault(edit.components[0], []).append((edit, new))
+        replace = {name: _replacing(here, carrier) for name, here in hooks.items()}
+        return select(self.graph.run_until(self.component, clean.inputs(carrier), replace), where)
 
 
 def _unusual(value: Tensor) -> str | None:

@@ -7,12 +7,11 @@ final norm reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     Norm = Callable[[Tensor], Tensor]  # [..., d_model] -> [..., d_model]
@@ -51,36 +50,3 @@ class Mlp:
     norm: Norm
     apply: Callable[[Tensor], Tensor]  # [..., d_model] -> [..., d_model], output bias included
     bias: Tensor | None  # [d_model], the output bias; None without one, and with experts
-
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """A transformer in parts, and the real network beside them.
-
-    Inputs are `{"tokens": int [batch, pos], "attention_mask": [batch, pos]}`; the mask may be left
-    out, and its ones are the keys that can be seen. Position ids are always the column numbers 0 to
-    pos - 1.
-    """
-
-    attention: tuple[Attention, ...]
-    mlps: tuple[Mlp, ...]  # empty in an attention-only model, else one per layer
-    final_norm: Norm
-    unembed: Callable[[Tensor], Tensor]  # [..., d_model] after the final norm -> [..., d_vocab_out]
-    has_pos_embed: bool
-    causal: bool
-    parallel: bool  # attention and MLP of a layer read the same residual stream
-    n_heads: int
-    d_model: int
-    d_head: int
-    dtype: torch.dtype
-    device: torch.device
-    # The real network, in the caller's grad mode: inputs -> logits [batch, pos, d_vocab_out].
-    run: Callable[[dict[str, Tensor]], Tensor]
-    # One pass of the real network, without gradients, read out by its own hooks. Names: "embed",
-    # "pos_embed", "resid_pre.L", "resid_mid.L", "resid_post.L", "mlp_out.L" [batch, pos, d_model],
-    # "z.L" [batch, pos, heads, d_head], "logits".
-    capture: Callable[[dict[str, Tensor], Sequence[str]], dict[str, Tensor]]
-    parameters: Callable[[], Iterable[tuple[str, Tensor]]]  # everything learned, for a digest
-    module: Any  # the real network itself
-    again: Callable[[], Parts]  # the parts of the network as its weights are by then
-    source: str  # for messages, e.g. "TransformerBridge (GPT2LMHeadModel)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -16,24 +16,45 @@ from pytest_scrub.common.user_code import called
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network.code import code_text, is_set
-from pytest_scrub.network.digests import Version, digest_of
 from pytest_scrub.network.graph import (
     Clean,
+    Component,
     Edit,
     Inputs,
+    ModelGraph,
     Reader,
     Site,
+    Unchanged,
     Where,
     at_rows,
     blend,
+    captured,
     kept,
     same_numbers,
     select,
 )
 from pytest_scrub.tree.nodes import ROOT
 
+PLAIN = (bool, int, float, str)
 
-class FunctionGraph:
+
+class FunctionNode(Component):
+    """A function, or an input of the dataset.
+
+    - `arguments`: what it reads; `above`: all that these depend on, too.
+    """
+
+    def __init__(self, name: str, arguments: tuple[str, ...], above: frozenset[str]) -> None:
+        super().__init__(name)
+        self.arguments, self.above = arguments, above
+
+    def slots(self, child: Component, anywhere: bool) -> tuple[str, ...]:
+        if anywhere:
+            return self.arguments if child.name in self.above else ()
+        return (child.name,) if child.name in self.arguments else ()
+
+
+class FunctionGraph(ModelGraph):
     """A network given as functions of named inputs and of one another.
 
     ```python
@@ -53,7 +74,6 @@ class FunctionGraph:
     """
 
     reads_directly = True
-    adds = False
     source = "a graph of functions"
 
     def __init__(self, **nodes: Callable[..., Tensor]) -> None:
@@ -70,8 +90,11 @@ class FunctionGraph:
                 f"the nodes {' -> '.join(error.args[1])} read one another in a circle"
             ) from error
         self.input_names = tuple(name for name in order if name not in nodes)
-        self.components = (*tuple(name for name in order if name != ROOT), ROOT)
-        self._above = {name: self._ancestors(name) for name in self.components}
+        order = [*(name for name in order if name != ROOT), ROOT]
+        self.parts = {
+            name: FunctionNode(name, self.arguments.get(name, ()), self._ancestors(name))
+            for name in order
+        }
 
     @staticmethod
     def _parameters(name: str, node: Callable[..., Tensor]) -> tuple[str, ...]:
@@ -96,37 +119,18 @@ class FunctionGraph:
     def device(self) -> torch.device:
         return torch.device("cpu")
 
-    def slots(self, parent: str, child: str, anywhere: bool) -> tuple[str, ...]:
-        reads = (
-            child in self._above[parent] if anywhere else child in self.arguments.get(parent, ())
-        )
-        return (child,) if reads and not anywhere else self.arguments[parent] if reads else ()
-
-    def width(self, component: str) -> int | None:
-        return None
-
-    def value_site(self, components: tuple[str, ...], positions: tuple[int, ...] | None) -> Site:
-        return Site("value", components, positions)
-
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
-        values = self._evaluate(inputs, {})
-        return {
-            site: select(
-                sum_of(values, site),
-                None if site.positions is None else torch.tensor(site.positions),
-            )
-            for site in sites
-        }
+        return captured(self.evaluate(inputs, {}), sites)
 
-    def _evaluate(
+    def evaluate(
         self, inputs: Inputs, replaced: Mapping[str, Callable[[Tensor], Tensor]]
     ) -> dict[str, Tensor]:
         """All values of a run in which some are replaced as soon as they are computed."""
         values: dict[str, Tensor] = {}
         rows = len(next(iter(inputs.values())))
-        for name in self.components:
+        for name in self.parts:
             if name in self.nodes:
-                value = self._call(name, values, rows)
+                value = self.call(name, values, rows)
             elif name in inputs:
                 value = inputs[name]
             else:
@@ -137,7 +141,7 @@ class FunctionGraph:
             values[name] = replaced[name](value) if name in replaced else value
         return values
 
-    def _call(self, name: str, reads: Mapping[str, Tensor], rows: int) -> Tensor:
+    def call(self, name: str, reads: Mapping[str, Tensor], rows: int) -> Tensor:
         """What a node's function returns for copies of what it reads: what it changes in place is
         read by others too.
 
@@ -152,60 +156,17 @@ class FunctionGraph:
         return value
 
     def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
-        edits = tuple(edits)
-        arguments = self.arguments.get(component, ())
-        by_run = [(i, edit) for i, edit in enumerate(edits) if edit.anywhere]
-        by_hand = [(i, edit) for i, edit in enumerate(edits) if not edit.anywhere]
         if not edits:
-            site = Site("value", (component,), kept(where))
-            return Reader(
-                (site,), (), lambda clean, rows, at, _: clean.take(site, rows, at), (), False
-            )
-        own = {name: Site("value", (name,)) for name in arguments}
-
-        def replacements(
-            rows: Tensor, values: Sequence[Tensor], which: Sequence[tuple[int, Edit]]
-        ) -> Replacements:
-            by_name: dict[str, list[Replacement]] = {}
-            # one component may be claimed at several positions or in several subspaces
-            for i, edit in which:
-                for name in edit.components:
-                    by_name.setdefault(name, []).append(
-                        _blending(values[i], at_rows(edit.at, rows), edit)
-                    )
-            return {name: _in_turn(replacements) for name, replacements in by_name.items()}
-
-        def value(clean: Clean, rows: Tensor, at: Where, values: Sequence[Tensor]) -> Tensor:
-            plain = (
-                {name: clean.take(own[name], rows, None) for name in arguments}
-                if not by_run
-                else {}
-            )
-            reads = {}
-            for argument in arguments:
-                run = [(i, edit) for i, edit in by_run if edit.into in (None, argument)]
-                seen = (
-                    self._evaluate(clean.inputs(rows), replacements(rows, values, run))
-                    if run
-                    else plain
-                )
-                reads[argument] = seen[argument] if seen else clean.take(own[argument], rows, None)
-            for name, replace in replacements(rows, values, by_hand).items():
-                reads[name] = replace(reads[name])
-            return select(self._call(component, reads, len(rows)), at)
-
-        return Reader(tuple(own.values()), tuple("all" for _ in edits), value, (component,), False)
+            return Unchanged(Site("value", (component,), kept(where)))
+        return _FunctionReader(self, component, tuple(edits))
 
     def run(self, inputs: Inputs) -> Tensor:
-        return self._evaluate(inputs, {})[ROOT]
-
-    def require_usable(self, inputs: Inputs) -> None:
-        """Any inputs will do that the network itself takes."""
+        return self.evaluate(inputs, {})[ROOT]
 
     def prove(self, inputs: Inputs) -> None:
         """**Raises** `ModelError` where two clean runs differ, or a node does not return one value
         per row."""
-        first, second = self._evaluate(inputs, {}), self._evaluate(inputs, {})
+        first, second = self.evaluate(inputs, {}), self.evaluate(inputs, {})
         for name in self.nodes:
             if not same_numbers(first[name], second[name]):
                 raise ModelError(
@@ -213,48 +174,76 @@ class FunctionGraph:
                     "deterministic"
                 )
 
-    def digest(self) -> str:
-        """Of the functions' compiled code, and of the tensors and plain values that they close
-        over."""
-        tensors: dict[str, Tensor] = {}
+    def _held(self, name: str) -> list[Any]:
+        """What a function closes over."""
+        cells = getattr(self.nodes[name], "__closure__", None) or ()
+        return [cell.cell_contents if is_set(cell) else None for cell in cells]
+
+    def tensors(self) -> Iterable[tuple[str, Tensor]]:
+        for name in self.nodes:
+            for i, held in enumerate(self._held(name)):
+                if isinstance(held, Tensor):
+                    yield f"{name}.{i}", held
+
+    def text(self) -> Sequence[str]:
+        """The functions' compiled code, and the plain values that they close over."""
         text: list[str] = []
         for name, node in sorted(self.nodes.items()):
             text += [name, *code_text(getattr(node, "__code__", None))]
-            for i, cell in enumerate(getattr(node, "__closure__", None) or ()):
-                if not is_set(cell):
-                    continue
-                if isinstance(cell.cell_contents, Tensor):
-                    tensors[f"{name}.{i}"] = cell.cell_contents
-                elif isinstance(cell.cell_contents, (bool, int, float, str)):
-                    text.append(repr(cell.cell_contents))
-        return digest_of(tensors.items(), *text)
-
-    def version(self) -> Version:
-        return ()  # functions are not changed in place
+            text += [repr(held) for held in self._held(name) if isinstance(held, PLAIN)]
+        return text
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
-        return ()  # nor are they learned
-
-    def computing(self) -> tuple[Any, ...] | None:
-        return None  # functions may call whatever they like
+        return ()  # functions are not learned
 
     def again(self) -> FunctionGraph:
         return type(self)(**self.nodes)
 
 
+class _FunctionReader(Reader):
+    """One function called with some of its arguments exchanged."""
+
+    def __init__(self, graph: FunctionGraph, component: str, edits: tuple[Edit, ...]) -> None:
+        self.graph, self.component, self.edits = graph, component, edits
+        self.own = {name: Site("value", (name,)) for name in graph.arguments[component]}
+        self.sites, self.recomputes = tuple(self.own.values()), (component,)
+        self.child_positions = ("all",) * len(edits)
+
+    def value(
+        self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]
+    ) -> Tensor:
+        given = list(zip(self.edits, values, strict=True))
+        by_hand = [(edit, new) for edit, new in given if not edit.anywhere]
+        reads = {}
+        for argument, site in self.own.items():
+            run = [
+                (edit, new)
+                for edit, new in given
+                if edit.anywhere and edit.into in (None, argument)
+            ]
+            if run:
+                seen = self.graph.evaluate(clean.inputs(carrier), _replacements(run, carrier))
+                reads[argument] = seen[argument]
+            else:
+                reads[argument] = clean.take(site, carrier, None)
+        for name, replace in _replacements(by_hand, carrier).items():
+            reads[name] = replace(reads[name])
+        return select(self.graph.call(self.component, reads, len(carrier)), where)
+
+
 Replacement = Callable[[Tensor], Tensor]
-Replacements = dict[str, Replacement]
 
 
-def _blending(value: Tensor, at: Where, edit: Edit) -> Replacement:
-    return lambda current: blend(current, value, at, edit.subspace)
+def _replacements(given: Sequence[tuple[Edit, Tensor]], carrier: Tensor) -> dict[str, Replacement]:
+    by_name: dict[str, list[Replacement]] = {}
+    # one component may be claimed at several positions or in several subspaces
+    for edit, new in given:
+        for name in edit.components:
+            by_name.setdefault(name, []).append(
+                partial(blend, value=new, at=at_rows(edit.at, carrier), subspace=edit.subspace)
+            )
+    return {name: _in_turn(replacements) for name, replacements in by_name.items()}
 
 
 def _in_turn(replacements: Sequence[Replacement]) -> Replacement:
     return lambda current: reduce(lambda value, replace: replace(value), replacements, current)
-
-
-def sum_of(values: Mapping[str, Tensor], site: Site) -> Tensor:
-    """The summed values of a site's components."""
-    first, *others = (values[name] for name in site.names)
-    return sum(others, first)

@@ -11,10 +11,9 @@ from __future__ import annotations
 from torch import nn
 
 from pytest_scrub.errors import ModelError
-from pytest_scrub.network.adapter import PLAIN_MODULE
+from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
 from pytest_scrub.network.bridge import Bridge
 from pytest_scrub.network.hooked import Hooked
-from pytest_scrub.network.parts import Parts
 
 # where a Hugging Face model keeps the bridge whose parts are now in it
 BRIDGE = "_pytest_scrub_bridge"
@@ -68,7 +67,7 @@ def bridge_of(model: nn.Module) -> nn.Module:
     return bridge.train(model.training)
 
 
-def parts_of(model: nn.Module) -> Parts:
+def parts_of(model: nn.Module) -> Transformer:
     """Takes a TransformerLens model apart; nothing is folded, copied or changed.
 
     **Arguments**
@@ -76,15 +75,13 @@ def parts_of(model: nn.Module) -> Parts:
     - `model`: a `TransformerBridge` (native, or around a Hugging Face model) or a
       `HookedTransformer`.
 
-    **Returns** its `Parts`.
-
     **Raises** `ModelError` where the model is not known to be a sum of parts.
     """
     classes = _library_classes(model)
     if "TransformerBridge" in classes:
-        return Bridge(model).parts()
+        return Bridge(model)
     if "HookedTransformer" in classes:
-        return Hooked(model).parts()
+        return Hooked(model)
     raise ModelError(
         f"{type(model).__name__} is not a TransformerBridge or HookedTransformer, so it cannot be "
         f"taken apart into heads and MLPs; {PLAIN_MODULE}"

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from pytest_scrub.data.columns import Ints, value_codes
 from pytest_scrub.data.dataset import Dataset
-from pytest_scrub.data.names import MASK as MASK_INPUT
-from pytest_scrub.engine.checks import MASK, Checked, check
+from pytest_scrub.engine.checks import Checked, check
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.swaps.slots import Slot, node_paths, slots_of
@@ -49,7 +48,6 @@ WORDS = {  # by kind: the change, and what the claim does not depend on where th
     "exchanged": ("{node} and {new} exchange {old}", "which of {node} and {new} does what"),
 }
 BELOW = f"{ROOT}/"  # what sentences leave out of a path
-NUMBER = "0123456789."  # what tells heads, or MLPs, from one another
 # other components tried for one node: of a hundred heads, a few say what all would say
 MOST_COMPONENTS = 3
 
@@ -344,19 +342,17 @@ class _Maker:
         free = [name for name in read if name not in claimed]
         choices = []
         for old in node.components:
-            kin = [
-                new for new in free if not graph.adds or new.rstrip(NUMBER) == old.rstrip(NUMBER)
-            ]
+            kin = [new for new in free if type(graph.parts[new]) is type(graph.parts[old])]
             choices.append([(old, kin[i]) for i in self.rng.permutation(len(kin))])
-        return sorted(
-            _in_turn(choices),
-            key=lambda pair: graph.adds and pair[0].split(".")[0] != pair[1].split(".")[0],
-        )
+        return sorted(_in_turn(choices), key=lambda pair: not self._are_near(*pair))
+
+    def _are_near(self, old: str, new: str) -> bool:
+        return self.graph.parts[old].layer == self.graph.parts[new].layer
 
     def _is_alike(self, old: str, new: str) -> bool:
         """Whether both activations have the same shape and type, as all have that add to one
         stream."""
-        if self.graph.adds:
+        if self.graph.parts[old].adds:
             return True
         try:
             mine, other = self.checked.example(old), self.checked.example(new)
@@ -374,7 +370,7 @@ class _Maker:
                 else ()
             )
             for into in slots:
-                if into not in (node.into, MASK):
+                if into != node.into and self.graph.parts[above].exchanges(into):
                     yield from self._made(
                         "slot", path, {path: replace(node, into=into)}, node.into, into
                     )
@@ -420,7 +416,7 @@ class _Maker:
             checked = check(self.graph, dataset, root, self.metric_pos)
         except ScrubError:
             return
-        if self._counts_stay(root, dataset, checked) and self._keys_stay(root, checked):
+        if self._counts_stay(root, dataset, checked) and self._can_be_swapped(root, checked):
             what, means = (
                 text.format(node=path.removeprefix(BELOW), old=old, new=new) for text in WORDS[kind]
             )
@@ -463,24 +459,26 @@ class _Maker:
                 return False
         return True
 
-    def _keys_stay(self, root: Node, checked: Checked) -> bool:
-        """Whether masks swapped at some positions leave a visible key: the first, or what the claim
-        itself leaves."""
+    def _can_be_swapped(self, root: Node, checked: Checked) -> bool:
+        """Whether what is swapped at some positions only leaves something to compute from, or what
+        the claim itself leaves."""
         nodes = {path: node for path, node, _ in node_paths(root)}
         for path, node, parent in node_paths(root):
-            if parent is None or node.pos is None or MASK not in node.components:
+            if parent is None or node.pos is None:
                 continue
-            at, first = (
-                checked.positions[path],
-                self.dataset.inputs[MASK_INPUT].bool()[self.rows.tolist(), 0],
-            )
             above = self.nodes.get(parent)
             is_claimed = (
                 self.nodes.get(path) == node
                 and above is not None
                 and above.rest == nodes[parent].rest
             )
-            if not is_claimed and not (at is not None and at.static and bool(first.all())):
+            parts, at = (
+                (self.graph.parts[name] for name in node.components),
+                checked.positions[path],
+            )
+            if not is_claimed and not all(
+                part.can_be_swapped_at(at, self.dataset, self.rows) for part in parts
+            ):
                 return False
         return True
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from pytest_scrub import ANYTHING, EXACT, Dataset, Evaluator, head, output
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network import as_graph
-from pytest_scrub.network.reading import ResidualGraph
+from pytest_scrub.network.residual import ResidualGraph
 from pytest_scrub.network.transformer_lens import is_transformer_lens, parts_of
 
 transformer_lens = pytest.importorskip("transformer_lens")

@@ -1,4 +1,4 @@
-"""A transformer recomposed from its `Parts`, and how far that is from what its hooks show."""
+"""A transformer recomposed from its parts, and how far that is from what its hooks show."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_scrub.network.parts import Attention, Parts
+from pytest_scrub.network.adapter import Transformer
+from pytest_scrub.network.parts import Attention
 
-Differences = Callable[[Parts, dict[str, Tensor]], dict[str, float]]
+Differences = Callable[[Transformer, dict[str, Tensor]], dict[str, float]]
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +21,7 @@ def differences() -> Differences:
 
 
 @torch.no_grad()
-def _differences(parts: Parts, inputs: dict[str, Tensor]) -> dict[str, float]:
+def _differences(parts: Transformer, inputs: dict[str, Tensor]) -> dict[str, float]:
     seen = parts.capture(inputs, _names(parts))
     found: dict[str, float] = {}
 
@@ -51,7 +52,7 @@ def _differences(parts: Parts, inputs: dict[str, Tensor]) -> dict[str, float]:
     return found
 
 
-def _names(parts: Parts) -> list[str]:
+def _names(parts: Transformer) -> list[str]:
     per_layer = ["resid_pre", "z", "resid_post"]
     if parts.mlps:
         per_layer += ["mlp_out"] if parts.parallel else ["mlp_out", "resid_mid"]
@@ -59,7 +60,9 @@ def _names(parts: Parts) -> list[str]:
     return ["embed", "logits", *names, *(["pos_embed"] if parts.has_pos_embed else [])]
 
 
-def _z(parts: Parts, attention: Attention, stream: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+def _z(
+    parts: Transformer, attention: Attention, stream: Tensor, inputs: dict[str, Tensor]
+) -> Tensor:
     """Every head's mixed values `[B, P, heads, d_head]` from the residual stream before the
     layer."""
     x, columns = attention.norm(stream), torch.arange(stream.shape[1])

@@ -1,0 +1,111 @@
+"""Which keys are visible. Heads alone read it, in a slot of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from pytest_scrub.data.columns import Ints
+from pytest_scrub.data.dataset import Dataset, Positions
+from pytest_scrub.data.names import MASK as MASK_INPUT
+from pytest_scrub.data.names import TOKENS
+from pytest_scrub.errors import ModelError
+from pytest_scrub.network.adapter import Transformer
+from pytest_scrub.network.graph import Site, Where, at_rows, blend
+from pytest_scrub.network.kinds.part import MASK, VISIBLE, Part, Run, first_stage
+from pytest_scrub.tree.nodes import Node
+
+
+class Mask(Part):
+    """The visible keys, bool `[B, P]`."""
+
+    adds = writes = False
+    hint = "only heads read the mask directly; use via='any' for all of them below it"
+
+    def __init__(self, transformer: Transformer) -> None:
+        super().__init__(transformer, MASK, "embeddings")
+        self.width = None
+
+    @classmethod
+    def all_of(cls, transformer: Transformer) -> Iterator[Mask]:
+        yield cls(transformer)
+
+    def ways_into(self, parent: Part, anywhere: bool) -> tuple[str, ...]:
+        own = tuple(slot for slot in parent.beside if slot == MASK)
+        is_seen = anywhere and (own or parent.stage > first_stage(0))
+        return (*parent.streams, *own) if is_seen else own
+
+    def site(self, positions: tuple[int, ...] | None) -> Site:
+        return VISIBLE
+
+    def hooks(self, kind: str) -> set[str]:
+        return set()
+
+    def clean(self, kind: str, seen: Mapping[str, Tensor], where: Where) -> Tensor:
+        return visible_keys(seen)
+
+    def restart(self, run: Run) -> None:
+        for edit, new in run.edits_of(self):
+            run.visible = replaced_keys(run.visible, new, at_rows(edit.at, run.carrier))
+        causal = self.transformer.causal
+        require_a_key(seen_keys(run.visible, None, run.stream, causal), run.carrier, run.stop.name)
+
+    def refusal(self, node: Node, dataset: Dataset) -> str | None:
+        if MASK_INPUT not in dataset.inputs:
+            return (
+                f"the inputs have no {MASK_INPUT!r}, so every key is visible and mask swaps nothing"
+            )
+        if node.reads or node.subspace is not None or node.computed_by is not None:
+            return "mask is a leaf of visible keys; leave reads=, subspace= and computed_by= out"
+        return None
+
+    def can_be_swapped_at(self, at: Positions | None, dataset: Dataset, rows: Ints) -> bool:
+        """The first key stays visible, which every query sees."""
+        first = dataset.inputs[MASK_INPUT].bool()[rows.tolist(), 0]
+        return at is not None and at.static and bool(first.all())
+
+
+def visible_keys(inputs: Mapping[str, Tensor]) -> Tensor:
+    """bool `[B, P]`: the keys that attention may see."""
+    mask = inputs.get(MASK_INPUT)
+    return torch.ones_like(inputs[TOKENS], dtype=torch.bool) if mask is None else mask.bool()
+
+
+def seen_keys(visible: Tensor, where: Where, queries: Tensor, causal: bool) -> Tensor:
+    """Which keys queries at `where` see, `[B, 1 or K, P]`, from the visible keys `[B, P]`."""
+    seen = visible[:, None, :]
+    if not causal:
+        return seen
+    at = (
+        torch.arange(queries.shape[1], device=queries.device)
+        if where is None
+        else where.clamp(min=0)
+    )
+    keys = torch.arange(visible.shape[1], device=visible.device)
+    return seen & (keys <= at.unsqueeze(-1))
+
+
+def replaced_keys(visible: Tensor, donor: Tensor, at: Where) -> Tensor:
+    """bool `[B, P]`: the carrier's visible keys with the donor's put in at `at`."""
+    return blend(visible.float(), donor.float(), at, None) > 0
+
+
+def require_a_key(seen: Tensor, carrier: Tensor, reader: str) -> None:
+    """**Raises** `ModelError` where a query sees no key, which the network's own masks never do to
+    it.
+
+    **Arguments**
+
+    - `seen`: as `seen_keys` gives it, of the queries that are computed.
+    - `carrier`: the dataset's rows `[B]` that they are of; `reader`: the component they are
+      computed for.
+    """
+    blind = ~seen.any(-1).all(-1)
+    if blind.any():
+        raise ModelError(
+            f"{reader}: a mask swapped at some positions only leaves a query of row "
+            f"{int(carrier[blind][0])} without a key that it sees; claim all positions of the "
+            "mask, or let it agree on which keys are visible"
+        )

@@ -1,0 +1,37 @@
+"""MLPs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from pytest_scrub.network.adapter import Transformer
+from pytest_scrub.network.graph import Where
+from pytest_scrub.network.kinds.part import first_stage
+from pytest_scrub.network.kinds.reading import ReadingPart
+
+
+class Mlp(ReadingPart):
+    """The MLP of a layer; its output bias belongs to nobody."""
+
+    def __init__(self, transformer: Transformer, layer: int) -> None:
+        super().__init__(transformer, f"mlp{layer}", f"MLP {layer}")
+        self.layer, self.mlp = layer, transformer.mlps[layer]
+        self.stage = first_stage(layer) + (0 if transformer.parallel else 1)
+        self.hook = f"mlp_out.{layer}"
+        self.point = f"{'pre' if transformer.parallel else 'mid'}.{layer}"
+        self.constant = self.mlp.bias
+
+    @classmethod
+    def all_of(cls, transformer: Transformer) -> Iterator[Mlp]:
+        return (cls(transformer, layer) for layer in range(len(transformer.mlps)))
+
+    def clean(self, kind: str, seen: Mapping[str, Tensor], where: Where) -> Tensor:
+        return self._without_bias(super().clean(kind, seen, where))
+
+    def apply(self, stream: Tensor) -> Tensor:
+        return self._without_bias(self.mlp.apply(self.mlp.norm(stream)))
+
+    def _without_bias(self, value: Tensor) -> Tensor:
+        return value if self.mlp.bias is None else value - self.mlp.bias
