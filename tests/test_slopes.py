@@ -46,7 +46,6 @@ from tests.reference.generate import (
     positions,
     small_transformers,
 )
-from tests.sizes import sized
 
 Rows = npt.NDArray[np.int64]
 ANY: dict[str, Any] = {"agrees_on": ANYTHING}
@@ -384,7 +383,7 @@ def unseen(tokens: Tensor, d_vocab: int) -> Tensor:
 def test_slopes_are_difference_quotients(kind: str) -> None:
     compared: list[float] = []
 
-    @settings(max_examples=sized(30, 60))
+    @settings(max_examples=60)
     @given(st.data())
     def agree(data: st.DataObject) -> None:
         models = small_transformers(kind)
