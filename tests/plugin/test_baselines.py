@@ -132,7 +132,7 @@ LATER = """
             if not {of_parent}:
                 raise KeyboardInterrupt
             time.sleep(2)  # until the first claim's report has come in
-            os.kill(os.getppid(), signal.SIGINT)
+            os.kill(int(os.environ["CONTROLLER"]), signal.SIGINT)
             time.sleep(3)
         return output(module("B", agrees_on="b"))
 """
@@ -145,8 +145,10 @@ def test_what_was_decided_before_an_interrupt_is_saved_and_compared(
     # a process in the background may have been told to ignore interrupts, and so its children
     if alone:
         suite.extend_conftest("""
-            import signal
+            import os, signal
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            if "PYTEST_XDIST_WORKER" not in os.environ:  # which inherits it
+                os.environ["CONTROLLER"] = str(os.getpid())
         """)
     suite.write(LATER.format(interrupts=False, of_parent=False))
     suite.run("--scrub-save")
