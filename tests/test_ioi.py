@@ -18,7 +18,7 @@ from example_circuits.ioi import claims, data
 from example_circuits.ioi.conftest import FOLDER, ROWS, SEED
 from pytest_scrub import DataError, Evaluator, SwapSpace, logit_difference, meaning
 from pytest_scrub.network import as_graph
-from pytest_scrub.statistics.measuring import LEAST_MOVED, LEAST_WITH_OTHER
+from pytest_scrub.settings import Settings
 from pytest_scrub.swaps.slots import node_paths
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
@@ -180,8 +180,8 @@ def test_every_node_has_donors(name, dataset):
     space = SwapSpace(TREES[name](), dataset)
     swapped = [i for i, slot in enumerate(space.slots) if not slot.agrees_on.exact]
     moved = space.moved(space.draw(400, np.random.default_rng(0))).mean(1)
-    assert min(space.support()[i].share for i in swapped) > 0.9 > LEAST_WITH_OTHER
-    assert min(moved[i] for i in swapped) > 0.5 > LEAST_MOVED
+    assert min(space.support()[i].share for i in swapped) > 0.9 > Settings.min_with_other
+    assert min(moved[i] for i in swapped) > 0.5 > Settings.min_moved
 
 
 # Loading ------------------------------------------------------------------------------------------
