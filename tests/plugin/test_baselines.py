@@ -147,8 +147,9 @@ def test_what_was_decided_before_an_interrupt_is_saved_and_compared(
         suite.extend_conftest("""
             import os, signal
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            if "PYTEST_XDIST_WORKER" not in os.environ:  # which inherits it
-                os.environ["CONTROLLER"] = str(os.getpid())
+            def pytest_configure(config):
+                if not hasattr(config, "workerinput"):  # its workers inherit it
+                    os.environ["CONTROLLER"] = str(os.getpid())
         """)
     suite.write(LATER.format(interrupts=False, of_parent=False))
     suite.run("--scrub-save")

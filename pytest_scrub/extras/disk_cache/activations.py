@@ -45,7 +45,8 @@ FILE_BYTES = 1 << 25
 FEW_FILES = 8  # small ones of a site, before they are written again as one
 COMPARED = 64  # rows of all files together, about, on which the network is run again
 MOST_COMPARED, FEWEST_COMPARED = 16, 2  # of one file
-UNREADABLE = (SafetensorError, OSError, KeyError, ValueError, TypeError)
+# RuntimeError: torch, which opens a file once more, of one that has been deleted meanwhile
+UNREADABLE = (SafetensorError, OSError, RuntimeError, KeyError, ValueError, TypeError)
 
 Places = npt.NDArray[np.intp]
 Filled = npt.NDArray[np.bool_]
