@@ -20,9 +20,9 @@ from pytest_scrub.extras.disk_cache.activations import shelf_of
 from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
 from pytest_scrub.network import as_graph
 from pytest_scrub.network.graph import Site
-from pytest_scrub.network.kinds.head import Head, HeadReading
-from pytest_scrub.network.kinds.part import Run
+from pytest_scrub.network.kinds.head import HeadReading
 from pytest_scrub.network.kinds.reading import Batch
+from pytest_scrub.network.kinds.rerun import Rerun
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
 from tests.sizes import sized
@@ -64,7 +64,10 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
         return "normed", reading.direct[slot], reading.rerun[slot], where is None
 
     def starts_with_a_stream(reading, slot):
-        return reading.starts[slot].kind == "stream"
+        return reading.start(slot).kind == "stream"
+
+    def shares_a_rerun(batch, slot):
+        return bool(batch.reading.rerun[slot]) and batch.reading.rerun[slot] in batch.shared
 
     noting(
         HeadReading, "_projected",
@@ -77,15 +80,14 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
     )  # fmt: skip
     noting(
         Batch, "product",
-        {"heads are added to the stream by one product": lambda batch, slot,
-        where: starts_with_a_stream(batch.reading, slot)},
+        {
+            "heads are added to the stream by one product": lambda batch, slot,
+            where: starts_with_a_stream(batch.reading, slot),
+            "heads are added to queries, keys and values": lambda batch, slot,
+            where: not starts_with_a_stream(batch.reading, slot),
+        },
     )  # fmt: skip
-    noting(
-        Head, "project_product",
-        {"heads are added to queries, keys and values": lambda head, slot, z, weights,
-        where: True},
-    )  # fmt: skip
-    noting(Batch, "run", {"two slots share a rerun": lambda batch, rerun: rerun in batch.shared})
+    noting(Batch, "run", {"two slots share a rerun": shares_a_rerun})
     noting(
         Batch, "stream",
         {
@@ -95,7 +97,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
             where: slot == "in" and where is not None,
         },
     )  # fmt: skip
-    noting(Run, "through", {"a rerun starts above the first layer": lambda run, *_: run.first > 0})
+    noting(Rerun, "own", {"a rerun starts above the first layer": lambda run, name: run.first > 0})
     noting(
         Kept, "gather",
         {

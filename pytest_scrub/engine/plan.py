@@ -62,7 +62,7 @@ def compile_plan(root: Node, checked: Checked) -> Step:
     def edits_of(path: str, node: Node) -> list[Edit]:
         at, anywhere = checked.positions[path], checked.is_anywhere(node)
         return [
-            Edit(part, node.into, at, node.subspace, anywhere, path, site(node, part))
+            Edit(part, node.into, at, node.subspace, anywhere, site(node, part))
             for part in parts_of(node)
         ]
 

@@ -23,6 +23,8 @@ from pytest_scrub.network.digests import Version, digest_of, version_of
 from pytest_scrub.tree.nodes import Node, Subspace
 
 Inputs = Mapping[str, Tensor]
+MOST_SHOWN = 12  # components in a message
+
 Where = Tensor | None
 """Positions of a value: None = all, int64 `[K]` = the same for every row, int64 `[B, K]` = per row,
 -1 = none."""
@@ -42,6 +44,10 @@ class Site:
     names: tuple[str, ...]
     positions: tuple[int, ...] | None = None
 
+    def where(self, device: torch.device) -> Where:
+        """The positions that it keeps."""
+        return None if self.positions is None else torch.tensor(self.positions, device=device)
+
     def __str__(self) -> str:
         at = "" if self.positions is None else f" at {', '.join(map(str, self.positions))}"
         return f"{self.kind} of {'+'.join(self.names)}{at}"
@@ -55,7 +61,6 @@ class Edit:
     - `into`: the parent's slot, None for every slot that can read it.
     - `at`: where in the parent's carrier the value is put; None = position to position.
     - `anywhere`: read along every path, not directly.
-    - `label`: the node's slot path, for messages.
     - `site`: where the clean value of the components is kept in the form in which this value comes.
     """
 
@@ -64,7 +69,6 @@ class Edit:
     at: Positions | None
     subspace: Subspace | None
     anywhere: bool
-    label: str
     site: Site
 
 
@@ -266,32 +270,26 @@ class ModelGraph(ABC):
 def require_component(graph: ModelGraph, name: str, label: str) -> None:
     """**Raises** `HypothesisError` where the graph has no component of that name."""
     if name not in graph.components:
-        near = did_you_mean(name, graph.components)
-        hint = near or f"; it has {_summary(graph.components)}"
+        shown = list(graph.components)
+        if len(shown) > MOST_SHOWN:
+            shown[MOST_SHOWN - 2 : -1] = ["..."]
+        hint = did_you_mean(name, graph.components) or f"; it has {', '.join(shown)}"
         raise HypothesisError(f"{label}: the network has no component {name!r}{hint}")
 
 
-def _summary(components: Sequence[str], most: int = 12) -> str:
-    shown = (
-        list(components)
-        if len(components) <= most
-        else [*components[: most - 2], "...", components[-1]]
-    )
-    return ", ".join(shown)
-
-
 def captured(values: Mapping[str, Tensor], sites: Iterable[Site]) -> dict[Site, Tensor]:
-    """The summed values of each site's components, where it keeps them."""
+    """What each site keeps of its components' values."""
     found = {}
     for site in sites:
-        first, *others = (values[name] for name in site.names)
-        found[site] = select(sum(others, first), places(site, first.device))
+        value = summed(values[name] for name in site.names)
+        found[site] = select(value, site.where(value.device))
     return found
 
 
-def places(site: Site, device: torch.device) -> Where:
-    """The positions that a site keeps."""
-    return None if site.positions is None else torch.tensor(site.positions, device=device)
+def summed(values: Iterable[Tensor]) -> Tensor:
+    """The sum of one or more tensors; of 16-bit ones it is rounded once."""
+    first, *others = values
+    return torch.stack([first, *others]).sum(0) if others else first
 
 
 def same_numbers(first: Tensor, second: Tensor) -> bool:
@@ -319,6 +317,13 @@ def select(value: Tensor, where: Where) -> Tensor:
     return value[torch.arange(len(value), device=value.device)[:, None], where.clamp(min=0)]
 
 
+def position_ids(where: Where, value: Tensor) -> Tensor:
+    """The positions that `value [B, K, ...]` is at; absent ones count as 0."""
+    return (
+        torch.arange(value.shape[1], device=value.device) if where is None else where.clamp(min=0)
+    )
+
+
 def add_at(base: Tensor, where: Where, difference: Tensor, at: Where) -> Tensor:
     """`base` (at `where`) plus `difference` (at `at`), position by position.
 
@@ -338,12 +343,22 @@ def add_at(base: Tensor, where: Where, difference: Tensor, at: Where) -> Tensor:
     return base + torch.einsum(pattern, same.to(base.dtype), difference)
 
 
-def blend(current: Tensor, value: Tensor, at: Where, subspace: Subspace | None) -> Tensor:
-    """`current [B, P, ...]` with `value` put in at `at` and inside `subspace`."""
-    here = select(current, at)
-    if at is None and subspace is None:
-        return value.to(current.dtype).expand_as(current)
-    return add_at(current, None, inside(value - here, subspace), at)
+def patched(name: str, value: Tensor, edits: Iterable[tuple[Edit, Tensor]], rows: Tensor) -> Tensor:
+    """A component's value `[B, P, ...]` on the dataset's rows `[B]`, with what replaces it put in.
+
+    **Arguments**
+
+    - `edits`: those of any components, each with its value; several may be of parts of this one.
+    """
+    for edit, given in edits:
+        if name not in edit.components:
+            continue
+        at, new = at_rows(edit.at, rows), given.to(value.dtype)
+        if at is None and edit.subspace is None:
+            value = new.expand_as(value)
+        else:
+            value = add_at(value, None, inside(new - select(value, at), edit.subspace), at)
+    return value
 
 
 def at_rows(positions: Positions | None, rows: Tensor) -> Where:

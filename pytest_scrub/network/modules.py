@@ -3,8 +3,8 @@ path."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -23,9 +23,8 @@ from pytest_scrub.network.graph import (
     Site,
     Unchanged,
     Where,
-    at_rows,
-    blend,
     captured,
+    patched,
     same_numbers,
     select,
 )
@@ -37,8 +36,11 @@ __tracebackhide__ = hides
 LONE_INPUT = "tokens"  # what a dataset calls its input when it was given one tensor and no name
 
 
+Hook = Callable[[str, Any], Tensor | None]
+
+
 class _Computed(Exception):
-    """Ends a forward pass as soon as the wanted module has its output."""
+    """Ends a forward pass as soon as the wanted module has its output, which it carries."""
 
 
 class Module(Component):
@@ -147,10 +149,13 @@ class ModuleGraph(ModelGraph):
         return out
 
     @contextmanager
-    def _hooked(self, hooks: Mapping[str, Callable[[Any], Tensor | None]]) -> Iterator[None]:
+    def _hooked(self, names: Iterable[str], hook: Hook) -> Iterator[None]:
+        """`hook` is called with the name and the output of these modules, and may exchange it."""
         handles = [
-            self._modules[name].register_forward_hook(lambda _m, _i, out, hook=hook: hook(out))
-            for name, hook in hooks.items()
+            self._modules[name].register_forward_hook(
+                lambda _m, _i, out, name=name: hook(name, out)
+            )
+            for name in names
         ]
         try:
             yield
@@ -158,18 +163,19 @@ class ModuleGraph(ModelGraph):
             for handle in handles:
                 handle.remove()
 
-    @contextmanager
-    def _claimed(
-        self, hooks: Mapping[str, Callable[[Tensor], Tensor | None]], rows: int
-    ) -> Iterator[None]:
-        """Hooks on modules of which each gives one tensor in every run, as it did on the first
+    def run_with(
+        self, inputs: Inputs, names: Iterable[str], hook: Hook, last: str = ROOT
+    ) -> Tensor:
+        """The value of `last` in a run with a hook on these modules, which ends as soon as it is
+        computed.
+
+        **Raises** `ModelError` for a module that does not give one tensor, as it did on the first
         batch.
-
-        **Raises** `ModelError` for a module that does not.
         """
-        fired: set[str] = set()
+        rows, fired = _rows_of(inputs), set[str]()
+        names = {*names, last} - {ROOT}
 
-        def once(name: str, hook: Callable[[Tensor], Tensor | None], out: Any) -> Tensor | None:
+        def once(name: str, out: Any) -> Tensor | None:
             part = self.parts[name]
             if name in fired:
                 raise part.not_claimed(f"is called more than once on {rows} inputs")
@@ -182,42 +188,31 @@ class ModuleGraph(ModelGraph):
                     f"returns {list(out.shape)} for {rows} inputs, not one value for each"
                 )
             fired.add(name)
-            return hook(out)
+            if name == last:
+                raise _Computed(out)
+            return hook(name, out)
 
-        for name in hooks:
+        for name in sorted(names):
             self.parts[name].require_fit()
-        with (
-            suppress(_Computed),
-            self._hooked({name: partial(once, name, hook) for name, hook in hooks.items()}),
-        ):
-            yield
-        if left := [name for name in hooks if name not in fired]:
-            raise self.parts[left[0]].not_claimed(f"is not called on {rows} inputs")
-
-    def run_until(
-        self, stop: str, inputs: Inputs, hooks: Mapping[str, Callable[[Tensor], Tensor | None]]
-    ) -> Tensor:
-        """The value of `stop` in a run with hooks, which ends as soon as it is computed."""
-        found: list[Tensor] = []
-
-        def finish(out: Tensor) -> None:
-            found.append(out)
-            raise _Computed
-
-        rows = _rows_of(inputs)
-        if stop == ROOT:
-            with self._claimed(hooks, rows):
-                return self._forward(inputs)
-        with self._claimed({**hooks, stop: finish}, rows):
-            self._forward(inputs)
-        return found[0]
+        try:
+            with self._hooked(names, once):
+                value = self._forward(inputs)
+        except _Computed as computed:
+            value = computed.args[0]
+        if missing := sorted(names - fired):
+            raise self.parts[missing[0]].not_claimed(f"is not called on {rows} inputs")
+        return value
 
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
-        names = {name for site in sites for name in site.names}
         seen: dict[str, Tensor] = {}
-        keeping = {name: _keeping(seen, name) for name in sorted(names - {ROOT})}
-        with torch.no_grad(), self._claimed(keeping, _rows_of(inputs)):
-            seen[ROOT] = self._forward(inputs)
+
+        def keep(name: str, out: Tensor) -> None:
+            # what follows may change it in place: relu(inplace=True), out += identity
+            seen[name] = out.clone()
+
+        names = {name for site in sites for name in site.names}
+        with torch.no_grad():
+            seen[ROOT] = self.run_with(inputs, names, keep)
         return captured(seen, sites)
 
     def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
@@ -249,7 +244,7 @@ class ModuleGraph(ModelGraph):
                 part.unfit = f"returns {type(out).__name__}, not a tensor"
             calls.append(name)
 
-        with torch.no_grad(), self._hooked({name: partial(note, name) for name in self._modules}):
+        with torch.no_grad(), self._hooked(self._modules, note):
             first = self._forward(inputs)
         self.parts[ROOT].turn, self.parts[ROOT].unfit = len(calls), None
         if not same_numbers(first, self.run(inputs)):
@@ -290,11 +285,11 @@ class _ModuleReader(Reader):
     def value(
         self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]
     ) -> Tensor:
-        hooks: dict[str, list[tuple[Edit, Tensor]]] = {}
-        for edit, new in zip(self.edits, values, strict=True):
-            hooks.setdefault(edit.components[0], []).append((edit, new))
-        replace = {name: _replacing(here, carrier) for name, here in hooks.items()}
-        return select(self.graph.run_until(self.component, clean.inputs(carrier), replace), where)
+        given = list(zip(self.edits, values, strict=True))
+        replace = partial(patched, edits=given, rows=carrier)
+        names = [name for edit in self.edits for name in edit.components]
+        inputs = clean.inputs(carrier)
+        return select(self.graph.run_with(inputs, names, replace, self.component), where)
 
 
 def _unusual(value: Tensor) -> str | None:
@@ -343,20 +338,3 @@ def refuse_dropout(module: nn.Module) -> None:
                 f"the model is in train mode and {name or 'it'} drops activations at random; call "
                 "model.eval()"
             )
-
-
-def _keeping(seen: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
-    def keep(out: Tensor) -> None:
-        # what follows may change it in place: relu(inplace=True), out += identity
-        seen[name] = out.clone()
-
-    return keep
-
-
-def _replacing(edits: Sequence[tuple[Edit, Tensor]], rows: Tensor) -> Callable[[Tensor], Tensor]:
-    def replace(out: Tensor) -> Tensor:
-        for edit, value in edits:
-            out = blend(out, value, at_rows(edit.at, rows), edit.subspace)
-        return out
-
-    return replace

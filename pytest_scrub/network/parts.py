@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
+if TYPE_CHECKING:
     Norm = Callable[[Tensor], Tensor]  # [..., d_model] -> [..., d_model]
     # [..., pos, d_head], position ids -> [..., pos, d_head]
     Rotate = Callable[[Tensor, Tensor], Tensor]
@@ -41,6 +42,16 @@ class Attention:
     softcap: float | None  # scores become softcap * tanh(scores / softcap)
     # position ids [pos] or [..., pos], which broadcast; None without rotary embeddings
     rotate: Rotate | None
+
+    @property
+    def constant(self) -> Tensor:
+        """What it adds whatever it attends to, the biases of values and of the output, `[d_model]`:
+        attention weights sum to one."""
+        total = self.W_O.new_zeros(self.W_O.shape[-1]) if self.b_O is None else self.b_O
+        if self.b_V is not None:
+            b_V = self.b_V.repeat_interleave(len(self.W_O) // len(self.b_V), 0)
+            total = total + torch.einsum("he,hed->d", b_V, self.W_O)
+        return total
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial, reduce
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -26,10 +26,9 @@ from pytest_scrub.network.graph import (
     Site,
     Unchanged,
     Where,
-    at_rows,
-    blend,
     captured,
     kept,
+    patched,
     same_numbers,
     select,
 )
@@ -44,9 +43,11 @@ class FunctionNode(Component):
     - `arguments`: what it reads; `above`: all that these depend on, too.
     """
 
-    def __init__(self, name: str, arguments: tuple[str, ...], above: frozenset[str]) -> None:
+    def __init__(self, name: str, reads: Sequence[FunctionNode]) -> None:
         super().__init__(name)
-        self.arguments, self.above = arguments, above
+        self.arguments = tuple(node.name for node in reads)
+        above: Iterable[frozenset[str]] = (node.above for node in reads)
+        self.above: frozenset[str] = frozenset(self.arguments).union(*above)
 
     def slots(self, child: Component, anywhere: bool) -> tuple[str, ...]:
         if anywhere:
@@ -82,19 +83,19 @@ class FunctionGraph(ModelGraph):
                 f"a FunctionGraph needs a node called 'output'; it has {', '.join(nodes) or 'none'}"
             )
         self.nodes: Mapping[str, Callable[..., Tensor]] = nodes
-        self.arguments = {name: self._parameters(name, node) for name, node in nodes.items()}
+        arguments = {name: self._parameters(name, node) for name, node in nodes.items()}
         try:
-            order = list(TopologicalSorter(self.arguments).static_order())
+            order = list(TopologicalSorter(arguments).static_order())
         except CycleError as error:
             raise ModelError(
                 f"the nodes {' -> '.join(error.args[1])} read one another in a circle"
             ) from error
         self.input_names = tuple(name for name in order if name not in nodes)
-        order = [*(name for name in order if name != ROOT), ROOT]
-        self.parts = {
-            name: FunctionNode(name, self.arguments.get(name, ()), self._ancestors(name))
-            for name in order
-        }
+        self.parts: dict[str, FunctionNode] = {}
+        for name in order:
+            reads = [self.parts[argument] for argument in arguments.get(name, ())]
+            self.parts[name] = FunctionNode(name, reads)
+        self.parts[ROOT] = self.parts.pop(ROOT)  # the last
 
     @staticmethod
     def _parameters(name: str, node: Callable[..., Tensor]) -> tuple[str, ...]:
@@ -111,21 +112,19 @@ class FunctionGraph(ModelGraph):
             )
         return tuple(p.name for p in parameters)
 
-    def _ancestors(self, name: str) -> frozenset[str]:
-        direct = self.arguments.get(name, ())
-        return frozenset(direct).union(*(self._ancestors(argument) for argument in direct))
-
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")
 
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
-        return captured(self.evaluate(inputs, {}), sites)
+        return captured(self.evaluate(inputs), sites)
 
     def evaluate(
-        self, inputs: Inputs, replaced: Mapping[str, Callable[[Tensor], Tensor]]
+        self,
+        inputs: Inputs,
+        replaced: Callable[[str, Tensor], Tensor] = lambda name, value: value,
     ) -> dict[str, Tensor]:
-        """All values of a run in which some are replaced as soon as they are computed."""
+        """All values of a run in which each is replaced as soon as it is computed."""
         values: dict[str, Tensor] = {}
         rows = len(next(iter(inputs.values())))
         for name in self.parts:
@@ -138,7 +137,7 @@ class FunctionGraph(ModelGraph):
                     f"the dataset has no input {name!r}, which the graph reads; it has "
                     f"{sorted(inputs)}"
                 )
-            values[name] = replaced[name](value) if name in replaced else value
+            values[name] = replaced(name, value)
         return values
 
     def call(self, name: str, reads: Mapping[str, Tensor], rows: int) -> Tensor:
@@ -147,7 +146,7 @@ class FunctionGraph(ModelGraph):
 
         **Raises** `ModelError`, also where the function does.
         """
-        arguments = (reads[argument].clone() for argument in self.arguments[name])
+        arguments = (reads[argument].clone() for argument in self.parts[name].arguments)
         value = called(f"node {name!r}", self.nodes[name], *arguments, kind=ModelError)
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != rows:
             raise ModelError(
@@ -161,12 +160,12 @@ class FunctionGraph(ModelGraph):
         return _FunctionReader(self, component, tuple(edits))
 
     def run(self, inputs: Inputs) -> Tensor:
-        return self.evaluate(inputs, {})[ROOT]
+        return self.evaluate(inputs)[ROOT]
 
     def prove(self, inputs: Inputs) -> None:
         """**Raises** `ModelError` where two clean runs differ, or a node does not return one value
         per row."""
-        first, second = self.evaluate(inputs, {}), self.evaluate(inputs, {})
+        first, second = self.evaluate(inputs), self.evaluate(inputs)
         for name in self.nodes:
             if not same_numbers(first[name], second[name]):
                 raise ModelError(
@@ -205,7 +204,7 @@ class _FunctionReader(Reader):
 
     def __init__(self, graph: FunctionGraph, component: str, edits: tuple[Edit, ...]) -> None:
         self.graph, self.component, self.edits = graph, component, edits
-        self.own = {name: Site("value", (name,)) for name in graph.arguments[component]}
+        self.own = {name: Site("value", (name,)) for name in graph.parts[component].arguments}
         self.sites, self.recomputes = tuple(self.own.values()), (component,)
         self.child_positions = ("all",) * len(edits)
 
@@ -213,37 +212,16 @@ class _FunctionReader(Reader):
         self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]
     ) -> Tensor:
         given = list(zip(self.edits, values, strict=True))
-        by_hand = [(edit, new) for edit, new in given if not edit.anywhere]
+        direct = [(edit, new) for edit, new in given if not edit.anywhere]
         reads = {}
-        for argument, site in self.own.items():
-            run = [
-                (edit, new)
-                for edit, new in given
-                if edit.anywhere and edit.into in (None, argument)
+        for name, site in self.own.items():
+            rerun = [
+                (edit, new) for edit, new in given if edit.anywhere and edit.into in (None, name)
             ]
-            if run:
-                seen = self.graph.evaluate(clean.inputs(carrier), _replacements(run, carrier))
-                reads[argument] = seen[argument]
+            if rerun:
+                replaced = partial(patched, edits=rerun, rows=carrier)
+                value = self.graph.evaluate(clean.inputs(carrier), replaced)[name]
             else:
-                reads[argument] = clean.take(site, carrier, None)
-        for name, replace in _replacements(by_hand, carrier).items():
-            reads[name] = replace(reads[name])
+                value = clean.take(site, carrier, None)
+            reads[name] = patched(name, value, direct, carrier)
         return select(self.graph.call(self.component, reads, len(carrier)), where)
-
-
-Replacement = Callable[[Tensor], Tensor]
-
-
-def _replacements(given: Sequence[tuple[Edit, Tensor]], carrier: Tensor) -> dict[str, Replacement]:
-    by_name: dict[str, list[Replacement]] = {}
-    # one component may be claimed at several positions or in several subspaces
-    for edit, new in given:
-        for name in edit.components:
-            by_name.setdefault(name, []).append(
-                partial(blend, value=new, at=at_rows(edit.at, carrier), subspace=edit.subspace)
-            )
-    return {name: _in_turn(replacements) for name, replacements in by_name.items()}
-
-
-def _in_turn(replacements: Sequence[Replacement]) -> Replacement:
-    return lambda current: reduce(lambda value, replace: replace(value), replacements, current)

@@ -9,7 +9,6 @@ proved against the network's own hooks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -18,11 +17,12 @@ from torch import Tensor
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
-from pytest_scrub.network.graph import Edit, Inputs, ModelGraph, Reader, Site, places, select
-from pytest_scrub.network.kinds import KINDS
+from pytest_scrub.network.graph import Edit, Inputs, ModelGraph, Reader, Site, select, summed
+from pytest_scrub.network.kinds import components_of
 from pytest_scrub.network.kinds.mask import visible_keys
-from pytest_scrub.network.kinds.part import BELOW, Part, in_stages
+from pytest_scrub.network.kinds.part import Part, in_stages
 from pytest_scrub.network.kinds.reading import ReadingPart
+from pytest_scrub.network.precision import widened
 from pytest_scrub.network.vocabulary import require_ids
 
 # Relative to the largest value of the tensor compared. float64 networks may still normalise in
@@ -33,6 +33,7 @@ PROOF_TOLERANCE = {
     torch.float16: 3e-2,
     torch.bfloat16: 1e-1,
 }
+PLACES = {"pre": "before layer ", "mid": "before mlp", "post": "after layer "}
 
 
 class ResidualGraph(ModelGraph):
@@ -47,10 +48,7 @@ class ResidualGraph(ModelGraph):
 
     def __init__(self, transformer: Transformer) -> None:
         self.transformer, self.source = transformer, transformer.source
-        found = (part for kind in KINDS for part in kind.all_of(transformer))
-        self.parts: dict[str, Part] = {
-            part.name: part for part in sorted(found, key=lambda part: part.stage)
-        }
+        self.parts: dict[str, Part] = {part.name: part for part in components_of(transformer)}
 
     @property
     def device(self) -> torch.device:
@@ -77,25 +75,24 @@ class ResidualGraph(ModelGraph):
         return ResidualGraph(self.transformer.again())
 
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
-        names = set[str]().union(*(self._hooks(site) for site in sites))
-        seen = self._seen(inputs, sorted(names))
+        seen = self._seen(inputs, {hook for site in sites for hook in self._hooks(site)})
         return {site: self._captured(site, seen) for site in sites}
 
-    def _hooks(self, site: Site) -> set[str]:
+    def _hooks(self, site: Site) -> list[str]:
         if site.kind == "stream":
-            return {f"resid_{site.names[0]}"}
-        return set[str]().union(*(self.parts[name].hooks(site.kind) for name in site.names))
+            return [f"resid_{point}" for point in site.names]
+        return [self.parts[name].hook_of(site.kind) for name in site.names]
 
-    def _seen(self, inputs: Inputs, names: Sequence[str]) -> dict[str, Tensor]:
+    def _seen(self, inputs: Inputs, hooks: set[str]) -> dict[str, Tensor]:
         """The inputs, and the network's own activations of these names, from one pass."""
+        names = sorted(hooks - {""})
         return {**inputs, **(self.transformer.capture(inputs, names) if names else {})}
 
     def _captured(self, site: Site, seen: Mapping[str, Tensor]) -> Tensor:
-        where = places(site, self.device)
+        where = site.where(self.device)
         if site.kind == "stream":
             return select(seen[f"resid_{site.names[0]}"], where)
-        first, *others = (self.parts[name].clean(site.kind, seen, where) for name in site.names)
-        return torch.stack([first, *others]).sum(0) if others else first
+        return summed(self.parts[name].clean(site.kind, seen, where) for name in site.names)
 
     # Proof ----------------------------------------------------------------------------------------
 
@@ -109,28 +106,8 @@ class ResidualGraph(ModelGraph):
         **Raises** `ModelError` naming the first part that differs, relative to the output's scale.
         """
         readers = [part for part in self.parts.values() if isinstance(part, ReadingPart)]
-        points = [f"resid_post.{layer}" for layer in range(len(self.transformer.attention))]
-        points += [f"resid_{part.point}" for part in readers]
-        hooks = set[str]().union(*(part.hooks("value") for part in self.parts.values()))
-        names = list(dict.fromkeys(["embed", "logits", *sorted(points), *sorted(hooks)]))
-        seen = self._seen(inputs, names)
-        self._require_finite({name: seen[name] for name in names})
-        again = self.run(inputs)
-        if not torch.equal(seen["logits"], again):
-            self._same(
-                "two clean runs on the same inputs",
-                seen["logits"],
-                again,
-                "make it deterministic (eval mode)",
-            )
-        self._prove_sums(seen)
-        visible = visible_keys(inputs)
-        for part in readers:
-            mine = part.computed(seen[f"resid_{part.point}"], visible)
-            theirs = part.clean("value", seen, None)
-            self._same(f"{part.name}, recomputed from what it reads,", mine, theirs)
-
-    def _require_finite(self, seen: Mapping[str, Tensor]) -> None:
+        hooks = {part.hook for part in self.parts.values()}
+        seen = self._seen(inputs, hooks | {f"resid_{part.point}" for part in readers})
         for name, value in seen.items():
             if not value.isfinite().all():
                 row = int((~value.isfinite()).flatten(1).any(1).nonzero()[0])
@@ -138,25 +115,30 @@ class ResidualGraph(ModelGraph):
                     f"{self.source}: {name} is NaN or infinite on row {row}; take the row out, or "
                     "mend the weights"
                 )
+        self._same(
+            "two clean runs on the same inputs",
+            seen["logits"],
+            self.run(inputs),
+            "make it deterministic (eval mode)",
+        )
+        self._prove_sums(seen)
+        visible = visible_keys(inputs)
+        for part in readers:
+            mine = part.computed(seen[f"resid_{part.point}"], visible)
+            theirs = part.clean("value", seen, None)
+            self._same(f"{part.name}, recomputed from what it reads,", mine, theirs)
 
     def _prove_sums(self, seen: Mapping[str, Tensor]) -> None:
-        writers = [part for part in self.parts.values() if part.writes]
-        stream = self._written([part for part in writers if part.stage == BELOW], seen)
-        above = (part for part in writers if part.stage != BELOW)
-        for layer, parts in groupby(above, key=lambda part: part.layer):
-            before = f"resid_pre.{layer}"
-            self._same(f"the stream before layer {layer}", stream, seen[before])
-            for alike in in_stages(parts):
-                if f"resid_{alike[0].point}" != before:
-                    theirs = seen[f"resid_{alike[0].point}"]
-                    self._same(f"the stream before {alike[0].name}", stream, theirs)
-                stream = stream + self._written(alike, seen)
-            self._same(f"the stream after layer {layer}", stream, seen[f"resid_post.{layer}"])
-
-    def _written(self, parts: Sequence[Part], seen: Mapping[str, Tensor]) -> Tensor:
-        """What parts add to the stream, `[B, P, d_model]`."""
-        values = torch.stack([part.clean("value", seen, None) for part in parts]).sum(0)
-        return sum((part.constant for part in parts if part.constant is not None), values)
+        stream = torch.zeros(())
+        for stage in in_stages(self.parts.values()):
+            if point := stage[0].point:
+                place, layer = point.split(".")
+                what = f"the stream {PLACES[place]}{layer}"
+                self._same(what, stream, seen[f"resid_{point}"])
+            for part in stage:
+                if part.adds:
+                    value = part.clean("value", seen, None)
+                    stream = stream + widened(value) + part.constant
 
     def _same(self, what: str, mine: Tensor, theirs: Tensor, remedy: str = PLAIN_MODULE) -> None:
         scale = theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny)

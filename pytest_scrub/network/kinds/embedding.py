@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from pytest_scrub.network.adapter import Transformer
-from pytest_scrub.network.kinds.part import Part, Run
+from pytest_scrub.network.kinds.part import Part
 
 
 class Embedding(Part):
-    """The token embedding."""
+    """The token embedding, or the learned position embedding, which rotary models do not have."""
 
-    hook = "embed"
-
-    def __init__(self, transformer: Transformer) -> None:
-        super().__init__(transformer, self.hook, "embeddings")
-
-    @classmethod
-    def all_of(cls, transformer: Transformer) -> Iterator[Embedding]:
-        yield cls(transformer)
-
-    def restart(self, run: Run) -> None:
-        value = run.clean.take(self.site(None), run.carrier, None)
-        settled = run.settled(self, value)
-        run.stream, run.values[self.name] = run.stream + (settled - value), settled
-
-
-class PositionEmbedding(Embedding):
-    """The learned position embedding; rotary models have none."""
-
-    hook = "pos_embed"
-
-    @classmethod
-    def all_of(cls, transformer: Transformer) -> Iterator[Embedding]:
-        if transformer.has_pos_embed:
-            yield cls(transformer)
+    def __init__(self, transformer: Transformer, name: str) -> None:
+        super().__init__(transformer, name, "embeddings")
+        self.hook = name

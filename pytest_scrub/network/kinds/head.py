@@ -8,13 +8,12 @@ bias: attention weights sum to one, so its bias is a constant and belongs to nob
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from pytest_scrub.network.adapter import Transformer
-from pytest_scrub.network.graph import Clean, Site, Where, at_rows, select
+from pytest_scrub.network.graph import Clean, Site, Where, position_ids, select
 from pytest_scrub.network.kinds.mask import replaced_keys, require_a_key, seen_keys
 from pytest_scrub.network.kinds.part import MASK, VISIBLE, first_stage
 from pytest_scrub.network.kinds.reading import Batch, Reading, ReadingPart
@@ -30,22 +29,17 @@ class HeadReading(Reading):
 
     part: Head
 
-    def is_kept(self, slot: str) -> bool:
-        """Whether the carrier's own projection is what a slot begins with."""
-        return not (self.direct[slot] or self.rerun[slot]) or self.is_linear(slot)
-
-    def is_linear(self, slot: str) -> bool:
-        """Whether what children change of a slot is a product of what they change of their z."""
-        return (
-            not self.rerun[slot]
-            and self.part.reads_unnormed
-            and self.adding_z[slot] == self.direct[slot]
-        )
+    def is_gathered(self, slot: str) -> bool:
+        """Whether a slot begins with the carrier's own projection, to which all that children
+        change can be added."""
+        direct = self.direct[slot]
+        is_linear = self.part.reads_unnormed and all(child.is_product for child in direct)
+        return not self.rerun[slot] and (is_linear or not direct)
 
     def start(self, slot: str) -> Site:
-        if not self.is_kept(slot):
-            return super().start(slot)
-        return Site(slot, (self.part.name,), self.positions(slot))
+        if self.is_gathered(slot):
+            return Site(slot, (self.part.name,), self.positions[slot])
+        return super().start(slot)
 
     def _sites(self) -> Iterator[Site]:
         yield VISIBLE
@@ -60,29 +54,30 @@ class HeadReading(Reading):
             self._projected(batch, slot, where if slot == "q" else None) for slot in HEAD_SLOTS
         )
         visible = clean.take(VISIBLE, carrier, None)
-        for i in self.masks:
-            visible = replaced_keys(visible, values[i], at_rows(self.edits[i].at, carrier))
+        masks = [
+            (child.edit, value) for child, value in batch.values.items() if MASK in child.slots
+        ]
+        if masks:
+            visible = replaced_keys(visible, masks, carrier)
         seen = seen_keys(visible, where, q, self.part.transformer.causal)
-        if self.masks:
+        if masks:
             require_a_key(seen, carrier, self.part.name)
         return self.part.mix((q, k, v), seen)
 
-    @cached_property
-    def masks(self) -> tuple[int, ...]:
-        return (*self.among(MASK, False), *self.among(MASK, True))
-
     def _projected(self, batch: Batch, slot: str, where: Where) -> Tensor:
         """q, k or v `[B, K, d_head]`."""
-        if not (self.direct[slot] or self.rerun[slot]):
-            return batch.clean.take(self.starts[slot], batch.carrier, where)
-        if self.is_linear(slot):
-            start = batch.clean.take(self.starts[slot], batch.carrier, where)
-            added = self.part.project_product(slot, *batch.product(slot, where), where)
-            return (widened(start) + added).to(start.dtype)
-        alike = ("normed", self.direct[slot], self.rerun[slot], where is None)
-        if alike not in batch.shared:
-            batch.shared[alike] = self.part.attention.norm(batch.stream(slot, where))
-        return self.part.project(slot, batch.shared[alike], where)
+        part, direct = self.part, self.direct[slot]
+        if self.is_gathered(slot):
+            start = batch.clean.take(self.start(slot), batch.carrier, where)
+            if not direct:
+                return start
+            z, weights = batch.product(slot, where)
+            added = z @ (weights @ part.projection(slot).to(weights.dtype))
+            return (widened(start) + part.rotated(slot, added, where)).to(start.dtype)
+        key = ("normed", direct, self.rerun[slot], where is None)
+        if key not in batch.shared:
+            batch.shared[key] = part.attention.norm(batch.stream(slot, where))
+        return part.project(slot, batch.shared[key], where)
 
 
 class Head(ReadingPart):
@@ -99,36 +94,18 @@ class Head(ReadingPart):
         self.kv_head = head * self.attention.W_K.shape[0] // self.attention.W_Q.shape[0]
         self.stage, self.point, self.hook = first_stage(layer), f"pre.{layer}", f"z.{layer}"
 
-    @classmethod
-    def all_of(cls, transformer: Transformer) -> Iterator[Head]:
-        for layer in range(len(transformer.attention)):
-            yield from (cls(transformer, layer, head) for head in range(transformer.n_heads))
-
     def reads_in_place(self, slot: str) -> bool:
         return slot == "q"  # keys and values, and the mask, are read at every position
 
-    @cached_property
-    def constant(self) -> Tensor | None:  # type: ignore[override]
-        """What attention adds whatever it attends to, the biases of values and of the output,
-        `[d_model]`; the first head has that of its layer."""
-        if self.head:
-            return None
-        a = self.attention
-        total = a.W_O.new_zeros(a.W_O.shape[-1])
-        if a.b_O is not None:
-            total = total + a.b_O
-        if a.b_V is not None:
-            b_V = a.b_V.repeat_interleave(a.W_O.shape[0] // a.b_V.shape[0], 0)
-            total = total + torch.einsum("he,hed->d", b_V, a.W_O)
-        return total.detach()
+    @property
+    def constant(self) -> Tensor | float:
+        """That of its layer's attention, for the first head."""
+        return 0.0 if self.head else self.attention.constant
 
     # Clean values ---------------------------------------------------------------------------------
 
     def site(self, positions: tuple[int, ...] | None) -> Site:
         return Site("z", (self.name,), positions)
-
-    def hooks(self, kind: str) -> set[str]:
-        return {f"resid_{self.point}" if kind in HEAD_SLOTS else self.hook}
 
     def clean(self, kind: str, seen: Mapping[str, Tensor], where: Where) -> Tensor:
         if kind in HEAD_SLOTS:
@@ -158,19 +135,11 @@ class Head(ReadingPart):
 
     def project(self, slot: str, normed: Tensor, where: Where) -> Tensor:
         """q, k or v at `where`, `[B, K, d_head]`, from the normed stream there."""
-        x = normed @ self._projection(slot)
-        if slot == "v":
-            return x
-        bias = self.attention.b_Q if slot == "q" else self.attention.b_K
-        if bias is not None:
-            x = x + bias[self._nth(slot)]
-        return self._rotated(x, where)
-
-    def project_product(self, slot: str, z: Tensor, weights: Tensor, where: Where) -> Tensor:
-        """What `z @ weights` in the stream adds to q, k or v at `where`; it reads the stream as it
-        is."""
-        added = z @ (weights @ self._projection(slot).to(weights.dtype))
-        return added if slot == "v" else self._rotated(added, where)
+        x, a = normed @ self.projection(slot), self.attention
+        bias, nth = (a.b_Q, self.head) if slot == "q" else (a.b_K, self.kv_head)
+        if slot != "v" and bias is not None:
+            x = x + bias[nth]
+        return self.rotated(slot, x, where)
 
     def mix(self, qkv: QKV, seen: Tensor) -> Tensor:
         """z, `[B, K, d_head]`, from q `[B, K, d_head]`, k and v `[B, P, d_head]`, and the keys that
@@ -181,18 +150,14 @@ class Head(ReadingPart):
             scores = self.attention.softcap * torch.tanh(scores / self.attention.softcap)
         return scores.masked_fill(~seen, float("-inf")).softmax(-1) @ v
 
-    def _nth(self, slot: str) -> int:
-        return self.head if slot == "q" else self.kv_head
-
-    def _projection(self, slot: str) -> Tensor:
+    def projection(self, slot: str) -> Tensor:
         """`[d_model, d_head]`."""
         a = self.attention
-        return {"q": a.W_Q, "k": a.W_K, "v": a.W_V}[slot][self._nth(slot)]
+        return a.W_Q[self.head] if slot == "q" else {"k": a.W_K, "v": a.W_V}[slot][self.kv_head]
 
-    def _rotated(self, x: Tensor, where: Where) -> Tensor:
+    def rotated(self, slot: str, x: Tensor, where: Where) -> Tensor:
         """Queries or keys `[B, K, d_head]` turned as their positions say, where there are rotary
-        embeddings."""
-        if self.attention.rotate is None:
+        embeddings; values as they are."""
+        if slot == "v" or self.attention.rotate is None:
             return x
-        ids = torch.arange(x.shape[1], device=x.device) if where is None else where.clamp(min=0)
-        return self.attention.rotate(x, ids)
+        return self.attention.rotate(x, position_ids(where, x))

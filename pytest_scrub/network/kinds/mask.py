@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -13,44 +13,29 @@ from pytest_scrub.data.names import MASK as MASK_INPUT
 from pytest_scrub.data.names import TOKENS
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network.adapter import Transformer
-from pytest_scrub.network.graph import Site, Where, at_rows, blend
-from pytest_scrub.network.kinds.part import MASK, VISIBLE, Part, Run, first_stage
+from pytest_scrub.network.graph import Edit, Site, Where, patched, position_ids
+from pytest_scrub.network.kinds.part import MASK, VISIBLE, Part, first_stage
 from pytest_scrub.tree.nodes import Node
 
 
 class Mask(Part):
     """The visible keys, bool `[B, P]`."""
 
-    adds = writes = False
+    adds = False
     hint = "only heads read the mask directly; use via='any' for all of them below it"
 
     def __init__(self, transformer: Transformer) -> None:
         super().__init__(transformer, MASK, "embeddings")
-        self.width = None
-
-    @classmethod
-    def all_of(cls, transformer: Transformer) -> Iterator[Mask]:
-        yield cls(transformer)
 
     def ways_into(self, parent: Part, anywhere: bool) -> tuple[str, ...]:
-        own = tuple(slot for slot in parent.beside if slot == MASK)
-        is_seen = anywhere and (own or parent.stage > first_stage(0))
-        return (*parent.streams, *own) if is_seen else own
+        is_seen = anywhere and (parent.beside or parent.stage > first_stage(0))
+        return (*parent.streams, *parent.beside) if is_seen else parent.beside
 
     def site(self, positions: tuple[int, ...] | None) -> Site:
         return VISIBLE
 
-    def hooks(self, kind: str) -> set[str]:
-        return set()
-
     def clean(self, kind: str, seen: Mapping[str, Tensor], where: Where) -> Tensor:
         return visible_keys(seen)
-
-    def restart(self, run: Run) -> None:
-        for edit, new in run.edits_of(self):
-            run.visible = replaced_keys(run.visible, new, at_rows(edit.at, run.carrier))
-        causal = self.transformer.causal
-        require_a_key(seen_keys(run.visible, None, run.stream, causal), run.carrier, run.stop.name)
 
     def refusal(self, node: Node, dataset: Dataset) -> str | None:
         if MASK_INPUT not in dataset.inputs:
@@ -78,18 +63,14 @@ def seen_keys(visible: Tensor, where: Where, queries: Tensor, causal: bool) -> T
     seen = visible[:, None, :]
     if not causal:
         return seen
-    at = (
-        torch.arange(queries.shape[1], device=queries.device)
-        if where is None
-        else where.clamp(min=0)
-    )
+    at = position_ids(where, queries)
     keys = torch.arange(visible.shape[1], device=visible.device)
     return seen & (keys <= at.unsqueeze(-1))
 
 
-def replaced_keys(visible: Tensor, donor: Tensor, at: Where) -> Tensor:
-    """bool `[B, P]`: the carrier's visible keys with the donor's put in at `at`."""
-    return blend(visible.float(), donor.float(), at, None) > 0
+def replaced_keys(visible: Tensor, edits: Iterable[tuple[Edit, Tensor]], carrier: Tensor) -> Tensor:
+    """bool `[B, P]`: the carrier's visible keys with what replaces them put in."""
+    return patched(MASK, visible.float(), edits, carrier) > 0
 
 
 def require_a_key(seen: Tensor, carrier: Tensor, reader: str) -> None:

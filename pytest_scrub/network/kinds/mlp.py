@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -19,19 +19,15 @@ class Mlp(ReadingPart):
         super().__init__(transformer, f"mlp{layer}", f"MLP {layer}")
         self.layer, self.mlp = layer, transformer.mlps[layer]
         self.stage = first_stage(layer) + (0 if transformer.parallel else 1)
-        self.hook = f"mlp_out.{layer}"
         self.point = f"{'pre' if transformer.parallel else 'mid'}.{layer}"
-        self.constant = self.mlp.bias
+        self.hook = f"mlp_out.{layer}"
 
-    @classmethod
-    def all_of(cls, transformer: Transformer) -> Iterator[Mlp]:
-        return (cls(transformer, layer) for layer in range(len(transformer.mlps)))
+    @property
+    def constant(self) -> Tensor | float:
+        return 0.0 if self.mlp.bias is None else self.mlp.bias
 
     def clean(self, kind: str, seen: Mapping[str, Tensor], where: Where) -> Tensor:
-        return self._without_bias(super().clean(kind, seen, where))
+        return super().clean(kind, seen, where) - self.constant
 
     def apply(self, stream: Tensor) -> Tensor:
-        return self._without_bias(self.mlp.apply(self.mlp.norm(stream)))
-
-    def _without_bias(self, value: Tensor) -> Tensor:
-        return value if self.mlp.bias is None else value - self.mlp.bias
+        return self.mlp.apply(self.mlp.norm(stream)) - self.constant

@@ -6,7 +6,7 @@ carrier's own component did; it is summed in float32 at least.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -19,118 +19,110 @@ from pytest_scrub.network.graph import (
     Edit,
     Reader,
     Site,
-    Stages,
     Where,
     add_at,
     at_rows,
     inside,
     kept,
     select,
+    summed,
 )
 from pytest_scrub.network.kinds.part import (
-    BELOW,
+    INPUT_STAGE,
     VISIBLE,
     Part,
-    Run,
     first_changed_layer,
     first_stage,
 )
+from pytest_scrub.network.kinds.rerun import Rerun
 from pytest_scrub.network.precision import widened
 
-Streaming = Callable[[Clean, Tensor, Where, Sequence[Tensor]], Tensor]
+
+class Child:
+    """An edit as a part reads it.
+
+    - `slots`: the part's slots that it changes.
+    - `is_whole`: whether its value comes at all positions; else where the part's own is wanted.
+    - `is_z`: whether its value is a head's z, to be multiplied with the output weights.
+    - `is_product`: whether all that it changes is a product with its z, position by position.
+    """
+
+    def __init__(self, part: Part, parts: Mapping[str, Part], edit: Edit) -> None:
+        self.edit, self.component = edit, parts[edit.components[0]]
+        slots = part.slots(self.component, edit.anywhere)
+        self.slots = {slot for slot in slots if edit.into in (None, slot)}
+        self.is_whole = edit.anywhere or not all(map(part.reads_in_place, self.slots))
+        self.is_z = edit.site.kind == "z"
+        self.is_product = self.is_z and edit.at is None and edit.subspace is None
+
+    def site(self, positions: tuple[int, ...] | None) -> Site:
+        """Where what it replaces is kept; `positions` are those that its parent reads."""
+        at = self.edit.at
+        return replace(self.edit.site, positions=positions if at is None else kept(at))
+
+
+Children = tuple[Child, ...]
 
 
 class Reading(Reader):
     """A part read with some of its inputs replaced: what does not depend on rows, worked out.
 
-    - `direct`, `rerun`: for each slot that reads the stream, which edits change it directly, and
-      which along every path.
-    - `starts`: for each, the clean activation of the carrier that it begins with; `own`: what the
-      carrier has of what an edit of it replaces.
-    - `wide`: for each edit, whether its value comes at all positions.
-    - `as_z`: for each edit, whether its value comes as a factor of what it adds.
+    - `direct`, `rerun`: for each slot that reads the stream, the children that change it directly,
+      and those that do along every path.
+    - `positions`: for each, those of the stream that are kept; None for all.
     """
 
     def __init__(
         self, part: ReadingPart, parts: Mapping[str, Part], edits: Sequence[Edit],
         where: Positions | None,
     ) -> None:  # fmt: skip
-        self.part, self.parts, self.edits, self.where = part, parts, tuple(edits), where
-        self.feeds = [
-            {
-                slot
-                for slot in part.slots(parts[edit.components[0]], edit.anywhere)
-                if edit.into in (None, slot)
-            }
-            for edit in edits
-        ]
-        self.direct = {slot: self.among(slot, False) for slot in part.streams}
-        self.rerun = {slot: self.among(slot, True) for slot in part.streams}
-        self.as_z = [edit.site.kind == "z" for edit in edits]
-        self.wide = [
-            edit.anywhere or not all(map(part.reads_in_place, slots))
-            for edit, slots in zip(edits, self.feeds, strict=True)
-        ]
-        self.adding_z = {slot: self._adding_z(slot) for slot in part.streams}
-        self.starts = {slot: self.start(slot) for slot in part.streams}
-        self.own = {
-            (slot, i): self._own(slot, i) for slot in part.streams for i in self.direct[slot]
-        }
+        self.part, self.parts = part, parts
+        self.children = tuple(Child(part, parts, edit) for edit in edits)
+        self.direct = {slot: self._changing(slot, False) for slot in part.streams}
+        self.rerun = {slot: self._changing(slot, True) for slot in part.streams}
+        in_place = {slot: part.reads_in_place(slot) for slot in part.streams}
+        self.positions = {slot: kept(where) if here else None for slot, here in in_place.items()}
         self.sites = tuple(dict.fromkeys(self._sites()))
-        self.child_positions = tuple("all" if wide else "same" for wide in self.wide)
+        self.child_positions = tuple("all" if child.is_whole else "same" for child in self.children)
+        self.reruns = any(self.rerun.values())
         changed = [slot for slot in part.streams if self.direct[slot] or self.rerun[slot]]
-        reruns = [slot for slot in part.streams if self.rerun[slot]]
         self.recomputes = (
             *(f"{part.name}[{slot}]" if len(part.streams) > 1 else part.name for slot in changed),
-            *(f"the layers below {part.name}, for {slot}" for slot in reruns),
+            *(f"the layers below {part.name}, for {slot}" for slot in changed if self.rerun[slot]),
         )
-        self.reruns = bool(reruns)
-        self.stages = None if reruns else part.staged(self.stream)
 
-    def among(self, slot: str, anywhere: bool) -> tuple[int, ...]:
-        """The edits that change a slot."""
+    def _changing(self, slot: str, anywhere: bool) -> Children:
         return tuple(
-            i
-            for i, edit in enumerate(self.edits)
-            if edit.anywhere == anywhere and slot in self.feeds[i]
+            child
+            for child in self.children
+            if child.edit.anywhere == anywhere and slot in child.slots
         )
-
-    def _adding_z(self, slot: str) -> tuple[int, ...]:
-        """The edits that change a slot's stream by a product of what they change of a z, position
-        by position."""
-        return tuple(
-            i
-            for i in (() if self.rerun[slot] else self.direct[slot])
-            if self.as_z[i] and self.edits[i].at is None and self.edits[i].subspace is None
-        )
-
-    def positions(self, slot: str) -> tuple[int, ...] | None:
-        """What is kept of a slot's stream: all positions, or those where the value is wanted."""
-        return kept(self.where) if self.part.reads_in_place(slot) else None
 
     def start(self, slot: str) -> Site:
-        return Site("stream", (self.part.point,), self.positions(slot))
-
-    def _own(self, slot: str, i: int) -> Site:
-        at = self.edits[i].at
-        positions = self.positions(slot) if at is None else kept(at)
-        return replace(self.edits[i].site, positions=positions)
+        """The carrier's clean activation that a slot begins with."""
+        return Site("stream", (self.part.point,), self.positions[slot])
 
     def _sites(self) -> Iterator[Site]:
         for slot in self.part.streams:
-            if not self.rerun[slot]:
-                yield self.starts[slot]
-                yield from (self.own[slot, i] for i in self.direct[slot])
-                continue
-            rerun = [self.edits[i] for i in self.rerun[slot]]
-            first = first_changed_layer(self.parts, rerun)
-            yield from (Site("stream", (f"pre.{first}",)), VISIBLE)
-            beside = [name for i in self.direct[slot] for name in self.edits[i].components]
-            edited = [name for edit in rerun for name in edit.components]
-            # What lies below the first changed layer has its clean value in the run.
-            below = [n for n in beside if self.parts[n].stage < first_stage(first)]
-            restarted = [name for name in edited if self.parts[name].stage == BELOW]
-            yield from (Site("value", (name,)) for name in (*restarted, *below))
+            if self.rerun[slot]:
+                yield from self._rerun_sites(slot)
+            else:
+                yield self.start(slot)
+                yield from (child.site(self.positions[slot]) for child in self.direct[slot])
+
+    def _rerun_sites(self, slot: str) -> Iterator[Site]:
+        edited, beside = (
+            [name for child in children for name in child.edit.components]
+            for children in (self.rerun[slot], self.direct[slot])
+        )
+        first = first_changed_layer(self.parts, edited)
+        yield from (Site("stream", (f"pre.{first}",)), VISIBLE)
+        for name in edited:
+            if self.parts[name].stage == INPUT_STAGE:
+                yield Site("value", (name,))
+        for name in beside:
+            if self.parts[name].stage < first_stage(first):  # it has its clean value in the run
+                yield Site("value", (name,))
 
     def stream(
         self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]
@@ -151,91 +143,78 @@ class Batch:
     def __init__(
         self, reading: Reading, clean: Clean, carrier: Tensor, values: Sequence[Tensor]
     ) -> None:
-        self.reading, self.clean, self.carrier, self.values = reading, clean, carrier, values
+        self.reading, self.clean, self.carrier = reading, clean, carrier
+        self.values = dict(zip(reading.children, values, strict=True))
         self.shared: dict[Any, Any] = {}
 
     def stream(self, slot: str, where: Where) -> Tensor:
         """What a slot reads at `where`, `[B, K, d_model]`."""
-        reading = self.reading
-        rerun = reading.rerun[slot]
-        if rerun:
-            run = self.run(rerun)
-            start = select(run.stream, where)
+        direct, run = self.reading.direct[slot], self.run(slot)
+        if run is None:
+            start = self.clean.take(self.reading.start(slot), self.carrier, where)
         else:
-            start = self.clean.take(reading.starts[slot], self.carrier, where)
+            start = select(run.stream, where)
         stream = widened(start)
-        adding = reading.adding_z[slot]
-        if adding:
+        if run is None and any(child.is_product for child in direct):
             z, weights = self.product(slot, where)
             stream = torch.addmm(stream.flatten(0, 1), z.flatten(0, 1), weights).view_as(stream)
-        for i in reading.direct[slot]:
-            if i in adding:
-                continue
-            edit = reading.edits[i]
-            spot = where if edit.at is None else at_rows(edit.at, self.carrier)
-            if rerun:
-                own = select(self._own(edit, run), spot)
-                difference = widened(self._full(i, where)) - widened(own)
+            direct = tuple(child for child in direct if not child.is_product)
+        for child in direct:
+            at = self._at(child, where)
+            if run is not None:
+                own = select(summed(map(run.own, child.edit.components)), at)
+                difference = widened(self._value(child, where)) - widened(own)
             else:
-                difference = self._difference(i, slot, where)
-                difference = difference @ self._weights(i) if reading.as_z[i] else difference
-            stream = add_at(stream, where, inside(difference, edit.subspace), spot)
+                difference = self._difference(child, slot, where)
+                if child.is_z:
+                    difference = difference @ widened(child.component.output_weights)
+            stream = add_at(stream, where, inside(difference, child.edit.subspace), at)
         return stream.to(start.dtype)
 
     def product(self, slot: str, where: Where) -> tuple[Tensor, Tensor]:
         """What children change of their z, side by side, and their output weights, one below the
         other."""
-        key = (self.reading.adding_z[slot], where is None)
+        children = tuple(child for child in self.reading.direct[slot] if child.is_product)
+        key = (children, where is None)
         if key not in self.shared:
-            z = [self._difference(i, slot, where) for i in key[0]]
-            self.shared[key] = torch.cat(z, -1), torch.cat([self._weights(i) for i in key[0]])
+            z = [self._difference(child, slot, where) for child in children]
+            weights = [widened(child.component.output_weights) for child in children]
+            self.shared[key] = torch.cat(z, -1), torch.cat(weights)
         product: tuple[Tensor, Tensor] = self.shared[key]
         return product
 
-    def _weights(self, i: int) -> Tensor:
-        return widened(self.reading.parts[self.reading.edits[i].components[0]].output_weights)
+    def run(self, slot: str) -> Rerun | None:
+        """The layers below, where something is replaced along every path into a slot."""
+        reading, rerun = self.reading, self.reading.rerun[slot]
+        if rerun and rerun not in self.shared:
+            direct = [child.edit for child in reading.children if not child.edit.anywhere]
+            beside = {name for edit in direct for name in edit.components}
+            edits = [(child.edit, self._value(child, None)) for child in rerun]
+            self.shared[rerun] = Rerun(
+                reading.parts, reading.part, self.clean, self.carrier, edits, beside
+            )
+        run: Rerun | None = self.shared.get(rerun)
+        return run
 
-    def _difference(self, i: int, slot: str, where: Where) -> Tensor:
-        """What an edit's value is more than the carrier's own, in the form in which it comes."""
-        at = self.reading.edits[i].at
-        spot = where if at is None else at_rows(at, self.carrier)
-        current = self.clean.take(self.reading.own[slot, i], self.carrier, spot)
-        return widened(self._there(i, where)) - widened(current)
+    def _at(self, child: Child, where: Where) -> Where:
+        """Where a child's value is put."""
+        return where if child.edit.at is None else at_rows(child.edit.at, self.carrier)
 
-    def _there(self, i: int, where: Where) -> Tensor:
-        """An edit's value where it is read."""
-        is_cut = where is not None and self.reading.wide[i] and self.reading.edits[i].at is None
-        return select(self.values[i], where) if is_cut else self.values[i]
+    def _difference(self, child: Child, slot: str, where: Where) -> Tensor:
+        """What a child's value is more than the carrier's own, in the form in which it comes."""
+        site = child.site(self.reading.positions[slot])
+        own = self.clean.take(site, self.carrier, self._at(child, where))
+        return widened(self._given(child, where)) - widened(own)
 
-    def _full(self, i: int, where: Where = None) -> Tensor:
-        """An edit's value where it is read, `[B, K, d_model]`."""
-        value = self._there(i, where)
-        if not self.reading.as_z[i]:
-            return value
-        return value @ self.reading.parts[self.reading.edits[i].components[0]].output_weights
+    def _given(self, child: Child, where: Where) -> Tensor:
+        """A child's value where it is read."""
+        is_cut = child.is_whole and child.edit.at is None
+        return select(self.values[child], where) if is_cut else self.values[child]
 
-    def run(self, rerun: tuple[int, ...]) -> Run:
-        """A run with these edits up to the component."""
-        if rerun not in self.shared:
-            reading = self.reading
-            slots = [slot for slot in reading.part.streams if reading.rerun[slot] == rerun]
-            beside = {i for slot in slots for i in reading.direct[slot]}
-            wanted = {name for i in beside for name in reading.edits[i].components}
-            edits = [(reading.edits[i], self._full(i)) for i in rerun]
-            run = Run(reading.parts, reading.part, self.clean, self.carrier, edits)
-            run.through(reading.parts.values(), wanted)
-            self.shared[rerun] = run
-        made: Run = self.shared[rerun]
-        return made
-
-    def _own(self, edit: Edit, run: Run) -> Tensor:
-        """A run's own value of what is read directly beside it."""
-        return torch.stack([self._own_part(name, run) for name in edit.components]).sum(0)
-
-    def _own_part(self, name: str, run: Run) -> Tensor:
-        if name not in run.values:  # it lies below what is changed
-            run.values[name] = self.clean.take(Site("value", (name,)), self.carrier, None)
-        return run.values[name]
+    def _value(self, child: Child, where: Where) -> Tensor:
+        """The same as what is added to the stream, `[B, K, d_model]`."""
+        given = self._given(child, where)
+        return given @ child.component.output_weights if child.is_z else given
 
 
 class ReadingPart(Part):
@@ -246,7 +225,7 @@ class ReadingPart(Part):
 
     def reader(
         self, parts: Mapping[str, Part], edits: Sequence[Edit], where: Positions | None
-    ) -> Reader:
+    ) -> Reading:
         """How it is computed where `edits` are replaced."""
         return self.reading(self, parts, edits, where)
 
@@ -256,7 +235,3 @@ class ReadingPart(Part):
 
     def computed(self, stream: Tensor, visible: Tensor) -> Tensor:
         return self.apply(stream)
-
-    def staged(self, stream: Streaming) -> Stages | None:
-        """Its value taken apart, where it is a norm of a sum."""
-        return None

@@ -1,0 +1,74 @@
+"""The layers below a component computed anew with other components replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+
+from torch import Tensor
+
+from pytest_scrub.network.graph import Clean, Edit, Site, patched
+from pytest_scrub.network.kinds.mask import replaced_keys, require_a_key, seen_keys
+from pytest_scrub.network.kinds.part import (
+    INPUT_STAGE,
+    MASK,
+    VISIBLE,
+    Part,
+    first_changed_layer,
+    first_stage,
+    in_stages,
+)
+from pytest_scrub.network.precision import widened
+
+
+class Rerun:
+    """The layers below `stop` on the carriers, from the first that sees that something is replaced.
+
+    **Arguments**
+
+    - `edits`: what is replaced along every path, with the values.
+    - `wanted`: names of components whose own values in this run are asked for.
+
+    - `stream`: what `stop` reads, `[B, P, d_model]`.
+    - `visible`: the keys that attention sees, `[B, P]`.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Part],
+        stop: Part,
+        clean: Clean,
+        carrier: Tensor,
+        edits: Sequence[tuple[Edit, Tensor]],
+        wanted: Container[str],
+    ) -> None:
+        self.clean, self.carrier = clean, carrier
+        edited = [name for edit, _ in edits for name in edit.components]
+        self.first = first_changed_layer(parts, edited)
+        self.stream = clean.take(Site("stream", (f"pre.{self.first}",)), carrier, None)
+        self.visible = clean.take(VISIBLE, carrier, None)
+        self.values: dict[str, Tensor] = {}
+        if MASK in edited:
+            self.visible = replaced_keys(self.visible, edits, carrier)
+            seen = seen_keys(self.visible, None, self.stream, stop.transformer.causal)
+            require_a_key(seen, carrier, stop.name)
+        for name in dict.fromkeys(edited):
+            if parts[name].adds and parts[name].stage == INPUT_STAGE:
+                value = self.own(name)
+                self.values[name] = patched(name, value, edits, carrier)
+                self.stream = self.stream + (self.values[name] - value)
+        stages = range(first_stage(self.first), stop.stage)
+        for stage in in_stages(part for part in parts.values() if part.stage in stages):
+            after = widened(self.stream) + sum(part.constant for part in stage)
+            for part in stage:
+                value = part.computed(self.stream, self.visible)
+                value = patched(part.name, value, edits, carrier)
+                after = after + value
+                if part.name in wanted:
+                    self.values[part.name] = value
+            self.stream = after.to(self.stream.dtype)
+
+    def own(self, name: str) -> Tensor:
+        """A component's value in this run: the clean one where it lies below what is changed."""
+        if name in self.values:
+            return self.values[name]
+        return self.clean.take(Site("value", (name,)), self.carrier, None)
