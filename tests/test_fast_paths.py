@@ -20,7 +20,7 @@ from pytest_scrub.extras.disk_cache.activations import shelf_of
 from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
 from pytest_scrub.network import as_graph
 from pytest_scrub.network.graph import Site
-from pytest_scrub.network.kinds.head import HeadReading
+from pytest_scrub.network.kinds.head import Head
 from pytest_scrub.network.kinds.reading import Batch
 from pytest_scrub.network.kinds.rerun import Rerun
 from tests.reference.bridges import BridgeNetwork
@@ -70,12 +70,12 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
         return bool(batch.reading.rerun[slot]) and batch.reading.rerun[slot] in batch.shared
 
     noting(
-        HeadReading, "_projected",
+        Head, "projected",
         {
-            "a projection that nothing changes is gathered": lambda reading, batch, slot,
-            where: not reading.direct[slot] and not reading.rerun[slot],
-            "two slots share a stream": lambda reading, batch, slot,
-            where: key(reading, slot, where) in batch.shared,
+            "a projection that nothing changes is gathered": lambda head, batch, slot,
+            where: not batch.reading.direct[slot] and not batch.reading.rerun[slot],
+            "two slots share a stream": lambda head, batch, slot,
+            where: key(batch.reading, slot, where) in batch.shared,
         },
     )  # fmt: skip
     noting(

@@ -30,6 +30,10 @@ Where = Tensor | None
 -1 = none."""
 
 
+FixedPositions = tuple[int, ...] | None
+"""Positions that are the same for every row; None = all."""
+
+
 @dataclass(frozen=True)
 class Site:
     """A clean activation that is cached.
@@ -42,7 +46,7 @@ class Site:
 
     kind: str
     names: tuple[str, ...]
-    positions: tuple[int, ...] | None = None
+    positions: FixedPositions = None
 
     def where(self, device: torch.device) -> Where:
         """The positions that it keeps."""
@@ -70,6 +74,10 @@ class Edit:
     subspace: Subspace | None
     anywhere: bool
     site: Site
+
+
+Edits = Sequence[tuple[Edit, Tensor]]
+"""Edits, each with the value that replaces."""
 
 
 class Clean(Protocol):
@@ -157,7 +165,7 @@ class Component(ABC):
     def slots(self, child: Any, anywhere: bool) -> tuple[str, ...]:
         """Its slots through which it can read another component; empty where it cannot."""
 
-    def site(self, positions: tuple[int, ...] | None) -> Site:
+    def site(self, positions: FixedPositions) -> Site:
         """Where its clean value is kept."""
         return Site("value", (self.name,), positions)
 
@@ -208,7 +216,7 @@ class ModelGraph(ABC):
         """Slots of `parent` through which it can read `child`; empty where it cannot."""
         return self.parts[parent].slots(self.parts[child], anywhere)
 
-    def value_site(self, components: tuple[str, ...], positions: tuple[int, ...] | None) -> Site:
+    def value_site(self, components: tuple[str, ...], positions: FixedPositions) -> Site:
         """Where the clean value of components is cached."""
         if len(components) > 1:
             return Site("value", components, positions)
@@ -334,8 +342,7 @@ def add_at(base: Tensor, where: Where, difference: Tensor, at: Where) -> Tensor:
     """
     if at is where:
         return base + difference
-    if at is None:
-        return base + select(difference, where)
+    assert at is not None
     if where is None:
         where = torch.arange(base.shape[1], device=base.device)
     same = where.unsqueeze(-1) == at.unsqueeze(-2)  # [K, K'] or [B, K, K']
@@ -343,7 +350,7 @@ def add_at(base: Tensor, where: Where, difference: Tensor, at: Where) -> Tensor:
     return base + torch.einsum(pattern, same.to(base.dtype), difference)
 
 
-def patched(name: str, value: Tensor, edits: Iterable[tuple[Edit, Tensor]], rows: Tensor) -> Tensor:
+def patched(name: str, value: Tensor, edits: Edits, rows: Tensor) -> Tensor:
     """A component's value `[B, P, ...]` on the dataset's rows `[B]`, with what replaces it put in.
 
     **Arguments**
@@ -374,6 +381,6 @@ def _on_device(positions: Positions, device: torch.device) -> Tensor:
     return torch.tensor(positions.index, device=device)
 
 
-def kept(positions: Positions | None) -> tuple[int, ...] | None:
+def kept(positions: Positions | None) -> FixedPositions:
     """The positions a site has to keep: those that are the same for every row, or all."""
     return tuple(positions.index.tolist()) if positions is not None and positions.static else None

@@ -8,7 +8,7 @@ proved against the network's own hooks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +18,11 @@ from pytest_scrub.data.dataset import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
 from pytest_scrub.network.graph import Edit, Inputs, ModelGraph, Reader, Site, select, summed
-from pytest_scrub.network.kinds import components_of
-from pytest_scrub.network.kinds.mask import visible_keys
+from pytest_scrub.network.kinds.head import Head
+from pytest_scrub.network.kinds.mask import Mask, visible_keys
 from pytest_scrub.network.kinds.part import Part, in_stages
-from pytest_scrub.network.kinds.reading import ReadingPart
+from pytest_scrub.network.kinds.pointwise import Embedding, Mlp, Output, PositionEmbedding
+from pytest_scrub.network.kinds.reading import Reading, ReadingPart
 from pytest_scrub.network.precision import widened
 from pytest_scrub.network.vocabulary import require_ids
 
@@ -48,7 +49,19 @@ class ResidualGraph(ModelGraph):
 
     def __init__(self, transformer: Transformer) -> None:
         self.transformer, self.source = transformer, transformer.source
-        self.parts: dict[str, Part] = {part.name: part for part in components_of(transformer)}
+        self.parts: dict[str, Part] = {part.name: part for part in self._components()}
+
+    def _components(self) -> Iterator[Part]:
+        """In order of computation."""
+        transformer = self.transformer
+        yield from (Mask(transformer), Embedding(transformer))
+        if transformer.has_pos_embed:
+            yield PositionEmbedding(transformer)
+        for layer in range(len(transformer.attention)):
+            yield from (Head(transformer, layer, head) for head in range(transformer.n_heads))
+            if transformer.mlps:
+                yield Mlp(transformer, layer)
+        yield Output(transformer)
 
     @property
     def device(self) -> torch.device:
@@ -60,7 +73,7 @@ class ResidualGraph(ModelGraph):
     def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
         part = self.parts[component]
         assert isinstance(part, ReadingPart)  # the static checks refuse children of any other
-        return part.reader(self.parts, edits, where)
+        return Reading(part, self.parts, edits, where)
 
     def tensors(self) -> Iterable[tuple[str, Tensor]]:
         return self.transformer.parameters()
@@ -88,7 +101,7 @@ class ResidualGraph(ModelGraph):
         names = sorted(hooks - {""})
         return {**inputs, **(self.transformer.capture(inputs, names) if names else {})}
 
-    def _captured(self, site: Site, seen: Mapping[str, Tensor]) -> Tensor:
+    def _captured(self, site: Site, seen: Inputs) -> Tensor:
         where = site.where(self.device)
         if site.kind == "stream":
             return select(seen[f"resid_{site.names[0]}"], where)
@@ -128,7 +141,7 @@ class ResidualGraph(ModelGraph):
             theirs = part.clean("value", seen, None)
             self._same(f"{part.name}, recomputed from what it reads,", mine, theirs)
 
-    def _prove_sums(self, seen: Mapping[str, Tensor]) -> None:
+    def _prove_sums(self, seen: Inputs) -> None:
         stream = torch.zeros(())
         for stage in in_stages(self.parts.values()):
             if point := stage[0].point:

@@ -7,77 +7,16 @@ bias: attention weights sum to one, so its bias is a constant and belongs to nob
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-
 import torch
 from torch import Tensor
 
 from pytest_scrub.network.adapter import Transformer
-from pytest_scrub.network.graph import Clean, Site, Where, position_ids, select
+from pytest_scrub.network.graph import FixedPositions, Inputs, Site, Where, position_ids
 from pytest_scrub.network.kinds.mask import replaced_keys, require_a_key, seen_keys
 from pytest_scrub.network.kinds.part import MASK, VISIBLE, first_stage
-from pytest_scrub.network.kinds.reading import Batch, Reading, ReadingPart
+from pytest_scrub.network.kinds.reading import Batch, ReadingPart
 from pytest_scrub.network.precision import widened
 from pytest_scrub.tree.nodes import HEAD_SLOTS
-
-QKV = tuple[Tensor, Tensor, Tensor]
-
-
-class HeadReading(Reading):
-    """A head read with some of its inputs replaced. Queries, keys and values that nothing changes
-    are gathered as they are, and what children add to a stream that is not normalised, as well."""
-
-    part: Head
-
-    def is_gathered(self, slot: str) -> bool:
-        """Whether a slot begins with the carrier's own projection, to which all that children
-        change can be added."""
-        direct = self.direct[slot]
-        is_linear = self.part.reads_unnormed and all(child.is_product for child in direct)
-        return not self.rerun[slot] and (is_linear or not direct)
-
-    def start(self, slot: str) -> Site:
-        if self.is_gathered(slot):
-            return Site(slot, (self.part.name,), self.positions[slot])
-        return super().start(slot)
-
-    def _sites(self) -> Iterator[Site]:
-        yield VISIBLE
-        yield from super()._sites()
-
-    def value(
-        self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]
-    ) -> Tensor:
-        """Its z, `[B, K, d_head]`."""
-        batch = Batch(self, clean, carrier, values)
-        q, k, v = (
-            self._projected(batch, slot, where if slot == "q" else None) for slot in HEAD_SLOTS
-        )
-        visible = clean.take(VISIBLE, carrier, None)
-        masks = [
-            (child.edit, value) for child, value in batch.values.items() if MASK in child.slots
-        ]
-        if masks:
-            visible = replaced_keys(visible, masks, carrier)
-        seen = seen_keys(visible, where, q, self.part.transformer.causal)
-        if masks:
-            require_a_key(seen, carrier, self.part.name)
-        return self.part.mix((q, k, v), seen)
-
-    def _projected(self, batch: Batch, slot: str, where: Where) -> Tensor:
-        """q, k or v `[B, K, d_head]`."""
-        part, direct = self.part, self.direct[slot]
-        if self.is_gathered(slot):
-            start = batch.clean.take(self.start(slot), batch.carrier, where)
-            if not direct:
-                return start
-            z, weights = batch.product(slot, where)
-            added = z @ (weights @ part.projection(slot).to(weights.dtype))
-            return (widened(start) + part.rotated(slot, added, where)).to(start.dtype)
-        key = ("normed", direct, self.rerun[slot], where is None)
-        if key not in batch.shared:
-            batch.shared[key] = part.attention.norm(batch.stream(slot, where))
-        return part.project(slot, batch.shared[key], where)
 
 
 class Head(ReadingPart):
@@ -86,7 +25,6 @@ class Head(ReadingPart):
 
     streams = HEAD_SLOTS
     beside = (MASK,)
-    reading = HeadReading
 
     def __init__(self, transformer: Transformer, layer: int, head: int) -> None:
         super().__init__(transformer, f"head{layer}.{head}", f"attention {layer}")
@@ -104,22 +42,54 @@ class Head(ReadingPart):
 
     # Clean values ---------------------------------------------------------------------------------
 
-    def site(self, positions: tuple[int, ...] | None) -> Site:
+    def site(self, positions: FixedPositions) -> Site:
         return Site("z", (self.name,), positions)
 
-    def clean(self, kind: str, seen: Mapping[str, Tensor], where: Where) -> Tensor:
+    def clean(self, kind: str, seen: Inputs, where: Where) -> Tensor:
+        value = super().clean(kind, seen, where)
         if kind in HEAD_SLOTS:
-            normed = self.attention.norm(select(seen[f"resid_{self.point}"], where))
-            return self.project(kind, normed, where)
-        z, bias = super().clean(kind, seen, where)[:, :, self.head], self.attention.b_V
+            return self.project(kind, self.attention.norm(value), where)
+        z, bias = value[:, :, self.head], self.attention.b_V
         z = z if bias is None else z - bias[self.kv_head]
         return z if kind == "z" else z @ self.output_weights
+
+    # Reading with something replaced --------------------------------------------------------------
+
+    def read(self, batch: Batch, where: Where) -> Tensor:
+        """Its z, `[B, K, d_head]`."""
+        q, k, v = (
+            self.projected(batch, slot, where if slot == "q" else None) for slot in HEAD_SLOTS
+        )
+        visible = batch.clean.take(VISIBLE, batch.carrier, None)
+        masks = [
+            (child.edit, value) for child, value in batch.values.items() if MASK in child.slots
+        ]
+        visible = replaced_keys(visible, masks, batch.carrier)
+        seen = seen_keys(visible, where, q, self.transformer.causal)
+        if masks:
+            require_a_key(seen, batch.carrier, self.name)
+        return self.mix(q, k, v, seen)
+
+    def projected(self, batch: Batch, slot: str, where: Where) -> Tensor:
+        """q, k or v `[B, K, d_head]`. Those that nothing changes are gathered as they are, and what
+        children add to a stream that is not normalised is added to them."""
+        direct, rerun = batch.reading.direct[slot], batch.reading.rerun[slot]
+        if batch.reading.is_projected(slot):
+            start = batch.clean.take(batch.reading.start(slot), batch.carrier, where)
+            if not direct:
+                return start
+            z, weights = batch.product(slot, where)
+            added = z @ (weights @ self.projection(slot).to(weights.dtype))
+            return (widened(start) + self.rotated(slot, added, where)).to(start.dtype)
+        key = ("normed", direct, rerun, where is None)
+        if key not in batch.shared:
+            batch.shared[key] = self.attention.norm(batch.stream(slot, where))
+        return self.project(slot, batch.shared[key], where)
 
     # The arithmetic -------------------------------------------------------------------------------
 
     @property
     def reads_unnormed(self) -> bool:
-        """Whether it projects the residual stream as it is."""
         return isinstance(self.attention.norm, torch.nn.Identity)
 
     @property
@@ -131,7 +101,7 @@ class Head(ReadingPart):
         normed = self.attention.norm(stream)
         q, k, v = (self.project(slot, normed, None) for slot in HEAD_SLOTS)
         seen = seen_keys(visible, None, q, self.transformer.causal)
-        return self.mix((q, k, v), seen) @ self.output_weights
+        return self.mix(q, k, v, seen) @ self.output_weights
 
     def project(self, slot: str, normed: Tensor, where: Where) -> Tensor:
         """q, k or v at `where`, `[B, K, d_head]`, from the normed stream there."""
@@ -141,10 +111,9 @@ class Head(ReadingPart):
             x = x + bias[nth]
         return self.rotated(slot, x, where)
 
-    def mix(self, qkv: QKV, seen: Tensor) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
         """z, `[B, K, d_head]`, from q `[B, K, d_head]`, k and v `[B, P, d_head]`, and the keys that
         each query sees: bool, broadcasts to `[B, K, P]`."""
-        q, k, v = qkv
         scores = q @ k.transpose(-1, -2) * self.attention.scale
         if self.attention.softcap is not None:
             scores = self.attention.softcap * torch.tanh(scores / self.attention.softcap)

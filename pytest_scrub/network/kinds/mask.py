@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 import torch
 from torch import Tensor
 
@@ -13,7 +11,15 @@ from pytest_scrub.data.names import MASK as MASK_INPUT
 from pytest_scrub.data.names import TOKENS
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network.adapter import Transformer
-from pytest_scrub.network.graph import Edit, Site, Where, patched, position_ids
+from pytest_scrub.network.graph import (
+    Edits,
+    FixedPositions,
+    Inputs,
+    Site,
+    Where,
+    patched,
+    position_ids,
+)
 from pytest_scrub.network.kinds.part import MASK, VISIBLE, Part, first_stage
 from pytest_scrub.tree.nodes import Node
 
@@ -31,10 +37,10 @@ class Mask(Part):
         is_seen = anywhere and (parent.beside or parent.stage > first_stage(0))
         return (*parent.streams, *parent.beside) if is_seen else parent.beside
 
-    def site(self, positions: tuple[int, ...] | None) -> Site:
+    def site(self, positions: FixedPositions) -> Site:
         return VISIBLE
 
-    def clean(self, kind: str, seen: Mapping[str, Tensor], where: Where) -> Tensor:
+    def clean(self, kind: str, seen: Inputs, where: Where) -> Tensor:
         return visible_keys(seen)
 
     def refusal(self, node: Node, dataset: Dataset) -> str | None:
@@ -52,7 +58,7 @@ class Mask(Part):
         return at is not None and at.static and bool(first.all())
 
 
-def visible_keys(inputs: Mapping[str, Tensor]) -> Tensor:
+def visible_keys(inputs: Inputs) -> Tensor:
     """bool `[B, P]`: the keys that attention may see."""
     mask = inputs.get(MASK_INPUT)
     return torch.ones_like(inputs[TOKENS], dtype=torch.bool) if mask is None else mask.bool()
@@ -68,7 +74,7 @@ def seen_keys(visible: Tensor, where: Where, queries: Tensor, causal: bool) -> T
     return seen & (keys <= at.unsqueeze(-1))
 
 
-def replaced_keys(visible: Tensor, edits: Iterable[tuple[Edit, Tensor]], carrier: Tensor) -> Tensor:
+def replaced_keys(visible: Tensor, edits: Edits, carrier: Tensor) -> Tensor:
     """bool `[B, P]`: the carrier's visible keys with what replaces them put in."""
     return patched(MASK, visible.float(), edits, carrier) > 0
 

@@ -8,7 +8,7 @@ from itertools import groupby
 from torch import Tensor
 
 from pytest_scrub.network.adapter import Transformer
-from pytest_scrub.network.graph import Component, Site, Where, select
+from pytest_scrub.network.graph import Component, Edit, Inputs, Site, Where, select
 
 MASK = "mask"
 VISIBLE = Site("value", (MASK,))
@@ -67,9 +67,9 @@ class Part(Component):
         empty where it is not taken from one."""
         return f"resid_{self.point}" if kind in self.streams else self.hook
 
-    def clean(self, kind: str, seen: Mapping[str, Tensor], where: Where) -> Tensor:
+    def clean(self, kind: str, seen: Inputs, where: Where) -> Tensor:
         """What a site of this kind keeps of it, from its hook and the network's inputs."""
-        return select(seen[self.hook], where)
+        return select(seen[self.hook_of(kind)], where)
 
     def computed(self, stream: Tensor, visible: Tensor) -> Tensor:
         """Its value from the stream that it reads at all positions, `[B, P, d_model]`, and the
@@ -87,6 +87,6 @@ def in_stages(parts: Iterable[Part]) -> Iterator[list[Part]]:
     return (list(stage) for _, stage in groupby(parts, key=lambda part: part.stage))
 
 
-def first_changed_layer(parts: Mapping[str, Part], names: Iterable[str]) -> int:
-    """The first layer that can see that some components are replaced."""
-    return min(parts[name].layer for name in names)
+def first_changed_layer(parts: Mapping[str, Part], edits: Iterable[Edit]) -> int:
+    """The first layer that can see that something is replaced."""
+    return min(parts[name].layer for edit in edits for name in edit.components)

@@ -6,9 +6,9 @@ carrier's own component did; it is summed in float32 at least.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +17,10 @@ from pytest_scrub.data.dataset import Positions
 from pytest_scrub.network.graph import (
     Clean,
     Edit,
+    FixedPositions,
     Reader,
     Site,
+    Stages,
     Where,
     add_at,
     at_rows,
@@ -28,7 +30,6 @@ from pytest_scrub.network.graph import (
     summed,
 )
 from pytest_scrub.network.kinds.part import (
-    INPUT_STAGE,
     VISIBLE,
     Part,
     first_changed_layer,
@@ -36,6 +37,7 @@ from pytest_scrub.network.kinds.part import (
 )
 from pytest_scrub.network.kinds.rerun import Rerun
 from pytest_scrub.network.precision import widened
+from pytest_scrub.tree.nodes import HEAD_SLOTS
 
 
 class Child:
@@ -55,13 +57,14 @@ class Child:
         self.is_z = edit.site.kind == "z"
         self.is_product = self.is_z and edit.at is None and edit.subspace is None
 
-    def site(self, positions: tuple[int, ...] | None) -> Site:
+    def site(self, positions: FixedPositions) -> Site:
         """Where what it replaces is kept; `positions` are those that its parent reads."""
         at = self.edit.at
         return replace(self.edit.site, positions=positions if at is None else kept(at))
 
 
 Children = tuple[Child, ...]
+Streaming = Callable[[Clean, Tensor, Where, Sequence[Tensor]], Tensor]
 
 
 class Reading(Reader):
@@ -90,39 +93,40 @@ class Reading(Reader):
             *(f"{part.name}[{slot}]" if len(part.streams) > 1 else part.name for slot in changed),
             *(f"the layers below {part.name}, for {slot}" for slot in changed if self.rerun[slot]),
         )
+        self.stages = None if self.reruns else part.stages(self.stream)
 
     def _changing(self, slot: str, anywhere: bool) -> Children:
-        return tuple(
-            child
-            for child in self.children
-            if child.edit.anywhere == anywhere and slot in child.slots
-        )
+        found = (child for child in self.children if child.edit.anywhere == anywhere)
+        return tuple(child for child in found if slot in child.slots)
+
+    def is_projected(self, slot: str) -> bool:
+        """Whether a head's slot begins with the carrier's own query, key or value, to which all
+        that children change can be added."""
+        direct = self.direct[slot]
+        is_linear = self.part.reads_unnormed and all(child.is_product for child in direct)
+        return slot in HEAD_SLOTS and not self.rerun[slot] and (is_linear or not direct)
 
     def start(self, slot: str) -> Site:
         """The carrier's clean activation that a slot begins with."""
+        if self.is_projected(slot):
+            return Site(slot, (self.part.name,), self.positions[slot])
         return Site("stream", (self.part.point,), self.positions[slot])
 
     def _sites(self) -> Iterator[Site]:
+        if self.part.beside:
+            yield VISIBLE
         for slot in self.part.streams:
-            if self.rerun[slot]:
-                yield from self._rerun_sites(slot)
-            else:
+            direct, rerun = self.direct[slot], self.rerun[slot]
+            if not rerun:
                 yield self.start(slot)
-                yield from (child.site(self.positions[slot]) for child in self.direct[slot])
-
-    def _rerun_sites(self, slot: str) -> Iterator[Site]:
-        edited, beside = (
-            [name for child in children for name in child.edit.components]
-            for children in (self.rerun[slot], self.direct[slot])
-        )
-        first = first_changed_layer(self.parts, edited)
-        yield from (Site("stream", (f"pre.{first}",)), VISIBLE)
-        for name in edited:
-            if self.parts[name].stage == INPUT_STAGE:
-                yield Site("value", (name,))
-        for name in beside:
-            if self.parts[name].stage < first_stage(first):  # it has its clean value in the run
-                yield Site("value", (name,))
+                yield from (child.site(self.positions[slot]) for child in direct)
+                continue
+            first = first_changed_layer(self.parts, (child.edit for child in rerun))
+            yield from (Site("stream", (f"pre.{first}",)), VISIBLE)
+            # What lies below the first changed layer has its clean value in the run.
+            for name in (name for child in (*rerun, *direct) for name in child.edit.components):
+                if self.parts[name].stage < first_stage(first):
+                    yield Site("value", (name,))
 
     def stream(
         self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]
@@ -133,7 +137,7 @@ class Reading(Reader):
     def value(
         self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]
     ) -> Tensor:
-        return self.part.apply(self.stream(clean, carrier, where, values))
+        return self.part.read(Batch(self, clean, carrier, values), where)
 
 
 class Batch:
@@ -218,16 +222,16 @@ class Batch:
 
 
 class ReadingPart(Part):
-    """A component that reads the residual stream, in one slot unless it says otherwise."""
+    """A component that reads the residual stream, in one slot unless it says otherwise.
+
+    - `reads_unnormed`: whether it reads the stream as it is.
+    """
 
     streams: tuple[str, ...] = ("in",)
-    reading: ClassVar[type[Reading]] = Reading
 
-    def reader(
-        self, parts: Mapping[str, Part], edits: Sequence[Edit], where: Positions | None
-    ) -> Reading:
-        """How it is computed where `edits` are replaced."""
-        return self.reading(self, parts, edits, where)
+    @property
+    def reads_unnormed(self) -> bool:
+        return False
 
     def apply(self, stream: Tensor) -> Tensor:
         """Its value from the stream that its only slot reads, at the same positions."""
@@ -235,3 +239,11 @@ class ReadingPart(Part):
 
     def computed(self, stream: Tensor, visible: Tensor) -> Tensor:
         return self.apply(stream)
+
+    def read(self, batch: Batch, where: Where) -> Tensor:
+        """Its value at `where`, where some of what it reads is replaced."""
+        return self.apply(batch.stream(self.streams[0], where))
+
+    def stages(self, stream: Streaming) -> Stages | None:
+        """Its value taken apart, where it is a norm of a sum."""
+        return None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 
 from torch import Tensor
 
-from pytest_scrub.network.graph import Clean, Edit, Site, patched
+from pytest_scrub.network.graph import Clean, Edits, Site, patched
 from pytest_scrub.network.kinds.mask import replaced_keys, require_a_key, seen_keys
 from pytest_scrub.network.kinds.part import (
     INPUT_STAGE,
@@ -38,20 +38,20 @@ class Rerun:
         stop: Part,
         clean: Clean,
         carrier: Tensor,
-        edits: Sequence[tuple[Edit, Tensor]],
+        edits: Edits,
         wanted: Container[str],
     ) -> None:
         self.clean, self.carrier = clean, carrier
-        edited = [name for edit, _ in edits for name in edit.components]
-        self.first = first_changed_layer(parts, edited)
+        self.first = first_changed_layer(parts, (edit for edit, _ in edits))
         self.stream = clean.take(Site("stream", (f"pre.{self.first}",)), carrier, None)
         self.visible = clean.take(VISIBLE, carrier, None)
         self.values: dict[str, Tensor] = {}
+        edited = dict.fromkeys(name for edit, _ in edits for name in edit.components)
         if MASK in edited:
             self.visible = replaced_keys(self.visible, edits, carrier)
             seen = seen_keys(self.visible, None, self.stream, stop.transformer.causal)
             require_a_key(seen, carrier, stop.name)
-        for name in dict.fromkeys(edited):
+        for name in edited:
             if parts[name].adds and parts[name].stage == INPUT_STAGE:
                 value = self.own(name)
                 self.values[name] = patched(name, value, edits, carrier)
