@@ -60,41 +60,44 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
 
         monkeypatch.setattr(holder, name, noted)
 
-    def key(reading, slot, where):
-        return "normed", reading.direct[slot], reading.rerun[slot], where is None
+    def slot_of(batch, slot):
+        return batch.reading.inputs[slot]
 
-    def starts_with_a_stream(reading, slot):
-        return reading.start(slot).kind == "stream"
+    def is_unchanged(head, batch, slot):
+        return not slot_of(batch, slot).direct and not slot_of(batch, slot).rerun
 
-    def shares_a_rerun(batch, slot):
-        return bool(batch.reading.rerun[slot]) and batch.reading.rerun[slot] in batch.shared
+    def shares_a_stream(head, batch, slot):
+        read = slot_of(batch, slot)
+        return (read.direct, read.rerun, batch.where_of(read) is None) in batch._made
+
+    def is_read_at_its_positions(of):
+        return lambda batch, slot: slot == of and batch.where is not None
 
     noting(
         Head, "projected",
         {
-            "a projection that nothing changes is gathered": lambda head, batch, slot,
-            where: not batch.reading.direct[slot] and not batch.reading.rerun[slot],
-            "two slots share a stream": lambda head, batch, slot,
-            where: key(batch.reading, slot, where) in batch.shared,
+            "a projection that nothing changes is gathered": is_unchanged,
+            "two slots share a stream": shares_a_stream,
         },
     )  # fmt: skip
     noting(
         Batch, "product",
         {
-            "heads are added to the stream by one product": lambda batch, slot,
-            where: starts_with_a_stream(batch.reading, slot),
-            "heads are added to queries, keys and values": lambda batch, slot,
-            where: not starts_with_a_stream(batch.reading, slot),
+            "heads are added to the stream by one product":
+                lambda batch, read: read.start.kind == "stream",
+            "heads are added to queries, keys and values":
+                lambda batch, read: read.start.kind != "stream",
         },
     )  # fmt: skip
-    noting(Batch, "run", {"two slots share a rerun": shares_a_rerun})
+    noting(
+        Batch, "run",
+        {"two slots share a rerun": lambda batch, read: read.rerun in batch._made},
+    )  # fmt: skip
     noting(
         Batch, "stream",
         {
-            "a query is read at its positions only": lambda batch, slot,
-            where: slot == "q" and where is not None,
-            "the output is read at its positions only": lambda batch, slot,
-            where: slot == "in" and where is not None,
+            "a query is read at its positions only": is_read_at_its_positions("q"),
+            "the output is read at its positions only": is_read_at_its_positions("in"),
         },
     )  # fmt: skip
     noting(Rerun, "own", {"a rerun starts above the first layer": lambda run, name: run.first > 0})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -113,19 +114,15 @@ class Transformer(ABC):
         tokens, mask = self._inputs(inputs)
         seen: dict[str, Tensor] = {}
 
-        def keep(name: str) -> Callable[..., None]:
-            def hook(value: Tensor, hook: Any) -> None:
-                if name.startswith("z."):
-                    value = value.reshape(*value.shape[:2], -1, int(self.model.cfg.d_head))
-                seen[name] = value.expand(len(tokens), *value.shape[1:])
+        def keep(name: str, value: Tensor, hook: Any) -> None:
+            if name.startswith("z."):
+                value = value.reshape(*value.shape[:2], -1, self.d_head)
+            seen[name] = value.expand(len(tokens), *value.shape[1:])
 
-            return hook
-
-        hooks: Hooks = [(self._hook_point(name), keep(name)) for name in names if name != "logits"]
-        logits = self._forward(tokens, mask, hooks)
-        if "logits" in names:
-            seen["logits"] = logits
-        for name in names:
+        hooked = [name for name in names if name != "logits"]
+        hooks: Hooks = [(self._hook_point(name), partial(keep, name)) for name in hooked]
+        seen["logits"] = self._forward(tokens, mask, hooks)
+        for name in hooked:
             if name not in seen:  # a hook that is not on the path must not pass for an activation
                 raise self.error(f"has a hook for {name} that never fired")
         return {name: seen[name] for name in names}
@@ -161,14 +158,12 @@ class Transformer(ABC):
     def _refuse_length(self, length: int) -> None:
         most = self.model.cfg.n_ctx
         if self.has_pos_embed and length > most:
-            raise self.error(
-                f"has {most} positions, but the inputs have {length}", "shorten the inputs"
-            )
-        if self.window is not None and length > self.window:
-            reason = (
-                f"has layers that look back {self.window} tokens only, but the inputs have {length}"
-            )
-            raise self.error(reason, "shorten the inputs")
+            has = f"has {most} positions"
+        elif self.window is not None and length > self.window:
+            has = f"has layers that look back {self.window} tokens only"
+        else:
+            return
+        raise self.error(f"{has}, but the inputs have {length}", "shorten the inputs")
 
     def _refuse_no_layers(self) -> None:
         if not len(self.model.blocks):
@@ -219,9 +214,8 @@ def flat(mlp: nn.Module) -> Callable[[Tensor], Tensor]:
 
     def apply(x: Tensor) -> Tensor:
         out = mlp(x.reshape(1, -1, x.shape[-1]))
-        if isinstance(out, tuple):  # experts return their router's scores as well
-            out = out[0]
-        result: Tensor = out.reshape(x.shape)
-        return result
+        # experts return their router's scores as well
+        value: Tensor = out[0] if isinstance(out, tuple) else out
+        return value.reshape(x.shape)
 
     return apply

@@ -92,22 +92,28 @@ class Clean(Protocol):
         ...
 
 
+Compute = Callable[[Clean, Tensor, Where, Sequence[Tensor]], Tensor]
+"""Called with clean activations, the carrier rows `[B]`, the positions that are wanted and the
+values of the edits; gives `[B, (K,) ...]`."""
+
+
 @dataclass(frozen=True)
 class Stages:
-    """A reader's value taken apart: `unembed(norm(stream(...)))`.
+    """An output taken apart: `unembed(norm(stream(...)))`.
 
-    - `stream`: arguments as for `Reader.value`; a sum of what the carrier and each child
-      contribute, `[B, K, d_model]`.
+    - `stream`: a sum of what the carrier and each child contribute, `[B, K, d_model]`.
     """
 
-    stream: Callable[[Clean, Tensor, Where, Sequence[Tensor]], Tensor]
+    stream: Compute
     norm: Callable[[Tensor], Tensor]
     unembed: Callable[[Tensor], Tensor]
 
 
-class Reader(ABC):
+@dataclass(frozen=True)
+class Reader:
     """A compiled reading of one component: what it needs, and how to get its value.
 
+    - `value`: its value on the carrier rows, where the edits are put in.
     - `sites`: clean activations it takes, on its carrier rows.
     - `child_positions`: for each edit without positions of its own, whether the child's value is
       needed at `"all"` positions or only at the `"same"` ones as the reader's value.
@@ -116,29 +122,29 @@ class Reader(ABC):
     - `stages`: of the output, where its children simply add to one stream that is then normalised.
     """
 
+    value: Compute
     sites: tuple[Site, ...] = ()
     child_positions: tuple[str, ...] = ()
     recomputes: tuple[str, ...] = ()
-    reruns = False
+    reruns: bool = False
     stages: Stages | None = None
 
-    @abstractmethod
-    def value(
-        self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]
-    ) -> Tensor:
-        """Its value on the carrier rows `[B]`, given those of the edits: `[B, (K,) ...]`."""
 
+def recomputing(
+    compute: Callable[[Clean, Tensor, Edits], Tensor], edits: Sequence[Edit], **needs: Any
+) -> Reader:
+    """A reader of what is computed at all positions, from the edits' values at all positions.
 
-class Unchanged(Reader):
-    """The clean value, as it is kept."""
+    **Arguments**
 
-    def __init__(self, site: Site) -> None:
-        self.sites = (site,)
+    - `compute`: called with clean activations, the carrier rows, and the edits with their values.
+    - `needs`: what else a `Reader` says.
+    """
 
-    def value(
-        self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]
-    ) -> Tensor:
-        return clean.take(self.sites[0], carrier, where)
+    def value(clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]) -> Tensor:
+        return select(compute(clean, carrier, list(zip(edits, values, strict=True))), where)
+
+    return Reader(value, child_positions=("all",) * len(edits), **needs)
 
 
 class Component(ABC):
@@ -221,6 +227,11 @@ class ModelGraph(ABC):
         if len(components) > 1:
             return Site("value", components, positions)
         return self.parts[components[0]].site(positions)
+
+    def unchanged(self, component: str, where: Positions | None) -> Reader:
+        """The component's clean value, as it is kept."""
+        site = self.value_site((component,), kept(where))
+        return Reader(lambda clean, carrier, at, _: clean.take(site, carrier, at), (site,))
 
     @abstractmethod
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
@@ -342,7 +353,8 @@ def add_at(base: Tensor, where: Where, difference: Tensor, at: Where) -> Tensor:
     """
     if at is where:
         return base + difference
-    assert at is not None
+    if at is None:
+        return base + select(difference, where)
     if where is None:
         where = torch.arange(base.shape[1], device=base.device)
     same = where.unsqueeze(-1) == at.unsqueeze(-2)  # [K, K'] or [B, K, K']

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,16 +18,15 @@ from pytest_scrub.network.graph import (
     Clean,
     Component,
     Edit,
+    Edits,
     Inputs,
     ModelGraph,
     Reader,
     Site,
-    Unchanged,
-    Where,
     captured,
     patched,
+    recomputing,
     same_numbers,
-    select,
 )
 from pytest_scrub.network.vocabulary import ids_required
 from pytest_scrub.tree.nodes import ROOT
@@ -47,34 +47,26 @@ class Module(Component):
     """A named module, or the output.
 
     - `turn`: its place in the order in which modules finish, once one batch was run.
-    - `unfit`: why it cannot be claimed.
+    - `problem`: why it cannot be claimed, and what to do.
     """
 
-    turn: int | None = None
-    unfit: str | None = None
+    turn = 0
+    problem: str | None = (
+        "a torch module has to be run on a batch of the dataset before claims can be checked"
+    )
 
     def slots(self, child: Module, anywhere: bool) -> tuple[str, ...]:
-        mine = self.computed()
-        return ("in",) if child.computed() < mine and anywhere else ()
-
-    def computed(self) -> int:
-        """When it is computed. **Raises** `ModelError` where nobody knows."""
         self.require_fit()
-        if self.turn is None:
-            raise ModelError(
-                "a torch module has to be run on a batch of the dataset before claims can be "
-                "checked"
-            )
-        return self.turn
+        child.require_fit()
+        return ("in",) if child.turn < self.turn and anywhere else ()
 
     def require_fit(self) -> None:
-        if self.unfit is not None:
-            raise self.not_claimed(self.unfit)
+        """**Raises** `ModelError` where it cannot be claimed."""
+        if self.problem is not None:
+            raise ModelError(self.problem)
 
-    def not_claimed(self, reason: str) -> ModelError:
-        return ModelError(
-            f"module {self.name!r} {reason}, so it cannot be claimed; claim a module in it"
-        )
+    def unclaimable(self, reason: str) -> str:
+        return f"module {self.name!r} {reason}, so it cannot be claimed; claim a module in it"
 
 
 class ModuleGraph(ModelGraph):
@@ -117,8 +109,7 @@ class ModuleGraph(ModelGraph):
 
     @property
     def device(self) -> torch.device:
-        tensors = [*self.module.parameters(), *self.module.buffers()]
-        return tensors[0].device if tensors else torch.device("cpu")
+        return next((tensor.device for _, tensor in self.tensors()), torch.device("cpu"))
 
     def run(self, inputs: Inputs) -> Tensor:
         with torch.no_grad():
@@ -176,17 +167,17 @@ class ModuleGraph(ModelGraph):
         names = {*names, last} - {ROOT}
 
         def once(name: str, out: Any) -> Tensor | None:
-            part = self.parts[name]
+            reason = None
             if name in fired:
-                raise part.not_claimed(f"is called more than once on {rows} inputs")
-            if not isinstance(out, Tensor):
-                raise part.not_claimed(f"returns {type(out).__name__}, not a tensor")
-            if kind := _unusual(out):
-                raise part.not_claimed(f"returns a tensor that is {kind}")
-            if out.ndim == 0 or len(out) != rows:
-                raise part.not_claimed(
-                    f"returns {list(out.shape)} for {rows} inputs, not one value for each"
-                )
+                reason = f"is called more than once on {rows} inputs"
+            elif not isinstance(out, Tensor):
+                reason = f"returns {type(out).__name__}, not a tensor"
+            elif kind := _unusual(out):
+                reason = f"returns a tensor that is {kind}"
+            elif out.ndim == 0 or len(out) != rows:
+                reason = f"returns {list(out.shape)} for {rows} inputs, not one value for each"
+            if reason is not None:
+                raise ModelError(self.parts[name].unclaimable(reason))
             fired.add(name)
             if name == last:
                 raise _Computed(out)
@@ -200,7 +191,8 @@ class ModuleGraph(ModelGraph):
         except _Computed as computed:
             value = computed.args[0]
         if missing := sorted(names - fired):
-            raise self.parts[missing[0]].not_claimed(f"is not called on {rows} inputs")
+            reason = f"is not called on {rows} inputs"
+            raise ModelError(self.parts[missing[0]].unclaimable(reason))
         return value
 
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
@@ -217,8 +209,15 @@ class ModuleGraph(ModelGraph):
 
     def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
         if not edits:
-            return Unchanged(self.value_site((component,), None))
-        return _ModuleReader(self, component, tuple(edits))
+            return self.unchanged(component, where)
+        what = (f"the network up to {component}",)
+        compute = partial(self._recomputed, component)
+        return recomputing(compute, edits, recomputes=what, reruns=True)
+
+    def _recomputed(self, component: str, clean: Clean, carrier: Tensor, edits: Edits) -> Tensor:
+        names = [name for edit, _ in edits for name in edit.components]
+        replace = partial(patched, edits=edits, rows=carrier)
+        return self.run_with(clean.inputs(carrier), names, replace, component)
 
     def require_usable(self, inputs: Inputs) -> None:
         """**Raises** `ModelError` for token ids that its embeddings do not know; else whatever it
@@ -233,20 +232,20 @@ class ModuleGraph(ModelGraph):
         refuse_dropout(self.module)
         calls: list[str] = []
         for part in self.parts.values():
-            part.turn, part.unfit = None, "is not called by the forward pass"
+            part.problem = part.unclaimable("is not called by the forward pass")
 
         def note(name: str, out: Any) -> None:
             part = self.parts[name]
-            part.turn, part.unfit = len(calls), None
+            part.turn, part.problem = len(calls), None
             if name in calls:
-                part.unfit = "is called more than once in one forward pass"
+                part.problem = part.unclaimable("is called more than once in one forward pass")
             elif not isinstance(out, Tensor):
-                part.unfit = f"returns {type(out).__name__}, not a tensor"
+                part.problem = part.unclaimable(f"returns {type(out).__name__}, not a tensor")
             calls.append(name)
 
         with torch.no_grad(), self._hooked(self._modules, note):
             first = self._forward(inputs)
-        self.parts[ROOT].turn, self.parts[ROOT].unfit = len(calls), None
+        self.parts[ROOT].turn, self.parts[ROOT].problem = len(calls), None
         if not same_numbers(first, self.run(inputs)):
             raise ModelError(
                 f"{self.source}: two clean runs on the same inputs differ; make it deterministic "
@@ -254,10 +253,7 @@ class ModuleGraph(ModelGraph):
             )
 
     def tensors(self) -> Iterable[tuple[str, Tensor]]:
-        return {
-            **dict(self.module.named_parameters()),
-            **dict(self.module.named_buffers()),
-        }.items()
+        return chain(self.module.named_parameters(), self.module.named_buffers())
 
     def text(self) -> Sequence[str]:
         return (repr(self.module),)
@@ -270,26 +266,6 @@ class ModuleGraph(ModelGraph):
 
     def again(self) -> ModuleGraph:
         return ModuleGraph(self.module, self._output)
-
-
-class _ModuleReader(Reader):
-    """A module in a run of the network in which others are replaced."""
-
-    reruns = True
-
-    def __init__(self, graph: ModuleGraph, component: str, edits: tuple[Edit, ...]) -> None:
-        self.graph, self.component, self.edits = graph, component, edits
-        self.child_positions = ("all",) * len(edits)
-        self.recomputes = (f"the network up to {component}",)
-
-    def value(
-        self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]
-    ) -> Tensor:
-        given = list(zip(self.edits, values, strict=True))
-        replace = partial(patched, edits=given, rows=carrier)
-        names = [name for edit in self.edits for name in edit.components]
-        inputs = clean.inputs(carrier)
-        return select(self.graph.run_with(inputs, names, replace, self.component), where)
 
 
 def _unusual(value: Tensor) -> str | None:

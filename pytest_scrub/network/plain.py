@@ -20,17 +20,15 @@ from pytest_scrub.network.graph import (
     Clean,
     Component,
     Edit,
+    Edits,
     Inputs,
     ModelGraph,
     Reader,
     Site,
-    Unchanged,
-    Where,
     captured,
-    kept,
     patched,
+    recomputing,
     same_numbers,
-    select,
 )
 from pytest_scrub.tree.nodes import ROOT
 
@@ -156,8 +154,25 @@ class FunctionGraph(ModelGraph):
 
     def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
         if not edits:
-            return Unchanged(Site("value", (component,), kept(where)))
-        return _FunctionReader(self, component, tuple(edits))
+            return self.unchanged(component, where)
+        sites = tuple(Site("value", (name,)) for name in self.parts[component].arguments)
+        compute = partial(self._recomputed, component)
+        return recomputing(compute, edits, sites=sites, recomputes=(component,))
+
+    def _recomputed(self, component: str, clean: Clean, carrier: Tensor, edits: Edits) -> Tensor:
+        direct = [(edit, new) for edit, new in edits if not edit.anywhere]
+        reads = {}
+        for name in self.parts[component].arguments:
+            rerun = [
+                (edit, new) for edit, new in edits if edit.anywhere and edit.into in (None, name)
+            ]
+            if rerun:
+                replaced = partial(patched, edits=rerun, rows=carrier)
+                value = self.evaluate(clean.inputs(carrier), replaced)[name]
+            else:
+                value = clean.take(Site("value", (name,)), carrier, None)
+            reads[name] = patched(name, value, direct, carrier)
+        return self.call(component, reads, len(carrier))
 
     def run(self, inputs: Inputs) -> Tensor:
         return self.evaluate(inputs)[ROOT]
@@ -197,31 +212,3 @@ class FunctionGraph(ModelGraph):
 
     def again(self) -> FunctionGraph:
         return type(self)(**self.nodes)
-
-
-class _FunctionReader(Reader):
-    """One function called with some of its arguments exchanged."""
-
-    def __init__(self, graph: FunctionGraph, component: str, edits: tuple[Edit, ...]) -> None:
-        self.graph, self.component, self.edits = graph, component, edits
-        self.own = {name: Site("value", (name,)) for name in graph.parts[component].arguments}
-        self.sites, self.recomputes = tuple(self.own.values()), (component,)
-        self.child_positions = ("all",) * len(edits)
-
-    def value(
-        self, clean: Clean, carrier: Tensor, where: Where, values: Sequence[Tensor]
-    ) -> Tensor:
-        given = list(zip(self.edits, values, strict=True))
-        direct = [(edit, new) for edit, new in given if not edit.anywhere]
-        reads = {}
-        for name, site in self.own.items():
-            rerun = [
-                (edit, new) for edit, new in given if edit.anywhere and edit.into in (None, name)
-            ]
-            if rerun:
-                replaced = partial(patched, edits=rerun, rows=carrier)
-                value = self.graph.evaluate(clean.inputs(carrier), replaced)[name]
-            else:
-                value = clean.take(site, carrier, None)
-            reads[name] = patched(name, value, direct, carrier)
-        return select(self.graph.call(self.component, reads, len(carrier)), where)

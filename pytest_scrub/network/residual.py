@@ -73,7 +73,7 @@ class ResidualGraph(ModelGraph):
     def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
         part = self.parts[component]
         assert isinstance(part, ReadingPart)  # the static checks refuse children of any other
-        return Reading(part, self.parts, edits, where)
+        return Reading(part, self.parts, edits, where).reader()
 
     def tensors(self) -> Iterable[tuple[str, Tensor]]:
         return self.transformer.parameters()

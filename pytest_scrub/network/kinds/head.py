@@ -55,36 +55,34 @@ class Head(ReadingPart):
 
     # Reading with something replaced --------------------------------------------------------------
 
-    def read(self, batch: Batch, where: Where) -> Tensor:
+    def read(self, batch: Batch) -> Tensor:
         """Its z, `[B, K, d_head]`."""
-        q, k, v = (
-            self.projected(batch, slot, where if slot == "q" else None) for slot in HEAD_SLOTS
-        )
+        q, k, v = (self.projected(batch, slot) for slot in HEAD_SLOTS)
         visible = batch.clean.take(VISIBLE, batch.carrier, None)
         masks = [
             (child.edit, value) for child, value in batch.values.items() if MASK in child.slots
         ]
         visible = replaced_keys(visible, masks, batch.carrier)
-        seen = seen_keys(visible, where, q, self.transformer.causal)
+        seen = seen_keys(visible, batch.where, q, self.transformer.causal)
         if masks:
             require_a_key(seen, batch.carrier, self.name)
         return self.mix(q, k, v, seen)
 
-    def projected(self, batch: Batch, slot: str, where: Where) -> Tensor:
+    def projected(self, batch: Batch, slot: str) -> Tensor:
         """q, k or v `[B, K, d_head]`. Those that nothing changes are gathered as they are, and what
         children add to a stream that is not normalised is added to them."""
-        direct, rerun = batch.reading.direct[slot], batch.reading.rerun[slot]
-        if batch.reading.is_projected(slot):
-            start = batch.clean.take(batch.reading.start(slot), batch.carrier, where)
-            if not direct:
+        read = batch.reading.inputs[slot]
+        where = batch.where_of(read)
+        if read.is_projected:
+            start = batch.clean.take(read.start, batch.carrier, where)
+            if not read.products:
                 return start
-            z, weights = batch.product(slot, where)
+            z, weights = batch.product(read)
             added = z @ (weights @ self.projection(slot).to(weights.dtype))
             return (widened(start) + self.rotated(slot, added, where)).to(start.dtype)
-        key = ("normed", direct, rerun, where is None)
-        if key not in batch.shared:
-            batch.shared[key] = self.attention.norm(batch.stream(slot, where))
-        return self.project(slot, batch.shared[key], where)
+        key = (read.direct, read.rerun, where is None)
+        normed = batch.shared(key, lambda: self.attention.norm(batch.stream(slot)))
+        return self.project(slot, normed, where)
 
     # The arithmetic -------------------------------------------------------------------------------
 

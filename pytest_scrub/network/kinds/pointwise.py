@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from pytest_scrub.network.adapter import Transformer
-from pytest_scrub.network.graph import Inputs, Stages, Where
+from pytest_scrub.network.graph import Compute, Inputs, Stages, Where
 from pytest_scrub.network.kinds.part import Part, first_stage
-from pytest_scrub.network.kinds.reading import ReadingPart, Streaming
+from pytest_scrub.network.kinds.reading import ReadingPart
 from pytest_scrub.tree.nodes import ROOT
 
 
@@ -61,5 +61,5 @@ class Output(ReadingPart):
     def apply(self, stream: Tensor) -> Tensor:
         return self.transformer.unembed(self.transformer.final_norm(stream))
 
-    def stages(self, stream: Streaming) -> Stages:
+    def stages(self, stream: Compute) -> Stages:
         return Stages(stream, self.transformer.final_norm, self.transformer.unembed)
