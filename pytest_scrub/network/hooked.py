@@ -56,11 +56,7 @@ class Hooked(Transformer):
 
         def weight(name: str) -> Any:
             # Grouped queries: W_K is a repeated copy of the parameter _W_K, and so on.
-            return (
-                attn._parameters[f"_{name}"]
-                if f"_{name}" in attn._parameters
-                else getattr(attn, name)
-            )
+            return getattr(attn, f"_{name}" if f"_{name}" in attn._parameters else name)
 
         return Attention(
             norm=block.ln1,
@@ -100,7 +96,6 @@ class Hooked(Transformer):
         return parameters
 
     def _forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
-        hiding: Hooks = []
         if mask is not None:
             # Its own attention_mask argument moves position ids, and does nothing where attention
             # is bidirectional; so hidden keys are hidden at the scores, as the paren checker's
@@ -110,16 +105,15 @@ class Hooked(Transformer):
             def hide(scores: Tensor, hook: Any) -> Tensor:
                 return scores.masked_fill(hidden, float("-inf"))
 
-            hiding = [
-                (f"blocks.{layer}.attn.hook_attn_scores", hide)
-                for layer in range(len(self.model.blocks))
-            ]
+            layers = range(len(self.model.blocks))
+            points = (f"blocks.{layer}.attn.hook_attn_scores" for layer in layers)
+            hooks = [*((point, hide) for point in points), *hooks]
         options = {}
         tokenizer = getattr(self.model, "tokenizer", None)
         if getattr(tokenizer, "padding_side", None) == "left":
             # or it derives a mask, and from it position ids
             options[MASK] = torch.ones_like(tokens)
         logits: Tensor = self.model.run_with_hooks(
-            tokens, fwd_hooks=[*hiding, *hooks], return_type="logits", **options
+            tokens, fwd_hooks=hooks, return_type="logits", **options
         )
         return logits

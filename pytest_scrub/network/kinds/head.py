@@ -71,16 +71,16 @@ class Head(ReadingPart):
     def projected(self, batch: Batch, slot: str) -> Tensor:
         """q, k or v `[B, K, d_head]`. Those that nothing changes are gathered as they are, and what
         children add to a stream that is not normalised is added to them."""
-        read = batch.reading.inputs[slot]
-        where = batch.where_of(read)
-        if read.is_projected:
-            start = batch.clean.take(read.start, batch.carrier, where)
-            if not read.products:
+        source = batch.reading.inputs[slot]
+        where = batch.where_of(source)
+        if source.is_projected:
+            start = batch.clean.take(source.start, batch.carrier, where)
+            if not source.products:
                 return start
-            z, weights = batch.product(read)
-            added = z @ (weights @ self.projection(slot).to(weights.dtype))
+            z, weights = batch.product(source)
+            added = z @ (weights @ self.projection(slot)[0].to(weights.dtype))
             return (widened(start) + self.rotated(slot, added, where)).to(start.dtype)
-        key = (read.direct, read.rerun, where is None)
+        key = (source.direct, source.rerun, where is None)
         normed = batch.shared(key, lambda: self.attention.norm(batch.stream(slot)))
         return self.project(slot, normed, where)
 
@@ -103,11 +103,8 @@ class Head(ReadingPart):
 
     def project(self, slot: str, normed: Tensor, where: Where) -> Tensor:
         """q, k or v at `where`, `[B, K, d_head]`, from the normed stream there."""
-        x, a = normed @ self.projection(slot), self.attention
-        bias, nth = (a.b_Q, self.head) if slot == "q" else (a.b_K, self.kv_head)
-        if slot != "v" and bias is not None:
-            x = x + bias[nth]
-        return self.rotated(slot, x, where)
+        weight, bias = self.projection(slot)
+        return self.rotated(slot, normed @ weight + bias, where)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
         """z, `[B, K, d_head]`, from q `[B, K, d_head]`, k and v `[B, P, d_head]`, and the keys that
@@ -117,10 +114,12 @@ class Head(ReadingPart):
             scores = self.attention.softcap * torch.tanh(scores / self.attention.softcap)
         return scores.masked_fill(~seen, float("-inf")).softmax(-1) @ v
 
-    def projection(self, slot: str) -> Tensor:
-        """`[d_model, d_head]`."""
+    def projection(self, slot: str) -> tuple[Tensor, Tensor | float]:
+        """The weights `[d_model, d_head]` and the bias of queries, keys or values."""
         a = self.attention
-        return a.W_Q[self.head] if slot == "q" else {"k": a.W_K, "v": a.W_V}[slot][self.kv_head]
+        both = {"q": (a.W_Q, a.b_Q), "k": (a.W_K, a.b_K), "v": (a.W_V, None)}
+        (weight, bias), nth = both[slot], self.head if slot == "q" else self.kv_head
+        return weight[nth], 0.0 if bias is None else bias[nth]
 
     def rotated(self, slot: str, x: Tensor, where: Where) -> Tensor:
         """Queries or keys `[B, K, d_head]` turned as their positions say, where there are rotary

@@ -70,7 +70,7 @@ class SlotInput:
 
     - `direct`, `rerun`: the children that change it directly, and those that do along every path.
     - `products`: those of `direct` that add a product to the stream of the carrier.
-    - `in_place`: whether only the positions at which the part's value is wanted are read.
+    - `in_place`: whether only the positions at which the part's value is wanted are source.
     - `is_projected`: whether it begins with the carrier's own query, key or value, to which all
       that children change can be added; `start`: where that, or the carrier's stream, is kept.
     """
@@ -117,8 +117,8 @@ class Reading:
     def reader(self) -> Reader:
         """The same as an engine asks for it."""
         part = self.part
-        sites = [site for read in self.inputs.values() for site in read.sites(self.parts)]
-        changed = [slot for slot, read in self.inputs.items() if read.direct or read.rerun]
+        sites = [site for source in self.inputs.values() for site in source.sites(self.parts)]
+        changed = [slot for slot, source in self.inputs.items() if source.direct or source.rerun]
         reruns = [slot for slot in changed if self.inputs[slot].rerun]
         stages = (
             None
@@ -157,24 +157,24 @@ class Batch:
         made: Made = self._made[key]
         return made
 
-    def where_of(self, read: SlotInput) -> Where:
+    def where_of(self, source: SlotInput) -> Where:
         """The positions at which a slot reads the stream."""
-        return self.where if read.in_place else None
+        return self.where if source.in_place else None
 
     def stream(self, slot: str) -> Tensor:
         """What a slot reads, `[B, K, d_model]`."""
-        read = self.reading.inputs[slot]
-        where, run = self.where_of(read), self.run(read) if read.rerun else None
+        source = self.reading.inputs[slot]
+        where, run = self.where_of(source), self.run(source) if source.rerun else None
         if run is None:
-            start = self.clean.take(read.start, self.carrier, where)
+            start = self.clean.take(source.start, self.carrier, where)
         else:
             start = select(run.stream, where)
         stream = widened(start)
-        if read.products:
-            z, weights = self.product(read)
+        if source.products:
+            z, weights = self.product(source)
             stream = torch.addmm(stream.flatten(0, 1), z.flatten(0, 1), weights).view_as(stream)
-        for child in read.direct:
-            if child in read.products:
+        for child in source.direct:
+            if child in source.products:
                 continue
             at = self._at(child)
             if run is not None:
@@ -187,31 +187,31 @@ class Batch:
             stream = add_at(stream, where, inside(change, child.edit.subspace), at)
         return stream.to(start.dtype)
 
-    def product(self, read: SlotInput) -> tuple[Tensor, Tensor]:
+    def product(self, source: SlotInput) -> tuple[Tensor, Tensor]:
         """What children change of their z, side by side, and their output weights, one below the
         other."""
 
         def make() -> tuple[Tensor, Tensor]:
             z = [
-                select(self._change(child), self.where_of(read) if child.is_whole else None)
-                for child in read.products
+                select(self._change(child), self.where_of(source) if child.is_whole else None)
+                for child in source.products
             ]
-            weights = [widened(child.component.output_weights) for child in read.products]
+            weights = [widened(child.component.output_weights) for child in source.products]
             return torch.cat(z, -1), torch.cat(weights)
 
-        return self.shared((read.products, read.in_place), make)
+        return self.shared((source.products, source.in_place), make)
 
-    def run(self, read: SlotInput) -> Rerun:
+    def run(self, source: SlotInput) -> Rerun:
         """The layers below, where something is replaced along every path into a slot."""
         reading = self.reading
         direct = [child.edit for child in reading.children if not child.edit.anywhere]
         wanted = {name for edit in direct for name in edit.components}
 
         def make() -> Rerun:
-            edits = [(child.edit, self._value(child)) for child in read.rerun]
+            edits = [(child.edit, self._value(child)) for child in source.rerun]
             return Rerun(reading.parts, reading.part, self.clean, self.carrier, edits, wanted)
 
-        return self.shared(read.rerun, make)
+        return self.shared(source.rerun, make)
 
     def _at(self, child: Child) -> Where:
         """The positions at which a child's value comes."""
