@@ -22,14 +22,12 @@ from pytest_scrub.errors import HypothesisError, did_you_mean
 from pytest_scrub.network.digests import Version, digest_of, version_of
 from pytest_scrub.tree.nodes import Node, Subspace
 
-Inputs = Mapping[str, Tensor]
 MOST_SHOWN = 12  # components in a message
 
+Inputs = Mapping[str, Tensor]
 Where = Tensor | None
 """Positions of a value: None = all, int64 `[K]` = the same for every row, int64 `[B, K]` = per row,
 -1 = none."""
-
-
 FixedPositions = tuple[int, ...] | None
 """Positions that are the same for every row; None = all."""
 

@@ -50,14 +50,17 @@ class Module(Component):
     - `problem`: why it cannot be claimed, and what to do.
     """
 
-    turn = 0
-    problem: str | None = (
-        "a torch module has to be run on a batch of the dataset before claims can be checked"
-    )
+    turn: int | None = None
+    problem: str | None = None
 
     def slots(self, child: Module, anywhere: bool) -> tuple[str, ...]:
         self.require_fit()
         child.require_fit()
+        if self.turn is None or child.turn is None:
+            raise ModelError(
+                "a torch module has to be run on a batch of the dataset before claims can be "
+                "checked"
+            )
         return ("in",) if child.turn < self.turn and anywhere else ()
 
     def require_fit(self) -> None:

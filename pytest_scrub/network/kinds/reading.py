@@ -70,7 +70,7 @@ class SlotInput:
 
     - `direct`, `rerun`: the children that change it directly, and those that do along every path.
     - `products`: those of `direct` that add a product to the stream of the carrier.
-    - `in_place`: whether only the positions at which the part's value is wanted are source.
+    - `in_place`: whether only the positions at which the part's value is wanted are read.
     - `is_projected`: whether it begins with the carrier's own query, key or value, to which all
       that children change can be added; `start`: where that, or the carrier's stream, is kept.
     """
@@ -115,7 +115,7 @@ class Reading:
         self.inputs = {slot: SlotInput(self, slot, where) for slot in part.streams}
 
     def reader(self) -> Reader:
-        """The same as an engine asks for it."""
+        """What the engine has to know of it."""
         part = self.part
         sites = [site for source in self.inputs.values() for site in source.sites(self.parts)]
         changed = [slot for slot, source in self.inputs.items() if source.direct or source.rerun]
@@ -139,8 +139,15 @@ class Reading:
 
 
 class Batch:
-    """A reading of one batch. Slots that read the same stream share it, what is made of it, and
-    what is rerun for it."""
+    """A reading on the rows of one batch. Slots that read the same stream share it, what is made of
+    it, and what is rerun for it.
+
+    **Arguments**
+
+    - `carrier`: the dataset's rows `[B]`; `where`: the positions at which the part's value is
+      wanted.
+    - `values`: what each child gives, in order.
+    """
 
     def __init__(
         self, reading: Reading, clean: Clean, carrier: Tensor, where: Where,
@@ -164,7 +171,8 @@ class Batch:
     def stream(self, slot: str) -> Tensor:
         """What a slot reads, `[B, K, d_model]`."""
         source = self.reading.inputs[slot]
-        where, run = self.where_of(source), self.run(source) if source.rerun else None
+        where = self.where_of(source)
+        run = self.run(source) if source.rerun else None
         if run is None:
             start = self.clean.take(source.start, self.carrier, where)
         else:
@@ -221,7 +229,6 @@ class Batch:
 
     def _change(self, child: Child) -> Tensor:
         """What a child's value is more than the carrier's own, in the form in which it comes."""
-
         own = self.clean.take(child.own, self.carrier, self._at(child))
         return widened(self.values[child]) - widened(own)
 
