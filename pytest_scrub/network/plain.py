@@ -81,9 +81,9 @@ class FunctionGraph(ModelGraph):
                 f"a FunctionGraph needs a node called 'output'; it has {', '.join(nodes) or 'none'}"
             )
         self.nodes: Mapping[str, Callable[..., Tensor]] = nodes
-        arguments = {name: self._parameters(name, node) for name, node in nodes.items()}
+        self.arguments = {name: self._parameters(name, node) for name, node in nodes.items()}
         try:
-            order = list(TopologicalSorter(arguments).static_order())
+            order = list(TopologicalSorter(self.arguments).static_order())
         except CycleError as error:
             raise ModelError(
                 f"the nodes {' -> '.join(error.args[1])} read one another in a circle"
@@ -91,7 +91,7 @@ class FunctionGraph(ModelGraph):
         self.input_names = tuple(name for name in order if name not in nodes)
         self.parts: dict[str, FunctionNode] = {}
         for name in order:
-            reads = [self.parts[argument] for argument in arguments.get(name, ())]
+            reads = [self.parts[argument] for argument in self.arguments.get(name, ())]
             self.parts[name] = FunctionNode(name, reads)
         self.parts[ROOT] = self.parts.pop(ROOT)  # the last
 
