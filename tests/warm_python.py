@@ -79,6 +79,9 @@ def warm_python() -> Iterator[str]:
 
 def serve(listener: socket.socket) -> tuple[list[str], str, dict[str, str]]:
     """The arguments, folder and environment of a process, in the copy that is to be it."""
+    sys.path.remove(
+        str(Path(__file__).parent)
+    )  # folders there are named like Python's modules
     import pytest
 
     pytest.main(["--version"] * 2)  # whose plugins would complain of what is imported before them
@@ -137,7 +140,7 @@ def _tell(connection: socket.socket, process: int) -> None:
 
 def run(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
     """What Python does with these arguments."""
-    paths = [path for path in sys.path if path != str(Path(__file__).parent)]
+    paths = list(sys.path)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

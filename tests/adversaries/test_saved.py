@@ -46,7 +46,8 @@ from pytest_scrub.network import as_graph
 from pytest_scrub.swaps.slots import slots_of
 from pytest_scrub.swaps.space import SwapSet, SwapSpace
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, head, module, output
-from tests.test_swaps import datasets, hypotheses
+from tests.places import ROOT
+from tests.swaps.test_space import datasets, hypotheses
 
 TWO = output(head(0, 0, agrees_on=ANYTHING), head(1, 0, agrees_on=ANYTHING))
 SLOTS = tuple(slot.path for slot in slots_of(TWO))
@@ -940,7 +941,7 @@ def test_several_inputs_of_several_types(tmp_path: Path) -> None:
 REPLAY = """
 import sys
 from pathlib import Path
-from tests.test_counterexamples import gap_of, replay_data, REPLAYED
+from tests.adversaries.test_saved import gap_of, replay_data, REPLAYED
 from pytest_scrub.adversaries.saved import load
 from pytest_scrub.adversaries.resolving import resolve
 saved = load(Path(sys.argv[1]))
@@ -974,7 +975,7 @@ def test_another_process_measures_the_same_gap(tmp_path: Path) -> None:
     save(tmp_path / "x.json", saved_of(extended, swap_set, known=len(dataset)))
     replayed = subprocess.run(
         [sys.executable, "-c", REPLAY, str(tmp_path / "x.json")],
-        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1],
+        capture_output=True, text=True, check=True, cwd=ROOT,
     )  # fmt: skip
     assert abs(gap_of(extended, swap_set)) > 1e-3
     assert float(replayed.stdout) == pytest.approx(gap_of(extended, swap_set), rel=1e-6)

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from pytest_scrub.common.records import Malformed, parsed, shared, written
 from pytest_scrub.verdict import OUTCOMES, Attempt, Estimate, Outcome, Verdict
-
-from .example_verdicts import attempt, verdict, whole
+from tests.example_verdicts import attempt, verdict, whole
 
 TEXT = whole().to_json()
 

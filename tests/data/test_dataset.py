@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.errors import DataError
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, Agreement, Span
+from tests.places import ROOT
 
 TOKENS = [[0, 3, 4, 2], [0, 3, 3, 2], [0, 3, 4, 2], [0, 4, 1, 1]]
 
@@ -37,7 +38,7 @@ def refuses(sentence: str) -> Any:
 
 def test_importing_it_does_not_import_torch() -> None:
     code = "import sys, pytest_scrub.data.dataset; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 # --- inputs and labels ----------------------------------------------------------------------------

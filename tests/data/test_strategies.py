@@ -30,6 +30,7 @@ from pytest_scrub.errors import DataError
 from pytest_scrub.network import FunctionGraph
 from pytest_scrub.swaps.space import SwapSet
 from pytest_scrub.tree.nodes import ANYTHING, module, output
+from tests.places import ROOT
 
 BRACKETS = st.text(alphabet="()", min_size=1, max_size=8)
 DIGITS = st.lists(st.integers(0, 3), min_size=6, max_size=6)
@@ -69,7 +70,7 @@ def refuses(sentence: str) -> Any:
 
 def test_importing_a_dataset_does_not_import_hypothesis() -> None:
     code = "import sys, pytest_scrub.data.dataset; assert 'hypothesis' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 # --- the rows -------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import pytest_scrub
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 EXTRAS = ROOT / "pytest_scrub" / "extras"
 FILES = sorted(path for path in EXTRAS.rglob("*.py") if path.parent != EXTRAS)
 

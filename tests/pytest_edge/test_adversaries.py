@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_scrub.verdict import Search, Verdict
-
-from .conftest import TORCH_CLAIMS, Ran, Suite, assert_same_figures
+from tests.pytest_edge.conftest import TORCH_CLAIMS, Ran, Suite, assert_same_figures
 
 # Whatever stands in for z2, half of the answers are wrong, as they are without a swap; the worst is
 # wrong each time.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import TORCH_CLAIMS, Suite
+from tests.pytest_edge.conftest import TORCH_CLAIMS, Suite
 
 CLAIMS = """
     @claim(tolerance=0.5)

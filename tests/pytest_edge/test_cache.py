@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Suite
+from tests.pytest_edge.conftest import Suite
 
 # Every forward pass of the network, with what it is for, is noted in a file that all workers write
 # to.

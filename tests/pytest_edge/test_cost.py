@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from .conftest import CONFTEST, IMPORTS, Suite
+from tests.pytest_edge.conftest import CONFTEST, IMPORTS, Suite
 
 HEAVY = ("torch", "transformer_lens", "transformers", "scipy", "rich", "hypothesis", "safetensors")
 EVERY = (*HEAVY, "numpy")

@@ -9,8 +9,7 @@ import json
 import pytest
 
 from pytest_scrub.verdict import Verdict
-
-from .conftest import TORCH_CLAIMS, Suite, assert_same_figures
+from tests.pytest_edge.conftest import TORCH_CLAIMS, Suite, assert_same_figures
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ import shutil
 import pytest
 
 from pytest_scrub.pytest_edge.options import FOLDER
-
-from ..test_saved_files import BASELINE, COUNTEREXAMPLES
-from .conftest import Suite
+from tests.pytest_edge.conftest import Suite
+from tests.whole.test_saved_files import BASELINE, COUNTEREXAMPLES
 
 # The claims that the files in `tests/saved` are of: one for every shape that a file has.
 CLAIMS = r"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .conftest import Suite
+from tests.pytest_edge.conftest import Suite
 
 
 def test_check_says_and_does_not_raise(suite: Suite) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import Suite
+from tests.pytest_edge.conftest import Suite
 
 LUKEWARM = """
 @claim(tolerance=1, samples=20{undecided})

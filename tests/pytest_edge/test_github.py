@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Suite
+from tests.pytest_edge.conftest import Suite
 
 THREE = """
     @claim(tolerance=0.5)

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from .conftest import Suite
+from tests.pytest_edge.conftest import Suite
 
 FAILED, INTERRUPTED = pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Suite
+from tests.pytest_edge.conftest import Suite
 
 # See conftest.py: what an inner run would be the first to import.
 importlib.import_module("pytest_scrub.extras.html.page")

@@ -13,9 +13,8 @@ import pytest
 
 from pytest_scrub.reports.json_file import SCHEMA_ID
 from pytest_scrub.verdict import SCHEMA_VERSION, Verdict
-
-from ..published_schema import PUBLISHED
-from .conftest import Suite, assert_same_figures
+from tests.published_schema import PUBLISHED
+from tests.pytest_edge.conftest import Suite, assert_same_figures
 
 WORKERS = pytest.mark.parametrize("workers", ["-n0", "-n2"])
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import Suite
-from .test_cost import ONLY_OURS, report_loaded
+from tests.pytest_edge.conftest import Suite
+from tests.pytest_edge.test_cost import ONLY_OURS, report_loaded
 
 CLAIMS = """
     from pytest_scrub.metrics import Metric

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from .conftest import Ran, Suite
+from tests.pytest_edge.conftest import Ran, Suite
 
 
 class Wrong(NamedTuple):

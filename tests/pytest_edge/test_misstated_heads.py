@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from .conftest import Suite
+from tests.pytest_edge.conftest import Suite
 
 CONFTEST = """
 import pytest, torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import FOUR_OUTCOMES, Suite
+from tests.pytest_edge.conftest import FOUR_OUTCOMES, Suite
 
 BLOCKED = """
 import sys

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .conftest import FEW, Suite
+from tests.pytest_edge.conftest import FEW, Suite
 
 HELD = """
     @claim(tolerance=0.5)

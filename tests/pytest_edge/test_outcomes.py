@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 
-from .conftest import FEW, FOUR_OUTCOMES, TORCH_CLAIMS, Suite, assert_same_figures
+from tests.pytest_edge.conftest import FEW, FOUR_OUTCOMES, TORCH_CLAIMS, Suite, assert_same_figures
 
 MODES = {
     "plain": (),

@@ -12,9 +12,8 @@ from dataclasses import asdict
 import pytest
 
 from pytest_scrub.verdict import Verdict
-
-from .conftest import TORCH_CLAIMS, Ran, Suite
-from .test_cost import report_loaded
+from tests.pytest_edge.conftest import TORCH_CLAIMS, Ran, Suite
+from tests.pytest_edge.test_cost import report_loaded
 
 pytestmark = pytest.mark.xdist_group("ray")
 

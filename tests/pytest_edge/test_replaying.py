@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.plugin.conftest import Suite
+from tests.pytest_edge.conftest import Suite
 
 CLAIM = """
 @claim({})

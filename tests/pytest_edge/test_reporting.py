@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from .conftest import FOUR_OUTCOMES, Suite
+from tests.pytest_edge.conftest import FOUR_OUTCOMES, Suite
 
 ESCAPE = "\x1b"
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_scrub.pytest_edge.amounts import amount
-
-from .conftest import FOUR_OUTCOMES, TORCH_CLAIMS, Suite
+from tests.pytest_edge.conftest import FOUR_OUTCOMES, TORCH_CLAIMS, Suite
 
 # Notes what every store holds where, once all claims are done.
 NOTE = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import Suite
+from tests.pytest_edge.conftest import Suite
 
 RETURNED = 'return output(module("B", agrees_on="b"))'  # refuted
 

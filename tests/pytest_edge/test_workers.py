@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from .conftest import Suite
+from tests.pytest_edge.conftest import Suite
 
 # The network itself kills the process that runs it, in the search of one claim.
 DYING = """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugin.conftest import Suite
+from tests.pytest_edge.conftest import Suite
 
 # B is small, and yet it says the label where `b` is extreme: averages forgive that, the worst swaps
 # do not.

@@ -20,10 +20,9 @@ from pytest_scrub.reports.json_file import to_json
 from pytest_scrub.reports.run import ERROR, FAILED, PASSED, SKIPPED, Claimed, Run
 from pytest_scrub.tree.nodes import ANYTHING, module, output
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, WEAK, Estimate, Verdict
-
-from . import published_schema
-from .example_verdicts import claimed as example
-from .example_verdicts import run
+from tests import published_schema
+from tests.example_verdicts import claimed as example
+from tests.example_verdicts import run
 
 SCHEMA = json.loads(published_schema.PUBLISHED.read_text())
 

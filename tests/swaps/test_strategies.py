@@ -19,9 +19,8 @@ from pytest_scrub.errors import DataError, HypothesisError
 from pytest_scrub.swaps.space import SwapSet, SwapSpace
 from pytest_scrub.swaps.strategies import swap_sets
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, module, output
-
-from .plugin.conftest import Suite
-from .test_swaps import SPLIT, UNEVEN, datasets, hypotheses, swaps_by_hand
+from tests.pytest_edge.conftest import Suite
+from tests.swaps.test_space import SPLIT, UNEVEN, datasets, hypotheses, swaps_by_hand
 
 CHAIN = output(
     module("a", agrees_on="f", reads=[module("x", agrees_on="g")], name="owner"),

@@ -34,9 +34,10 @@ from pytest_scrub import Dataset, claim
 from pytest_scrub.pytest_edge.options import OPTIONS
 from pytest_scrub.settings import SETTINGS, TWINS, CheckOptions, ClaimOptions
 from pytest_scrub.tree.nodes import NodeOptions
+from tests.places import ROOT
 from tests.sizes import only_in_full
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = ROOT / "docs"
 WORKFLOW = DOCS / "workflow.yml"
 TUTORIAL, NOTEBOOK = "tutorial.md", "from-the-notebook.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

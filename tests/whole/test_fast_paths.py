@@ -26,7 +26,7 @@ from pytest_scrub.network.kinds.reading import Batch
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
 from tests.sizes import sized
-from tests.test_engine_against_reference import engine_and_reference_agree
+from tests.whole.test_engine_against_reference import engine_and_reference_agree
 
 CASES = sized(30, 200)
 

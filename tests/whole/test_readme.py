@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+from tests.places import ROOT
+
+README = ROOT / "README.md"
 
 
 def test_the_first_steps_run_as_they_stand(pytester, warm):

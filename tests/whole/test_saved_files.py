@@ -11,11 +11,11 @@ import pytest
 from pytest_scrub.adversaries import saved
 from pytest_scrub.extras.baselines.saved import load
 from pytest_scrub.verdict import Verdict
+from tests.places import SAVED
 
-FOLDER = Path(__file__).parent / "saved"  # of the claims in plugin/test_saved_files.py
-BASELINE = FOLDER / "baseline"
-COUNTEREXAMPLES = sorted((FOLDER / "counterexamples").glob("*.json"))
-CLAIMS = json.loads((FOLDER / "claims.json").read_text())["claims"]
+BASELINE = SAVED / "baseline"
+COUNTEREXAMPLES = sorted((SAVED / "counterexamples").glob("*.json"))
+CLAIMS = json.loads((SAVED / "claims.json").read_text())["claims"]
 
 
 def test_every_shape_of_a_file_is_there() -> None:

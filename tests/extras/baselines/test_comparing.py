@@ -26,8 +26,7 @@ from pytest_scrub.extras.baselines.lines import comparison_lines
 from pytest_scrub.extras.baselines.saved import Baseline, Refuted
 from pytest_scrub.statistics.intervals import confidence_sequence, widened
 from pytest_scrub.verdict import Estimate, MutantReport, Power, Verdict
-
-from .example_verdicts import attempt, claimed, run, search, verdict
+from tests.example_verdicts import attempt, claimed, run, search, verdict
 
 VERSIONS = {"python": "3.12.0", "torch": "2.13.0"}  # those of `run`
 

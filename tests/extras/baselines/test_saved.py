@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from pytest_scrub.common.writing import write_whole
 from pytest_scrub.extras.baselines.saved import Baseline, BaselineError, Figures, load, texts
 from pytest_scrub.verdict import Estimate, Verdict
-
-from .example_verdicts import claimed, refuted, run, verdict, whole
+from tests.example_verdicts import claimed, refuted, run, verdict, whole
 
 
 def save(folder: Path, *verdicts: Verdict) -> dict[str, str]:

@@ -32,8 +32,8 @@ from pytest_scrub.network.code import spelled
 from pytest_scrub.network.graph import Site
 from pytest_scrub.pytest_edge.session import STORES_KEPT, Session
 from pytest_scrub.verdict import Verdict
-
-from .reference.generate import Architecture, build
+from tests.places import ROOT
+from tests.reference.generate import Architecture, build
 
 ROWS = 200
 MEAN = Metric("mean", lambda output, batch: output.mean(1))
@@ -469,7 +469,7 @@ def test_digests_are_the_same_in_another_process() -> None:
     """Sets have another order there, and objects other addresses."""
     there = subprocess.run(
         [sys.executable, "-c", f"from {__name__} import digests; print(*digests())"],
-        env={**os.environ, "PYTHONHASHSEED": "1"}, cwd=Path(__file__).parents[1],
+        env={**os.environ, "PYTHONHASHSEED": "1"}, cwd=ROOT,
         capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     assert there == digests()

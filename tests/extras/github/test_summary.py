@@ -20,9 +20,8 @@ from pytest_scrub.network.plain import FunctionGraph
 from pytest_scrub.reports.run import ERROR, FAILED, PASSED, SKIPPED, XFAILED, Claimed, Run
 from pytest_scrub.tree.nodes import module, output
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, Circuit, CircuitNode, Verdict
-
-from .example_verdicts import claimed as example
-from .example_verdicts import run
+from tests.example_verdicts import claimed as example
+from tests.example_verdicts import run
 
 HOSTILE = 'x"]; click n0|`</code><script>a</script>@user\n::error::\u202e# *b* #quot; $$y$$ 😀'
 

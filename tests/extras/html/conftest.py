@@ -1,5 +1,5 @@
 """The inner runs of pytest that the plugin's tests use."""
 
-from tests.plugin.conftest import suite
+from tests.pytest_edge.conftest import suite
 
 __all__ = ["suite"]

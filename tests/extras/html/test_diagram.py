@@ -19,8 +19,7 @@ from pytest_scrub.extras.html.diagram import (
     diagram,
 )
 from pytest_scrub.verdict import Circuit
-
-from .example_verdicts import node, slot, verdict
+from tests.example_verdicts import node, slot, verdict
 
 LEVELS = (
     "embeddings",

@@ -21,8 +21,7 @@ from pytest_scrub.extras.html import page as html
 from pytest_scrub.extras.html.aligned import RUN, aligned
 from pytest_scrub.extras.html.page import fragment, page
 from pytest_scrub.verdict import Estimate, Look, Verdict
-
-from .example_verdicts import (
+from tests.example_verdicts import (
     TWO,
     attempt,
     claimed,

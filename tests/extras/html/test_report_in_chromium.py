@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.plugin.conftest import Suite
+from tests.pytest_edge.conftest import Suite
 
 CHROMIUM = next(
     (
@@ -31,7 +31,7 @@ sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: the report is not looked at"
 )
 
-# See tests/plugin/conftest.py: what an inner run would be the first to import.
+# See tests/pytest_edge/conftest.py: what an inner run would be the first to import.
 importlib.import_module("pytest_scrub.extras.html.page")
 
 HOSTILE = "<script>document.title = 'ran'</script><img src=x onerror=\"document.title = 'ran'\">"
