@@ -79,9 +79,7 @@ def warm_python() -> Iterator[str]:
 
 def serve(listener: socket.socket) -> tuple[list[str], str, dict[str, str]]:
     """The arguments, folder and environment of a process, in the copy that is to be it."""
-    sys.path.remove(
-        str(Path(__file__).parent)
-    )  # folders there are named like Python's modules
+    sys.path.remove(str(Path(__file__).parent))  # folders there are named like Python's modules
     import pytest
 
     pytest.main(["--version"] * 2)  # whose plugins would complain of what is imported before them
