@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
@@ -19,7 +18,6 @@ from torch import Tensor
 from pytest_scrub.adversaries.candidates import Candidates
 from pytest_scrub.adversaries.distributions import WhichNodes, WhichRefinement
 from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
-from pytest_scrub.adversaries.output_norm import OutputRanking, form_of
 from pytest_scrub.adversaries.search import (
     EVALUATIONS_OF_A_GRADIENT,
     Found,
@@ -30,25 +28,28 @@ from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.metrics import Metric, cross_entropy, kl_to_clean, zero_one_error
-from pytest_scrub.network import FunctionGraph, as_graph
-from pytest_scrub.swaps.space import SwapSet
+from pytest_scrub.network import FunctionGraph
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, head, mlp, module, output
-from tests.reference.generate import Architecture, build
+from tests.adversaries.problems import (
+    ANY,
+    MANY,
+    OF_THE_REST,
+    OUT,
+    REFERENCES,
+    SOME,
+    TWO_NODES,
+    N,
+    Numbers,
+    by_all_donors,
+    changes,
+    dataset,
+    generator,
+    product,
+    small_toys,
+    transformer,
+)
 from tests.reference.toy_problems import ToyProblem, problems_without_likes, toy_problems
 from tests.sizes import FULL
-
-ANY: dict[str, Any] = {"agrees_on": ANYTHING}
-Numbers = npt.NDArray[np.float64]
-OUT = Metric("out", lambda out, batch: out)
-
-
-def generator(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
-def changes(evaluator: Evaluator, swap_set: SwapSet) -> Numbers:
-    return evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)
-
 
 # --- problems whose worst swap set is known -------------------------------------------------------
 
@@ -170,11 +171,6 @@ def test_what_is_computed_changes_the_metric_though_nothing_is_swapped(rows: int
     np.testing.assert_allclose(found.changes, changes(evaluator, found.swap_set), rtol=0, atol=1e-9)
 
 
-@cache
-def small_toys() -> list[ToyProblem]:
-    return list(toy_problems(8, smallest=20, largest=300))
-
-
 def is_computed(root: Node) -> bool:
     return root.computed_by is not None or any(map(is_computed, root.reads))
 
@@ -205,18 +201,6 @@ def test_everything_is_tried_where_the_budget_allows_it(nth: int) -> None:
 # --- ranking: many donors, few evaluations --------------------------------------------------------
 
 
-N = 400
-MANY = Dataset(
-    {name: torch.tensor(generator(ord(name)).normal(size=N)) for name in "abc"},
-    features={
-        "none": [0] * N,
-        "half": [row % 2 for row in range(N)],
-        "third": [row % 3 for row in range(N)],
-    },
-)
-REFERENCES = np.arange(0, N, 23)
-
-
 def search(
     evaluator: Evaluator, each: int, seed: int = 0, references: Any = REFERENCES, space: Any = None
 ) -> tuple[Found, Spending]:
@@ -229,10 +213,6 @@ def search(
     assert spending.evaluations <= spending.budget
     np.testing.assert_allclose(found.changes, changes(evaluator, found.swap_set), rtol=0, atol=1e-9)
     return found, spending
-
-
-def product() -> FunctionGraph:
-    return FunctionGraph(A=lambda a: a, B=lambda b: b, output=lambda A, B, c: A + 2 * B + 0 * c)
 
 
 def worst_by_class(values: Any, feature: str, take: Callable[..., Any] = np.max) -> Numbers:
@@ -361,43 +341,6 @@ def drawing(evaluator: Evaluator, each: int, seed: int) -> Numbers:
 # --- ranking: transformers ------------------------------------------------------------------------
 
 
-LENGTH, CLASSES = 4, 5
-TOKENS = torch.tensor(np.unique(generator().integers(0, CLASSES, (90, LENGTH)), axis=0))
-COLUMNS = {
-    "first": TOKENS[:, 0] % 2,
-    "none": torch.zeros(len(TOKENS), dtype=torch.int64),
-    "where": TOKENS[:, 1] % LENGTH,
-}
-SOME = np.arange(0, len(TOKENS), 11)
-
-
-def transformer(norm: str | None = "LN", classes: int = CLASSES) -> Any:
-    small = Architecture(
-        n_layers=2, d_head=4, n_ctx=LENGTH, attn_only=False, norm=norm, d_vocab_out=classes
-    )
-    return as_graph(build(small).bridge)
-
-
-def dataset(label_pos: Any = -1, classes: int = CLASSES, rows: Any = slice(None)) -> Dataset:
-    tokens = TOKENS[rows]
-    columns = {name: column[rows] for name, column in COLUMNS.items()}
-    return Dataset(tokens, labels=(tokens.sum(1) % classes), label_pos=label_pos, features=columns)
-
-
-TWO_NODES = output(head(1, 0, agrees_on="first"), mlp(1, agrees_on="first"), rest=EXACT)
-OF_THE_REST = output(mlp(1, agrees_on=EXACT), rest=ANYTHING)
-
-
-def by_all_donors(evaluator: Evaluator, swap_set: SwapSet, slot: int, donors: Any) -> Numbers:
-    """`[R, donors]`: the change of the metric with each donor in one slot."""
-    found = []
-    for donor in donors:
-        rows = swap_set.donors.copy()
-        rows[slot] = donor
-        found.append(changes(evaluator, evaluator.space.swap_set(swap_set.references, rows)))
-    return np.stack(found, axis=1)
-
-
 @pytest.mark.parametrize(
     ("metric", "shown", "share"),
     [
@@ -457,187 +400,6 @@ def test_a_search_beats_drawing_with_the_same_budget(norm: Any, root: Node) -> N
     rng = generator(1)
     drawn = [changes(evaluator, evaluator.space.draw(len(SOME), rng, SOME)) for _ in range(30)]
     assert found.gap > 1.05 * np.max(drawn, axis=0).mean()
-
-
-# --- the output's norm ----------------------------------------------------------------------------
-
-
-STREAMS = torch.randn(64, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.5
-GAIN, BIAS = (
-    torch.linspace(-2, 3, 8, dtype=torch.float64),
-    torch.linspace(1, -1, 8, dtype=torch.float64),
-)
-
-
-def layer_norm(stream: Tensor) -> Tensor:
-    return torch.nn.functional.layer_norm(stream, (8,), GAIN, BIAS, eps=1e-6)
-
-
-def rms_norm(stream: Tensor) -> Tensor:
-    return torch.nn.functional.rms_norm(stream, (8,), GAIN, eps=1e-6)
-
-
-@pytest.mark.parametrize(("norm", "center"), [(layer_norm, True), (rms_norm, False)])
-def test_the_form_of_a_norm_is_measured(norm: Any, center: bool) -> None:
-    form = form_of(norm, STREAMS)
-    assert form is not None
-    assert form.center is center
-    torch.testing.assert_close(form.gain, GAIN, rtol=1e-4, atol=1e-4)
-    direction = form.direction(STREAMS)
-    normed = form.gain * direction / direction.square().mean(-1, keepdim=True).sqrt()
-    torch.testing.assert_close(
-        normed + norm(torch.zeros(1, 8, dtype=torch.float64)), norm(STREAMS), rtol=0, atol=1e-4
-    )
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        torch.tanh,
-        lambda stream: stream,  # has no length to divide by: to first order it is exact
-        lambda stream: stream / stream.abs().mean(-1, keepdim=True),
-        lambda stream: torch.nn.functional.layer_norm(stream, (8,), eps=10.0),
-        lambda stream: layer_norm(stream).relu(),
-    ],
-)
-def test_what_has_another_form_is_not_taken_for_a_norm(other: Any) -> None:
-    assert form_of(other, STREAMS) is None
-
-
-def candidates(evaluator: Evaluator, references: Any = SOME) -> Candidates:
-    return Candidates(evaluator.space, Spending(evaluator, 10**9), references, generator())
-
-
-def log_odds(out: Tensor, batch: Any) -> Tensor:
-    flat = out.flatten(0, -2)
-    labels = batch.labels.repeat_interleave(len(flat) // len(out))
-    odds = flat.gather(1, 1 - labels[:, None]) - flat.gather(1, labels[:, None])
-    return odds.reshape(len(out), -1).mean(1)
-
-
-@pytest.mark.parametrize("norm", ["LN", "RMS"])
-@pytest.mark.parametrize(("label_pos", "pos"), [(-1, -1), (slice(1, 3), -2)])
-def test_the_output_ranks_donors_by_the_true_log_odds(norm: str, label_pos: Any, pos: int) -> None:
-    """With two classes these are linear in what the norm gives, so values are exact up to a
-    constant."""
-    root = output(
-        head(1, 0, **ANY), mlp(1, **ANY, pos=pos), head(1, 1, **ANY, reads=[head(0, 0, **ANY)])
-    )
-    data = dataset(label_pos, classes=2)
-    assert len(set(data.content.tolist())) == len(data)
-    evaluator = Evaluator(transformer(norm, classes=2), data, root, log_odds)
-    rows = np.arange(len(data))
-    slots = list(range(len(evaluator.space.slots)))
-    ranking = OutputRanking(Spending(evaluator, 10**9), evaluator.space, rows, slots)
-    exact = [
-        evaluator.space.index[path]
-        for path in ("output/rest", "output/head1.0", f"output/mlp1@{pos}")
-    ]
-    assert sorted(ranking.contributions) == sorted(exact)
-    swap_set = evaluator.space.draw(len(SOME), generator(), SOME)
-    values = ranking.values(swap_set)
-    for slot in exact:
-        true, found = by_all_donors(evaluator, swap_set, slot, rows), values[slot].numpy()
-        assert np.ptp(true, axis=1).max() > 1e-2
-        # the norm has an eps
-        np.testing.assert_allclose(found - found[:, :1], true - true[:, :1], rtol=0, atol=2e-4)
-
-
-def test_the_output_ranks_shared_donors_together() -> None:
-    root = output(head(1, 0, **ANY, name="both"), mlp(1, **ANY, shares="both"), rest=EXACT)
-    evaluator = Evaluator(transformer("LN", classes=2), dataset(classes=2), root, log_odds)
-    rows = np.arange(len(evaluator.dataset))
-    slot = evaluator.space.index["output/both"]
-    ranking = OutputRanking(Spending(evaluator, 10**9), evaluator.space, rows, [slot])
-    swap_set = evaluator.space.draw(len(SOME), generator(), SOME)
-    true = []
-    for donor in rows:
-        donors = swap_set.donors.copy()
-        donors[[slot, evaluator.space.index["output/mlp1"]]] = donor
-        true.append(changes(evaluator, evaluator.space.swap_set(SOME, donors)))
-    found = ranking.values(swap_set)[slot].numpy()
-    np.testing.assert_allclose(
-        found - found[:, :1], np.array(true).T - np.array(true)[0][:, None], rtol=0, atol=2e-4
-    )
-
-
-def test_a_donor_of_repeated_content_is_ranked_like_the_row_it_repeats() -> None:
-    twice = [*range(len(TOKENS)), *range(len(TOKENS))]
-    data = dataset(classes=2, rows=twice)
-    evaluator = Evaluator(
-        transformer("LN", classes=2), data, output(head(1, 0, **ANY), mlp(1, **ANY)), log_odds
-    )
-    ranked = candidates(evaluator)
-    assert len(ranked.rows) == len(TOKENS)
-    swap_set = evaluator.space.draw(len(SOME), generator(), SOME)
-    values = ranked.values(swap_set)
-    for slot in ranked.slots:
-        true, found = by_all_donors(evaluator, swap_set, slot, ranked.rows), values[slot]
-        np.testing.assert_allclose(found - found[:, :1], true - true[:, :1], rtol=0, atol=2e-4)
-
-
-def test_only_what_adds_to_the_output_is_ranked_through_its_norm() -> None:
-    for root, label_pos in [
-        (output(head(0, 0, **ANY, via="any")), -1),  # is run again
-        (output(head(1, 0, **ANY, pos="where")), -1),
-        (output(head(1, 0, **ANY)), "where"),
-    ]:
-        evaluator = Evaluator(transformer(), dataset(label_pos), root)
-        assert not candidates(evaluator).output.contributions
-    plain = Evaluator(product(), MANY, output(module("A", agrees_on="none")), OUT)
-    assert not candidates(plain, REFERENCES).output.contributions
-    without = Evaluator(transformer(None), dataset(), output(head(1, 0, **ANY)))
-    assert not candidates(without).output.contributions
-
-
-# --- donors and what they leave below them --------------------------------------------------------
-
-
-@pytest.mark.parametrize("nth", range(8))
-def test_moving_a_donor_keeps_the_rest_allowed(nth: int) -> None:
-    evaluator = small_toys()[nth].evaluator
-    space, rng = evaluator.space, generator(nth)
-    references = small_toys()[nth].references
-    tried = Candidates(space, Spending(evaluator, 10**9), references, rng)
-    for _ in range(5):
-        swap_set = space.draw(len(references), rng, references)
-        values = {i: rng.normal(size=(len(references), len(tried.rows))) for i in tried.slots}
-        for i in tried.slots:
-            donors = tried.drawn(i, swap_set, 1)[:, 0]
-            for by in (values, None):
-                moved = tried.moved(swap_set, i, donors, by)
-                assert space.check(moved) == []
-                np.testing.assert_array_equal(moved.donors[i], donors)
-                below = {i, *tried.together[i]}
-                for j in space.order:
-                    below |= (
-                        {j}
-                        if space.slots[j].parent in below or space.slots[j].shares in below
-                        else set()
-                    )
-                others = [j for j in range(len(space.slots)) if j not in below]
-                np.testing.assert_array_equal(moved.donors[others], swap_set.donors[others])
-            for best in tried.best(i, swap_set, values[i], 3).T:
-                assert space.check(tried.moved(swap_set, i, best, values)) == []
-
-
-def test_the_best_donors_are_the_most_valuable_that_are_allowed() -> None:
-    root = output(module("A", agrees_on="half"), module("B", agrees_on="third"), rest=EXACT)
-    evaluator = Evaluator(product(), MANY, root, OUT)
-    tried = candidates(evaluator, REFERENCES)
-    swap_set = evaluator.space.draw(len(REFERENCES), generator(), REFERENCES)
-    values = tried.values(swap_set)
-    for name, path, feature in (("a", "output/A", "half"), ("b", "output/B", "third")):
-        best = tried.best(
-            evaluator.space.index[path], swap_set, values[evaluator.space.index[path]], 3
-        )
-        assert best.shape == (len(REFERENCES), 3)
-        for row, donors, present in zip(
-            REFERENCES, best, swap_set.donors[evaluator.space.index[path]], strict=True
-        ):
-            agree = np.flatnonzero(MANY.feature(feature) == MANY.feature(feature)[row])
-            order = agree[np.argsort(-MANY.inputs[name].numpy()[agree])]
-            assert donors.tolist() == order[order != present][:3].tolist()
 
 
 # --- what is spent --------------------------------------------------------------------------------
@@ -901,271 +663,3 @@ def test_concentration_is_the_share_with_a_much_used_donor() -> None:
     many = space.swap_set(references, np.stack([references, references + 100]))
     assert concentration(many, space) == 10 / 40
     assert concentration(space.unswapped(references), space) == 0
-
-
-# --- which nodes ----------------------------------------------------------------------------------
-
-
-SIGNS = Dataset(
-    {"x": torch.tensor([1.0, -1.0]).double().repeat(40), "n": torch.arange(80)},
-    features={"none": [0] * 80},
-)
-
-
-def cancelling() -> FunctionGraph:
-    """x times A minus x times B: each alone changes it by minus or plus one on average, both
-    together by nothing."""
-    return FunctionGraph(A=lambda x: x, B=lambda x: x, output=lambda A, B, x: A * x - B * x)
-
-
-CANCELLING = output(module("A", agrees_on="none"), module("B", agrees_on="none"), rest=EXACT)
-
-
-class Watched(Spending):
-    """Remembers the contents that each batch of swaps uses."""
-
-    def __init__(self, evaluator: Evaluator, evaluations: int) -> None:
-        super().__init__(evaluator, evaluations)
-        self.used: list[set[int]] = []
-
-    def changes(self, swap_set: SwapSet) -> Any:
-        content = self.evaluator.dataset.content
-        self.used.append(
-            {*content[swap_set.references].tolist(), *content[swap_set.donors].ravel().tolist()}
-        )
-        return super().changes(swap_set)
-
-
-def test_an_effect_that_cancels_between_nodes_is_found() -> None:
-    evaluator = Evaluator(cancelling(), SIGNS, CANCELLING, OUT)
-    average = changes(evaluator, evaluator.space.draw(4000, generator()))
-    assert abs(average.mean()) < 0.1
-    spending = Spending(evaluator, 3000)
-    found = WhichNodes().search(evaluator.space, spending, generator())
-    assert abs(found.gap) == pytest.approx(1, abs=0.2)
-    assert found.interval is not None
-    assert found.interval.low > 0.5 or found.interval.high < -0.5
-    assert found.interval.mean == pytest.approx(found.gap)
-    assert found.how.startswith("all 3 subsets of nodes: only output/")
-    assert {arm.name: round(arm.gap) for arm in found.arms} == {
-        "only output/A swapped": -1, "only output/B swapped": 1,
-        "only output/A, output/B swapped": 0,
-    }  # fmt: skip
-    assert {arm.name: arm.exact for arm in found.arms}["only output/A swapped"] == ("output/B",)
-    assert found.swap_set is not None
-    assert evaluator.space.check(found.swap_set) == []
-    swapped = (evaluator.space.moved(found.swap_set)).any(1)
-    assert swapped.sum() == 1  # the other node and the rest stay
-    assert spending.evaluations <= 3000
-
-
-@pytest.mark.parametrize("adversary", [WhichNodes(), WhichRefinement()])
-@pytest.mark.parametrize("split", [False, True])
-def test_the_interval_is_of_rows_that_the_search_has_not_seen(adversary: Any, split: bool) -> None:
-    # Every content twice, and sometimes references that are no donors.
-    inputs = {"x": torch.tensor([1.0, -1.0]).double().repeat(40), "n": torch.arange(80) % 30}
-    rows = {"references": list(range(0, 80, 3)), "donors": list(range(0, 80, 2))} if split else {}
-    data = Dataset(inputs, features={"none": [0] * 80, "g": [row % 3 for row in range(80)]}, **rows)
-    evaluator = Evaluator(cancelling(), data, CANCELLING, OUT)
-    for seed in range(3):
-        spending = Watched(evaluator, 2000)
-        found = adversary.search(evaluator.space, spending, generator(seed))
-        assert found.swap_set is not None
-        assert found.changes is not None
-        *searched, reported = spending.used
-        assert len(searched) > 1
-        assert not reported & set().union(*searched)
-        content = data.content
-        own = {
-            *content[found.swap_set.references].tolist(),
-            *content[found.swap_set.donors].ravel().tolist(),
-        }
-        assert own == reported
-        assert len(found.changes) >= 0.2 * 2000  # a quarter of the budget, and what was left
-
-
-def test_search_and_report_have_about_as_many_rows() -> None:
-    evaluator = Evaluator(cancelling(), SIGNS, CANCELLING, OUT)
-    spending = Watched(evaluator, 4000)
-    WhichNodes().search(evaluator.space, spending, generator())
-    *searched, reported = spending.used
-    assert len(set().union(*searched)) == pytest.approx(len(reported), abs=4)
-
-
-def test_four_contents_can_always_be_halved() -> None:
-    data = Dataset(
-        {name: rows[:4] for name, rows in SIGNS.inputs.items()}, features={"none": [0] * 4}
-    )
-    evaluator = Evaluator(cancelling(), data, CANCELLING, OUT)
-    found = [
-        WhichNodes().search(evaluator.space, Spending(evaluator, 500), generator(seed))
-        for seed in range(20)
-    ]
-    assert all(one.swap_set is not None for one in found)
-
-
-def many_nodes(count: int) -> tuple[FunctionGraph, Node]:
-    """Of `count` nodes the second and the third change the output together, and the fourth and
-    fifth undo it."""
-    names = [f"N{i}" for i in range(count)]
-    arguments = ", ".join([*names, "x"])
-    functions = {name: eval("lambda x: x") for name in names}
-    made = eval(
-        f"lambda {arguments}: N1 * N2 * x * x - N3 * N4 * x * x + 0.01 * ({' + '.join(names)})"
-    )
-    root = output(*(module(name, agrees_on="none") for name in names), rest=EXACT)
-    return FunctionGraph(**functions, output=made), root
-
-
-@pytest.mark.parametrize("count", [6, 10, 11, 14])
-def test_subsets_are_tried_all_or_greedily(count: int) -> None:
-    graph, root = many_nodes(count)
-    evaluator = Evaluator(graph, SIGNS, root, OUT)
-    found = WhichNodes().search(evaluator.space, Spending(evaluator, 60_000), generator())
-    assert abs(found.gap) > 0.8  # one of both pairs
-    tried = {tuple(sorted(arm.exact)) for arm in found.arms}
-    assert len(tried) == len(found.arms)
-    if count <= 10:
-        assert found.how.startswith(f"all {2**count - 1} subsets of nodes: only output/")
-        assert len(found.arms) == 2**count - 1
-    else:
-        assert f" subsets of {count} nodes, chosen greedily: only output/" in found.how
-        alone = [arm for arm in found.arms if len(arm.exact) == count - 1]
-        assert len(alone) == count
-        assert () in tried
-        assert count < len(found.arms) < 2**count - 1
-
-
-def test_nodes_that_share_a_donor_are_one() -> None:
-    root = output(
-        module("A", agrees_on="none", name="both"),
-        module("B", agrees_on="none", shares="both"),
-        rest=EXACT,
-    )
-    evaluator = Evaluator(cancelling(), SIGNS, root, OUT)
-    found = WhichNodes().search(evaluator.space, Spending(evaluator, 1000), generator())
-    assert found.swap_set is None
-    assert (
-        found.how
-        == "not searched: at most one node is swapped, so no subset differs from the claim"
-    )
-
-
-@pytest.mark.parametrize("adversary", [WhichNodes(), WhichRefinement()])
-def test_what_cannot_be_searched_says_why(adversary: Any) -> None:
-    evaluator = Evaluator(cancelling(), SIGNS, CANCELLING, OUT)
-    data = Dataset(SIGNS.inputs, features={"none": [0] * 80, "g": [row % 2 for row in range(80)]})
-    evaluator = Evaluator(cancelling(), data, CANCELLING, OUT)
-    for budget in (0, 1, 9):
-        found = adversary.search(evaluator.space, Spending(evaluator, budget), generator())
-        assert (found.swap_set, found.how) == (None, "not searched: the budget is too small")
-    three = Dataset(
-        {name: rows[:3] for name, rows in SIGNS.inputs.items()},
-        features={"none": [0] * 3, "g": [0, 1, 1]},
-    )
-    evaluator = Evaluator(cancelling(), three, CANCELLING, OUT)
-    found = adversary.search(evaluator.space, Spending(evaluator, 500), generator())
-    assert (
-        found.how
-        == "not searched: too few different inputs to choose on one half and report on the other"
-    )
-    assert (found.swap_set, found.gap, found.interval) == (None, None, None)
-
-
-def test_greedy_search_says_where_it_cannot() -> None:
-    graph, root = many_nodes(12)
-    evaluator = Evaluator(graph, SIGNS, root, OUT)
-    for budget in (0, 50, 100):
-        spending = Spending(evaluator, budget)
-        found = WhichNodes().search(evaluator.space, spending, generator())
-        assert found.how == "not searched: the budget is too small"
-    for budget in (500, 2000):
-        spending = Spending(evaluator, budget)
-        assert WhichNodes().search(evaluator.space, spending, generator()).swap_set is not None
-        assert spending.evaluations <= budget
-
-
-# --- which refinement -----------------------------------------------------------------------------
-
-
-F, H = (
-    torch.tensor([1.0, 1, -1, -1]).double().repeat(20),
-    torch.tensor([1.0, -1, 1, -1]).double().repeat(20),
-)
-PLANTED = Dataset(
-    {"u": F + H, "w": F - H, "n": torch.arange(80)},
-    features={
-        "f": F.int(),
-        "h": H.int(),
-        "constant": [0] * 80,
-        "also f": F.int() + 5,
-        "noise": [row // 8 for row in range(80)],
-    },
-)
-
-
-def planted(**claim: Any) -> Evaluator:
-    """u of the donor times w: on average nothing, among donors that agree on f plus one, on h minus
-    one."""
-    graph = FunctionGraph(A=lambda u: u, output=lambda A, w: A * w)
-    return Evaluator(graph, PLANTED, output(module("A", **{**ANY, **claim}), rest=EXACT), OUT)
-
-
-def test_a_planted_refinement_is_found() -> None:
-    evaluator = planted()
-    assert abs(changes(evaluator, evaluator.space.draw(4000, generator())).mean()) < 0.1
-    spending = Spending(evaluator, 6000)
-    found = WhichRefinement().search(evaluator.space, spending, generator())
-    assert abs(found.gap) == pytest.approx(1, abs=0.3)
-    assert found.interval is not None
-    assert found.interval.low > 0.5 or found.interval.high < -0.5
-    gaps = {arm.name: arm.gap for arm in found.arms}
-    assert gaps["output/A agrees also on f"] == pytest.approx(1, abs=0.4)
-    assert gaps["output/A agrees also on h"] == pytest.approx(-1, abs=0.4)
-    assert gaps["output/A agrees also on f and h"] == pytest.approx(0, abs=0.3)
-    arm = next(arm for arm in found.arms if arm.name == "output/A agrees also on h")
-    assert (arm.refined, arm.features, arm.exact) == (("output/A",), ("h",), ())
-    assert found.swap_set is not None
-    assert evaluator.space.check(found.swap_set) == []
-    assert spending.evaluations <= 6000
-
-
-def test_refinements_that_change_nothing_are_not_tried() -> None:
-    """`constant` says nothing, `also f` what f says; and at one node `every node` is that node."""
-    found = WhichRefinement().search(planted().space, Spending(planted(), 6000), generator())
-    assert found.how.startswith("6 refinements by 5 features: output/A agrees also on ")
-    tried = {("f",), ("h",), ("noise",), ("f", "h"), ("f", "noise"), ("h", "noise")}
-    assert {arm.features for arm in found.arms} == tried
-
-
-def test_refinements_are_of_one_node_or_of_all() -> None:
-    data = Dataset(SIGNS.inputs, features={"none": [0] * 80, "g": [row % 3 for row in range(80)]})
-    evaluator = Evaluator(cancelling(), data, CANCELLING, OUT)
-    found = WhichRefinement().search(evaluator.space, Spending(evaluator, 1000), generator())
-    assert {arm.name: arm.refined for arm in found.arms} == {
-        "output/A agrees also on g": ("output/A",),
-        "output/B agrees also on g": ("output/B",),
-        "every node agrees also on g": ("output/A", "output/B"),
-    }
-
-
-@pytest.mark.parametrize("claim", [{"agrees_on": ["f", "h", "noise"]}, {"agrees_on": EXACT}])
-def test_where_no_feature_says_more_nothing_is_refined(claim: Any) -> None:
-    evaluator = planted(**claim)
-    found = WhichRefinement().search(evaluator.space, Spending(evaluator, 1000), generator())
-    assert found.how == "not searched: no feature of the dataset says more than the claim does"
-    assert found.swap_set is None
-
-
-def test_a_column_without_values_for_all_rows_is_left_out() -> None:
-    data = Dataset(
-        {"u": F + H, "w": F - H},
-        features={"f": lambda inputs: (inputs["u"] + inputs["w"]).sign(), "column": [0, 1] * 40},
-    ).extend({"u": torch.tensor([2.0]).double(), "w": torch.tensor([0.0]).double()})
-    graph = FunctionGraph(A=lambda u: u, output=lambda A, w: A * w)
-    evaluator = Evaluator(graph, data, output(module("A", **ANY), rest=EXACT), OUT)
-    found = WhichRefinement().search(evaluator.space, Spending(evaluator, 1000), generator())
-    assert (
-        found.how.startswith("1 refinements by 1 features: ")
-        or "too few different inputs" in found.how
-    )

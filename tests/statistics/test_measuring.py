@@ -7,13 +7,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from pytest_scrub import (
     ANYTHING,
-    DataError,
     Dataset,
     FunctionGraph,
     HypothesisError,
@@ -24,8 +22,7 @@ from pytest_scrub import (
     output,
 )
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.statistics.sampling import BATCH, BURN_IN, FEWEST_UNITS, Plan
-from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.statistics.sampling import BATCH, BURN_IN
 from pytest_scrub.verdict import Estimate
 
 ROWS = 1000
@@ -47,6 +44,10 @@ def rows(a: Any = NOISE, b: Any = None, **options: Any) -> Dataset:
 def verdict(root: Any = SWAPS, data: Dataset | None = None, **options: Any) -> Verdict:
     settings = {"metric": SIZE, "tolerance": 1.0, "samples": 4000, "adversaries": (), **options}
     return check(root, GRAPH, rows() if data is None else data, **settings)
+
+
+def three(batch: Any) -> Any:
+    return torch.as_tensor(batch.feature("slice").copy() == 3)
 
 
 # --- stopping -------------------------------------------------------------------------------------
@@ -312,176 +313,6 @@ def test_both_limits_count() -> None:
     assert (
         verdict(root, shifted, tolerance=0.5, min_recovered=0.9999, **settings).outcome == "refuted"
     )
-
-
-# --- of whom the interval speaks ------------------------------------------------------------------
-
-
-def drawn_from(count: int, budget: int, **options: Any) -> Plan:
-    data = Dataset({"a": torch.arange(count, dtype=torch.float64) // options.pop("repeats", 1)})
-    return Plan.of(SwapSpace(output(), data), budget, np.random.default_rng(0), generalize=True)
-
-
-def test_to_generalize_every_reference_counts_once() -> None:
-    plan = drawn_from(300, 100)
-    assert len(plan.rows) == len(set(plan.rows.tolist())) == 100
-    assert (plan.per_unit, plan.weights) == (1, None)
-    more = drawn_from(100, 450)
-    assert (more.per_unit, len(more.rows)) == (4, 400)
-    assert (more.rows.reshape(-1, 4) == more.rows[::4, None]).all()
-    assert sorted(more.rows[::4].tolist()) == list(range(100))
-    values = np.arange(400.0)
-    np.testing.assert_array_equal(more.units(values), values.reshape(100, 4).mean(1))
-
-
-def test_rows_of_equal_content_are_one_reference() -> None:
-    plan = drawn_from(301, 1000, repeats=2)  # the last content has one row, the others two
-    assert plan.weights is not None
-    assert len(plan.weights) == 151 == len({row // 2 for row in plan.rows.tolist()})
-    assert plan.weights.mean() == pytest.approx(1)
-    assert sorted(set(np.round(plan.weights * 301 / 151, 9))) == [1, 2]
-    assert plan.heaviest == pytest.approx(2 * 151 / 301)
-
-
-def test_the_weighted_mean_is_that_over_rows() -> None:
-    values = torch.tensor([0.0] * 300 + [float(i) for i in range(1, 101)], dtype=torch.float64)
-    data = Dataset(
-        {"a": values, "b": torch.zeros(400, dtype=torch.float64)}, features={"all": [0] * 400}
-    )
-    swap = output(module("A", agrees_on="all"))
-    gone = Metric(
-        "own",
-        lambda out, batch: (
-            (out - 5) * 0 + batch.inputs["a"] * (out != 5 + batch.inputs["a"]).double()
-        ),
-    )
-    found = verdict(swap, data, metric=gone, generalize=True, tolerance=1e9)
-    expected = float(
-        (values * (1 - torch.tensor([float((values == v).sum()) for v in values]) / 400)).mean()
-    )
-    assert found.gap.mean == pytest.approx(expected, rel=0.02)
-
-
-def test_drawing_rows_again_does_not_narrow_what_is_said_of_others() -> None:
-    """60 references whose gaps differ: their own mean is known exactly, that of their distribution
-    is not."""
-    own = torch.cat([NOISE[:60], NOISE[:60]])
-    is_donor = torch.arange(120) >= 60
-    data = Dataset(
-        {"a": own, "b": is_donor.double()}, features={"all": [0] * 120}, donors=is_donor.numpy(),
-    )  # fmt: skip
-    swapped = Metric(
-        "swapped", lambda out, batch: batch.inputs["a"] * (out != 5 + batch.inputs["a"]).double()
-    )
-    here, there = (
-        verdict(
-            output(module("B", agrees_on="all"), rest="all"),
-            data,
-            metric=swapped,
-            tolerance=0.4,
-            generalize=on,
-        )
-        for on in (False, True)
-    )
-    assert here.outcome == "held"
-    assert there.outcome == "undecided"
-    assert there.gap.around > 3 * here.gap.around
-    assert here.share is not None
-    assert there.share is None
-
-
-def test_a_handful_cannot_speak_for_others() -> None:
-    with pytest.raises(
-        DataError, match=f"^generalize=True .* {FEWEST_UNITS - 1} references of different content"
-    ):
-        drawn_from(FEWEST_UNITS - 1, 1000)
-    drawn_from(FEWEST_UNITS, 1000)
-
-
-# --- slices ---------------------------------------------------------------------------------------
-
-
-def test_the_gap_by_the_values_of_a_feature() -> None:
-    only_in_3 = Metric(
-        "in 3",
-        lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double(),
-        lower=0,
-        upper=2,
-    )
-    found = verdict(metric=only_in_3, by="slice", tolerance=1.0)
-    assert found.outcome == "held"
-    assert found.slices is not None
-    assert (found.slices.by, found.slices.tolerance) == ("slice", None)
-    assert found.slices.slices[0].value == "3"
-    assert sum(one.samples for one in found.slices.slices) == found.samples
-    assert {one.references for one in found.slices.slices} == {250}
-    worst = found.slices.slices[0]
-    assert worst.gap is not None
-    assert worst.gap.mean == pytest.approx(2, abs=0.05)
-    assert all(one.gap is not None and one.gap.mean == 0 for one in found.slices.slices[1:])
-    assert {one.outcome for one in found.slices.slices} == {None}
-
-
-def three(batch: Any) -> Any:
-    return torch.as_tensor(batch.feature("slice").copy() == 3)
-
-
-def test_the_worst_slice_may_gate() -> None:
-    only_in_3 = Metric(
-        "in 3",
-        lambda out, batch: 2 * ((out != 5 + batch.inputs["a"]) & three(batch)).double(),
-        lower=0,
-        upper=2,
-    )
-    found = verdict(
-        metric=only_in_3,
-        by="slice",
-        tolerance=1.0,
-        slice_tolerance=1.0,
-        adversaries=None,
-        samples=1000,
-    )
-    assert (found.average, found.outcome) == ("refuted", "refuted")
-    assert found.slices is not None
-    assert {one.value: one.outcome for one in found.slices.slices}["3"] == "refuted"
-    assert found.search is not None
-    assert found.search.counterexample is not None  # of that slice, and beyond its tolerance
-    assert found.search.counterexample.gap == 2
-    assert (
-        verdict(metric=only_in_3, by="slice", tolerance=1.0, slice_tolerance=3.0).outcome == "held"
-    )
-
-
-def test_intervals_of_slices_hold_together() -> None:
-    """With forty slices of no gap, some interval for one of them alone would be beyond a tolerance
-    of none."""
-    data = rows(features={"slice": SLICE, "forty": torch.arange(ROWS) % 40})
-    found = verdict(data=data, by="forty", samples=4000, tolerance=1e-6).slices
-    assert found is not None
-    assert len(found.slices) == 40
-    assert all(one.gap is not None and one.gap.low <= 0 <= one.gap.high for one in found.slices)
-
-
-def test_a_slice_that_is_hardly_drawn_is_undecided() -> None:
-    few = ["rare"] * 3 + ["common"] * (ROWS - 3)
-    data = rows(features={"slice": SLICE, "few": few})
-    found = verdict(data=data, by="few", slice_tolerance=5.0, samples=1000)
-    assert found.outcome == "undecided"
-    assert found.samples == 1000
-    assert found.slices is not None
-    assert {one.value: one.outcome for one in found.slices.slices} == {
-        "rare": "undecided",
-        "common": "held",
-    }
-
-
-def test_slices_that_have_no_meaning() -> None:
-    with pytest.raises(HypothesisError, match=r"^slice_tolerance= needs by="):
-        verdict(slice_tolerance=1.0)
-    with pytest.raises(DataError, match="no feature 'slise'; did you mean 'slice'"):
-        verdict(by="slise")
-    with pytest.raises(HypothesisError, match=r"^slice_tolerance= is a gap, zero or more, not -1$"):
-        verdict(by="slice", slice_tolerance=-1)
 
 
 # --- untested -------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -19,10 +19,10 @@ from scipy import stats
 from pytest_scrub import meaning
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import DataError, HypothesisError
-from pytest_scrub.swaps.slots import REFERENCE, Slot, node_paths, slots_of
+from pytest_scrub.swaps.slots import REFERENCE, Slot, node_paths
 from pytest_scrub.swaps.space import SwapSet, SwapSpace
 from pytest_scrub.tree.join import join
-from pytest_scrub.tree.nodes import ANYTHING, EXACT, Agreement, Node, group, head, module, output
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, Agreement, Node, head, module, output
 
 FEATURES = ("f", "g")
 
@@ -668,205 +668,6 @@ def test_a_computed_node_keeps_its_features_when_frozen_and_joined() -> None:
     joined = SwapSpace(computed, FOUR).keep(["output/b"]).join(computed)
     assert joined.frozen >= {"output/a", "output/rest"}
     assert joined.hypothesis.reads[0].agrees_on == Agreement(("f",))
-
-
-# --- slots ----------------------------------------------------------------------------------------
-
-
-def test_slot_paths_name_node_slot_and_position() -> None:
-    root = output(
-        head(
-            1,
-            0,
-            agrees_on="f",
-            reads=[
-                head(0, 0, agrees_on="f", into="k"),
-                head(0, 0, agrees_on="g", into="q", pos=3),
-                head(0, 0, agrees_on="g", into="q", pos=slice(1, 3)),
-                head(0, 1, agrees_on="g", pos="where", name="looks back"),
-            ],
-        ),
-        group(["head2.0", "head2.1"], agrees_on="f"),
-        module("m", agrees_on="f"),
-        module("m", agrees_on="f"),
-        agrees_on="g",
-    )
-    paths = [
-        "output",
-        "output/rest",
-        "output/head1.0",
-        "output/head1.0/rest",
-        "output/head1.0/head0.0[k]",
-        "output/head1.0/head0.0[q]@3",
-        "output/head1.0/head0.0[q]@1:3",
-        "output/head1.0/looks back@where",
-        "output/group(head2.0+head2.1)",
-        "output/m",
-        "output/m#2",
-    ]
-    assert [slot.path for slot in slots_of(root)] == paths
-    assert [path for path, _, _ in node_paths(root)] == [
-        path for path in paths if not path.endswith("rest")
-    ]
-    parents = [None if slot.parent == REFERENCE else paths[slot.parent] for slot in slots_of(root)]
-    assert parents == [None, "output", "output", *["output/head1.0"] * 5, *["output"] * 3]
-
-
-def test_without_a_feature_the_root_is_the_reference() -> None:
-    slots = slots_of(output(module("a", agrees_on="f")))
-    assert [(slot.path, slot.parent) for slot in slots] == [
-        ("output/rest", REFERENCE),
-        ("output/a", REFERENCE),
-    ]
-    assert slots_of(output()) == ()
-    space = SwapSpace(output(), FOUR)
-    assert space.check(space.draw(3, generator())) == []
-    assert sum(weights.sum() for _, weights in space.enumerate()) == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-    "root",
-    [
-        output(module("rest", agrees_on="f")),
-        output(
-            module("a", agrees_on="f", name="b#2"),
-            module("b", agrees_on="f"),
-            module("b", agrees_on="f"),
-        ),
-    ],
-)
-def test_slots_with_one_path_are_refused(root: Node) -> None:
-    taken = "output/rest" if len(root.reads) == 1 else "output/b#2"
-    with refuses(
-        HypothesisError, f"two slots would be called {taken}; give one of the nodes another name="
-    ):
-        SwapSpace(root, FOUR)
-
-
-@pytest.mark.parametrize(
-    ("root", "sentence"),
-    [
-        (
-            output(module("a", agrees_on="f", shares="b"), B, module("c", agrees_on="f", name="d")),
-            "output/a shares the donor of 'b', but no sibling has that name=; siblings with a "
-            "name: d",
-        ),
-        (
-            output(module("a", agrees_on="f", shares="a", name="a")),
-            "output/a shares the donor of 'a', but no sibling has that name=; siblings with a "
-            "name: none",
-        ),
-        (
-            # A cousin is no sibling.
-            output(
-                module("a", agrees_on="f", reads=[module("x", agrees_on="f", name="s")]),
-                module("b", agrees_on="f", reads=[module("x", agrees_on="f", shares="s")]),
-            ),
-            "output/b/x shares the donor of 's', but no sibling has that name=; siblings with a "
-            "name: none",
-        ),
-        (
-            output(*(module(name, agrees_on="f", name="s") for name in "ab"),
-            module("c", agrees_on="f", shares="s")),
-            "output/c shares the donor of 's', but several siblings have that name=; siblings with "
-            "a name: s, s",
-        ),
-        (
-            output(module("a", agrees_on="f", name="s"), module("b", agrees_on="g", shares="s")),
-            "output/b shares the donor of 's', so both must agree on the same (g against f), and "
-            "that one must have a donor of its own",
-        ),
-        (
-            output(
-                module("a", agrees_on="f", name="s", shares="t"),
-                module("b", agrees_on="f", shares="s"),
-                module("c", agrees_on="f", name="t"),
-            ),
-            "output/b shares the donor of 's', so both must agree on the same (f against f), and "
-            "that one must have a donor of its own",
-        ),
-    ],
-)  # fmt: skip
-def test_a_donor_that_cannot_be_shared_is_refused(root: Node, sentence: str) -> None:
-    with refuses(HypothesisError, sentence):
-        SwapSpace(root, FOUR)
-
-
-def test_a_feature_that_is_missing_is_named_with_its_node() -> None:
-    with refuses(
-        DataError,
-        "output/a/rest: the dataset has no feature 'al'; did you mean 'all'?; it has f, g, all",
-    ):
-        SwapSpace(
-            output(module("a", agrees_on="f", reads=[module("b", agrees_on="f")], rest="al")), FOUR
-        )
-
-
-def test_a_hypothesis_starts_at_the_output() -> None:
-    with refuses(HypothesisError, "a hypothesis starts at output(...), not at head1.0"):
-        SwapSpace(head(1, 0, agrees_on="f"), FOUR)
-
-
-# --- swap sets ------------------------------------------------------------------------------------
-
-
-def test_a_swap_set_is_immutable_and_its_own() -> None:
-    references, donors = np.array([0, 1]), np.array([[2, 3]])
-    swap_set = SwapSet(references, donors, ("output/a",), "digest")
-    references[0] = donors[0, 0] = 9
-    assert (swap_set.references.tolist(), swap_set.donors.tolist()) == ([0, 1], [[2, 3]])
-    for rows in (swap_set.references, swap_set.donors):
-        assert rows.dtype == np.int64
-        with pytest.raises(ValueError, match="read-only"):
-            rows[..., 0] = 1
-    with pytest.raises(FrozenInstanceError):
-        swap_set.dataset = "other"  # type: ignore[misc]
-
-
-def test_swap_sets_are_equal_by_content() -> None:
-    def made(**changed: Any) -> SwapSet:
-        given_ = {
-            "references": [0, 1],
-            "donors": [[2, 3]],
-            "slots": ("output/a",),
-            "dataset": "digest",
-        }
-        return SwapSet(**{**given_, **changed})
-
-    assert made() == made()
-    assert hash(made()) == hash(made())
-    for changed in (
-        {"references": [0, 2]},
-        {"donors": [[2, 2]]},
-        {"slots": ("output/b",)},
-        {"dataset": "other"},
-    ):
-        assert made(**changed) != made()
-    assert made() != "digest"
-
-
-def test_a_swap_set_can_be_cut() -> None:
-    swap_set = SwapSet([0, 1, 2], [[3, 4, 5], [6, 7, 8]], ("a", "b"), "digest")
-    assert len(swap_set) == 3
-    for which in (slice(1, None), np.array([1, 2]), np.array([False, True, True])):
-        assert swap_set[which] == SwapSet([1, 2], [[4, 5], [7, 8]], ("a", "b"), "digest")
-
-
-@pytest.mark.parametrize(
-    ("references", "donors", "shapes"),
-    [
-        ([0, 1], [[0, 1]], "(1, 2) and (2,)"),
-        ([0, 1], [[0], [1]], "(2, 1) and (2,)"),
-        ([[0, 1]], [[[0, 1]], [[0, 1]]], "(2, 1, 2) and (1, 2)"),
-        ([0, 1], [0, 1], "(2,) and (2,)"),
-    ],
-)
-def test_a_swap_set_of_another_shape_is_refused(references: Any, donors: Any, shapes: str) -> None:
-    with refuses(
-        DataError,
-        f"a swap set of 2 slots has donors [slots, R] beside references [R]; these are {shapes}",
-    ):
-        SwapSet(references, donors, ("a", "b"), "digest")
 
 
 # --- counting all swap sets -----------------------------------------------------------------------

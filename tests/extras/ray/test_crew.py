@@ -7,7 +7,6 @@ import importlib
 import os
 import re
 import signal
-import socket
 import sys
 import threading
 import time
@@ -19,10 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers as hf
-from torch import Tensor, nn
-from transformer_lens.config import TransformerBridgeConfig
-from transformer_lens.model_bridge import TransformerBridge
+from torch import Tensor
 
 from pytest_scrub import (
     Dataset,
@@ -30,8 +26,6 @@ from pytest_scrub import (
     HypothesisError,
     Metric,
     check,
-    head,
-    mlp,
     module,
     output,
 )
@@ -40,73 +34,29 @@ from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.errors import DataError, ModelError, ScrubError
 from pytest_scrub.metrics import Batch
 from pytest_scrub.network import as_graph
-from tests.network.test_loading import GPT2, LLAMA
+from tests.extras.ray.networks import (
+    HEADS,
+    MODULE,
+    NUMBERS,
+    ROWS,
+    Perceptron,
+    evaluator,
+    figures,
+    functions,
+    gpt2,
+    loss,
+    native,
+    numbers,
+    tokens,
+)
 
 pytestmark = pytest.mark.xdist_group("ray")
 
 DRIVER = os.getpid()
-ROWS = 1200
-TOKENS = torch.randint(20, (ROWS, 12), generator=torch.Generator().manual_seed(0))
-NUMBERS = torch.randn(ROWS, 12, generator=torch.Generator().manual_seed(0))
-BLOCK = {
-    "d_model": 16,
-    "d_head": 4,
-    "n_heads": 4,
-    "n_layers": 2,
-    "n_ctx": 12,
-    "d_vocab": 20,
-    "d_mlp": 32,
-}
-HEADS = output(
-    head(1, 1, agrees_on="first", reads=[head(0, 2, agrees_on="second", into="v")]),
-    mlp(1, agrees_on="first", pos=-1),
-)
-MODULE = output(module("1", agrees_on="sign"))
 
 
 class Own(Exception):
     """An exception that only this file knows."""
-
-
-def tokens() -> Dataset:
-    # Features of both kinds, one of them code of this file.
-    features = {"first": TOKENS[:, 0] % 4, "second": lambda inputs: inputs["tokens"][:, 1] % 3}
-    return Dataset(TOKENS, labels=TOKENS[:, 0], label_pos=-1, features=features)
-
-
-def numbers(**features: Any) -> Dataset:
-    return Dataset(
-        NUMBERS, labels=(NUMBERS[:, 0] > 0).long(), features={"sign": NUMBERS[:, 0] > 0, **features}
-    )
-
-
-def native() -> nn.Module:
-    return TransformerBridge.boot_native(TransformerBridgeConfig(**BLOCK, act_fn="relu", seed=0))
-
-
-def gpt2() -> nn.Module:
-    torch.manual_seed(0)
-    return hf.GPT2LMHeadModel(hf.GPT2Config(**GPT2, bos_token_id=0, eos_token_id=0)).eval()
-
-
-def llama() -> nn.Module:
-    torch.manual_seed(0)
-    return hf.LlamaForCausalLM(hf.LlamaConfig(**LLAMA)).eval()
-
-
-class Perceptron(nn.Sequential):
-    """A class that no worker can import."""
-
-    def __init__(self, width: int = 32) -> None:
-        torch.manual_seed(0)
-        super().__init__(nn.Linear(12, width), nn.Tanh(), nn.Linear(width, 3))
-
-
-def functions() -> FunctionGraph:
-    weight = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
-    return FunctionGraph(
-        A=lambda tokens: tokens @ weight, output=lambda A, tokens: A + tokens[:, :3]
-    )
 
 
 NETWORKS: dict[str, tuple[Callable[[], Any], Callable[[], Dataset], Any]] = {
@@ -115,11 +65,6 @@ NETWORKS: dict[str, tuple[Callable[[], Any], Callable[[], Dataset], Any]] = {
     "module": (Perceptron, numbers, MODULE),
     "functions": (functions, numbers, output(module("A", agrees_on="sign"))),
 }
-
-
-def loss(output: Tensor, batch: Batch) -> Tensor:
-    assert batch.labels is not None
-    return nn.functional.cross_entropy(output, batch.labels, reduction="none")
 
 
 def on_workers(action: Callable[[], object]) -> Callable[[Tensor, Batch], Tensor]:
@@ -136,28 +81,6 @@ def on_workers(action: Callable[[], object]) -> Callable[[Tensor, Batch], Tensor
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.fixture
-def crew(cluster: str) -> Any:
-    from pytest_scrub.extras.ray.crew import RayCrew
-
-    return RayCrew()
-
-
-def evaluator(
-    network: Any, data: Dataset, hypothesis: Any, crew: Any = None, **options: Any
-) -> Evaluator:
-    graph = as_graph(network)
-    return Evaluator(
-        graph, data, hypothesis, store=ActivationStore(graph, data, crew=crew), **options
-    )
-
-
-def figures(own: Evaluator, count: int = 600) -> tuple[np.ndarray, np.ndarray]:
-    """The scrubbed and the clean metric of references drawn at random."""
-    drawn = own.space.draw(count, np.random.default_rng(0))
-    return own.evaluate(drawn), own.unscrubbed(drawn.references)
 
 
 def pieces(count: int, size: int) -> int:
@@ -296,169 +219,6 @@ def test_changed_weights_are_another_network(crew: Any) -> None:
     ]
     assert abs(changed[0][0] - before[0]).max() > 0.1
     np.testing.assert_allclose(changed[1], changed[0], rtol=1e-6)
-
-
-# What is sent -------------------------------------------------------------------------------------
-
-
-def test_activations_are_few_chunks_however_they_came(crew: Any) -> None:
-    """Logarithmically many, each place in one of them; what was sent altogether is a small
-    multiple."""
-    graph, data = functions(), numbers()
-    store = ActivationStore(graph, data, crew=crew)
-    own = Evaluator(graph, data, output(module("A", agrees_on="sign")), loss, store=store)
-    sites, sent, seen = own.sites, 0, set()
-    for start in range(0, ROWS, 30):
-        store.ensure(sites, np.arange(start, start + 30))
-        shared = crew._of(store)
-        shared.chunks(store, sites)
-        for site in sites:
-            for places, chunk in shared._sites[site].chunks:
-                sent += 0 if chunk in seen else len(places)
-                seen.add(chunk)
-    for site in sites:
-        chunks = [places for places, _ in shared._sites[site].chunks]
-        assert len(chunks) <= np.log2(ROWS / 30) + 2
-        assert sorted(np.concatenate(chunks)) == list(range(ROWS))
-    assert sent <= len(sites) * ROWS * np.log(ROWS / 30) / np.log(1.5)
-    here = figures(
-        evaluator(functions(), numbers(), output(module("A", agrees_on="sign")), metric=loss)
-    )
-    np.testing.assert_allclose(figures(own), here, rtol=1e-6)
-
-
-def test_activations_that_were_forgotten_are_sent_anew(crew: Any) -> None:
-    import ray
-
-    own = evaluator(functions(), numbers(), output(module("A", agrees_on="sign")), crew)
-    before, shared = figures(own), crew._of(own.store)
-    kept = [own.store.kept(site) for site in own.sites]
-    own.store._kept.clear()
-    own.ensure(own.sites, np.arange(4))
-    shared.chunks(own.store, own.sites)
-    assert [len(places) for places, _ in shared._sites[own.sites[0]].chunks] == [4]
-    np.testing.assert_array_equal(figures(own), before)
-    del kept
-    own.store._kept.clear()
-    assert ray.get(shared.chunks(own.store, ())) == {}
-
-
-def test_a_row_that_nobody_has_captured_is_never_made_up(crew: Any) -> None:
-    own = evaluator(functions(), numbers(), output(module("A", agrees_on="sign")), crew)
-    own.store.ensure(own.sites, np.arange(4))
-    own.store.ensure = lambda *_: None  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError, match="was not captured on all rows"):
-        own.evaluate(own.space.draw(600, np.random.default_rng(0)))
-
-
-def _file_of(tensor: Tensor) -> tuple[str, str, int]:
-    """The mapped file that a tensor lies in: how it is mapped, its name, and where in it."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        span, rights, offset, _, inode, *name = line.split()
-        first, last = (int(end, 16) for end in span.split("-"))
-        if first <= tensor.data_ptr() < last:
-            return rights, f"{inode} {' '.join(name)}", tensor.data_ptr() - first + int(offset, 16)
-    raise AssertionError("not mapped")
-
-
-def _where(
-    claim: Any, site: Any, met: Path
-) -> tuple[int, str, tuple[str, str, int], tuple[str, str, int]]:
-    """In each of two workers: the network it has, and where a weight and a chunk of activations
-    are."""
-    from pytest_scrub.extras.ray import worker
-
-    (met / str(os.getpid())).touch()
-    while len(list(met.iterdir())) < 2:
-        time.sleep(0.01)
-    store = worker._evaluator(claim).store
-    weight, values = store.graph.module[0].weight, store._find(site).kept[0].values
-    return os.getpid(), store.graph.digest(), _file_of(weight), _file_of(values)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_weights_and_activations_are_in_memory_once(crew: Any, tmp_path: Path) -> None:
-    import ray
-
-    own = evaluator(Perceptron(4000), numbers(), MODULE, crew)
-    own.ensure(own.sites, np.arange(100))
-    claim, where = crew._claim(own, own.sites), ray.remote(_where)
-    (one, *mine), (other, *theirs) = ray.get(
-        [where.remote(claim, own.sites[0], tmp_path) for _ in range(2)]
-    )
-    assert one != other
-    assert mine == theirs  # the same bytes of the same file
-    assert mine[0] == own.graph.digest()
-    for rights, name, _ in mine[1:]:
-        assert "s" in rights  # shared: not a copy on write
-        assert "plasma" in name or "/dev/shm" in name
-
-
-@pytest.mark.parametrize("make", [native, gpt2, llama, Perceptron, functions])
-def test_a_network_is_what_it_was_and_its_views_stay_views(make: Callable[[], Any]) -> None:
-    from pytest_scrub.extras.ray.packing import pack, unpack
-
-    graph = as_graph(make())
-    packed = pack(graph, "the network")
-    there = unpack(packed)
-    assert there.digest() == graph.digest()
-    data = tokens() if make in (native, gpt2, llama) else numbers()
-    there.prove(data.batch(range(4)))
-    assert torch.equal(there.run(data.batch(range(4))), graph.run(data.batch(range(4))))
-    if make in (native, gpt2, llama):
-        assert _shared_weights(there) == _shared_weights(graph)
-
-
-def _shared_weights(graph: Any) -> list[bool]:
-    """Which of the heads' weights are views of the network's parameters."""
-    own = {tensor.untyped_storage().data_ptr() for _, tensor in graph.transformer.parameters()}
-    views = [w for a in graph.transformer.attention for w in (a.W_Q, a.W_K, a.W_V, a.W_O)]
-    return [view.untyped_storage().data_ptr() in own for view in views]
-
-
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.bfloat16, torch.bool, torch.int64, torch.complex64]
-)
-def test_large_tensors_are_views_of_what_is_sent_and_small_ones_can_be_written_to(
-    dtype: torch.dtype,
-) -> None:
-    from pytest_scrub.extras.ray.packing import LEAST_SHARED, pack, unpack
-
-    large = torch.randn(2, LEAST_SHARED).to(dtype)
-    small = torch.randn(3, 4).to(dtype)
-    given = {
-        "large": large,
-        "part": large[1, ::2],
-        "small": small,
-        "part of small": small.T[1:],
-        "empty": large[:0],
-    }
-    packed = pack(given, "tensors")
-    assert len(packed.arrays) == 1
-    frozen = packed.arrays[0].copy()
-    frozen.setflags(write=False)  # as they are in the object store
-    found = unpack(type(packed)(packed.payload, (frozen,)))
-    assert all(
-        torch.equal(found[name], given[name]) and found[name].dtype == dtype for name in given
-    )
-    assert found["large"].data_ptr() == frozen.ctypes.data
-    assert found["part"].untyped_storage().data_ptr() == frozen.ctypes.data
-    found["small"].zero_()
-    assert not found["part of small"].any()
-
-
-def test_parameters_stay_parameters() -> None:
-    from pytest_scrub.extras.ray.packing import pack, unpack
-
-    weight = nn.Parameter(torch.randn(4, 4))
-    weight.note = "kept"  # type: ignore[attr-defined]
-    frozen = nn.Parameter(torch.zeros(2), requires_grad=False)
-    first, second, third = unpack(pack((weight, weight, frozen), "parameters"))
-    assert first is second
-    assert isinstance(first, nn.Parameter)
-    assert first.requires_grad
-    assert first.note == "kept"
-    assert not third.requires_grad
 
 
 # Workers that die ---------------------------------------------------------------------------------
@@ -690,85 +450,3 @@ def test_a_package_that_workers_lack(crew: Any, monkeypatch: pytest.MonkeyPatch)
         ScrubError, match="Ray's workers cannot import pytest_scrub; install it on every machine"
     ):
         evaluator(Perceptron(), numbers(), MODULE, crew).evaluate(drawn)
-
-
-# Joining ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def outside(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if this process had joined nothing."""
-    import ray
-
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-
-
-@pytest.mark.usefixtures("outside")
-def test_an_address_where_nobody_listens() -> None:
-    from pytest_scrub.extras.ray.cluster import Cluster
-
-    with socket.socket() as taken:
-        taken.bind(("", 0))  # and does not listen
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        started = time.monotonic()
-        with pytest.raises(ScrubError) as raised:
-            Cluster(address).require()
-    assert time.monotonic() - started < 10
-    assert str(raised.value).startswith(f"the Ray cluster at {address} cannot be joined (")
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.usefixtures("outside")
-def test_an_address_where_something_else_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_scrub.extras.ray import cluster as module_
-
-    monkeypatch.setattr(module_, "JOINED", 4)
-    with socket.create_server(("", 0)) as silent:
-        address = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(ScrubError, match="what answers there is no Ray cluster"):
-            module_.Cluster(address).require()
-
-
-@pytest.mark.usefixtures("outside")
-def test_a_cluster_that_is_there(cluster: str) -> None:
-    from pytest_scrub.extras.ray.cluster import Cluster
-
-    Cluster(cluster).require()
-
-
-def test_a_process_that_has_joined_stays_where_it_is(cluster: str) -> None:
-    import ray
-
-    from pytest_scrub.extras.ray.cluster import Cluster
-
-    own = Cluster("local")
-    assert own.join() == cluster
-    own.leave()
-    assert ray.is_initialized()
-
-
-def test_a_cluster_without_processors(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    from pytest_scrub.extras.ray.cluster import Cluster
-
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"memory": 1.0})
-    with pytest.raises(ScrubError, match="has no processors; add a node that has some"):
-        Cluster(cluster).join()
-
-
-@pytest.mark.usefixtures("outside")
-def test_a_cluster_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    from pytest_scrub.extras.ray.cluster import Cluster
-
-    def fails(*_: Any, **__: Any) -> None:
-        raise RuntimeError("no room in /dev/shm.\nA long story.")
-
-    monkeypatch.setattr(ray, "init", fails)
-    with pytest.raises(
-        ScrubError,
-        match=r"^a Ray cluster cannot be started on this machine \(no room in /dev/shm\)$",
-    ):
-        Cluster("local").join()
