@@ -4,8 +4,7 @@ is asked."""
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +20,6 @@ from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.errors import DataError, HypothesisError, ModelError
 from pytest_scrub.metrics import Metric, cross_entropy, kl_to_clean, next_token_loss, zero_one_error
 from pytest_scrub.network import FunctionGraph, ResidualGraph, as_graph
-from pytest_scrub.network.graph import Inputs, Site
 from pytest_scrub.swaps.space import SwapSet
 from pytest_scrub.tree.nodes import (
     ANYTHING,
@@ -35,6 +33,7 @@ from pytest_scrub.tree.nodes import (
     module,
     output,
 )
+from tests.engine.counting import OUT, REPEATED, counting, drawn, swaps
 from tests.reference.generate import Architecture, build
 
 FEATURE: dict[str, Any] = {"agrees_on": "first"}
@@ -93,10 +92,6 @@ EVERY_PATH = output(head(0, 0, **FEATURE, via="any"), head(1, 0, **FEATURE))
 def refuses(kind: type[Exception], sentence: str) -> Any:
     """The whole sentence, so that no error loses its name or its remedy."""
     return pytest.raises(kind, match=rf"^{re.escape(sentence)}(\nsaid at .*)?$")
-
-
-def drawn(evaluator: Evaluator, n: int = 20, seed: int = 0) -> SwapSet:
-    return evaluator.space.draw(n, np.random.default_rng(seed))
 
 
 def network_logits(bridge: Any, rows: Any) -> Tensor:
@@ -455,95 +450,6 @@ def test_only_leaves_gather_one_activation(transformer: ResidualGraph) -> None:
     evaluator = Evaluator(transformer, DATA, DEEP)
     for slot in ("output/rest", "output/head1.0", "output/nothing"):
         assert evaluator.gathered(slot, np.arange(2)) is None
-
-
-# --- the store ------------------------------------------------------------------------------------
-
-
-class Counting(FunctionGraph):
-    """A graph that keeps count of the rows it captures, by their input a."""
-
-    def __init__(self, **nodes: Any) -> None:
-        super().__init__(**nodes)
-        self.captured: Counter[float] = Counter()
-
-    def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
-        self.captured.update(inputs["a"].tolist())
-        return super().capture(sites, inputs)
-
-
-REPEATED = Dataset(
-    {"a": torch.tensor([0.0, 1, 1, 2, 3, 3, 4])}, labels=torch.zeros(7), features={"f": [0] * 7}
-)
-OUT = Metric("out", lambda out, batch: out)
-NON_LEAF = output(module("A", agrees_on="f", reads=[module("a", agrees_on="f")]), rest=EXACT)
-
-
-def counting() -> Counting:
-    return Counting(A=lambda a: 2 * a, B=lambda a: 3 * a, output=lambda A, B: A + B)
-
-
-def swaps(evaluator: Evaluator, references: list[int], **rows: list[int]) -> SwapSet:
-    donors = [
-        rows.get(path.removeprefix("output/").replace("/", "_"), references)
-        for path in evaluator.space.paths
-    ]
-    return SwapSet(references, donors, evaluator.space.paths, REPEATED.digest())
-
-
-def forget_examples(evaluator: Evaluator) -> None:
-    """Row 0 is run once to learn the output's shape; rows that are run again for a proof are not
-    counted either."""
-    evaluator.checked.example("output")
-    assert isinstance(evaluator.graph, Counting)
-    evaluator.graph.captured.clear()
-    evaluator.store._prove_alone = lambda captured, places: None  # type: ignore[method-assign]
-
-
-def test_each_content_is_captured_once_and_only_where_it_is_asked_for() -> None:
-    graph = counting()
-    evaluator = Evaluator(graph, REPEATED, output(module("A", agrees_on="f")), OUT)
-    forget_examples(evaluator)
-    assert evaluator.evaluate(swaps(evaluator, [0, 0], rest=[1, 2], A=[4, 5])).tolist() == [
-        6 + 3,
-        6 + 3,
-    ]
-    # rows 1 and 2 are the same, 4 and 5 too; the reference is only judged
-    assert graph.captured == {1: 1, 3: 1}
-    evaluator.evaluate(swaps(evaluator, [3, 6], rest=[5, 4], A=[1, 2]))
-    assert graph.captured == {1: 1, 3: 1}
-    evaluator.evaluate(swaps(evaluator, [0], rest=[6], A=[1]))
-    assert graph.captured == {1: 1, 3: 1, 4: 1}
-
-
-def test_the_own_input_of_a_non_leaf_is_never_captured() -> None:
-    graph = counting()
-    evaluator = Evaluator(graph, REPEATED, NON_LEAF, OUT)
-    assert evaluator.space.paths == ("output/rest", "output/A", "output/A/rest", "output/A/a")
-    forget_examples(evaluator)
-    evaluator.evaluate(swaps(evaluator, [0], A=[6], A_rest=[1], A_a=[3]))
-    assert graph.captured == {0: 1, 1: 1, 2: 1}
-
-
-def test_a_shared_store_captures_nothing_twice() -> None:
-    graph = counting()
-    store = ActivationStore(graph, REPEATED)
-    one, other = (
-        Evaluator(graph, REPEATED, output(module("A", agrees_on="f")), OUT, store=store)
-        for _ in range(2)
-    )
-    one.evaluate(drawn(one, 100))
-    forget_examples(other)
-    other.evaluate(drawn(other, 100, seed=1))
-    assert graph.captured == {}
-
-
-def test_unscrubbed_captures_each_reference_once() -> None:
-    graph = counting()
-    evaluator = Evaluator(graph, REPEATED, output(module("A", agrees_on="f")), OUT)
-    forget_examples(evaluator)
-    assert evaluator.unscrubbed(np.array([5, 4, 5, 1])).tolist() == [15, 15, 15, 5]
-    assert graph.captured == {3: 1, 1: 1}
 
 
 # --- numbers that are none, and progress ----------------------------------------------------------

@@ -18,7 +18,7 @@ from pytest_scrub.tree.nodes import (
     module,
     output,
 )
-from tests.engine.test_evaluator import NON_LEAF, OUT, REPEATED, counting, drawn
+from tests.engine.counting import NON_LEAF, OUT, REPEATED, counting, drawn
 
 
 def in_memory(store: ActivationStore) -> set[str]:

@@ -4,12 +4,7 @@ files."""
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import os
 import pickle
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,13 +21,11 @@ import pytest_scrub.extras.disk_cache.activations as activations
 from pytest_scrub import ANYTHING, Dataset, FunctionGraph, Metric, ModuleGraph, head, module, output
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.extras.disk_cache.bounded import ABANDONED, BoundedFolder
+from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
 from pytest_scrub.network import as_graph
-from pytest_scrub.network.code import spelled
 from pytest_scrub.network.graph import Site
 from pytest_scrub.pytest_edge.session import STORES_KEPT, Session
 from pytest_scrub.verdict import Verdict
-from tests.places import ROOT
 from tests.reference.generate import Architecture, build
 
 ROWS = 200
@@ -314,19 +307,6 @@ def test_another_version(runs: Runs, monkeypatch: pytest.MonkeyPatch, package: s
     assert runs.run().captured > 0
 
 
-def test_every_package_that_a_network_is_of_has_its_version_in_the_key() -> None:
-    graph = as_graph(transformer(kind="gpt2"))
-    parts = activations.key_parts(graph, Dataset(torch.zeros(3, 3, dtype=torch.long)))
-    assert parts is not None
-    for package in ("pytest_scrub", "torch", "transformers", "transformer_lens"):
-        assert parts[f"version of {package}"] == importlib.metadata.version(package)
-
-
-def test_a_package_is_known_by_the_distribution_that_has_it() -> None:
-    assert activations._versions("yaml") == importlib.metadata.version("PyYAML")
-    assert activations._versions("there_is_no_such_package") == ""
-
-
 @pytest.mark.parametrize("setting", ["format", "dtype", "matmul"])
 def test_another_setting(runs: Runs, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     data, model = rows(), network()
@@ -424,34 +404,6 @@ def test_what_cannot_be_seen_is_caught_by_running_a_few_rows(
     assert (again.captured, again.notes, again.verdict) == (0, (), anew.verdict)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
-def test_of_what_torch_has_compiled_nothing_is_known() -> None:
-    assert spelled([nn.Sequential(torch.jit.script(nn.Tanh()))]) is None
-
-
-def test_a_generated_module_is_known_by_its_code() -> None:
-    def made(function) -> nn.Module:
-        return torch.fx.symbolic_trace(function)
-
-    one, same, other = (made(lambda x: x + 1), made(lambda x: x + 1), made(lambda x: x + 2))
-    one, same, other = (spelled([each]).digest for each in (one, same, other))
-    assert one == same != other
-
-
-def test_a_hook_is_known_by_what_it_does() -> None:
-    """Not by its number, which counts all hooks of the process."""
-
-    def digest(factor: float | None) -> str:
-        torch.manual_seed(0)
-        made = Block()
-        if factor is not None:
-            made.register_forward_hook(lambda module, inputs, out: out * factor)
-        return spelled([made]).digest
-
-    assert digest(2.0) == digest(2.0)
-    assert len({digest(factor) for factor in (None, 2.0, 3.0)}) == 3
-
-
 def test_another_configuration_of_the_same_weights(runs: Runs) -> None:
     one, other = transformer(act="gelu", attn_only=False), transformer(act="relu", attn_only=False)
     assert as_graph(one).digest() == as_graph(other).digest()
@@ -463,28 +415,6 @@ def test_another_configuration_of_the_same_weights(runs: Runs) -> None:
     assert activations.key_parts(as_graph(one), data) != activations.key_parts(
         as_graph(other), data
     )
-
-
-def test_digests_are_the_same_in_another_process() -> None:
-    """Sets have another order there, and objects other addresses."""
-    there = subprocess.run(
-        [sys.executable, "-c", f"from {__name__} import digests; print(*digests())"],
-        env={**os.environ, "PYTHONHASHSEED": "1"}, cwd=ROOT,
-        capture_output=True, text=True, check=True,
-    ).stdout.split()  # fmt: skip
-    assert there == digests()
-    assert len(set(there)) == 6
-
-
-def digests() -> list[str]:
-    found = []
-    for kind in ("native", "gpt2", "llama"):
-        graph = as_graph(build(Architecture(kind)).bridge)
-        before = spelled(graph.computing())
-        graph.run({"tokens": torch.zeros(2, 3, dtype=torch.long)})
-        assert spelled(graph.computing()).digest == before.digest, "running is no change"
-        found += [before.digest, "-".join(sorted(before.packages))]
-    return found
 
 
 # Weights that are changed while claims run --------------------------------------------------------
@@ -707,50 +637,6 @@ def test_an_interrupt_while_writing_leaves_the_old_file(
     with pytest.raises(KeyboardInterrupt):
         session.close()
     assert {path: path.read_bytes() for path in runs.files} == before
-
-
-def filled(folder: BoundedFolder, name: str, size: int, age: float) -> Path:
-    path = folder.path / f"{name}.safetensors"
-    assert folder.write(path, lambda temporary: temporary.write_bytes(bytes(size)), size)
-    os.utime(path, (time.time() - age,) * 2)
-    return path
-
-
-def test_who_reads_while_a_file_is_exchanged_reads_the_old_one(tmp_path: Path) -> None:
-    folder = BoundedFolder(tmp_path, 1000)
-    path = filled(folder, "a", 100, 0)
-    with path.open("rb") as reading:
-        filled(folder, "a", 200, 0)
-        assert len(reading.read()) == 100
-    assert path.stat().st_size == 200
-
-
-def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
-    folder = BoundedFolder(tmp_path, 1000)
-    oldest, old, new = (
-        filled(folder, name, 300, age) for name, age in (("b", 30), ("a", 20), ("c", 10))
-    )
-    folder.touch(oldest)
-    newest = filled(folder, "d", 300, 0)
-    assert sorted(tmp_path.iterdir()) == sorted([oldest, new, newest])
-    assert not old.exists()
-    filled(folder, "d", 400, 0)  # what it replaces does not count
-    assert sorted(tmp_path.iterdir()) == sorted([oldest, new, newest])
-    filled(folder, "e", 1000, 0)
-    assert [path.stem for path in tmp_path.iterdir()] == ["e"]
-    assert not folder.write(tmp_path / "f.safetensors", pytest.fail, 1001)
-    assert [path.stem for path in tmp_path.iterdir()] == ["e"]
-
-
-def test_unfinished_files_of_runs_that_were_killed_go(tmp_path: Path) -> None:
-    folder = BoundedFolder(tmp_path, 1000)
-    killed, going_on = tmp_path / ".killed.tmp", tmp_path / ".other.tmp"
-    for path in (killed, going_on):
-        path.write_bytes(b"half")
-    os.utime(killed, (time.time() - 2 * ABANDONED,) * 2)
-    filled(folder, "a", 1000, 0)
-    assert not killed.exists()
-    assert going_on.exists()
 
 
 def test_the_folder_stays_under_its_bound(runs: Runs) -> None:
