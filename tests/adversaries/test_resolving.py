@@ -323,7 +323,7 @@ def test_several_inputs_of_several_types(tmp_path: Path) -> None:
 REPLAY = """
 import sys
 from pathlib import Path
-from tests.adversaries.test_saved import gap_of, replay_data, REPLAYED
+from tests.adversaries.test_resolving import gap_of, replay_data, REPLAYED
 from pytest_scrub.adversaries.saved import load
 from pytest_scrub.adversaries.resolving import resolve
 saved = load(Path(sys.argv[1]))

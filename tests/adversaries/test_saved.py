@@ -45,6 +45,7 @@ from tests.adversaries.counterexamples import (
     seeded,
     tokens,
 )
+from tests.reference import edits
 
 # --- what a file holds ----------------------------------------------------------------------------
 
@@ -473,19 +474,7 @@ def test_no_edit_breaks_more_than_the_file(
     path = tmp_path_factory.getbasetemp() / "edited.json"
     dataset = Dataset(tokens())
     save(path, saved_of(dataset, drawn(dataset, 2), known=3))
-    record = json.loads(path.read_bytes())
-    at: Any = record
-    while True:
-        key = data.draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(len(at))))
-        if not isinstance(at[key], (dict, list)) or not at[key] or data.draw(st.booleans()):
-            break
-        at = at[key]
-    at[key] = data.draw(
-        st.sampled_from(
-            [None, True, -1, 0, 1, 2**80, 1.5, "", "x", "inf", [], [0], [""], {}, {"": 0}]
-        )
-    )
-    path.write_text(json.dumps(record))
+    path.write_text(data.draw(edits.edited(path.read_text())))
     try:
         loaded = load(path)
     except DamagedFile:

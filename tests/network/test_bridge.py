@@ -20,6 +20,7 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network.transformer_lens import is_transformer_lens, parts_of
+from tests.reference.configurations import GPT2, GROUPED, SMALL
 
 EXACT = 1e-10  # of the largest value, in float64
 # these normalise (RMSNorm), mask or rotate in float32 even where all else is float64
@@ -31,22 +32,6 @@ MASKS = {
     "right padded": torch.tensor([[1] * 9, [1] * 6 + [0] * 3, [1] * 2 + [0] * 7]),
     "bool": torch.tensor([[1] * 9, [1] * 6 + [0] * 3, [1] * 2 + [0] * 7]).bool(),
     "with gaps": torch.tensor([[1] * 9, [1, 0, 0] + [1] * 6, [1, 1, 0] * 3]),
-}
-SMALL: dict[str, Any] = {
-    "vocab_size": 20,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 32,
-}
-GROUPED: dict[str, Any] = {**SMALL, "num_key_value_heads": 2}
-GPT2: dict[str, Any] = {
-    "vocab_size": 20,
-    "n_embd": 16,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_positions": 12,
 }
 LLAMA3_ROTARY = {
     "rope_type": "llama3",

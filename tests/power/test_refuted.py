@@ -38,7 +38,7 @@ DATA = Dataset(
 A, B, C = (module(name.upper(), agrees_on=name) for name in "abc")
 
 
-def judged(root: Node, **options: Any) -> Verdict:
+def judged(root: Node, graph: Any = GRAPH, data: Dataset = DATA, **options: Any) -> Verdict:
     settings = {
         "metric": capped_error(),
         "tolerance": 0.2,
@@ -46,7 +46,7 @@ def judged(root: Node, **options: Any) -> Verdict:
         "adversaries": (),
         "mutate": True,
     }
-    return check(root, GRAPH, DATA, **{**settings, **options})
+    return check(root, graph, data, **{**settings, **options})
 
 
 def power(root: Node, **options: Any) -> Power:
@@ -88,35 +88,18 @@ def test_adversaries_search_the_mutants_that_hold_on_average() -> None:
     rare = torch.zeros(ROWS, dtype=torch.float64)
     rare[:4] = 3.0
     data = Dataset({"c": rare, "a": RANDOM[:, 0]}, labels=rare, features={"c": rare})
-    settings = {
-        "metric": capped_error(3.0),
-        "tolerance": 0.3,
-        "samples": 600,
-        "mutate": True,
-        "min_moved": 0.0,
-    }
     root = output(module("C", agrees_on="c"), rest=EXACT)
+    options = {"metric": capped_error(3.0), "tolerance": 0.3, "min_moved": 0.0}
     on_average, searched = (
-        check(root, graph, data, adversaries=a, **settings).power for a in ((), None)
+        power(root, graph=graph, data=data, adversaries=a, **options) for a in ((), None)
     )
-    assert on_average is not None
-    assert searched is not None
     assert on_average.refuted == 0 < len(on_average.mutants)
     assert searched.refuted == len(searched.mutants)
 
 
 def test_mutants_that_say_nothing_else_are_not_counted() -> None:
     twins = DATA.with_features({"twin": RANDOM[:, 0]})
-    settings = {
-        "metric": capped_error(),
-        "tolerance": 0.2,
-        "samples": 600,
-        "adversaries": (),
-        "mutate": True,
-    }
-    root = output(module("A", agrees_on=["a", "twin"]), B)
-    found = check(root, GRAPH, twins, **settings).power
-    assert found is not None
+    found = power(output(module("A", agrees_on=["a", "twin"]), B), data=twins)
     assert found.equivalent >= 2  # either of them can be left out
     assert not any(
         "without a" in mutant.what or "without twin" in mutant.what for mutant in found.mutants
@@ -153,10 +136,9 @@ def test_a_power_that_is_none(share: Any) -> None:
 def test_mutants_take_their_activations_from_the_claims_cache() -> None:
     seen: list[int] = []
     graph = as_graph(FunctionGraph(**{**GRAPH.nodes, "A": lambda a: seen.append(len(a)) or a}))
-    settings: Any = {"metric": capped_error(), "tolerance": 0.2, "samples": 600, "adversaries": ()}
-    check(output(A, B), graph, DATA, **settings)
-    alone, mutants = sum(seen), power(output(A, B), **settings)
+    judged(output(A, B), graph, mutate=False)
+    alone, mutants = sum(seen), power(output(A, B))
     assert len(mutants.mutants) > 6
     seen.clear()
-    check(output(A, B), graph, DATA, mutate=True, **settings)
+    judged(output(A, B), graph)
     assert sum(seen) < 2 * alone  # and not seven times

@@ -23,7 +23,7 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.metrics import Batch
 from pytest_scrub.network import as_graph
-from tests.network.test_loading import GPT2, LLAMA
+from tests.reference.configurations import GPT2, GROUPED
 
 ROWS = 1200
 TOKENS = torch.randint(20, (ROWS, 12), generator=torch.Generator().manual_seed(0))
@@ -67,7 +67,7 @@ def gpt2() -> nn.Module:
 
 def llama() -> nn.Module:
     torch.manual_seed(0)
-    return hf.LlamaForCausalLM(hf.LlamaConfig(**LLAMA)).eval()
+    return hf.LlamaForCausalLM(hf.LlamaConfig(**GROUPED)).eval()
 
 
 class Perceptron(nn.Sequential):
