@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests.sizes import sized
+
 # Under pytest-xdist two workers share two cores; by hand one thread keeps timings and figures
 # steady.
 torch.set_num_threads(1)
@@ -14,6 +16,7 @@ pytest_plugins = ["pytester"]
 
 _COMMON = {
     "deadline": None,  # models are run
+    "max_examples": sized(40, 100),
     "suppress_health_check": [
         HealthCheck.too_slow,
         HealthCheck.data_too_large,

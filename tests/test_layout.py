@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import ast
-import io
-import tokenize
 from collections import defaultdict
 from pathlib import Path
-
-import pytest
 
 from tests.places import ROOT
 
@@ -46,37 +42,32 @@ TEST_FILES = sorted(TESTS.rglob("test_*.py"))
 def lines_of_code(path: Path) -> int:
     """Lines on which something other than a comment or a docstring stands."""
     text = path.read_text()
-    lines = {
-        line
-        for token in tokenize.generate_tokens(io.StringIO(text).readline)
-        if token.type in (tokenize.NAME, tokenize.OP, tokenize.NUMBER, tokenize.STRING)
-        for line in range(token.start[0], token.end[0] + 1)
-    }
+    silent: set[int] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return len(lines)
+            silent |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = enumerate((line.strip() for line in text.splitlines()), 1)
+    return sum(bool(line) and line[0] != "#" and at not in silent for at, line in lines)
 
 
 def own_test_file(module: Path) -> Path:
     return TESTS / module.with_name(f"test_{module.name}")
 
 
-@pytest.mark.parametrize(
-    "module", [path for path in MODULES if lines_of_code(PACKAGE / path) > SHORT], ids=str
-)
-def test_a_module_has_a_own_test_file_its_name_or_is_listed(module: Path) -> None:
-    listed = [ELSEWHERE[str(one)] for one in (module, *module.parents) if str(one) in ELSEWHERE]
-    if not own_test_file(module).exists():
+def test_a_module_has_a_test_file_of_its_name_or_is_listed() -> None:
+    for module in MODULES:
+        if own_test_file(module).exists() or lines_of_code(PACKAGE / module) <= SHORT:
+            continue
+        listed = [ELSEWHERE[str(one)] for one in (module, *module.parents) if str(one) in ELSEWHERE]
         assert listed, f"write {own_test_file(module)}, or list what protects {module}"
-        assert (TESTS / listed[0]).exists()
+        assert (TESTS / listed[0]).exists(), listed
 
 
-@pytest.mark.parametrize("listed", ELSEWHERE)
-def test_what_is_listed_is_needed(listed: str) -> None:
-    modules = [one for one in MODULES if one == Path(listed) or Path(listed) in one.parents]
-    assert any(lines_of_code(PACKAGE / one) > SHORT for one in modules)
-    assert not all(own_test_file(one).exists() for one in modules)
+def test_what_is_listed_is_needed() -> None:
+    for listed in map(Path, ELSEWHERE):
+        modules = [one for one in MODULES if listed in (one, *one.parents)]
+        lacking = [one for one in modules if not own_test_file(one).exists()]
+        assert any(lines_of_code(PACKAGE / one) > SHORT for one in lacking), listed
 
 
 def test_a_name_that_stands_twice_is_that_of_two_modules() -> None:
@@ -88,7 +79,7 @@ def test_a_name_that_stands_twice_is_that_of_two_modules() -> None:
         assert len(paths) == 1 or modules.issuperset(paths), paths
 
 
-@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: str(path.relative_to(TESTS)))
-def test_a_test_file_says_what_it_protects_and_lies_in_a_package(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text()))
-    assert (path.parent / "__init__.py").exists()
+def test_a_test_file_says_what_it_protects_and_lies_in_a_package() -> None:
+    for path in TEST_FILES:
+        assert ast.get_docstring(ast.parse(path.read_text())), path
+        assert (path.parent / "__init__.py").exists(), path

@@ -86,7 +86,7 @@ def test_the_ends_of_a_bounded_metric_are_where_a_bettor_wins() -> None:
 @pytest.mark.parametrize("share", [0.02, 0.3])
 def test_a_sequence_may_be_looked_at_often(reach: float, share: float) -> None:
     missed = {"sequence": 0, "one look": 0}
-    runs = sized(100, 400)
+    runs = sized(40, 400)
     for run in range(runs):
         values = (np.random.default_rng(run).random(2000) < share).astype(np.float64)
         looks = range(400, 2001, 100)

@@ -25,10 +25,10 @@ from pytest_scrub.network.kinds.part import Run
 from pytest_scrub.network.kinds.reading import Batch
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
-from tests.sizes import sized
+from tests.sizes import only_in_full, sized
 from tests.whole.test_engine_against_reference import engine_and_reference_agree
 
-CASES = sized(30, 200)
+CASES = sized(15, 200)
 
 
 class Taken:
@@ -198,7 +198,7 @@ def test_activations_in_files_and_in_memory(taken: Taken, tmp_path: Path) -> Non
     assert taken["gathered from memory"]
 
 
-@pytest.mark.parametrize("turn", [(0, 1), (1, 2)])
+@pytest.mark.parametrize("turn", [(0, 1), pytest.param((1, 2), marks=only_in_full)])
 def test_activations_of_another_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, turn: tuple[int, int]
 ) -> None:
