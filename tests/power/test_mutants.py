@@ -721,7 +721,7 @@ def test_a_claim_without_features_has_nothing_to_permute() -> None:
 
 # --- any claim ------------------------------------------------------------------------------------
 
-EXAMPLES = sized(20, 400)
+EXAMPLES = sized(12, 400)
 
 
 @pytest.mark.parametrize("kind", ["native", "gpt2", "llama"])

@@ -49,6 +49,7 @@ from tests.extras.ray.networks import (
     numbers,
     tokens,
 )
+from tests.sizes import only_in_full
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -109,7 +110,14 @@ def test_the_metric_of_every_reference(crew: Any, name: str) -> None:
     assert crew.tasks["captured"] > 1
 
 
-@pytest.mark.parametrize("name", ["native", "gpt2", "module"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "native",
+        pytest.param("gpt2", marks=only_in_full),
+        pytest.param("module", marks=only_in_full),
+    ],
+)
 def test_whole_verdicts(crew: Any, name: str) -> None:
     network, data, hypothesis = (make() if callable(make) else make for make in NETWORKS[name])
     graph = as_graph(network)
@@ -240,6 +248,7 @@ def test_a_worker_that_dies_of_a_task_loses_nothing(crew: Any, tmp_path: Path) -
     np.testing.assert_allclose(there, here, rtol=1e-6)
 
 
+@only_in_full
 def test_a_worker_that_is_killed_from_outside_loses_nothing(crew: Any, tmp_path: Path) -> None:
     def busy() -> None:
         (tmp_path / f"{os.getpid()}-{time.monotonic_ns()}").touch()
@@ -262,6 +271,7 @@ def test_a_worker_that_is_killed_from_outside_loses_nothing(crew: Any, tmp_path:
     np.testing.assert_allclose(there, here, rtol=1e-6)
 
 
+@only_in_full
 @pytest.mark.usefixtures("cluster")
 def test_a_task_that_kills_every_worker_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from pytest_scrub.extras.ray import crew as module_
