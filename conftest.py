@@ -3,6 +3,8 @@ bracket network."""
 
 from __future__ import annotations
 
+import gc
+
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -28,3 +30,9 @@ _COMMON = {
 }
 settings.register_profile("scrub", **_COMMON)
 settings.load_profile("scrub")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: nobody needs to look through it again."""
+    gc.collect()
+    gc.freeze()

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-IMPORTED = ("torch", "transformer_lens", "scipy.stats", "rich.progress", "rich.tree")
+IMPORTED = ("torch", "transformer_lens", "scipy.stats", "rich.progress", "rich.tree", "hypothesis")
 
 STARTS: dict[str, list[str]] = {
     "python": [],
@@ -82,9 +82,15 @@ def serve(listener: socket.socket) -> tuple[list[str], str, dict[str, str]]:
     sys.path.remove(str(Path(__file__).parent))  # folders there are named like Python's modules
     import pytest
 
-    pytest.main(["--version"] * 2)  # whose plugins would complain of what is imported before them
-    for name in IMPORTED:
-        importlib.import_module(name)
+    class Imports:
+        """As pytest imports: some of it are plugins, which it rewrites, and complains where it
+        cannot."""
+
+        def pytest_cmdline_main(self) -> None:
+            for name in IMPORTED:
+                importlib.import_module(name)
+
+    pytest.main(["--version"] * 2, plugins=[Imports()])
     sys.modules["torch"].set_num_threads(1)
     gc.freeze()  # a copy that went through it all would have to copy its memory, too
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait

@@ -361,7 +361,7 @@ def slope_by_differences(
     moved = with_donor(there, swap_set, slots, len(data))
     found = []
     for step in (STEP, -STEP):
-        for kept in store._kept.values():
+        for kept in map(store.kept, there.sites):
             if kept.values.is_floating_point():
                 kept.values[place[2]] = (1 - step) * kept.values[place[0]] + step * kept.values[
                     place[1]

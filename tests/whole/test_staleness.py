@@ -172,7 +172,7 @@ def test_a_network_that_was_not_changed_is_not_captured_again() -> None:
     store = session.store(model, data)
     judged(session, model, data)
     assert session.store(model, data) is store
-    assert store._kept
+    assert store.bytes()
 
 
 def test_a_hook_of_all_modules_is_noticed() -> None:

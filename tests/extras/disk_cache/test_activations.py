@@ -163,7 +163,7 @@ def test_nothing_is_kept_of_what_was_not_captured(runs: Runs) -> None:
     session = runs.session()
     store = session.store(network(), rows())
     assert session.close() == ()
-    assert store._kept == {}
+    assert store.bytes() == 0
 
 
 def test_only_missing_rows_are_captured_and_then_kept(runs: Runs) -> None:
@@ -179,11 +179,10 @@ def test_captured_rows_never_change(runs: Runs) -> None:
     """A row that is captured again, in another batch, may differ in its last digits."""
     store = ActivationStore(ModuleGraph(network()), rows())
     store.ensure([HIDDEN], np.arange(10))
-    store._kept[HIDDEN].values[:] = 7.0
+    store.kept(HIDDEN).values[:] = 7.0
     store.ensure([HIDDEN, Site("value", ("output",))], np.arange(20))
-    place = store._place_of_row[:10].numpy()
-    assert (store._kept[HIDDEN].values[place] == 7).all()
-    assert not (store._kept[HIDDEN].values[store._place_of_row[10:20]] == 7).any()
+    assert (store.take(HIDDEN, torch.arange(10), None) == 7).all()
+    assert not (store.take(HIDDEN, torch.arange(10, 20), None) == 7).any()
 
 
 def test_other_labels_and_features_are_the_same_inputs(runs: Runs) -> None:
@@ -677,7 +676,7 @@ def test_rows_of_a_run_that_computed_something_else_are_not_believed(runs: Runs)
     for session, wanted in zip(sessions, (np.arange(30), np.arange(20, 60)), strict=True):
         store = session.store(graph, data)
         store.ensure([HIDDEN], wanted)
-    store._kept[HIDDEN].values += 1
+    store.kept(HIDDEN).values += 1
     sessions[1].close()
     sessions[0].close()
     runs.batches = []

@@ -295,11 +295,13 @@ def test_a_task_that_kills_every_worker_is_one_error(monkeypatch: pytest.MonkeyP
 def test_a_cluster_that_loses_all_its_processors_is_one_error(
     crew: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import ray
+
     from pytest_scrub.extras.ray import crew as module_
 
     own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=on_workers(lambda: time.sleep(3)))
     monkeypatch.setattr(module_, "PATIENCE", 0.1)
-    monkeypatch.setattr(module_, "_cpus", lambda: 0)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
     with pytest.raises(ScrubError, match="no processor left"):
         own.evaluate(own.space.draw(100, np.random.default_rng(0)))
 
