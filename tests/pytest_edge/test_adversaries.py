@@ -12,6 +12,7 @@ import pytest
 
 from pytest_scrub.verdict import Search, Verdict
 from tests.pytest_edge.conftest import TORCH_CLAIMS, Ran, Suite, assert_same_figures
+from tests.sizes import only_in_full
 
 # Whatever stands in for z2, half of the answers are wrong, as they are without a swap; the worst is
 # wrong each time.
@@ -376,6 +377,7 @@ def torch_claims(suite: Suite) -> Suite:
     return suite
 
 
+@only_in_full  # test_determinism says it of averages, and of searches under workers
 def test_neither_order_nor_selection_nor_workers_change_what_is_found(torch_claims: Suite) -> None:
     def found(*args: str, **options: Any) -> dict[str, Any]:
         torch_claims.forget()

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_scrub.pytest_edge.amounts import amount
 from tests.pytest_edge.conftest import FOUR_OUTCOMES, TORCH_CLAIMS, Suite
+from tests.sizes import only_in_full
 
 # Notes what every store holds where, once all claims are done.
 NOTE = """
@@ -59,7 +60,7 @@ def test_ten_times_what_there_is_room_for(suite: Suite) -> None:
     assert held(suite)[1] <= everything // 10
 
 
-@pytest.mark.parametrize("reserves", [True, False])
+@pytest.mark.parametrize("reserves", [True, pytest.param(False, marks=only_in_full)])
 def test_ten_times_what_there_is_room_for_of_a_torch_module(
     suite: Suite, reserves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.pytest_edge.conftest import Suite
+from tests.sizes import only_in_full
 
 # B is small, and yet it says the label where `b` is extreme: averages forgive that, the worst swaps
 # do not.
@@ -274,6 +275,7 @@ def test_a_replay_needs_its_claim(falling: Suite) -> None:
     )
 
 
+@only_in_full  # and of other claims test_adversaries
 def test_workers_find_what_one_process_finds(falling: Suite) -> None:
     def figures(*args: str) -> dict[str, tuple[float, ...]]:
         for file in saved(falling):
