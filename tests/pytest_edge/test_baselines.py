@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.pytest_edge.conftest import TORCH_CLAIMS, Suite
+from tests.sizes import only_in_full
 
 CLAIMS = """
     @claim(tolerance=0.5)
@@ -35,8 +36,8 @@ MODES = pytest.mark.parametrize(
     [
         (("-n0",), False),
         (("-n2",), True),
-        (("-x",), False),
-        (("-p", "randomly", "--randomly-seed=3"), False),
+        pytest.param(("-x",), False, marks=only_in_full),
+        pytest.param(("-p", "randomly", "--randomly-seed=3"), False, marks=only_in_full),
     ],
     ids=["n0", "n2", "x", "random"],
 )

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from tests.pytest_edge.conftest import Suite
+from tests.sizes import only_in_full
 
 FAILED, INTERRUPTED = pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED
 
@@ -34,7 +35,13 @@ FULL = """
 """
 MODES = pytest.mark.parametrize(
     "mode",
-    [(), ("-n0", "-x"), ("-n2", "-q"), ("--tb=no", "-qq"), ("-p", "no:terminal")],
+    [
+        (),
+        pytest.param(("-n0", "-x"), marks=only_in_full),
+        ("-n2", "-q"),
+        ("--tb=no", "-qq"),
+        ("-p", "no:terminal"),
+    ],
     ids=" ".join,
 )
 

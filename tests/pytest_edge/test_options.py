@@ -52,7 +52,9 @@ def test_a_misspelt_option_of_the_ini_file_is_no_option_that_is_left_out(
 ) -> None:
     suite.write(HELD)
     suite.pytester.makeini(f"[pytest]\n{ini}")
-    result = suite.pytester.runpytest_subprocess(*arguments)
+    alone = "-n" in arguments
+    run = suite.pytester.runpytest_subprocess if alone else suite.pytester.runpytest_inprocess
+    result = run(*arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert f"ERROR: the ini file has no option {said}" in [*result.stderr.lines, *result.outlines]
 

@@ -119,16 +119,6 @@ def test_bad_options_are_one_sentence(suite: Suite, option: str, sentence: str) 
     )
 
 
-@pytest.mark.parametrize(
-    ("level", "budget"), [("quick", 400), ("default", 4000), ("thorough", 40_000)]
-)
-def test_levels_are_budgets(falling: Suite, level: str, budget: int) -> None:
-    search = falling.run(f"--scrub-adversary={level}", "-k", "falls").verdicts["test_falls"].search
-    assert search is not None
-    assert search.budget == budget
-    assert sum(attempt.evaluations for attempt in search.attempts) <= budget
-
-
 def test_no_search_where_none_is_asked(falling: Suite) -> None:
     ran = falling.run("--scrub-adversary=none")
     ran.result.assert_outcomes(passed=1, failed=1)
@@ -159,10 +149,6 @@ def test_a_deadline_ends_the_search_early_and_says_so(falling: Suite) -> None:
     assert any(attempt.late for attempt in search.attempts)
     assert sum(attempt.evaluations for attempt in search.attempts) == 0
     assert "the deadline" in ran.reports["test_refuted"]
-
-
-def test_nothing_is_searched_where_nothing_is_tested(four: Suite) -> None:
-    assert four.run(SEARCH, "-k", "untested").verdicts["test_untested"].search is None
 
 
 def test_a_counterexample_is_kept_tried_first_and_noticed_when_it_is_mended(falling: Suite) -> None:
