@@ -40,6 +40,7 @@ from tests.adversaries.counterexamples import (
     tokens,
 )
 from tests.places import ROOT
+from tests.sizes import only_in_full
 from tests.swaps.test_space import datasets, hypotheses
 
 # --- the same swaps on other data -----------------------------------------------------------------
@@ -350,6 +351,7 @@ def gap_of(dataset: Dataset, swap_set: SwapSet) -> float:
     return float((evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)).mean())
 
 
+@only_in_full  # in a suite test_worst_swaps replays in another process
 def test_another_process_measures_the_same_gap(tmp_path: Path) -> None:
     dataset = replay_data()
     extended = dataset.extend(torch.randn(5, 3, generator=seeded(2)))

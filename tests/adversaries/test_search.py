@@ -88,7 +88,7 @@ def solved(problem: ToyProblem) -> Solved:
 def toys() -> list[Solved]:
     return [
         solved(problem)
-        for problem in (toy_problems(200) if FULL else toy_problems(24, most=15_000))
+        for problem in (toy_problems(200) if FULL else toy_problems(12, most=15_000))
     ]
 
 
