@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 DOCS_STAMP := $(VENV)/installed-docs
 export TOKENIZERS_PARALLELISM = false
+# Modules that pytest rewrites are kept, or each of some hundred processes that tests start would do so for a second.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test lint check docs full bench stability compat clean
 
@@ -24,10 +26,15 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# Of the example claims these take longest; `make demo` and `make full` check them.
+INDUCTION := example_circuits/induction/test_induction.py
+LONG_CLAIMS := $(INDUCTION)::test_previous_token_head_moves_the_embedding $(INDUCTION)::test_refined_keeps_the_whole_distribution \
+	$(INDUCTION)::test_the_other_head_moves_the_embedding
+
 # SCRUB_PROFILE is quick or full (tests/sizes.py): how many networks, claims and mutants are made up, how often a dice is thrown,
 # and whether processes that tests start are copies of one that has imported torch (tests/warm_python.py).
 check: $(STAMP)
-	$(BIN)/python -m pytest tests example_circuits -n 2 --dist loadgroup
+	$(BIN)/python -m pytest tests example_circuits -n 2 --dist loadgroup $(if $(filter full,$(SCRUB_PROFILE)),,$(LONG_CLAIMS:%=--deselect=%))
 
 $(DOCS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'

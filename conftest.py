@@ -3,8 +3,12 @@ bracket network."""
 
 from __future__ import annotations
 
+import gc
+
 import torch
 from hypothesis import HealthCheck, settings
+
+from tests.sizes import sized
 
 # Under pytest-xdist two workers share two cores; by hand one thread keeps timings and figures
 # steady.
@@ -14,6 +18,7 @@ pytest_plugins = ["pytester"]
 
 _COMMON = {
     "deadline": None,  # models are run
+    "max_examples": sized(40, 100),
     "suppress_health_check": [
         HealthCheck.too_slow,
         HealthCheck.data_too_large,
@@ -25,3 +30,9 @@ _COMMON = {
 }
 settings.register_profile("scrub", **_COMMON)
 settings.load_profile("scrub")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: nobody needs to look through it again."""
+    gc.collect()
+    gc.freeze()

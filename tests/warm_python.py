@@ -28,7 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-IMPORTED = ("torch", "transformer_lens", "scipy.stats", "rich.progress", "rich.tree")
+IMPORTED = ("torch", "transformer_lens", "scipy.stats", "rich.progress", "rich.tree", "hypothesis")
 
 STARTS: dict[str, list[str]] = {
     "python": [],
@@ -79,11 +79,18 @@ def warm_python() -> Iterator[str]:
 
 def serve(listener: socket.socket) -> tuple[list[str], str, dict[str, str]]:
     """The arguments, folder and environment of a process, in the copy that is to be it."""
+    sys.path.remove(str(Path(__file__).parent))  # folders there are named like Python's modules
     import pytest
 
-    pytest.main(["--version"] * 2)  # whose plugins would complain of what is imported before them
-    for name in IMPORTED:
-        importlib.import_module(name)
+    class Imports:
+        """As pytest imports: some of it are plugins, which it rewrites, and complains where it
+        cannot."""
+
+        def pytest_cmdline_main(self) -> None:
+            for name in IMPORTED:
+                importlib.import_module(name)
+
+    pytest.main(["--version"] * 2, plugins=[Imports()])
     sys.modules["torch"].set_num_threads(1)
     gc.freeze()  # a copy that went through it all would have to copy its memory, too
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
@@ -137,7 +144,7 @@ def _tell(connection: socket.socket, process: int) -> None:
 
 def run(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
     """What Python does with these arguments."""
-    paths = [path for path in sys.path if path != str(Path(__file__).parent)]
+    paths = list(sys.path)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

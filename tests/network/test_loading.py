@@ -26,6 +26,7 @@ from pytest_scrub import ANYTHING, Dataset, Evaluator, head, load_model, output
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network.loading import load_raw, save_native
 from pytest_scrub.network.transformer_lens import parts_of
+from tests.reference.configurations import GPT2, GROUPED
 
 FIELDS: dict[str, Any] = {
     "d_model": 8,
@@ -50,22 +51,6 @@ OTHERS: dict[str, Any] = {
     "eps": 1e-6,
 }
 TOKENS = torch.randint(5, (3, 6), generator=torch.Generator().manual_seed(0))
-GPT2: dict[str, Any] = {
-    "vocab_size": 20,
-    "n_embd": 16,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_positions": 12,
-}
-LLAMA: dict[str, Any] = {
-    "vocab_size": 20,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 32,
-}
 BRACKETS: dict[str, Any] = {
     "n_layers": 3,
     "n_heads": 2,
@@ -138,7 +123,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A Hugging Face folder without a tokenizer."""
     model = {
         "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**GPT2)),
-        "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**LLAMA)),
+        "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**GROUPED)),
     }[request.param]()
     model.save_pretrained(tmp_path / request.param)
     return tmp_path / str(request.param)

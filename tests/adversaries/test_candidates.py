@@ -1,0 +1,69 @@
+"""Donors that may be tried: what they leave below them stays allowed, and the best come first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pytest_scrub.adversaries.candidates import Candidates
+from pytest_scrub.adversaries.search import (
+    Spending,
+)
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.tree.nodes import EXACT, module, output
+from tests.adversaries.problems import (
+    MANY,
+    OUT,
+    REFERENCES,
+    candidates,
+    generator,
+    product,
+    small_toys,
+)
+
+
+@pytest.mark.parametrize("nth", range(8))
+def test_moving_a_donor_keeps_the_rest_allowed(nth: int) -> None:
+    evaluator = small_toys()[nth].evaluator
+    space, rng = evaluator.space, generator(nth)
+    references = small_toys()[nth].references
+    tried = Candidates(space, Spending(evaluator, 10**9), references, rng)
+    for _ in range(5):
+        swap_set = space.draw(len(references), rng, references)
+        values = {i: rng.normal(size=(len(references), len(tried.rows))) for i in tried.slots}
+        for i in tried.slots:
+            donors = tried.drawn(i, swap_set, 1)[:, 0]
+            for by in (values, None):
+                moved = tried.moved(swap_set, i, donors, by)
+                assert space.check(moved) == []
+                np.testing.assert_array_equal(moved.donors[i], donors)
+                below = {i, *tried.together[i]}
+                for j in space.order:
+                    below |= (
+                        {j}
+                        if space.slots[j].parent in below or space.slots[j].shares in below
+                        else set()
+                    )
+                others = [j for j in range(len(space.slots)) if j not in below]
+                np.testing.assert_array_equal(moved.donors[others], swap_set.donors[others])
+            for best in tried.best(i, swap_set, values[i], 3).T:
+                assert space.check(tried.moved(swap_set, i, best, values)) == []
+
+
+def test_the_best_donors_are_the_most_valuable_that_are_allowed() -> None:
+    root = output(module("A", agrees_on="half"), module("B", agrees_on="third"), rest=EXACT)
+    evaluator = Evaluator(product(), MANY, root, OUT)
+    tried = candidates(evaluator, REFERENCES)
+    swap_set = evaluator.space.draw(len(REFERENCES), generator(), REFERENCES)
+    values = tried.values(swap_set)
+    for name, path, feature in (("a", "output/A", "half"), ("b", "output/B", "third")):
+        best = tried.best(
+            evaluator.space.index[path], swap_set, values[evaluator.space.index[path]], 3
+        )
+        assert best.shape == (len(REFERENCES), 3)
+        for row, donors, present in zip(
+            REFERENCES, best, swap_set.donors[evaluator.space.index[path]], strict=True
+        ):
+            agree = np.flatnonzero(MANY.feature(feature) == MANY.feature(feature)[row])
+            order = agree[np.argsort(-MANY.inputs[name].numpy()[agree])]
+            assert donors.tolist() == order[order != present][:3].tolist()

@@ -1,0 +1,69 @@
+"""Clean activations: each row of different content is captured once, and only where it is
+asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.store import ActivationStore
+from pytest_scrub.tree.nodes import (
+    module,
+    output,
+)
+from tests.engine.counting import NON_LEAF, OUT, REPEATED, Counting, counting, drawn, swaps
+
+
+def forget_examples(evaluator: Evaluator) -> None:
+    """Row 0 is run once to learn the output's shape; rows that are run again for a proof are not
+    counted either."""
+    evaluator.checked.example("output")
+    assert isinstance(evaluator.graph, Counting)
+    evaluator.graph.captured.clear()
+    evaluator.store._prove_alone = lambda captured, places: None  # type: ignore[method-assign]
+
+
+def test_each_content_is_captured_once_and_only_where_it_is_asked_for() -> None:
+    graph = counting()
+    evaluator = Evaluator(graph, REPEATED, output(module("A", agrees_on="f")), OUT)
+    forget_examples(evaluator)
+    assert evaluator.evaluate(swaps(evaluator, [0, 0], rest=[1, 2], A=[4, 5])).tolist() == [
+        6 + 3,
+        6 + 3,
+    ]
+    # rows 1 and 2 are the same, 4 and 5 too; the reference is only judged
+    assert graph.captured == {1: 1, 3: 1}
+    evaluator.evaluate(swaps(evaluator, [3, 6], rest=[5, 4], A=[1, 2]))
+    assert graph.captured == {1: 1, 3: 1}
+    evaluator.evaluate(swaps(evaluator, [0], rest=[6], A=[1]))
+    assert graph.captured == {1: 1, 3: 1, 4: 1}
+
+
+def test_the_own_input_of_a_non_leaf_is_never_captured() -> None:
+    graph = counting()
+    evaluator = Evaluator(graph, REPEATED, NON_LEAF, OUT)
+    assert evaluator.space.paths == ("output/rest", "output/A", "output/A/rest", "output/A/a")
+    forget_examples(evaluator)
+    evaluator.evaluate(swaps(evaluator, [0], A=[6], A_rest=[1], A_a=[3]))
+    assert graph.captured == {0: 1, 1: 1, 2: 1}
+
+
+def test_a_shared_store_captures_nothing_twice() -> None:
+    graph = counting()
+    store = ActivationStore(graph, REPEATED)
+    one, other = (
+        Evaluator(graph, REPEATED, output(module("A", agrees_on="f")), OUT, store=store)
+        for _ in range(2)
+    )
+    one.evaluate(drawn(one, 100))
+    forget_examples(other)
+    other.evaluate(drawn(other, 100, seed=1))
+    assert graph.captured == {}
+
+
+def test_unscrubbed_captures_each_reference_once() -> None:
+    graph = counting()
+    evaluator = Evaluator(graph, REPEATED, output(module("A", agrees_on="f")), OUT)
+    forget_examples(evaluator)
+    assert evaluator.unscrubbed(np.array([5, 4, 5, 1])).tolist() == [15, 15, 15, 5]
+    assert graph.captured == {3: 1, 1: 1}

@@ -1,0 +1,406 @@
+"""What moved since a baseline was saved: limits, intervals of differences, and how often nothing is
+called a move."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pytest_scrub.extras.baselines.comparing import (
+    Comparison,
+    Move,
+    Pair,
+    compare,
+    difference,
+    fisher,
+    gap_moved,
+    shares_differ,
+)
+from pytest_scrub.extras.baselines.limits import NONE, Limit, Limits, parsed
+from pytest_scrub.extras.baselines.lines import comparison_lines
+from pytest_scrub.extras.baselines.saved import Baseline, Refuted
+from pytest_scrub.statistics.intervals import confidence_sequence, widened
+from pytest_scrub.verdict import Estimate, MutantReport, Power, Verdict
+from tests.example_verdicts import attempt, claimed, run, search, verdict
+
+VERSIONS = {"python": "3.12.0", "torch": "2.13.0"}  # those of `run`
+
+
+def power(refuted: int, of: int) -> Power:
+    mutants = tuple(
+        MutantReport("dropped", "output/A", "", "refuted" if i < refuted else "held", 1, "")
+        for i in range(of)
+    )
+    return Power(mutants, 0, 0, None)
+
+
+def moved(old: Verdict, new: Verdict, limits: Limits = NONE, **facts: Any) -> Comparison:
+    """One claim then and now."""
+    return compare(
+        run(claimed(new), **facts), "main", {old.claim: Baseline.of(old, VERSIONS)}, limits
+    )
+
+
+def verdicts_of(comparison: Comparison) -> dict[str, str]:
+    return {move.figure: move.why or move.verdict for move in comparison.claims[0].moves}
+
+
+# Limits -------------------------------------------------------------------------------------------
+
+
+def test_limits_are_numbers_or_shares() -> None:
+    found = parsed(" gap: 10% , power:0.25,")
+    assert found == {"gap": Limit(0.1, True), "worst": Limit(), "power": Limit(0.25)}
+    assert found["gap"].of(-4.0) == pytest.approx(0.4)
+    assert found["power"].of(0.5) == 0.25
+    assert parsed("") == NONE
+    assert parsed("worst:inf")["worst"].of(0.0) == math.inf
+
+
+def test_a_share_of_a_gap_is_one_of_the_tolerance_where_that_is_larger() -> None:
+    """A tenth of a gap near zero is next to nothing."""
+    for mean, room in ((0.001, 0.05), (-0.45, 0.05), (-2.0, 0.2)):
+        one = verdict(gap=Estimate(mean, mean - 0.1, mean + 0.1), tolerance=0.5)
+        assert moved(one, one, parsed("gap:10%")).claims[0].moves[0].limit == pytest.approx(room)
+
+
+# Intervals of differences -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("draws", [400, 4000])
+@pytest.mark.parametrize("confidence", [0.99, 0.9995])
+def test_widening_is_what_the_draws_would_have_given(draws: int, confidence: float) -> None:
+    values = np.random.default_rng(0).normal(3, 2, draws)
+    found, expected = (
+        widened(confidence_sequence(values), draws, confidence),
+        confidence_sequence(values, confidence=confidence),
+    )
+    assert found.mean == expected.mean
+    student = stats.t.isf((1 - confidence) / 2, draws - 1) / stats.norm.isf((1 - confidence) / 2)
+    assert found.high - found.mean == pytest.approx((expected.high - expected.mean) * student)
+    assert found.low - found.mean == pytest.approx((expected.low - expected.mean) * student)
+
+
+def test_few_draws_do_not_know_their_spread() -> None:
+    one = Estimate(0.0, -1.0, 1.0)
+    assert widened(one, 2, 0.999).high > 5 * widened(one, 50, 0.999).high
+    assert widened(one, 1, 0.99).high == math.inf
+
+
+def test_a_difference_has_both_intervals() -> None:
+    old, new = Estimate(1.0, 0.9, 1.3), Estimate(2.0, 1.8, 2.1)
+    half = 0.995  # of 0.99
+    before, after = widened(old, 400, half), widened(new, 800, half)
+    found = difference(old, 400, new, 800, 0.99)
+    assert found == Estimate(1.0, after.low - before.high, after.high - before.low)
+    assert found.low < 1.0 - 0.3 - 0.2
+    assert found.high > 1.0 + 0.1 + 0.1
+
+
+def test_newcombes_example() -> None:
+    """Newcombe 1998, table II: 56/70 against 48/80, method 10."""
+    found = shares_differ(Refuted(48, 80), Refuted(56, 70), 0.95)
+    assert (found.low, found.high) == (
+        pytest.approx(0.0524, abs=1e-4),
+        pytest.approx(0.3339, abs=1e-4),
+    )
+    found = shares_differ(Refuted(0, 10), Refuted(10, 10), 0.95)
+    assert (found.low, found.high) == (pytest.approx(0.6075, abs=1e-4), pytest.approx(1.0))
+
+
+def test_fishers_tea() -> None:
+    assert fisher(Refuted(3, 4), Refuted(1, 4)) == pytest.approx(34 / 70)
+
+
+# What a file says ---------------------------------------------------------------------------------
+
+
+def moved_by(old: Verdict, new: Verdict, limit: Limit) -> Move:
+    return gap_moved(Pair(Baseline.of(old, VERSIONS), Baseline.of(new, VERSIONS)), limit, 0.95)
+
+
+def held_at(gap: float, **facts: Any) -> Verdict:
+    interval = Estimate(gap, gap - 0.001, gap + 0.001)
+    return verdict(
+        **{"gap": interval, "unscrubbed": 0.3, "scrubbed": 0.3 + gap, "tolerance": 0.1, **facts}
+    )
+
+
+def test_an_absurd_tolerance_in_a_file_opens_nothing() -> None:
+    limit = Limit(0.5, relative=True)
+    assert moved_by(held_at(0.0), held_at(0.09), limit).verdict == "moved"
+    found = moved_by(held_at(0.0, tolerance=1e308), held_at(0.09), limit)
+    assert (found.verdict, found.limit) == ("moved", 0.05)
+    # nor does one stated since
+    assert moved_by(held_at(0.0), held_at(0.09, tolerance=1e3), limit).limit == 0.05
+
+
+def test_an_absurd_scale_in_a_file_opens_nothing() -> None:
+    far = held_at(0.0, unscrubbed=1e12, scrubbed=1e12)
+    assert moved_by(far, held_at(0.09), Limit()).verdict == "moved"
+
+
+def test_an_interval_that_is_not_known_is_not_compared() -> None:
+    unknown = replace(
+        held_at(0.0),
+        gap=Estimate(0.0, -math.inf, math.inf),
+        outcome="undecided",
+        average="undecided",
+    )
+    found = moved_by(unknown, held_at(0.09), Limit())
+    assert (found.verdict, found.by, found.why) == (
+        "not compared",
+        None,
+        "too few draws then to know its interval",
+    )
+    assert moved_by(held_at(0.09), unknown, Limit()).why == "too few draws now to know its interval"
+
+
+# Nothing, and something ---------------------------------------------------------------------------
+
+
+def drawn(
+    rng: np.random.Generator, rate: float, shift: float = 0.0, tolerance: float = 0.5
+) -> tuple[Estimate, int]:
+    """A gap as a claim measures it: skewed changes, drawn until the interval lies on one side of
+    the tolerance."""
+    values = rng.gamma(0.3, rate / 0.3, 4000) + shift
+    for count in range(400, 4001, 200):
+        found = confidence_sequence(values[:count])
+        if found.high <= tolerance or found.low > tolerance:
+            break
+    return found, count
+
+
+def suite_of(rng: np.random.Generator, shift: float = 0.0) -> list[Verdict]:
+    """Claims with gaps from far below their tolerance to far above it, and the power of some; one
+    may be shifted."""
+    found = []
+    for i, rate in enumerate(np.geomspace(0.02, 3, 40)):
+        gap, samples = drawn(rng, float(rate), shift if i == 20 else 0.0)
+        facts: dict[str, Any] = {
+            "gap": gap,
+            "samples": samples,
+            "unscrubbed": 0.3,
+            "scrubbed": 0.3 + gap.mean,
+        }
+        if i % 4 == 0:
+            facts["power"] = power(int(rng.binomial(12, 0.8)), 12)
+        found.append(verdict(claim=f"test_it.py::test_{i}", outcome="held", **facts))
+    return found
+
+
+def test_nothing_moved_under_twenty_seeds() -> None:
+    """Fifty figures a run; uncorrected intervals for one look would cry wolf in nearly every
+    run."""
+    rng = np.random.default_rng(1)
+    old = {one.claim: Baseline.of(one, VERSIONS) for one in suite_of(rng)}
+    naive = 0
+    for _ in range(20):
+        new = suite_of(rng)
+        found = compare(run(*(claimed(one, one.claim) for one in new)), "main", old, NONE)
+        assert found.confidence == 1 - 0.05 / 50
+        assert not found.fails, list(comparison_lines(found))
+        # At 400 draws the sequence's radius is 3.08 standard errors; 1.96 * sqrt(2) of them are for
+        # one look at one.
+        naive += any(
+            abs(one.gap.mean - old[one.claim].figures.gap.mean) > one.gap.around * 2.77 / 3.08
+            for one in new
+            if one.samples == old[one.claim].samples == 400
+        )
+    assert naive > 10
+
+
+def test_a_gap_that_moved_is_found_among_fifty_figures() -> None:
+    rng = np.random.default_rng(2)
+    old = {one.claim: Baseline.of(one, VERSIONS) for one in suite_of(rng)}
+    for _ in range(5):
+        new = suite_of(rng, shift=0.5)
+        found = compare(run(*(claimed(one, one.claim) for one in new)), "main", old, NONE)
+        assert [claim.claim for claim in found.claims if claim.fails] == ["test_it.py::test_20"]
+
+
+def test_the_limit_is_one_of_the_whole_interval() -> None:
+    old, new = (verdict(gap=Estimate(mean, mean - 0.01, mean + 0.01), seed=mean) for mean in (0, 1))
+    by = moved(old, new).claims[0].moves[0].by
+    assert by is not None
+    assert 0.9 < by.low < 1
+    assert moved(old, new, parsed(f"gap:{by.low - 0.001}")).fails
+    assert not moved(old, new, parsed(f"gap:{by.low + 0.001}")).fails
+    assert moved(new, old, parsed(f"gap:{by.low - 0.001}")).fails
+    assert not moved(new, old, parsed(f"gap:{by.low + 0.001}")).fails
+
+
+def test_more_figures_ask_for_more() -> None:
+    old, new = (
+        verdict(gap=Estimate(mean, mean - 0.1, mean + 0.1), seed=mean) for mean in (0.0, 0.25)
+    )
+    new = replace(new, seed=1)
+    assert moved(old, new).fails
+    many = [replace(old, claim=f"test_it.py::test_{i}") for i in range(60)]
+    baselines = {one.claim: Baseline.of(one, VERSIONS) for one in (old, *many)}
+    claims = [claimed(new), *(claimed(one, one.claim) for one in many)]
+    assert not compare(run(*claims), "main", baselines, NONE).fails
+
+
+# The worst found, and power -----------------------------------------------------------------------
+
+
+def searched(gap: float, **facts: Any) -> Verdict:
+    own = {name: facts.pop(name) for name in ("late", "references", "adversary") if name in facts}
+    budget = facts.pop("budget", 1000)
+    found = search(attempts=(attempt(gap=gap, **{"refutes": True, **own}),), budget=budget)
+    return verdict(search=found, **facts)
+
+
+def test_the_worst_is_compared_as_it_is() -> None:
+    assert verdicts_of(moved(searched(0.9), searched(0.9)))["worst"] == "unchanged"
+    assert verdicts_of(moved(searched(0.9), searched(0.9 + 5e-7)))["worst"] == "unchanged"
+    assert verdicts_of(moved(searched(0.9), searched(0.90001)))["worst"] == "moved"
+    assert verdicts_of(moved(searched(0.9), searched(0.8)))["worst"] == "moved"
+    assert (
+        verdicts_of(moved(searched(0.9), searched(0.8), parsed("worst:0.2")))["worst"] == "within"
+    )
+    assert verdicts_of(moved(searched(0.9), searched(0.8), parsed("worst:10%")))["worst"] == "moved"
+    assert (
+        verdicts_of(moved(searched(0.9), searched(0.8), parsed("worst:12%")))["worst"] == "within"
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"seed": 8}, "another seed"),
+        ({"dataset_digest": "other"}, "other data"),
+        ({"budget": 2000}, "another search"),
+        ({"adversary": "saved counterexample"}, "another search"),
+        ({"late": True}, "a deadline ended the search"),
+    ],
+)
+def test_another_search_has_another_worst(facts: dict[str, Any], why: str) -> None:
+    found = moved(searched(0.9), searched(3.0, **facts))
+    assert verdicts_of(found)["worst"] == why
+    assert not found.fails
+    assert verdicts_of(moved(searched(0.9), searched(0.9, **facts)))["worst"] == "unchanged"
+
+
+@pytest.mark.parametrize(
+    ("facts", "fails"),
+    [
+        ({"seed": 8}, False),
+        ({"seed": 7}, True),  # the same search
+        ({"seed": 8, "average": "undecided"}, True),
+        ({"seed": 8, "outcome": "weak"}, False),
+        ({"seed": 8, "outcome": "untested", "average": "untested"}, True),
+        ({"seed": 8, "search": None}, True),
+    ],
+)
+def test_an_outcome_that_only_a_search_decided(facts: dict[str, Any], fails: bool) -> None:
+    """Another seed finds another worst, so no other outcome of the claim follows from it."""
+    fallen = searched(0.9, outcome="refuted", average="held")
+    held = replace(searched(0.4, outcome="held", average="held"), **facts)
+    for found in (moved(fallen, held), moved(held, fallen)):
+        assert found.fails is fails
+        text = "\n".join(line for _, line in comparison_lines(found))
+        assert (
+            f"{fallen.outcome} -> {held.outcome}" in text
+            or f"{held.outcome} -> {fallen.outcome}" in text
+        )
+        assert ("another seed finds something else" in text) is not fails
+
+
+def test_an_outcome_on_average_counts_whatever_the_seed() -> None:
+    assert moved(verdict(), verdict(outcome="undecided", average="undecided", seed=8)).fails
+    assert moved(searched(0.9, outcome="weak"), searched(0.9, outcome="held", seed=8)).fails
+
+
+def test_a_figure_of_one_side_alone() -> None:
+    assert verdicts_of(moved(searched(0.9), verdict())) == {
+        "gap": "unchanged",
+        "worst": "searched then alone",
+    }
+    assert verdicts_of(moved(verdict(), searched(0.9))) == {
+        "gap": "unchanged",
+        "worst": "searched now alone",
+    }
+    assert verdicts_of(moved(verdict(), verdict(power=power(1, 2))))["power"] == "judged now alone"
+    assert (
+        verdicts_of(moved(verdict(power=power(0, 0)), verdict(power=power(1, 2))))["power"]
+        == "no mutants"
+    )
+    assert verdicts_of(moved(verdict(), verdict())) == {"gap": "unchanged"}
+
+
+def test_power() -> None:
+    def found(old: Power, new: Power, limits: str = "") -> str:
+        return verdicts_of(moved(verdict(power=old), verdict(power=new), parsed(limits)))["power"]
+
+    assert found(power(9, 10), power(9, 10)) == "unchanged"
+    assert found(power(9, 10), power(8, 10)) == "within"
+    assert found(power(10, 10), power(2, 10)) == "moved"
+    assert found(power(2, 10), power(10, 10)) == "moved"
+    assert shares_differ(Refuted(1, 4), Refuted(4, 4), 0.975).low > 0
+    # what Fisher's test, which is exact, does not see
+    assert found(power(1, 4), power(4, 4)) == "within"
+    assert found(power(50, 50), power(25, 50)) == "moved"
+    assert found(power(50, 50), power(25, 50), "power:20%") == "moved"
+    assert found(power(50, 50), power(25, 50), "power:0.4") == "within"
+
+
+# Words --------------------------------------------------------------------------------------------
+
+
+def test_the_table_fits_eighty_columns_and_says_how_far() -> None:
+    old, new = (
+        replace(searched(0.9), power=power(9, 10)),
+        replace(searched(1.5, model_digest="x"), power=power(8, 10)),
+    )
+    lines = [line for _, line in comparison_lines(moved(old, new))]
+    assert max(map(len, lines)) <= 80
+    assert lines == [
+        "  figure  old   new   moved by (97.5 %)  limit  verdict",
+        "test_it.py::test_it: held",
+        "  gap     0.01  0.01  0                  0      unchanged",
+        "  worst   0.9   1.5   +0.6               0      moved",
+        "  power   9/10  8/10  -0.1 ± 0.38        0      within",
+        "  the network's weights changed",
+        "1 of 1 claim not as in the baseline 'main':",
+        "  test_it: worst moved by +0.6 from 0.9 to 1.5",
+        "if that is meant, save the new figures with --scrub-save=main",
+    ]
+    fails = [line for red, line in comparison_lines(moved(old, new)) if red]
+    assert fails == [lines[1], lines[3], *lines[6:]]
+
+
+def test_names_do_no_more_than_be_read() -> None:
+    old = verdict(metric="loss")
+    new = verdict(metric="loss\x1b[31m\u202e\n")
+    text = "\n".join(line for _, line in comparison_lines(moved(old, new)))
+    assert "its metric was loss and is loss\\x1b[31m\\u202e\\n" in text
+
+
+def test_a_comparison_of_nothing_fails() -> None:
+    """All claims were renamed, or none was run."""
+    old = {"a.py::a": Baseline.of(verdict(claim="a.py::a"), VERSIONS)}
+    for now in ([claimed(verdict(claim="a.py::b"), "a.py::b")], []):
+        found = compare(run(*now), "main", old, NONE)
+        assert found.is_empty
+        assert found.fails
+        assert (
+            True,
+            "nothing to compare: no claim of this run is in the baseline 'main'",
+        ) in comparison_lines(found)
+
+
+def test_without_a_claim_in_common() -> None:
+    found = compare(run(claimed(verdict(claim="a.py::b"), "a.py::b")), "main", {}, NONE)
+    assert not found.fails
+    assert [line for _, line in comparison_lines(found)] == [
+        "a.py::b: not in the baseline",
+        "nothing to compare: no claim of this run is in the baseline 'main'",
+    ]

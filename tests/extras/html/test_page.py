@@ -1,0 +1,342 @@
+"""The page of a run: every part where there is something to show, and nothing of what data say is
+ever markup."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from pytest_scrub.common.visible import visible_lines
+from pytest_scrub.extras.html import page as html
+from pytest_scrub.extras.html.page import fragment, page
+from pytest_scrub.verdict import Estimate, Verdict
+from tests.example_verdicts import (
+    TWO,
+    claimed,
+    node,
+    refuted,
+    run,
+    search,
+    slot,
+    verdict,
+    whole,
+)
+
+HOSTILE = (
+    "<script>alert(1)</script>", "</title></style></script><img src=x onerror=alert(1)>",
+    "'\" onclick='alert(1)'",
+    "\x1b[31mred\x1b[0m", "\u202egnp.exe\u2066", "one\r\nline", "$x$ \\frac{1}{2} $",
+    "&lt;b&gt; &amp;", "日本語 אב",
+    "{{ 7 * 7 }} {% raw %}", "nul \x00", "half \ud83d of a pair",
+)  # fmt: skip
+INLINE = {"wbr", "span", "b", "i", "a", "code", "del", "ins"}
+VOID = {"meta", "link", "br", "wbr", "input", "img"}
+
+
+class Parsed(HTMLParser):
+    """The elements of a page, and the text in each."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.texts.append("" if tag in INLINE else " ")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self.open):
+            self.texts.append(data)
+
+    @property
+    def ids(self) -> list[str | None]:
+        return [attributes["id"] for _, attributes in self.elements if "id" in attributes]
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.texts).split())
+
+    @property
+    def sections(self) -> list[str | None]:
+        return [
+            attributes.get("aria-label") for tag, attributes in self.elements if tag == "section"
+        ]
+
+
+def shown(found: Verdict) -> Parsed:
+    return Parsed(page(run(claimed(found))))
+
+
+def everywhere(hostile: str) -> Verdict:
+    """A verdict that says one text wherever it says anything of what data or people call things."""
+
+    def said(value: Any) -> Any:
+        if isinstance(value, str):
+            return hostile
+        if isinstance(value, tuple) and not hasattr(value, "_fields"):
+            return tuple(said(one) for one in value)
+        if hasattr(value, "__dataclass_fields__"):
+            kept = ("outcome", "average", "direction", "worse", "path", "parent", "slot")
+            return replace(
+                value,
+                **{
+                    name: said(getattr(value, name))
+                    for name in value.__dataclass_fields__
+                    if name not in kept
+                },
+            )
+        return value
+
+    found = whole()
+    hostile_circuit = replace(
+        TWO, nodes=tuple(said(replace(one, into="q", positions="x")) for one in TWO.nodes)
+    )
+    return replace(
+        said(replace(found, recovered=None, recovered_reason="x")), circuit=hostile_circuit
+    )
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=ascii)
+def test_what_data_say_is_text(hostile: str) -> None:
+    """The page has the same elements, with the same attributes, as one that says `x` everywhere."""
+    pages = []
+    for said in ("x", hostile):
+        one = replace(claimed(everywhere(said), f"t.py::{said}"), file=said)
+        other = claimed(None, f"u.py::{said}", message=said)
+        text = page(run(one, other, options=(f"--scrub-{said}",), versions={said: said}))
+        pages.append(Parsed(text))
+    tame, found = pages
+    for what in (tags, attribute_names):
+        assert what(found) == what(tame)
+    assert [tag for tag, _ in found.elements].count("script") == 1
+    assert not any(name.startswith("on") for name in attribute_names(found))
+    assert " ".join(visible_lines(hostile).split()) in found.text
+    assert not re.search(
+        r"[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text
+    )
+
+
+def tags(found: Parsed) -> set[str]:
+    return {tag for tag, _ in found.elements}
+
+
+def attribute_names(found: Parsed) -> set[str]:
+    return {name for _, attributes in found.elements for name in attributes}
+
+
+def test_the_page_loads_nothing_and_runs_only_its_own_script() -> None:
+    text = page(run(claimed(whole())))
+    found = Parsed(text)
+    for tag, attributes in found.elements:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:,")), (tag, attributes)
+        assert "url(http" not in (attributes.get("style") or "")
+    assert not re.search(r"@import|url\((?!#)", text)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = (facts["content"] for tag, facts in found.elements if facts.get("http-equiv"))
+    assert policy.startswith("default-src 'none'; ")
+    assert f"script-src 'sha256-{digest}';" in policy
+    assert "script-src 'unsafe-inline'" not in policy
+
+
+def test_every_id_is_there_once() -> None:
+    found = Parsed(
+        page(
+            run(claimed(whole(), "a.py::a"), claimed(whole(), "a.py::b"), claimed(None, "a.py::c"))
+        )
+    )
+    ids = found.ids
+    assert len(ids) == len(set(ids))
+    used = [
+        attributes["href"][1:]
+        for tag, attributes in found.elements
+        if attributes.get("href", "").startswith("#")
+    ]
+    assert used
+    assert set(used) <= set(ids)
+    assert not Parsed(fragment(whole())).ids  # of two pieces in a notebook
+
+
+def test_the_same_run_is_the_same_page() -> None:
+    one = run(claimed(whole()), claimed(None, "b.py::b"))
+    assert page(one) == page(one)
+
+
+def test_a_fragment_has_its_style_and_no_script() -> None:
+    found = Parsed(fragment(whole()))
+    tags = [tag for tag, _ in found.elements]
+    assert tags[0] == "div"
+    assert tags.count("style") == 1
+    assert not {"script", "html", "body", "link", "meta"} & set(tags)
+    (style,) = re.findall(r"<style>(.*?)</style>", fragment(whole()), re.DOTALL)
+    selectors = [
+        one.strip() for rule in re.findall(r"([^{}]+)\{", style) for one in rule.split(",")
+    ]
+    assert all(".scrub" in one for one in selectors if "(" not in one)
+    assert "claim holds on average and falls to the adversary" in found.text
+
+
+ALWAYS = ["the circuit", "figures", "plots", "nodes", "the hypothesis", "what was measured"]
+SEARCHED = [*ALWAYS[:4], "adversaries", *ALWAYS[4:]]
+
+
+@pytest.mark.parametrize(
+    ("found", "sections"),
+    [
+        (verdict(), ALWAYS),
+        (refuted(search=search(counterexample=None, mends=())), SEARCHED),
+        (
+            refuted(),
+            [*ALWAYS[:4], "adversaries", "counterexample", "what would mend it", *ALWAYS[4:]],
+        ),
+        (
+            whole(),
+            [
+                *ALWAYS[:4],
+                "adversaries",
+                "counterexample",
+                "what would mend it",
+                "slices",
+                "power",
+                "controls",
+                *ALWAYS[4:],
+            ],
+        ),
+    ],
+)
+def test_a_part_is_there_where_there_is_something_to_show(
+    found: Verdict, sections: list[str]
+) -> None:
+    assert Parsed(fragment(found)).sections == sections
+    assert shown(found).sections == [
+        "gaps",
+        "all claims",
+        "each claim",
+        *sections,
+        "to run it again",
+    ]
+
+
+def test_figures_are_those_of_the_terminal() -> None:
+    text = shown(whole(gap=Estimate(0.0123456, -0.0234567, 0.0456789))).text
+    for words in (
+        "0.01235 [-0.02346, 0.04568]", "unscrubbed cross-entropy 0.125", "99.0% of the way",
+        "mean absolute change 0.03", "samples that got worse 40.0%", "400 of at most 4000",
+        "95% of them stay within 0.1234, and 98% within the tolerance",
+        "95 % asymptotic confidence "
+        "sequence", "on average alone held", "0123abcd", "4567cdef", "seed 7",
+        "pytest test_it.py::test_it "
+        "--scrub-seed=7", "python 3.12.0, torch 2.13.0", "test_it.py:3", "3/7/9",
+        "pytest --scrub-replay '.scrub/one file.json'", "output/A agrees also on b 0.25 on average",
+        "1 of 2 are refuted (50%, 80% asked for); 1 equivalent ones left out, 2 more not judged",
+        "the values of a do not matter", "weights shuffled ✖ refuted "
+                                         "0.75", "not judged", "it has none",
+        "x 0.3 [0.2, 0.4] 200 30 ● held", "y not drawn 0 1 ◆ undecided", "Each has to stay within "
+                                                                         "0.6",
+        "Note: a note beside it", "not searched", "900 + 12 forward passes", "2026-01-02T03:04:05",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "confirmed" not in text
+
+
+def test_an_outcome_is_always_a_word_and_colour_never_alone() -> None:
+    for tag, attributes in (parsed := shown(whole())).elements:
+        if tag == "span" and "outcome" in (attributes.get("class") or "").split():
+            assert len((attributes["class"] or "").split()) == 2
+    for word in ("refuted", "held", "undecided"):
+        assert html.SIGNS[word] in parsed.text
+
+
+@pytest.mark.parametrize("outcome", ["untested", "undecided"])
+def test_what_did_not_decide_says_what_to_change(outcome: str) -> None:
+    nodes = (
+        slot("output/rest"),
+        slot("output/A", with_other=0.01, is_tested=False, wanting=("a=3", "a=4")),
+    )
+    text = shown(verdict(outcome=outcome, average=outcome, nodes=nodes)).text
+    assert ("add rows that share a but differ elsewhere" in text) == (outcome == "untested")
+    assert ("the interval straddles the tolerance; draw more" in text) == (outcome == "undecided")
+    assert "nothing else has a=3; a=4" in text
+
+
+def test_claims_without_a_verdict_are_listed_with_their_message() -> None:
+    text = page(
+        run(
+            claimed(verdict()),
+            claimed(None, "b.py::b"),
+            claimed(None, "b.py::c", result="skipped", message=None),
+        )
+    )
+    found = Parsed(text)
+    # in the table, and where its link leads
+    assert found.text.count("Misstated: there is no component 'C'") == 2
+    assert "No verdict: the claim was not checked" in found.text
+    rows = [facts for tag, facts in found.elements if tag == "tr" and "data-outcome" in facts]
+    assert [row["data-outcome"] for row in rows] == ["held", "failed", "skipped"]
+    assert {row["data-claim"] for row in rows} == {
+        facts["id"] for tag, facts in found.elements if facts.get("class") == "claim"
+    }
+    assert "1● held 1· skipped" in found.text
+
+
+def test_a_run_without_claims_says_so() -> None:
+    found = Parsed(page(run()))
+    assert "There were no claims in this run" in found.text
+    assert not any(tag in {"table", "svg", "details"} for tag, _ in found.elements)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_interrupted_run_says_so(interrupted: bool) -> None:
+    assert (
+        "This run was interrupted"
+        in Parsed(page(run(claimed(verdict()), interrupted=interrupted))).text
+    ) is interrupted
+
+
+def test_a_page_of_many_claims_is_small() -> None:
+    many = [claimed(whole(), f"a.py::test_{i}") for i in range(8)]
+    assert len(page(run(*many)).encode()) < 8 * 40_000
+
+
+def test_names_that_nobody_can_break_may_be_broken() -> None:
+    assert "test_<wbr>it.py:<wbr>:<wbr>test_<wbr>it" in page(run(claimed(verdict())))
+
+
+def test_the_circuit_is_drawn_with_what_the_legend_needs() -> None:
+    plain = Parsed(fragment(verdict()))
+    assert "(q, k, v)" not in plain.text
+    assert "dashed" not in plain.text
+    nodes = (
+        node("output", 1, agrees_on=None, rest="ANYTHING"),
+        node("output/A[k]", 0, into="k", along_every_path=True, is_computed=True),
+    )
+    found = Parsed(fragment(verdict(circuit=replace(TWO, nodes=nodes))))
+    classes = [attributes.get("class") for _, attributes in found.elements]
+    assert "edge every" in classes
+    assert "box computed" in classes
+    assert "slot" in classes
+    for words in (
+        "(q, k, v)",
+        "A dashed arrow is read along every path",
+        "A dashed box stands for a function",
+    ):
+        assert words in found.text

@@ -1,0 +1,101 @@
+"""Plots: of any scale, of intervals without ends, and words where there is nothing to show."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from dataclasses import replace
+
+import pytest
+
+from pytest_scrub.extras.html.page import fragment, page
+from pytest_scrub.verdict import Estimate, Look
+from tests.example_verdicts import (
+    attempt,
+    claimed,
+    refuted,
+    run,
+    search,
+    verdict,
+    whole,
+)
+from tests.extras.html.test_page import Parsed
+
+
+def test_a_plot_without_anything_to_show_is_said_in_words() -> None:
+    still = verdict(changes=(0.0,) * 101)
+    text = Parsed(fragment(still)).text
+    assert "No plot of changes: no sample changed the metric." in text
+    assert "it was looked at once, after 400 samples." in text
+    assert "No plot of the search: no adversary searched." in text
+    assert "<figure" not in fragment(still)
+    unsearched = search(
+        attempts=(attempt(searched=False, changes=(), curve=()),), counterexample=None, mends=()
+    )
+    assert "no adversary left a curve" in Parsed(fragment(verdict(search=unsearched))).text
+    text = Parsed(fragment(whole())).text
+    assert "No plot" not in text
+    assert fragment(whole()).count("<figure") == 3
+
+
+def test_an_adversary_that_did_not_search_has_no_curve() -> None:
+    idle = attempt("idle", searched=False, changes=(), curve=(), unscrubbed=None, scrubbed=None)
+    found = search(attempts=(attempt(), replace(idle, gap=None)))
+    text = fragment(refuted(search=found))
+    assert text.count('class="curve worst"') == 2  # that of the other, and of its changes
+    assert "</svg>idle" not in text
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-9, 1e9])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_plots_of_any_scale(tolerance: float, scale: float) -> None:
+    def scaled(estimate: Estimate) -> Estimate:
+        return Estimate(estimate.mean * scale, estimate.low * scale, estimate.high * scale)
+
+    found = whole(
+        tolerance=tolerance,
+        changes=tuple((i - 50) ** 3 * scale for i in range(101)),
+        gap=scaled(Estimate(-1.0, -2.0, 0.5)),
+        looks=tuple(Look(10**i, scaled(Estimate(-1.0, -2.0, 0.5))) for i in range(1, 6)),
+        search=search(
+            tolerance=tolerance,
+            attempts=(attempt(gap=-scale, curve=((0, -scale), (10**6, -scale))),),
+        ),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = page(run(claimed(found)))
+    assert text.count("<figure") == (4 if tolerance else 3)
+    assert not re.search(r"\b(nan|inf)\b", " ".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL)))
+
+
+def test_an_interval_without_ends_is_drawn_across() -> None:
+    wide = Estimate(0.01, -math.inf, math.inf)
+    found = verdict(
+        gap=wide, outcome="undecided", average="undecided", looks=(Look(2, wide), Look(400, wide))
+    )
+    text = page(run(claimed(found)))
+    assert "0.01 [?, ?]" in text
+    assert "it was not known before the last of 400 samples" in text
+    plot = re.findall(r'<figure class="wide">.*?</figure>', text, re.DOTALL)[0]
+    bar = re.search(r'class="bar undecided" d="M([-\d.]+) [\d.]+L([-\d.]+) ', plot).groups()
+    band = re.search(r'class="band" d="M([-\d.]+) 0v[\d.]+H([-\d.]+)V0z"', plot).groups()
+    assert float(bar[0]) < float(band[0]) < float(band[1]) < float(bar[1])
+
+
+def test_the_limit_of_a_search_that_looks_one_way_is_one_line() -> None:
+    both, one = (fragment(refuted(search=search(worse=worse))) for worse in ("either", "higher"))
+    assert both.count('class="limit"') == 2 * one.count('class="limit"') > 0
+
+
+def test_names_in_the_plot_of_all_lead_to_their_claims_and_are_cut() -> None:
+    long = "test_" + "x" * 200
+    text = page(
+        run(claimed(verdict(claim=f"a.py::{long}")), claimed(verdict(claim="a.py::$x$"), "a.py::y"))
+    )
+    plot = re.findall(r'<figure class="wide">.*?</figure>', text, re.DOTALL)[0]
+    assert re.findall(r'<a [^>]*href="(#claim-\d)"', plot) == ["#claim-1", "#claim-2"]
+    assert long not in plot
+    assert "…xxx" in plot
+    assert ">$x$<" in plot

@@ -1,0 +1,123 @@
+"""Where else a claim should not hold: shuffled weights, and features permuted among rows."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pytest_scrub import (
+    ANYTHING,
+    EXACT,
+    Dataset,
+    ModuleGraph,
+    Verdict,
+    check,
+    module,
+    output,
+)
+from pytest_scrub.network.shuffling import shuffled
+from tests.power.test_refuted import ROWS, judged
+
+
+class Network(nn.Module):
+    """Two hidden layers that were not trained, and labels that are what it says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.out = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(16, 3)
+        self.register_buffer("scale", torch.tensor([3.0, 1.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        both = torch.cat([self.a(x[:, :4]).tanh(), self.b(x[:, 4:]).tanh()], -1)
+        return 20 * self.out(both * self.scale.repeat_interleave(8))
+
+
+def network() -> tuple[Network, Dataset]:
+    model = Network().eval()
+    kinds = torch.eye(4)[
+        torch.randint(0, 4, (ROWS, 2), generator=torch.Generator().manual_seed(2))
+    ].flatten(1)
+    kinds = kinds + 0.01 * torch.randn(kinds.shape, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        labels = model(kinds).argmax(-1)
+    features = {"left": kinds[:, :4].argmax(-1), "right": kinds[:, 4:].argmax(-1)}
+    return model, Dataset(kinds, labels=labels, features=features)
+
+
+def test_controls_show_that_a_claim_says_something() -> None:
+    model, data = network()
+    root = output(module("a", agrees_on="left"), module("b", agrees_on="right"), rest=EXACT)
+    found = check(
+        root, ModuleGraph(model), data, tolerance=0.1, samples=600, adversaries=(), controls=True
+    )
+    assert found.outcome == "held"
+    weights, features = found.controls
+    assert (weights.name, features.name) == ("weights shuffled", "features permuted among rows")
+    assert (features.outcome, features.passed, features.note) == ("refuted", True, None)
+    assert features.gap is not None
+    assert features.gap > 0.2
+    assert weights.passed  # nothing is known there that could be lost, or the claim fails
+    assert weights.outcome != "held" or "nothing can be lost there" in str(weights.note)
+
+
+def test_a_claim_that_holds_on_permuted_features_is_weak() -> None:
+    model, data = network()
+    root = output(module("a", agrees_on="left"), rest=EXACT)
+    found = check(
+        root, ModuleGraph(model), data, tolerance=50.0, samples=600, adversaries=(), controls=True
+    )
+    assert found.outcome == "weak"
+    assert [control.passed for control in found.controls][1] is False
+    assert Verdict.from_json(found.to_json()) == found
+
+
+def test_a_claim_that_may_hold_on_permuted_features_is_weak() -> None:
+    model, data = network()
+    root = output(module("a", agrees_on="left"), module("b", agrees_on="right"), rest=EXACT)
+    settings: Any = {"samples": 600, "adversaries": (), "controls": True}
+    gap = check(root, ModuleGraph(model), data, tolerance=0.1, **settings).controls[1].gap
+    found = check(root, ModuleGraph(model), data, tolerance=gap, **settings)
+    assert (found.average, found.outcome) == ("held", "weak")
+    assert (found.controls[1].outcome, found.controls[1].passed) == ("undecided", False)
+    assert "these samples do not decide whether it holds with features permuted among rows" in str(
+        found
+    )
+    assert "it holds there too" not in str(found)
+
+
+def test_where_there_is_nothing_to_change() -> None:
+    found = judged(
+        output(module("C", agrees_on=ANYTHING)), mutate=False, controls=True, tolerance=100.0
+    )
+    assert [control.outcome for control in found.controls] == [None, None]
+    assert [control.note for control in found.controls] == [
+        "a graph of functions has no weights",
+        "the claim names no feature",
+    ]
+    assert found.outcome == "held"
+
+
+def test_weights_are_put_back() -> None:
+    model, data = network()
+    graph = ModuleGraph(model)
+    before, version = (
+        {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        graph.version(),
+    )
+    clean = graph.run(data.batch(range(5)))
+    rng = np.random.default_rng(0)
+    with suppress(KeyboardInterrupt), shuffled(graph, rng) as other:
+        assert other is not None
+        assert not torch.allclose(other.run(data.batch(range(5))), clean)
+        for name, tensor in model.named_parameters():
+            assert sorted(tensor.flatten().tolist()) == sorted(before[name].flatten().tolist())
+        assert torch.equal(model.scale, before["scale"])  # nothing that was learned
+        raise KeyboardInterrupt
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert graph.version() == version  # what was cached is still of this network
+    assert torch.equal(graph.run(data.batch(range(5))), clean)

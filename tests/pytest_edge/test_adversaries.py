@@ -1,0 +1,453 @@
+"""Adversaries in a suite: what they are asked for with, which claims fall to them, and what a
+failure then says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+import pytest
+
+from pytest_scrub.verdict import Search, Verdict
+from tests.pytest_edge.conftest import TORCH_CLAIMS, Ran, Suite, assert_same_figures
+from tests.sizes import only_in_full
+
+# Whatever stands in for z2, half of the answers are wrong, as they are without a swap; the worst is
+# wrong each time.
+XOR = """
+    @pytest.fixture(scope="session")
+    def xor():
+        return FunctionGraph(output=lambda z1, z2: torch.stack([z1 == z2, z1 != z2], -1).float())
+
+    def two_bits(labels):
+        bits = {"z1": torch.tensor([0, 0, 1, 1]), "z2": torch.tensor([0, 1, 0, 1])}
+        show = lambda row: f"{row['z1']} xor {row['z2']}"
+        return Dataset(bits, labels=labels(**bits), features=bits, show=show)
+
+    @pytest.fixture(scope="session")
+    def bits():
+        return two_bits(labels=lambda z1, z2: z1)
+
+    @pytest.fixture(scope="session")
+    def answered():
+        return two_bits(labels=lambda z1, z2: z1 ^ z2)
+"""
+CLAIM = 'model="xor", data="bits", metric=zero_one_error()'
+FALLS = f"""
+@claim(tolerance=0.3, {CLAIM})
+def test_falls():
+    return output(module("z1", agrees_on="z1"), module("z2", agrees_on=ANYTHING))
+"""
+AVERAGE = f"""
+@claim(tolerance=0.3, {CLAIM.replace("bits", "answered")})
+def test_average():
+    return output(module("z1", agrees_on="z1"), module("z2", agrees_on=ANYTHING))
+"""
+UNDECIDED = f"""
+@claim(tolerance=0.02, samples=50, {CLAIM})
+def test_undecided():
+    return output(module("z1", agrees_on="z1"), module("z2", agrees_on=ANYTHING))
+"""
+HOLDS = f"""
+@claim(tolerance=0.3, {CLAIM})
+def test_holds():
+    return output(module("z1", agrees_on="z1"), module("z2", agrees_on="z2"))
+"""
+
+
+@pytest.fixture
+def bits(suite: Suite) -> Suite:
+    """A suite that has a network of two bits at hand."""
+    suite.extend_conftest(XOR)
+    return suite
+
+
+def searched(ran: Ran, name: str = "test_falls") -> Search:
+    search = ran.verdicts[name].search
+    assert search is not None
+    return search
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ini", "argument", "budget"),
+    [
+        ("", None, 4000),
+        ("scrub_adversary = quick", None, 400),
+        ("scrub_adversary = default", None, 4000),
+        ("scrub_adversary = thorough", None, 40_000),
+        ("scrub_adversary = none", None, None),
+        ("scrub_adversary = none", "quick", 400),
+        ("scrub_adversary = thorough", "none", None),
+        ("scrub_adversary = typo", "quick", 400),
+    ],
+)
+def test_how_long_to_search(
+    bits: Suite, ini: str, argument: str | None, budget: int | None
+) -> None:
+    bits.write(FALLS)
+    bits.pytester.makeini(f"[pytest]\n{ini}")
+    ran = bits.run(adversary=argument)
+    assert ran.outcomes == ({"failed": 1} if budget else {"passed": 1})
+    search = ran.verdicts["test_falls"].search
+    assert (None if search is None else search.budget) == budget
+
+
+def test_a_claims_own_budget_comes_before_the_options(bits: Suite) -> None:
+    bits.write(FALLS.replace("0.3", "0.3, budget=300, adversaries=[WhichDonors()]"))
+    assert searched(bits.run(adversary="thorough")).budget == 300
+    assert bits.run(adversary="none").verdicts["test_falls"].search is None
+
+
+def test_a_budget_is_counted_by_the_samples_of_the_claim(bits: Suite) -> None:
+    bits.write(FALLS.replace("0.3", "0.3, samples=1000"))
+    assert searched(bits.run(adversary="quick")).budget == 2000
+
+
+def test_a_deadline_in_the_ini_file_ends_the_search_and_a_verdict_is_given_all_the_same(
+    bits: Suite,
+) -> None:
+    bits.write(FALLS + AVERAGE)
+    bits.pytester.makeini("[pytest]\nscrub_deadline = 1e-9")
+    ran = bits.run(adversary="default")
+    assert {name: verdict.outcome for name, verdict in ran.verdicts.items()} == {
+        "test_falls": "held", "test_average": "refuted",
+    }  # fmt: skip
+    assert [attempt.late for attempt in searched(ran).attempts][:3] == [True] * 3
+    assert "the deadline" in ran.reports["test_average"]
+    bits.forget()
+    assert (
+        bits.run("--scrub-deadline=100", adversary="default").verdicts["test_falls"].outcome
+        == "refuted"
+    )
+
+
+# --- which claims fall, and how that is said ------------------------------------------------------
+
+
+def test_these_very_words(bits: Suite) -> None:
+    bits.write(FALLS + UNDECIDED)
+    ran = bits.run(adversary="default")
+    for name, average in (
+        ("test_falls", "holds on average"),
+        ("test_undecided", "is undecided on average"),
+    ):
+        verdict = ran.verdicts[name]
+        words = (
+            f"claim {average} and falls to the adversary: {verdict.gap} in 0-1 error, tolerance "
+            f"{verdict.tolerance:g} on average, but 0.5 for allowed swaps found by which donors"
+        )
+        assert ran.reports[name].splitlines()[0] == words
+        assert ran.messages[name].splitlines()[0] == f"RefutedByAdversary: {words}"
+        assert verdict.outcome == "refuted"
+    assert (ran.verdicts["test_falls"].average, ran.verdicts["test_undecided"].average) == (
+        "held",
+        "undecided",
+    )
+
+
+@pytest.mark.parametrize(
+    ("expected", "text", "outcome"),
+    [
+        ("RefutedByAdversary", FALLS, "xfailed"),
+        ("Refuted", FALLS, "xfailed"),  # of which the other is a subclass
+        ("RefutedByAdversary", UNDECIDED, "xfailed"),
+        ("Undecided", UNDECIDED, "failed"),
+        ("Refuted", AVERAGE, "xfailed"),
+        ("RefutedByAdversary", AVERAGE, "failed"),
+        ("RefutedByAdversary", HOLDS, "failed"),
+    ],
+)
+def test_expected_refutations(bits: Suite, expected: str, text: str, outcome: str) -> None:
+    bits.write(
+        text.replace("@claim", f"@pytest.mark.xfail(raises={expected}, strict=True)\n@claim")
+    )
+    ran = bits.run(adversary="default")
+    assert ran.outcomes == {outcome: 1}
+    assert ("XPASS(strict)" in ran.text) == (text == HOLDS)
+    if text != UNDECIDED:
+        assert "undecided" not in {verdict.average for verdict in ran.verdicts.values()}
+
+
+def test_what_is_found_can_be_shown_without_failing(bits: Suite) -> None:
+    reporting = "tolerance=0.3, adversary='report'"
+    bits.write(
+        FALLS.replace("tolerance=0.3", reporting) + AVERAGE.replace("tolerance=0.3", reporting)
+    )
+    ran = bits.run(adversary="default")
+    assert ran.outcomes == {"passed": 1, "failed": 1}
+    verdict = ran.verdicts["test_falls"]
+    assert (verdict.outcome, verdict.average, verdict.held) == ("held", "held", True)
+    assert (searched(ran).refutes, searched(ran).gates) == (True, False)
+    assert [line.split()[-2] for line in ran.summary if "test_falls" in line] == ["0.5"]
+    assert (
+        "adversaries (tolerance 0.3, shown only; 4000 evaluations at most):"
+        in ran.reports["test_average"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "outcome"),
+    [
+        ("tolerance=0.3, adversarial_tolerance=0.6", "held"),
+        ("tolerance=0.3, adversarial_tolerance=0.5", "held"),  # the bound itself is accepted
+        ("tolerance=0.6, adversarial_tolerance=0.4", "refuted"),
+        ("tolerance=0.6, adversarial_tolerance=0", "refuted"),
+        ("tolerance=0.6", "held"),
+    ],
+)
+def test_the_worst_may_have_a_tolerance_of_its_own(bits: Suite, options: str, outcome: str) -> None:
+    bits.write(FALLS.replace("tolerance=0.3", options))
+    ran = bits.run(adversary="default")
+    verdict = ran.verdicts["test_falls"]
+    assert (verdict.average, verdict.outcome) == ("held", outcome)
+    assert verdict.tolerance == float(re.findall(r"[\d.]+", options)[0])
+    assert searched(ran).tolerance == float(re.findall(r"[\d.]+", options)[-1])
+
+
+def test_only_what_is_asked_for_is_searched(bits: Suite) -> None:
+    bits.write(FALLS.replace("0.3", "0.3, adversaries=[WhichDonors()]"))
+    ran = bits.run(adversary="default")
+    assert [attempt.adversary for attempt in searched(ran).attempts] == ["which donors"]
+    assert ran.verdicts["test_falls"].outcome == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (
+            "adversaries=['quick']",
+            "adversaries= takes adversaries such as WhichDonors(), not 'quick'",
+        ),
+        (
+            "adversarial_tolerance=float('nan')",
+            "adversarial_tolerance= is a gap, zero or more, not nan",
+        ),
+        ("budget=-1", "budget= is a whole number of evaluations, not -1"),
+        ("budget=True", "budget= is a whole number of evaluations, not True"),
+        ("budget=float('inf')", "budget= is a whole number of evaluations, not inf"),
+        ("adversary=None", "adversary= is 'gate' or 'report', not None"),
+        (
+            "adversaries=WhichDonors()",
+            "adversaries= takes a list such as [WhichDonors()], not WhichDonors(",
+        ),
+        ("adversaries=3", "adversaries= takes a list such as [WhichDonors()], not 3"),
+        (
+            "adversaries={WhichDonors()}",
+            "adversaries= takes a list such as [WhichDonors()], not {WhichDonors(",
+        ),
+        ("adversarial_tolerance='10%'", "adversarial_tolerance= is a gap, zero or more, not '10%'"),
+        ("adversarial_tolerance=True", "adversarial_tolerance= is a gap, zero or more, not True"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(bits: Suite, option: str, says: str) -> None:
+    path = bits.write(FALLS.replace("0.3", f"0.3, {option}"))
+    ran = bits.run(adversary="default")
+    assert ran.messages["test_falls"].startswith(f"Misstated: {says}")
+    crash = ran.crash("test_falls")
+    assert crash.path == str(path)
+    assert "@claim" in path.read_text().splitlines()[crash.lineno - 1]
+
+
+def test_what_is_untested_is_not_searched(four: Suite) -> None:
+    ran = four.run("test_claims.py::test_untested", adversary="thorough")
+    assert ran.verdicts["test_untested"].search is None
+    assert "adversaries (" not in ran.reports["test_untested"]
+    assert not four.saved
+
+
+# --- what a failure says --------------------------------------------------------------------------
+
+
+def test_the_counterexample_is_shown(bits: Suite) -> None:
+    bits.write(FALLS)
+    ran = bits.run(adversary="default")
+    [file] = bits.saved
+    lines = ran.reports["test_falls"].splitlines()
+    start = lines.index("counterexample (pruned from which donors):")
+    shown = [line.strip() for line in lines[start + 1 : start + 9]]
+    reference = shown[0].removeprefix("reference  ")
+    z1, z2 = reference.split(" xor ")
+    other = str(1 - int(z2))
+    wrong, right = sorted("01", key=lambda answer: answer == z1)
+    assert z1 == str(int(z1) ^ int(z2))  # the reference is one that the network gets right
+    assert shown == [
+        f"reference  {reference}",
+        "output/z2",
+        f"own input  {reference}",
+        f"donor      {z1} xor {other}",
+        f"agree on ANYTHING (and on z1); differ in z2 {z2} against {other}",
+        "metric     0 unscrubbed, 1 scrubbed: gap 1",
+        f"output     {right} (1), {wrong} (0) unscrubbed; {wrong} (1), {right} (0) scrubbed",
+        f"replay     pytest --scrub-replay {file}",
+    ]
+    assert lines[start + 9] == ""
+    assert (
+        lines[start + 10]
+        == "what would mend it, smallest first (a hint: state it as a claim of its own):"
+    )
+    assert lines[start + 11] == "  output/z2 agrees also on z2: gap 0 for this very swap set"
+
+
+def test_every_adversary_says_what_it_did_and_what_it_cost(bits: Suite) -> None:
+    bits.write(FALLS)
+    ran = bits.run(adversary="default")
+    lines = ran.reports["test_falls"].splitlines()
+    start = lines.index("adversaries (tolerance 0.3; 4000 evaluations at most):")
+    of = dict(line.strip().split(": ", 1) for line in lines[start + 1 : start + 5])
+    assert list(of) == ["which nodes", "which refinement", "which donors", "which inputs"]
+    assert of["which donors"] == (
+        "true worst gap 0.5, which refutes; every combination of allowed donors; 4 references, "
+        f"ten donors take part in 100%; {searched(ran).attempts[2].evaluations} evaluations"
+    )
+    assert (
+        of["which inputs"]
+        == "not searched: the data come from no strategy (see Dataset.from_strategy)"
+    )
+
+
+def test_one_reference_and_one_node_are_left_of_what_refutes_on_average(suite: Suite) -> None:
+    suite.write(
+        '@claim(tolerance=0.5)\ndef test_it():\n    return output(module("B", agrees_on="b"))\n'
+    )
+    ran = suite.run(adversary="quick")
+    shown = searched(ran, "test_it").counterexample
+    assert shown is not None
+    # which moves the label's own evidence
+    assert [swap.slot for swap in shown.swaps] == ["output/rest"]
+    assert "a" not in shown.swaps[0].also
+    assert abs(shown.gap) > 0.5
+    assert shown.gap == pytest.approx(shown.scrubbed - shown.unscrubbed)
+    first = next(mend for mend in searched(ran, "test_it").mends)
+    assert first.what == "output/rest agrees also on a"
+    assert first.where == "on average"
+
+
+def test_the_summary_has_the_worst_under_workers_too(bits: Suite) -> None:
+    bits.write(FALLS + HOLDS)
+    one = bits.run(adversary="default")
+    assert [line.split()[0] for line in one.summary] == ["refuted", "held"]
+    assert [line.split()[-2] for line in one.summary] == ["0.5", "0"]
+    [header] = [line for line in one.text.splitlines() if line.endswith("  claim")]
+    assert header.split()[-2:] == ["worst", "claim"]
+    bits.forget()
+    two = bits.run("-n", "2", adversary="default", alone=True)
+    assert two.summary == one.summary
+    assert {name: verdict.search for name, verdict in two.verdicts.items()} == {
+        name: verdict.search for name, verdict in one.verdicts.items()
+    }
+
+
+def test_without_a_search_the_summary_has_no_worst(bits: Suite) -> None:
+    bits.write(FALLS)
+    ran = bits.run()
+    assert "worst" not in ran.text.partition(" claims ")[2]
+    assert ran.summary[0].split()[-1] == "test_claims.py::test_falls"
+    assert "worst" in bits.run(adversary="quick").text.partition(" claims ")[2]
+
+
+# --- one seed, one search -------------------------------------------------------------------------
+
+
+def figures(verdicts: dict[str, Verdict]) -> dict[str, Any]:
+    """All that was found, in six digits, but not which of two equal swap sets shows it."""
+    found = {}
+    for name, verdict in verdicts.items():
+        search = verdict.search
+        assert search is not None
+        attempts = [dataclasses.asdict(attempt) for attempt in search.attempts]
+        for attempt in attempts:
+            # what is cached already, because another claim needed it, costs nothing
+            del attempt["ranking"]
+        found[name] = {
+            "attempts": attempts,
+            "mends": [mend.what for mend in search.mends],
+            "outcome": verdict.outcome,
+        }
+    return found
+
+
+@pytest.fixture
+def torch_claims(suite: Suite) -> Suite:
+    suite.write(TORCH_CLAIMS)
+    return suite
+
+
+@only_in_full  # test_determinism says it of averages, and of searches under workers
+def test_neither_order_nor_selection_nor_workers_change_what_is_found(torch_claims: Suite) -> None:
+    def found(*args: str, **options: Any) -> dict[str, Any]:
+        torch_claims.forget()
+        return figures(torch_claims.run(*args, adversary="quick", **options).verdicts)
+
+    plain = found()
+    assert list(plain) == ["test_a", "test_b", "test_c", "test_d"]
+    assert any(attempt["refutes"] for attempt in plain["test_d"]["attempts"])
+    assert_same_figures(plain, found())
+    shuffled = found("-p", "randomly", "--randomly-seed=3")
+    assert list(shuffled) != list(plain)
+    assert_same_figures(plain, dict(sorted(shuffled.items())))
+    assert_same_figures({"test_b": plain["test_b"]}, found("-k", "test_b"))
+    assert_same_figures(plain, dict(sorted(found("-n", "2", alone=True).items())))
+
+
+def test_another_seed_searches_otherwise(torch_claims: Suite) -> None:
+    def references(seed: int) -> list[float]:
+        torch_claims.forget()
+        ran = torch_claims.run(f"--scrub-seed={seed}", "-k", "test_d", adversary="quick")
+        return [attempt.gap for attempt in searched(ran, "test_d").attempts if attempt.searched]
+
+    assert references(0) != references(1)
+
+
+# --- what is written ------------------------------------------------------------------------------
+
+
+def test_nothing_is_written_where_nothing_is_refuted(bits: Suite) -> None:
+    bits.write(HOLDS + "\ndef test_ordinary(tmp_path):\n    assert tmp_path.exists()\n")
+    assert bits.run(adversary="default").outcomes == {"passed": 2}
+    bits.write("def test_ordinary():\n    pass\n", name="test_claims")
+    assert bits.run(adversary="default").outcomes == {"passed": 1}
+    assert not (bits.pytester.path / ".scrub").exists()
+
+
+def test_one_file_for_each_claim_in_the_root_of_the_run(
+    bits: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bits.write(FALLS + AVERAGE)
+    bits.pytester.makeini("[pytest]\n")
+    folder = bits.pytester.mkdir("elsewhere")
+    monkeypatch.chdir(folder)
+    ran = bits.run("..", "--rootdir", str(bits.pytester.path), adversary="default")
+    assert {file.name.rpartition("-")[0] for file in bits.saved} == {
+        "test_claims.py-test_falls", "test_claims.py-test_average",
+    }  # fmt: skip
+    assert not list(folder.iterdir())
+    for name in ("test_falls", "test_average"):
+        shown = searched(ran, name).counterexample
+        assert shown is not None
+        record = json.loads(next(file for file in bits.saved if name in file.name).read_text())
+        assert record["claim"] == f"test_claims.py::{name}"
+        assert record["minimal"]["gap"] == shown.gap
+        assert record["rows"][0]["shown"] == shown.reference
+        assert (record["worst"]["adversary"], record["minimal"]["adversary"]) == (
+            shown.found_by,
+            shown.found_by,
+        )
+
+
+def test_the_fixture_scrub_searches_and_saves_nothing(bits: Suite) -> None:
+    bits.write("""
+        def test_own(scrub_session, xor, bits):
+            claimed = output(module("z1", agrees_on="z1"), module("z2", agrees_on=ANYTHING))
+            verdict = scrub_session.check(
+                claimed, model=xor, data=bits, name="own", metric=zero_one_error(), tolerance=0.3
+            )
+            assert (verdict.average, verdict.outcome) == ("held", "refuted")
+            assert verdict.search.budget == 4000
+    """)
+    assert bits.run(adversary="default").outcomes == {"passed": 1}
+    assert not bits.saved

@@ -1,0 +1,490 @@
+"""`--scrub-save` and `--scrub-compare`: what is kept of a run, and when another one is not as it
+was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pytest_edge.conftest import TORCH_CLAIMS, Suite
+from tests.sizes import only_in_full
+
+CLAIMS = """
+    @claim(tolerance=0.5)
+    def test_held():
+        return output(module("A", agrees_on="a"))
+
+    @pytest.mark.xfail(raises=Refuted, strict=True)
+    @claim(tolerance=0.5)
+    def test_refuted():
+        return output(module("B", agrees_on="b"))
+"""
+OTHER_WEIGHTS = """
+    @pytest.fixture(scope="session")
+    def scrub_model():
+        return network({sharpness})
+"""
+OK, FAILED, INTERRUPTED, USAGE = (
+    pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED,
+    pytest.ExitCode.USAGE_ERROR,
+)  # fmt: skip
+MODES = pytest.mark.parametrize(
+    ("mode", "alone"),
+    [
+        (("-n0",), False),
+        (("-n2",), True),
+        pytest.param(("-x",), False, marks=only_in_full),
+        pytest.param(("-p", "randomly", "--randomly-seed=3"), False, marks=only_in_full),
+    ],
+    ids=["n0", "n2", "x", "random"],
+)
+
+
+@pytest.fixture
+def two(suite: Suite) -> Suite:
+    suite.write(CLAIMS)
+    return suite
+
+
+def files(suite: Suite, name: str = "main") -> dict[str, str]:
+    folder = suite.pytester.path / ".scrub" / "baselines" / name
+    return {path.name: path.read_text() for path in sorted(folder.glob("*"))}
+
+
+def records(suite: Suite, name: str = "main") -> dict[str, dict[str, Any]]:
+    found = (json.loads(text) for text in files(suite, name).values())
+    return {one["claim"].partition("::")[2]: one for one in found}
+
+
+def sharpen(suite: Suite, sharpness: float) -> None:
+    suite.extend_conftest(OTHER_WEIGHTS.format(sharpness=sharpness))
+
+
+def compared(text: str) -> str:
+    """What is said of the baseline, without the padding between columns."""
+    lines = text.partition("compared with the baseline")[2].splitlines()[1:]
+    end = next((i for i, line in enumerate(lines) if line.startswith(("===", "!!!"))), len(lines))
+    return "\n".join(" ".join(line.split()) for line in lines[:end])
+
+
+@MODES
+def test_an_unchanged_suite_is_as_it_was_in_every_mode(
+    two: Suite, mode: tuple[str, ...], alone: bool
+) -> None:
+    ran = two.run("--scrub-save", "--scrub-mutate", adversary="quick")
+    assert ran.result.ret == OK
+    ran.result.stdout.fnmatch_lines(["wrote the figures of 2 claims to .scrub?baselines?main"])
+    before = files(two)
+    ran = two.run(
+        "--scrub-compare", "--scrub-save", "--scrub-mutate", *mode, alone=alone, adversary="quick"
+    )
+    assert ran.result.ret == OK
+    assert "2 claims compared: no outcome changed" in compared(ran.text)
+    assert "moved\n" not in compared(ran.text)
+    # a counterexample, which would end the second search: one that is compared begins anew
+    assert two.saved
+    assert files(two) == before
+
+
+@MODES
+def test_a_perturbed_weight_fails_in_every_mode(
+    two: Suite, mode: tuple[str, ...], alone: bool
+) -> None:
+    two.run("--scrub-save")
+    old = two.run("--scrub-compare").verdicts["test_refuted"].gap.mean
+    sharpen(two, 4)
+    ran = two.run("--scrub-compare", *mode, alone=alone)
+    assert ran.outcomes == {"passed": 1, "xfailed": 1}
+    assert ran.result.ret == FAILED
+    new = ran.verdicts["test_refuted"].gap.mean
+    said = compared(ran.text)
+    assert "1 of 2 claims not as in the baseline 'main':" in said
+    assert f"test_refuted: gap moved by {new - old:+.3g} from {old:.4g} to {new:.4g}" in said
+    assert "the network's weights changed" in said
+    assert "if that is meant, save the new figures with --scrub-save=main" in said
+
+
+def test_the_exit_code_is_ones_own_where_every_test_passes(two: Suite) -> None:
+    """A gate that stays open would not be seen among failures."""
+    two.run("--scrub-save", adversary="quick")
+    sharpen(two, 1.9)
+    only = ("--scrub-compare", "-k", "held")
+    for alone, mode in ((False, "-n0"), (True, "-n2")):
+        ran = two.run(*only, mode, alone=alone, adversary="quick")
+        assert ran.outcomes.keys() <= {"passed", "deselected"}
+        assert ran.result.ret == FAILED
+        assert "test_held: worst moved by +" in compared(ran.text)
+    assert two.run(*only, "--scrub-compare-fail=worst:50%", adversary="quick").result.ret == OK
+
+
+LATER = """
+    import os, signal, time
+
+    @claim(tolerance=9)
+    def test_first():
+        return output(module("B", agrees_on="b"))
+
+    @claim(tolerance=9)
+    def test_later():
+        if {interrupts}:
+            if not {of_parent}:
+                raise KeyboardInterrupt
+            time.sleep(2)  # until the first claim's report has come in
+            os.kill(int(os.environ["CONTROLLER"]), signal.SIGINT)
+            time.sleep(3)
+        return output(module("B", agrees_on="b"))
+"""
+
+
+@pytest.mark.parametrize(("mode", "alone"), [("-n0", False), ("-n1", True)])
+def test_what_was_decided_before_an_interrupt_is_saved_and_compared(
+    suite: Suite, mode: str, alone: bool
+) -> None:
+    # a process in the background may have been told to ignore interrupts, and so its children
+    if alone:
+        suite.extend_conftest("""
+            import os, signal
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            def pytest_configure(config):
+                if not hasattr(config, "workerinput"):  # its workers inherit it
+                    os.environ["CONTROLLER"] = str(os.getpid())
+        """)
+    suite.write(LATER.format(interrupts=False, of_parent=False))
+    suite.run("--scrub-save")
+    before = files(suite)
+    suite.write(LATER.format(interrupts=True, of_parent=alone))
+    sharpen(suite, 4)
+    own = {} if alone else {"no_reraise_ctrlc": True}
+    ran = suite.run("--scrub-compare", "--scrub-save", mode, alone=alone, **own)
+    assert ran.result.ret == INTERRUPTED
+    said = compared(ran.text)
+    assert "1 of 1 claim not as in the baseline 'main':" in said
+    assert "test_first: gap moved by +" in said
+    assert "test_later: in the baseline, but not in this run" in said
+    after = files(suite)
+    assert [name for name in before if before[name] != after[name]] == [
+        name for name in before if "first" in name
+    ]
+    ran.result.stdout.fnmatch_lines(
+        ["wrote * 1 claim to *; 1 more of its files, of claims that *, stay as they are"]
+    )
+
+
+def test_what_is_in_a_file(two: Suite) -> None:
+    ran = two.run("--scrub-save=first.one", "--scrub-mutate", "--scrub-seed=3", adversary="quick")
+    found, verdict = records(two, "first.one")["test_held"], ran.verdicts["test_held"]
+    assert list(found) == sorted(found)
+    figures = found["figures"]
+    for name in ("unscrubbed", "scrubbed", "baseline", "recovered"):
+        assert figures[name] == pytest.approx(getattr(verdict, name), rel=1e-5)
+    assert figures["gap"]["low"] == pytest.approx(verdict.gap.low, abs=1e-6)
+    assert (found["outcome"], found["seed"], found["samples"]) == ("held", 3, 200)
+    assert verdict.power is not None
+    assert figures["power"] == {"refuted": verdict.power.refuted, "of": len(verdict.power.mutants)}
+    assert verdict.search is not None
+    assert verdict.search.worst is not None
+    assert figures["worst"]["gap"] == pytest.approx(verdict.search.worst.gap, rel=1e-5)
+    assert figures["worst"]["by"] == verdict.search.worst.adversary
+    assert found["hypothesis"] == verdict.hypothesis.split("\n")
+    assert {"python", "torch", "pytest-scrub"} <= found["versions"].keys()
+    assert "platform" not in found["versions"]
+    text = next(text for name, text in files(two, "first.one").items() if "held" in name)
+    assert "└── A agrees on a" in text  # a diff is read by people
+    assert all(
+        len(digits.split(".")[-1]) <= 8
+        for digits in text.replace(",", "").split()
+        if digits[:2] == "0."
+    )
+
+
+def test_claims_without_a_verdict_are_not_saved(four: Suite) -> None:
+    four.run("--scrub-save")
+    assert set(records(four)) == {"test_held", "test_refuted", "test_undecided", "test_untested"}
+    four.write(
+        "@claim(tolerance=0.5)\ndef test_new():\n    return output(module('A', agrees_on='a'))",
+        "test_new",
+    )
+    ran = four.run("test_new.py", "--scrub-save")
+    assert set(records(four)) == {
+        "test_held",
+        "test_refuted",
+        "test_undecided",
+        "test_untested",
+        "test_new",
+    }
+    ran.result.stdout.fnmatch_lines(["wrote the figures of 1 claim to *; 4 more of its files, *"])
+
+
+def test_another_seed_is_no_movement(two: Suite) -> None:
+    two.run("--scrub-save", adversary="quick")
+    for seed in range(1, 6):
+        ran = two.run("--scrub-compare", f"--scrub-seed={seed}", adversary="quick")
+        assert ran.result.ret == OK, ran.text
+        assert "not compared: another seed" in compared(ran.text)
+
+
+def test_an_outcome_that_changed_fails_whatever_the_limits(two: Suite) -> None:
+    two.run("--scrub-save")
+    two.write(CLAIMS.replace("tolerance=0.5", "tolerance=5").replace("strict=True", "strict=False"))
+    ran = two.run("--scrub-compare", "--scrub-compare-fail=gap:inf,worst:inf,power:inf")
+    assert ran.outcomes == {"passed": 1, "xpassed": 1}
+    assert ran.result.ret == FAILED
+    said = compared(ran.text)
+    assert "test_refuted: was refuted and is held" in said
+    assert "the tolerance: 0.5 -> 5" in said
+    assert "1 of 2 claims not as in the baseline" in said
+
+
+def test_a_verdict_that_is_gone_fails(two: Suite) -> None:
+    """An xfail without `raises=` excuses a claim that has lost its meaning."""
+    two.run("--scrub-save")
+    two.write(CLAIMS.replace("raises=Refuted, strict=True", "").replace('"B"', '"C"'))
+    ran = two.run("--scrub-compare")
+    assert ran.outcomes == {"passed": 1, "xfailed": 1}
+    assert ran.result.ret == FAILED
+    assert "test_refuted: was refuted and is xfailed" in compared(ran.text)
+
+
+def test_a_skipped_claim_does_not_fail(two: Suite) -> None:
+    two.run("--scrub-save")
+    two.write(CLAIMS.replace("xfail(raises=Refuted, strict=True)", 'skip(reason="slow")'))
+    ran = two.run("--scrub-compare")
+    assert ran.result.ret == OK
+    assert "test_refuted: in the baseline, but skipped by its mark" in compared(ran.text)
+
+
+@MODES
+def test_a_claim_that_skips_itself_fails(two: Suite, mode: tuple[str, ...], alone: bool) -> None:
+    """Such as for weights that are not there: nobody said that this claim is not to be judged."""
+    two.run("--scrub-save")
+    two.write(
+        CLAIMS.replace(
+            'return output(module("B"',
+            'pytest.skip("no weights")\n        return output(module("B"',
+        )
+    )
+    ran = two.run("--scrub-compare", *mode, alone=alone)
+    assert ran.outcomes == {"passed": 1, "skipped": 1}
+    assert ran.result.ret == FAILED
+    assert "test_refuted: was refuted and is skipped" in compared(ran.text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('module("A", agrees_on="a")', 'module("A", agrees_on="b")', "its hypothesis has changed"),
+        (
+            "tolerance=0.5",
+            "tolerance=0.5, metric=zero_one_error()",
+            "its metric was cross-entropy and is",
+        ),
+    ],
+)
+def test_another_claim_cannot_be_compared(two: Suite, old: str, new: str, said: str) -> None:
+    two.run("--scrub-save")
+    two.write(CLAIMS.replace(old, new, 1).replace("raises=Refuted, strict=True", ""))
+    ran = two.run("--scrub-compare", "-k", "held")
+    assert ran.result.ret == FAILED
+    assert f"it is another claim by now: {said}" in compared(ran.text)
+    assert "--scrub-save=main" in compared(ran.text)
+
+
+def test_changed_data_are_named(two: Suite) -> None:
+    two.run("--scrub-save", adversary="quick")
+    two.extend_conftest("""
+        @pytest.fixture(scope="session")
+        def scrub_data():
+            return rows(66)
+    """)
+    ran = two.run("--scrub-compare", "-k", "held", adversary="quick")
+    assert "the data changed" in compared(ran.text)
+    assert "weights" not in compared(ran.text)
+    assert "not compared: other data" in compared(ran.text)
+
+
+def test_other_versions_are_named_once(two: Suite) -> None:
+    two.run("--scrub-save")
+    for path in (two.pytester.path / ".scrub/baselines/main").glob("*.json"):
+        record = json.loads(path.read_text())
+        record["versions"] |= {"torch": "1.0", "gone": "2"}
+        path.write_text(json.dumps(record))
+    said = compared(two.run("--scrub-compare").text)
+    assert said.count("torch 1.0 -> ") == 1
+    assert "gone 2 -> none" in said
+    assert "numpy" not in said
+
+
+def test_claims_of_one_side_alone_are_told_and_pass(two: Suite) -> None:
+    two.run("--scrub-save")
+    two.write(
+        "@claim(tolerance=0.5)\ndef test_elsewhere():\n    return output(module('A', "
+        "agrees_on='a'))",
+        "test_other",
+    )
+    two.run("test_other.py", "--scrub-save")
+    two.write(CLAIMS.replace("test_refuted", "test_renamed"))
+    ran = two.run("test_claims.py", "--scrub-compare")
+    assert ran.result.ret == OK
+    said = compared(ran.text)
+    assert "test_claims.py::test_renamed: not in the baseline" in said
+    assert "test_claims.py::test_refuted: in the baseline, but not in this run" in said
+    assert "test_elsewhere" not in said  # its file was not run
+
+
+def test_a_quiet_run_tells_what_fails(two: Suite) -> None:
+    two.run("--scrub-save")
+    sharpen(two, 4)
+    ran = two.run("--scrub-compare", "-q")
+    assert "test_held: held" not in compared(ran.text)
+    assert "test_refuted: gap moved by" in compared(ran.text)
+
+
+def test_limits_in_the_ini_file(two: Suite) -> None:
+    two.run("--scrub-save")
+    sharpen(two, 4)
+    two.pytester.makeini("[pytest]\nscrub_compare = main\nscrub_compare_fail = gap:300%")
+    assert two.run().result.ret == OK
+    assert two.run("--scrub-compare-fail=gap:10%").result.ret == FAILED
+
+
+# Bad input ----------------------------------------------------------------------------------------
+
+
+def stderr(suite: Suite, *args: str) -> str:
+    """What is said before anything is run."""
+    ran = suite.run(*args)
+    assert ran.result.ret == USAGE
+    assert not ran.verdicts
+    return " ".join(ran.result.stderr.str().split())
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ("gaps:1", "knows the figures gap, worst, power, not 'gaps'"),
+        ("gap", "does not say how far 'gap' may move; write gap:0.05 or gap:10%"),
+        ("gap:ten", "takes a number of zero or more for 'gap', or a percentage, not 'ten'"),
+        ("gap:-1", "takes a number of zero or more for 'gap', or a percentage, not '-1'"),
+        ("gap:nan", "takes a number of zero or more for 'gap', or a percentage, not 'nan'"),
+        ("power:%", "takes a number of zero or more for 'power', or a percentage, not '%'"),
+        ("gap:1,worst:2,gap:3", "has two limits for 'gap'"),
+    ],
+)
+def test_malformed_limits(two: Suite, limits: str, said: str) -> None:
+    assert f"--scrub-compare-fail {said}" in stderr(two, f"--scrub-compare-fail={limits}")
+    two.pytester.makeini(f"[pytest]\nscrub_compare_fail = {limits}")
+    assert f"scrub_compare_fail {said}" in stderr(two)
+
+
+def test_a_baseline_that_is_not_there(two: Suite) -> None:
+    assert "there is no baseline 'main' in" in stderr(two, "--scrub-compare")
+    two.run("--scrub-save=published")
+    assert "did you mean 'published'?; make one with --scrub-save=publishd" in stderr(
+        two, "--scrub-compare=publishd"
+    )
+    ran = two.run("--collect-only", "--scrub-compare=publishd")
+    assert ran.result.ret == OK
+
+
+@pytest.mark.parametrize("name", ["../main", "a/b", "/tmp/x", ".hidden", ".."])
+def test_a_name_with_path_parts(two: Suite, name: str) -> None:
+    for given in ("save", "compare"):
+        assert "takes a name of up to 100 letters, digits, dots and dashes" in stderr(
+            two, f"--scrub-{given}={name}"
+        )
+    assert not (two.pytester.path / ".scrub").exists()
+
+
+def test_a_name_that_is_a_test_to_run(two: Suite) -> None:
+    two.pytester.mkdir("tests")
+    for name in ("test_claims.py", "tests"):
+        assert "a test to run comes before the option" in stderr(two, "--scrub-save", name)
+    assert not (two.pytester.path / ".scrub").exists()
+    two.pytester.mkdir("main")
+    assert two.run("test_claims.py", "--scrub-save").result.ret == OK
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: text[: len(text) // 2], "it is no JSON"),
+        (lambda text: "<<<<<<< HEAD\n" + text, "it is no JSON"),
+        (
+            lambda text: text.replace('"schema_version": 1', '"schema_version": 2'),
+            "its schema is 2, not 1",
+        ),
+        (
+            lambda text: text.replace('"samples": 200', '"samples": "many"'),
+            "Expected `int`, got `str` - at `$.samples`",
+        ),
+        (
+            lambda text: text.replace('"samples": 200', '"samples": true'),
+            "Expected `int`, got `bool` - at `$.samples`",
+        ),
+        (lambda text: text.replace('"samples"', '"sample"'), "missing required field `samples`"),
+        (lambda text: text.replace("test_held", "test_other"), "belongs into another file"),
+        (lambda text: "[]", "its schema is None"),
+        (lambda text: "[" * 100_000, "no part of a baseline"),
+    ],
+)
+def test_a_damaged_file_is_told_before_anything_runs(two: Suite, damage: Any, said: str) -> None:
+    two.run("--scrub-save", "-k", "held")
+    (path,) = (two.pytester.path / ".scrub/baselines/main").iterdir()
+    path.write_text(damage(path.read_text()))
+    found = stderr(two, "--scrub-compare")
+    assert said in found
+    assert path.name in found
+    assert "--scrub-save=main" in found
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_run(two: Suite) -> None:
+    (two.pytester.path / ".scrub").write_text("a file")
+    assert "cannot be written (Not a directory)" in stderr(two, "--scrub-save")
+    assert (two.pytester.path / ".scrub").read_text() == "a file"
+
+
+def test_comparing_writes_nothing(two: Suite) -> None:
+    two.run("--scrub-save")
+    folder = two.pytester.path / ".scrub"
+
+    def state() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+
+    before = state()
+    two.run("--scrub-compare")
+    assert state() == before
+
+
+def test_a_name_of_any_kind_is_saved_and_found(suite: Suite) -> None:
+    suite.write("""
+        from pytest_scrub.metrics import Metric
+
+        def loss(output, batch):
+            return torch.nn.functional.cross_entropy(output, batch.labels, reduction="none")
+
+        @pytest.mark.parametrize("way", ["../up", "a b", "\\u202e\\u00e4", "A", "a"])
+        @claim(tolerance=0.5, metric=Metric("loss\\ud800\\x1b[31m \\u202e<&", loss))
+        def test_held(way):
+            return output(module("A", agrees_on="a"))
+    """)
+    suite.run("--scrub-save")
+    found = files(suite)
+    assert len(found) == 5
+    assert all(text.isascii() or "└" in text for text in found.values())
+    assert "\u202e" not in "".join(found.values())
+    ran = suite.run("--scrub-compare")
+    assert ran.result.ret == OK
+    assert "5 claims compared" in compared(ran.text)
+
+
+def test_torch_modules_in_another_order_are_as_they_were(suite: Suite) -> None:
+    """The last digits of their activations depend on what else is in a batch."""
+    suite.write(TORCH_CLAIMS)
+    suite.run("--scrub-save")
+    for seed in (1, 2):
+        ran = suite.run("--scrub-compare", "-p", "randomly", f"--randomly-seed={seed}")
+        assert "4 claims compared: no outcome changed" in compared(ran.text)
+        assert " within" not in compared(ran.text)

@@ -1,0 +1,269 @@
+"""Every way in which the engine saves work gives what the slow evaluator gives, and is shown to be
+taken."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pytest_scrub import ANYTHING, Dataset, Evaluator, Metric, embed, head, meaning, mlp, output
+from pytest_scrub.engine.memory import Kept, Memory
+from pytest_scrub.engine.store import ActivationStore
+from pytest_scrub.extras.disk_cache.activations import shelf_of
+from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
+from pytest_scrub.network import as_graph
+from pytest_scrub.network.graph import Site
+from pytest_scrub.network.kinds.head import Head
+from pytest_scrub.network.kinds.reading import Batch
+from pytest_scrub.network.kinds.rerun import Rerun
+from tests.reference.bridges import BridgeNetwork
+from tests.reference.generate import Architecture, build
+from tests.sizes import only_in_full, sized
+from tests.whole.test_engine_against_reference import engine_and_reference_agree
+
+CASES = sized(15, 200)
+
+
+class Taken:
+    """How often each way was taken; what counts is no part of the network, as a counter that it
+    holds would be."""
+
+    def __init__(self) -> None:
+        self._ways: list[str] = []
+        self.note = self._ways.append
+
+    def __getitem__(self, way: str) -> int:
+        return self._ways.count(way)
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
+    taken = Taken()
+    note = taken.note
+
+    def noting(holder, name, ways):
+        original = getattr(holder, name)
+
+        @functools.wraps(original)
+        def noted(self, *args, **kwargs):
+            for way, is_taken in ways.items():
+                if is_taken(self, *args):
+                    note(way)
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(holder, name, noted)
+
+    def slot_of(batch, slot):
+        return batch.reading.inputs[slot]
+
+    def is_unchanged(head, batch, slot):
+        return not slot_of(batch, slot).direct and not slot_of(batch, slot).rerun
+
+    def shares_a_stream(head, batch, slot):
+        read = slot_of(batch, slot)
+        return (read.direct, read.rerun, batch.where_of(read) is None) in batch._made
+
+    def is_read_at_its_positions(of):
+        return lambda batch, slot: slot == of and batch.where is not None
+
+    noting(
+        Head, "projected",
+        {
+            "a projection that nothing changes is gathered": is_unchanged,
+            "two slots share a stream": shares_a_stream,
+        },
+    )  # fmt: skip
+    noting(
+        Batch, "product",
+        {
+            "heads are added to the stream by one product":
+                lambda batch, read: read.start.kind == "stream",
+            "heads are added to queries, keys and values":
+                lambda batch, read: read.start.kind != "stream",
+        },
+    )  # fmt: skip
+    noting(
+        Batch, "run",
+        {"two slots share a rerun": lambda batch, read: read.rerun in batch._made},
+    )  # fmt: skip
+    noting(
+        Batch, "stream",
+        {
+            "a query is read at its positions only": is_read_at_its_positions("q"),
+            "the output is read at its positions only": is_read_at_its_positions("in"),
+        },
+    )  # fmt: skip
+    noting(Rerun, "own", {"a rerun starts above the first layer": lambda run, name: run.first > 0})
+    noting(
+        Kept, "gather",
+        {
+            "gathered from a file": lambda kept, *_: kept.in_file,
+            "gathered at positions from a file": lambda kept, places,
+            where=None: kept.in_file and where is not None,
+            "gathered from memory": lambda kept, *_: not kept.in_file,
+        },
+    )  # fmt: skip
+    noting(ActivationStore, "_capture", {"captured": lambda *_: True})
+    return taken
+
+
+def agree(kind: str, store_of, cases: int = CASES) -> None:
+    settings(max_examples=cases, suppress_health_check=[HealthCheck.function_scoped_fixture])(
+        given(data=st.data())(engine_and_reference_agree)
+    )(kind=kind, store_of=store_of)
+
+
+def test_reading_takes_its_short_cuts(taken: Taken) -> None:
+    agree("native", lambda graph, dataset: None, 3 * CASES)
+    for way in (
+        "a projection that nothing changes is "
+        "gathered", "two slots share a stream",
+        *sized((), ("two slots share a rerun",)),  # a few of a thousand trees have them
+        "a query is read at its positions only", "the output is read at its positions "
+                                                 "only", "gathered from memory",
+    ):  # fmt: skip
+        assert taken[way], way
+
+
+@pytest.mark.parametrize(
+    ("norm", "way"),
+    [
+        ("LN", "heads are added to the stream by one product"),
+        (None, "heads are added to queries, keys and values"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["native", "rotary"])
+@pytest.mark.parametrize("into", [None, "k", "v", "q"])
+def test_heads_that_read_heads(
+    taken: Taken, norm: str | None, way: str, kind: str, into: str | None
+) -> None:
+    choices = {"positions": "rotary"} if kind == "rotary" else {}
+    model = build(Architecture(n_layers=2, n_ctx=4, norm=norm, **choices))
+    rng = np.random.default_rng(0)
+    data = Dataset(
+        torch.tensor(rng.integers(0, 5, size=(12, 4))), labels=np.zeros(12, dtype=int), label_pos=-1
+    )
+    below = [head(0, h, agrees_on=ANYTHING, into=into) for h in range(2)]
+    root = output(
+        head(1, 0, agrees_on=ANYTHING, reads=below),
+        head(1, 1, agrees_on=ANYTHING),
+        embed(agrees_on=ANYTHING),
+    )
+    evaluator = Evaluator(
+        as_graph(model.bridge), data, root, Metric("sum", lambda out, batch: out.double().sum(1))
+    )
+    swap_set = evaluator.space.draw(30, rng)
+    network = BridgeNetwork(model.bridge, data)
+    theirs = [float(out[-1].sum()) for out in meaning.outputs(network, root, data, swap_set, -1)]
+    assert evaluator.evaluate(swap_set) == pytest.approx(theirs, rel=1e-6)
+    assert taken[way]
+
+
+def test_a_rerun_starts_where_something_changes(taken: Taken) -> None:
+    model = build(Architecture(n_layers=3, attn_only=False, norm="LN", n_ctx=4))
+    rng = np.random.default_rng(0)
+    data = Dataset(
+        torch.tensor(rng.integers(0, 5, size=(12, 4))), labels=np.zeros(12, dtype=int), label_pos=-1
+    )
+    changed = head(1, 1, agrees_on=ANYTHING, via="any")
+    root = output(
+        mlp(2, agrees_on=ANYTHING, reads=[changed, embed(agrees_on=ANYTHING)]),
+        head(1, 0, agrees_on=ANYTHING),
+    )
+    metric = Metric("sum", lambda out, batch: out.double().sum(1))
+    evaluator = Evaluator(as_graph(model.bridge), data, root, metric)
+    swap_set = evaluator.space.draw(30, rng)
+    network = BridgeNetwork(model.bridge, data)
+    theirs = [float(out[-1].sum()) for out in meaning.outputs(network, root, data, swap_set, -1)]
+    assert evaluator.evaluate(swap_set) == pytest.approx(theirs, rel=1e-6)
+    assert taken["a rerun starts above the first layer"]
+
+
+@pytest.mark.parametrize("kind", ["native", "llama"])
+def test_activations_in_files(taken: Taken, kind: str, tmp_path: Path) -> None:
+    agree(kind, lambda graph, dataset: ActivationStore(graph, dataset, Memory(0, tmp_path)))
+    assert taken["gathered from a file"]
+    assert taken["gathered at positions from a file"]
+    assert not taken["gathered from memory"]
+    assert not any(tmp_path.iterdir())  # nothing is left behind
+
+
+def test_activations_in_files_and_in_memory(taken: Taken, tmp_path: Path) -> None:
+    agree(
+        "native", lambda graph, dataset: ActivationStore(graph, dataset, Memory(1 << 12, tmp_path))
+    )
+    assert taken["gathered from a file"]
+    assert taken["gathered from memory"]
+
+
+@pytest.mark.parametrize("turn", [(0, 1), pytest.param((1, 2), marks=only_in_full)])
+def test_activations_of_another_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, turn: tuple[int, int]
+) -> None:
+    """Everything that is gathered was read from the shelf; another store has put it there."""
+    shelf = functools.partial(shelf_of, BoundedFolder(tmp_path, 1 << 26))
+    loaded, captured = Counter[str](), list[int]()
+    capture = ActivationStore._capture
+
+    def counted(store, sites, places):
+        captured.append(len(places))
+        return capture(store, sites, places)
+
+    # of the store alone: what is put into a graph's class is code of no installed package
+    monkeypatch.setattr(ActivationStore, "_capture", counted)
+
+    class Second(ActivationStore):
+        def ensure(self, sites, rows, progress=None):
+            first = ActivationStore(self.graph, self.dataset, shelf=shelf, turn=turn)
+            first.ensure(sites, rows)
+            first.keep()
+            before = len(captured)
+            super().ensure(sites, rows, progress)
+            loaded["captured again"] += len(captured) - before
+            loaded["sites"] += len(sites)
+
+    agree("native", lambda graph, dataset: Second(graph, dataset, shelf=shelf))
+    assert captured
+    assert loaded["sites"]
+    assert not loaded["captured again"]
+
+
+def test_sums_of_16_bit_contributions_are_made_in_float32() -> None:
+    """Many children add the error of one rounding, and not of one for each child."""
+    few = Architecture(
+        n_layers=2, n_heads=4, d_head=8, d_model=32, n_ctx=6, norm="LN", attn_only=False
+    )
+    rng = np.random.default_rng(0)
+    data = Dataset(
+        torch.tensor(rng.integers(0, 5, size=(40, 6))), labels=np.zeros(40, dtype=int), label_pos=-1
+    )
+    parts = [f"head{layer}.{h}" for layer in range(2) for h in range(4)] + ["mlp0", "mlp1", "embed"]
+    heads = [head(layer, h, agrees_on=ANYTHING) for layer in range(2) for h in range(4)]
+    root = output(
+        *heads, mlp(0, agrees_on=ANYTHING), mlp(1, agrees_on=ANYTHING), embed(agrees_on=ANYTHING)
+    )
+    graph = as_graph(build.__wrapped__(few).bridge.to(torch.bfloat16))
+    evaluator = Evaluator(graph, data, root, Metric("m", lambda out, batch: out.double().mean(1)))
+    swap_set = evaluator.space.draw(200, rng)
+    mine = evaluator.streams(swap_set)
+    assert mine.dtype == torch.bfloat16
+    rows = dict(zip(evaluator.space.paths, torch.tensor(swap_set.donors.copy()), strict=True))
+
+    def kept(site: Site, slot: str) -> torch.Tensor:
+        return evaluator.store.take(site, rows[slot], None).double()
+
+    exact = kept(Site("stream", ("post.1",), (5,)), "output/rest")
+    for name in parts:
+        value = graph.value_site((name,), (5,))
+        change = kept(value, f"output/{name}") - kept(value, "output/rest")
+        exact += change @ graph.parts[name].output_weights.double() if value.kind == "z" else change
+    torch.testing.assert_close(
+        mine.double(), exact, rtol=torch.finfo(torch.bfloat16).eps / 2 * 1.01, atol=1e-6
+    )

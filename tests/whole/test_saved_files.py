@@ -1,0 +1,56 @@
+"""Files that an earlier version wrote are read for ever: baselines, counterexamples, verdicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_scrub.adversaries import saved
+from pytest_scrub.extras.baselines.saved import load
+from pytest_scrub.verdict import Verdict
+from tests.places import SAVED
+
+BASELINE = SAVED / "baseline"
+COUNTEREXAMPLES = sorted((SAVED / "counterexamples").glob("*.json"))
+CLAIMS = json.loads((SAVED / "claims.json").read_text())["claims"]
+
+
+def test_every_shape_of_a_file_is_there() -> None:
+    assert {claim["outcome"] for claim in CLAIMS} == {
+        "held", "refuted", "undecided", "untested", "weak", "failed",
+    }  # fmt: skip
+    records = [json.loads(path.read_text("utf-8")) for path in COUNTEREXAMPLES]
+    assert {record["worst"]["adversary"] for record in records} == {
+        "the claim's own draws", "which donors", "which refinement", "which inputs",
+    }  # fmt: skip
+    assert {record["worst"]["pointwise"] for record in records} == {True, False}
+    assert any("inputs" in row for record in records for row in record["rows"])
+
+
+def test_a_baseline_is_read_and_written_as_it_was() -> None:
+    found = load(BASELINE)
+    assert len(found) == len([claim for claim in CLAIMS if claim["verdict"]])
+    assert {one.to_json() for one in found.values()} == {
+        path.read_text("utf-8") for path in BASELINE.glob("*.json")
+    }
+    for claim in CLAIMS:
+        if claim["verdict"]:
+            assert found[claim["test"]].outcome == claim["outcome"]
+
+
+@pytest.mark.parametrize("path", COUNTEREXAMPLES, ids=lambda path: path.name)
+def test_a_counterexample_is_read_and_written_as_it_was(tmp_path: Path, path: Path) -> None:
+    saved.save(tmp_path / path.name, saved.load(path))
+    assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["test"])
+def test_a_verdict_is_read_and_says_the_same(claim: dict[str, Any]) -> None:
+    if claim["verdict"] is not None:
+        verdict = Verdict.from_json(json.dumps(claim["verdict"]))
+        assert json.loads(verdict.to_json()) == claim["verdict"]
+        said = str(verdict).splitlines()[0]
+        assert said.startswith("claim held") if verdict.held else said in claim["message"]
