@@ -301,6 +301,10 @@ def test_changed_weights_are_another_network(crew: Any) -> None:
 # What is sent -------------------------------------------------------------------------------------
 
 
+def chunks_of(shared: Any, site: Any) -> Any:
+    return dict(shared._published.values())[site]
+
+
 def test_activations_are_few_chunks_however_they_came(crew: Any) -> None:
     """Logarithmically many, each place in one of them; what was sent altogether is a small
     multiple."""
@@ -313,11 +317,11 @@ def test_activations_are_few_chunks_however_they_came(crew: Any) -> None:
         shared = crew._of(store)
         shared.chunks(store, sites)
         for site in sites:
-            for places, chunk in shared._sites[site].chunks:
+            for places, chunk in chunks_of(shared, site):
                 sent += 0 if chunk in seen else len(places)
                 seen.add(chunk)
     for site in sites:
-        chunks = [places for places, _ in shared._sites[site].chunks]
+        chunks = [places for places, _ in chunks_of(shared, site)]
         assert len(chunks) <= np.log2(ROWS / 30) + 2
         assert sorted(np.concatenate(chunks)) == list(range(ROWS))
     assert sent <= len(sites) * ROWS * np.log(ROWS / 30) / np.log(1.5)
@@ -336,7 +340,7 @@ def test_activations_that_were_forgotten_are_sent_anew(crew: Any) -> None:
     own.store._kept.clear()
     own.ensure(own.sites, np.arange(4))
     shared.chunks(own.store, own.sites)
-    assert [len(places) for places, _ in shared._sites[own.sites[0]].chunks] == [4]
+    assert [len(places) for places, _ in chunks_of(shared, own.sites[0])] == [4]
     np.testing.assert_array_equal(figures(own), before)
     del kept
     own.store._kept.clear()
@@ -372,7 +376,7 @@ def _where(
     while len(list(met.iterdir())) < 2:
         time.sleep(0.01)
     store = worker._evaluator(claim).store
-    weight, values = store.graph.module[0].weight, store._find(site).kept[0].values
+    weight, values = store.graph.module[0].weight, store._find(site).values[0]
     return os.getpid(), store.graph.digest(), _file_of(weight), _file_of(values)
 
 
@@ -685,7 +689,7 @@ def test_a_package_that_workers_lack(crew: Any, monkeypatch: pytest.MonkeyPatch)
         match=r"cannot import .* \(No module named 'only_here'\); install the same packages",
     ):
         own.evaluate(drawn)
-    crew._captured = crew._scrubbed = ray.remote(f)
+    crew._remote = dict.fromkeys(crew._remote, ray.remote(f))
     with pytest.raises(
         ScrubError, match="Ray's workers cannot import pytest_scrub; install it on every machine"
     ):
