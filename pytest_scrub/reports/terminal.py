@@ -3,8 +3,8 @@ hold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pytest_scrub.reports.counterexample import search_lines
 from pytest_scrub.reports.run import Claimed
@@ -43,39 +43,31 @@ def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, 
     Columns that no claim has anything for are left out, and names are cut that are wider than the
     terminal.
     """
-    rows = [FIGURES, *(_figures(one.verdict) for one in claims if one.verdict is not None)]
-    kept = [i for i in range(len(FIGURES)) if any(row[i] for row in rows[1:])]
-    widths = [max(len(row[i]) for row in rows) for i in kept]
+    verdicts = [one.verdict for one in claims if one.verdict is not None]
+    table = zip(FIGURES, *map(_figures, verdicts), strict=True)
+    columns = [column for column in table if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    padded = [
+        [cell.rjust(size) if i else cell.ljust(size) for cell in column]
+        for i, (column, size) in enumerate(zip(columns, widths, strict=True))
+    ]
     gap = "  " if sum(widths) + 2 * len(widths) <= width else " "
-
-    def line(row: Sequence[str]) -> str:
-        cells = [
-            row[i].rjust(size) if i else row[i].ljust(size)
-            for i, size in zip(kept, widths, strict=True)
-        ]
-        return gap.join(cells)
-
-    beside = width - len(line(FIGURES)) - len(gap)
+    header, *lines = map(gap.join, zip(*padded, strict=True)) if padded else [""]
+    beside = width - len(header) - len(gap)
     longest = max(len(one.test) for one in claims)
     name_above = longest > beside < LEAST_BESIDE
     room = max(width if name_above else beside, LEAST_NAME)
-    yield "", line(FIGURES).rstrip() if name_above else f"{line(FIGURES)}{gap}claim"
+    yield "", header.rstrip() if name_above else f"{header}{gap}claim"
     for one in claims:
         name = _shortened(one.test, room)
         if one.verdict is None:
-            yield (
-                one.outcome,
-                _one_line(f"{one.outcome:<10} {one.test}: {one.message or 'no verdict'}", width),
-            )
+            text = f"{one.outcome:<10} {one.test}: {one.message or 'no verdict'}"
+            yield one.outcome, text if len(text) <= width else f"{text[: width - 3]}..."
         elif name_above:
             yield "", name
-            yield one.outcome, line(_figures(one.verdict)).rstrip()
+            yield one.outcome, lines.pop(0).rstrip()
         else:
-            yield one.outcome, f"{line(_figures(one.verdict))}{gap}{name}"
-
-
-def _one_line(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
+            yield one.outcome, f"{lines.pop(0)}{gap}{name}"
 
 
 def _figures(verdict: Verdict) -> tuple[str, ...]:
@@ -132,26 +124,22 @@ def framed(verdict: Verdict) -> Panel:
 
 def story(verdict: Verdict) -> str:
     """Prediction, what happened, and the table node by node; the first line is enough by itself."""
-    lines = [
-        headline(verdict),
-        "",
-        *_explained(verdict),
-        "",
-        verdict.hypothesis,
-        "",
-        *_table(verdict),
-    ]
-    if verdict.search is not None:
-        lines += ["", *search_lines(verdict.search)]
-    if verdict.slices is not None:
-        lines += ["", *slice_lines(verdict.slices)]
-    if verdict.power is not None:
-        lines += ["", *power_lines(verdict.power)]
-    if verdict.controls:
-        lines += ["", *control_lines(verdict.controls)]
+    beside: Sequence[tuple[Callable[[Any], Iterable[str]], Any]] = (
+        (search_lines, verdict.search),
+        (slice_lines, verdict.slices),
+        (power_lines, verdict.power),
+        (control_lines, verdict.controls),
+    )
     drawn = f"{verdict.samples} of at most {verdict.budget} samples"
-    lines += ["", f"{drawn}, seed {verdict.seed}; {verdict.interval_kind}"]
-    return "\n".join(lines)
+    parts = [
+        [headline(verdict)],
+        _explained(verdict),
+        [verdict.hypothesis],
+        _table(verdict),
+        *(lines(found) for lines, found in beside if found),
+        [f"{drawn}, seed {verdict.seed}; {verdict.interval_kind}"],
+    ]
+    return "\n\n".join(map("\n".join, parts))
 
 
 def headline(verdict: Verdict) -> str:
@@ -313,7 +301,7 @@ def _table(verdict: Verdict) -> Iterator[str]:
     """Node by node: donors per reference, how often something was swapped, and the gap when only it
     is."""
     header = ("node", "agrees on", "donors (min/median/max)", "with another", "gap alone")
-    rows = [
+    rows = (
         (
             node.slot,
             node.agrees_on,
@@ -322,7 +310,12 @@ def _table(verdict: Verdict) -> Iterator[str]:
             "" if node.alone is None else str(node.alone),
         )
         for node in verdict.nodes
-    ]
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for row in (header, *rows):
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    )
+    return aligned([header, *rows])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The rows of a table, one a line."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(map(str.ljust, row, widths)).rstrip()

@@ -14,6 +14,7 @@ from pytest_scrub.extras.baselines.comparing import (
     Move,
 )
 from pytest_scrub.extras.baselines.saved import Refuted
+from pytest_scrub.reports.terminal import aligned
 from pytest_scrub.verdict import Estimate
 
 
@@ -28,23 +29,17 @@ def comparison_lines(
     - `only_failing`: leave out the claims that nothing is wrong with.
     """
     shown = [claim for claim in comparison.claims if claim.fails or not only_failing]
-    rows = {claim.claim: [_cells(move) for move in claim.moves] for claim in shown}
     confidence = f"moved by ({100 * comparison.confidence:.4g} %)"
     header = ("", "figure", "old", "new", confidence, "limit", "verdict")
-    every = [header, *(row for of_claim in rows.values() for row in of_claim)]
-    widths = [max(len(row[i]) for row in every) for i in range(len(header))]
-
-    def line(row: tuple[str, ...]) -> str:
-        return "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-
-    if any(rows.values()):
-        yield False, line(header)
+    rows = [_cells(move) for claim in shown for move in claim.moves]
+    table = aligned([header, *rows])
+    heading = next(table)
+    if rows:
+        yield False, heading
     for claim in shown:
         yield claim.fails, visible(f"{claim.claim}: {_outcome(claim)}")
-        for move, row in zip(claim.moves, rows[claim.claim], strict=True):
-            yield move.verdict == MOVED, line(row)
+        for move in claim.moves:
+            yield move.verdict == MOVED, next(table)
         for text in filter(None, (claim.another, *claim.changed)):
             yield bool(claim.another), f"  {visible(text)}"
     yield from _beside(comparison)
@@ -52,12 +47,12 @@ def comparison_lines(
 
 
 def _beside(comparison: Comparison) -> Iterator[tuple[bool, str]]:
-    for test in comparison.fresh:
-        yield False, visible(f"{test}: not in the baseline")
-    for test in comparison.gone:
-        yield False, visible(f"{test}: in the baseline, but not in this run")
-    for test in comparison.marked:
-        yield False, visible(f"{test}: in the baseline, but skipped by its mark")
+    for tests, where in (
+        (comparison.fresh, "not in the baseline"),
+        (comparison.gone, "in the baseline, but not in this run"),
+        (comparison.marked, "in the baseline, but skipped by its mark"),
+    ):
+        yield from ((False, visible(f"{test}: {where}")) for test in tests)
     if comparison.versions:
         yield False, f"other versions than the baseline's: {'; '.join(comparison.versions)}"
 
@@ -65,28 +60,24 @@ def _beside(comparison: Comparison) -> Iterator[tuple[bool, str]]:
 def _conclusion(comparison: Comparison) -> Iterator[tuple[bool, str]]:
     """Which claims fail the run by how much, and what to do."""
     failing = [claim for claim in comparison.claims if claim.fails]
-    of = f"{len(comparison.claims)} claim{'s' * (len(comparison.claims) != 1)}"
-    if not comparison.claims:
-        yield (
-            comparison.fails,
-            f"nothing to compare: no claim of this run is in the baseline {comparison.name!r}",
-        )
+    count = len(comparison.claims)
+    of = f"{count} claim{'s' * (count != 1)}"
+    if not count:
+        none = f"no claim of this run is in the baseline {comparison.name!r}"
+        yield comparison.fails, f"nothing to compare: {none}"
     elif not failing:
         changed = any(claim.was != claim.now for claim in comparison.claims)
-        outcomes = (
-            "no outcome changed but by another seed's search" if changed else "no outcome changed"
-        )
+        but = " but by another seed's search" * changed
         yield (
             False,
-            f"{of} compared: {outcomes}, and no figure moved further than interval and limit allow",
+            f"{of} compared: no outcome changed{but}, and no figure moved further than interval "
+            "and limit allow",
         )
     else:
         yield True, f"{len(failing)} of {of} not as in the baseline {comparison.name!r}:"
         for claim in failing:
-            yield (
-                True,
-                visible(f"  {claim.claim.rpartition('::')[2]}: {', '.join(_reasons(claim))}"),
-            )
+            test = claim.claim.rpartition("::")[2]
+            yield True, visible(f"  {test}: {', '.join(_reasons(claim))}")
         yield True, f"if that is meant, save the new figures with --scrub-save={comparison.name}"
 
 

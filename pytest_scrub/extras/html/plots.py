@@ -12,12 +12,10 @@ from typing import NamedTuple
 from pytest_scrub import Verdict
 from pytest_scrub.common.visible import visible
 from pytest_scrub.reports.run import Claimed
-from pytest_scrub.verdict import Attempt
 
 LONGEST_NAME = 40  # characters of a claim's name in a plot
 ROW = 19.5  # for each claim
 LINEAR_UP_TO = 5  # tolerances; changes that go further are drawn on a logarithmic axis
-LINEAR_PART = 0.7 / 0.9  # of a power of ten: what such an axis has for its linear part
 FEWEST_LOOKS = 2
 MOST_TICKS = 6
 BEYOND = 0.05  # of an axis, beyond what is drawn
@@ -25,7 +23,6 @@ BEYOND = 0.05  # of an axis, beyond what is drawn
 DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3), (3, 3, 1, 3))
 
 Scale = Callable[[float], float]
-Points = Sequence[tuple[float, float]]
 
 
 class Axis(NamedTuple):
@@ -60,7 +57,7 @@ class Drawn(NamedTuple):
     """Points, in the style of what they are: joined, or with a marker at each."""
 
     style: str
-    points: Points
+    points: Sequence[tuple[float, float]]
     marker: str | None = None
     dashes: tuple[float, ...] = ()
 
@@ -104,34 +101,28 @@ def overview(claims: Sequence[Claimed], links: Sequence[str]) -> Plot | None:
     **Returns** None where no claim has a tolerance to compare with.
     """
     rows = [
-        (one.verdict, link, _shares(one.verdict))
+        (one.verdict, link)
         for one, link in zip(claims, links, strict=True)
         if one.verdict is not None and one.verdict.tolerance > 0
     ]
     if not rows:
         return None
-    every = [1.0, -1.0, *chain(*(shares for _, _, shares in rows))]
-    drawn = []
-    for y, (verdict, _, (low, high, mean, *worst)) in enumerate(rows):
-        drawn.append(Drawn(f"bar {verdict.outcome}", [(low, -y), (high, -y)]))
-        drawn.append(Drawn(verdict.outcome, [(mean, -y)], verdict.outcome))
-        drawn += [Drawn("worst", [(share, -y)], "stroke") for share in worst]
-    names: dict[float, str] = {-y: _short(verdict.claim) for y, (verdict, _, _) in enumerate(rows)}
+    drawn, names = [], {}
+    for row, (verdict, _) in enumerate(rows):
+        gap, search, y = verdict.gap, verdict.search, float(-row)
+        low, high, mean = (end / verdict.tolerance for end in (gap.low, gap.high, gap.mean))
+        drawn.append(Drawn(f"bar {verdict.outcome}", [(low, y), (high, y)]))
+        drawn.append(Drawn(verdict.outcome, [(mean, y)], verdict.outcome))
+        if search is not None and search.worst is not None and search.tolerance > 0:
+            worst = search.worst.found / search.tolerance
+            drawn.append(Drawn("worst", [(worst, y)], "stroke"))
+        names[y] = _short(verdict.claim)
     return Plot(
-        axis(every, _powers(1, every), "{:.3g}".format, _symlog(1)),
+        _gap_axis([-1.0, 1.0, *_along(0, drawn)], 1.0),
         Axis(float, 0.5 - len(rows), 0.5, names),
-        drawn, (-1, 1), across=True, links=[link for _, link, _ in rows],
+        drawn, (-1, 1), across=True, links=[link for _, link in rows],
         left=301, width=475, height=ROW * len(rows),
     )  # fmt: skip
-
-
-def _shares(verdict: Verdict) -> list[float]:
-    """Of the tolerance: both ends of the gap, the gap, and the worst that was found."""
-    gap, search, worst = verdict.gap, verdict.search, _worst(verdict)
-    shares = [share / verdict.tolerance for share in (gap.low, gap.high, gap.mean)]
-    if search is not None and worst is not None and search.tolerance > 0:
-        shares.append(worst.found / search.tolerance)
-    return shares
 
 
 def distributions(verdict: Verdict) -> Plot | None:
@@ -140,26 +131,18 @@ def distributions(verdict: Verdict) -> Plot | None:
 
     **Returns** None where nothing was measured, or nothing changed.
     """
-    worst, tolerance = _worst(verdict), verdict.tolerance
-    curves: dict[str, Sequence[float]] = {"plain": verdict.changes}
-    curves |= {} if worst is None else {"worst": worst.changes}
-    every = [*chain(*curves.values())]
+    tolerance, worst = verdict.tolerance, verdict.search and verdict.search.worst
+    curves = (("plain", (), verdict.changes), ("worst", (5, 2), worst.changes if worst else ()))
+    drawn = [
+        Drawn(f"curve {style}", [(at, share) for share, at in enumerate(changes)], None, dashes)
+        for style, dashes, changes in curves
+    ]
+    every, limits = _along(0, drawn), _limits(verdict, tolerance)
     if not any(every):
         return None
-    drawn = [
-        Drawn(
-            f"curve {style}",
-            [(change, 100 * i / (len(changes) - 1)) for i, change in enumerate(changes)],
-            dashes=(5, 2) if style == "worst" else (),
-        )
-        for style, changes in curves.items()
-        if changes
-    ]
-    limits = _limits(verdict, tolerance)
     is_wide = 0 < tolerance < max(map(abs, every)) / LINEAR_UP_TO
-    ticks, scale = (_powers(tolerance, every), _symlog(tolerance)) if is_wide else (None, float)
     return Plot(
-        axis([*every, *limits], ticks, "{:.3g}".format, scale),
+        _gap_axis([*every, *limits], tolerance if is_wide else None),
         Axis(float, -3, 103, {float(share): f"{share} %" for share in range(0, 101, 25)}),
         drawn, limits, across=True, label="change of the metric is at most",
     )  # fmt: skip
@@ -167,19 +150,19 @@ def distributions(verdict: Verdict) -> Plot | None:
 
 def convergence(verdict: Verdict) -> Plot | None:
     """The gap and its interval as samples were drawn; None where there are not several looks."""
-    looks = [(look.samples, look.gap) for look in verdict.looks if math.isfinite(look.gap.around)]
+    looks = [look for look in verdict.looks if look.gap.is_known]
     if len(looks) < FEWEST_LOOKS:
         return None
     low, high, means = (
-        [(samples, getattr(gap, end)) for samples, gap in looks] for end in ("low", "high", "mean")
+        [(look.samples, getattr(look.gap, end)) for look in looks]
+        for end in ("low", "high", "mean")
     )
     drawn = [
         Drawn("area plain", [*low, *reversed(high)]),
         Drawn("curve plain", means),
         Drawn("plain", means, "dot"),
     ]
-    is_wide = looks[-1][0] > 10 * looks[0][0]
-    return _counted("samples", drawn, _limits(verdict, verdict.tolerance), is_wide)
+    return _counted("samples", drawn, _limits(verdict, verdict.tolerance))
 
 
 def dashes(nth: int) -> tuple[float, ...]:
@@ -195,37 +178,29 @@ def search_curves(verdict: Verdict) -> Plot | None:
         return None
     drawn = []
     for nth, attempt in enumerate(search.attempts):
-        ended = [(attempt.evaluations, attempt.found)] if attempt.searched else []
-        curve = attempt.curve or ended
+        if not (attempt.curve or attempt.searched):
+            continue
+        curve = attempt.curve or [(attempt.evaluations, attempt.found)]
         points = [(max(spent, 1), gap) for spent, gap in curve]
         # a value stays until the next
         corners = [(after[0], before[1]) for before, after in pairwise(points)]
         steps = [*points[:1], *chain(*zip(corners, points[1:], strict=True))]
-        if steps:
-            drawn.append(Drawn("curve worst", steps, None, dashes(nth)))
-            marker = "refuted" if attempt.refutes else "held"
-            drawn.append(Drawn("worst", steps[-1:], marker))
-    return _counted("evaluations", drawn, _limits(verdict, search.tolerance), True)
+        drawn.append(Drawn("curve worst", steps, None, dashes(nth)))
+        drawn.append(Drawn("worst", steps[-1:], "refuted" if attempt.refutes else "held"))
+    return _counted("evaluations", drawn, _limits(verdict, search.tolerance))
 
 
-def _counted(label: str, drawn: Sequence[Drawn], limits: Sequence[float], is_wide: bool) -> Plot:
-    """A plot of gaps by a count, and how far they may go."""
-    counts, gaps = zip(*chain(*(one.points for one in drawn)), strict=True)
-    least, most = int(min(counts)), int(max(counts))
-    ticks = sorted({least, (least + most) // 2, most})
-    if is_wide:
-        ticks = _round_counts(least, most) or sorted({least, most})
-    x = axis(
-        counts,
-        ticks,
-        lambda count: f"{count:,}".replace(",", "\u202f"),
-        math.log10 if is_wide else float,
-    )
-    return Plot(x, axis([*gaps, *limits]), drawn, limits, label=label)
+def _counted(label: str, drawn: Sequence[Drawn], limits: Sequence[float]) -> Plot:
+    """A plot of gaps by a count, on a logarithmic scale, and how far they may go."""
+    counts = [int(count) for count in _along(0, drawn)]
+    ticks = _round_counts(min(counts), max(counts))
+    x = axis(counts, ticks, lambda count: f"{count:,}".replace(",", "\u202f"), math.log10)
+    return Plot(x, axis([*_along(1, drawn), *limits]), drawn, limits, label=label)
 
 
-def _worst(verdict: Verdict) -> Attempt | None:
-    return None if verdict.search is None else verdict.search.worst
+def _along(direction: int, drawn: Sequence[Drawn]) -> list[float]:
+    """All that is drawn, in one of the two directions."""
+    return [point[direction] for one in drawn for point in one.points]
 
 
 def _limits(verdict: Verdict, tolerance: float) -> tuple[float, ...]:
@@ -234,23 +209,16 @@ def _limits(verdict: Verdict, tolerance: float) -> tuple[float, ...]:
     return {"higher": (tolerance,), "lower": (-tolerance,)}.get(worse, (-tolerance, tolerance))
 
 
-def _symlog(threshold: float) -> Scale:
-    """A scale that is linear up to a threshold on both sides, and logarithmic beyond."""
-
-    def scale(value: float) -> float:
-        share = abs(value) / threshold
-        size = share * LINEAR_PART if share <= 1 else LINEAR_PART + math.log10(share)
-        return math.copysign(size, value)
-
-    return scale
-
-
-def _powers(threshold: float, values: Iterable[float]) -> list[float]:
-    """Ticks of such a scale: zero, the threshold, and few powers of ten beyond."""
+def _gap_axis(values: Sequence[float], threshold: float | None) -> Axis:
+    """A linear axis of gaps; or one that is about linear up to a threshold on both sides, and
+    logarithmic beyond, with ticks at zero, the threshold, and few powers of ten beyond."""
+    if threshold is None:
+        return axis(values, None, "{:.3g}".format)
     furthest = max(abs(value) for value in values if math.isfinite(value))
     count = max(math.floor(math.log10(furthest / threshold)), 0)
     powers = range(0, count + 1, max(math.ceil(count / 3), 1))
-    return [0.0, *(sign * threshold * 10.0**power for power in powers for sign in (-1, 1))]
+    ticks = [0.0, *(sign * threshold * 10.0**power for power in powers for sign in (-1, 1))]
+    return axis(values, ticks, "{:.3g}".format, lambda value: math.asinh(3 * value / threshold))
 
 
 def _even(low: float, high: float) -> list[float]:
@@ -263,13 +231,9 @@ def _even(low: float, high: float) -> list[float]:
 
 def _round_counts(least: int, most: int) -> list[int]:
     """Few ticks of a logarithmic scale of whole numbers."""
-    powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
-    digits = (
-        (1,) if len(powers) > MOST_TICKS else (1, 3) if len(powers) > MOST_TICKS // 2 else (1, 2, 5)
-    )
-    some = powers[:: math.ceil(len(powers) / MOST_TICKS)]
-    every = [digit * 10**power for power in some for digit in digits]
-    return [count for count in every if least <= count <= most]
+    every = [digit * 10**power for power in range(len(str(most))) for digit in (1, 2, 5)]
+    inside = [count for count in every if least <= count <= most] or [least, most]
+    return inside[:: math.ceil(len(inside) / MOST_TICKS)]
 
 
 def _short(name: str) -> str:
