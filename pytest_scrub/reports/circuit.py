@@ -7,8 +7,8 @@ from pytest_scrub.verdict import CircuitNode
 
 def names(node: CircuitNode) -> list[str]:
     """What a node is of the network."""
-    several = len(node.components) > 1
-    return [*([f"group of {len(node.components)}"] if several else []), *node.components]
+    count = len(node.components)
+    return [f"group of {count}", *node.components] if count > 1 else [*node.components]
 
 
 def stated(node: CircuitNode) -> list[str]:
