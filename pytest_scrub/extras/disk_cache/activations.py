@@ -20,8 +20,9 @@ from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -38,7 +39,7 @@ from pytest_scrub.network.digests import digest_of
 from pytest_scrub.network.graph import ModelGraph, Site
 from pytest_scrub.network.state import described
 
-FORMAT = 4  # of the files; another number and they are not read
+FORMAT = 5  # of the files; another number and they are not read
 SUFFIX = ".safetensors"
 HEADER = 4096  # bytes of a file beside its values and places, at most
 # of one file at most, unless one row takes more: what is read or written is in memory at once
@@ -47,7 +48,15 @@ FEW_FILES = 8  # small ones of a site, before they are written again as one
 COMPARED = 64  # rows of all files together, about, on which the network is run again
 MOST_COMPARED, FEWEST_COMPARED = 16, 2  # of one file
 # RuntimeError: torch opens a file once more, which another process may have deleted meanwhile
-UNREADABLE = (SafetensorError, OSError, RuntimeError, KeyError, ValueError, TypeError)
+UNREADABLE = (
+    SafetensorError,
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    msgspec.MsgspecError,
+)
 
 Places = npt.NDArray[np.intp]
 Filled = npt.NDArray[np.bool_]
@@ -71,21 +80,16 @@ class ActivationShelf:
     **Arguments**
 
     - `folder`: where they are.
-    - `source`, `device`: what the network is called, and where it computes.
+    - `source`: what the network is called.
     - `places`: how many different rows the dataset has.
     - `parts`: what the activations depend on, see `key_parts`.
     """
 
     def __init__(
-        self,
-        folder: BoundedFolder,
-        source: str,
-        device: torch.device,
-        places: int,
-        parts: Mapping[str, str],
+        self, folder: BoundedFolder, source: str, places: int, parts: Mapping[str, str]
     ) -> None:
-        self.folder, self.source, self.device, self.places = folder, source, device, places
-        self.parts = _as_json(parts)
+        self.folder, self.source, self.places = folder, source, places
+        self.parts = json.dumps(parts, sort_keys=True)
         self.key = blake2b(self.parts.encode(), digest_size=16).hexdigest()
         # what was seen or written, and which of its places were read
         self._files: dict[Path, Places] = {}
@@ -93,7 +97,7 @@ class ActivationShelf:
 
     def _stem(self, site: Site) -> str:
         """How the names of a site's files begin."""
-        return f"{self.key}-{blake2b(_site_text(site).encode(), digest_size=12).hexdigest()}-"
+        return f"{self.key}-{blake2b(_as_text(site).encode(), digest_size=12).hexdigest()}-"
 
     def load(
         self, have: Mapping[Site, Filled | None], fresh: Fresh
@@ -147,7 +151,7 @@ class ActivationShelf:
     def _write(self, site: Site, kept: Kept, places: Places) -> bool:
         values = kept.gather(torch.from_numpy(places).to(kept.values.device)).cpu().contiguous()
         checksum = self._checksum(site, places, values)
-        metadata = {"parts": self.parts, "site": _site_text(site), "checksum": checksum}
+        metadata = {"parts": self.parts, "site": _as_text(site), "checksum": checksum}
         tensors = {"values": values, "places": torch.from_numpy(places)}
         path = self.folder.path / f"{self._stem(site)}{token_hex(6)}{SUFFIX}"
         written = self.folder.write(
@@ -174,9 +178,9 @@ class ActivationShelf:
         )
         computed = fresh(list(dict.fromkeys(file.site for file in files)), together)
         for file, some in zip(files, chosen, strict=True):
-            at = torch.from_numpy(np.searchsorted(together, file.places[some])).to(self.device)
+            at = np.searchsorted(together, file.places[some])
             said = _read(file.path, partial(_rows, some))
-            if said is not None and not off_by(computed[file.site][at].to(said.device), said, said):
+            if said is not None and not off_by(computed[file.site].cpu()[at], said, said):
                 self._unread[file.path] = file
             # as it was written, so it is the network that has changed
             elif self._values(file) is not None:
@@ -196,8 +200,7 @@ class ActivationShelf:
 
         def read(opened: safe_open) -> _File | None:
             metadata = opened.metadata()
-            kind, names, positions = json.loads(metadata["site"])
-            site = Site(kind, tuple(names), None if positions is None else tuple(positions))
+            site = msgspec.json.decode(metadata["site"], type=Site)
             places = opened.get_tensor("places").numpy().copy()
             is_ours = (
                 metadata["parts"] == self.parts
@@ -226,15 +229,9 @@ class ActivationShelf:
     def _checksum(self, site: Site, places: Places, values: Tensor) -> str:
         """Of all that is read of a file and in which order; zlib's is several times as fast as
         those of hashlib."""
-        header = _as_json([self.parts, _site_text(site), str(values.dtype), [*values.shape]])
-        found = 0
-        for data in (
-            header.encode(),
-            places.tobytes(),
-            values.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data,
-        ):
-            found = zlib.crc32(data, found)
-        return f"{found:08x}"
+        header = json.dumps([self.parts, _as_text(site), str(values.dtype), values.shape])
+        found = zlib.crc32(places.tobytes(), zlib.crc32(header.encode()))
+        return f"{zlib.crc32(values.reshape(-1).view(torch.uint8).numpy(), found):08x}"
 
 
 def _read(path: Path, read: Callable[[safe_open], _Read]) -> _Read | None:
@@ -257,9 +254,7 @@ def shelf_of(
     """What a folder has of a network on a dataset of so many different rows; None where its code is
     not known by the versions of packages."""
     parts = key_parts(graph, dataset)
-    if parts is None:
-        return None
-    return ActivationShelf(folder, graph.source, dataset.device, places, parts)
+    return None if parts is None else ActivationShelf(folder, graph.source, places, parts)
 
 
 def key_parts(graph: ModelGraph, dataset: Dataset) -> dict[str, str] | None:
@@ -295,12 +290,8 @@ def _versions(package: str) -> str:
         return " ".join(map(version, packages_distributions().get(package, ())))
 
 
-def _as_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
-def _site_text(site: Site) -> str:
-    return json.dumps([site.kind, site.names, site.positions])
+def _as_text(site: Site) -> str:
+    return msgspec.json.encode(site).decode()
 
 
 def _spread(count: int, most: int) -> Places:
