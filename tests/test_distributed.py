@@ -264,7 +264,10 @@ def test_features_that_only_a_mutant_has(crew: Any) -> None:
     )
     np.testing.assert_allclose(figures(there), figures(here), rtol=1e-6)
     claim = crew._claim(there, there.sites)
-    sent, known = ray.get(claim.claim).nbytes, ray.get(claim.source.data).nbytes
+    sent, known = (
+        len(packed.payload) + sum(array.nbytes for array in packed.arrays)
+        for packed in ray.get([claim.claim, claim.source.data])
+    )
     assert sent < wide.nbytes / 2 < wide.nbytes < known
 
 

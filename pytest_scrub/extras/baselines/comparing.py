@@ -117,28 +117,18 @@ class Comparison:
     """A run against a baseline.
 
     - `name`: of the baseline.
-    - `claims`: those that are in both; `fresh`: those of the run alone.
-    - `gone`: those of the baseline alone, as far as their files were run; `marked`: those that a
-      mark skipped.
-    - `saved`: how many the baseline has.
-    - `versions`: what the figures were made with that differs now, in words.
+    - `claims`: those that are in both; `beside`: what is in one of them alone, and what the figures
+      were made with that differs now, in words.
     - `confidence`: of the interval of each difference.
+    - `is_empty`: whether nothing was compared, though there is something to compare with: a gate
+      that nobody went through.
     """
 
     name: str
     claims: tuple[ClaimMoves, ...]
-    fresh: tuple[str, ...]
-    gone: tuple[str, ...]
-    marked: tuple[str, ...]
-    saved: int
-    versions: tuple[str, ...]
+    beside: tuple[str, ...]
     confidence: float
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was compared, though there is something to compare with: a gate that
-        nobody went through."""
-        return bool(self.saved) and not self.claims
+    is_empty: bool
 
     @property
     def fails(self) -> bool:
@@ -172,16 +162,20 @@ def compare(run: Run, name: str, baselines: Mapping[str, Baseline], limits: Limi
             was, changed = baselines[test].outcome, ("it has no verdict now",)
             claims.append(ClaimMoves(test, was, one.outcome, changed=changed))
     files = {_file(one.test) for one in run.claims}
-    return Comparison(
-        name=name,
-        claims=tuple(claims),
-        fresh=tuple(test for test in verdicts if test not in baselines),
-        gone=tuple(test for test in sorted(baselines) if test not in here and _file(test) in files),
-        marked=tuple(test for test, one in here.items() if test in baselines and one.is_marked),
-        saved=len(baselines),
-        versions=tuple(_other_versions(pairs.values(), run.versions)),
-        confidence=confidence,
-    )
+    in_one = {
+        "not in the baseline": [test for test in verdicts if test not in baselines],
+        "in the baseline, but not in this run": [
+            test for test in sorted(baselines) if test not in here and _file(test) in files
+        ],
+        "in the baseline, but skipped by its mark": [
+            test for test, one in here.items() if test in baselines and one.is_marked
+        ],
+    }
+    beside = [f"{test}: {where}" for where, tests in in_one.items() for test in tests]
+    if versions := "; ".join(_other_versions(pairs.values(), run.versions)):
+        beside.append(f"other versions than the baseline's: {versions}")
+    is_empty = bool(baselines) and not claims
+    return Comparison(name, tuple(claims), tuple(beside), confidence, is_empty)
 
 
 def _file(test: str) -> str:
@@ -245,11 +239,12 @@ def gap_moved(pair: Pair, limit: Limit, confidence: float) -> Move:
     that confidence."""
     old, new = (one.figures.gap for one in pair)
     room = limit.of(max(abs(old.mean), min(one.tolerance for one in pair)))
-    if not (old.is_known and new.is_known):
+    why, by = "", None
+    if old.is_known and new.is_known:
+        by = difference(old, pair.old.samples, new, pair.new.samples, confidence)
+    else:
         why = f"too few draws {'then' if new.is_known else 'now'} to know its interval"
-        return Move(GAP, old.mean, new.mean, None, room, NOT_COMPARED, why)
-    by = difference(old, pair.old.samples, new, pair.new.samples, confidence)
-    return Move(GAP, old.mean, new.mean, by, room, _judged(by, room, pair.last_digit))
+    return Move(GAP, old.mean, new.mean, by, room, _judged(by, room, pair.last_digit), why)
 
 
 def difference(
@@ -270,20 +265,19 @@ def _worst_moved(pair: Pair, limit: Limit) -> Move | None:
     room, by = limit.of(old.gap), Estimate(*[new.gap - old.gap] * 3)
     # what is the same is so however it was found
     why = _other_search(pair, old, new) if abs(by.mean) > pair.last_digit else ""
-    if why:
-        return Move(WORST, old.gap, new.gap, None, room, NOT_COMPARED, why)
-    return Move(WORST, old.gap, new.gap, by, room, _judged(by, room, pair.last_digit))
+    found = None if why else by
+    return Move(WORST, old.gap, new.gap, found, room, _judged(found, room, pair.last_digit), why)
 
 
 def _other_search(pair: Pair, old: Worst, new: Worst) -> str:
     """Why two searches may have found different worsts of the same claim, or nothing."""
-    if pair.old.seed != pair.new.seed:
-        return "another seed"
-    if pair.old.dataset_digest != pair.new.dataset_digest:
-        return "other data"
-    if (old.budget, old.tried) != (new.budget, new.tried):
-        return "another search"
-    return "a deadline ended the search" if old.late or new.late else ""
+    reasons = {
+        "another seed": pair.old.seed != pair.new.seed,
+        "other data": pair.old.dataset_digest != pair.new.dataset_digest,
+        "another search": (old.budget, old.tried) != (new.budget, new.tried),
+        "a deadline ended the search": old.late or new.late,
+    }
+    return next((why for why, is_so in reasons.items() if is_so), "")
 
 
 def _of_one_side(
@@ -337,7 +331,9 @@ def shares_differ(old: Refuted, new: Refuted, confidence: float) -> Estimate:
     return Estimate(by, by - down, by + up)
 
 
-def _judged(by: Estimate, room: float, rounding: float) -> str:
+def _judged(by: Estimate | None, room: float, rounding: float) -> str:
+    if by is None:
+        return NOT_COMPARED
     if by.low > room + rounding or by.high < -room - rounding:
         return MOVED
     return UNCHANGED if abs(by.mean) <= rounding else WITHIN

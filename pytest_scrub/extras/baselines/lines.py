@@ -42,19 +42,8 @@ def comparison_lines(
             yield move.verdict == MOVED, next(table)
         for text in filter(None, (claim.another, *claim.changed)):
             yield bool(claim.another), f"  {visible(text)}"
-    yield from _beside(comparison)
+    yield from ((False, visible(text)) for text in comparison.beside)
     yield from _conclusion(comparison)
-
-
-def _beside(comparison: Comparison) -> Iterator[tuple[bool, str]]:
-    for tests, where in (
-        (comparison.fresh, "not in the baseline"),
-        (comparison.gone, "in the baseline, but not in this run"),
-        (comparison.marked, "in the baseline, but skipped by its mark"),
-    ):
-        yield from ((False, visible(f"{test}: {where}")) for test in tests)
-    if comparison.versions:
-        yield False, f"other versions than the baseline's: {'; '.join(comparison.versions)}"
 
 
 def _conclusion(comparison: Comparison) -> Iterator[tuple[bool, str]]:

@@ -34,12 +34,12 @@ def page(run: Run) -> str:
     say is executed."""
     counts = Counter[str](one.outcome for one in run.claims)
     words = [*SIGNS, *sorted(counts.keys() - SIGNS)]
-    links = [f"#claim-{i}" for i in range(1, len(run.claims) + 1)]
+    verdicts = {f"#claim-{i}": one.verdict for i, one in enumerate(run.claims, 1) if one.verdict}
     script = hashlib.sha256(_source("page.js").encode()).digest()
     return _environment().get_template("page.html").render(
         run=run, counts=[(word, counts[word]) for word in words if counts[word]],
-        overview=plots.overview(run.claims, links),
-        plotted={one.verdict.outcome for one in run.claims if one.verdict is not None},
+        overview=plots.overview(verdicts),
+        plotted={verdict.outcome for verdict in run.judged},
         script_hash=base64.b64encode(script).decode(),
     )  # fmt: skip
 

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from pytest_scrub import Verdict
 from pytest_scrub.common.visible import visible
-from pytest_scrub.reports.run import Claimed
 
 LONGEST_NAME = 40  # characters of a claim's name in a plot
 ROW = 19.5  # for each claim
@@ -90,25 +89,21 @@ class Plot:
         return (1 - self.y.share(value)) * self.height
 
 
-def overview(claims: Sequence[Claimed], links: Sequence[str]) -> Plot | None:
+def overview(verdicts: Mapping[str, Verdict]) -> Plot | None:
     """The gap of every claim as a share of its tolerance, with its interval and the worst that was
     found.
 
     **Arguments**
 
-    - `links`: where the name of each claim leads.
+    - `verdicts`: by where the name of the claim leads.
 
     **Returns** None where no claim has a tolerance to compare with.
     """
-    rows = [
-        (one.verdict, link)
-        for one, link in zip(claims, links, strict=True)
-        if one.verdict is not None and one.verdict.tolerance > 0
-    ]
+    rows = {link: verdict for link, verdict in verdicts.items() if verdict.tolerance > 0}
     if not rows:
         return None
     drawn, names = [], {}
-    for row, (verdict, _) in enumerate(rows):
+    for row, verdict in enumerate(rows.values()):
         gap, search, y = verdict.gap, verdict.search, float(-row)
         low, high, mean = (end / verdict.tolerance for end in (gap.low, gap.high, gap.mean))
         drawn.append(Drawn(f"bar {verdict.outcome}", [(low, y), (high, y)]))
@@ -120,7 +115,7 @@ def overview(claims: Sequence[Claimed], links: Sequence[str]) -> Plot | None:
     return Plot(
         _gap_axis([-1.0, 1.0, *_along(0, drawn)], 1.0),
         Axis(float, 0.5 - len(rows), 0.5, names),
-        drawn, (-1, 1), across=True, links=[link for _, link in rows],
+        drawn, (-1, 1), across=True, links=[*rows],
         left=301, width=475, height=ROW * len(rows),
     )  # fmt: skip
 

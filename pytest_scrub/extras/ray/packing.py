@@ -45,11 +45,6 @@ class Packed:
     payload: bytes
     arrays: tuple[Bytes, ...]
 
-    @property
-    def nbytes(self) -> int:
-        """What it takes."""
-        return len(self.payload) + sum(array.nbytes for array in self.arrays)
-
 
 def pack(
     value: Any,
