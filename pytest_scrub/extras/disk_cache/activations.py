@@ -107,10 +107,7 @@ class ActivationShelf:
         self._compare([file for path in new if (file := self._described(path)) is not None], fresh)
         for file in [file for file in self._unread.values() if file.site in have]:
             del self._unread[file.path]
-            filled = have[file.site]
-            if filled is not None and filled[file.places].all():
-                self._files[file.path] = file.places
-            elif (values := self._values(file)) is not None:
+            if (values := self._values(file)) is not None:
                 self._files[file.path] = file.places
                 self.folder.touch(file.path)
                 yield file.site, file.places, values

@@ -194,25 +194,20 @@ def _wrapped(text: str, cells: int = CELLS) -> Iterator[str]:
 
 
 def _lanes(levels: Sequence[str], boxes: Sequence[Box]) -> Iterator[Lane]:
-    """Every lane from the top, that of a run of unused levels being its highest."""
+    """Every lane from the top; a run of unused levels has one, called by its highest."""
     needed: dict[int, float] = defaultdict(float)
     for box in boxes:
         needed[box.node.level] = max(needed[box.node.level], box.height)
-    lowest, highest = min(needed), max(needed)
     y = 0.0
     downwards = reversed(range(len(levels)))
     for level, run in groupby(downwards, lambda level: level if level in needed else None):
         if level is not None:
             height = needed[level] + 2 * LANE_PADDING
             yield Lane(level, list(_wrapped(levels[level], LEVEL_CELLS)), y, height, True)
-            y += height + BETWEEN * (level > lowest)
-            continue
-        unused = list(run)
-        top = unused[0]
-        text = _unused(levels[unused[-1] : top + 1])
-        if lowest < top < highest:  # in the room of the edges
-            yield Lane(top, [text], y - HINT - 3, HINT, False)
+            y += height + BETWEEN * (level > min(needed))
         else:
+            top, *lower = run
+            text = _unused(levels[min(lower, default=top) : top + 1])
             yield Lane(top, [text], y, HINT, False)
             y += HINT
 

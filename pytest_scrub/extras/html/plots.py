@@ -14,7 +14,9 @@ from pytest_scrub.common.visible import visible
 
 LONGEST_NAME = 40  # characters of a claim's name in a plot
 ROW = 19.5  # for each claim
-LINEAR_UP_TO = 5  # tolerances; changes that go further are drawn on a logarithmic axis
+# The larger, the more room an axis of gaps has within the tolerance: at 3, as much as for the
+# next power of ten.
+LINEAR_PART = 3
 FEWEST_LOOKS = 2
 MOST_TICKS = 6
 BEYOND = 0.05  # of an axis, beyond what is drawn
@@ -38,18 +40,14 @@ class Axis(NamedTuple):
 
 
 def axis(
-    values: Iterable[float],
-    ticks: Iterable[float] | None = None,
-    label: Callable[[float], str] = "{:.6g}".format,
-    scale: Scale = float,
+    values: Iterable[float], ticks: Iterable[float], label: Callable[[float], str], scale: Scale
 ) -> Axis:
     """An axis that has room for all finite values, with those of the ticks that lie on it."""
-    every = [value for value in values if math.isfinite(value)]
-    low, high = scale(min(every)), scale(max(every))
+    every = [scale(value) for value in values if math.isfinite(value)]
+    low, high = min(every), max(every)
     beyond = BEYOND * (high - low) or abs(high) or 1.0
     low, high = low - beyond, high + beyond
-    shown = _even(low, high) if ticks is None else ticks
-    return Axis(scale, low, high, {at: label(at) for at in shown if low <= scale(at) <= high})
+    return Axis(scale, low, high, {at: label(at) for at in ticks if low <= scale(at) <= high})
 
 
 class Drawn(NamedTuple):
@@ -135,9 +133,8 @@ def distributions(verdict: Verdict) -> Plot | None:
     every, limits = _along(0, drawn), _limits(verdict, tolerance)
     if not any(every):
         return None
-    is_wide = 0 < tolerance < max(map(abs, every)) / LINEAR_UP_TO
     return Plot(
-        _gap_axis([*every, *limits], tolerance if is_wide else None),
+        _gap_axis([*every, *limits], tolerance),
         Axis(float, -3, 103, {float(share): f"{share} %" for share in range(0, 101, 25)}),
         drawn, limits, across=True, label="change of the metric is at most",
     )  # fmt: skip
@@ -157,7 +154,7 @@ def convergence(verdict: Verdict) -> Plot | None:
         Drawn("curve plain", means),
         Drawn("plain", means, "dot"),
     ]
-    return _counted("samples", drawn, _limits(verdict, verdict.tolerance))
+    return _counted("samples", drawn, verdict, verdict.tolerance)
 
 
 def dashes(nth: int) -> tuple[float, ...]:
@@ -182,15 +179,16 @@ def search_curves(verdict: Verdict) -> Plot | None:
         steps = [*points[:1], *chain(*zip(corners, points[1:], strict=True))]
         drawn.append(Drawn("curve worst", steps, None, dashes(nth)))
         drawn.append(Drawn("worst", steps[-1:], "refuted" if attempt.refutes else "held"))
-    return _counted("evaluations", drawn, _limits(verdict, search.tolerance))
+    return _counted("evaluations", drawn, verdict, search.tolerance)
 
 
-def _counted(label: str, drawn: Sequence[Drawn], limits: Sequence[float]) -> Plot:
+def _counted(label: str, drawn: Sequence[Drawn], verdict: Verdict, tolerance: float) -> Plot:
     """A plot of gaps by a count, on a logarithmic scale, and how far they may go."""
-    counts = [int(count) for count in _along(0, drawn)]
-    ticks = _round_counts(min(counts), max(counts))
-    x = axis(counts, ticks, lambda count: f"{count:,}".replace(",", "\u202f"), math.log10)
-    return Plot(x, axis([*_along(1, drawn), *limits]), drawn, limits, label=label)
+    counts, limits = _along(0, drawn), _limits(verdict, tolerance)
+    ticks = _round_counts(int(min(counts)), int(max(counts)))
+    x = axis(counts, ticks, "{:,}".format, math.log10)
+    y = _gap_axis([*_along(1, drawn), *limits], tolerance)
+    return Plot(x, y, drawn, limits, label=label)
 
 
 def _along(direction: int, drawn: Sequence[Drawn]) -> list[float]:
@@ -204,24 +202,17 @@ def _limits(verdict: Verdict, tolerance: float) -> tuple[float, ...]:
     return {"higher": (tolerance,), "lower": (-tolerance,)}.get(worse, (-tolerance, tolerance))
 
 
-def _gap_axis(values: Sequence[float], threshold: float | None) -> Axis:
-    """A linear axis of gaps; or one that is about linear up to a threshold on both sides, and
-    logarithmic beyond, with ticks at zero, the threshold, and few powers of ten beyond."""
-    if threshold is None:
-        return axis(values, None, "{:.3g}".format)
+def _gap_axis(values: Sequence[float], tolerance: float) -> Axis:
+    """An axis of gaps: about linear up to the tolerance on both sides, and logarithmic beyond, with
+    ticks at zero, the tolerance, and few powers of ten beyond."""
     furthest = max(abs(value) for value in values if math.isfinite(value))
-    count = max(math.floor(math.log10(furthest / threshold)), 0)
+    unit = tolerance or furthest / LINEAR_PART or 1.0
+    count = max(math.floor(math.log10(furthest / unit)), 0) if furthest else 0
     powers = range(0, count + 1, max(math.ceil(count / 3), 1))
-    ticks = [0.0, *(sign * threshold * 10.0**power for power in powers for sign in (-1, 1))]
-    return axis(values, ticks, "{:.3g}".format, lambda value: math.asinh(3 * value / threshold))
-
-
-def _even(low: float, high: float) -> list[float]:
-    """Few ticks of a linear scale: multiples of 1, 2 or 5 times a power of ten."""
-    least = (high - low) / MOST_TICKS
-    power = 10.0 ** math.floor(math.log10(least))
-    step = power * next(digit for digit in (1, 2, 5, 10) if power * digit >= least)
-    return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    ticks = [0.0, *(sign * unit * 10.0**power for power in powers for sign in (-1, 1))]
+    return axis(
+        values, ticks, "{:.3g}".format, lambda value: math.asinh(LINEAR_PART * value / unit)
+    )
 
 
 def _round_counts(least: int, most: int) -> list[int]:

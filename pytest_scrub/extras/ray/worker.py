@@ -64,7 +64,7 @@ class SharedStore(ActivationStore):
         super().__init__(graph, dataset)
         self._chunks: ray.ObjectRef | None = None
         self._of_site: dict[Site, tuple[ray.ObjectRef, ...]] = {}
-        self._found: dict[Site, _InChunks] = {}
+        self._found: dict[tuple[ray.ObjectRef, ...], _InChunks] = {}
         self.evaluator = lru_cache(maxsize=CLAIMS)(self._compiled)
 
     def _proved(self) -> int:
@@ -83,11 +83,8 @@ class SharedStore(ActivationStore):
         if chunks == self._chunks:
             return
         self._chunks, self._of_site = chunks, ray.get(chunks)
-        self._found = {
-            site: found
-            for site, found in self._found.items()
-            if self._of_site.get(site) == found.refs
-        }
+        now = set(self._of_site.values())
+        self._found = {refs: found for refs, found in self._found.items() if refs in now}
 
     def ensure(self, sites: Sequence[Site], rows: Rows, progress: Progress | None = None) -> None:
         """Whoever made the task has captured them."""
@@ -116,16 +113,17 @@ class SharedStore(ActivationStore):
         return self._find(site).values[0][0].nbytes
 
     def _find(self, site: Site) -> _InChunks:
-        if site not in self._found:
-            self._found[site] = _InChunks(self._of_site[site], len(self._row_of_place))
-        return self._found[site]
+        refs = self._of_site[site]
+        if refs not in self._found:
+            self._found[refs] = _InChunks(refs, len(self._row_of_place))
+        return self._found[refs]
 
 
 class _InChunks:
     """A site in its chunks: for each place which of them has it, or -1, and where in it."""
 
     def __init__(self, refs: tuple[ray.ObjectRef, ...], places: int) -> None:
-        self.refs, self.values = refs, list[Tensor]()
+        self.values: list[Tensor] = []
         self.chunk, self.index = torch.full((places,), -1), torch.zeros(places, dtype=torch.int64)
         for number, packed in enumerate(ray.get(list(refs))):
             there, values = unpack(packed)
