@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from pytest_scrub.extras.html.diagram import (
-    BOX,
-    CELLS,
+    BOX_WIDTH,
     LEAST_SHADE,
+    LINE_CELLS,
     STRENGTH,
     Box,
     Diagram,
@@ -44,20 +44,20 @@ def text(placed: Box) -> str:
 
 def assert_nothing_overlaps(found: Diagram) -> None:
     for one, other in combinations(found.boxes, 2):
-        beside = one.x + BOX <= other.x or other.x + BOX <= one.x
+        beside = one.x + BOX_WIDTH <= other.x or other.x + BOX_WIDTH <= one.x
         above = bottom(one) <= other.y or bottom(other) <= one.y
         assert beside or above
     for one, other in combinations(found.lanes, 2):
         assert one.y + one.height <= other.y or other.y + other.height <= one.y
     for placed in found.boxes:
         assert placed.x >= 0
-        assert placed.x + BOX <= found.width
+        assert placed.x + BOX_WIDTH <= found.width
         assert any(
             lane.used and lane.y <= placed.y and bottom(placed) <= lane.y + lane.height
             for lane in found.lanes
         )
         lines = placed.lines
-        assert all(cell_len(line.text) <= CELLS for line in lines)
+        assert all(cell_len(line.text) <= LINE_CELLS for line in lines)
         assert all(0 < line.y < placed.height for line in lines)
         assert [one.y for one in lines] == sorted({one.y for one in lines})
 
@@ -72,7 +72,7 @@ def assert_no_edge_crosses_a_box(found: Diagram) -> None:
     for edge in found.edges:
         child = edge.child
         for other in found.boxes:
-            is_aside = not other.x < child.middle < other.x + BOX
+            is_aside = not other.x < child.middle < other.x + BOX_WIDTH
             assert is_aside or bottom(other) <= edge.bend or child.y <= other.y, (edge, other)
 
 

@@ -317,7 +317,7 @@ def test_activations_are_few_chunks_however_they_came(crew: Any) -> None:
     sites, sent, seen = own.sites, 0, set()
     for start in range(0, ROWS, 30):
         store.ensure(sites, np.arange(start, start + 30))
-        shared = crew._of(store)
+        shared = crew._sent_store(store)
         shared.chunks(store, sites)
         for site in sites:
             for places, chunk in chunks_of(shared, site):
@@ -338,7 +338,7 @@ def test_activations_that_were_forgotten_are_sent_anew(crew: Any) -> None:
     import ray
 
     own = evaluator(functions(), numbers(), output(module("A", agrees_on="sign")), crew)
-    before, shared = figures(own), crew._of(own.store)
+    before, shared = figures(own), crew._sent_store(own.store)
     kept = [own.store.kept(site) for site in own.sites]
     own.store._kept.clear()
     own.ensure(own.sites, np.arange(4))
@@ -403,7 +403,7 @@ def test_weights_and_activations_are_in_memory_once(crew: Any, tmp_path: Path) -
 
 @pytest.mark.parametrize("make", [native, gpt2, llama, Perceptron, functions])
 def test_a_network_is_what_it_was_and_its_views_stay_views(make: Callable[[], Any]) -> None:
-    from pytest_scrub.extras.ray.packing import pack, unpack
+    from pytest_scrub.extras.ray.packed import pack, unpack
 
     graph = as_graph(make())
     packed = pack(graph, "the network")
@@ -429,7 +429,7 @@ def _shared_weights(graph: Any) -> list[bool]:
 def test_large_tensors_are_views_of_what_is_sent_and_small_ones_can_be_written_to(
     dtype: torch.dtype,
 ) -> None:
-    from pytest_scrub.extras.ray.packing import LEAST_SHARED, pack, unpack
+    from pytest_scrub.extras.ray.packed import LEAST_SHARED, pack, unpack
 
     large = torch.randn(2, LEAST_SHARED).to(dtype)
     small = torch.randn(3, 4).to(dtype)
@@ -455,7 +455,7 @@ def test_large_tensors_are_views_of_what_is_sent_and_small_ones_can_be_written_t
 
 
 def test_parameters_stay_parameters() -> None:
-    from pytest_scrub.extras.ray.packing import pack, unpack
+    from pytest_scrub.extras.ray.packed import pack, unpack
 
     weight = nn.Parameter(torch.randn(4, 4))
     weight.note = "kept"  # type: ignore[attr-defined]

@@ -13,14 +13,14 @@ def names(node: CircuitNode) -> list[str]:
 
 def stated(node: CircuitNode) -> list[str]:
     """What the hypothesis says of it."""
-    said = {
+    statements = {
         f"at {node.positions}": node.positions is not None,
         f"in {node.subspace}": node.subspace is not None,
         "computed by a function": node.is_computed,
         "read along every path": node.along_every_path,
         f"agrees on {node.agrees_on}": node.agrees_on is not None,
     }
-    return [text for text, is_said in said.items() if is_said]
+    return [text for text, applies in statements.items() if applies]
 
 
 def rest(node: CircuitNode) -> list[str]:

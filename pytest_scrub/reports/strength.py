@@ -51,17 +51,17 @@ def power_lines(power: Power) -> Iterator[str]:
 def control_lines(controls: Sequence[Control]) -> Iterator[str]:
     """What became of the claim where it should not hold."""
     for control in controls:
-        said = []
+        parts = []
         if control.outcome is not None and control.gap is not None:
-            said.append(f"{control.outcome}, gap {control.gap:.4g}")
+            parts.append(f"{control.outcome}, gap {control.gap:.4g}")
         if not control.passed:
-            said.append(_against(control))
+            parts.append(_objection(control))
         if control.note is not None:
-            said.append(control.note)
-        yield f"control, {control.name}: {'; '.join(said)}"
+            parts.append(control.note)
+        yield f"control, {control.name}: {'; '.join(parts)}"
 
 
-def _against(control: Control) -> str:
+def _objection(control: Control) -> str:
     if control.outcome == HELD:
         return "it holds there too, so it says nothing"
     return "it may hold there too, as these samples do not decide it"
@@ -80,7 +80,7 @@ def strength_lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
             yield from (f"  {line}" for line in lines)
 
 
-def too_little(verdict: Verdict) -> str:
+def why_weak(verdict: Verdict) -> str:
     """Why a claim that held is weak, in one line."""
     reasons = []
     for says, holds in (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_scrub.reports.counterexample import search_lines
 from pytest_scrub.reports.run import Claimed
-from pytest_scrub.reports.strength import control_lines, power_lines, slice_lines, too_little
+from pytest_scrub.reports.strength import control_lines, power_lines, slice_lines, why_weak
 from pytest_scrub.settings import EITHER
 from pytest_scrub.statistics.deciding import MOST_SLACK, untested_nodes
 from pytest_scrub.statistics.intervals import CONFIDENCE, FEWEST_CHANGED, fewest_alike
@@ -149,7 +149,7 @@ def headline(verdict: Verdict) -> str:
         names = ", ".join(node.slot for node in untested_nodes(verdict.nodes))
         return f"claim untested: too little is swapped at {names}"
     if verdict.outcome == WEAK:
-        return too_little(verdict)
+        return why_weak(verdict)
     if verdict.search is not None and verdict.outcome == REFUTED and verdict.average != REFUTED:
         worst = verdict.search.worst
         assert worst is not None  # one of them refuted it
@@ -160,19 +160,19 @@ def headline(verdict: Verdict) -> str:
             f"claim {on_average} and falls to the adversary: {gap.removeprefix('gap ')} on "
             f"average, but {worst.found:.4g} for allowed swaps found by {worst.adversary}"
         )
-    culprit = _culprit(verdict)
-    if culprit is not None:
+    deciding = _deciding_slice(verdict)
+    if deciding is not None:
         assert verdict.slices is not None
         assert verdict.slices.tolerance is not None
         return (
-            f"claim {verdict.outcome} where {verdict.slices.by} = {culprit.value}: gap "
-            f"{culprit.gap or 'not drawn'} in "
+            f"claim {verdict.outcome} where {verdict.slices.by} = {deciding.value}: gap "
+            f"{deciding.gap or 'not drawn'} in "
             f"{verdict.metric}, tolerance {verdict.slices.tolerance:.4g} for each slice"
         )
     return f"claim {verdict.outcome}: {gap}"
 
 
-def _culprit(verdict: Verdict) -> Slice | None:
+def _deciding_slice(verdict: Verdict) -> Slice | None:
     """The slice that decided, where it was not the gap of all references."""
     if verdict.slices is None or verdict.outcome not in (REFUTED, UNDECIDED):
         return None
@@ -212,10 +212,10 @@ def remedy(verdict: Verdict) -> Iterator[str]:
     if verdict.outcome == UNTESTED:
         for node in untested_nodes(verdict.nodes):
             yield _why_untested(node, verdict)
-    elif verdict.average == REFUTED and (culprit := _culprit(verdict)) is not None:
+    elif verdict.average == REFUTED and (deciding := _deciding_slice(verdict)) is not None:
         assert verdict.slices is not None
         yield (
-            f"so the claim is false where {verdict.slices.by} = {culprit.value}, whatever it is "
+            f"so the claim is false where {verdict.slices.by} = {deciding.value}, whatever it is "
             "elsewhere"
         )
     elif verdict.average == REFUTED:
@@ -250,10 +250,10 @@ def _why_undecided(verdict: Verdict) -> str:
     if verdict.undecided != TOO_FEW:
         return f"the interval straddles the tolerance; {_more(verdict)}"
     draws, confidence, where = verdict.samples, CONFIDENCE, ""
-    if (culprit := _culprit(verdict)) is not None:
+    if (deciding := _deciding_slice(verdict)) is not None:
         assert verdict.slices is not None
-        draws, confidence = culprit.samples, 1 - (1 - CONFIDENCE) / len(verdict.slices.slices)
-        where = f" where {verdict.slices.by} = {culprit.value}"
+        draws, confidence = deciding.samples, 1 - (1 - CONFIDENCE) / len(verdict.slices.slices)
+        where = f" where {verdict.slices.by} = {deciding.value}"
     return (
         f"too few of the {draws} draws{where} differ from the others to give an interval for a "
         f"metric without bounds: {FEWEST_CHANGED} have to, or none of {fewest_alike(confidence)}; "
@@ -270,7 +270,7 @@ def _more(verdict: Verdict) -> str:
             f"every reference counts once, so add rows (and {more}, where there are more "
             "references than that)"
         )
-    if _culprit(verdict) is not None:
+    if _deciding_slice(verdict) is not None:
         return f"draw more, with {more}, or slice by what has fewer values"
     return f"draw more, with {more}"
 
@@ -311,10 +311,10 @@ def _table(verdict: Verdict) -> Iterator[str]:
         )
         for node in verdict.nodes
     )
-    return aligned([header, *rows])
+    return table_lines([header, *rows])
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def table_lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """The rows of a table, one a line."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -39,7 +39,7 @@ class Pair(NamedTuple):
         return self.new.figures.last_digit
 
     @property
-    def another(self) -> str:
+    def incomparable(self) -> str:
         """Why figures of the one cannot be compared with those of the other, or nothing."""
         old, new = self
         if old.metric != new.metric:
@@ -61,7 +61,7 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Move:
+class FigureChange:
     """One figure of one claim.
 
     - `figure`: `"gap"`, `"worst"` or `"power"`.
@@ -82,13 +82,13 @@ class Move:
 
 
 @dataclass(frozen=True)
-class ClaimMoves:
+class ClaimComparison:
     """What moved of one claim.
 
     - `was`, `now`: its outcome, or what pytest made of a claim that has no verdict now.
-    - `moves`: its figures; empty where they cannot be compared.
+    - `figures`: its figures; empty where they cannot be compared.
     - `changed`: what else is not what it was, in words.
-    - `another`: why it is another claim by now, empty where it is the same.
+    - `incomparable`: why it is another claim by now, empty where it is the same.
     - `by_search`: whether the outcomes differ by nothing but what searches with different seeds
       found.
     """
@@ -96,20 +96,22 @@ class ClaimMoves:
     claim: str
     was: str
     now: str
-    moves: tuple[Move, ...] = ()
+    figures: tuple[FigureChange, ...] = ()
     changed: tuple[str, ...] = ()
-    another: str = ""
+    incomparable: str = ""
     by_search: bool = False
 
     @property
-    def moved(self) -> tuple[Move, ...]:
+    def moved(self) -> tuple[FigureChange, ...]:
         """The figures beyond their limits."""
-        return tuple(move for move in self.moves if move.verdict == MOVED)
+        return tuple(one for one in self.figures if one.verdict == MOVED)
 
     @property
     def fails(self) -> bool:
         """Whether a figure moved, the outcome changed, or the claim did."""
-        return bool(self.moved or self.another) or (self.was != self.now and not self.by_search)
+        return bool(self.moved or self.incomparable) or (
+            self.was != self.now and not self.by_search
+        )
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Comparison:
     """
 
     name: str
-    claims: tuple[ClaimMoves, ...]
+    claims: tuple[ClaimComparison, ...]
     beside: tuple[str, ...]
     confidence: float
     is_empty: bool
@@ -152,15 +154,15 @@ def compare(run: Run, name: str, baselines: Mapping[str, Baseline], limits: Limi
         for test, verdict in verdicts.items()
         if test in baselines
     }
-    figures = sum(1 + _have_powers(pair) for pair in pairs.values() if not pair.another)
+    figures = sum(1 + _have_powers(pair) for pair in pairs.values() if not pair.incomparable)
     confidence = 1 - (1 - CONFIDENCE) / max(1, figures)
     claims = []
     for test, one in here.items():
         if test in pairs:
-            claims.append(_moves(pairs[test], limits, confidence))
+            claims.append(_compared(pairs[test], limits, confidence))
         elif test in baselines and not one.is_marked:
             was, changed = baselines[test].outcome, ("it has no verdict now",)
-            claims.append(ClaimMoves(test, was, one.outcome, changed=changed))
+            claims.append(ClaimComparison(test, was, one.outcome, changed=changed))
     files = {_file(one.test) for one in run.claims}
     in_one = {
         "not in the baseline": [test for test in verdicts if test not in baselines],
@@ -182,20 +184,20 @@ def _file(test: str) -> str:
     return test.partition("::")[0]
 
 
-def _moves(pair: Pair, limits: Limits, confidence: float) -> ClaimMoves:
+def _compared(pair: Pair, limits: Limits, confidence: float) -> ClaimComparison:
     old, new = pair
-    moves = (
-        gap_moved(pair, limits[GAP], confidence),
-        _worst_moved(pair, limits[WORST]),
-        _power_moved(pair, limits[POWER], confidence),
+    changes = (
+        gap_change(pair, limits[GAP], confidence),
+        _worst_change(pair, limits[WORST]),
+        _power_change(pair, limits[POWER], confidence),
     )
-    return ClaimMoves(
+    return ClaimComparison(
         old.claim,
         old.outcome,
         new.outcome,
-        () if pair.another else tuple(move for move in moves if move is not None),
+        () if pair.incomparable else tuple(change for change in changes if change is not None),
         tuple(_changed(pair)),
-        pair.another,
+        pair.incomparable,
         pair.by_search,
     )
 
@@ -234,7 +236,7 @@ def _other_versions(pairs: Collection[Pair], now: Mapping[str, str]) -> Iterator
 # Figures ------------------------------------------------------------------------------------------
 
 
-def gap_moved(pair: Pair, limit: Limit, confidence: float) -> Move:
+def gap_change(pair: Pair, limit: Limit, confidence: float) -> FigureChange:
     """Whether the gap moved, where intervals that are valid at any stopping time are widened to
     that confidence."""
     old, new = (one.figures.gap for one in pair)
@@ -244,7 +246,7 @@ def gap_moved(pair: Pair, limit: Limit, confidence: float) -> Move:
         by = difference(old, pair.old.samples, new, pair.new.samples, confidence)
     else:
         why = f"too few draws {'then' if new.is_known else 'now'} to know its interval"
-    return Move(GAP, old.mean, new.mean, by, room, _judged(by, room, pair.last_digit), why)
+    return FigureChange(GAP, old.mean, new.mean, by, room, _judged(by, room, pair.last_digit), why)
 
 
 def difference(
@@ -257,7 +259,7 @@ def difference(
     return Estimate(new.mean - old.mean, after.low - before.high, after.high - before.low)
 
 
-def _worst_moved(pair: Pair, limit: Limit) -> Move | None:
+def _worst_change(pair: Pair, limit: Limit) -> FigureChange | None:
     old, new = (one.figures.worst for one in pair)
     if old is None or new is None:
         then, now = (None if one is None else one.gap for one in (old, new))
@@ -266,7 +268,9 @@ def _worst_moved(pair: Pair, limit: Limit) -> Move | None:
     # what is the same is so however it was found
     why = _other_search(pair, old, new) if abs(by.mean) > pair.last_digit else ""
     found = None if why else by
-    return Move(WORST, old.gap, new.gap, found, room, _judged(found, room, pair.last_digit), why)
+    return FigureChange(
+        WORST, old.gap, new.gap, found, room, _judged(found, room, pair.last_digit), why
+    )
 
 
 def _other_search(pair: Pair, old: Worst, new: Worst) -> str:
@@ -282,12 +286,12 @@ def _other_search(pair: Pair, old: Worst, new: Worst) -> str:
 
 def _of_one_side(
     figure: str, old: float | Refuted | None, new: float | Refuted | None, found: str
-) -> Move | None:
+) -> FigureChange | None:
     """A figure that is not there on both sides."""
     if old is None and new is None:
         return None
     why = f"{found} {'now' if old is None else 'then'} alone"
-    return Move(figure, old, new, None, 0.0, NOT_COMPARED, why)
+    return FigureChange(figure, old, new, None, 0.0, NOT_COMPARED, why)
 
 
 def _have_powers(pair: Pair) -> bool:
@@ -295,15 +299,15 @@ def _have_powers(pair: Pair) -> bool:
     return all(power is not None and power.of for power in powers)
 
 
-def _power_moved(pair: Pair, limit: Limit, confidence: float) -> Move | None:
+def _power_change(pair: Pair, limit: Limit, confidence: float) -> FigureChange | None:
     old, new = (one.figures.power for one in pair)
     if old is None or new is None:
         return _of_one_side(POWER, old, new, "judged")
     if not _have_powers(pair):
-        return Move(POWER, old, new, None, 0.0, NOT_COMPARED, "no mutants")
+        return FigureChange(POWER, old, new, None, 0.0, NOT_COMPARED, "no mutants")
     room, by = limit.of(old.share), shares_differ(old, new, confidence)
     is_clear = fisher(old, new) < 1 - confidence
-    return Move(POWER, old, new, by, room, _judged(by, room if is_clear else math.inf, 0.0))
+    return FigureChange(POWER, old, new, by, room, _judged(by, room if is_clear else math.inf, 0.0))
 
 
 def fisher(old: Refuted, new: Refuted) -> float:

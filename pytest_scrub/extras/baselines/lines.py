@@ -9,12 +9,12 @@ from pytest_scrub.extras.baselines.comparing import (
     MOVED,
     NOT_COMPARED,
     UNCHANGED,
-    ClaimMoves,
+    ClaimComparison,
     Comparison,
-    Move,
+    FigureChange,
 )
 from pytest_scrub.extras.baselines.saved import Refuted
-from pytest_scrub.reports.terminal import aligned
+from pytest_scrub.reports.terminal import table_lines
 from pytest_scrub.verdict import Estimate
 
 
@@ -31,17 +31,17 @@ def comparison_lines(
     shown = [claim for claim in comparison.claims if claim.fails or not only_failing]
     confidence = f"moved by ({100 * comparison.confidence:.4g} %)"
     header = ("", "figure", "old", "new", confidence, "limit", "verdict")
-    rows = [_cells(move) for claim in shown for move in claim.moves]
-    table = aligned([header, *rows])
+    rows = [_cells(figure) for claim in shown for figure in claim.figures]
+    table = table_lines([header, *rows])
     heading = next(table)
     if rows:
         yield False, heading
     for claim in shown:
         yield claim.fails, visible(f"{claim.claim}: {_outcome(claim)}")
-        for move in claim.moves:
-            yield move.verdict == MOVED, next(table)
-        for text in filter(None, (claim.another, *claim.changed)):
-            yield bool(claim.another), f"  {visible(text)}"
+        for figure in claim.figures:
+            yield figure.verdict == MOVED, next(table)
+        for text in filter(None, (claim.incomparable, *claim.changed)):
+            yield bool(claim.incomparable), f"  {visible(text)}"
     yield from ((False, visible(text)) for text in comparison.beside)
     yield from _conclusion(comparison)
 
@@ -70,28 +70,28 @@ def _conclusion(comparison: Comparison) -> Iterator[tuple[bool, str]]:
         yield True, f"if that is meant, save the new figures with --scrub-save={comparison.name}"
 
 
-def _reasons(claim: ClaimMoves) -> Iterator[str]:
+def _reasons(claim: ClaimComparison) -> Iterator[str]:
     if claim.was != claim.now:
         yield f"was {claim.was} and is {claim.now}"
-    for move in claim.moved:
-        assert move.by is not None  # it moved
+    for change in claim.moved:
+        assert change.by is not None  # it moved
         yield (
-            f"{move.figure} moved by {_signed(move.by.mean)} from {_figure(move.old)} to "
-            f"{_figure(move.new)}"
+            f"{change.figure} moved by {_signed(change.by.mean)} from {_figure(change.old)} to "
+            f"{_figure(change.new)}"
         )
-    if claim.another:
-        yield claim.another
+    if claim.incomparable:
+        yield claim.incomparable
 
 
-def _outcome(claim: ClaimMoves) -> str:
+def _outcome(claim: ClaimComparison) -> str:
     return claim.now if claim.was == claim.now else f"{claim.was} -> {claim.now}"
 
 
-def _cells(move: Move) -> tuple[str, ...]:
-    verdict = f"{NOT_COMPARED}: {move.why}" if move.why else move.verdict
-    by = "" if move.by is None else "0" if move.verdict == UNCHANGED else _by(move.by)
-    limit = "" if move.by is None else f"{move.limit:.3g}"
-    return "", move.figure, _figure(move.old), _figure(move.new), by, limit, verdict
+def _cells(change: FigureChange) -> tuple[str, ...]:
+    verdict = f"{NOT_COMPARED}: {change.why}" if change.why else change.verdict
+    by = "" if change.by is None else "0" if change.verdict == UNCHANGED else _by(change.by)
+    limit = "" if change.by is None else f"{change.limit:.3g}"
+    return "", change.figure, _figure(change.old), _figure(change.new), by, limit, verdict
 
 
 def _by(by: Estimate) -> str:

@@ -176,8 +176,8 @@ class ActivationShelf:
         computed = fresh(list(dict.fromkeys(file.site for file in files)), together)
         for file, some in zip(files, chosen, strict=True):
             at = np.searchsorted(together, file.places[some])
-            said = _read(file.path, partial(_rows, some))
-            if said is not None and not off_by(computed[file.site].cpu()[at], said, said):
+            stored = _read(file.path, partial(_rows, some))
+            if stored is not None and not off_by(computed[file.site].cpu()[at], stored, stored):
                 self._unread[file.path] = file
             # as it was written, so it is the network that has changed
             elif self._values(file) is not None:
@@ -213,7 +213,7 @@ class ActivationShelf:
         return _read(path, read)
 
     def _values(self, file: _File) -> Tensor | None:
-        """A file's values; None where they, or what its header said before, are not what was
+        """A file's values; None where they, or what its header stored before, are not what was
         written.
 
         What is checked is a copy: beneath the file's own tensor the file may change.

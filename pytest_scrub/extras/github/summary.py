@@ -55,13 +55,13 @@ def _level(one: Claimed) -> str | None:
 def _command(level: str, one: Claimed, folder: str) -> str:
     named, line = one.at or (one.file, one.line)
     file = posixpath.normpath(posixpath.join(folder, named.replace("\\", "/")))
-    title = f"{_said(one)}: {one.test.rpartition('::')[2]}"
+    title = f"{_outcome_text(one)}: {one.test.rpartition('::')[2]}"
     text = f"{visible(one.message or one.outcome)}\n{one.rerun}"
     where = f"file={_property(file)},line={line},title={_property(title)}"
     return f"::{level} {where}::{_escaped(visible_lines(text))}"
 
 
-def _said(one: Claimed) -> str:
+def _outcome_text(one: Claimed) -> str:
     """What became of a claim, in a word or two."""
     if one.verdict is None:
         return one.outcome
@@ -127,11 +127,11 @@ def _table(rows: Sequence[str]) -> str:
 
 
 def _row(one: Claimed) -> str:
-    said = html.escape(_said(one))
+    outcome = html.escape(_outcome_text(one))
     file, colons, test = one.test.partition("::")
     # as a whole it is too wide
     name = f"{_code(file + colons)}<br>{_code(test)}" if colons else _code(file)
-    cells = [name, f"<b>{said}</b>" if _level(one) is not None else said]
+    cells = [name, f"<b>{outcome}</b>" if _level(one) is not None else outcome]
     cells += [""] * 5 if one.verdict is None else _figures(one.verdict)
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
 
@@ -161,7 +161,7 @@ def _failure(one: Claimed) -> str:
     if one.verdict is not None and one.verdict.held:
         found = f"{one.message or one.result}\n\n{found}"
     return _folded(
-        f"{_code(one.test)}: {html.escape(_said(one))}", "text", f"{found}\n\n{one.rerun}"
+        f"{_code(one.test)}: {html.escape(_outcome_text(one))}", "text", f"{found}\n\n{one.rerun}"
     )
 
 

@@ -57,7 +57,7 @@ def _shifted(ours: list[str], theirs: list[str]) -> list[tuple[str, str]]:
 
 
 def _in_place(ours: list[str], theirs: list[str], by_words: bool) -> list[tuple[str, str]]:
-    found = []
+    found: list[tuple[str, str]] = []
     pairs = zip_longest(ours, theirs, fillvalue="")
     for same, run in groupby(pairs, lambda pair: pair[0] == pair[1]):
         if by_words and not same:

@@ -15,10 +15,10 @@ from pytest_scrub.reports.circuit import names, rest, stated
 from pytest_scrub.verdict import Circuit, CircuitNode
 
 # Boxes are as wide as lines of a monospaced font at 11 pixels, whose characters are 0.6 of that.
-CELL, LINE = 6.65, 15.0
-CELLS = 18  # a line in a box
+CELL_WIDTH, LINE_HEIGHT = 6.65, 15.0
+LINE_CELLS = 18  # a line in a box
 PADDING = 5.0
-BOX = CELLS * CELL + 2 * PADDING
+BOX_WIDTH = LINE_CELLS * CELL_WIDTH + 2 * PADDING
 APART = 7.0  # between boxes side by side
 MARGIN = 76.0  # for the names of the levels
 LANE_PADDING = 9.0
@@ -61,7 +61,7 @@ class Box(NamedTuple):
     @property
     def middle(self) -> float:
         """Of its width."""
-        return self.x + BOX / 2
+        return self.x + BOX_WIDTH / 2
 
 
 class Edge(NamedTuple):
@@ -92,7 +92,7 @@ class Diagram(NamedTuple):
     edges: Sequence[Edge]
     boxes: Sequence[Box]
     scale: str
-    box_width: float = BOX
+    box_width: float = BOX_WIDTH
 
 
 def diagram(verdict: Verdict) -> Diagram:
@@ -103,16 +103,16 @@ def diagram(verdict: Verdict) -> Diagram:
     whole, scale = _scale(verdict, alone)
     middles, columns = _columns(circuit)
     boxes = [
-        _box(node, MARGIN + middles[node.path] * (BOX + APART), alone, whole)
+        _box(node, MARGIN + middles[node.path] * (BOX_WIDTH + APART), alone, whole)
         for node in circuit.nodes
     ]
     lanes = {lane.level: lane for lane in _lanes(circuit.levels, boxes)}
     for i, box in enumerate(boxes):
         lane = lanes[box.node.level]
         boxes[i] = box._replace(y=lane.y + (lane.height - box.height) / 2)
-    unused = [16 + len(lane.name[0]) * CELL for lane in lanes.values() if not lane.used]
+    unused = [16 + len(lane.name[0]) * CELL_WIDTH for lane in lanes.values() if not lane.used]
     return Diagram(
-        width=max(MARGIN + columns * (BOX + APART), *unused, 0),
+        width=max(MARGIN + columns * (BOX_WIDTH + APART), *unused, 0),
         height=max(lane.y + lane.height for lane in lanes.values()),
         lanes=list(lanes.values()),
         edges=list(_edges(boxes, lanes)),
@@ -166,8 +166,8 @@ def _box(node: CircuitNode, x: float, alone: Mapping[str, float], whole: float) 
         strong = len(names(node)) if texts is own else 0
         for i, text in enumerate(texts if gap is None else [*texts, f"alone {gap:.3g}"]):
             for piece in _wrapped(text):
-                lines.append(Line(piece, y + LINE * 0.75, i < strong))
-                y += LINE
+                lines.append(Line(piece, y + LINE_HEIGHT * 0.75, i < strong))
+                y += LINE_HEIGHT
         y += PADDING
         is_shaded = gap is not None and whole > 0
         shade = LEAST_SHADE + STRENGTH * min(abs(gap) / whole, 1.0) if is_shaded else 0.0
@@ -175,7 +175,7 @@ def _box(node: CircuitNode, x: float, alone: Mapping[str, float], whole: float) 
     return Box(node, x, 0.0, y, parts, lines)
 
 
-def _wrapped(text: str, cells: int = CELLS) -> Iterator[str]:
+def _wrapped(text: str, cells: int = LINE_CELLS) -> Iterator[str]:
     """Lines of so many cells, broken between words, in names after a separator, or else
     anywhere."""
     from rich.cells import cell_len, chop_cells
@@ -223,7 +223,7 @@ def _edges(boxes: Sequence[Box], lanes: Mapping[int, Lane]) -> Iterator[Edge]:
     for reader in boxes:
         children = [box for box in boxes if box.node.parent == reader.node.path]
         lane = lanes[reader.node.level]
-        step = min(BOX * 0.8 / max(1, len(children)), 26.0)
+        step = min(BOX_WIDTH * 0.8 / max(1, len(children)), 26.0)
         for i, child in enumerate(children):
             x = reader.middle + step * (i - (len(children) - 1) / 2)
             bend = lane.y + lane.height + BETWEEN / 2

@@ -50,7 +50,7 @@ def axis(
     return Axis(scale, low, high, {at: label(at) for at in ticks if low <= scale(at) <= high})
 
 
-class Drawn(NamedTuple):
+class Series(NamedTuple):
     """Points, in the style of what they are: joined, or with a marker at each."""
 
     style: str
@@ -69,7 +69,7 @@ class Plot:
 
     x: Axis
     y: Axis
-    drawn: Sequence[Drawn]
+    series: Sequence[Series]
     limits: Sequence[float]
     across: bool = False
     label: str = ""
@@ -100,20 +100,20 @@ def overview(verdicts: Mapping[str, Verdict]) -> Plot | None:
     rows = {link: verdict for link, verdict in verdicts.items() if verdict.tolerance > 0}
     if not rows:
         return None
-    drawn, names = [], {}
+    series, names = [], {}
     for row, verdict in enumerate(rows.values()):
         gap, search, y = verdict.gap, verdict.search, float(-row)
         low, high, mean = (end / verdict.tolerance for end in (gap.low, gap.high, gap.mean))
-        drawn.append(Drawn(f"bar {verdict.outcome}", [(low, y), (high, y)]))
-        drawn.append(Drawn(verdict.outcome, [(mean, y)], verdict.outcome))
+        series.append(Series(f"bar {verdict.outcome}", [(low, y), (high, y)]))
+        series.append(Series(verdict.outcome, [(mean, y)], verdict.outcome))
         if search is not None and search.worst is not None and search.tolerance > 0:
             worst = search.worst.found / search.tolerance
-            drawn.append(Drawn("worst", [(worst, y)], "stroke"))
-        names[y] = _short(verdict.claim)
+            series.append(Series("worst", [(worst, y)], "stroke"))
+        names[y] = _short_name(verdict.claim)
     return Plot(
-        _gap_axis([-1.0, 1.0, *_along(0, drawn)], 1.0),
+        _gap_axis([-1.0, 1.0, *_coordinates(0, series)], 1.0),
         Axis(float, 0.5 - len(rows), 0.5, names),
-        drawn, (-1, 1), across=True, links=[*rows],
+        series, (-1, 1), across=True, links=[*rows],
         left=301, width=475, height=ROW * len(rows),
     )  # fmt: skip
 
@@ -126,17 +126,17 @@ def distributions(verdict: Verdict) -> Plot | None:
     """
     tolerance, worst = verdict.tolerance, verdict.search and verdict.search.worst
     curves = (("plain", (), verdict.changes), ("worst", (5, 2), worst.changes if worst else ()))
-    drawn = [
-        Drawn(f"curve {style}", [(at, share) for share, at in enumerate(changes)], None, dashes)
+    series = [
+        Series(f"curve {style}", [(at, share) for share, at in enumerate(changes)], None, dashes)
         for style, dashes, changes in curves
     ]
-    every, limits = _along(0, drawn), _limits(verdict, tolerance)
+    every, limits = _coordinates(0, series), _limits(verdict, tolerance)
     if not any(every):
         return None
     return Plot(
         _gap_axis([*every, *limits], tolerance),
         Axis(float, -3, 103, {float(share): f"{share} %" for share in range(0, 101, 25)}),
-        drawn, limits, across=True, label="change of the metric is at most",
+        series, limits, across=True, label="change of the metric is at most",
     )  # fmt: skip
 
 
@@ -149,12 +149,12 @@ def convergence(verdict: Verdict) -> Plot | None:
         [(look.samples, getattr(look.gap, end)) for look in looks]
         for end in ("low", "high", "mean")
     )
-    drawn = [
-        Drawn("area plain", [*low, *reversed(high)]),
-        Drawn("curve plain", means),
-        Drawn("plain", means, "dot"),
+    series = [
+        Series("area plain", [*low, *reversed(high)]),
+        Series("curve plain", means),
+        Series("plain", means, "dot"),
     ]
-    return _counted("samples", drawn, verdict, verdict.tolerance)
+    return _counted("samples", series, verdict, verdict.tolerance)
 
 
 def dashes(nth: int) -> tuple[float, ...]:
@@ -168,7 +168,7 @@ def search_curves(verdict: Verdict) -> Plot | None:
     search = verdict.search
     if search is None or not any(attempt.curve for attempt in search.attempts):
         return None
-    drawn = []
+    series = []
     for nth, attempt in enumerate(search.attempts):
         if not (attempt.curve or attempt.searched):
             continue
@@ -177,23 +177,23 @@ def search_curves(verdict: Verdict) -> Plot | None:
         # a value stays until the next
         corners = [(after[0], before[1]) for before, after in pairwise(points)]
         steps = [*points[:1], *chain(*zip(corners, points[1:], strict=True))]
-        drawn.append(Drawn("curve worst", steps, None, dashes(nth)))
-        drawn.append(Drawn("worst", steps[-1:], "refuted" if attempt.refutes else "held"))
-    return _counted("evaluations", drawn, verdict, search.tolerance)
+        series.append(Series("curve worst", steps, None, dashes(nth)))
+        series.append(Series("worst", steps[-1:], "refuted" if attempt.refutes else "held"))
+    return _counted("evaluations", series, verdict, search.tolerance)
 
 
-def _counted(label: str, drawn: Sequence[Drawn], verdict: Verdict, tolerance: float) -> Plot:
+def _counted(label: str, series: Sequence[Series], verdict: Verdict, tolerance: float) -> Plot:
     """A plot of gaps by a count, on a logarithmic scale, and how far they may go."""
-    counts, limits = _along(0, drawn), _limits(verdict, tolerance)
+    counts, limits = _coordinates(0, series), _limits(verdict, tolerance)
     ticks = _round_counts(int(min(counts)), int(max(counts)))
     x = axis(counts, ticks, "{:,}".format, math.log10)
-    y = _gap_axis([*_along(1, drawn), *limits], tolerance)
-    return Plot(x, y, drawn, limits, label=label)
+    y = _gap_axis([*_coordinates(1, series), *limits], tolerance)
+    return Plot(x, y, series, limits, label=label)
 
 
-def _along(direction: int, drawn: Sequence[Drawn]) -> list[float]:
+def _coordinates(direction: int, series: Sequence[Series]) -> list[float]:
     """All that is drawn, in one of the two directions."""
-    return [point[direction] for one in drawn for point in one.points]
+    return [point[direction] for one in series for point in one.points]
 
 
 def _limits(verdict: Verdict, tolerance: float) -> tuple[float, ...]:
@@ -222,7 +222,7 @@ def _round_counts(least: int, most: int) -> list[int]:
     return inside[:: math.ceil(len(inside) / MOST_TICKS)]
 
 
-def _short(name: str) -> str:
+def _short_name(name: str) -> str:
     """The end of a claim's name, in characters that can be seen."""
     short = visible(name.partition("::")[2] or name)
     return short if len(short) <= LONGEST_NAME else f"…{short[1 - LONGEST_NAME :]}"

@@ -22,7 +22,7 @@ from pytest_scrub import Dataset, ModelError, ScrubError, SwapSet
 from pytest_scrub.engine.memory import Kept
 from pytest_scrub.engine.store import ActivationStore, Evaluates
 from pytest_scrub.extras.ray import worker
-from pytest_scrub.extras.ray.packing import pack, pack_data, unpack
+from pytest_scrub.extras.ray.packed import pack, pack_data, unpack
 from pytest_scrub.network.digests import Version
 from pytest_scrub.network.graph import ModelGraph, Site
 from pytest_scrub.swaps.swap_set import Rows
@@ -61,7 +61,7 @@ class RayCrew:
         self._networks: WeakKeyDictionary[ModelGraph, tuple[Version, ray.ObjectRef]] = (
             WeakKeyDictionary()
         )
-        self._shared: WeakKeyDictionary[ActivationStore, _Shared] = WeakKeyDictionary()
+        self._stores: WeakKeyDictionary[ActivationStore, _SentStore] = WeakKeyDictionary()
         self._claims: WeakKeyDictionary[Evaluates, ray.ObjectRef] = WeakKeyDictionary()
 
     def scrubbed(self, evaluator: Evaluates, shards: Sequence[SwapSet]) -> Iterator[Metrics]:
@@ -77,16 +77,16 @@ class RayCrew:
     def captured(
         self, store: ActivationStore, batches: Sequence[tuple[Sequence[Site], npt.NDArray[np.intp]]]
     ) -> Iterator[dict[Site, Tensor]]:
-        source = self._of(store).source
+        source = self._sent_store(store).source
         return map(unpack, self._results("captured", ((source, *batch) for batch in batches)))
 
-    def _of(self, store: ActivationStore) -> _Shared:
-        if store not in self._shared:
+    def _sent_store(self, store: ActivationStore) -> _SentStore:
+        if store not in self._stores:
             own = store.dataset
             data = _put(pack(_sendable(own), "the dataset", parts=_functions(own)))
             source = worker.Source(self._network(store.graph), data, torch.get_default_dtype())
-            self._shared[store] = _Shared(source)
-        return self._shared[store]
+            self._stores[store] = _SentStore(source)
+        return self._stores[store]
 
     def _network(self, graph: ModelGraph) -> ray.ObjectRef:
         if graph.device.type != "cpu":
@@ -100,11 +100,11 @@ class RayCrew:
         return self._networks[graph][1]
 
     def _claim(self, evaluator: Evaluates, sites: Sequence[Site]) -> worker.Claim:
-        shared = self._of(evaluator.store)
+        sent = self._sent_store(evaluator.store)
         if evaluator not in self._claims:
-            self._claims[evaluator] = _put_claim(evaluator)
-        chunks = shared.chunks(evaluator.store, sites)
-        return worker.Claim(shared.source, self._claims[evaluator], chunks)
+            self._claims[evaluator] = _sent_claim(evaluator)
+        chunks = sent.chunks(evaluator.store, sites)
+        return worker.Claim(sent.source, self._claims[evaluator], chunks)
 
     def _results(self, task: str, pieces: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """What a task gives for each piece, in their order; some are on their way at any time.
@@ -170,14 +170,14 @@ def _cpus() -> int:
     return int(ray.cluster_resources().get("CPU", 0))
 
 
-class _Shared:
+class _SentStore:
     """What the object store has of one activation store: its network and data, its activations."""
 
     def __init__(self, source: worker.Source) -> None:
         self.source = source
         # by what the store has of a site: where it forgets that, the chunks are let go
         self._published: WeakKeyDictionary[Kept, tuple[Site, Chunks]] = WeakKeyDictionary()
-        self._told: dict[Site, tuple[ray.ObjectRef, ...]] | None = None
+        self._last_sent: dict[Site, tuple[ray.ObjectRef, ...]] | None = None
 
     def chunks(self, store: ActivationStore, sites: Sequence[Site]) -> ray.ObjectRef:
         """Where the activations are that the store has of these sites, and of others."""
@@ -187,8 +187,8 @@ class _Shared:
         now = {
             site: tuple(chunk for _, chunk in chunks) for site, chunks in self._published.values()
         }
-        if now != self._told:
-            self._told, self._chunks = now, _put(now)
+        if now != self._last_sent:
+            self._last_sent, self._chunks = now, _put(now)
         return self._chunks
 
 
@@ -213,7 +213,7 @@ def _publish(kept: Kept, chunks: Chunks) -> None:
         chunks.append((places, _put(pack_data((places, values)))))
 
 
-def _put_claim(evaluator: Evaluates) -> ray.ObjectRef:
+def _sent_claim(evaluator: Evaluates) -> ray.ObjectRef:
     """What an evaluator is made of beside the network and the data."""
     store, own, metric = evaluator.store, evaluator.dataset, evaluator.metric
     dataset = own if own is store.dataset else _sendable(own)
@@ -223,7 +223,7 @@ def _put_claim(evaluator: Evaluates) -> ray.ObjectRef:
         "the hypothesis": evaluator.hypothesis,
         **_functions(own),
     }
-    return _put(pack(claim, "the claim", worker.known_of(store.graph, store.dataset), parts))
+    return _put(pack(claim, "the claim", worker.known_objects(store.graph, store.dataset), parts))
 
 
 def _sendable(dataset: Dataset) -> Dataset:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pytest_scrub import Dataset, Evaluator, ModelError, SwapSet
 from pytest_scrub.engine.store import ActivationStore, Progress
-from pytest_scrub.extras.ray.packing import Packed, pack_data, unpack
+from pytest_scrub.extras.ray.packed import Packed, pack_data, unpack
 from pytest_scrub.network.graph import ModelGraph, Site, Where
 from pytest_scrub.swaps.swap_set import Rows
 
@@ -63,8 +63,8 @@ class SharedStore(ActivationStore):
     def __init__(self, graph: ModelGraph, dataset: Dataset) -> None:
         super().__init__(graph, dataset)
         self._chunks: ray.ObjectRef | None = None
-        self._of_site: dict[Site, tuple[ray.ObjectRef, ...]] = {}
-        self._found: dict[tuple[ray.ObjectRef, ...], _InChunks] = {}
+        self._refs_of_site: dict[Site, tuple[ray.ObjectRef, ...]] = {}
+        self._opened: dict[tuple[ray.ObjectRef, ...], _SiteInChunks] = {}
         self.evaluator = lru_cache(maxsize=CLAIMS)(self._compiled)
 
     def _proved(self) -> int:
@@ -74,7 +74,7 @@ class SharedStore(ActivationStore):
 
     def _compiled(self, claim: ray.ObjectRef) -> Evaluator:
         dataset, hypothesis, metric, batch_size = _unpacked(
-            claim, known_of(self.graph, self.dataset)
+            claim, known_objects(self.graph, self.dataset)
         )
         return Evaluator(self.graph, dataset, hypothesis, metric, store=self, batch_size=batch_size)
 
@@ -82,9 +82,9 @@ class SharedStore(ActivationStore):
         """Use these chunks from now on; those that are no longer among them are let go."""
         if chunks == self._chunks:
             return
-        self._chunks, self._of_site = chunks, ray.get(chunks)
-        now = set(self._of_site.values())
-        self._found = {refs: found for refs, found in self._found.items() if refs in now}
+        self._chunks, self._refs_of_site = chunks, ray.get(chunks)
+        now = set(self._refs_of_site.values())
+        self._opened = {refs: found for refs, found in self._opened.items() if refs in now}
 
     def ensure(self, sites: Sequence[Site], rows: Rows, progress: Progress | None = None) -> None:
         """Whoever made the task has captured them."""
@@ -96,30 +96,32 @@ class SharedStore(ActivationStore):
             raise RuntimeError(
                 f"the {site} was not captured on all rows that a task gathers it from"
             )
-        at = None if site.positions is not None or where is None else where.clamp(min=0)
+        at = (
+            None
+            if site.positions is not None or where is None
+            else where.clamp(min=0).expand(len(rows), -1)
+        )
         order, parts = [], []
         for number in chunks.unique().tolist():
             here = (chunks == number).nonzero()[:, 0]
             values, of_row = found.values[number], index[here]
             order.append(here)
             parts.append(
-                values.index_select(0, of_row)
-                if at is None
-                else values[of_row[:, None], at if at.ndim == 1 else at[here]]
+                values.index_select(0, of_row) if at is None else values[of_row[:, None], at[here]]
             )
         return parts[0] if len(parts) == 1 else torch.cat(parts)[torch.cat(order).argsort()]
 
     def bytes_per_row(self, site: Site) -> int:
         return self._find(site).values[0][0].nbytes
 
-    def _find(self, site: Site) -> _InChunks:
-        refs = self._of_site[site]
-        if refs not in self._found:
-            self._found[refs] = _InChunks(refs, len(self._row_of_place))
-        return self._found[refs]
+    def _find(self, site: Site) -> _SiteInChunks:
+        refs = self._refs_of_site[site]
+        if refs not in self._opened:
+            self._opened[refs] = _SiteInChunks(refs, len(self._row_of_place))
+        return self._opened[refs]
 
 
-class _InChunks:
+class _SiteInChunks:
     """A site in its chunks: for each place which of them has it, or -1, and where in it."""
 
     def __init__(self, refs: tuple[ray.ObjectRef, ...], places: int) -> None:
@@ -147,18 +149,18 @@ def unscrubbed(claim: Claim, rows: Rows) -> Metrics:
 
 def captured(source: Source, sites: Sequence[Site], places: npt.NDArray[np.intp]) -> Packed:
     """The clean activations of some sites at some places."""
-    found = _ready(source).run(sites, places)
+    found = _store_of(source).run(sites, places)
     # A view would bring along all that it is a view of.
     return pack_data({site: values.clone() for site, values in found.items()})
 
 
 def _evaluator(claim: Claim) -> Evaluator:
-    store = _ready(claim.source)
+    store = _store_of(claim.source)
     store.read_from(claim.chunks)
     return store.evaluator(claim.claim)
 
 
-def _ready(source: Source) -> SharedStore:
+def _store_of(source: Source) -> SharedStore:
     """The store of a network and its data, in a process that computes as the one they come from."""
     torch.set_num_threads(1)  # a task has one core
     torch.set_default_dtype(source.dtype)
@@ -195,6 +197,6 @@ def _unpacked(packed: ray.ObjectRef, known: dict[str, Any] | None = None) -> Any
         ) from None
 
 
-def known_of(graph: ModelGraph, dataset: Dataset) -> dict[str, Any]:
+def known_objects(graph: ModelGraph, dataset: Dataset) -> dict[str, Any]:
     """What a claim may hold of a network and its data that is not sent with it again."""
     return {"network": graph, "data": dataset, "inputs": dataset.inputs, "labels": dataset.labels}
