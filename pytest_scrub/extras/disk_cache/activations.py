@@ -22,10 +22,11 @@ from pathlib import Path
 from secrets import token_hex
 from typing import NamedTuple, TypeVar
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
+from msgspec import MsgspecError
+from msgspec.json import decode, encode
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -48,15 +49,7 @@ FEW_FILES = 8  # small ones of a site, before they are written again as one
 COMPARED = 64  # rows of all files together, about, on which the network is run again
 MOST_COMPARED, FEWEST_COMPARED = 16, 2  # of one file
 # RuntimeError: torch opens a file once more, which another process may have deleted meanwhile
-UNREADABLE = (
-    SafetensorError,
-    OSError,
-    RuntimeError,
-    KeyError,
-    ValueError,
-    TypeError,
-    msgspec.MsgspecError,
-)
+UNREADABLE = (SafetensorError, OSError, RuntimeError, KeyError, ValueError, TypeError, MsgspecError)
 
 Places = npt.NDArray[np.intp]
 Filled = npt.NDArray[np.bool_]
@@ -197,7 +190,7 @@ class ActivationShelf:
 
         def read(opened: safe_open) -> _File | None:
             metadata = opened.metadata()
-            site = msgspec.json.decode(metadata["site"], type=Site)
+            site = decode(metadata["site"], type=Site)
             places = opened.get_tensor("places").numpy().copy()
             is_ours = (
                 metadata["parts"] == self.parts
@@ -288,7 +281,7 @@ def _versions(package: str) -> str:
 
 
 def _as_text(site: Site) -> str:
-    return msgspec.json.encode(site).decode()
+    return encode(site).decode()
 
 
 def _spread(count: int, most: int) -> Places:

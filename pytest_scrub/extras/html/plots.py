@@ -113,9 +113,14 @@ def overview(verdicts: Mapping[str, Verdict]) -> Plot | None:
     return Plot(
         _gap_axis([-1.0, 1.0, *_coordinates(0, series)], 1.0),
         Axis(float, 0.5 - len(rows), 0.5, names),
-        series, (-1, 1), across=True, links=[*rows],
-        left=301, width=475, height=ROW * len(rows),
-    )  # fmt: skip
+        series,
+        (-1, 1),
+        across=True,
+        links=[*rows],
+        left=301,
+        width=475,
+        height=ROW * len(rows),
+    )
 
 
 def distributions(verdict: Verdict) -> Plot | None:
@@ -127,8 +132,8 @@ def distributions(verdict: Verdict) -> Plot | None:
     tolerance, worst = verdict.tolerance, verdict.search and verdict.search.worst
     curves = (("plain", (), verdict.changes), ("worst", (5, 2), worst.changes if worst else ()))
     series = [
-        Series(f"curve {style}", [(at, share) for share, at in enumerate(changes)], None, dashes)
-        for style, dashes, changes in curves
+        Series(f"curve {style}", [(at, share) for share, at in enumerate(changes)], None, dash)
+        for style, dash, changes in curves
     ]
     every, limits = _coordinates(0, series), _limits(verdict, tolerance)
     if not any(every):
@@ -136,8 +141,11 @@ def distributions(verdict: Verdict) -> Plot | None:
     return Plot(
         _gap_axis([*every, *limits], tolerance),
         Axis(float, -3, 103, {float(share): f"{share} %" for share in range(0, 101, 25)}),
-        series, limits, across=True, label="change of the metric is at most",
-    )  # fmt: skip
+        series,
+        limits,
+        across=True,
+        label="change of the metric is at most",
+    )
 
 
 def convergence(verdict: Verdict) -> Plot | None:
