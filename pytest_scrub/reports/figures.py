@@ -15,7 +15,7 @@ Scalar = str | float | int | bool
 NO_FIGURES = {
     "claim", "hypothesis", "interval_kind", "recovered_reason", "min_with_other", "min_moved",
 }  # fmt: skip
-# where a verdict has what its own fields do not say
+# where a verdict has what its own fields do not say; of several things, how many they are
 PLACES = {
     "gap": "gap.mean",
     "gap_low": "gap.low",
@@ -36,8 +36,10 @@ PLACES = {
     "counterexample": "search.counterexample.file",
     "slices_by": "slices.by",
     "slice_tolerance": "slices.tolerance",
+    "slices": "slices.slices",
     "power": "power.power",
     "power_required": "power.required",
+    "mutants": "power.mutants",
     "mutants_refuted": "power.refuted",
     "mutants_equivalent": "power.equivalent",
     "mutants_left_out": "power.left_out",
@@ -53,8 +55,9 @@ def figures(verdict: Verdict) -> dict[str, Scalar]:
         if name not in NO_FIGURES and not is_dataclass(value) and not isinstance(value, tuple)
     }
     for name, place in PLACES.items():
-        found[name] = reduce(_part, place.split("."), verdict)
-    found |= _counts(verdict)
+        value = reduce(_part, place.split("."), verdict)
+        found[name] = len(value) if isinstance(value, tuple) else value
+    found |= _more(verdict)
     # numbers of numpy's, and lone surrogates, do not get from a worker of pytest-xdist to the
     # controller
     return {
@@ -68,19 +71,15 @@ def _part(whole: object, name: str) -> object:
     return None if whole is None else getattr(whole, name)
 
 
-def _counts(verdict: Verdict) -> dict[str, object]:
-    """How many there are of what a verdict lists, and the worst slice."""
+def _more(verdict: Verdict) -> dict[str, object]:
+    """Sums over what a verdict lists, and the worst slice."""
     found: dict[str, object] = {}
     if verdict.search is not None:
         found["evaluations"] = sum(attempt.evaluations for attempt in verdict.search.attempts)
-    if verdict.slices is not None:
-        found["slices"] = len(verdict.slices.slices)
-        for worst in verdict.slices.slices[:1]:
-            if (gap := worst.gap) is not None:
-                found |= {"worst_slice": worst.value, "worst_slice_gap": gap.mean}
-                found |= {"worst_slice_low": gap.low, "worst_slice_high": gap.high}
-    if verdict.power is not None:
-        found["mutants"] = len(verdict.power.mutants)
+    for worst in verdict.slices.slices[:1] if verdict.slices is not None else ():
+        if (gap := worst.gap) is not None:
+            found |= {"worst_slice": worst.value, "worst_slice_gap": gap.mean}
+            found |= {"worst_slice_low": gap.low, "worst_slice_high": gap.high}
     if verdict.controls:
         found["controls"] = len(verdict.controls)
         found["controls_passed"] = sum(control.passed for control in verdict.controls)

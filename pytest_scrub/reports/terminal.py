@@ -23,6 +23,7 @@ from pytest_scrub.verdict import (
     WEAK,
     NodeReport,
     Slice,
+    Slices,
     Verdict,
 )
 
@@ -153,30 +154,27 @@ def headline(verdict: Verdict) -> str:
     if verdict.search is not None and verdict.outcome == REFUTED and verdict.average != REFUTED:
         worst = verdict.search.worst
         assert worst is not None  # one of them refuted it
-        on_average = {HELD: "holds on average", UNDECIDED: "is undecided on average"}[
-            verdict.average
-        ]
+        on_average = "holds" if verdict.average == HELD else "is undecided"
         return (
-            f"claim {on_average} and falls to the adversary: {gap.removeprefix('gap ')} on "
-            f"average, but {worst.found:.4g} for allowed swaps found by {worst.adversary}"
+            f"claim {on_average} on average and falls to the adversary: "
+            f"{gap.removeprefix('gap ')} on average, but {worst.found:.4g} for allowed swaps found by {worst.adversary}"
         )
-    deciding = _deciding_slice(verdict)
-    if deciding is not None:
-        assert verdict.slices is not None
-        assert verdict.slices.tolerance is not None
+    if (deciding := _deciding_slice(verdict)) is not None:
+        slices, one = deciding
         return (
-            f"claim {verdict.outcome} where {verdict.slices.by} = {deciding.value}: gap "
-            f"{deciding.gap or 'not drawn'} in "
-            f"{verdict.metric}, tolerance {verdict.slices.tolerance:.4g} for each slice"
+            f"claim {verdict.outcome} where {slices.by} = {one.value}: gap "
+            f"{one.gap or 'not drawn'} in {verdict.metric}, tolerance {slices.tolerance:.4g} for "
+            "each slice"
         )
     return f"claim {verdict.outcome}: {gap}"
 
 
-def _deciding_slice(verdict: Verdict) -> Slice | None:
-    """The slice that decided, where it was not the gap of all references."""
-    if verdict.slices is None or verdict.outcome not in (REFUTED, UNDECIDED):
+def _deciding_slice(verdict: Verdict) -> tuple[Slices, Slice] | None:
+    """The slice that decided, where it was not the gap of all references, and all of them."""
+    slices = verdict.slices
+    if slices is None or verdict.outcome not in (REFUTED, UNDECIDED):
         return None
-    return next((one for one in verdict.slices.slices if one.outcome == verdict.outcome), None)
+    return next(((slices, one) for one in slices.slices if one.outcome == verdict.outcome), None)
 
 
 def _explained(verdict: Verdict) -> Iterator[str]:
@@ -213,11 +211,8 @@ def remedy(verdict: Verdict) -> Iterator[str]:
         for node in untested_nodes(verdict.nodes):
             yield _why_untested(node, verdict)
     elif verdict.average == REFUTED and (deciding := _deciding_slice(verdict)) is not None:
-        assert verdict.slices is not None
-        yield (
-            f"so the claim is false where {verdict.slices.by} = {deciding.value}, whatever it is "
-            "elsewhere"
-        )
+        slices, one = deciding
+        yield f"so the claim is false where {slices.by} = {one.value}, whatever it is elsewhere"
     elif verdict.average == REFUTED:
         moved = "falls" if verdict.gap.mean < 0 else "rises"
         yield (
@@ -251,9 +246,9 @@ def _why_undecided(verdict: Verdict) -> str:
         return f"the interval straddles the tolerance; {_more(verdict)}"
     draws, confidence, where = verdict.samples, CONFIDENCE, ""
     if (deciding := _deciding_slice(verdict)) is not None:
-        assert verdict.slices is not None
-        draws, confidence = deciding.samples, 1 - (1 - CONFIDENCE) / len(verdict.slices.slices)
-        where = f" where {verdict.slices.by} = {deciding.value}"
+        slices, one = deciding
+        draws, confidence = one.samples, 1 - (1 - CONFIDENCE) / len(slices.slices)
+        where = f" where {slices.by} = {one.value}"
     return (
         f"too few of the {draws} draws{where} differ from the others to give an interval for a "
         f"metric without bounds: {FEWEST_CHANGED} have to, or none of {fewest_alike(confidence)}; "
