@@ -157,7 +157,8 @@ def headline(verdict: Verdict) -> str:
         on_average = "holds" if verdict.average == HELD else "is undecided"
         return (
             f"claim {on_average} on average and falls to the adversary: "
-            f"{gap.removeprefix('gap ')} on average, but {worst.found:.4g} for allowed swaps found by {worst.adversary}"
+            f"{gap.removeprefix('gap ')} on average, but {worst.found:.4g} for "
+            f"allowed swaps found by {worst.adversary}"
         )
     if (deciding := _deciding_slice(verdict)) is not None:
         slices, one = deciding
