@@ -454,6 +454,16 @@ def test_large_tensors_are_views_of_what_is_sent_and_small_ones_can_be_written_t
     assert not found["part of small"].any()
 
 
+def test_storages_that_begin_at_one_address_keep_their_lengths() -> None:
+    from pytest_scrub.extras.ray.packed import pack, unpack
+
+    numbers = np.arange(1 << 15, dtype=np.float64)
+    short, long = torch.from_numpy(numbers[:10]), torch.from_numpy(numbers)
+    found = unpack(pack((short, long), "tensors"))
+    assert torch.equal(found[0], short)
+    assert torch.equal(found[1], long)
+
+
 def test_parameters_stay_parameters() -> None:
     from pytest_scrub.extras.ray.packed import pack, unpack
 

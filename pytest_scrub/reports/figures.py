@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import is_dataclass
 from functools import reduce
+from typing import Any
 
 from pytest_scrub.common.calls import as_plain
 from pytest_scrub.common.visible import sendable
@@ -67,7 +68,7 @@ def figures(verdict: Verdict) -> dict[str, Scalar]:
     }
 
 
-def _part(whole: object, name: str) -> object:
+def _part(whole: Any, name: str) -> Any:
     return None if whole is None else getattr(whole, name)
 
 

@@ -313,9 +313,10 @@ def _power_change(pair: Pair, limit: Limit, confidence: float) -> FigureChange |
 def fisher(old: Refuted, new: Refuted) -> float:
     """How likely two shares differ as much as these where they are the same: Fisher's exact
     test."""
+    import numpy as np
     from scipy import stats
 
-    table = [[one.refuted, one.of - one.refuted] for one in (old, new)]
+    table = np.array([[one.refuted, one.of - one.refuted] for one in (old, new)])
     return float(stats.fisher_exact(table).pvalue)
 
 

@@ -233,7 +233,9 @@ def _figures(verdict: Verdict) -> Figures:
 
 def _worst(search: Search, scale: float) -> Worst | None:
     worst, searched = search.worst, [attempt for attempt in search.attempts if attempt.searched]
-    return worst and Worst(
+    if worst is None:
+        return None
+    return Worst(
         gap=_rounded(worst.found, scale),
         by=worst.adversary,
         references=worst.references,

@@ -20,7 +20,7 @@ from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from secrets import token_hex
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -188,7 +188,7 @@ class ActivationShelf:
         """What a file says of itself; None for one that is not there, or not ours. Its values are
         checked when read."""
 
-        def read(opened: safe_open) -> _File | None:
+        def read(opened: Any) -> _File | None:
             metadata = opened.metadata()
             site = decode(metadata["site"], type=Site)
             places = opened.get_tensor("places").numpy().copy()
@@ -211,7 +211,7 @@ class ActivationShelf:
 
         What is checked is a copy: beneath the file's own tensor the file may change.
         """
-        values = _read(file.path, lambda opened: opened.get_tensor("values").clone())
+        values: Tensor | None = _read(file.path, lambda opened: opened.get_tensor("values").clone())
         if values is None or self._checksum(file.site, file.places, values) != file.checksum:
             return None
         return values
@@ -221,10 +221,10 @@ class ActivationShelf:
         those of hashlib."""
         header = json.dumps([self.parts, _as_text(site), str(values.dtype), values.shape])
         found = zlib.crc32(places.tobytes(), zlib.crc32(header.encode()))
-        return f"{zlib.crc32(values.reshape(-1).view(torch.uint8).numpy(), found):08x}"
+        return f"{zlib.crc32(values.reshape(-1).view(torch.uint8).numpy().data, found):08x}"
 
 
-def _read(path: Path, read: Callable[[safe_open], _Read]) -> _Read | None:
+def _read(path: Path, read: Callable[[Any], _Read]) -> _Read | None:
     """What is read of a file; None where it is gone, or damaged."""
     try:
         with safe_open(path, "pt") as opened:
@@ -233,7 +233,7 @@ def _read(path: Path, read: Callable[[safe_open], _Read]) -> _Read | None:
         return None
 
 
-def _rows(some: Places, opened: safe_open) -> Tensor:
+def _rows(some: Places, opened: Any) -> Tensor:
     rows = opened.get_slice("values")
     return torch.cat([rows[i : i + 1] for i in some.tolist()])
 

@@ -93,7 +93,7 @@ def step_summary(run: Run, room: int = ROOM) -> str:
     counts = Counter(one.outcome for one in run.claims)
     told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "none"
     early = "\n\nThe run was interrupted: claims may be missing." if run.interrupted else ""
-    parts = {
+    parts: dict[str, list[str | None]] = {
         "rows of the table": [_row(one) for one in run.claims],
         "texts of failures": [_failure(one) for one in run.claims if one.result in FAILURES],
         "diagrams": [_diagram(one.test, one.verdict) for one in run.claims if one.verdict],

@@ -169,8 +169,9 @@ def _box(node: CircuitNode, x: float, alone: Mapping[str, float], whole: float) 
                 lines.append(Line(piece, y + LINE_HEIGHT * 0.75, i < strong))
                 y += LINE_HEIGHT
         y += PADDING
-        is_shaded = gap is not None and whole > 0
-        shade = LEAST_SHADE + STRENGTH * min(abs(gap) / whole, 1.0) if is_shaded else 0.0
+        shade = 0.0
+        if gap is not None and whole > 0:
+            shade = LEAST_SHADE + STRENGTH * min(abs(gap) / whole, 1.0)
         parts.append(Part(top, y - top, shade))
     return Box(node, x, 0.0, y, parts, lines)
 

@@ -124,7 +124,9 @@ def _storage(array: Bytes, dtype: torch.dtype) -> TypedStorage:
     with warnings.catch_warnings():
         # that arrays of Ray's cannot be written to, and that this class is torch's own
         warnings.simplefilter("ignore", UserWarning)
-        return TypedStorage(wrap_storage=torch.from_numpy(array).untyped_storage(), dtype=dtype)
+        return TypedStorage(  # type: ignore[no-untyped-call]
+            wrap_storage=torch.from_numpy(array).untyped_storage(), dtype=dtype
+        )
 
 
 class _Unpacker(pickle.Unpickler):

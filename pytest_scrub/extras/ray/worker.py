@@ -102,7 +102,7 @@ class SharedStore(ActivationStore):
             else where.clamp(min=0).expand(len(rows), -1)
         )
         order, parts = [], []
-        for number in chunks.unique().tolist():
+        for number in np.unique(chunks.numpy()).tolist():
             here = (chunks == number).nonzero()[:, 0]
             values, of_row = found.values[number], index[here]
             order.append(here)
