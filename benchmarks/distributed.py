@@ -125,7 +125,9 @@ def main() -> None:
     small, large = (
         as_graph(GPT2LMHeadModel(GPT2Config(n_layer=layers)).eval()) for layers in (1, 12)
     )
-    sources = [crew._of(ActivationStore(graph, data, crew=crew)).source for graph in (small, large)]
+    sources = [
+        crew._sent_store(ActivationStore(graph, data, crew=crew)).source for graph in (small, large)
+    ]
     weights = sum(
         {
             p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for _, p in large.weights()

@@ -7,20 +7,20 @@ from pytest_scrub.verdict import CircuitNode
 
 def names(node: CircuitNode) -> list[str]:
     """What a node is of the network."""
-    several = len(node.components) > 1
-    return [*([f"group of {len(node.components)}"] if several else []), *node.components]
+    count = len(node.components)
+    return [f"group of {count}", *node.components] if count > 1 else [*node.components]
 
 
 def stated(node: CircuitNode) -> list[str]:
     """What the hypothesis says of it."""
-    said = {
+    statements = {
         f"at {node.positions}": node.positions is not None,
         f"in {node.subspace}": node.subspace is not None,
         "computed by a function": node.is_computed,
         "read along every path": node.along_every_path,
         f"agrees on {node.agrees_on}": node.agrees_on is not None,
     }
-    return [text for text, is_said in said.items() if is_said]
+    return [text for text, applies in statements.items() if applies]
 
 
 def rest(node: CircuitNode) -> list[str]:

@@ -3,92 +3,85 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import is_dataclass
+from functools import reduce
+from typing import Any
 
+from pytest_scrub.common.calls import as_plain
 from pytest_scrub.common.visible import sendable
-from pytest_scrub.verdict import Estimate, Search, Slices, Verdict
+from pytest_scrub.verdict import Verdict
 
 Scalar = str | float | int | bool
-# the test's id, long texts, and what is no figure of the claim
-SAID_ELSEWHERE = {
+# fields of a verdict that are no figures: the test's id, and long texts
+NO_FIGURES = {
     "claim", "hypothesis", "interval_kind", "recovered_reason", "min_with_other", "min_moved",
 }  # fmt: skip
+# where a verdict has what its own fields do not say; of several things, how many they are
+PLACES = {
+    "gap": "gap.mean",
+    "gap_low": "gap.low",
+    "gap_high": "gap.high",
+    "swaps_share": "share.share",
+    "swaps_within": "share.within",
+    "swaps_tolerated": "share.tolerated",
+    "adversarial_tolerance": "search.tolerance",
+    "adversary_gates": "search.gates",
+    "search_budget": "search.budget",
+    "worst": "search.worst.gap",
+    "worst_by": "search.worst.adversary",
+    "worst_refutes": "search.worst.refutes",
+    "worst_low": "search.worst.interval.low",
+    "worst_high": "search.worst.interval.high",
+    "unsearched": "search.unsearched",
+    "counterexample_gap": "search.counterexample.gap",
+    "counterexample": "search.counterexample.file",
+    "slices_by": "slices.by",
+    "slice_tolerance": "slices.tolerance",
+    "slices": "slices.slices",
+    "power": "power.power",
+    "power_required": "power.required",
+    "mutants": "power.mutants",
+    "mutants_refuted": "power.refuted",
+    "mutants_equivalent": "power.equivalent",
+    "mutants_left_out": "power.left_out",
+}
 
 
 def figures(verdict: Verdict) -> dict[str, Scalar]:
     """Name to value, of Python's own types; what a claim has not, and what is infinite, is left
     out."""
-    found: dict[str, Scalar] = {}
-    for name, value in _figures(verdict):
-        if value is None or (isinstance(value, float) and not math.isfinite(value)):
-            continue
-        found[name] = _plain(value)
-    return found
+    found = {
+        name: value
+        for name, value in vars(verdict).items()
+        if name not in NO_FIGURES and not is_dataclass(value) and not isinstance(value, tuple)
+    }
+    for name, place in PLACES.items():
+        value = reduce(_part, place.split("."), verdict)
+        found[name] = len(value) if isinstance(value, tuple) else value
+    found |= _more(verdict)
+    # numbers of numpy's, and lone surrogates, do not get from a worker of pytest-xdist to the
+    # controller
+    return {
+        name: sendable(value) if isinstance(value, str) else as_plain(value)
+        for name, value in found.items()
+        if value is not None and (not isinstance(value, float) or math.isfinite(value))
+    }
 
 
-def _plain(value: Scalar) -> Scalar:
-    """Numbers of numpy's do not get from a worker of pytest-xdist to the controller, nor do lone
-    surrogates."""
-    if isinstance(value, str):
-        return sendable(value)
-    plain: Scalar = value.item() if hasattr(value, "item") else value
-    return plain
+def _part(whole: Any, name: str) -> Any:
+    return None if whole is None else getattr(whole, name)
 
 
-def _figures(verdict: Verdict) -> Iterator[tuple[str, Scalar | None]]:
-    for name, value in vars(verdict).items():
-        if name not in SAID_ELSEWHERE and not is_dataclass(value) and not isinstance(value, tuple):
-            yield name, value
-    yield "gap", verdict.gap.mean
-    yield from _ends("gap", verdict.gap)
-    if verdict.share is not None:
-        yield "swaps_share", verdict.share.share
-        yield "swaps_within", verdict.share.within
-        yield "swaps_tolerated", verdict.share.tolerated
+def _more(verdict: Verdict) -> dict[str, object]:
+    """Sums over what a verdict lists, and the worst slice."""
+    found: dict[str, object] = {}
     if verdict.search is not None:
-        yield from _found(verdict.search)
-    if verdict.slices is not None:
-        yield from _worst_slice(verdict.slices)
-    if verdict.power is not None:
-        yield "power", verdict.power.power
-        yield "power_required", verdict.power.required
-        yield "mutants", len(verdict.power.mutants)
-        yield "mutants_refuted", verdict.power.refuted
-        yield "mutants_equivalent", verdict.power.equivalent
-        yield "mutants_left_out", verdict.power.left_out
+        found["evaluations"] = sum(attempt.evaluations for attempt in verdict.search.attempts)
+    for worst in verdict.slices.slices[:1] if verdict.slices is not None else ():
+        if (gap := worst.gap) is not None:
+            found |= {"worst_slice": worst.value, "worst_slice_gap": gap.mean}
+            found |= {"worst_slice_low": gap.low, "worst_slice_high": gap.high}
     if verdict.controls:
-        yield "controls", len(verdict.controls)
-        yield "controls_passed", sum(control.passed for control in verdict.controls)
-
-
-def _found(search: Search) -> Iterator[tuple[str, Scalar | None]]:
-    yield "adversarial_tolerance", search.tolerance
-    yield "adversary_gates", search.gates
-    yield "search_budget", search.budget
-    yield "evaluations", sum(attempt.evaluations for attempt in search.attempts)
-    if (worst := search.worst) is not None:
-        yield "worst", worst.found
-        yield "worst_by", worst.adversary
-        yield "worst_refutes", worst.refutes
-        if worst.interval is not None:
-            yield from _ends("worst", worst.interval)
-    yield "unsearched", search.unsearched
-    if search.counterexample is not None:
-        yield "counterexample_gap", search.counterexample.gap
-        yield "counterexample", search.counterexample.file
-
-
-def _worst_slice(sliced: Slices) -> Iterator[tuple[str, Scalar | None]]:
-    yield "slices", len(sliced.slices)
-    yield "slices_by", sliced.by
-    yield "slice_tolerance", sliced.tolerance
-    if sliced.slices and (worst := sliced.slices[0]).gap is not None:
-        yield "worst_slice", worst.value
-        yield "worst_slice_gap", worst.gap.mean
-        yield from _ends("worst_slice", worst.gap)
-
-
-def _ends(of: str, interval: Estimate) -> Iterator[tuple[str, float]]:
-    yield f"{of}_low", interval.low
-    yield f"{of}_high", interval.high
+        found["controls"] = len(verdict.controls)
+        found["controls_passed"] = sum(control.passed for control in verdict.controls)
+    return found

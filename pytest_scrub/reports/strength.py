@@ -51,17 +51,17 @@ def power_lines(power: Power) -> Iterator[str]:
 def control_lines(controls: Sequence[Control]) -> Iterator[str]:
     """What became of the claim where it should not hold."""
     for control in controls:
-        found = (
-            ""
-            if control.outcome is None or control.gap is None
-            else f"{control.outcome}, gap {control.gap:.4g}"
-        )
-        says = "" if control.passed else f"; {_against(control)}"
-        note = "" if control.note is None else f"{'; ' if found else ''}{control.note}"
-        yield f"control, {control.name}: {found}{says}{note}"
+        parts = []
+        if control.outcome is not None and control.gap is not None:
+            parts.append(f"{control.outcome}, gap {control.gap:.4g}")
+        if not control.passed:
+            parts.append(_objection(control))
+        if control.note is not None:
+            parts.append(control.note)
+        yield f"control, {control.name}: {'; '.join(parts)}"
 
 
-def _against(control: Control) -> str:
+def _objection(control: Control) -> str:
     if control.outcome == HELD:
         return "it holds there too, so it says nothing"
     return "it may hold there too, as these samples do not decide it"
@@ -80,18 +80,20 @@ def strength_lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
             yield from (f"  {line}" for line in lines)
 
 
-def too_little(verdict: Verdict) -> str:
+def why_weak(verdict: Verdict) -> str:
     """Why a claim that held is weak, in one line."""
-    failed = [control for control in verdict.controls if not control.passed]
     reasons = []
-    for says, there in (
-        ("it holds as well", [one.name for one in failed if one.outcome == HELD]),
-        (
-            "these samples do not decide whether it holds",
-            [one.name for one in failed if one.outcome != HELD],
-        ),
+    for says, holds in (
+        ("it holds as well", True),
+        ("these samples do not decide whether it holds", False),
     ):
-        reasons += [f"{says} with {' and with '.join(there)}"] if there else []
+        there = [
+            control.name
+            for control in verdict.controls
+            if not control.passed and (control.outcome == HELD) is holds
+        ]
+        if there:
+            reasons.append(f"{says} with {' and with '.join(there)}")
     power = verdict.power
     if power is not None and power.required is not None and (power.power or 0.0) < power.required:
         share = "none" if power.power is None else f"{power.power:.0%}"

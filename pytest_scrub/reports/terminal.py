@@ -3,12 +3,12 @@ hold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pytest_scrub.reports.counterexample import search_lines
 from pytest_scrub.reports.run import Claimed
-from pytest_scrub.reports.strength import control_lines, power_lines, slice_lines, too_little
+from pytest_scrub.reports.strength import control_lines, power_lines, slice_lines, why_weak
 from pytest_scrub.settings import EITHER
 from pytest_scrub.statistics.deciding import MOST_SLACK, untested_nodes
 from pytest_scrub.statistics.intervals import CONFIDENCE, FEWEST_CHANGED, fewest_alike
@@ -23,6 +23,7 @@ from pytest_scrub.verdict import (
     WEAK,
     NodeReport,
     Slice,
+    Slices,
     Verdict,
 )
 
@@ -43,39 +44,31 @@ def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, 
     Columns that no claim has anything for are left out, and names are cut that are wider than the
     terminal.
     """
-    rows = [FIGURES, *(_figures(one.verdict) for one in claims if one.verdict is not None)]
-    kept = [i for i in range(len(FIGURES)) if any(row[i] for row in rows[1:])]
-    widths = [max(len(row[i]) for row in rows) for i in kept]
+    verdicts = [one.verdict for one in claims if one.verdict is not None]
+    table = zip(FIGURES, *map(_figures, verdicts), strict=True)
+    columns = [column for column in table if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    padded = [
+        [cell.rjust(size) if i else cell.ljust(size) for cell in column]
+        for i, (column, size) in enumerate(zip(columns, widths, strict=True))
+    ]
     gap = "  " if sum(widths) + 2 * len(widths) <= width else " "
-
-    def line(row: Sequence[str]) -> str:
-        cells = [
-            row[i].rjust(size) if i else row[i].ljust(size)
-            for i, size in zip(kept, widths, strict=True)
-        ]
-        return gap.join(cells)
-
-    beside = width - len(line(FIGURES)) - len(gap)
+    header, *lines = map(gap.join, zip(*padded, strict=True)) if padded else [""]
+    beside = width - len(header) - len(gap)
     longest = max(len(one.test) for one in claims)
     name_above = longest > beside < LEAST_BESIDE
     room = max(width if name_above else beside, LEAST_NAME)
-    yield "", line(FIGURES).rstrip() if name_above else f"{line(FIGURES)}{gap}claim"
+    yield "", header.rstrip() if name_above else f"{header}{gap}claim"
     for one in claims:
         name = _shortened(one.test, room)
         if one.verdict is None:
-            yield (
-                one.outcome,
-                _one_line(f"{one.outcome:<10} {one.test}: {one.message or 'no verdict'}", width),
-            )
+            text = f"{one.outcome:<10} {one.test}: {one.message or 'no verdict'}"
+            yield one.outcome, text if len(text) <= width else f"{text[: width - 3]}..."
         elif name_above:
             yield "", name
-            yield one.outcome, line(_figures(one.verdict)).rstrip()
+            yield one.outcome, lines.pop(0).rstrip()
         else:
-            yield one.outcome, f"{line(_figures(one.verdict))}{gap}{name}"
-
-
-def _one_line(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
+            yield one.outcome, f"{lines.pop(0)}{gap}{name}"
 
 
 def _figures(verdict: Verdict) -> tuple[str, ...]:
@@ -132,26 +125,22 @@ def framed(verdict: Verdict) -> Panel:
 
 def story(verdict: Verdict) -> str:
     """Prediction, what happened, and the table node by node; the first line is enough by itself."""
-    lines = [
-        headline(verdict),
-        "",
-        *_explained(verdict),
-        "",
-        verdict.hypothesis,
-        "",
-        *_table(verdict),
-    ]
-    if verdict.search is not None:
-        lines += ["", *search_lines(verdict.search)]
-    if verdict.slices is not None:
-        lines += ["", *slice_lines(verdict.slices)]
-    if verdict.power is not None:
-        lines += ["", *power_lines(verdict.power)]
-    if verdict.controls:
-        lines += ["", *control_lines(verdict.controls)]
+    beside: Sequence[tuple[Callable[[Any], Iterable[str]], Any]] = (
+        (search_lines, verdict.search),
+        (slice_lines, verdict.slices),
+        (power_lines, verdict.power),
+        (control_lines, verdict.controls),
+    )
     drawn = f"{verdict.samples} of at most {verdict.budget} samples"
-    lines += ["", f"{drawn}, seed {verdict.seed}; {verdict.interval_kind}"]
-    return "\n".join(lines)
+    parts = [
+        [headline(verdict)],
+        _explained(verdict),
+        [verdict.hypothesis],
+        _table(verdict),
+        *(lines(found) for lines, found in beside if found),
+        [f"{drawn}, seed {verdict.seed}; {verdict.interval_kind}"],
+    ]
+    return "\n\n".join(map("\n".join, parts))
 
 
 def headline(verdict: Verdict) -> str:
@@ -161,34 +150,32 @@ def headline(verdict: Verdict) -> str:
         names = ", ".join(node.slot for node in untested_nodes(verdict.nodes))
         return f"claim untested: too little is swapped at {names}"
     if verdict.outcome == WEAK:
-        return too_little(verdict)
+        return why_weak(verdict)
     if verdict.search is not None and verdict.outcome == REFUTED and verdict.average != REFUTED:
         worst = verdict.search.worst
         assert worst is not None  # one of them refuted it
-        on_average = {HELD: "holds on average", UNDECIDED: "is undecided on average"}[
-            verdict.average
-        ]
+        on_average = "holds" if verdict.average == HELD else "is undecided"
         return (
-            f"claim {on_average} and falls to the adversary: {gap.removeprefix('gap ')} on "
-            f"average, but {worst.found:.4g} for allowed swaps found by {worst.adversary}"
+            f"claim {on_average} on average and falls to the adversary: "
+            f"{gap.removeprefix('gap ')} on average, but {worst.found:.4g} for "
+            f"allowed swaps found by {worst.adversary}"
         )
-    culprit = _culprit(verdict)
-    if culprit is not None:
-        assert verdict.slices is not None
-        assert verdict.slices.tolerance is not None
+    if (deciding := _deciding_slice(verdict)) is not None:
+        slices, one = deciding
         return (
-            f"claim {verdict.outcome} where {verdict.slices.by} = {culprit.value}: gap "
-            f"{culprit.gap or 'not drawn'} in "
-            f"{verdict.metric}, tolerance {verdict.slices.tolerance:.4g} for each slice"
+            f"claim {verdict.outcome} where {slices.by} = {one.value}: gap "
+            f"{one.gap or 'not drawn'} in {verdict.metric}, tolerance {slices.tolerance:.4g} for "
+            "each slice"
         )
     return f"claim {verdict.outcome}: {gap}"
 
 
-def _culprit(verdict: Verdict) -> Slice | None:
-    """The slice that decided, where it was not the gap of all references."""
-    if verdict.slices is None or verdict.outcome not in (REFUTED, UNDECIDED):
+def _deciding_slice(verdict: Verdict) -> tuple[Slices, Slice] | None:
+    """The slice that decided, where it was not the gap of all references, and all of them."""
+    slices = verdict.slices
+    if slices is None or verdict.outcome not in (REFUTED, UNDECIDED):
         return None
-    return next((one for one in verdict.slices.slices if one.outcome == verdict.outcome), None)
+    return next(((slices, one) for one in slices.slices if one.outcome == verdict.outcome), None)
 
 
 def _explained(verdict: Verdict) -> Iterator[str]:
@@ -224,12 +211,9 @@ def remedy(verdict: Verdict) -> Iterator[str]:
     if verdict.outcome == UNTESTED:
         for node in untested_nodes(verdict.nodes):
             yield _why_untested(node, verdict)
-    elif verdict.average == REFUTED and (culprit := _culprit(verdict)) is not None:
-        assert verdict.slices is not None
-        yield (
-            f"so the claim is false where {verdict.slices.by} = {culprit.value}, whatever it is "
-            "elsewhere"
-        )
+    elif verdict.average == REFUTED and (deciding := _deciding_slice(verdict)) is not None:
+        slices, one = deciding
+        yield f"so the claim is false where {slices.by} = {one.value}, whatever it is elsewhere"
     elif verdict.average == REFUTED:
         moved = "falls" if verdict.gap.mean < 0 else "rises"
         yield (
@@ -262,10 +246,10 @@ def _why_undecided(verdict: Verdict) -> str:
     if verdict.undecided != TOO_FEW:
         return f"the interval straddles the tolerance; {_more(verdict)}"
     draws, confidence, where = verdict.samples, CONFIDENCE, ""
-    if (culprit := _culprit(verdict)) is not None:
-        assert verdict.slices is not None
-        draws, confidence = culprit.samples, 1 - (1 - CONFIDENCE) / len(verdict.slices.slices)
-        where = f" where {verdict.slices.by} = {culprit.value}"
+    if (deciding := _deciding_slice(verdict)) is not None:
+        slices, one = deciding
+        draws, confidence = one.samples, 1 - (1 - CONFIDENCE) / len(slices.slices)
+        where = f" where {slices.by} = {one.value}"
     return (
         f"too few of the {draws} draws{where} differ from the others to give an interval for a "
         f"metric without bounds: {FEWEST_CHANGED} have to, or none of {fewest_alike(confidence)}; "
@@ -282,7 +266,7 @@ def _more(verdict: Verdict) -> str:
             f"every reference counts once, so add rows (and {more}, where there are more "
             "references than that)"
         )
-    if _culprit(verdict) is not None:
+    if _deciding_slice(verdict) is not None:
         return f"draw more, with {more}, or slice by what has fewer values"
     return f"draw more, with {more}"
 
@@ -313,7 +297,7 @@ def _table(verdict: Verdict) -> Iterator[str]:
     """Node by node: donors per reference, how often something was swapped, and the gap when only it
     is."""
     header = ("node", "agrees on", "donors (min/median/max)", "with another", "gap alone")
-    rows = [
+    rows = (
         (
             node.slot,
             node.agrees_on,
@@ -322,7 +306,12 @@ def _table(verdict: Verdict) -> Iterator[str]:
             "" if node.alone is None else str(node.alone),
         )
         for node in verdict.nodes
-    ]
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for row in (header, *rows):
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    )
+    return table_lines([header, *rows])
+
+
+def table_lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The rows of a table, one a line."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(map(str.ljust, row, widths)).rstrip()

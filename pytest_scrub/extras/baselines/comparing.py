@@ -13,12 +13,12 @@ same seed. Nor is an outcome that only the search decided a change where the see
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from pytest_scrub.extras.baselines.limits import GAP, POWER, WORST, Limit, Limits
-from pytest_scrub.extras.baselines.saved import NOT_KEPT, Baseline, Refuted
+from pytest_scrub.extras.baselines.saved import NOT_KEPT, Baseline, Refuted, Worst
 from pytest_scrub.reports.run import INTERRUPTED, Run
 from pytest_scrub.statistics.intervals import CONFIDENCE, widened
 from pytest_scrub.verdict import REFUTED, Estimate
@@ -34,12 +34,34 @@ class Pair(NamedTuple):
 
     @property
     def last_digit(self) -> float:
-        """By how much figures may differ that are the same: a file says nothing of that."""
+        """By how much figures may differ that are the same: that of today, as a file may be
+        wrong."""
         return self.new.figures.last_digit
+
+    @property
+    def incomparable(self) -> str:
+        """Why figures of the one cannot be compared with those of the other, or nothing."""
+        old, new = self
+        if old.metric != new.metric:
+            return f"it is another claim by now: its metric was {old.metric} and is {new.metric}"
+        is_same = old.hypothesis == new.hypothesis
+        return "" if is_same else "it is another claim by now: its hypothesis has changed"
+
+    @property
+    def by_search(self) -> bool:
+        """Whether the outcomes differ by nothing but what searches with different seeds found."""
+        old, new = self
+        return (
+            (old.outcome == REFUTED) != (new.outcome == REFUTED)
+            and old.figures.worst is not None
+            and new.figures.worst is not None
+            and old.average == new.average
+            and old.seed != new.seed
+        )
 
 
 @dataclass(frozen=True)
-class Move:
+class FigureChange:
     """One figure of one claim.
 
     - `figure`: `"gap"`, `"worst"` or `"power"`.
@@ -60,13 +82,13 @@ class Move:
 
 
 @dataclass(frozen=True)
-class ClaimMoves:
+class ClaimComparison:
     """What moved of one claim.
 
     - `was`, `now`: its outcome, or what pytest made of a claim that has no verdict now.
-    - `moves`: its figures; empty where they cannot be compared.
+    - `figures`: its figures; empty where they cannot be compared.
     - `changed`: what else is not what it was, in words.
-    - `another`: why it is another claim by now, empty where it is the same.
+    - `incomparable`: why it is another claim by now, empty where it is the same.
     - `by_search`: whether the outcomes differ by nothing but what searches with different seeds
       found.
     """
@@ -74,20 +96,22 @@ class ClaimMoves:
     claim: str
     was: str
     now: str
-    moves: tuple[Move, ...] = ()
+    figures: tuple[FigureChange, ...] = ()
     changed: tuple[str, ...] = ()
-    another: str = ""
+    incomparable: str = ""
     by_search: bool = False
 
     @property
-    def moved(self) -> tuple[Move, ...]:
+    def moved(self) -> tuple[FigureChange, ...]:
         """The figures beyond their limits."""
-        return tuple(move for move in self.moves if move.verdict == MOVED)
+        return tuple(one for one in self.figures if one.verdict == MOVED)
 
     @property
     def fails(self) -> bool:
         """Whether a figure moved, the outcome changed, or the claim did."""
-        return bool(self.moved or self.another) or (self.was != self.now and not self.by_search)
+        return bool(self.moved or self.incomparable) or (
+            self.was != self.now and not self.by_search
+        )
 
 
 @dataclass(frozen=True)
@@ -95,28 +119,18 @@ class Comparison:
     """A run against a baseline.
 
     - `name`: of the baseline.
-    - `claims`: those that are in both; `fresh`: those of the run alone.
-    - `gone`: those of the baseline alone, as far as their files were run; `marked`: those that a
-      mark skipped.
-    - `saved`: how many the baseline has.
-    - `versions`: what the figures were made with that differs now, in words.
+    - `claims`: those that are in both; `beside`: what is in one of them alone, and what the figures
+      were made with that differs now, in words.
     - `confidence`: of the interval of each difference.
+    - `is_empty`: whether nothing was compared, though there is something to compare with: a gate
+      that nobody went through.
     """
 
     name: str
-    claims: tuple[ClaimMoves, ...]
-    fresh: tuple[str, ...]
-    gone: tuple[str, ...]
-    marked: tuple[str, ...]
-    saved: int
-    versions: tuple[str, ...]
+    claims: tuple[ClaimComparison, ...]
+    beside: tuple[str, ...]
     confidence: float
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was compared, though there is something to compare with: a gate that
-        nobody went through."""
-        return bool(self.saved) and not self.claims
+    is_empty: bool
 
     @property
     def fails(self) -> bool:
@@ -133,79 +147,59 @@ def compare(run: Run, name: str, baselines: Mapping[str, Baseline], limits: Limi
     - `limits`: how far each figure may move; a share is one of what the figure was, that of a gap
       one of the claim's tolerance where that is larger.
     """
-    ended = [one for one in run.claims if one.result != INTERRUPTED]
-    here = {one.test: one for one in ended}
-    verdicts = {one.test: one.verdict for one in ended if one.verdict is not None}
+    here = {one.test: one for one in run.claims if one.result != INTERRUPTED}
+    verdicts = {test: one.verdict for test, one in here.items() if one.verdict is not None}
     pairs = {
         test: Pair(baselines[test], Baseline.of(verdict, run.versions))
         for test, verdict in verdicts.items()
         if test in baselines
     }
-    comparable = {test: pair for test, pair in pairs.items() if not _another(pair)}
-    figures = sum(1 + (_powers(pair) is not None) for pair in comparable.values())
+    figures = sum(1 + _have_powers(pair) for pair in pairs.values() if not pair.incomparable)
     confidence = 1 - (1 - CONFIDENCE) / max(1, figures)
     claims = []
     for test, one in here.items():
         if test in pairs:
-            claims.append(_moves(pairs[test], limits, confidence))
+            claims.append(_compared(pairs[test], limits, confidence))
         elif test in baselines and not one.is_marked:
-            claims.append(
-                ClaimMoves(
-                    test, baselines[test].outcome, one.outcome, changed=("it has no verdict now",)
-                )
-            )
+            was, changed = baselines[test].outcome, ("it has no verdict now",)
+            claims.append(ClaimComparison(test, was, one.outcome, changed=changed))
     files = {_file(one.test) for one in run.claims}
-    return Comparison(
-        name=name,
-        claims=tuple(claims),
-        fresh=tuple(test for test in verdicts if test not in baselines),
-        gone=tuple(test for test in sorted(baselines) if test not in here and _file(test) in files),
-        marked=tuple(test for test, one in here.items() if test in baselines and one.is_marked),
-        saved=len(baselines),
-        versions=tuple(_other_versions(pairs.values(), run.versions)),
-        confidence=confidence,
-    )
+    in_one = {
+        "not in the baseline": [test for test in verdicts if test not in baselines],
+        "in the baseline, but not in this run": [
+            test for test in sorted(baselines) if test not in here and _file(test) in files
+        ],
+        "in the baseline, but skipped by its mark": [
+            test for test, one in here.items() if test in baselines and one.is_marked
+        ],
+    }
+    beside = [f"{test}: {where}" for where, tests in in_one.items() for test in tests]
+    if versions := "; ".join(_other_versions(pairs.values(), run.versions)):
+        beside.append(f"other versions than the baseline's: {versions}")
+    is_empty = bool(baselines) and not claims
+    return Comparison(name, tuple(claims), tuple(beside), confidence, is_empty)
 
 
 def _file(test: str) -> str:
     return test.partition("::")[0]
 
 
-def _moves(pair: Pair, limits: Limits, confidence: float) -> ClaimMoves:
+def _compared(pair: Pair, limits: Limits, confidence: float) -> ClaimComparison:
     old, new = pair
-    found = ClaimMoves(
-        old.claim, old.outcome, new.outcome,
-        changed=tuple(_changed(pair)), another=_another(pair), by_search=_by_search(pair),
-    )  # fmt: skip
-    if found.another:
-        return found
-    moves = (
-        gap_moved(pair, limits[GAP], confidence),
-        _worst_moved(pair, limits[WORST]),
-        _power_moved(pair, limits[POWER], confidence),
+    changes = (
+        gap_change(pair, limits[GAP], confidence),
+        _worst_change(pair, limits[WORST]),
+        _power_change(pair, limits[POWER], confidence),
     )
-    return replace(
-        found, moves=tuple(move for move in moves if move.old is not None or move.new is not None)
+    return ClaimComparison(
+        old.claim,
+        old.outcome,
+        new.outcome,
+        () if pair.incomparable else tuple(change for change in changes if change is not None),
+        tuple(_changed(pair)),
+        pair.incomparable,
+        pair.by_search,
     )
-
-
-def _another(pair: Pair) -> str:
-    """Why figures of one claim cannot be compared with those of the other."""
-    old, new = pair
-    if old.metric != new.metric:
-        return f"it is another claim by now: its metric was {old.metric} and is {new.metric}"
-    if old.hypothesis != new.hypothesis:
-        return "it is another claim by now: its hypothesis has changed"
-    return ""
-
-
-def _by_search(pair: Pair) -> bool:
-    """Whether the outcomes differ by what adversaries found alone, who found it with different
-    seeds."""
-    old, new = pair
-    both_searched = old.figures.worst is not None and new.figures.worst is not None
-    is_refuted = (old.outcome == REFUTED) != (new.outcome == REFUTED)
-    return is_refuted and both_searched and old.average == new.average and old.seed != new.seed
 
 
 def _changed(pair: Pair) -> Iterator[str]:
@@ -224,20 +218,17 @@ def _changed(pair: Pair) -> Iterator[str]:
         )
     if not math.isclose(old.tolerance, new.tolerance, rel_tol=1e-5):
         yield f"the tolerance: {old.tolerance:.4g} -> {new.tolerance:.4g}"
-    if _by_search(pair):
+    if pair.by_search:
         yield "the outcomes differ by what a search found, and another seed finds something else"
     if old.interval != new.interval:
         yield f"the interval: {old.interval} -> {new.interval}"
 
 
-def _other_versions(pairs: Iterable[Pair], now: Mapping[str, str]) -> Iterator[str]:
+def _other_versions(pairs: Collection[Pair], now: Mapping[str, str]) -> Iterator[str]:
     """Each package once, however many claims were saved with another one."""
-    then: dict[str, set[str]] = {}
-    for old, _ in pairs:
-        for package, version in old.versions.items():
-            then.setdefault(package, set()).add(version)
-    for package in sorted({*then, *now} - {*NOT_KEPT}) if then else ():
-        before = then.get(package, {"none"})
+    packages = {*now, *(package for old, _ in pairs for package in old.versions)}
+    for package in sorted(packages - {*NOT_KEPT}) if pairs else ():
+        before = {old.versions.get(package, "none") for old, _ in pairs}
         if before != {now.get(package, "none")}:
             yield f"{package} {', '.join(sorted(before))} -> {now.get(package, 'none')}"
 
@@ -245,24 +236,17 @@ def _other_versions(pairs: Iterable[Pair], now: Mapping[str, str]) -> Iterator[s
 # Figures ------------------------------------------------------------------------------------------
 
 
-def gap_moved(pair: Pair, limit: Limit, confidence: float) -> Move:
+def gap_change(pair: Pair, limit: Limit, confidence: float) -> FigureChange:
     """Whether the gap moved, where intervals that are valid at any stopping time are widened to
     that confidence."""
     old, new = (one.figures.gap for one in pair)
     room = limit.of(max(abs(old.mean), min(one.tolerance for one in pair)))
-    if not (old.is_known and new.is_known):
-        which = "then" if new.is_known else "now"
-        return Move(
-            GAP,
-            old.mean,
-            new.mean,
-            None,
-            room,
-            NOT_COMPARED,
-            f"too few draws {which} to know its interval",
-        )
-    by = difference(old, pair.old.samples, new, pair.new.samples, confidence)
-    return Move(GAP, old.mean, new.mean, by, room, _judged(by, room, pair.last_digit))
+    why, by = "", None
+    if old.is_known and new.is_known:
+        by = difference(old, pair.old.samples, new, pair.new.samples, confidence)
+    else:
+        why = f"too few draws {'then' if new.is_known else 'now'} to know its interval"
+    return FigureChange(GAP, old.mean, new.mean, by, room, _judged(by, room, pair.last_digit), why)
 
 
 def difference(
@@ -275,56 +259,55 @@ def difference(
     return Estimate(new.mean - old.mean, after.low - before.high, after.high - before.low)
 
 
-def _worst_moved(pair: Pair, limit: Limit) -> Move:
+def _worst_change(pair: Pair, limit: Limit) -> FigureChange | None:
     old, new = (one.figures.worst for one in pair)
     if old is None or new is None:
         then, now = (None if one is None else one.gap for one in (old, new))
-        return Move(
-            WORST,
-            then,
-            now,
-            None,
-            0.0,
-            NOT_COMPARED,
-            f"searched {'now' if old is None else 'then'} alone",
-        )
-    room, why = limit.of(old.gap), ""
-    by = Estimate(*[new.gap - old.gap] * 3)
-    if abs(by.mean) <= pair.last_digit:
-        pass  # the same, however it was found
-    elif pair.old.seed != pair.new.seed:
-        why = "another seed"
-    elif pair.old.dataset_digest != pair.new.dataset_digest:
-        why = "other data"
-    elif (old.budget, old.tried) != (new.budget, new.tried):
-        why = "another search"
-    elif old.late or new.late:
-        why = "a deadline ended the search"
-    if why:
-        return Move(WORST, old.gap, new.gap, None, room, NOT_COMPARED, why)
-    return Move(WORST, old.gap, new.gap, by, room, _judged(by, room, pair.last_digit))
-
-
-def _powers(pair: Pair) -> tuple[Refuted, Refuted] | None:
-    old, new = (one.figures.power for one in pair)
-    return None if old is None or new is None or not old.of or not new.of else (old, new)
-
-
-def _power_moved(pair: Pair, limit: Limit, confidence: float) -> Move:
-    both, (old, new) = _powers(pair), (one.figures.power for one in pair)
-    if both is None:
-        why = "no mutants" if old and new else f"judged {'then' if old else 'now'} alone"
-        return Move(POWER, old, new, None, 0.0, NOT_COMPARED, why)
-    room, by = limit.of(both[0].share), shares_differ(*both, confidence)
-    is_clear = fisher(*both) < 1 - confidence
-    return Move(
-        POWER,
-        old,
-        new,
-        by,
-        room,
-        _judged(by, room, 0.0) if is_clear else _judged(by, math.inf, 0.0),
+        return _of_one_side(WORST, then, now, "searched")
+    room, by = limit.of(old.gap), Estimate(*[new.gap - old.gap] * 3)
+    # what is the same is so however it was found
+    why = _other_search(pair, old, new) if abs(by.mean) > pair.last_digit else ""
+    found = None if why else by
+    return FigureChange(
+        WORST, old.gap, new.gap, found, room, _judged(found, room, pair.last_digit), why
     )
+
+
+def _other_search(pair: Pair, old: Worst, new: Worst) -> str:
+    """Why two searches may have found different worsts of the same claim, or nothing."""
+    reasons = {
+        "another seed": pair.old.seed != pair.new.seed,
+        "other data": pair.old.dataset_digest != pair.new.dataset_digest,
+        "another search": (old.budget, old.tried) != (new.budget, new.tried),
+        "a deadline ended the search": old.late or new.late,
+    }
+    return next((why for why, is_so in reasons.items() if is_so), "")
+
+
+def _of_one_side(
+    figure: str, old: float | Refuted | None, new: float | Refuted | None, found: str
+) -> FigureChange | None:
+    """A figure that is not there on both sides."""
+    if old is None and new is None:
+        return None
+    why = f"{found} {'now' if old is None else 'then'} alone"
+    return FigureChange(figure, old, new, None, 0.0, NOT_COMPARED, why)
+
+
+def _have_powers(pair: Pair) -> bool:
+    powers = [one.figures.power for one in pair]
+    return all(power is not None and power.of for power in powers)
+
+
+def _power_change(pair: Pair, limit: Limit, confidence: float) -> FigureChange | None:
+    old, new = (one.figures.power for one in pair)
+    if old is None or new is None:
+        return _of_one_side(POWER, old, new, "judged")
+    if not _have_powers(pair):
+        return FigureChange(POWER, old, new, None, 0.0, NOT_COMPARED, "no mutants")
+    room, by = limit.of(old.share), shares_differ(old, new, confidence)
+    is_clear = fisher(old, new) < 1 - confidence
+    return FigureChange(POWER, old, new, by, room, _judged(by, room if is_clear else math.inf, 0.0))
 
 
 def fisher(old: Refuted, new: Refuted) -> float:
@@ -352,7 +335,9 @@ def shares_differ(old: Refuted, new: Refuted, confidence: float) -> Estimate:
     return Estimate(by, by - down, by + up)
 
 
-def _judged(by: Estimate, room: float, rounding: float) -> str:
+def _judged(by: Estimate | None, room: float, rounding: float) -> str:
+    if by is None:
+        return NOT_COMPARED
     if by.low > room + rounding or by.high < -room - rounding:
         return MOVED
     return UNCHANGED if abs(by.mean) <= rounding else WITHIN

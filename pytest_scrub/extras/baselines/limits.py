@@ -53,13 +53,12 @@ def parsed(text: str) -> Limits:
 
 
 def _limit(figure: str, text: str) -> Limit:
-    number, relative = text.removesuffix("%"), text.endswith("%")
     try:
-        size = float(number)
+        size = float(text.removesuffix("%"))
     except ValueError:
         size = math.nan
     if not size >= 0:
         raise ValueError(
             f"takes a number of zero or more for {figure!r}, or a percentage, not {text!r}"
         )
-    return Limit(size / 100 if relative else size, relative)
+    return Limit(size / 100, True) if text.endswith("%") else Limit(size)

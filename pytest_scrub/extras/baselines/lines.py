@@ -9,11 +9,12 @@ from pytest_scrub.extras.baselines.comparing import (
     MOVED,
     NOT_COMPARED,
     UNCHANGED,
-    ClaimMoves,
+    ClaimComparison,
     Comparison,
-    Move,
+    FigureChange,
 )
 from pytest_scrub.extras.baselines.saved import Refuted
+from pytest_scrub.reports.terminal import table_lines
 from pytest_scrub.verdict import Estimate
 
 
@@ -28,90 +29,69 @@ def comparison_lines(
     - `only_failing`: leave out the claims that nothing is wrong with.
     """
     shown = [claim for claim in comparison.claims if claim.fails or not only_failing]
-    rows = {claim.claim: [_cells(move) for move in claim.moves] for claim in shown}
     confidence = f"moved by ({100 * comparison.confidence:.4g} %)"
     header = ("", "figure", "old", "new", confidence, "limit", "verdict")
-    every = [header, *(row for of_claim in rows.values() for row in of_claim)]
-    widths = [max(len(row[i]) for row in every) for i in range(len(header))]
-
-    def line(row: tuple[str, ...]) -> str:
-        return "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-
-    if any(rows.values()):
-        yield False, line(header)
+    rows = [_cells(figure) for claim in shown for figure in claim.figures]
+    table = table_lines([header, *rows])
+    heading = next(table)
+    if rows:
+        yield False, heading
     for claim in shown:
         yield claim.fails, visible(f"{claim.claim}: {_outcome(claim)}")
-        for move, row in zip(claim.moves, rows[claim.claim], strict=True):
-            yield move.verdict == MOVED, line(row)
-        for text in filter(None, (claim.another, *claim.changed)):
-            yield bool(claim.another), f"  {visible(text)}"
-    yield from _beside(comparison)
+        for figure in claim.figures:
+            yield figure.verdict == MOVED, next(table)
+        for text in filter(None, (claim.incomparable, *claim.changed)):
+            yield bool(claim.incomparable), f"  {visible(text)}"
+    yield from ((False, visible(text)) for text in comparison.beside)
     yield from _conclusion(comparison)
-
-
-def _beside(comparison: Comparison) -> Iterator[tuple[bool, str]]:
-    for test in comparison.fresh:
-        yield False, visible(f"{test}: not in the baseline")
-    for test in comparison.gone:
-        yield False, visible(f"{test}: in the baseline, but not in this run")
-    for test in comparison.marked:
-        yield False, visible(f"{test}: in the baseline, but skipped by its mark")
-    if comparison.versions:
-        yield False, f"other versions than the baseline's: {'; '.join(comparison.versions)}"
 
 
 def _conclusion(comparison: Comparison) -> Iterator[tuple[bool, str]]:
     """Which claims fail the run by how much, and what to do."""
     failing = [claim for claim in comparison.claims if claim.fails]
-    of = f"{len(comparison.claims)} claim{'s' * (len(comparison.claims) != 1)}"
-    if not comparison.claims:
-        yield (
-            comparison.fails,
-            f"nothing to compare: no claim of this run is in the baseline {comparison.name!r}",
-        )
+    count = len(comparison.claims)
+    of = f"{count} claim{'s' * (count != 1)}"
+    if not count:
+        none = f"no claim of this run is in the baseline {comparison.name!r}"
+        yield comparison.fails, f"nothing to compare: {none}"
     elif not failing:
         changed = any(claim.was != claim.now for claim in comparison.claims)
-        outcomes = (
-            "no outcome changed but by another seed's search" if changed else "no outcome changed"
-        )
+        but = " but by another seed's search" * changed
         yield (
             False,
-            f"{of} compared: {outcomes}, and no figure moved further than interval and limit allow",
+            f"{of} compared: no outcome changed{but}, and no figure moved further than interval "
+            "and limit allow",
         )
     else:
         yield True, f"{len(failing)} of {of} not as in the baseline {comparison.name!r}:"
         for claim in failing:
-            yield (
-                True,
-                visible(f"  {claim.claim.rpartition('::')[2]}: {', '.join(_reasons(claim))}"),
-            )
+            test = claim.claim.rpartition("::")[2]
+            yield True, visible(f"  {test}: {', '.join(_reasons(claim))}")
         yield True, f"if that is meant, save the new figures with --scrub-save={comparison.name}"
 
 
-def _reasons(claim: ClaimMoves) -> Iterator[str]:
+def _reasons(claim: ClaimComparison) -> Iterator[str]:
     if claim.was != claim.now:
         yield f"was {claim.was} and is {claim.now}"
-    for move in claim.moved:
-        assert move.by is not None  # it moved
+    for change in claim.moved:
+        assert change.by is not None  # it moved
         yield (
-            f"{move.figure} moved by {_signed(move.by.mean)} from {_figure(move.old)} to "
-            f"{_figure(move.new)}"
+            f"{change.figure} moved by {_signed(change.by.mean)} from {_figure(change.old)} to "
+            f"{_figure(change.new)}"
         )
-    if claim.another:
-        yield claim.another
+    if claim.incomparable:
+        yield claim.incomparable
 
 
-def _outcome(claim: ClaimMoves) -> str:
+def _outcome(claim: ClaimComparison) -> str:
     return claim.now if claim.was == claim.now else f"{claim.was} -> {claim.now}"
 
 
-def _cells(move: Move) -> tuple[str, ...]:
-    verdict = f"{NOT_COMPARED}: {move.why}" if move.why else move.verdict
-    by = "" if move.by is None else "0" if move.verdict == UNCHANGED else _by(move.by)
-    limit = "" if move.by is None else f"{move.limit:.3g}"
-    return "", move.figure, _figure(move.old), _figure(move.new), by, limit, verdict
+def _cells(change: FigureChange) -> tuple[str, ...]:
+    verdict = f"{NOT_COMPARED}: {change.why}" if change.why else change.verdict
+    by = "" if change.by is None else "0" if change.verdict == UNCHANGED else _by(change.by)
+    limit = "" if change.by is None else f"{change.limit:.3g}"
+    return "", change.figure, _figure(change.old), _figure(change.new), by, limit, verdict
 
 
 def _by(by: Estimate) -> str:

@@ -219,16 +219,16 @@ def _contradictions(one: Baseline) -> Iterator[str]:
 
 def _figures(verdict: Verdict) -> Figures:
     scale = max(abs(verdict.unscrubbed), abs(verdict.scrubbed))
-    found, power = shared(Figures, verdict), verdict.power
-    for name in ("unscrubbed", "scrubbed", "baseline"):
-        found[name] = _rounded(found[name], scale)
-    return Figures(**{
-        **found,
-        "gap": Estimate(*(_rounded(end, scale) for end in astuple(verdict.gap))),
-        "recovered": None if verdict.recovered is None else _rounded(verdict.recovered, 1.0),
-        "worst": None if verdict.search is None else _worst(verdict.search, scale),
-        "power": None if power is None else Refuted(power.refuted, len(power.mutants)),
-    })  # fmt: skip
+    search, power = verdict.search, verdict.power
+    return Figures(
+        gap=Estimate(*(_rounded(end, scale) for end in astuple(verdict.gap))),
+        unscrubbed=_rounded(verdict.unscrubbed, scale),
+        scrubbed=_rounded(verdict.scrubbed, scale),
+        baseline=_rounded(verdict.baseline, scale),
+        recovered=None if verdict.recovered is None else _rounded(verdict.recovered, 1.0),
+        worst=None if search is None else _worst(search, scale),
+        power=None if power is None else Refuted(power.refuted, len(power.mutants)),
+    )
 
 
 def _worst(search: Search, scale: float) -> Worst | None:

@@ -1,11 +1,11 @@
-"""Clean activations that outlive a session, and that processes share: a few files for each network,
+"""Clean activations on disk, for later sessions and other processes: a few files for each network,
 dataset and site.
 
-Kept is what a network of installed code has computed: its packages' versions, its attributes,
-weights and data make the key. What these do not say is caught by a run on a few rows: what a file
-says of them has to be what the network computes now. Nothing is locked: a file is written as a
-whole, under a name of its own, and never changed; whoever has taken in several small ones writes
-them again as one.
+Only networks of installed code have files: the versions of its packages, its attributes, its
+weights and the data make the key. What these do not say is caught by a run on a few rows: what a
+file says of them has to be what the network computes now. Nothing is locked: a file is written as a
+whole, under a name of its own, and never changed; whoever has read several small ones writes them
+again as one.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from __future__ import annotations
 import json
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from msgspec import MsgspecError
+from msgspec.json import decode, encode
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -37,20 +40,22 @@ from pytest_scrub.network.digests import digest_of
 from pytest_scrub.network.graph import ModelGraph, Site
 from pytest_scrub.network.state import described
 
-FORMAT = 4  # of the files; another number and they are not read
+FORMAT = 5  # of the files; another number and they are not read
 SUFFIX = ".safetensors"
-HEADER = 4096  # bytes of a file that are neither values nor which rows they are of
+HEADER = 4096  # bytes of a file beside its values and places, at most
 # of one file at most, unless one row takes more: what is read or written is in memory at once
 FILE_BYTES = 1 << 25
 FEW_FILES = 8  # small ones of a site, before they are written again as one
 COMPARED = 64  # rows of all files together, about, on which the network is run again
 MOST_COMPARED, FEWEST_COMPARED = 16, 2  # of one file
-# RuntimeError: torch, which opens a file once more, of one that has been deleted meanwhile
-UNREADABLE = (SafetensorError, OSError, RuntimeError, KeyError, ValueError, TypeError)
+# RuntimeError: torch opens a file once more, which another process may have deleted meanwhile
+UNREADABLE = (SafetensorError, OSError, RuntimeError, KeyError, ValueError, TypeError, MsgspecError)
 
 Places = npt.NDArray[np.intp]
 Filled = npt.NDArray[np.bool_]
 NOWHERE: Places = np.empty(0, dtype=np.intp)
+
+_Read = TypeVar("_Read")
 
 
 class _File(NamedTuple):
@@ -63,51 +68,39 @@ class _File(NamedTuple):
 
 
 class ActivationShelf:
-    """What is kept of one network on one dataset.
+    """The files of one network on one dataset.
 
     **Arguments**
 
-    - `folder`: where the files are.
-    - `source`, `device`: what the network is called, and where it computes.
+    - `folder`: where they are.
+    - `source`: what the network is called.
     - `places`: how many different rows the dataset has.
     - `parts`: what the activations depend on, see `key_parts`.
     """
 
     def __init__(
-        self,
-        folder: BoundedFolder,
-        source: str,
-        device: torch.device,
-        places: int,
-        parts: Mapping[str, str],
+        self, folder: BoundedFolder, source: str, places: int, parts: Mapping[str, str]
     ) -> None:
-        self.folder, self.source, self.device, self.places = folder, source, device, places
-        self.parts = _as_json(parts)
+        self.folder, self.source, self.places = folder, source, places
+        self.parts = json.dumps(parts, sort_keys=True)
         self.key = blake2b(self.parts.encode(), digest_size=16).hexdigest()
-        # what was seen or written, and which of its places were taken in
+        # what was seen or written, and which of its places were read
         self._files: dict[Path, Places] = {}
         self._unread: dict[Path, _File] = {}
 
-    def paths(self, site: Site) -> list[Path]:
-        """The files of a site."""
-        return sorted(self.folder.path.glob(f"{self._stem(site)}-*{SUFFIX}"))
-
     def _stem(self, site: Site) -> str:
-        return f"{self.key}-{blake2b(_site_text(site).encode(), digest_size=12).hexdigest()}"
+        """How the names of a site's files begin."""
+        return f"{self.key}-{blake2b(_as_text(site).encode(), digest_size=12).hexdigest()}-"
 
     def load(
         self, have: Mapping[Site, Filled | None], fresh: Fresh
     ) -> Iterator[tuple[Site, Places, Tensor]]:
-        seen = self.folder.path.glob(f"{self.key}-*{SUFFIX}")
-        new = [path for path in sorted(seen) if path not in self._files]
+        new = sorted(set(self._paths()) - self._files.keys())
         self._files |= dict.fromkeys(new, NOWHERE)
-        self._believe([file for path in new if (file := self._read(path)) is not None], fresh)
+        self._compare([file for path in new if (file := self._described(path)) is not None], fresh)
         for file in [file for file in self._unread.values() if file.site in have]:
             del self._unread[file.path]
-            filled = have[file.site]
-            if filled is not None and filled[file.places].all():
-                self._files[file.path] = file.places
-            elif (values := self._whole(file)) is not None:
+            if (values := self._values(file)) is not None:
                 self._files[file.path] = file.places
                 self.folder.touch(file.path)
                 yield file.site, file.places, values
@@ -115,50 +108,46 @@ class ActivationShelf:
     def keep(self, found: Mapping[Site, Kept]) -> None:
         room = self.folder.limit
         for site in reversed(list(found)):  # what was used last is wanted most
-            kept = found[site]
-            small = self._small(site)
-            others = [self._files[path] for path in small]
-            places = np.unique(
-                np.concatenate([np.flatnonzero(kept.filled & ~kept.shelved), *others])
-            )
-            places = places[kept.filled[places]]
+            kept, small = found[site], self._small(site)
+            is_wanted = kept.filled & ~kept.shelved
+            for path in small:
+                is_wanted[self._files[path]] = True
+            places = np.flatnonzero(is_wanted & kept.filled)
             step = max(1, FILE_BYTES // max(1, kept.bytes_per_place))
             pieces = [places[start : start + step] for start in range(0, len(places), step)]
             written = [
-                self._write(site, kept, piece)
+                len(piece) * kept.bytes_per_place <= room and self._write(site, kept, piece)
                 for piece in pieces
-                if len(piece) * kept.bytes_per_place <= room
             ]
             room -= len(places) * kept.bytes_per_place
-            if len(written) == len(pieces) and all(written):
+            if all(written):
                 for path in small:
                     del self._files[path]
-                self._delete(small)
+                    self.folder.delete(path)
+
+    def _paths(self) -> Iterator[Path]:
+        return self.folder.path.glob(f"{self.key}-*{SUFFIX}")
 
     def _small(self, site: Site) -> list[Path]:
         """Files of a site that are better written again as one."""
         found = []
-        for path in self.paths(site):
-            with suppress(OSError):
-                known = self._files.get(path, NOWHERE)
-                if len(known) and path.stat().st_size < FILE_BYTES // 2:
+        for path, places in self._files.items():
+            with suppress(OSError):  # another run may have deleted it
+                is_of_site = path.name.startswith(self._stem(site))
+                if is_of_site and len(places) and path.stat().st_size < FILE_BYTES // 2:
                     found.append(path)
         return found if len(found) >= FEW_FILES else []
-
-    def _delete(self, paths: Iterable[Path]) -> None:
-        for path in paths:
-            with suppress(OSError):
-                path.unlink()
 
     def _write(self, site: Site, kept: Kept, places: Places) -> bool:
         values = kept.gather(torch.from_numpy(places).to(kept.values.device)).cpu().contiguous()
         checksum = self._checksum(site, places, values)
-        metadata = {"parts": self.parts, "site": _site_text(site), "checksum": checksum}
+        metadata = {"parts": self.parts, "site": _as_text(site), "checksum": checksum}
         tensors = {"values": values, "places": torch.from_numpy(places)}
-        path = self.folder.path / f"{self._stem(site)}-{token_hex(6)}{SUFFIX}"
-        size = values.numel() * values.element_size() + places.nbytes + HEADER
+        path = self.folder.path / f"{self._stem(site)}{token_hex(6)}{SUFFIX}"
         written = self.folder.write(
-            path, lambda temporary: save_file(tensors, temporary, metadata), size
+            path,
+            lambda temporary: save_file(tensors, temporary, metadata),
+            values.nbytes + places.nbytes + HEADER,
         )
         if written:
             self._files[path] = places
@@ -167,84 +156,86 @@ class ActivationShelf:
 
     # Reading --------------------------------------------------------------------------------------
 
-    def _believe(self, files: list[_File], fresh: Fresh) -> None:
-        """Those of a network that computes what they say, on a few rows of each."""
+    def _compare(self, files: list[_File], fresh: Fresh) -> None:
+        """Run the network on a few rows of each file; those that say what it computes are read
+        later."""
         if not files:
             return
         most = max(FEWEST_COMPARED, min(MOST_COMPARED, COMPARED // len(files)))
-        chosen = [file.places[_spread(len(file.places), most)] for file in files]
-        together = np.unique(np.concatenate(chosen))
+        chosen = [_spread(len(file.places), most) for file in files]
+        together = np.unique(
+            np.concatenate([f.places[at] for f, at in zip(files, chosen, strict=True)])
+        )
         computed = fresh(list(dict.fromkeys(file.site for file in files)), together)
         for file, some in zip(files, chosen, strict=True):
-            at = torch.from_numpy(np.searchsorted(together, some)).to(self.device)
-            said = _some(file, np.searchsorted(file.places, some))
-            if said is not None and not off_by(computed[file.site][at].to(said.device), said, said):
+            at = np.searchsorted(together, file.places[some])
+            stored = _read(file.path, partial(_rows, some))
+            if stored is not None and not off_by(computed[file.site].cpu()[at], stored, stored):
                 self._unread[file.path] = file
             # as it was written, so it is the network that has changed
-            elif self._whole(file) is not None:
+            elif self._values(file) is not None:
                 self.folder.notes.append(
                     f"activations of {self.source} that an earlier run has kept are not used: the "
                     f"{file.site} is another one now, though weights, attributes, data and "
                     "versions are the same; they are captured anew"
                 )
                 self._unread.clear()
-                return self._delete(self.folder.path.glob(f"{self.key}-*{SUFFIX}"))
+                for path in self._paths():
+                    self.folder.delete(path)
+                return
 
-    def _read(self, path: Path) -> _File | None:
+    def _described(self, path: Path) -> _File | None:
         """What a file says of itself; None for one that is not there, or not ours. Its values are
         checked when read."""
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                kind, names, positions = json.loads(metadata["site"])
-                site = Site(kind, tuple(names), None if positions is None else tuple(positions))
-                places = file.get_tensor("places").numpy().copy()
-                is_ours = (
-                    metadata["parts"] == self.parts
-                    and path in self.paths(site)
-                    and places.dtype == np.intp
-                    and [*places.shape] == file.get_slice("values").get_shape()[:1]
-                    and len(places) > 0
-                    and bool((np.diff(places) > 0).all())
-                    and int(places[0]) >= 0
-                    and int(places[-1]) < self.places
-                )
-                return _File(path, site, places, metadata["checksum"]) if is_ours else None
-        except UNREADABLE:
-            return None
 
-    def _whole(self, file: _File) -> Tensor | None:
-        """A file's values; None where they, or what its header said before, are not what was
+        def read(opened: Any) -> _File | None:
+            metadata = opened.metadata()
+            site = decode(metadata["site"], type=Site)
+            places = opened.get_tensor("places").numpy().copy()
+            is_ours = (
+                metadata["parts"] == self.parts
+                and path.name.startswith(self._stem(site))
+                and places.dtype == np.intp
+                and [*places.shape] == opened.get_slice("values").get_shape()[:1]
+                and len(places) > 0
+                # ascending, and all of them places of the dataset
+                and bool((np.diff(places, prepend=-1, append=self.places) > 0).all())
+            )
+            return _File(path, site, places, metadata["checksum"]) if is_ours else None
+
+        return _read(path, read)
+
+    def _values(self, file: _File) -> Tensor | None:
+        """A file's values; None where they, or what its header stored before, are not what was
         written.
 
         What is checked is a copy: beneath the file's own tensor the file may change.
         """
-        try:
-            with safe_open(file.path, "pt") as opened:
-                values: Tensor = opened.get_tensor("values").clone()
-        except UNREADABLE:
+        values: Tensor | None = _read(file.path, lambda opened: opened.get_tensor("values").clone())
+        if values is None or self._checksum(file.site, file.places, values) != file.checksum:
             return None
-        is_whole = self._checksum(file.site, file.places, values) == file.checksum
-        return values if is_whole else None
+        return values
 
     def _checksum(self, site: Site, places: Places, values: Tensor) -> str:
         """Of all that is read of a file and in which order; zlib's is several times as fast as
         those of hashlib."""
-        described = _as_json([self.parts, _site_text(site), str(values.dtype), [*values.shape]])
-        data = values.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        return (
-            f"{zlib.crc32(data, zlib.crc32(places.tobytes(), zlib.crc32(described.encode()))):08x}"
-        )
+        header = json.dumps([self.parts, _as_text(site), str(values.dtype), values.shape])
+        found = zlib.crc32(places.tobytes(), zlib.crc32(header.encode()))
+        return f"{zlib.crc32(values.reshape(-1).view(torch.uint8).numpy().data, found):08x}"
 
 
-def _some(file: _File, some: Places) -> Tensor | None:
-    """Rows of what a file holds, as they are; None where it is gone."""
+def _read(path: Path, read: Callable[[Any], _Read]) -> _Read | None:
+    """What is read of a file; None where it is gone, or damaged."""
     try:
-        with safe_open(file.path, "pt") as opened:
-            rows = opened.get_slice("values")
-            return torch.cat([rows[int(i) : int(i) + 1] for i in some])
+        with safe_open(path, "pt") as opened:
+            return read(opened)
     except UNREADABLE:
         return None
+
+
+def _rows(some: Places, opened: Any) -> Tensor:
+    rows = opened.get_slice("values")
+    return torch.cat([rows[i : i + 1] for i in some.tolist()])
 
 
 def shelf_of(
@@ -253,9 +244,7 @@ def shelf_of(
     """What a folder has of a network on a dataset of so many different rows; None where its code is
     not known by the versions of packages."""
     parts = key_parts(graph, dataset)
-    if parts is None:
-        return None
-    return ActivationShelf(folder, graph.source, dataset.device, places, parts)
+    return None if parts is None else ActivationShelf(folder, graph.source, places, parts)
 
 
 def key_parts(graph: ModelGraph, dataset: Dataset) -> dict[str, str] | None:
@@ -291,12 +280,8 @@ def _versions(package: str) -> str:
         return " ".join(map(version, packages_distributions().get(package, ())))
 
 
-def _as_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
-def _site_text(site: Site) -> str:
-    return json.dumps([site.kind, site.names, site.positions])
+def _as_text(site: Site) -> str:
+    return encode(site).decode()
 
 
 def _spread(count: int, most: int) -> Places:

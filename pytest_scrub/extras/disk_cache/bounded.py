@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pytest_scrub.common.writing import UNFINISHED, exchanged
 
-ABANDONED = 3600  # seconds after which a file that was never finished is of a run that was killed
+ABANDONED = 3600  # seconds after which an unfinished file is taken for one of a killed run
 
 
 class BoundedFolder:
-    """Holds at most `limit` bytes: what was not used for longest goes first.
+    """Holds at most `limit` bytes: what was not used for longest is deleted first.
 
     - `path`: the folder; it is made again where somebody deletes it.
     - `notes`: what a person should hear of at the end.
@@ -39,7 +39,7 @@ class BoundedFolder:
 
         **Returns** whether it was written.
         """
-        # what it raises where the system says that it cannot
+        # raised by `save` where the system refuses
         from safetensors import SafetensorError
 
         if not self._is_writable or size > self.limit:
@@ -62,6 +62,11 @@ class BoundedFolder:
         with suppress(OSError):  # another run may have deleted it
             os.utime(path)
 
+    def delete(self, path: Path) -> None:
+        """Delete a file, unless another run has done so."""
+        with suppress(OSError):
+            path.unlink()
+
     def _make_room(self, size: int, path: Path) -> None:
         """Delete what was not used for longest until a file of this size fits, beside all but the
         one it replaces."""
@@ -76,7 +81,6 @@ class BoundedFolder:
             is_unfinished = other.suffix == UNFINISHED
             is_superfluous = total + taken > self.limit and not is_unfinished
             if is_superfluous or (is_unfinished and used < time.time() - ABANDONED):
-                with suppress(OSError):
-                    other.unlink()
+                self.delete(other)
             else:
                 total += taken

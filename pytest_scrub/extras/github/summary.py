@@ -28,6 +28,7 @@ from pytest_scrub.verdict import UNDECIDED, UNTESTED
 # bytes of a step's summary; GitHub shows nothing of one that is larger than 1 MiB
 ROOM = 1024 * 1024 - 4096
 NOTE = 200  # bytes for saying what is left out
+FAILURES = (FAILED, ERROR)
 COLUMNS = ("claim", "verdict", "gap (95 %)", "tolerance", "recovered", "worst found", "power")
 
 
@@ -40,49 +41,42 @@ def workflow_commands(run: Run, folder: str = "") -> list[str]:
 
     `folder`: pytest's root, as seen from that of the repository; files are named from there.
     """
-    return [
-        _command(level, one, folder, one.rerun)
-        for one in run.claims
-        if (level := _level(one)) is not None
-    ]
+    leveled = [(level, one) for one in run.claims if (level := _level(one)) is not None]
+    return [_command(level, one, folder) for level, one in leveled]
 
 
 def _level(one: Claimed) -> str | None:
-    if _is_failure(one):
+    if one.result in FAILURES:
         return "error"
     let_pass = one.result in (PASSED, XFAILED) and one.outcome in (UNDECIDED, UNTESTED)
     return "warning" if let_pass or one.result == INTERRUPTED else None
 
 
-def _is_failure(one: Claimed) -> bool:
-    return one.result in (FAILED, ERROR)
-
-
-def _command(level: str, one: Claimed, folder: str, rerun: str) -> str:
+def _command(level: str, one: Claimed, folder: str) -> str:
     named, line = one.at or (one.file, one.line)
     file = posixpath.normpath(posixpath.join(folder, named.replace("\\", "/")))
-    title = f"{_said(one)}: {one.test.rpartition('::')[2]}"
-    message = visible(one.message or one.outcome)
+    title = f"{_outcome_text(one)}: {one.test.rpartition('::')[2]}"
+    text = f"{visible(one.message or one.outcome)}\n{one.rerun}"
     where = f"file={_property(file)},line={line},title={_property(title)}"
-    return f"::{level} {where}::{_data(message)}%0A{_data(rerun)}"
+    return f"::{level} {where}::{_escaped(visible_lines(text))}"
 
 
-def _said(one: Claimed) -> str:
+def _outcome_text(one: Claimed) -> str:
     """What became of a claim, in a word or two."""
     if one.verdict is None:
         return one.outcome
-    if one.verdict.held and _is_failure(one):
+    if one.verdict.held and one.result in FAILURES:
         return f"{one.outcome}, but its test {'has an error' if one.result == ERROR else 'failed'}"
     return f"{one.outcome} ({one.result})" if one.result in (XFAILED, XPASSED) else one.outcome
 
 
-def _data(text: str) -> str:
+def _escaped(text: str) -> str:
     """As workflow commands have it: https://github.com/actions/toolkit, `command.ts`."""
-    return visible_lines(text).replace("%", "%25").replace("\n", "%0A")
+    return text.replace("%", "%25").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
-    return visible(text).replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
+    return _escaped(visible(text)).replace(":", "%3A").replace(",", "%2C")
 
 
 # The summary of the step --------------------------------------------------------------------------
@@ -99,39 +93,28 @@ def step_summary(run: Run, room: int = ROOM) -> str:
     counts = Counter(one.outcome for one in run.claims)
     told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "none"
     early = "\n\nThe run was interrupted: claims may be missing." if run.interrupted else ""
-    diagrams = [_diagram(one.test, one.verdict) for one in run.claims if one.verdict is not None]
-    parts = {
+    parts: dict[str, list[str | None]] = {
         "rows of the table": [_row(one) for one in run.claims],
-        "texts of failures": [_failure(one, one.rerun) for one in run.claims if _is_failure(one)],
-        "diagrams": [text for text in diagrams if text is not None],
+        "texts of failures": [_failure(one) for one in run.claims if one.result in FAILURES],
+        "diagrams": [_diagram(one.test, one.verdict) for one in run.claims if one.verdict],
     }
-    undrawn = sum(text is None for text in diagrams)
     head = f"## Claims: {told}{early}\n\n"
     room -= _size(head) + _size(_table([])) + NOTE
     if room < 0:
         return ""
-    kept, left_out = _fitting(parts, room)
-    left_out["diagrams"] += undrawn
-    body = _table(kept["rows of the table"]) + "".join(kept["texts of failures"] + kept["diagrams"])
-    missing = [f"{count} {kind}" for kind, count in left_out.items() if count]
-    note = f"\nLeft out, as GitHub shows no more: {', '.join(missing)}.\n" if missing else ""
-    return f"{head}{body}{note}\n"
-
-
-def _fitting(parts: dict[str, list[str]], room: int) -> tuple[dict[str, list[str]], Counter[str]]:
-    """As many parts as there is room for, the first kinds first, and how many of each kind are left
-    out."""
-    kept: dict[str, list[str]] = {}
+    kept: dict[str, list[str]] = {kind: [] for kind in parts}
     left_out: Counter[str] = Counter()
     for kind, texts in parts.items():
-        kept[kind] = []
         for text in texts:
-            if _size(text) <= room:
+            if text is not None and _size(text) <= room:
                 kept[kind].append(text)
                 room -= _size(text)
             else:
                 left_out[kind] += 1
-    return kept, left_out
+    body = _table(kept["rows of the table"]) + "".join(kept["texts of failures"] + kept["diagrams"])
+    missing = ", ".join(f"{count} {kind}" for kind, count in left_out.items())
+    note = f"\nLeft out, as GitHub shows no more: {missing}.\n" if missing else ""
+    return f"{head}{body}{note}\n"
 
 
 def _size(text: str) -> int:
@@ -144,29 +127,26 @@ def _table(rows: Sequence[str]) -> str:
 
 
 def _row(one: Claimed) -> str:
-    said = html.escape(_said(one))
+    outcome = html.escape(_outcome_text(one))
     file, colons, test = one.test.partition("::")
     # as a whole it is too wide
     name = f"{_code(file + colons)}<br>{_code(test)}" if colons else _code(file)
-    cells = [name, f"<b>{said}</b>" if _level(one) is not None else said]
+    cells = [name, f"<b>{outcome}</b>" if _level(one) is not None else outcome]
     cells += [""] * 5 if one.verdict is None else _figures(one.verdict)
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
 
 
 def _figures(verdict: Verdict) -> Iterator[str]:
-    worst = None if verdict.search is None else verdict.search.worst
-    power = verdict.power
+    search, power = verdict.search, verdict.power
     yield html.escape(str(verdict.gap))
     yield f"{verdict.tolerance:.4g}"
     yield "" if verdict.recovered is None else f"{verdict.recovered:.1%}"
-    if worst is not None:
-        yield f"{worst.found:.4g} by {_code(worst.adversary)}"
+    if search is None:
+        yield ""
+    elif (worst := search.worst) is None:
+        yield f"- ({html.escape(visible(str(search.unsearched)))})"
     else:
-        yield (
-            ""
-            if verdict.search is None
-            else f"- ({html.escape(visible(str(verdict.search.unsearched)))})"
-        )
+        yield f"{worst.found:.4g} by {_code(worst.adversary)}"
     yield "" if power is None else f"{power.refuted} of {len(power.mutants)}"
 
 
@@ -175,12 +155,14 @@ def _code(text: str) -> str:
     return f"<code>{html.escape(visible(text))}</code>"
 
 
-def _failure(one: Claimed, rerun: str) -> str:
+def _failure(one: Claimed) -> str:
     """Folded; fenced by more backticks than it has itself."""
     found = story(one.verdict) if one.verdict is not None else one.message or one.outcome
     if one.verdict is not None and one.verdict.held:
         found = f"{one.message or one.result}\n\n{found}"
-    return _folded(f"{_code(one.test)}: {html.escape(_said(one))}", "text", f"{found}\n\n{rerun}")
+    return _folded(
+        f"{_code(one.test)}: {html.escape(_outcome_text(one))}", "text", f"{found}\n\n{one.rerun}"
+    )
 
 
 def _diagram(test: str, verdict: Verdict) -> str | None:

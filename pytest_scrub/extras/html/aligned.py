@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from itertools import groupby
+from itertools import groupby, zip_longest
 
 MOST_COMPARED = 2000  # words or characters; longer texts are compared place by place
-RUN = 24  # characters of one piece, so that a long line can be broken
+RUN = 24  # characters of one piece at most, so that a narrow page can break lines
 
 
 @dataclass(frozen=True)
@@ -34,40 +35,34 @@ def aligned(own: str, donor: str) -> list[Piece]:
     ours, theirs = (
         re.findall(r"\s*\S+|\s+$", text) if by_words else list(text) for text in (own, donor)
     )
-    if max(len(ours), len(theirs)) > MOST_COMPARED:
-        return _in_place(ours, theirs)
-    matcher = SequenceMatcher(None, ours, theirs, autojunk=False)
-    if len(ours) == len(theirs):
-        same_place = sum(one == other for one, other in zip(ours, theirs, strict=True))
-        shifted = sum(match.size for match in matcher.get_matching_blocks())
-        if same_place >= shifted or 2 * shifted <= len(ours):
-            return _in_place(ours, theirs)
+    stretches = _shifted(ours, theirs) or _in_place(ours, theirs, by_words)
     return [
-        piece
-        for _, i, j, k, m in matcher.get_opcodes()
-        for piece in _broken("".join(ours[i:j]), "".join(theirs[k:m]))
+        Piece(own[i : i + RUN], donor[i : i + RUN])
+        for own, donor in stretches
+        for i in range(0, max(len(own), len(donor)), RUN)
     ]
 
 
-def _in_place(ours: list[str], theirs: list[str]) -> list[Piece]:
-    most = max(len(ours), len(theirs))
-    pairs = zip(ours + [""] * (most - len(ours)), theirs + [""] * (most - len(theirs)), strict=True)
-    pieces = []
-    for same, run in groupby(pairs, key=lambda pair: pair[0] == pair[1]):
-        both = list(run)
-        # Words that differ stay apart, so that each lies above its own; characters are of one width
-        # anyway.
-        by_words = any(len(unit) > 1 for pair in both for unit in pair)
-        parts = (
-            both
-            if by_words and not same
-            else [("".join(side[0] for side in both), "".join(s[1] for s in both))]
-        )
-        pieces += [piece for part in parts for piece in _broken(*part)]
-    return pieces
+def _shifted(ours: list[str], theirs: list[str]) -> list[tuple[str, str]]:
+    """Stretches whose places differ; none where the texts are to be compared place by place."""
+    if max(len(ours), len(theirs)) > MOST_COMPARED:
+        return []
+    matcher = SequenceMatcher(None, ours, theirs, autojunk=False)
+    if len(ours) == len(theirs):
+        same_place = sum(map(operator.eq, ours, theirs))
+        shifted = sum(match.size for match in matcher.get_matching_blocks())
+        if same_place >= shifted or 2 * shifted <= len(ours):
+            return []
+    return [("".join(ours[i:j]), "".join(theirs[k:m])) for _, i, j, k, m in matcher.get_opcodes()]
 
 
-def _broken(own: str, donor: str) -> list[Piece]:
-    """In pieces that are not too long for a narrow page."""
-    most = max(len(own), len(donor))
-    return [Piece(own[i : i + RUN], donor[i : i + RUN]) for i in range(0, most, RUN)]
+def _in_place(ours: list[str], theirs: list[str], by_words: bool) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    pairs = zip_longest(ours, theirs, fillvalue="")
+    for same, run in groupby(pairs, lambda pair: pair[0] == pair[1]):
+        if by_words and not same:
+            found += run  # each word lies above its own
+        else:
+            own, donor = map("".join, zip(*run, strict=True))
+            found.append((own, donor))
+    return found

@@ -4,8 +4,9 @@ every node."""
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import count, groupby
 from typing import NamedTuple
 
 from pytest_scrub import Verdict
@@ -14,10 +15,10 @@ from pytest_scrub.reports.circuit import names, rest, stated
 from pytest_scrub.verdict import Circuit, CircuitNode
 
 # Boxes are as wide as lines of a monospaced font at 11 pixels, whose characters are 0.6 of that.
-CELL, LINE = 6.65, 15.0
-CELLS = 18  # a line in a box
+CELL_WIDTH, LINE_HEIGHT = 6.65, 15.0
+LINE_CELLS = 18  # a line in a box
 PADDING = 5.0
-BOX = CELLS * CELL + 2 * PADDING
+BOX_WIDTH = LINE_CELLS * CELL_WIDTH + 2 * PADDING
 APART = 7.0  # between boxes side by side
 MARGIN = 76.0  # for the names of the levels
 LANE_PADDING = 9.0
@@ -48,31 +49,25 @@ class Part(NamedTuple):
 
 
 class Box(NamedTuple):
-    """What stands in the box of a node, and how high that is."""
+    """A node, the corner of its box, and what stands in it."""
 
+    node: CircuitNode
+    x: float
+    y: float
     height: float
     parts: Sequence[Part]
     lines: Sequence[Line]
 
-
-class Placed(NamedTuple):
-    """A box and its corner."""
-
-    node: CircuitNode
-    box: Box
-    x: float
-    y: float
-
     @property
     def middle(self) -> float:
         """Of its width."""
-        return self.x + BOX / 2
+        return self.x + BOX_WIDTH / 2
 
 
 class Edge(NamedTuple):
-    """From a child up to its parent, aside from `bend` on."""
+    """From a child up to a point of its parent, aside from `bend` on."""
 
-    child: Placed
+    child: Box
     bend: float
     x: float
     y: float
@@ -95,9 +90,9 @@ class Diagram(NamedTuple):
     height: float
     lanes: Sequence[Lane]
     edges: Sequence[Edge]
-    boxes: Sequence[Placed]
+    boxes: Sequence[Box]
     scale: str
-    box_width: float = BOX
+    box_width: float = BOX_WIDTH
 
 
 def diagram(verdict: Verdict) -> Diagram:
@@ -107,21 +102,21 @@ def diagram(verdict: Verdict) -> Diagram:
     alone = {node.slot: node.alone.mean for node in verdict.nodes if node.alone is not None}
     whole, scale = _scale(verdict, alone)
     middles, columns = _columns(circuit)
-    boxes = {node.path: _box(node, alone, whole) for node in circuit.nodes}
-    lanes = list(_lanes(circuit, boxes))
-    at = {lane.level: lane for lane in lanes}
-    placed = {}
-    for node in circuit.nodes:
-        lane, box = at[node.level], boxes[node.path]
-        x, y = MARGIN + middles[node.path] * (BOX + APART), lane.y + (lane.height - box.height) / 2
-        placed[node.path] = Placed(node, box, x, y)
-    unused = [16 + len(lane.name[0]) * CELL for lane in lanes if not lane.used]
+    boxes = [
+        _box(node, MARGIN + middles[node.path] * (BOX_WIDTH + APART), alone, whole)
+        for node in circuit.nodes
+    ]
+    lanes = {lane.level: lane for lane in _lanes(circuit.levels, boxes)}
+    for i, box in enumerate(boxes):
+        lane = lanes[box.node.level]
+        boxes[i] = box._replace(y=lane.y + (lane.height - box.height) / 2)
+    unused = [16 + len(lane.name[0]) * CELL_WIDTH for lane in lanes.values() if not lane.used]
     return Diagram(
-        width=max(MARGIN + columns * (BOX + APART), *unused, 0),
-        height=max(lane.y + lane.height for lane in lanes),
-        lanes=lanes,
-        edges=list(_edges(placed, at)),
-        boxes=list(placed.values()),
+        width=max(MARGIN + columns * (BOX_WIDTH + APART), *unused, 0),
+        height=max(lane.y + lane.height for lane in lanes.values()),
+        lanes=list(lanes.values()),
+        edges=list(_edges(boxes, lanes)),
+        boxes=boxes,
         scale=scale,
     )
 
@@ -141,23 +136,24 @@ def _scale(verdict: Verdict, alone: Mapping[str, float]) -> tuple[float, str]:
 def _columns(circuit: Circuit) -> tuple[dict[str, float], int]:
     """The column of every node, and how many there are: each leaf has one of its own, and parents
     stand above the middle of theirs, so that no edge passes through a box."""
-    children: dict[str | None, list[str]] = {}
+    children: dict[str | None, list[str]] = defaultdict(list)
     for node in circuit.nodes:
-        children.setdefault(node.parent, []).append(node.path)
+        children[node.parent].append(node.path)
     middles: dict[str, float] = {}
-    leaves = 0
-    for node in circuit.nodes:  # parents before children, each subtree in one piece
-        if node.path not in children:
-            middles[node.path] = leaves
-            leaves += 1
-    for node in reversed(circuit.nodes):
-        if node.path in children:
-            below = [middles[path] for path in children[node.path]]
-            middles[node.path] = (min(below) + max(below)) / 2
-    return middles, leaves
+    leaves = count()
+
+    def place(path: str) -> float:
+        below = [place(child) for child in children[path]]
+        middles[path] = (below[0] + below[-1]) / 2 if below else float(next(leaves))
+        return middles[path]
+
+    for root in children[None]:
+        place(root)
+    return middles, next(leaves)
 
 
-def _box(node: CircuitNode, alone: Mapping[str, float], whole: float) -> Box:
+def _box(node: CircuitNode, x: float, alone: Mapping[str, float], whole: float) -> Box:
+    """The box of a node, which nobody has put on its level yet."""
     lines: list[Line] = []
     parts: list[Part] = []
     y = 0.0
@@ -165,69 +161,56 @@ def _box(node: CircuitNode, alone: Mapping[str, float], whole: float) -> Box:
     for slot, texts in ((node.path, own), (f"{node.path}/rest", rest(node))):
         if not texts:
             continue
-        gap = alone.get(slot)
-        said = [*texts, *([] if gap is None else [f"alone {gap:.3g}"])]
-        top, y = y, y + PADDING
-        for i, text in enumerate(said):
-            for piece in _wrapped(text):
-                lines.append(Line(piece, y + LINE * 0.75, texts is own and i < len(names(node))))
-                y += LINE
+        gap, top = alone.get(slot), y
         y += PADDING
-        is_shaded = gap is not None and whole > 0
-        shade = min(abs(gap or 0.0) / whole, 1.0) if is_shaded else 0.0
-        parts.append(Part(top, y - top, is_shaded * (LEAST_SHADE + STRENGTH * shade)))
-    return Box(y, parts, lines)
+        strong = len(names(node)) if texts is own else 0
+        for i, text in enumerate(texts if gap is None else [*texts, f"alone {gap:.3g}"]):
+            for piece in _wrapped(text):
+                lines.append(Line(piece, y + LINE_HEIGHT * 0.75, i < strong))
+                y += LINE_HEIGHT
+        y += PADDING
+        shade = 0.0
+        if gap is not None and whole > 0:
+            shade = LEAST_SHADE + STRENGTH * min(abs(gap) / whole, 1.0)
+        parts.append(Part(top, y - top, shade))
+    return Box(node, x, 0.0, y, parts, lines)
 
 
-def _wrapped(text: str, cells: int = CELLS) -> Iterator[str]:
+def _wrapped(text: str, cells: int = LINE_CELLS) -> Iterator[str]:
     """Lines of so many cells, broken between words, in names after a separator, or else
     anywhere."""
     from rich.cells import cell_len, chop_cells
 
-    text = visible(text)  # before it is measured
-
     line = ""
-    for word in re.findall(r"\S+\s*", text):
-        pieces = (
-            re.findall(r"[^_./,:]*[_./,:]+|[^_./,:]+", word)
-            if cell_len(word.strip()) > cells
-            else [word]
-        )
-        for piece in pieces:
+    for word in re.findall(r"\S+\s*", visible(text)):
+        is_long = cell_len(word.strip()) > cells
+        for piece in re.findall(r"[^_./,:]*[_./,:]+|[^_./,:]+", word) if is_long else [word]:
             if line and cell_len((line + piece).rstrip()) > cells:
                 yield line.rstrip()
                 line = ""
-            *full, line = (
-                chop_cells(line + piece, cells)
-                if cell_len(piece.rstrip()) > cells
-                else [line + piece]
-            )
+            is_longer = cell_len(piece.rstrip()) > cells
+            *full, line = chop_cells(piece, cells) if is_longer else [line + piece]
             yield from full
     yield line.rstrip()
 
 
-def _lanes(circuit: Circuit, boxes: Mapping[str, Box]) -> Iterator[Lane]:
-    """Every lane from the top, that of a run of unused levels being its highest."""
-    needed: dict[int, float] = {}
-    for node in circuit.nodes:
-        needed[node.level] = max(needed.get(node.level, 0.0), boxes[node.path].height)
+def _lanes(levels: Sequence[str], boxes: Sequence[Box]) -> Iterator[Lane]:
+    """Every lane from the top; a run of unused levels has one, called by its highest."""
+    needed: dict[int, float] = defaultdict(float)
+    for box in boxes:
+        needed[box.node.level] = max(needed[box.node.level], box.height)
     y = 0.0
-    runs = groupby(
-        reversed(range(len(circuit.levels))), lambda level: level if level in needed else None
-    )
-    for level, run in runs:
-        levels = list(run)
+    downwards = reversed(range(len(levels)))
+    for level, run in groupby(downwards, lambda level: level if level in needed else None):
         if level is not None:
             height = needed[level] + 2 * LANE_PADDING
-            yield Lane(level, list(_wrapped(circuit.levels[level], LEVEL_CELLS)), y, height, True)
-            y += height + (BETWEEN if level > min(needed) else 0.0)
-            continue
-        is_between = min(needed) < levels[0] < max(needed)
-        # where it is between lanes, in the room of the edges
-        top = y - HINT - 3 if is_between else y
-        text = _unused(circuit.levels[levels[-1] : levels[0] + 1])
-        yield Lane(levels[0], [text], top, HINT, False)
-        y += 0.0 if is_between else HINT
+            yield Lane(level, list(_wrapped(levels[level], LEVEL_CELLS)), y, height, True)
+            y += height + BETWEEN * (level > min(needed))
+        else:
+            top, *lower = run
+            text = _unused(levels[min(lower, default=top) : top + 1])
+            yield Lane(top, [text], y, HINT, False)
+            y += HINT
 
 
 def _unused(names: Sequence[str]) -> str:
@@ -236,17 +219,13 @@ def _unused(names: Sequence[str]) -> str:
     return f"nothing claimed on {len(names)} levels, {names[0]} to {names[-1]}"
 
 
-def _edges(placed: Mapping[str, Placed], lanes: Mapping[int, Lane]) -> Iterator[Edge]:
+def _edges(boxes: Sequence[Box], lanes: Mapping[int, Lane]) -> Iterator[Edge]:
     """Straight up from the child, and aside only just below the parent's lane, where no box is."""
-    families: dict[str, list[Placed]] = {}
-    for child in placed.values():
-        if child.node.parent is not None:
-            families.setdefault(child.node.parent, []).append(child)
-    for parent, children in families.items():
-        reader = placed[parent]
+    for reader in boxes:
+        children = [box for box in boxes if box.node.parent == reader.node.path]
         lane = lanes[reader.node.level]
-        step = min(BOX * 0.8 / len(children), 26.0)
+        step = min(BOX_WIDTH * 0.8 / max(1, len(children)), 26.0)
         for i, child in enumerate(children):
             x = reader.middle + step * (i - (len(children) - 1) / 2)
             bend = lane.y + lane.height + BETWEEN / 2
-            yield Edge(child, bend, x, reader.y + reader.box.height)
+            yield Edge(child, bend, x, reader.y + reader.height)

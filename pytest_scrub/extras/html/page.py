@@ -8,9 +8,10 @@ import hashlib
 import re
 import shlex
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from pytest_scrub import Verdict
@@ -23,9 +24,9 @@ from pytest_scrub.reports.run import Run
 from pytest_scrub.reports.terminal import headline, remedy
 from pytest_scrub.verdict import OUTCOMES
 
+TEMPLATES = Path(__file__).parent / "templates"
 # In the order of the page's counts; the signs are those of the markers in its plot.
-FAILED = {"error": "✖", "failed": "✖"}
-SIGNS = FAILED | {outcome: mark.sign for outcome, mark in OUTCOMES.items()}
+SIGNS = {"error": "✖", "failed": "✖"} | {word: mark.sign for word, mark in OUTCOMES.items()}
 
 
 def page(run: Run) -> str:
@@ -33,12 +34,12 @@ def page(run: Run) -> str:
     say is executed."""
     counts = Counter[str](one.outcome for one in run.claims)
     words = [*SIGNS, *sorted(counts.keys() - SIGNS)]
-    links = [f"#claim-{i}" for i in range(1, len(run.claims) + 1)]
+    verdicts = {f"#claim-{i}": one.verdict for i, one in enumerate(run.claims, 1) if one.verdict}
     script = hashlib.sha256(_source("page.js").encode()).digest()
     return _environment().get_template("page.html").render(
         run=run, counts=[(word, counts[word]) for word in words if counts[word]],
-        overview=plots.overview(run.claims, links),
-        plotted={one.verdict.outcome for one in run.claims if one.verdict is not None},
+        overview=plots.overview(verdicts),
+        plotted={verdict.outcome for verdict in run.judged},
         script_hash=base64.b64encode(script).decode(),
     )  # fmt: skip
 
@@ -52,7 +53,7 @@ def fragment(verdict: Verdict) -> str:
 @functools.cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("pytest_scrub.extras.html"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,  # whatever a template is called
         undefined=StrictUndefined,
         finalize=_finalized,
@@ -86,6 +87,4 @@ def _finalized(value: Any) -> Any:
 
 def _source(name: str) -> Markup:
     """A style or a script of the package, which no template language reads."""
-    environment = _environment()
-    assert environment.loader is not None
-    return Markup(environment.loader.get_source(environment, name)[0])
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))

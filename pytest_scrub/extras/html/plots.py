@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 from pytest_scrub import Verdict
 from pytest_scrub.common.visible import visible
-from pytest_scrub.reports.run import Claimed
-from pytest_scrub.verdict import Attempt
 
 LONGEST_NAME = 40  # characters of a claim's name in a plot
 ROW = 19.5  # for each claim
-LINEAR_UP_TO = 5  # tolerances; changes that go further are drawn on a logarithmic axis
-LINEAR_PART = 0.7 / 0.9  # of a power of ten: what such an axis has for its linear part
+# The larger, the more room an axis of gaps has within the tolerance: at 3, as much as for the
+# next power of ten.
+LINEAR_PART = 3
 FEWEST_LOOKS = 2
 MOST_TICKS = 6
 BEYOND = 0.05  # of an axis, beyond what is drawn
@@ -25,7 +24,6 @@ BEYOND = 0.05  # of an axis, beyond what is drawn
 DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3), (3, 3, 1, 3))
 
 Scale = Callable[[float], float]
-Points = Sequence[tuple[float, float]]
 
 
 class Axis(NamedTuple):
@@ -42,25 +40,21 @@ class Axis(NamedTuple):
 
 
 def axis(
-    values: Iterable[float],
-    ticks: Iterable[float] | None = None,
-    label: Callable[[float], str] = "{:.6g}".format,
-    scale: Scale = float,
+    values: Iterable[float], ticks: Iterable[float], label: Callable[[float], str], scale: Scale
 ) -> Axis:
     """An axis that has room for all finite values, with those of the ticks that lie on it."""
-    every = [value for value in values if math.isfinite(value)]
-    low, high = scale(min(every)), scale(max(every))
+    every = [scale(value) for value in values if math.isfinite(value)]
+    low, high = min(every), max(every)
     beyond = BEYOND * (high - low) or abs(high) or 1.0
     low, high = low - beyond, high + beyond
-    shown = _even(low, high) if ticks is None else ticks
-    return Axis(scale, low, high, {at: label(at) for at in shown if low <= scale(at) <= high})
+    return Axis(scale, low, high, {at: label(at) for at in ticks if low <= scale(at) <= high})
 
 
-class Drawn(NamedTuple):
+class Series(NamedTuple):
     """Points, in the style of what they are: joined, or with a marker at each."""
 
     style: str
-    points: Points
+    points: Sequence[tuple[float, float]]
     marker: str | None = None
     dashes: tuple[float, ...] = ()
 
@@ -75,7 +69,7 @@ class Plot:
 
     x: Axis
     y: Axis
-    drawn: Sequence[Drawn]
+    series: Sequence[Series]
     limits: Sequence[float]
     across: bool = False
     label: str = ""
@@ -93,45 +87,40 @@ class Plot:
         return (1 - self.y.share(value)) * self.height
 
 
-def overview(claims: Sequence[Claimed], links: Sequence[str]) -> Plot | None:
+def overview(verdicts: Mapping[str, Verdict]) -> Plot | None:
     """The gap of every claim as a share of its tolerance, with its interval and the worst that was
     found.
 
     **Arguments**
 
-    - `links`: where the name of each claim leads.
+    - `verdicts`: by where the name of the claim leads.
 
     **Returns** None where no claim has a tolerance to compare with.
     """
-    rows = [
-        (one.verdict, link, _shares(one.verdict))
-        for one, link in zip(claims, links, strict=True)
-        if one.verdict is not None and one.verdict.tolerance > 0
-    ]
+    rows = {link: verdict for link, verdict in verdicts.items() if verdict.tolerance > 0}
     if not rows:
         return None
-    every = [1.0, -1.0, *chain(*(shares for _, _, shares in rows))]
-    drawn = []
-    for y, (verdict, _, (low, high, mean, *worst)) in enumerate(rows):
-        drawn.append(Drawn(f"bar {verdict.outcome}", [(low, -y), (high, -y)]))
-        drawn.append(Drawn(verdict.outcome, [(mean, -y)], verdict.outcome))
-        drawn += [Drawn("worst", [(share, -y)], "stroke") for share in worst]
-    names: dict[float, str] = {-y: _short(verdict.claim) for y, (verdict, _, _) in enumerate(rows)}
+    series, names = [], {}
+    for row, verdict in enumerate(rows.values()):
+        gap, search, y = verdict.gap, verdict.search, float(-row)
+        low, high, mean = (end / verdict.tolerance for end in (gap.low, gap.high, gap.mean))
+        series.append(Series(f"bar {verdict.outcome}", [(low, y), (high, y)]))
+        series.append(Series(verdict.outcome, [(mean, y)], verdict.outcome))
+        if search is not None and search.worst is not None and search.tolerance > 0:
+            worst = search.worst.found / search.tolerance
+            series.append(Series("worst", [(worst, y)], "stroke"))
+        names[y] = _short_name(verdict.claim)
     return Plot(
-        axis(every, _powers(1, every), "{:.3g}".format, _symlog(1)),
+        _gap_axis([-1.0, 1.0, *_coordinates(0, series)], 1.0),
         Axis(float, 0.5 - len(rows), 0.5, names),
-        drawn, (-1, 1), across=True, links=[link for _, link, _ in rows],
-        left=301, width=475, height=ROW * len(rows),
-    )  # fmt: skip
-
-
-def _shares(verdict: Verdict) -> list[float]:
-    """Of the tolerance: both ends of the gap, the gap, and the worst that was found."""
-    gap, search, worst = verdict.gap, verdict.search, _worst(verdict)
-    shares = [share / verdict.tolerance for share in (gap.low, gap.high, gap.mean)]
-    if search is not None and worst is not None and search.tolerance > 0:
-        shares.append(worst.found / search.tolerance)
-    return shares
+        series,
+        (-1, 1),
+        across=True,
+        links=[*rows],
+        left=301,
+        width=475,
+        height=ROW * len(rows),
+    )
 
 
 def distributions(verdict: Verdict) -> Plot | None:
@@ -140,46 +129,40 @@ def distributions(verdict: Verdict) -> Plot | None:
 
     **Returns** None where nothing was measured, or nothing changed.
     """
-    worst, tolerance = _worst(verdict), verdict.tolerance
-    curves: dict[str, Sequence[float]] = {"plain": verdict.changes}
-    curves |= {} if worst is None else {"worst": worst.changes}
-    every = [*chain(*curves.values())]
+    tolerance, worst = verdict.tolerance, verdict.search and verdict.search.worst
+    curves = (("plain", (), verdict.changes), ("worst", (5, 2), worst.changes if worst else ()))
+    series = [
+        Series(f"curve {style}", [(at, share) for share, at in enumerate(changes)], None, dash)
+        for style, dash, changes in curves
+    ]
+    every, limits = _coordinates(0, series), _limits(verdict, tolerance)
     if not any(every):
         return None
-    drawn = [
-        Drawn(
-            f"curve {style}",
-            [(change, 100 * i / (len(changes) - 1)) for i, change in enumerate(changes)],
-            dashes=(5, 2) if style == "worst" else (),
-        )
-        for style, changes in curves.items()
-        if changes
-    ]
-    limits = _limits(verdict, tolerance)
-    is_wide = 0 < tolerance < max(map(abs, every)) / LINEAR_UP_TO
-    ticks, scale = (_powers(tolerance, every), _symlog(tolerance)) if is_wide else (None, float)
     return Plot(
-        axis([*every, *limits], ticks, "{:.3g}".format, scale),
+        _gap_axis([*every, *limits], tolerance),
         Axis(float, -3, 103, {float(share): f"{share} %" for share in range(0, 101, 25)}),
-        drawn, limits, across=True, label="change of the metric is at most",
-    )  # fmt: skip
+        series,
+        limits,
+        across=True,
+        label="change of the metric is at most",
+    )
 
 
 def convergence(verdict: Verdict) -> Plot | None:
     """The gap and its interval as samples were drawn; None where there are not several looks."""
-    looks = [(look.samples, look.gap) for look in verdict.looks if math.isfinite(look.gap.around)]
+    looks = [look for look in verdict.looks if look.gap.is_known]
     if len(looks) < FEWEST_LOOKS:
         return None
     low, high, means = (
-        [(samples, getattr(gap, end)) for samples, gap in looks] for end in ("low", "high", "mean")
+        [(look.samples, getattr(look.gap, end)) for look in looks]
+        for end in ("low", "high", "mean")
     )
-    drawn = [
-        Drawn("area plain", [*low, *reversed(high)]),
-        Drawn("curve plain", means),
-        Drawn("plain", means, "dot"),
+    series = [
+        Series("area plain", [*low, *reversed(high)]),
+        Series("curve plain", means),
+        Series("plain", means, "dot"),
     ]
-    is_wide = looks[-1][0] > 10 * looks[0][0]
-    return _counted("samples", drawn, _limits(verdict, verdict.tolerance), is_wide)
+    return _counted("samples", series, verdict, verdict.tolerance)
 
 
 def dashes(nth: int) -> tuple[float, ...]:
@@ -193,39 +176,32 @@ def search_curves(verdict: Verdict) -> Plot | None:
     search = verdict.search
     if search is None or not any(attempt.curve for attempt in search.attempts):
         return None
-    drawn = []
+    series = []
     for nth, attempt in enumerate(search.attempts):
-        ended = [(attempt.evaluations, attempt.found)] if attempt.searched else []
-        curve = attempt.curve or ended
+        if not (attempt.curve or attempt.searched):
+            continue
+        curve = attempt.curve or [(attempt.evaluations, attempt.found)]
         points = [(max(spent, 1), gap) for spent, gap in curve]
         # a value stays until the next
         corners = [(after[0], before[1]) for before, after in pairwise(points)]
         steps = [*points[:1], *chain(*zip(corners, points[1:], strict=True))]
-        if steps:
-            drawn.append(Drawn("curve worst", steps, None, dashes(nth)))
-            marker = "refuted" if attempt.refutes else "held"
-            drawn.append(Drawn("worst", steps[-1:], marker))
-    return _counted("evaluations", drawn, _limits(verdict, search.tolerance), True)
+        series.append(Series("curve worst", steps, None, dashes(nth)))
+        series.append(Series("worst", steps[-1:], "refuted" if attempt.refutes else "held"))
+    return _counted("evaluations", series, verdict, search.tolerance)
 
 
-def _counted(label: str, drawn: Sequence[Drawn], limits: Sequence[float], is_wide: bool) -> Plot:
-    """A plot of gaps by a count, and how far they may go."""
-    counts, gaps = zip(*chain(*(one.points for one in drawn)), strict=True)
-    least, most = int(min(counts)), int(max(counts))
-    ticks = sorted({least, (least + most) // 2, most})
-    if is_wide:
-        ticks = _round_counts(least, most) or sorted({least, most})
-    x = axis(
-        counts,
-        ticks,
-        lambda count: f"{count:,}".replace(",", "\u202f"),
-        math.log10 if is_wide else float,
-    )
-    return Plot(x, axis([*gaps, *limits]), drawn, limits, label=label)
+def _counted(label: str, series: Sequence[Series], verdict: Verdict, tolerance: float) -> Plot:
+    """A plot of gaps by a count, on a logarithmic scale, and how far they may go."""
+    counts, limits = _coordinates(0, series), _limits(verdict, tolerance)
+    ticks = _round_counts(int(min(counts)), int(max(counts)))
+    x = axis(counts, ticks, "{:,}".format, math.log10)
+    y = _gap_axis([*_coordinates(1, series), *limits], tolerance)
+    return Plot(x, y, series, limits, label=label)
 
 
-def _worst(verdict: Verdict) -> Attempt | None:
-    return None if verdict.search is None else verdict.search.worst
+def _coordinates(direction: int, series: Sequence[Series]) -> list[float]:
+    """All that is drawn, in one of the two directions."""
+    return [point[direction] for one in series for point in one.points]
 
 
 def _limits(verdict: Verdict, tolerance: float) -> tuple[float, ...]:
@@ -234,45 +210,27 @@ def _limits(verdict: Verdict, tolerance: float) -> tuple[float, ...]:
     return {"higher": (tolerance,), "lower": (-tolerance,)}.get(worse, (-tolerance, tolerance))
 
 
-def _symlog(threshold: float) -> Scale:
-    """A scale that is linear up to a threshold on both sides, and logarithmic beyond."""
-
-    def scale(value: float) -> float:
-        share = abs(value) / threshold
-        size = share * LINEAR_PART if share <= 1 else LINEAR_PART + math.log10(share)
-        return math.copysign(size, value)
-
-    return scale
-
-
-def _powers(threshold: float, values: Iterable[float]) -> list[float]:
-    """Ticks of such a scale: zero, the threshold, and few powers of ten beyond."""
+def _gap_axis(values: Sequence[float], tolerance: float) -> Axis:
+    """An axis of gaps: about linear up to the tolerance on both sides, and logarithmic beyond, with
+    ticks at zero, the tolerance, and few powers of ten beyond."""
     furthest = max(abs(value) for value in values if math.isfinite(value))
-    count = max(math.floor(math.log10(furthest / threshold)), 0)
+    unit = tolerance or furthest / LINEAR_PART or 1.0
+    count = max(math.floor(math.log10(furthest / unit)), 0) if furthest else 0
     powers = range(0, count + 1, max(math.ceil(count / 3), 1))
-    return [0.0, *(sign * threshold * 10.0**power for power in powers for sign in (-1, 1))]
-
-
-def _even(low: float, high: float) -> list[float]:
-    """Few ticks of a linear scale: multiples of 1, 2 or 5 times a power of ten."""
-    least = (high - low) / MOST_TICKS
-    power = 10.0 ** math.floor(math.log10(least))
-    step = power * next(digit for digit in (1, 2, 5, 10) if power * digit >= least)
-    return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    ticks = [0.0, *(sign * unit * 10.0**power for power in powers for sign in (-1, 1))]
+    return axis(
+        values, ticks, "{:.3g}".format, lambda value: math.asinh(LINEAR_PART * value / unit)
+    )
 
 
 def _round_counts(least: int, most: int) -> list[int]:
     """Few ticks of a logarithmic scale of whole numbers."""
-    powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
-    digits = (
-        (1,) if len(powers) > MOST_TICKS else (1, 3) if len(powers) > MOST_TICKS // 2 else (1, 2, 5)
-    )
-    some = powers[:: math.ceil(len(powers) / MOST_TICKS)]
-    every = [digit * 10**power for power in some for digit in digits]
-    return [count for count in every if least <= count <= most]
+    every = [digit * 10**power for power in range(len(str(most))) for digit in (1, 2, 5)]
+    inside = [count for count in every if least <= count <= most] or [least, most]
+    return inside[:: math.ceil(len(inside) / MOST_TICKS)]
 
 
-def _short(name: str) -> str:
+def _short_name(name: str) -> str:
     """The end of a claim's name, in characters that can be seen."""
     short = visible(name.partition("::")[2] or name)
     return short if len(short) <= LONGEST_NAME else f"…{short[1 - LONGEST_NAME :]}"

@@ -60,8 +60,7 @@ class Cluster:
         except subprocess.TimeoutExpired:
             raise self._error("what answers there is no Ray cluster") from None
         if found.returncode:
-            reasons = [line for line in found.stderr.splitlines() if line.startswith("because: ")]
-            raise self._error(reasons[-1].removeprefix("because: ") if reasons else found.stderr)
+            raise self._error(found.stderr.rpartition("because: ")[2])
         self._seen = True
 
     def join(self) -> str:

@@ -1,14 +1,15 @@
-"""Claims on a cluster: pieces of work as Ray tasks, weights and activations once for each
+"""Claims on a Ray cluster: pieces of work as tasks, and weights and activations once for each
 machine."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
-from weakref import WeakKeyDictionary, ref
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -21,24 +22,27 @@ from pytest_scrub import Dataset, ModelError, ScrubError, SwapSet
 from pytest_scrub.engine.memory import Kept
 from pytest_scrub.engine.store import ActivationStore, Evaluates
 from pytest_scrub.extras.ray import worker
-from pytest_scrub.extras.ray.packing import pack, pack_data, unpack
+from pytest_scrub.extras.ray.packed import pack, pack_data, unpack
 from pytest_scrub.network.digests import Version
 from pytest_scrub.network.graph import ModelGraph, Site
 from pytest_scrub.swaps.swap_set import Rows
 
 RETRIES = 2  # of a task whose worker died
-# Tasks that are on their way at once: nobody waits for this process, and a cluster that grows on
-# demand sees some. More would die one after another where every one of them kills its worker,
-# before the first has been tried often enough.
+# Tasks that are on their way at once: enough that no processor waits for this process, and that a
+# cluster that grows on demand sees some. Where every task kills its worker, more of them would die
+# one after another before the first has been tried often enough.
 WAITING_PER_CPU = 2
 # seconds without a result, after which the cluster is asked whether it still has a processor
 PATIENCE = 30
-CHUNK_BYTES = 1 << 30  # more are never put into one object
-MERGED = 2  # times as many places as the next chunk has: chunks are few, and nothing is sent often
+CHUNK_BYTES = 1 << 30  # of activations in one object, at most
+# A chunk with less than so many times the places of the next one is sent again as a part of it.
+MERGED = 2
 
 NOT_IMPORTED = "failed to import on the worker"  # Ray's words
 
-Piece = TypeVar("Piece")
+Metrics = npt.NDArray[np.float64]
+Chunks = list[tuple[npt.NDArray[np.intp], ray.ObjectRef]]
+"""The activations of one site in the object store, and at which places each chunk of them is."""
 
 
 class RayCrew:
@@ -48,47 +52,41 @@ class RayCrew:
     """
 
     def __init__(self) -> None:
-        self.tasks = dict.fromkeys(("scrubbed", "unscrubbed", "captured"), 0)
+        options = {"num_cpus": 1, "max_retries": RETRIES, "retry_exceptions": False}
+        self._remote = {
+            task.__name__: ray.remote(**options)(task)
+            for task in (worker.scrubbed, worker.unscrubbed, worker.captured)
+        }
+        self.tasks = dict.fromkeys(self._remote, 0)
         self._networks: WeakKeyDictionary[ModelGraph, tuple[Version, ray.ObjectRef]] = (
             WeakKeyDictionary()
         )
-        self._shared: WeakKeyDictionary[ActivationStore, _Shared] = WeakKeyDictionary()
+        self._stores: WeakKeyDictionary[ActivationStore, _SentStore] = WeakKeyDictionary()
         self._claims: WeakKeyDictionary[Evaluates, ray.ObjectRef] = WeakKeyDictionary()
-        options = {"num_cpus": 1, "max_retries": RETRIES, "retry_exceptions": False}
-        self._scrubbed, self._unscrubbed, self._captured = (
-            ray.remote(**options)(task)
-            for task in (worker.scrubbed, worker.unscrubbed, worker.captured)
-        )
 
-    def scrubbed(
-        self, evaluator: Evaluates, shards: Sequence[SwapSet]
-    ) -> Iterator[npt.NDArray[np.float64]]:
+    def scrubbed(self, evaluator: Evaluates, shards: Sequence[SwapSet]) -> Iterator[Metrics]:
         claim = self._claim(evaluator, evaluator.sites)
-        plain = [replace(shard, hypothesis=None) for shard in shards]  # the claim has it
-        return self._each("scrubbed", lambda shard: self._scrubbed.remote(claim, shard), plain)
+        # the claim has the hypothesis
+        pieces = ((claim, replace(shard, hypothesis=None)) for shard in shards)
+        return self._results("scrubbed", pieces)
 
-    def unscrubbed(
-        self, evaluator: Evaluates, shards: Sequence[Rows]
-    ) -> Iterator[npt.NDArray[np.float64]]:
+    def unscrubbed(self, evaluator: Evaluates, shards: Sequence[Rows]) -> Iterator[Metrics]:
         claim = self._claim(evaluator, evaluator.clean_sites)
-        return self._each("unscrubbed", lambda shard: self._unscrubbed.remote(claim, shard), shards)
+        return self._results("unscrubbed", ((claim, shard) for shard in shards))
 
     def captured(
         self, store: ActivationStore, batches: Sequence[tuple[Sequence[Site], npt.NDArray[np.intp]]]
     ) -> Iterator[dict[Site, Tensor]]:
-        source = self._of(store).source
-        found = self._each("captured", lambda batch: self._captured.remote(source, *batch), batches)
-        return map(unpack, found)
+        source = self._sent_store(store).source
+        return map(unpack, self._results("captured", ((source, *batch) for batch in batches)))
 
-    def _of(self, store: ActivationStore) -> _Shared:
-        if store not in self._shared:
-            data = _put(
-                pack(_sendable(store.dataset), "the dataset", parts=_functions(store.dataset))
-            )
-            self._shared[store] = _Shared(
-                worker.Source(self._network(store.graph), data, torch.get_default_dtype())
-            )
-        return self._shared[store]
+    def _sent_store(self, store: ActivationStore) -> _SentStore:
+        if store not in self._stores:
+            own = store.dataset
+            data = _put(pack(_sendable(own), "the dataset", parts=_functions(own)))
+            source = worker.Source(self._network(store.graph), data, torch.get_default_dtype())
+            self._stores[store] = _SentStore(source)
+        return self._stores[store]
 
     def _network(self, graph: ModelGraph) -> ray.ObjectRef:
         if graph.device.type != "cpu":
@@ -102,17 +100,14 @@ class RayCrew:
         return self._networks[graph][1]
 
     def _claim(self, evaluator: Evaluates, sites: Sequence[Site]) -> worker.Claim:
-        shared = self._of(evaluator.store)
+        sent = self._sent_store(evaluator.store)
         if evaluator not in self._claims:
-            self._claims[evaluator] = shared.put_claim(evaluator)
-        return worker.Claim(
-            shared.source, self._claims[evaluator], shared.chunks(evaluator.store, sites)
-        )
+            self._claims[evaluator] = _sent_claim(evaluator)
+        chunks = sent.chunks(evaluator.store, sites)
+        return worker.Claim(sent.source, self._claims[evaluator], chunks)
 
-    def _each(
-        self, what: str, start: Callable[[Piece], ray.ObjectRef], pieces: Sequence[Piece]
-    ) -> Iterator[Any]:
-        """The results of all pieces in their order, some of which are on their way at any time.
+    def _results(self, task: str, pieces: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """What a task gives for each piece, in their order; some are on their way at any time.
 
         What is on its way when one fails is left to end by itself: a task that is cancelled just as
         it ends takes this process with it ("Tried to complete task that was not pending", Ray
@@ -121,12 +116,13 @@ class RayCrew:
         most = max(1, WAITING_PER_CPU * _cpus())
         waiting: deque[ray.ObjectRef] = deque()
         left = iter(pieces)
-        for _ in pieces:
-            while len(waiting) < most and (piece := next(left, None)) is not None:
-                waiting.append(start(piece))
-                self.tasks[what] += 1
-            yield _result(waiting[0])
-            waiting.popleft()
+        while True:
+            for piece in islice(left, most - len(waiting)):
+                waiting.append(self._remote[task].remote(*piece))
+                self.tasks[task] += 1
+            if not waiting:
+                return
+            yield _result(waiting.popleft())
 
 
 def _result(task: ray.ObjectRef) -> Any:
@@ -174,75 +170,60 @@ def _cpus() -> int:
     return int(ray.cluster_resources().get("CPU", 0))
 
 
-@dataclass
-class _Published:
-    """What workers have of one site: chunks, the largest first, and which places are in them."""
+class _SentStore:
+    """What the object store has of one activation store: its network and data, its activations."""
 
-    kept: ref[Kept]
-    filled: npt.NDArray[np.bool_]
-    chunks: list[tuple[npt.NDArray[np.intp], ray.ObjectRef]] = field(default_factory=list)
-
-    def add(self, kept: Kept) -> bool:
-        """Put what was captured since into the object store. **Returns** whether there was
-        anything.
-
-        A chunk takes in those before it that are not much larger, so there are few of them and each
-        activation is sent a few times, whatever the steps in which it came to be there.
-        """
-        new = np.flatnonzero(kept.filled & ~self.filled)
-        if not len(new):
-            return False
-        self.filled[new] = True
-        most = max(1, CHUNK_BYTES // max(1, kept.bytes_per_place))
-        while self.chunks and len(self.chunks[-1][0]) < min(MERGED * len(new), most):
-            if not kept.filled[self.chunks[-1][0]].all():  # the store has dropped them since
-                break
-            new = np.union1d(self.chunks.pop()[0], new)
-        for start in range(0, len(new), most):
-            places = new[start : start + most]
-            chunk = worker.Chunk(places, kept.gather(torch.from_numpy(places)))
-            self.chunks.append((places, _put(pack_data(chunk))))
-        return True
-
-
-@dataclass
-class _Shared:
-    """What the object store has of one activation store: its network, its data, its activations."""
-
-    source: worker.Source
-    _sites: dict[Site, _Published] = field(default_factory=dict)
-    _chunks: ray.ObjectRef | None = None
-
-    def put_claim(self, evaluator: Evaluates) -> ray.ObjectRef:
-        """What an evaluator is made of beside the network and the data."""
-        store, own, metric = evaluator.store, evaluator.dataset, evaluator.metric
-        dataset = own if own is store.dataset else _sendable(own)
-        claim = (dataset, evaluator.hypothesis, metric, evaluator.batch_size)
-        parts = {
-            f"the metric {metric.name}": metric,
-            "the hypothesis": evaluator.hypothesis,
-            **_functions(own),
-        }
-        return _put(pack(claim, "the claim", worker.known_of(store.graph, store.dataset), parts))
+    def __init__(self, source: worker.Source) -> None:
+        self.source = source
+        # by what the store has of a site: where it forgets that, the chunks are let go
+        self._published: WeakKeyDictionary[Kept, tuple[Site, Chunks]] = WeakKeyDictionary()
+        self._last_sent: dict[Site, tuple[ray.ObjectRef, ...]] | None = None
 
     def chunks(self, store: ActivationStore, sites: Sequence[Site]) -> ray.ObjectRef:
         """Where the activations are that the store has of these sites, and of others."""
-        forgotten = [site for site, published in self._sites.items() if published.kept() is None]
-        for site in forgotten:
-            del self._sites[site]
-        changed = self._chunks is None or bool(forgotten)
         for site in sites:
             kept = store.kept(site)
-            if site not in self._sites or self._sites[site].kept() is not kept:
-                self._sites[site] = _Published(ref(kept), np.zeros_like(kept.filled))
-            changed |= self._sites[site].add(kept)
-        if changed:
-            chunks = {
-                site: tuple(at for _, at in published.chunks)
-                for site, published in self._sites.items()
-            }
-            self._chunks = _put(chunks)
+            _publish(kept, self._published.setdefault(kept, (site, []))[1])
+        now = {
+            site: tuple(chunk for _, chunk in chunks) for site, chunks in self._published.values()
+        }
+        if now != self._last_sent:
+            self._last_sent, self._chunks = now, _put(now)
         return self._chunks
+
+
+def _publish(kept: Kept, chunks: Chunks) -> None:
+    """Put what was captured since into the object store.
+
+    A chunk takes in those before it that are not much larger, so there are few of them and each
+    activation is sent a few times, whatever the steps in which it came to be there.
+    """
+    is_new = kept.filled.copy()
+    for places, _ in chunks:
+        is_new[places] = False
+    new = np.flatnonzero(is_new)
+    most = max(1, CHUNK_BYTES // max(1, kept.bytes_per_place))
+    while chunks and len(chunks[-1][0]) < min(MERGED * len(new), most):
+        if not kept.filled[chunks[-1][0]].all():  # the store has dropped them since
+            break
+        new = np.union1d(chunks.pop()[0], new)
+    for start in range(0, len(new), most):
+        places = new[start : start + most]
+        values = kept.gather(torch.from_numpy(places))
+        chunks.append((places, _put(pack_data((places, values)))))
+
+
+def _sent_claim(evaluator: Evaluates) -> ray.ObjectRef:
+    """What an evaluator is made of beside the network and the data."""
+    store, own, metric = evaluator.store, evaluator.dataset, evaluator.metric
+    dataset = own if own is store.dataset else _sendable(own)
+    claim = (dataset, evaluator.hypothesis, metric, evaluator.batch_size)
+    parts = {
+        f"the metric {metric.name}": metric,
+        "the hypothesis": evaluator.hypothesis,
+        **_functions(own),
+    }
+    return _put(pack(claim, "the claim", worker.known_objects(store.graph, store.dataset), parts))
 
 
 def _sendable(dataset: Dataset) -> Dataset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,15 +15,15 @@ import torch
 from torch import Tensor
 
 from pytest_scrub import Dataset, Evaluator, ModelError, SwapSet
-from pytest_scrub.engine.memory import Kept
 from pytest_scrub.engine.store import ActivationStore, Progress
-from pytest_scrub.extras.ray.packing import Packed, pack_data, unpack
+from pytest_scrub.extras.ray.packed import Packed, pack_data, unpack
 from pytest_scrub.network.graph import ModelGraph, Site, Where
 from pytest_scrub.swaps.swap_set import Rows
 
 VERSIONS = tuple((package, version(package)) for package in ("pytest-scrub", "torch"))
 NETWORKS = 2  # as many as a session keeps the activations of
-CLAIMS = 8  # a claim and its baseline take turns, and so do a few mutants
+# of a network that stay compiled: a claim and its baseline take turns, and so do a few mutants
+CLAIMS = 8
 
 Metrics = npt.NDArray[np.float64]
 
@@ -33,8 +32,7 @@ Metrics = npt.NDArray[np.float64]
 class Source:
     """Where a network and its data are in the object store: a `ModelGraph` and a `Dataset`.
 
-    - `dtype`: torch's default type where they come from.
-    - `versions`: of the packages there.
+    - `dtype`, `versions`: torch's default type, and packages, in the process that they come from.
     """
 
     network: ray.ObjectRef
@@ -49,35 +47,13 @@ class Claim:
 
     - `claim`: (dataset, hypothesis, metric, batch size), the first with features that the source
       may lack.
-    - `chunks`: `{Site: references to chunks}`, as they were when the task was made.
+    - `chunks`: `{Site: references to chunks}`, as they were when the task was made; a chunk is
+      `(places [B], values [B, ...])`.
     """
 
     source: Source
     claim: ray.ObjectRef
     chunks: ray.ObjectRef
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """The activations of one site at some places: `values [len(places), ...]`."""
-
-    places: npt.NDArray[np.intp]
-    values: Tensor
-
-
-class _Found:
-    """A site as it lies in chunks: which of them has a place, and where in it."""
-
-    def __init__(self, chunks: dict[ray.ObjectRef, Chunk], places: int) -> None:
-        self.chunks = tuple(chunks)
-        self.kept = [
-            Kept(c.values, np.ones(len(c.places), dtype=np.bool_), c.values.device)
-            for c in chunks.values()
-        ]
-        self.chunk, self.index = torch.full((places,), -1), torch.zeros(places, dtype=torch.int64)
-        for number, chunk in enumerate(chunks.values()):
-            at = torch.from_numpy(chunk.places.copy())
-            self.chunk[at], self.index[at] = number, torch.arange(len(at))
 
 
 class SharedStore(ActivationStore):
@@ -87,78 +63,75 @@ class SharedStore(ActivationStore):
     def __init__(self, graph: ModelGraph, dataset: Dataset) -> None:
         super().__init__(graph, dataset)
         self._chunks: ray.ObjectRef | None = None
-        self._of_site: dict[Site, tuple[ray.ObjectRef, ...]] = {}
-        self._found: dict[Site, _Found] = {}
-        self._evaluators: OrderedDict[ray.ObjectRef, Evaluator] = OrderedDict()
+        self._refs_of_site: dict[Site, tuple[ray.ObjectRef, ...]] = {}
+        self._opened: dict[tuple[ray.ObjectRef, ...], _SiteInChunks] = {}
+        self.evaluator = lru_cache(maxsize=CLAIMS)(self._compiled)
 
     def _proved(self) -> int:
         """Whoever sent the network has proved it, with the same versions of everything: a large one
         takes minutes."""
         return 0
 
-    def evaluator(self, claim: ray.ObjectRef) -> Evaluator:
-        """That of a claim, compiled when it is first asked for; those last used are kept."""
-        if claim not in self._evaluators:
-            dataset, hypothesis, metric, batch_size = _unpacked(
-                claim, known_of(self.graph, self.dataset)
-            )
-            made = Evaluator(
-                self.graph, dataset, hypothesis, metric, store=self, batch_size=batch_size
-            )
-            self._evaluators[claim] = made
-            if len(self._evaluators) > CLAIMS:
-                self._evaluators.popitem(last=False)
-        self._evaluators.move_to_end(claim)
-        return self._evaluators[claim]
+    def _compiled(self, claim: ray.ObjectRef) -> Evaluator:
+        dataset, hypothesis, metric, batch_size = _unpacked(
+            claim, known_objects(self.graph, self.dataset)
+        )
+        return Evaluator(self.graph, dataset, hypothesis, metric, store=self, batch_size=batch_size)
 
     def read_from(self, chunks: ray.ObjectRef) -> None:
         """Use these chunks from now on; those that are no longer among them are let go."""
         if chunks == self._chunks:
             return
-        self._chunks, self._of_site = chunks, ray.get(chunks)
-        self._found = {
-            site: found
-            for site, found in self._found.items()
-            if self._of_site.get(site) == found.chunks
-        }
+        self._chunks, self._refs_of_site = chunks, ray.get(chunks)
+        now = set(self._refs_of_site.values())
+        self._opened = {refs: found for refs, found in self._opened.items() if refs in now}
 
     def ensure(self, sites: Sequence[Site], rows: Rows, progress: Progress | None = None) -> None:
         """Whoever made the task has captured them."""
 
     def take(self, site: Site, rows: Tensor, where: Where) -> Tensor:
         found, places = self._find(site), self._place_of_row.index_select(0, rows)
-        chunks = found.chunk[places]
-        numbers: list[int] = np.unique(chunks.numpy()).tolist()
-        if numbers[0] < 0:
+        chunks, index = found.chunk[places], found.index[places]
+        if (chunks < 0).any():
             raise RuntimeError(
                 f"the {site} was not captured on all rows that a task gathers it from"
             )
-        at = None if site.positions is not None or where is None else where.clamp(min=0)
-        if len(numbers) == 1:
-            return found.kept[numbers[0]].gather(found.index[places], at)
-        whole: Tensor | None = None
-        for number in numbers:
+        at = (
+            None
+            if site.positions is not None or where is None
+            else where.clamp(min=0).expand(len(rows), -1)
+        )
+        order, parts = [], []
+        for number in np.unique(chunks.numpy()).tolist():
             here = (chunks == number).nonzero()[:, 0]
-            part = found.kept[number].gather(
-                found.index[places[here]], at if at is None or at.ndim == 1 else at[here]
+            values, of_row = found.values[number], index[here]
+            order.append(here)
+            parts.append(
+                values.index_select(0, of_row) if at is None else values[of_row[:, None], at[here]]
             )
-            whole = part.new_empty(len(rows), *part.shape[1:]) if whole is None else whole
-            whole[here] = part
-        assert whole is not None
-        return whole
+        return parts[0] if len(parts) == 1 else torch.cat(parts)[torch.cat(order).argsort()]
 
     def bytes_per_row(self, site: Site) -> int:
-        return self._find(site).kept[0].bytes_per_place
+        return self._find(site).values[0][0].nbytes
 
-    def _find(self, site: Site) -> _Found:
-        if site not in self._found:
-            chunks = {ref: unpack(packed) for ref, packed in _all_of(self._of_site[site])}
-            self._found[site] = _Found(chunks, len(self._row_of_place))
-        return self._found[site]
+    def _find(self, site: Site) -> _SiteInChunks:
+        refs = self._refs_of_site[site]
+        if refs not in self._opened:
+            self._opened[refs] = _SiteInChunks(refs, len(self._row_of_place))
+        return self._opened[refs]
 
 
-def _all_of(refs: Sequence[ray.ObjectRef]) -> list[tuple[ray.ObjectRef, Packed]]:
-    return list(zip(refs, ray.get(list(refs)), strict=True))
+class _SiteInChunks:
+    """A site in its chunks: for each place which of them has it, or -1, and where in it."""
+
+    def __init__(self, refs: tuple[ray.ObjectRef, ...], places: int) -> None:
+        self.values: list[Tensor] = []
+        self.chunk, self.index = torch.full((places,), -1), torch.zeros(places, dtype=torch.int64)
+        for number, packed in enumerate(ray.get(list(refs))):
+            there, values = unpack(packed)
+            at = torch.from_numpy(there.copy())
+            self.chunk[at], self.index[at] = number, torch.arange(len(at))
+            self.values.append(values)
 
 
 # Tasks --------------------------------------------------------------------------------------------
@@ -176,18 +149,18 @@ def unscrubbed(claim: Claim, rows: Rows) -> Metrics:
 
 def captured(source: Source, sites: Sequence[Site], places: npt.NDArray[np.intp]) -> Packed:
     """The clean activations of some sites at some places."""
-    found = _ready(source).run(sites, places)
+    found = _store_of(source).run(sites, places)
     # A view would bring along all that it is a view of.
     return pack_data({site: values.clone() for site, values in found.items()})
 
 
 def _evaluator(claim: Claim) -> Evaluator:
-    store = _ready(claim.source)
+    store = _store_of(claim.source)
     store.read_from(claim.chunks)
     return store.evaluator(claim.claim)
 
 
-def _ready(source: Source) -> SharedStore:
+def _store_of(source: Source) -> SharedStore:
     """The store of a network and its data, in a process that computes as the one they come from."""
     torch.set_num_threads(1)  # a task has one core
     torch.set_default_dtype(source.dtype)
@@ -224,6 +197,6 @@ def _unpacked(packed: ray.ObjectRef, known: dict[str, Any] | None = None) -> Any
         ) from None
 
 
-def known_of(graph: ModelGraph, dataset: Dataset) -> dict[str, Any]:
+def known_objects(graph: ModelGraph, dataset: Dataset) -> dict[str, Any]:
     """What a claim may hold of a network and its data that is not sent with it again."""
     return {"network": graph, "data": dataset, "inputs": dataset.inputs, "labels": dataset.labels}

@@ -13,12 +13,12 @@ from scipy import stats
 
 from pytest_scrub.extras.baselines.comparing import (
     Comparison,
-    Move,
+    FigureChange,
     Pair,
     compare,
     difference,
     fisher,
-    gap_moved,
+    gap_change,
     shares_differ,
 )
 from pytest_scrub.extras.baselines.limits import NONE, Limit, Limits, parsed
@@ -47,7 +47,7 @@ def moved(old: Verdict, new: Verdict, limits: Limits = NONE, **facts: Any) -> Co
 
 
 def verdicts_of(comparison: Comparison) -> dict[str, str]:
-    return {move.figure: move.why or move.verdict for move in comparison.claims[0].moves}
+    return {move.figure: move.why or move.verdict for move in comparison.claims[0].figures}
 
 
 # Limits -------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def test_a_share_of_a_gap_is_one_of_the_tolerance_where_that_is_larger() -> None
     """A tenth of a gap near zero is next to nothing."""
     for mean, room in ((0.001, 0.05), (-0.45, 0.05), (-2.0, 0.2)):
         one = verdict(gap=Estimate(mean, mean - 0.1, mean + 0.1), tolerance=0.5)
-        assert moved(one, one, parsed("gap:10%")).claims[0].moves[0].limit == pytest.approx(room)
+        assert moved(one, one, parsed("gap:10%")).claims[0].figures[0].limit == pytest.approx(room)
 
 
 # Intervals of differences -------------------------------------------------------------------------
@@ -120,8 +120,8 @@ def test_fishers_tea() -> None:
 # What a file says ---------------------------------------------------------------------------------
 
 
-def moved_by(old: Verdict, new: Verdict, limit: Limit) -> Move:
-    return gap_moved(Pair(Baseline.of(old, VERSIONS), Baseline.of(new, VERSIONS)), limit, 0.95)
+def moved_by(old: Verdict, new: Verdict, limit: Limit) -> FigureChange:
+    return gap_change(Pair(Baseline.of(old, VERSIONS), Baseline.of(new, VERSIONS)), limit, 0.95)
 
 
 def held_at(gap: float, **facts: Any) -> Verdict:
@@ -227,7 +227,7 @@ def test_a_gap_that_moved_is_found_among_fifty_figures() -> None:
 
 def test_the_limit_is_one_of_the_whole_interval() -> None:
     old, new = (verdict(gap=Estimate(mean, mean - 0.01, mean + 0.01), seed=mean) for mean in (0, 1))
-    by = moved(old, new).claims[0].moves[0].by
+    by = moved(old, new).claims[0].figures[0].by
     assert by is not None
     assert 0.9 < by.low < 1
     assert moved(old, new, parsed(f"gap:{by.low - 0.001}")).fails

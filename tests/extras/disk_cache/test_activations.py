@@ -566,17 +566,41 @@ def test_a_file_that_changes_between_two_looks_is_not_believed(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was compared with the network is not what is read later."""
-    first, compare = runs.run(), activations.ActivationShelf._believe
+    first, compare = runs.run(), activations.ActivationShelf._compare
 
     def then_damaged(shelf, files, fresh):
         compare(shelf, files, fresh)
         for file in files:
             rewritten(exchanged)(file.path)
 
-    monkeypatch.setattr(activations.ActivationShelf, "_believe", then_damaged)
+    monkeypatch.setattr(activations.ActivationShelf, "_compare", then_damaged)
     second = runs.run()
     assert second.captured == first.captured
     assert second.verdict == first.verdict
+
+
+@pytest.mark.parametrize("nth", [0, 1, 2])
+def test_a_file_that_another_worker_deletes_while_it_is_opened_is_captured_anew(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """When it is described, compared or read: torch opens it once more, and finds nothing."""
+    first, opened = runs.run(), 0
+    kept, from_file = runs.files, torch.UntypedStorage.from_file
+
+    def deleted_before(path, **options):
+        nonlocal opened
+        if Path(path) == kept[0]:
+            if opened == nth:
+                Path(path).unlink()
+            opened += 1
+        return from_file(path, **options)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", deleted_before)
+    second = runs.run()
+    assert opened == nth + 1
+    assert not kept[0].exists()
+    assert 0 < second.captured < first.captured  # the rows of that site alone
+    assert (second.verdict, second.notes) == (first.verdict, ())
 
 
 def test_files_of_other_sites_are_not_mixed_up(runs: Runs) -> None:

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from pytest_scrub.extras.html.diagram import (
-    BOX,
-    CELLS,
+    BOX_WIDTH,
     LEAST_SHADE,
+    LINE_CELLS,
     STRENGTH,
+    Box,
     Diagram,
-    Placed,
     diagram,
 )
 from pytest_scrub.verdict import Circuit
@@ -37,32 +37,32 @@ def drawn(*nodes: object, levels: tuple[str, ...] = LEVELS, **facts: object) -> 
     return diagram(verdict(circuit=Circuit(levels, nodes), **facts))
 
 
-def text(placed: Placed) -> str:
-    return " ".join(line.text for line in placed.box.lines)
+def text(placed: Box) -> str:
+    return " ".join(line.text for line in placed.lines)
 
 
 def assert_nothing_overlaps(found: Diagram) -> None:
     for one, other in combinations(found.boxes, 2):
-        beside = one.x + BOX <= other.x or other.x + BOX <= one.x
+        beside = one.x + BOX_WIDTH <= other.x or other.x + BOX_WIDTH <= one.x
         above = bottom(one) <= other.y or bottom(other) <= one.y
         assert beside or above
     for one, other in combinations(found.lanes, 2):
         assert one.y + one.height <= other.y or other.y + other.height <= one.y
     for placed in found.boxes:
         assert placed.x >= 0
-        assert placed.x + BOX <= found.width
+        assert placed.x + BOX_WIDTH <= found.width
         assert any(
             lane.used and lane.y <= placed.y and bottom(placed) <= lane.y + lane.height
             for lane in found.lanes
         )
-        lines = placed.box.lines
-        assert all(cell_len(line.text) <= CELLS for line in lines)
-        assert all(0 < line.y < placed.box.height for line in lines)
+        lines = placed.lines
+        assert all(cell_len(line.text) <= LINE_CELLS for line in lines)
+        assert all(0 < line.y < placed.height for line in lines)
         assert [one.y for one in lines] == sorted({one.y for one in lines})
 
 
-def bottom(placed: Placed) -> float:
-    return placed.y + placed.box.height
+def bottom(placed: Box) -> float:
+    return placed.y + placed.height
 
 
 def assert_no_edge_crosses_a_box(found: Diagram) -> None:
@@ -71,7 +71,7 @@ def assert_no_edge_crosses_a_box(found: Diagram) -> None:
     for edge in found.edges:
         child = edge.child
         for other in found.boxes:
-            is_aside = not other.x < child.middle < other.x + BOX
+            is_aside = not other.x < child.middle < other.x + BOX_WIDTH
             assert is_aside or bottom(other) <= edge.bend or child.y <= other.y, (edge, other)
 
 
@@ -159,7 +159,7 @@ def test_a_box_says_everything_of_its_node() -> None:
         "mlp computed by a function read along every path agrees on a alone -0.25 rest agrees on b "
         "alone 0.125"
     )
-    assert [line.text for line in group.box.lines if line.strong] == [
+    assert [line.text for line in group.lines if line.strong] == [
         "group of 2",
         "head1.0",
         "head1.1",
@@ -184,7 +184,7 @@ def test_a_component_that_two_nodes_read_is_two_boxes() -> None:
         node("output/b", 3),
         node("output/b/embed", 0),
     )
-    assert [placed.box.lines[0].text for placed in found.boxes].count("embed") == 2
+    assert [placed.lines[0].text for placed in found.boxes].count("embed") == 2
 
 
 @pytest.mark.parametrize(
@@ -201,17 +201,17 @@ def test_colour_is_the_share_of_the_gap_alone(
     """Of all of them, or of the tolerance where all together stay below it: a claim that holds well
     does not glow."""
     found = diagram(verdict(nodes=(slot("output/rest", alone[0]), slot("output/A", alone[1]))))
-    parts = [part.opacity for placed in found.boxes for part in placed.box.parts]
+    parts = [part.opacity for placed in found.boxes for part in placed.parts]
     assert parts == pytest.approx([0.0, *(LEAST_SHADE + STRENGTH * shade for shade in shades)])
     assert found.scale.endswith(scale)
 
 
 def test_no_colour_where_nothing_was_measured_alone() -> None:
     found = diagram(verdict(nodes=(slot("output/rest", None), slot("output/A", None))))
-    assert {part.opacity for placed in found.boxes for part in placed.box.parts} == {0.0}
+    assert {part.opacity for placed in found.boxes for part in placed.parts} == {0.0}
     assert "not measured" in found.scale
 
 
 def test_no_tolerance_and_no_gap_is_no_colour() -> None:
     found = diagram(verdict(tolerance=0.0, nodes=(slot("output/A", 0.0),)))
-    assert {part.opacity for placed in found.boxes for part in placed.box.parts} == {0.0}
+    assert {part.opacity for placed in found.boxes for part in placed.parts} == {0.0}

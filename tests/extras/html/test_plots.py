@@ -70,6 +70,12 @@ def test_plots_of_any_scale(tolerance: float, scale: float) -> None:
     assert not re.search(r"\b(nan|inf)\b", " ".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL)))
 
 
+def test_large_counts_can_be_read() -> None:
+    looks = tuple(Look(10**i, Estimate(0.1, 0.0, 0.2)) for i in range(1, 6))
+    axis = re.findall(r"<text[^>]*>([^<]*)</text>", fragment(verdict(looks=looks)))
+    assert {"10", "1,000", "100,000"} <= set(axis)
+
+
 def test_an_interval_without_ends_is_drawn_across() -> None:
     wide = Estimate(0.01, -math.inf, math.inf)
     found = verdict(

@@ -195,7 +195,10 @@ def test_features_that_only_a_mutant_has(crew: Any) -> None:
     )
     np.testing.assert_allclose(figures(there), figures(here), rtol=1e-6)
     claim = crew._claim(there, there.sites)
-    sent, known = ray.get(claim.claim).nbytes, ray.get(claim.source.data).nbytes
+    sent, known = (
+        len(packed.payload) + sum(array.nbytes for array in packed.arrays)
+        for packed in ray.get([claim.claim, claim.source.data])
+    )
     assert sent < wide.nbytes / 2 < wide.nbytes < known
 
 
@@ -457,7 +460,7 @@ def test_a_package_that_workers_lack(crew: Any, monkeypatch: pytest.MonkeyPatch)
         match=r"cannot import .* \(No module named 'only_here'\); install the same packages",
     ):
         own.evaluate(drawn)
-    crew._captured = crew._scrubbed = ray.remote(f)
+    crew._remote = dict.fromkeys(crew._remote, ray.remote(f))
     with pytest.raises(
         ScrubError, match="Ray's workers cannot import pytest_scrub; install it on every machine"
     ):

@@ -39,6 +39,10 @@ from tests.extras.ray.networks import (
 pytestmark = pytest.mark.xdist_group("ray")
 
 
+def chunks_of(shared: Any, site: Any) -> Any:
+    return dict(shared._published.values())[site]
+
+
 def test_activations_are_few_chunks_however_they_came(crew: Any) -> None:
     """Logarithmically many, each place in one of them; what was sent altogether is a small
     multiple."""
@@ -48,14 +52,14 @@ def test_activations_are_few_chunks_however_they_came(crew: Any) -> None:
     sites, sent, seen = own.sites, 0, set()
     for start in range(0, ROWS, 30):
         store.ensure(sites, np.arange(start, start + 30))
-        shared = crew._of(store)
+        shared = crew._sent_store(store)
         shared.chunks(store, sites)
         for site in sites:
-            for places, chunk in shared._sites[site].chunks:
+            for places, chunk in chunks_of(shared, site):
                 sent += 0 if chunk in seen else len(places)
                 seen.add(chunk)
     for site in sites:
-        chunks = [places for places, _ in shared._sites[site].chunks]
+        chunks = [places for places, _ in chunks_of(shared, site)]
         assert len(chunks) <= np.log2(ROWS / 30) + 2
         assert sorted(np.concatenate(chunks)) == list(range(ROWS))
     assert sent <= len(sites) * ROWS * np.log(ROWS / 30) / np.log(1.5)
@@ -69,12 +73,12 @@ def test_activations_that_were_forgotten_are_sent_anew(crew: Any) -> None:
     import ray
 
     own = evaluator(functions(), numbers(), output(module("A", agrees_on="sign")), crew)
-    before, shared = figures(own), crew._of(own.store)
+    before, shared = figures(own), crew._sent_store(own.store)
     kept = [own.store.kept(site) for site in own.sites]
     own.store._kept.clear()
     own.ensure(own.sites, np.arange(4))
     shared.chunks(own.store, own.sites)
-    assert [len(places) for places, _ in shared._sites[own.sites[0]].chunks] == [4]
+    assert [len(places) for places, _ in chunks_of(shared, own.sites[0])] == [4]
     np.testing.assert_array_equal(figures(own), before)
     del kept
     own.store._kept.clear()
@@ -110,7 +114,7 @@ def _where(
     while len(list(met.iterdir())) < 2:
         time.sleep(0.01)
     store = worker._evaluator(claim).store
-    weight, values = store.graph.module[0].weight, store._find(site).kept[0].values
+    weight, values = store.graph.module[0].weight, store._find(site).values[0]
     return os.getpid(), store.graph.digest(), _file_of(weight), _file_of(values)
 
 
@@ -134,7 +138,7 @@ def test_weights_and_activations_are_in_memory_once(crew: Any, tmp_path: Path) -
 
 @pytest.mark.parametrize("make", [native, gpt2, llama, Perceptron, functions])
 def test_a_network_is_what_it_was_and_its_views_stay_views(make: Callable[[], Any]) -> None:
-    from pytest_scrub.extras.ray.packing import pack, unpack
+    from pytest_scrub.extras.ray.packed import pack, unpack
 
     graph = as_graph(make())
     packed = pack(graph, "the network")
@@ -160,7 +164,7 @@ def _shared_weights(graph: Any) -> list[bool]:
 def test_large_tensors_are_views_of_what_is_sent_and_small_ones_can_be_written_to(
     dtype: torch.dtype,
 ) -> None:
-    from pytest_scrub.extras.ray.packing import LEAST_SHARED, pack, unpack
+    from pytest_scrub.extras.ray.packed import LEAST_SHARED, pack, unpack
 
     large = torch.randn(2, LEAST_SHARED).to(dtype)
     small = torch.randn(3, 4).to(dtype)
@@ -185,8 +189,18 @@ def test_large_tensors_are_views_of_what_is_sent_and_small_ones_can_be_written_t
     assert not found["part of small"].any()
 
 
+def test_storages_that_begin_at_one_address_keep_their_lengths() -> None:
+    from pytest_scrub.extras.ray.packed import pack, unpack
+
+    numbers = np.arange(1 << 15, dtype=np.float64)
+    short, long = torch.from_numpy(numbers[:10]), torch.from_numpy(numbers)
+    found = unpack(pack((short, long), "tensors"))
+    assert torch.equal(found[0], short)
+    assert torch.equal(found[1], long)
+
+
 def test_parameters_stay_parameters() -> None:
-    from pytest_scrub.extras.ray.packing import pack, unpack
+    from pytest_scrub.extras.ray.packed import pack, unpack
 
     weight = nn.Parameter(torch.randn(4, 4))
     weight.note = "kept"  # type: ignore[attr-defined]
