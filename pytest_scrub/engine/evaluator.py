@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,16 +17,16 @@ from pytest_scrub.common.calls import as_plain, is_whole, shown
 from pytest_scrub.common.user_code import called
 from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.engine.checks import check, require_floating
-from pytest_scrub.engine.company import UNPROVED, amount_off, is_among, off_by, with_size
+from pytest_scrub.engine.company import ProvedSizes, amount_off, off_by
 from pytest_scrub.engine.plan import Step, compile_plan
-from pytest_scrub.engine.slopes import Slope, Take, WatchedStore, joined
+from pytest_scrub.engine.slopes import Gathered, Slope, WatchedStore, joined
 from pytest_scrub.engine.store import ActivationStore, Progress
 from pytest_scrub.errors import DataError, HypothesisError, ModelError, said_at
 from pytest_scrub.metrics import Batch, Metric, as_metric, is_real, kind_of
 from pytest_scrub.network.graph import Clean, ModelGraph, Site, Stages, Where, at_rows, select
 from pytest_scrub.network.precision import rounding_of
 from pytest_scrub.swaps.space import SwapSpace
-from pytest_scrub.swaps.swap_set import SwapSet
+from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.nodes import ROOT, Node
 
 # References in one piece of work for a crew. The last digits of a figure depend on what is computed
@@ -36,13 +36,21 @@ from pytest_scrub.tree.nodes import ROOT, Node
 SHARD = 256
 SHARD_OF_RERUNS = 32
 FLOAT64_BYTES = 8
-Result = TypeVar("Result")
-COPIES = 8  # a value, its difference, its sum, its norm, ...: how many of each are alive at once
+# A value, its difference, its sum, its norm, ...: how many of each are alive at once.
+COPIES = 8
 MOST_COLUMNS = 8192
-CACHE_BYTES = 1 << 25  # a batch is faster where it stays in a processor's caches, about
-# but not where large weights, such as an unembedding, are read for a few references only
+# A batch is faster where it stays in a processor's caches, of about this size, but not where large
+# weights, such as an unembedding, are read for a few references only.
+CACHE_BYTES = 1 << 25
 FEWEST_COLUMNS = 128
-COLUMNS_OF_A_RERUN = 256  # a rerun network holds far more than the values that a claim names
+# A network that is rerun holds far more than the values that a claim names.
+COLUMNS_OF_A_RERUN = 256
+# What progress calls them.
+SCRUBBED, UNSCRUBBED = "scrubbed evaluations", "unscrubbed evaluations"
+
+Numbers = npt.NDArray[np.float64]
+Piece = TypeVar("Piece", SwapSet, Rows)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,8 @@ class _Swaps:
 
     references: Tensor
     donors: Tensor
-    takes: list[Take] | None = None  # what is gathered, where its gradient is wanted
+    # what is gathered, where its gradient is wanted
+    gathered: list[Gathered] | None = None
 
     def rows(self, slot: int | None) -> Tensor:
         return self.references if slot is None else self.donors[slot]
@@ -105,7 +114,7 @@ class Evaluator:
         self.plan = compile_plan(hypothesis, self.checked)
         self._clean = graph.reader(ROOT, (), self.checked.output)
         self.batch_size, self.progress = batch_size, progress
-        self._alone = UNPROVED
+        self._proved_sizes = ProvedSizes()
         self._read = np.zeros(int(dataset.content.max()) + 1, dtype=np.bool_)  # by content
 
     def on(self, dataset: Dataset) -> Evaluator:
@@ -120,12 +129,11 @@ class Evaluator:
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
-        """The clean activations that evaluating caches."""
-        steps = [site for step in self.plan.walk() for site in step.sites]
-        read = [site for step in self.plan.walk() if step.reader for site in step.reader.sites]
-        return tuple(
-            dict.fromkeys([*steps, *read, *(self.clean_sites if self.metric.needs_clean else ())])
-        )
+        """The clean activations that evaluating caches; those of leaves come first."""
+        steps = sorted(self.plan.walk(), key=lambda step: step.reader is not None)
+        scrubbed = [site for step in steps for site in step.sites]
+        clean = self.clean_sites if self.metric.needs_clean else ()
+        return tuple(dict.fromkeys([*scrubbed, *clean]))
 
     @property
     def clean_sites(self) -> tuple[Site, ...]:
@@ -136,53 +144,54 @@ class Evaluator:
     def carriers(self) -> tuple[int | None, ...]:
         """The slots whose rows are read; None = the references."""
         slots = {step.carrier for step in self.plan.walk() if step.node.computed_by is None}
-        return tuple(slots | ({None} if self.metric.needs_clean else set()))
+        return tuple(slots | {None}) if self.metric.needs_clean else tuple(slots)
 
     # What swap sets give --------------------------------------------------------------------------
 
-    def evaluate(self, swap_set: SwapSet) -> npt.NDArray[np.float64]:
+    def evaluate(self, swap_set: SwapSet) -> Numbers:
         """The scrubbed metric of every reference, float64 `[R]`.
 
         **Raises** `DataError` where the swap set is not one of this hypothesis and dataset.
         """
         crew, size = self.store.crew, SHARD_OF_RERUNS if self._reruns else SHARD
-        if crew is not None and len(swap_set) > size:  # a lone shard is done here as soon as there
+        # One piece is done here as soon as there.
+        if crew is None or len(swap_set) <= size:
+            parts = self._each_batch(swap_set, lambda swaps: self._scrubbed(swaps).cpu().numpy())
+        else:
             self._prepare(swap_set)
-            shards = [swap_set[start : start + size] for start in range(0, len(swap_set), size)]
-            return self._joined(crew.scrubbed(self, shards), len(swap_set), "scrubbed evaluations")
-        parts = self._each_batch(swap_set, lambda swaps: self._scrubbed(swaps).cpu())
-        return np.concatenate([part.numpy() for part in parts]) if parts else np.empty(0)
+            parts = self._in_pieces(SCRUBBED, swap_set, size, partial(crew.scrubbed, self))
+        return np.concatenate([np.empty(0), *parts])
 
     def outputs(self, swap_set: SwapSet) -> Tensor:
         """The scrubbed output of every reference at the metric's positions, `[R, (K,) ...]`."""
         return torch.cat(self._each_batch(swap_set, self._output))
 
-    def clean_outputs(self, references: npt.NDArray[np.int64]) -> Tensor:
+    def clean_outputs(self, references: Rows) -> Tensor:
         """The untouched network's output at the metric's positions, `[R, (K,) ...]`."""
-        self.ensure(self._clean.sites, references)
+        self.ensure(self.clean_sites, references)
         with torch.no_grad():
-            return self._clean_output(torch.tensor(references, device=self.dataset.device))
+            return self._clean_output(self._on_device(references))
 
-    def unscrubbed(self, references: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def unscrubbed(self, references: Rows) -> Numbers:
         """The metric of the untouched network, float64 `[R]`; each distinct reference is computed
         once."""
+
+        def clean(rows: Rows) -> Numbers:
+            batch = self._on_device(rows)
+            return self._metric(batch, self._clean_output(batch)).cpu().numpy()
+
         if not len(references):
             return np.empty(0)
         rows, back = np.unique(references, return_inverse=True)
-        self.ensure(self._clean.sites, rows)
+        self.ensure(self.clean_sites, rows)
         crew = self.store.crew
-        if crew is not None and len(rows) > SHARD:
-            shards = [rows[start : start + SHARD] for start in range(0, len(rows), SHARD)]
-            return self._joined(crew.unscrubbed(self, shards), len(rows), "unscrubbed evaluations")[
-                back
-            ]
-        values = []
-        size = self._columns(self._clean.sites)
-        with torch.no_grad():
-            for start in range(0, len(rows), size):
-                batch = torch.from_numpy(rows[start : start + size]).to(self.dataset.device)
-                values.append(self._metric(batch, self._clean_output(batch)).cpu().numpy())
-        found: npt.NDArray[np.float64] = np.concatenate(values)[back]
+        if crew is None or len(rows) <= SHARD:
+            parts = self._in_pieces(
+                UNSCRUBBED, rows, self._columns(self.clean_sites), lambda some: map(clean, some)
+            )
+        else:
+            parts = self._in_pieces(UNSCRUBBED, rows, SHARD, partial(crew.unscrubbed, self))
+        found: Numbers = np.concatenate([np.empty(0), *parts])[back]
         return found
 
     @cached_property
@@ -201,18 +210,14 @@ class Evaluator:
         """
 
         def differentiate(swaps: _Swaps) -> list[Slope]:
-            watched = replace(swaps, takes=[])
-            assert watched.takes is not None
+            gathered: list[Gathered] = []
             with torch.enable_grad():
-                output = self._output(watched)
+                output = self._output(replace(swaps, gathered=gathered))
                 total = self._metric(swaps.references, output, self.metric.to_rank_by).sum()
                 if not total.requires_grad:
                     return []
-                gradients = self._gradients(total, [take.value for take in watched.takes])
-            return [
-                take.slope(gradient)
-                for take, gradient in zip(watched.takes, gradients, strict=True)
-            ]
+                gradients = self._gradients(total, [value for value, _ in gathered])
+            return [slope(grad) for (_, slope), grad in zip(gathered, gradients, strict=True)]
 
         batches = self._each_batch(swap_set, differentiate)
         return [joined(parts) for parts in zip(*batches, strict=True)] if all(batches) else []
@@ -229,30 +234,26 @@ class Evaluator:
                 "clone() instead, or leave WhichDonors() out"
             ) from error
 
-    def gathered(self, slot: str, rows: npt.NDArray[np.int64]) -> Tensor | None:
+    def gathered(self, slot: str, rows: Rows) -> Tensor | None:
         """What a leaf takes from each row, `[rows, (K,) ...]`; None for a slot that is no leaf,
         gives several activations, or is read where its parent's carrier says."""
         step = next((step for step in self.plan.walk() if step.path == slot), None)
-        if step is None or len(step.sites) != 1:
+        if step is None or step.reader is not None or len(step.sites) != 1:
             return None
         at = step.positions
-        if (
-            at is None
-            and step.same
-            and not (self.checked.output is None or self.checked.output.static)
-        ):
+        if at is None and step.same and not _is_static(self.checked.output):
             return None
         self.ensure(step.sites, rows)
-        index = torch.tensor(rows, device=self.dataset.device)
+        index = self._on_device(rows)
         return self.store.take(step.sites[0], index, at_rows(at, index))
 
     @cached_property
     def stages(self) -> Stages | None:
         """How the output is made of a sum of contributions, where it is, at the same positions for
         every row."""
-        fixed = all(step.positions is None or step.positions.static for step in self.plan.walk())
-        fixed &= self.checked.output is None or self.checked.output.static
-        return self.plan.reader.stages if self.plan.reader is not None and fixed else None
+        positions = [self.checked.output, *(step.positions for step in self.plan.walk())]
+        assert self.plan.reader is not None  # the output has one
+        return self.plan.reader.stages if all(map(_is_static, positions)) else None
 
     def streams(self, swap_set: SwapSet) -> Tensor:
         """What the output is computed from, `[R, K, d_model]`; only where there are `stages`."""
@@ -266,10 +267,10 @@ class Evaluator:
 
         return torch.cat(self._each_batch(swap_set, stream))
 
-    def ranked(self, references: npt.NDArray[np.int64], output: Tensor) -> Tensor:
+    def ranked(self, references: Rows, output: Tensor) -> Tensor:
         """What candidates are ranked by, `[R]`: the metric, or its stand-in, of outputs that
         `unembed` gave."""
-        rows = torch.tensor(references, device=self.dataset.device)
+        rows = self._on_device(references)
         return self._metric(rows, self._as_output(output), self.metric.to_rank_by)
 
     @property
@@ -277,12 +278,12 @@ class Evaluator:
         """How many different inputs this evaluator has read clean activations of, cached or not."""
         return int(self._read.sum())
 
-    def ensure(self, sites: Sequence[Site], rows: npt.NDArray[np.int64]) -> None:
+    def ensure(self, sites: Sequence[Site], rows: Rows) -> None:
         """Have the clean activations of these sites and rows at hand."""
         self._read[self.dataset.content[rows]] = True
         self.store.ensure(sites, rows, self.progress)
 
-    # The tree -------------------------------------------------------------------------------------
+    # Batches --------------------------------------------------------------------------------------
 
     def _prepare(self, swap_set: SwapSet) -> None:
         """Have the clean activations that a swap set gathers. **Raises** `DataError` where it is
@@ -293,61 +294,59 @@ class Evaluator:
             used[swap_set.references if slot is None else swap_set.donors[slot]] = True
         self.ensure(self.sites, np.flatnonzero(used))
 
-    def _joined(
-        self, parts: Iterator[npt.NDArray[np.float64]], total: int, what: str
-    ) -> npt.NDArray[np.float64]:
-        """What a crew gives, one after another, as one."""
-        found: list[npt.NDArray[np.float64]] = []
-        for part in parts:
-            found.append(part)
-            if self.progress is not None:
-                self.progress(what, sum(map(len, found)), total, "")
-        return np.concatenate(found)
+    def _in_pieces(
+        self,
+        what: str,
+        whole: Piece,
+        size: int,
+        results_of: Callable[[list[Piece]], Iterable[Result]],
+    ) -> list[Result]:
+        """One result for each piece of so many references."""
+        total, results = len(whole), list[Result]()
+        pieces = [whole[start : start + size] for start in range(0, total, size)]
+        with torch.no_grad():
+            for result in results_of(pieces):
+                results.append(result)
+                if self.progress is not None:
+                    self.progress(what, min(len(results) * size, total), total, "")
+        return results
 
     def _each_batch(self, swap_set: SwapSet, function: Callable[[_Swaps], Result]) -> list[Result]:
         self._prepare(swap_set)
         if not len(swap_set):
             return []
-        results = []
-        references = torch.from_numpy(swap_set.references.copy()).to(self.dataset.device)
-        donors = torch.from_numpy(swap_set.donors.copy()).to(self.dataset.device)
+
+        def results_of(batches: list[SwapSet]) -> Iterator[Result]:
+            for batch in batches:
+                yield function(
+                    _Swaps(self._on_device(batch.references), self._on_device(batch.donors))
+                )
+
         size = self.batch_size or self._columns(self.sites)
-        with torch.no_grad():
-            for start in range(0, len(references), size):
-                batch = _Swaps(references[start : start + size], donors[:, start : start + size])
-                results.append(function(batch))
-                if self.progress is not None:
-                    self.progress(
-                        "scrubbed evaluations",
-                        min(start + size, len(references)),
-                        len(references),
-                        "",
-                    )
-        return results
+        return self._in_pieces(SCRUBBED, swap_set, size, results_of)
+
+    def _on_device(self, rows: Rows) -> Tensor:
+        return torch.tensor(rows, device=self.dataset.device)
 
     def _columns(self, sites: Sequence[Site]) -> int:
         """How many references fit into one batch."""
-        per_column = COPIES * (
-            sum(self.store.bytes_per_row(site) for site in sites) + self._output_bytes
-        )
+        clean, positions = self.checked.example(ROOT), self.checked.output
+        # the metric sees its positions of the output in float64
+        read = 1.0 if positions is None else positions.index.shape[-1] / clean.shape[1]
+        of_output = int(read * clean[0].numel()) * FLOAT64_BYTES
+        gathered = sum(self.store.bytes_per_row(site) for site in sites)
+        per_column = max(1, COPIES * (gathered + of_output))
         most = COLUMNS_OF_A_RERUN if self._reruns else MOST_COLUMNS
         if self.graph.device.type == "cpu":
-            most = min(most, max(FEWEST_COLUMNS, CACHE_BYTES // max(per_column, 1)))
-        return max(
-            1, min(most, self.store.memory.batch_bytes(self.graph.device) // max(per_column, 1))
-        )
+            most = min(most, max(FEWEST_COLUMNS, CACHE_BYTES // per_column))
+        return max(1, min(most, self.store.memory.batch_bytes(self.graph.device) // per_column))
 
     @cached_property
     def _reruns(self) -> bool:
         """Whether every evaluation reruns whole layers."""
         return any(step.reader is not None and step.reader.reruns for step in self.plan.walk())
 
-    @cached_property
-    def _output_bytes(self) -> int:
-        """What one reference's output takes as the metric sees it, in float64."""
-        clean, positions = self.checked.example(ROOT), self.checked.output
-        read = 1.0 if positions is None else positions.index.shape[-1] / clean.shape[1]
-        return int(read * clean[0].numel()) * FLOAT64_BYTES
+    # The tree -------------------------------------------------------------------------------------
 
     def _scrubbed(self, swaps: _Swaps) -> Tensor:
         self._require_as_many(
@@ -355,9 +354,9 @@ class Evaluator:
         )
         output = self._output(swaps)
         values, size = self._metric(swaps.references, output), len(output)
-        if size > 1 and not is_among(size, self._alone):
+        if size > 1 and size not in self._proved_sizes:
             self._prove_alone(swaps, output, values)
-            self._alone = with_size(size, self._alone)
+            self._proved_sizes.add(size)
         return values
 
     def _prove_alone(self, swaps: _Swaps, output: Tensor, values: Tensor) -> None:
@@ -392,9 +391,8 @@ class Evaluator:
         return self._as_output(self._values(self.plan, swaps, where)[0])
 
     def _clean_output(self, rows: Tensor) -> Tensor:
-        return self._as_output(
-            self._clean.value(self.store, rows, at_rows(self.checked.output, rows), ())
-        )
+        where = at_rows(self.checked.output, rows)
+        return self._as_output(self._clean.value(self.store, rows, where, ()))
 
     def _as_output(self, output: Tensor) -> Tensor:
         """What the metric gets: floating point, and no dimension for a position that an int
@@ -405,9 +403,9 @@ class Evaluator:
     @cached_property
     def _one_position(self) -> bool:
         spec = self.dataset.label_pos if self.metric.pos is None else self.metric.pos
-        return isinstance(spec, int) or (
-            isinstance(spec, str) and self.dataset.feature(spec).ndim == 1
-        )
+        if isinstance(spec, str):
+            return self.dataset.feature(spec).ndim == 1
+        return isinstance(spec, int)
 
     def _metric(
         self,
@@ -450,16 +448,11 @@ class Evaluator:
         return values
 
     def _clean_rows(self, step: Step, swaps: _Swaps, where: Where) -> Clean:
-        if swaps.takes is None:
+        if swaps.gathered is None:
             return self.store
         own = self.checked.output if step is self.plan else step.positions
-        others = tuple(
-            (part, child.positions)
-            for child in step.children
-            for part in child.parts
-            if child.positions is not None and not child.positions.static
-        )
-        return WatchedStore(self.store, step.carrier, own, where, others, swaps.takes)
+        children = [(part, child.positions) for child in step.children for part in child.parts]
+        return WatchedStore(self.store, step.carrier, own, where, children, swaps.gathered)
 
     def _require_as_many(
         self, path: str, positions: Positions | None, here: Tensor, there: Tensor
@@ -468,13 +461,14 @@ class Evaluator:
         positions."""
         if positions is None or positions.static or positions.index.shape[1] == 1:
             return
-        counts = [(_at(positions, rows) >= 0).sum(1) for rows in (here, there)]
-        if not torch.equal(*counts):
-            at = int((counts[0] != counts[1]).nonzero()[0])
+        rows = np.stack([here.cpu(), there.cpu()])
+        mine, theirs = (positions.index[rows] >= 0).sum(-1)
+        if (mine != theirs).any():
+            at = int((mine != theirs).argmax())
             raise DataError(
-                f"{path}: its position mask has {int(counts[0][at])} positions on row "
-                f"{int(here[at])} and {int(counts[1][at])} on row {int(there[at])}, which is to "
-                "stand in for it; let them agree on a feature that counts the positions"
+                f"{path}: its position mask has {mine[at]} positions on row {rows[0, at]} and "
+                f"{theirs[at]} on row {rows[1, at]}, which is to stand in for it; let them agree "
+                "on a feature that counts the positions"
             )
 
     def _computed(self, step: Step, rows: Tensor, where: Where) -> Tensor:
@@ -485,24 +479,27 @@ class Evaluator:
         features = [
             self.dataset.feature(name)[rows.cpu().numpy()] for name in step.node.agrees_on.features
         ]
-        clean = self.checked.example(step.node.components[0])
-        what = f"{step.path}: computed_by="
-        value = _computed_value(
-            what, called(what, step.node.computed_by, *features, kind=HypothesisError), clean, rows
-        )
-        whole, shape, as_many = clean.shape[1:], value.shape[1:], value.shape[:1] == (len(rows),)
-        if as_many and shape == whole:
+        what, clean = f"{step.path}: computed_by=", self.checked.example(step.node.components[0])
+        given = called(what, step.node.computed_by, *features, kind=HypothesisError)
+        value = _computed_value(what, given, clean, rows)
+        whole = (len(rows), *clean.shape[1:])
+        wanted = whole if where is None else (len(rows), where.shape[-1], *whole[2:])
+        if value.shape == whole:
             return select(value, where)
-        wanted = whole if where is None else (where.shape[-1], *whole[1:])
-        if as_many and shape == wanted:
+        if len(wanted) > 2 and value.shape == (len(rows), *wanted[2:]):
+            # the same at every position, as documented
+            return value[:, None].expand(wanted)
+        if value.shape == wanted:
             return value
-        if as_many and len(wanted) > 1 and shape == wanted[1:]:
-            # as documented: the same at every position
-            return value[:, None].expand(-1, wanted[0], *wanted[1:])
         raise HypothesisError(
-            f"{step.path}: computed_by= has to return {[len(rows), *wanted]}, one value per "
-            f"position, or the same without the position, not {list(value.shape)}"
+            f"{what} has to return {list(wanted)}, one value per position, or the same without the "
+            f"position, not {list(value.shape)}"
         )
+
+
+def _is_static(positions: Positions | None) -> bool:
+    """Whether every row has the same positions."""
+    return positions is None or positions.static
 
 
 def _computed_value(what: str, given: Any, clean: Tensor, rows: Tensor) -> Tensor:
@@ -527,9 +524,3 @@ def _computed_value(what: str, given: Any, clean: Tensor, rows: Tensor) -> Tenso
             f"{kind_of(value)}; mend the function"
         )
     return value
-
-
-def _at(positions: Positions, rows: Tensor) -> Tensor:
-    where = at_rows(positions, rows)
-    assert where is not None  # there are positions
-    return where

@@ -9,8 +9,9 @@ activations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -46,17 +47,8 @@ class Slope:
     gradient: Tensor
 
 
-@dataclass(frozen=True)
-class Take:
-    """One activation gathered for a batch, held for its gradient."""
-
-    slot: int | None
-    source: Site | str
-    at: Where | Positions
-    value: Tensor
-
-    def slope(self, gradient: Tensor) -> Slope:
-        return Slope(self.slot, self.source, self.at, gradient)
+Gathered = tuple[Tensor, Callable[[Tensor], Slope]]
+"""An activation gathered for a batch, and what makes a slope of its gradient."""
 
 
 def joined(parts: Sequence[Slope]) -> Slope:
@@ -73,49 +65,41 @@ class WatchedStore:
 
     - `own`: the positions of the node itself where they differ from row to row.
     - `where`: those positions on the rows of this batch, or the ones it has from its parent.
-    - `others`: children's components, and the positions at which they are read where these differ
-      from row to row.
+    - `children`: their components, and the positions at which they are read where they name some.
     """
 
     store: ActivationStore
     slot: int | None
     own: Positions | None
     where: Where
-    others: tuple[tuple[tuple[str, ...], Positions], ...]
-    takes: list[Take] = field(repr=False)
+    children: Sequence[tuple[tuple[str, ...], Positions | None]]
+    gathered: list[Gathered] = field(repr=False)
 
     def take(self, site: Site, rows: Tensor, where: Where) -> Tensor:
         return self._noted(site, self._rule(site, rows, where), self.store.take(site, rows, where))
 
     def inputs(self, rows: Tensor) -> dict[str, Tensor]:
-        return {
-            name: self._noted(name, None, value) for name, value in self.store.inputs(rows).items()
-        }
+        inputs = self.store.inputs(rows)
+        return {name: self._noted(name, None, value) for name, value in inputs.items()}
 
     def _noted(self, source: Site | str, at: Where | Positions, value: Tensor) -> Tensor:
         if not value.is_floating_point():
             return value
         value = value.detach().requires_grad_()
-        self.takes.append(Take(self.slot, source, at, value))
+        self.gathered.append((value, partial(Slope, self.slot, source, at)))
         return value
 
     def _rule(self, site: Site, rows: Tensor, where: Where) -> Where | Positions:
+        """The positions at which any donor would give what this row gives at `where`."""
         if where is None or where.ndim == 1:
             return where
         if where is self.where:
             return where if self.own is None else self.own
-        theirs = (
-            at
-            for names, at in self.others
-            if names == site.names and torch.equal(_index(at, rows), where)
-        )
-        return next(theirs, where)
-
-
-def _index(positions: Positions, rows: Tensor) -> Tensor:
-    where = at_rows(positions, rows)
-    assert where is not None  # there are positions
-    return where
+        for names, positions in self.children:
+            at = at_rows(positions, rows)
+            if names == site.names and at is not None and where.equal(at):
+                return positions
+        return where
 
 
 def first_order(
