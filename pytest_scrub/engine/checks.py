@@ -22,15 +22,21 @@ from pytest_scrub.tree.nodes import ROOT, Node, Span
 class Checked:
     """A hypothesis whose names, slots and positions are known to exist.
 
-    - `positions`: node path to its positions; None where the node names none.
-    - `output`: the output positions that the metric reads, None for all of the output.
+    - `positions`: node path to its positions; None where the node names none. Those of the output
+      are the ones that the metric reads.
+    - `one_position`: whether the metric names one position of the output for each row.
     """
 
     graph: ModelGraph
     dataset: Dataset
     positions: dict[str, Positions | None] = field(default_factory=dict)
-    output: Positions | None = None
+    one_position: bool = False
     _examples: dict[Site, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Positions | None:
+        """The output positions that the metric reads, None for all of the output."""
+        return self.positions[ROOT]
 
     def is_anywhere(self, node: Node) -> bool:
         """Whether the node is read along every path."""
@@ -80,7 +86,9 @@ def check(graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPos
     pos = dataset.label_pos if metric_pos is None else metric_pos
     if pos is not None:
         where = "pos= of the metric" if metric_pos is not None else "label_pos= of the Dataset"
-        checked.output = checked.resolve(pos, ROOT, where)
+        checked.positions[ROOT] = checked.resolve(pos, ROOT, where)
+        column = dataset.feature(pos).ndim == 1 if isinstance(pos, str) else False
+        checked.one_position = column or isinstance(pos, int)
     paths = node_paths(root)
     nodes = {path: node for path, node, _ in paths}
     for path, node, parent in paths:
@@ -104,7 +112,7 @@ def check(graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPos
 def _check_node(checked: Checked, path: str, node: Node) -> None:
     for component in node.components:
         require_component(checked.graph, component, path)
-    checked.positions[path] = None
+    checked.positions.setdefault(path)
     if node.pos is not None:
         checked.positions[path] = checked.resolve(node.pos, node.components[0], f"pos= of {path}")
     if node.pos is None and node.subspace is None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +24,7 @@ from pytest_scrub.errors import DataError, HypothesisError, ModelError, said_at
 from pytest_scrub.metrics import Batch, Metric, as_metric, is_real, kind_of
 from pytest_scrub.network.graph import Clean, ModelGraph, Site, Stages, Where, at_rows, select
 from pytest_scrub.network.precision import rounding_of
+from pytest_scrub.swaps.slots import REFERENCE
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.nodes import ROOT, Node
@@ -49,21 +49,7 @@ COLUMNS_OF_A_RERUN = 256
 SCRUBBED, UNSCRUBBED = "scrubbed evaluations", "unscrubbed evaluations"
 
 Numbers = npt.NDArray[np.float64]
-Piece = TypeVar("Piece", SwapSet, Rows)
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class _Swaps:
-    """One batch of a swap set on the device."""
-
-    references: Tensor
-    donors: Tensor
-    # what is gathered, where its gradient is wanted
-    gathered: list[Gathered] | None = None
-
-    def rows(self, slot: int | None) -> Tensor:
-        return self.references if slot is None else self.donors[slot]
 
 
 class Evaluator:
@@ -141,10 +127,10 @@ class Evaluator:
         return self._clean.sites
 
     @cached_property
-    def carriers(self) -> tuple[int | None, ...]:
-        """The slots whose rows are read; None = the references."""
+    def carriers(self) -> list[int]:
+        """The slots whose rows are read, `REFERENCE` among them where those of references are."""
         slots = {step.carrier for step in self.plan.walk() if step.node.computed_by is None}
-        return tuple(slots | {None}) if self.metric.needs_clean else tuple(slots)
+        return [*slots, REFERENCE] if self.metric.needs_clean else [*slots]
 
     # What swap sets give --------------------------------------------------------------------------
 
@@ -154,12 +140,12 @@ class Evaluator:
         **Raises** `DataError` where the swap set is not one of this hypothesis and dataset.
         """
         crew, size = self.store.crew, SHARD_OF_RERUNS if self._reruns else SHARD
-        # One piece is done here as soon as there.
-        if crew is None or len(swap_set) <= size:
-            parts = self._each_batch(swap_set, lambda swaps: self._scrubbed(swaps).cpu().numpy())
-        else:
+        if crew is not None and len(swap_set) > size:  # a lone piece is done here as soon as there
             self._prepare(swap_set)
-            parts = self._in_pieces(SCRUBBED, swap_set, size, partial(crew.scrubbed, self))
+            pieces = [swap_set[start : start + size] for start in range(0, len(swap_set), size)]
+            parts = self._all(crew.scrubbed(self, pieces), size, len(swap_set), SCRUBBED)
+        else:
+            parts = self._each_batch(swap_set, lambda rows: self._scrubbed(rows).cpu().numpy())
         return np.concatenate([np.empty(0), *parts])
 
     def outputs(self, swap_set: SwapSet) -> Tensor:
@@ -175,23 +161,20 @@ class Evaluator:
     def unscrubbed(self, references: Rows) -> Numbers:
         """The metric of the untouched network, float64 `[R]`; each distinct reference is computed
         once."""
-
-        def clean(rows: Rows) -> Numbers:
-            batch = self._on_device(rows)
-            return self._metric(batch, self._clean_output(batch)).cpu().numpy()
-
         if not len(references):
             return np.empty(0)
         rows, back = np.unique(references, return_inverse=True)
         self.ensure(self.clean_sites, rows)
-        crew = self.store.crew
-        if crew is None or len(rows) <= SHARD:
-            parts = self._in_pieces(
-                UNSCRUBBED, rows, self._columns(self.clean_sites), lambda some: map(clean, some)
-            )
+        crew, size = self.store.crew, SHARD
+        if crew is not None and len(rows) > size:
+            results = crew.unscrubbed(self, np.split(rows, range(size, len(rows), size)))
         else:
-            parts = self._in_pieces(UNSCRUBBED, rows, SHARD, partial(crew.unscrubbed, self))
-        found: Numbers = np.concatenate([np.empty(0), *parts])[back]
+            size = self._columns(self.clean_sites)
+            batches = torch.split(self._on_device(rows), size)
+            results = (
+                self._metric(some, self._clean_output(some)).cpu().numpy() for some in batches
+            )
+        found: Numbers = np.concatenate(self._all(results, size, len(rows), UNSCRUBBED))[back]
         return found
 
     @cached_property
@@ -209,11 +192,11 @@ class Evaluator:
         **Raises** `ModelError` where a function overwrites what its gradient needs.
         """
 
-        def differentiate(swaps: _Swaps) -> list[Slope]:
+        def differentiate(rows: Tensor) -> list[Slope]:
             gathered: list[Gathered] = []
             with torch.enable_grad():
-                output = self._output(replace(swaps, gathered=gathered))
-                total = self._metric(swaps.references, output, self.metric.to_rank_by).sum()
+                output = self._output(rows, gathered)
+                total = self._metric(rows[REFERENCE], output, self.metric.to_rank_by).sum()
                 if not total.requires_grad:
                     return []
                 gradients = self._gradients(total, [value for value, _ in gathered])
@@ -251,19 +234,19 @@ class Evaluator:
     def stages(self) -> Stages | None:
         """How the output is made of a sum of contributions, where it is, at the same positions for
         every row."""
-        positions = [self.checked.output, *(step.positions for step in self.plan.walk())]
         assert self.plan.reader is not None  # the output has one
-        return self.plan.reader.stages if all(map(_is_static, positions)) else None
+        fixed = all(_is_static(step.positions) for step in self.plan.walk())
+        return self.plan.reader.stages if fixed else None
 
     def streams(self, swap_set: SwapSet) -> Tensor:
         """What the output is computed from, `[R, K, d_model]`; only where there are `stages`."""
         stages = self.stages
         assert stages is not None
 
-        def stream(swaps: _Swaps) -> Tensor:
-            carrier = swaps.rows(self.plan.carrier)
+        def stream(rows: Tensor) -> Tensor:
+            carrier = rows[self.plan.carrier]
             where = at_rows(self.checked.output, carrier)
-            return stages.stream(self.store, carrier, where, self._below(self.plan, swaps, where))
+            return stages.stream(self.store, carrier, where, self._below(self.plan, rows, where))
 
         return torch.cat(self._each_batch(swap_set, stream))
 
@@ -290,40 +273,27 @@ class Evaluator:
         not one of ours."""
         self.space.require_own(swap_set)
         used = np.zeros(len(self.dataset), dtype=np.bool_)
-        for slot in self.carriers:
-            used[swap_set.references if slot is None else swap_set.donors[slot]] = True
+        used[_by_slot(swap_set)[self.carriers]] = True
         self.ensure(self.sites, np.flatnonzero(used))
 
-    def _in_pieces(
-        self,
-        what: str,
-        whole: Piece,
-        size: int,
-        results_of: Callable[[list[Piece]], Iterable[Result]],
-    ) -> list[Result]:
-        """One result for each piece of so many references."""
-        total, results = len(whole), list[Result]()
-        pieces = [whole[start : start + size] for start in range(0, total, size)]
-        with torch.no_grad():
-            for result in results_of(pieces):
-                results.append(result)
-                if self.progress is not None:
-                    self.progress(what, min(len(results) * size, total), total, "")
-        return results
-
-    def _each_batch(self, swap_set: SwapSet, function: Callable[[_Swaps], Result]) -> list[Result]:
+    def _each_batch(self, swap_set: SwapSet, function: Callable[[Tensor], Result]) -> list[Result]:
+        """What a function gives for each batch of rows `[slots + 1, B]`, the references last."""
         self._prepare(swap_set)
         if not len(swap_set):
             return []
-
-        def results_of(batches: list[SwapSet]) -> Iterator[Result]:
-            for batch in batches:
-                yield function(
-                    _Swaps(self._on_device(batch.references), self._on_device(batch.donors))
-                )
-
         size = self.batch_size or self._columns(self.sites)
-        return self._in_pieces(SCRUBBED, swap_set, size, results_of)
+        batches = torch.split(self._on_device(_by_slot(swap_set)), size, dim=1)
+        return self._all(map(function, batches), size, len(swap_set), SCRUBBED)
+
+    def _all(self, results: Iterable[Result], size: int, total: int, what: str) -> list[Result]:
+        """The results of pieces of `size` references, as they are computed."""
+        found = []
+        with torch.no_grad():
+            for result in results:
+                found.append(result)
+                if self.progress is not None:
+                    self.progress(what, min(len(found) * size, total), total, "")
+        return found
 
     def _on_device(self, rows: Rows) -> Tensor:
         return torch.tensor(rows, device=self.dataset.device)
@@ -348,25 +318,24 @@ class Evaluator:
 
     # The tree -------------------------------------------------------------------------------------
 
-    def _scrubbed(self, swaps: _Swaps) -> Tensor:
-        self._require_as_many(
-            "the output", self.checked.output, swaps.references, swaps.rows(self.plan.carrier)
-        )
-        output = self._output(swaps)
-        values, size = self._metric(swaps.references, output), len(output)
+    def _scrubbed(self, rows: Tensor) -> Tensor:
+        references, carrier = rows[REFERENCE], rows[self.plan.carrier]
+        self._require_as_many("the output", self.checked.output, references, carrier)
+        output = self._output(rows)
+        values, size = self._metric(references, output), len(output)
         if size > 1 and size not in self._proved_sizes:
-            self._prove_alone(swaps, output, values)
+            self._prove_alone(rows, output, values)
             self._proved_sizes.add(size)
         return values
 
-    def _prove_alone(self, swaps: _Swaps, output: Tensor, values: Tensor) -> None:
+    def _prove_alone(self, rows: Tensor, output: Tensor, values: Tensor) -> None:
         """Columns of a batch give the same alone, and as two in another order. **Raises**
         `ModelError`."""
         # The very same numbers: those of a run on fewer rows may differ in the last digits, which a
         # divergence shows.
-        clean = self._clean_output(swaps.references) if self.metric.needs_clean else None
+        clean = self._clean_output(rows[REFERENCE]) if self.metric.needs_clean else None
         for some in ([-1], [-1, 0]):
-            few = _Swaps(swaps.references[some], swaps.donors[:, some])
+            few = rows[:, some]
             off = off_by(self._output(few), output[some], output)
             if off:
                 raise ModelError(
@@ -376,9 +345,10 @@ class Evaluator:
                     "itself, whatever the size of the batch"
                 )
             alone = self._metric(
-                few.references, output[some], clean=None if clean is None else clean[some]
+                few[REFERENCE], output[some], clean=None if clean is None else clean[some]
             )
-            nothing = 1e-12 * max(1.0, float(output.abs().max()))
+            finite = output.nan_to_num(0.0, 0.0, 0.0)
+            nothing = 1e-12 * max(1.0, float(finite.abs().max()))
             if not torch.allclose(alone, values[some], rtol=1e-6, atol=nothing, equal_nan=True):
                 raise DataError(
                     f"the metric {self.metric.name} of a reference depends on the references "
@@ -386,9 +356,8 @@ class Evaluator:
                     "number for each from its own output, without a mean or a norm over the batch"
                 )
 
-    def _output(self, swaps: _Swaps) -> Tensor:
-        where = at_rows(self.checked.output, swaps.rows(self.plan.carrier))
-        return self._as_output(self._values(self.plan, swaps, where)[0])
+    def _output(self, rows: Tensor, gathered: list[Gathered] | None = None) -> Tensor:
+        return self._as_output(self._values(self.plan, rows, None, gathered)[0])
 
     def _clean_output(self, rows: Tensor) -> Tensor:
         where = at_rows(self.checked.output, rows)
@@ -398,14 +367,7 @@ class Evaluator:
         """What the metric gets: floating point, and no dimension for a position that an int
         names."""
         require_floating(output, self.graph.source)
-        return output[:, 0] if self._one_position else output
-
-    @cached_property
-    def _one_position(self) -> bool:
-        spec = self.dataset.label_pos if self.metric.pos is None else self.metric.pos
-        if isinstance(spec, str):
-            return self.dataset.feature(spec).ndim == 1
-        return isinstance(spec, int)
+        return output[:, 0] if self.checked.one_position else output
 
     def _metric(
         self,
@@ -424,35 +386,34 @@ class Evaluator:
             output, Batch(self.dataset, references.clone(), labels, positions, clean)
         )
 
-    def _values(self, step: Step, swaps: _Swaps, inherited: Where) -> list[Tensor]:
+    def _values(
+        self, step: Step, rows: Tensor, inherited: Where, gathered: list[Gathered] | None = None
+    ) -> list[Tensor]:
         """The activations a step gives its parent, one for each of its parts."""
-        carrier = swaps.rows(step.carrier)
+        carrier = rows[step.carrier]
         where = inherited if step.positions is None else at_rows(step.positions, carrier)
-        clean = self._clean_rows(step, swaps, where)
         if step.node.computed_by is not None:
             with said_at(step.node):
-                return [self._computed(step, swaps.rows(step.donor), where)]
+                return [self._computed(step, rows[step.donor], where)]
+        clean: Clean = self.store
+        if gathered is not None:
+            clean = WatchedStore(self.store, step, where, gathered)
         if step.reader is None:
             return [clean.take(site, carrier, where) for site in step.sites]
-        return [step.reader.value(clean, carrier, where, self._below(step, swaps, where))]
+        below = self._below(step, rows, where, gathered)
+        return [step.reader.value(clean, carrier, where, below)]
 
-    def _below(self, step: Step, swaps: _Swaps, where: Where) -> list[Tensor]:
+    def _below(
+        self, step: Step, rows: Tensor, where: Where, gathered: list[Gathered] | None = None
+    ) -> list[Tensor]:
         """The activations of a step's children."""
         values: list[Tensor] = []
         for child in step.children:
+            here, there = rows[step.carrier], rows[child.carrier]
             with said_at(child.node):
-                self._require_as_many(
-                    child.path, child.positions, swaps.rows(step.carrier), swaps.rows(child.carrier)
-                )
-            values += self._values(child, swaps, where if child.same else None)
+                self._require_as_many(child.path, child.positions, here, there)
+            values += self._values(child, rows, where if child.same else None, gathered)
         return values
-
-    def _clean_rows(self, step: Step, swaps: _Swaps, where: Where) -> Clean:
-        if swaps.gathered is None:
-            return self.store
-        own = self.checked.output if step is self.plan else step.positions
-        children = [(part, child.positions) for child in step.children for part in child.parts]
-        return WatchedStore(self.store, step.carrier, own, where, children, swaps.gathered)
 
     def _require_as_many(
         self, path: str, positions: Positions | None, here: Tensor, there: Tensor
@@ -495,6 +456,11 @@ class Evaluator:
             f"{what} has to return {list(wanted)}, one value per position, or the same without the "
             f"position, not {list(value.shape)}"
         )
+
+
+def _by_slot(swap_set: SwapSet) -> Rows:
+    """`[slots + 1, R]`: the donors of all slots, then the references, which are `REFERENCE`'s."""
+    return np.vstack([swap_set.donors, swap_set.references])
 
 
 def _is_static(positions: Positions | None) -> bool:

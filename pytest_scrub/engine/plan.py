@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.checks import Checked
 from pytest_scrub.network.graph import Edit, Reader, Site, kept
-from pytest_scrub.swaps.slots import node_paths, slots_of
+from pytest_scrub.swaps.slots import REFERENCE, node_paths, slots_of
 from pytest_scrub.tree.nodes import ROOT, Node
 
 
@@ -17,9 +17,9 @@ from pytest_scrub.tree.nodes import ROOT, Node
 class Step:
     """One compiled node.
 
-    - `carrier`: the slot whose row its tensors are computed on; None = the reference.
-    - `donor`: the slot of its own input; None = the reference.
-    - `positions`: its own, where it names some.
+    - `carrier`: the slot whose row its tensors are computed on, or `REFERENCE`.
+    - `donor`: the slot of its own input, or `REFERENCE`.
+    - `positions`: its own, where it names some; of the output those that the metric reads.
     - `parts`: the components whose values it gives its parent, each summed; one edit of the parent
       each.
     - `sites`: the clean activations that it takes: the values of a leaf's parts, or what the reader
@@ -30,8 +30,8 @@ class Step:
 
     path: str
     node: Node
-    carrier: int | None
-    donor: int | None
+    carrier: int
+    donor: int
     positions: Positions | None
     parts: tuple[tuple[str, ...], ...]
     sites: tuple[Site, ...]
@@ -82,8 +82,8 @@ def compile_plan(root: Node, checked: Checked) -> Step:
         return Step(
             path=path,
             node=node,
-            carrier=slots.get(path if node.is_leaf else f"{path}/rest"),
-            donor=slots.get(path),
+            carrier=slots.get(path if node.is_leaf else f"{path}/rest", REFERENCE),
+            donor=slots.get(path, REFERENCE),
             positions=own,
             parts=parts,
             sites=sites,
@@ -92,4 +92,4 @@ def compile_plan(root: Node, checked: Checked) -> Step:
             children=tuple(below),
         )
 
-    return step(ROOT, root, checked.output, True)
+    return step(ROOT, root, None, True)
