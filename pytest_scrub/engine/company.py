@@ -46,6 +46,6 @@ def off_by(mine: Tensor, theirs: Tensor, scale_of: Tensor) -> float:
     return math.inf if math.isnan(off) else off
 
 
-def amount_off(off: float) -> str:
+def difference_in_words(off: float) -> str:
     """How far, in words."""
     return "in shape or altogether" if off == math.inf else f"by {off:.2g} of its root mean square"

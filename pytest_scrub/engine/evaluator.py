@@ -16,7 +16,7 @@ from pytest_scrub.common.calls import as_plain, is_whole, shown
 from pytest_scrub.common.user_code import called
 from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.engine.checks import check, require_floating
-from pytest_scrub.engine.company import ProvedSizes, amount_off, off_by
+from pytest_scrub.engine.company import ProvedSizes, difference_in_words, off_by
 from pytest_scrub.engine.plan import Step, compile_plan
 from pytest_scrub.engine.slopes import Gathered, Slope, WatchedStore, joined
 from pytest_scrub.engine.store import ActivationStore, Progress
@@ -143,7 +143,7 @@ class Evaluator:
         if crew is not None and len(swap_set) > size:  # a lone piece is done here as soon as there
             self._prepare(swap_set)
             pieces = [swap_set[start : start + size] for start in range(0, len(swap_set), size)]
-            parts = self._all(crew.scrubbed(self, pieces), size, len(swap_set), SCRUBBED)
+            parts = self._collected(crew.scrubbed(self, pieces), size, len(swap_set), SCRUBBED)
         else:
             parts = self._each_batch(swap_set, lambda rows: self._scrubbed(rows).cpu().numpy())
         return np.concatenate([np.empty(0), *parts])
@@ -174,7 +174,7 @@ class Evaluator:
             results = (
                 self._metric(some, self._clean_output(some)).cpu().numpy() for some in batches
             )
-        found: Numbers = np.concatenate(self._all(results, size, len(rows), UNSCRUBBED))[back]
+        found: Numbers = np.concatenate(self._collected(results, size, len(rows), UNSCRUBBED))[back]
         return found
 
     @cached_property
@@ -246,7 +246,9 @@ class Evaluator:
         def stream(rows: Tensor) -> Tensor:
             carrier = rows[self.plan.carrier]
             where = at_rows(self.checked.output, carrier)
-            return stages.stream(self.store, carrier, where, self._below(self.plan, rows, where))
+            return stages.stream(
+                self.store, carrier, where, self._child_values(self.plan, rows, where)
+            )
 
         return torch.cat(self._each_batch(swap_set, stream))
 
@@ -283,9 +285,11 @@ class Evaluator:
             return []
         size = self.batch_size or self._columns(self.sites)
         batches = torch.split(self._on_device(_by_slot(swap_set)), size, dim=1)
-        return self._all(map(function, batches), size, len(swap_set), SCRUBBED)
+        return self._collected(map(function, batches), size, len(swap_set), SCRUBBED)
 
-    def _all(self, results: Iterable[Result], size: int, total: int, what: str) -> list[Result]:
+    def _collected(
+        self, results: Iterable[Result], size: int, total: int, what: str
+    ) -> list[Result]:
         """The results of pieces of `size` references, as they are computed."""
         found = []
         with torch.no_grad():
@@ -300,16 +304,17 @@ class Evaluator:
 
     def _columns(self, sites: Sequence[Site]) -> int:
         """How many references fit into one batch."""
-        clean, positions = self.checked.example(ROOT), self.checked.output
+        device, positions = self.dataset.device, self.checked.output
+        clean = self.checked.example(ROOT)
         # the metric sees its positions of the output in float64
         read = 1.0 if positions is None else positions.index.shape[-1] / clean.shape[1]
         of_output = int(read * clean[0].numel()) * FLOAT64_BYTES
-        gathered = sum(self.store.bytes_per_row(site) for site in sites)
+        gathered = sum(map(self.store.bytes_per_row, sites))
         per_column = max(1, COPIES * (gathered + of_output))
         most = COLUMNS_OF_A_RERUN if self._reruns else MOST_COLUMNS
-        if self.graph.device.type == "cpu":
+        if device.type == "cpu":
             most = min(most, max(FEWEST_COLUMNS, CACHE_BYTES // per_column))
-        return max(1, min(most, self.store.memory.batch_bytes(self.graph.device) // per_column))
+        return max(1, min(most, self.store.memory.batch_bytes(device) // per_column))
 
     @cached_property
     def _reruns(self) -> bool:
@@ -340,9 +345,9 @@ class Evaluator:
             if off:
                 raise ModelError(
                     f"{self.graph.source}: the scrubbed output of a row depends on the rows beside "
-                    f"it: in a batch of {len(output)} it differs {amount_off(off)} from a batch of "
-                    f"{len(some)}; let the network, and each computed_by=, compute every row by "
-                    "itself, whatever the size of the batch"
+                    f"it: in a batch of {len(output)} it differs {difference_in_words(off)} from a "
+                    f"batch of {len(some)}; let the network, and each computed_by=, compute every "
+                    "row by itself, whatever the size of the batch"
                 )
             alone = self._metric(
                 few[REFERENCE], output[some], clean=None if clean is None else clean[some]
@@ -400,10 +405,10 @@ class Evaluator:
             clean = WatchedStore(self.store, step, where, gathered)
         if step.reader is None:
             return [clean.take(site, carrier, where) for site in step.sites]
-        below = self._below(step, rows, where, gathered)
+        below = self._child_values(step, rows, where, gathered)
         return [step.reader.value(clean, carrier, where, below)]
 
-    def _below(
+    def _child_values(
         self, step: Step, rows: Tensor, where: Where, gathered: list[Gathered] | None = None
     ) -> list[Tensor]:
         """The activations of a step's children."""

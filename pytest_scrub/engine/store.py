@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
 
 from pytest_scrub.data.dataset import Dataset
-from pytest_scrub.engine.company import ProvedSizes, amount_off, off_by
+from pytest_scrub.engine.company import ProvedSizes, difference_in_words, off_by
 from pytest_scrub.engine.memory import Kept, Memory, Places
 from pytest_scrub.errors import DataError, ModelError
 from pytest_scrub.metrics import Metric
@@ -36,9 +36,9 @@ CAPTURE_BATCH = 256
 # Rows on which a graph's arithmetic is proved against the network.
 PROOF_ROWS = 16
 # Rows that are run again for a later claim, to see whether the network still computes what is kept.
-PROBED = 8
+PROBE_ROWS = 8
 # Rows of a batch that are run again beside other rows.
-COMPANIONS = 8
+RERUN_ROWS = 8
 # About how many tensors as large as its largest activation a forward pass has at the same time.
 COPIES_OF_A_RUN = 4
 # Seconds of capturing after which processes that share a shelf look what the others have.
@@ -87,7 +87,7 @@ class Crew(Protocol):
         ...
 
     def captured(
-        self, store: ActivationStore, batches: Sequence[tuple[Sequence[Site], npt.NDArray[np.intp]]]
+        self, store: ActivationStore, batches: Sequence[tuple[Sequence[Site], Places]]
     ) -> Iterator[dict[Site, Tensor]]:
         """The clean activations of each batch: these sites at these places of the store."""
         ...
@@ -216,7 +216,7 @@ class ActivationStore:
         there = np.flatnonzero(np.logical_or.reduce([kept.filled for kept in self._kept.values()]))
         if not len(there):
             return False
-        places = there[evenly_spread(len(there), PROBED)]
+        places = there[evenly_spread(len(there), PROBE_ROWS)]
         sites = [site for site, kept in self._kept.items() if kept.filled[places].any()]
         for site, values in self.run(sites, places).items():
             at = self._kept[site].filled[places]
@@ -226,7 +226,7 @@ class ActivationStore:
                 return True
         return False
 
-    def _is_touched(self) -> bool:
+    def _weights_changed(self) -> bool:
         """Whether torch noticed that a weight was changed since, even where it is what it was
         again."""
         return self.graph.version() != self._version
@@ -257,9 +257,7 @@ class ActivationStore:
 
     # Capturing ------------------------------------------------------------------------------------
 
-    def ensure(
-        self, sites: Sequence[Site], rows: npt.NDArray[np.int64], progress: Progress | None = None
-    ) -> None:
+    def ensure(self, sites: Sequence[Site], rows: Rows, progress: Progress | None = None) -> None:
         """Capture what is missing of `sites` on `rows`, in as few forward passes as possible.
 
         **Raises** `ModelError` where they are not finite, or have no room.
@@ -268,7 +266,7 @@ class ActivationStore:
         wanted[self._place_of_row.cpu().numpy()[rows]] = True
         todo = self._missing(sites, wanted)
         if len(todo):
-            self._look_up(sites)
+            self._load(sites)
             todo = self._missing(sites, wanted)
         total = len(todo)
         self.memory.need([self._kept[site] for site in sites if site in self._kept])
@@ -282,7 +280,7 @@ class ActivationStore:
                     left = len(self._missing(sites, wanted))
                     progress("clean activations", total - left, total, "")
             if self._share(EXCHANGE_EVERY):
-                self._look_up(sites)
+                self._load(sites)
             todo = self._missing(sites, wanted)
         self._share(FEWEST_SECONDS)
 
@@ -356,33 +354,32 @@ class ActivationStore:
         sites = [site for site in captured if size not in self._proved_sizes[site]]
         if not sites:
             return
-        few = evenly_spread(size, COMPANIONS)[::-1].copy()
+        few = evenly_spread(size, RERUN_ROWS)[::-1].copy()
         most = few[: max(1, len(few) - 2)]
-        stranger = np.setdiff1d(np.arange(len(self._row_of_place)), places[few])[-1:]
-        company = np.append(stranger, np.repeat(places[few[:1]], len(few) - len(most)))
-        for some, beside in ((few[:1], stranger[:0]), (few[-1:], stranger[:0]), (most, company)):
-            again = self.run(sites, np.append(places[some], beside))
+        another = np.setdiff1d(np.arange(len(self._row_of_place)), places[few])[-1:]
+        others = [*another, *np.repeat(places[few[:1]], len(few) - len(most))]
+        for some, beside in ((few[:1], []), (few[-1:], []), (most, others)):
+            again = self.run(sites, np.array([*places[some], *beside]))
             for site in sites:
                 mine, whole = again[site][: len(some)], captured[site]
                 off = off_by(mine, whole[some], whole) if len(whole) == size else math.inf
                 if off:
-                    self._raise_in_company(site, places, len(some) + len(beside), off)
+                    self._refuse_dependence(site, places, len(some) + len(beside), off)
         for site in sites:
             self._proved_sizes[site].add(size)
 
-    def _raise_in_company(self, site: Site, places: Places, few: int, off: float) -> NoReturn:
-        source = self.graph.source
+    def _refuse_dependence(self, site: Site, places: Places, few: int, off: float) -> NoReturn:
         once, again = (self.run([site], places)[site] for _ in range(2))
         if off_by(once, again, again):
             raise ModelError(
-                f"{source}: the {site} differs between two runs on the same inputs; make it "
-                "deterministic"
+                f"{self.graph.source}: the {site} differs between two runs on the same inputs; "
+                "make it deterministic"
             )
         raise ModelError(
-            f"{source}: the {site} of a row depends on the rows beside it: in a batch of "
-            f"{len(places)} it differs {amount_off(off)} from a batch of {few}; let the network "
-            "compute each row by itself (no mean, sort or norm over the batch, nothing that "
-            "depends on its size)"
+            f"{self.graph.source}: the {site} of a row depends on the rows beside it: in a batch "
+            f"of {len(places)} it differs {difference_in_words(off)} from a batch of {few}; let "
+            "the network compute each row by itself (no mean, sort or norm over the batch, nothing "
+            "that depends on its size)"
         )
 
     def _put(self, site: Site, places: Places, values: Tensor) -> None:
@@ -403,7 +400,7 @@ class ActivationStore:
 
     def keep(self) -> None:
         """Put on the shelf what was captured since, unless the network or the data were changed."""
-        if self._shelf is None or self._is_touched() or self.dataset.is_changed:
+        if self._shelf is None or self._weights_changed() or self.dataset.is_changed:
             return
         last_used_last = sorted(self._kept.items(), key=lambda entry: entry[1].used)
         new = {site: kept for site, kept in last_used_last if (kept.filled & ~kept.shelved).any()}
@@ -418,8 +415,8 @@ class ActivationStore:
         self._unshared = 0.0
         return True
 
-    def _look_up(self, sites: Sequence[Site]) -> None:
-        if self._shelf is None or self._is_touched():
+    def _load(self, sites: Sequence[Site]) -> None:
+        if self._shelf is None or self._weights_changed():
             return
         have = {site: self._filled(site) for site in sites}
         for site, places, values in self._shelf.load(have, self._fresh):
