@@ -270,21 +270,24 @@ class Evaluator:
 
     # Batches --------------------------------------------------------------------------------------
 
-    def _prepare(self, swap_set: SwapSet) -> None:
-        """Have the clean activations that a swap set gathers. **Raises** `DataError` where it is
-        not one of ours."""
+    def _prepare(self, swap_set: SwapSet) -> Rows:
+        """Have the clean activations that a swap set gathers. **Returns** the donors of all slots
+        and, last, at `REFERENCE`, the references: `[slots + 1, R]`. **Raises** `DataError` where
+        the swap set is not one of ours."""
         self.space.require_own(swap_set)
+        rows = np.vstack([swap_set.donors, swap_set.references])
         used = np.zeros(len(self.dataset), dtype=np.bool_)
-        used[_by_slot(swap_set)[self.carriers]] = True
+        used[rows[self.carriers]] = True
         self.ensure(self.sites, np.flatnonzero(used))
+        return rows
 
     def _each_batch(self, swap_set: SwapSet, function: Callable[[Tensor], Result]) -> list[Result]:
-        """What a function gives for each batch of rows `[slots + 1, B]`, the references last."""
-        self._prepare(swap_set)
+        """What a function gives for each batch of rows, `[slots + 1, B]`."""
+        rows = self._on_device(self._prepare(swap_set))
         if not len(swap_set):
             return []
         size = self.batch_size or self._columns(self.sites)
-        batches = torch.split(self._on_device(_by_slot(swap_set)), size, dim=1)
+        batches = torch.split(rows, size, dim=1)
         return self._collected(map(function, batches), size, len(swap_set), SCRUBBED)
 
     def _collected(
@@ -308,7 +311,7 @@ class Evaluator:
         clean = self.checked.example(ROOT)
         # the metric sees its positions of the output in float64
         read = 1.0 if positions is None else positions.index.shape[-1] / clean.shape[1]
-        of_output = int(read * clean[0].numel()) * FLOAT64_BYTES
+        of_output = int(read * clean.numel()) * FLOAT64_BYTES
         gathered = sum(map(self.store.bytes_per_row, sites))
         per_column = max(1, COPIES * (gathered + of_output))
         most = COLUMNS_OF_A_RERUN if self._reruns else MOST_COLUMNS
@@ -461,11 +464,6 @@ class Evaluator:
             f"{what} has to return {list(wanted)}, one value per position, or the same without the "
             f"position, not {list(value.shape)}"
         )
-
-
-def _by_slot(swap_set: SwapSet) -> Rows:
-    """`[slots + 1, R]`: the donors of all slots, then the references, which are `REFERENCE`'s."""
-    return np.vstack([swap_set.donors, swap_set.references])
 
 
 def _is_static(positions: Positions | None) -> bool:
