@@ -110,7 +110,7 @@ class Kept:
     def to_file(self, folder: Path | None) -> None:
         """Move the values to a file, which vanishes with them. **Raises** `OSError` where the disk
         has no room."""
-        file = tempfile.TemporaryFile(dir=folder, prefix="pytest-scrub-", buffering=0)  # noqa: SIM115
+        file = tempfile.TemporaryFile(dir=folder, prefix="pytest-scrub-")  # noqa: SIM115
         finalize(self, file.close)
         _reserve(file, self.bytes)
         values, self.values, self._file = self.values, self.values.to("meta"), file
