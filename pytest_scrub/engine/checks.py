@@ -22,15 +22,21 @@ from pytest_scrub.tree.nodes import ROOT, Node, Span
 class Checked:
     """A hypothesis whose names, slots and positions are known to exist.
 
-    - `positions`: node path to its positions; None where the node names none.
-    - `output`: the output positions that the metric reads, None for all of the output.
+    - `positions`: node path to its positions; None where the node names none. Those of the output
+      are the ones that the metric reads.
+    - `one_position`: whether the metric names one position of the output for each row.
     """
 
     graph: ModelGraph
     dataset: Dataset
     positions: dict[str, Positions | None] = field(default_factory=dict)
-    output: Positions | None = None
-    _examples: dict[str, torch.Tensor] = field(default_factory=dict)
+    one_position: bool = False
+    _examples: dict[Site, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Positions | None:
+        """The output positions that the metric reads, None for all of the output."""
+        return self.positions[ROOT]
 
     def is_anywhere(self, node: Node) -> bool:
         """Whether the node is read along every path."""
@@ -64,13 +70,11 @@ class Checked:
 
     def example(self, component: str) -> torch.Tensor:
         """A component's activation on the first row, `[1, ...]`: for its shape and type."""
-        if component not in self._examples:
-            site = Site("value", (component,))
+        site = Site("value", (component,))
+        if site not in self._examples:
             with torch.no_grad():
-                self._examples[component] = self.graph.capture(
-                    [site], self.dataset.batch(np.zeros(1, np.int64))
-                )[site]
-        return self._examples[component]
+                self._examples |= self.graph.capture([site], self.dataset.batch([0]))
+        return self._examples[site]
 
 
 def check(graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPosition) -> Checked:
@@ -82,46 +86,45 @@ def check(graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPos
     pos = dataset.label_pos if metric_pos is None else metric_pos
     if pos is not None:
         where = "pos= of the metric" if metric_pos is not None else "label_pos= of the Dataset"
-        checked.output = checked.resolve(pos, ROOT, where)
-    nodes = {path: node for path, node, _ in node_paths(root)}
-    for path, node, parent in node_paths(root):
+        checked.positions[ROOT] = checked.resolve(pos, ROOT, where)
+        column = dataset.feature(pos).ndim == 1 if isinstance(pos, str) else False
+        checked.one_position = column or isinstance(pos, int)
+    paths = node_paths(root)
+    nodes = {path: node for path, node, _ in paths}
+    for path, node, parent in paths:
         with said_at(node):
-            _check_node(checked, path, node, None if parent is None else nodes[parent])
+            _check_node(checked, path, node)
+            if parent is not None:
+                _check_edge(checked, path, node, nodes[parent])
+    for (first, a, parent), (second, b, other) in combinations(paths, 2):
+        if parent is not None and parent == other:
+            with said_at(a, b):
+                _check_siblings(checked, nodes[parent], {first: a, second: b})
     # where a node's value is looked at, None for anywhere
-    seen: dict[str, Positions | None] = {ROOT: checked.output}
-    for path, node, parent in node_paths(root):
+    seen = {ROOT: checked.output}
+    for path, node, parent in paths:
         if parent is not None:
-            in_place = _read_in_place(checked, nodes[parent], node)
-            seen[path] = checked.positions[path] or (seen[parent] if in_place else None)
-        _check_siblings(checked, path, node, seen[path])
+            with said_at(node):
+                seen[path] = _seen(checked, path, node, nodes[parent], seen[parent])
     return checked
 
 
-def _check_node(checked: Checked, path: str, node: Node, parent: Node | None) -> None:
+def _check_node(checked: Checked, path: str, node: Node) -> None:
     for component in node.components:
         require_component(checked.graph, component, path)
-    checked.positions[path] = None
+    checked.positions.setdefault(path)
     if node.pos is not None:
         checked.positions[path] = checked.resolve(node.pos, node.components[0], f"pos= of {path}")
-    if node.pos is not None or node.subspace is not None:
-        _require_parts(checked, path, node)
-    if parent is not None:
-        _check_edge(checked, path, node, parent)
-
-
-def _require_parts(checked: Checked, path: str, node: Node) -> None:
-    """**Raises** `HypothesisError` where a part of an activation is claimed that is no number, or
-    none to project."""
+    if node.pos is None and node.subspace is None:
+        return
     for component in node.components:
         if checked.graph.parts[component].divisible:
             continue
         value = checked.example(component)
         if value.is_floating_point() or (value.dtype != torch.bool and node.subspace is None):
             continue
-        kind, part = (
-            str(value.dtype).removeprefix("torch."),
-            "pos=" if node.subspace is None else "subspace=",
-        )
+        kind = str(value.dtype).removeprefix("torch.")
+        part = "pos=" if node.subspace is None else "subspace="
         raise HypothesisError(
             f"{path}: {part} names a part of an activation, but those of {component} are {kind}, "
             f"not floating-point numbers; leave {part} out, or claim what is computed from them"
@@ -186,74 +189,58 @@ def _listed(slots: tuple[str, ...]) -> str:
     )
 
 
-def _check_siblings(checked: Checked, path: str, parent: Node, seen: Positions | None) -> None:
-    """**Raises** where two children claim the same edge, or a child is put where nobody looks."""
-    paths = [(p, n) for p, n, above in node_paths(parent) if above == ROOT]
-    paths = [(path + p.removeprefix(ROOT), n) for p, n in paths]
-    for (first, a), (second, b) in combinations(paths, 2):
-        if _overlap(checked, parent, (first, a), (second, b)):
-            with said_at(a, b):
-                raise HypothesisError(
-                    f"{first} and {second} claim the same edge into {parent.component} twice; join "
-                    "them into one node, or part them by into=, pos= or orthogonal subspaces"
-                )
-    for child_path, child in paths:
-        with said_at(child):
-            _check_is_seen(checked, child_path, child, parent, seen)
-
-
 def _slots(checked: Checked, parent: Node, node: Node, component: str) -> set[str]:
+    """The parent's slots into which a member of the node goes."""
     slots = checked.graph.slots(parent.component, component, checked.is_anywhere(node))
     return {slot for slot in slots if node.into in (None, slot)}
 
 
-def _overlap(
-    checked: Checked, parent: Node, one: tuple[str, Node], other: tuple[str, Node]
-) -> bool:
-    (first, a), (second, b) = one, other
-    common = set(a.components) & set(b.components)
+def _check_siblings(checked: Checked, parent: Node, children: dict[str, Node]) -> None:
+    """**Raises** where two children claim the same edge."""
+    a, b = children.values()
     if not any(
-        _slots(checked, parent, a, name) & _slots(checked, parent, b, name) for name in common
+        _slots(checked, parent, a, name) & _slots(checked, parent, b, name)
+        for name in {*a.components} & {*b.components}
     ):
-        return False
+        return
     if (
         a.subspace is not None
         and b.subspace is not None
         and a.subspace.is_orthogonal_to(b.subspace)
     ):
-        return False
-    here, there = checked.positions[first], checked.positions[second]
-    if here is None or there is None:
-        return True
-    rows = 1 if here.static and there.static else len(checked.dataset)
-    x, y = (np.broadcast_to(p.index, (rows, p.index.shape[-1])) for p in (here, there))
-    return bool(((x[:, :, None] == y[:, None, :]) & (x[:, :, None] >= 0)).any())
-
-
-def _read_in_place(checked: Checked, parent: Node, child: Node) -> bool:
-    """Whether the parent's value at a position depends on the child's at that position only."""
-    slots = set[str]().union(*(_slots(checked, parent, child, name) for name in child.components))
-    above = checked.graph.parts[parent.component]
-    return not checked.is_anywhere(child) and all(map(above.reads_in_place, slots))
-
-
-def _check_is_seen(
-    checked: Checked, path: str, child: Node, parent: Node, seen: Positions | None
-) -> None:
-    at = checked.positions[path]
-    if (
-        at is None
-        or seen is None
-        or not _read_in_place(checked, parent, child)
-        or not (at.static and seen.static)
-    ):
         return
-    if not np.intersect1d(at.index, seen.index).size:
+    here, there = (checked.positions[path] for path in children)
+    if here is not None and there is not None:
+        mine = np.atleast_2d(here.index)[:, :, None]
+        theirs = np.atleast_2d(there.index)[:, None, :]
+        if not ((mine == theirs) & (mine >= 0)).any():
+            return
+    raise HypothesisError(
+        f"{' and '.join(children)} claim the same edge into {parent.component} twice; join them "
+        "into one node, or part them by into=, pos= or orthogonal subspaces"
+    )
+
+
+def _seen(
+    checked: Checked, path: str, child: Node, parent: Node, seen: Positions | None
+) -> Positions | None:
+    """The positions at which a child is looked at, of a parent that is looked at at `seen`.
+
+    **Raises** `HypothesisError` where the child is put in where nobody looks.
+    """
+    slots = set[str]().union(*(_slots(checked, parent, child, name) for name in child.components))
+    above, at = checked.graph.parts[parent.component], checked.positions[path]
+    if checked.is_anywhere(child) or not all(map(above.reads_in_place, slots)):
+        return at
+    if at is None or seen is None:
+        return at or seen
+    if at.static and seen.static and not np.intersect1d(at.index, seen.index).size:
         raise HypothesisError(
             f"{path}: {parent.component} is read at position "
             f"{', '.join(map(str, seen.index.tolist()))} only, so swapping {child.component} at "
             f"{', '.join(map(str, at.index.tolist()))} would change nothing"
         )
+    return at
 
 
 def require_floating(output: torch.Tensor, source: str) -> None:

@@ -16,22 +16,20 @@ def circuit_of(hypothesis: Node, graph: ModelGraph) -> Circuit:
     named = {component for _, node, _ in paths for component in node.components}
     shown = (part for name, part in graph.parts.items() if graph.adds or name in named)
     levels = list(dict.fromkeys(part.level for part in shown))
-    nodes = []
-    for path, node, parent in paths:
-        nodes.append(
-            CircuitNode(
-                path=path,
-                parent=parent,
-                components=node.components,
-                level=max(levels.index(graph.parts[name].level) for name in node.components),
-                into=node.into,
-                agrees_on=None if node.agrees_on is None else str(node.agrees_on),
-                rest=None if node.rest is None else str(node.rest),
-                positions=None if node.pos is None else str(node.pos),
-                subspace=None if node.subspace is None else str(node.subspace),
-                along_every_path=parent is not None
-                and (node.via == "any" or not graph.reads_directly),
-                is_computed=node.computed_by is not None,
-            )
+    nodes = (
+        CircuitNode(
+            path=path,
+            parent=parent,
+            components=node.components,
+            level=max(levels.index(graph.parts[name].level) for name in node.components),
+            into=node.into,
+            agrees_on=None if node.agrees_on is None else str(node.agrees_on),
+            rest=None if node.rest is None else str(node.rest),
+            positions=None if node.pos is None else str(node.pos),
+            subspace=None if node.subspace is None else str(node.subspace),
+            along_every_path=parent is not None and (node.via == "any" or not graph.reads_directly),
+            is_computed=node.computed_by is not None,
         )
+        for path, node, parent in paths
+    )
     return Circuit(tuple(levels), tuple(nodes))

@@ -1,56 +1,51 @@
-"""What is computed of a row may not depend on the rows beside it."""
+"""What is computed of a row may not depend on the rows beside it in a batch."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-from torch import Tensor, bfloat16, float16, float32, float64
+import torch
+from torch import Tensor
 
 # Relative to an activation's root mean square, and to the number itself: the same row differs in
 # its last digits with the batch that it is in, since matrices of other shapes are multiplied in
 # another order. float64 networks may compute some of it in float32.
-ROUNDING = {float64: 1e-6, float32: 1e-4, float16: 1e-2, bfloat16: 5e-2}
+ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
-Sizes = tuple[float, float]
-"""From which size of a batch to which rows were proved to be independent."""
+@dataclass
+class ProvedSizes:
+    """The sizes of batches in which rows were proved to be independent: all from the smallest to
+    the largest that was looked at."""
 
-UNPROVED: Sizes = (math.inf, 0)
+    least: float = math.inf
+    most: float = 0
 
+    def __contains__(self, size: int) -> bool:
+        return self.least <= size <= self.most
 
-def is_among(size: int, sizes: Sizes) -> bool:
-    """Whether a batch is neither smaller nor larger than those that were looked at."""
-    return sizes[0] <= size <= sizes[1]
-
-
-def with_size(size: int, sizes: Sizes) -> Sizes:
-    """These sizes and one more."""
-    return min(size, sizes[0]), max(size, sizes[1])
+    def add(self, size: int) -> None:
+        self.least, self.most = min(size, self.least), max(size, self.most)
 
 
 def off_by(mine: Tensor, theirs: Tensor, scale_of: Tensor) -> float:
-    """How far two computations of the same rows are apart, in root mean squares of `scale_of`; 0
-    within rounding."""
+    """How far two computations of the same rows are apart, in root mean squares of the finite
+    numbers of `scale_of`; 0 within rounding, infinite where they cannot be compared."""
     if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
-        return float("inf")
+        return math.inf
     if not theirs.is_floating_point() or not theirs.numel():
-        return 0.0 if mine.equal(theirs) else float("inf")
+        return 0.0 if mine.equal(theirs) else math.inf
     rounding = ROUNDING.get(theirs.dtype, 0.0)
     mine, theirs = mine.double(), theirs.double()
-    scale = scale_of.double().square().mean().sqrt()
-    apart = (mine - theirs).abs()
-    within = (
-        (apart <= rounding * (scale + theirs.abs()))
-        | (mine == theirs)
-        | (mine.isnan() & theirs.isnan())
-    )
-    return (
-        0.0 if within.all() else float((apart[~within].max() / scale).nan_to_num(nan=float("inf")))
-    )
+    scale = float(scale_of.double().nan_to_num(0.0, 0.0, 0.0).square().mean().sqrt())
+    apart = ~mine.isclose(theirs, rtol=rounding, atol=rounding * scale, equal_nan=True)
+    if not apart.any():
+        return 0.0
+    off = float((mine - theirs)[apart].abs().max() / scale)
+    return math.inf if math.isnan(off) else off
 
 
-def amount_off(off: float) -> str:
+def difference_in_words(off: float) -> str:
     """How far, in words."""
-    return (
-        "in shape or altogether" if off == float("inf") else f"by {off:.2g} of its root mean square"
-    )
+    return "in shape or altogether" if off == math.inf else f"by {off:.2g} of its root mean square"

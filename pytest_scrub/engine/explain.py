@@ -64,28 +64,20 @@ def explain(evaluator: Evaluator) -> Explanation:
     """Slots, donors and cost of an evaluator's hypothesis. The network sees one row, to learn the
     sizes."""
     store, space = evaluator.store, evaluator.space
+    store.ensure(evaluator.sites, np.array([0]))
     rows = len(np.unique(evaluator.dataset.content))
-    steps = [step for step in evaluator.plan.walk() if step.reader is not None]
-    slots = tuple(
-        ExplainedSlot(
-            slot.path,
-            str(slot.agrees_on),
-            (
-                int(support.donors.min()),
-                float(np.median(support.donors)),
-                int(support.donors.max()),
-            ),
-            support.share,
-        )
-        for slot, support in zip(space.slots, space.support(), strict=True)
-    )
-    store.ensure(evaluator.sites, np.zeros(1, dtype=np.int64))
+    readers = [step.reader for step in evaluator.plan.walk() if step.reader is not None]
+    slots = []
+    for slot, support in zip(space.slots, space.support(), strict=True):
+        least, median, most = np.quantile(support.donors, (0, 0.5, 1)).tolist()
+        donors = int(least), median, int(most)
+        slots.append(ExplainedSlot(slot.path, str(slot.agrees_on), donors, support.share))
     return Explanation(
         hypothesis=str(evaluator.hypothesis),
-        slots=slots,
-        cached=tuple(str(site) for site in evaluator.sites),
-        cached_bytes=rows * sum(store.bytes_per_row(site) for site in evaluator.sites),
+        slots=tuple(slots),
+        cached=tuple(map(str, evaluator.sites)),
+        cached_bytes=rows * sum(map(store.bytes_per_row, evaluator.sites)),
         rows=rows,
-        recomputed=tuple(part for step in steps if step.reader for part in step.reader.recomputes),
-        reruns=any(step.reader is not None and step.reader.reruns for step in steps),
+        recomputed=tuple(part for reader in readers for part in reader.recomputes),
+        reruns=any(reader.reruns for reader in readers),
     )

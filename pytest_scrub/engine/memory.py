@@ -1,16 +1,15 @@
-"""How much memory cached activations may take, and the files that hold what has no room."""
+"""How much memory clean activations may take, and the files that hold what has no room."""
 
 from __future__ import annotations
 
-import mmap
 import os
 import tempfile
 from dataclasses import dataclass, field
 from functools import cache
-from math import prod
+from itertools import count
 from pathlib import Path
-from typing import IO
-from weakref import WeakValueDictionary
+from typing import BinaryIO
+from weakref import WeakSet, finalize
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +21,14 @@ from pytest_scrub.errors import ModelError
 
 Places = npt.NDArray[np.intp]
 
-CACHED = 3 / 4  # of a limit may be held by activations; the rest is for what is computed from them
-BATCH = 1 / 8  # of a limit may be taken by one batch
-BATCH_BYTES = 1 << 29  # what the tensors of one batch may take together; more gains no speed
-# of the memory that is free may be taken by one batch, where there is no limit
-BATCH_OF_FREE = 1 / 16
-STEP_BYTES = 1 << 22  # of a file are mapped at a time
-FAULT_BYTES = 1 << 16  # are mapped around each byte that is read
+# Share of a limit for activations; the rest is for what is computed from them.
+CACHED = 3 / 4
+# Share of a limit for one batch, and of the free memory where there is no limit.
+BATCH, BATCH_OF_FREE = 1 / 8, 1 / 16
+# What the tensors of one batch may take together; more gains no speed.
+BATCH_BYTES = 1 << 29
+# Zeros written at once where the system cannot reserve space for a file.
+ZEROS = 1 << 22
 
 
 def free_bytes(device: torch.device) -> int:
@@ -42,9 +42,10 @@ def free_bytes(device: torch.device) -> int:
 class Kept:
     """The activations of one site, in memory or in a file.
 
-    - `values`: `[places, ...]`; places are the rows of different content.
+    - `values`: `[places, ...]`; places are the rows of different content. On torch's meta device,
+      where they lie in a file.
     - `filled`: `[places]`, those that are there.
-    - `shelved`: `[places]`, those that a shelf has.
+    - `shelved`: `[places]`, those that the disk cache has.
     - `device`: where they are used.
     - `used`: when they were last needed.
     """
@@ -54,7 +55,7 @@ class Kept:
     device: torch.device
     used: int = 0
     shelved: npt.NDArray[np.bool_] = field(init=False)
-    _file: mmap.mmap | None = None
+    _file: BinaryIO | None = None
 
     def __post_init__(self) -> None:
         self.shelved = np.zeros_like(self.filled)
@@ -76,73 +77,66 @@ class Kept:
 
     def put(self, places: Places, values: Tensor) -> None:
         """Keep `values [len(places), ...]`."""
-        for part in self._steps(len(places)):
-            index = torch.from_numpy(places[part]).to(self.values.device)
-            self.values[index] = values[part].to(self.values.device)
-            self._unmap()
+        if self._file is None:
+            self.values[places] = values.to(self.values.device)
+        else:
+            for place, record in zip(places.tolist(), _records(values.cpu()), strict=True):
+                self._file.seek(place * len(record))
+                self._file.write(record)
         self.filled[places] = True
 
     def gather(self, places: Tensor, where: Tensor | None = None) -> Tensor:
-        """`[B, ...]` of int64 `[B]` places, at positions `[K]` or `[B, K]` where they are given."""
-        if self._file is None:
-            return self._read(places, where)
-        places, where = places.cpu(), None if where is None else where.cpu()
-        found: Tensor | None = None
-        for part in self._steps(len(places)):
-            read = self._read(
-                places[part], where if where is None or where.ndim == 1 else where[part]
-            )
-            found = read.new_empty((len(places), *read.shape[1:])) if found is None else found
-            found[part] = read
-            self._unmap()
-        return (self._read(places, where) if found is None else found).to(self.device)
+        """`[B, ...]` of int64 `[B]` places, at positions `[K]` or `[B, K]` where they are given;
+        absent ones (-1) repeat position 0 and mean nothing."""
+        if where is not None:
+            where = where.clamp(min=0)
+        if self._file is not None:
+            return self._read(self._file, places, where).to(self.device)
+        if where is None:
+            return self.values.index_select(0, places)
+        return self.values[places[:, None], where]
 
-    def _read(self, places: Tensor, where: Tensor | None) -> Tensor:
-        return (
-            self.values.index_select(0, places)
-            if where is None
-            else self.values[places[:, None], where]
-        )
+    def _read(self, file: BinaryIO, places: Tensor, where: Tensor | None) -> Tensor:
+        index, (_, *shape) = places.cpu(), self.values.shape
+        if where is not None:
+            positions, *shape = shape
+            index = index[:, None] * positions + where.cpu()
+        found = torch.empty((index.numel(), *shape), dtype=self.values.dtype)
+        for number, record in zip(index.flatten().tolist(), _records(found), strict=True):
+            file.seek(number * len(record))
+            file.readinto(record)  # type: ignore[attr-defined]
+        return found.view(*index.shape, *shape)
 
     def to_file(self, folder: Path | None) -> None:
         """Move the values to a file, which vanishes with them. **Raises** `OSError` where the disk
         has no room."""
-        with tempfile.TemporaryFile(dir=folder, prefix="pytest-scrub-") as file:
-            _reserve(file, self.bytes)
-            mapped = mmap.mmap(file.fileno(), self.bytes)
-        old, places = self.values, np.flatnonzero(self.filled)
-        self.values = torch.frombuffer(mapped, dtype=old.dtype).view(old.shape)
-        self._file = mapped
-        for part in self._steps(len(places)):
-            self.put(places[part], old[torch.from_numpy(places[part]).to(old.device)])
+        file = tempfile.TemporaryFile(dir=folder, prefix="pytest-scrub-")  # noqa: SIM115
+        finalize(self, file.close)
+        _reserve(file, self.bytes)
+        values, self.values, self._file = self.values, self.values.to("meta"), file
+        for place in np.flatnonzero(self.filled)[:, None]:
+            self.put(place, values[place])
 
     def empty(self) -> None:
         """Forget all values."""
+        if self._file is not None:
+            self._file.close()
         self.values, self._file = self.values.new_empty((0, *self.values.shape[1:])), None
         self.filled[:] = self.shelved[:] = False
 
-    def _steps(self, count: int) -> list[slice]:
-        if self._file is None:
-            return [slice(0, count)]
-        step = max(1, STEP_BYTES // max(FAULT_BYTES, self.bytes_per_place))
-        return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
-    def _unmap(self) -> None:
-        """What was read or written of a file stays on disk, and in the system's cache, but not in
-        this process."""
-        if self._file is not None and hasattr(self._file, "madvise"):
-            self._file.madvise(mmap.MADV_DONTNEED)
+def _records(values: Tensor) -> npt.NDArray[np.uint8]:
+    """`[B, ...]` on a CPU as bytes, `[B, bytes of one]`; the same memory where it is contiguous."""
+    return values.unsqueeze(-1).flatten(1).contiguous().view(torch.uint8).numpy()
 
 
-def _reserve(file: IO[bytes], size: int) -> None:
-    """A file with holes kills whoever fills them on a full disk. **Raises** `OSError` where there
-    is no room."""
+def _reserve(file: BinaryIO, size: int) -> None:
+    """**Raises** `OSError` where the disk has no room: better now than when the file is filled."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
         return
-    for start in range(0, size, STEP_BYTES):
-        file.write(bytes(min(STEP_BYTES, size - start)))
-    file.flush()
+    for start in range(0, size, ZEROS):
+        file.write(bytes(min(ZEROS, size - start)))
 
 
 class Memory:
@@ -158,27 +152,29 @@ class Memory:
 
     def __init__(self, limit: int | None = None, folder: Path | None = None) -> None:
         self.limit, self.folder = limit, folder
-        # in the order in which they were made
-        self._all: WeakValueDictionary[int, Kept] = WeakValueDictionary()
-        self._now = self._made = 0
+        self._all: WeakSet[Kept] = WeakSet()
+        self._clock = count(1)
+        self._needed_since = 0
 
     @property
     def held(self) -> int:
         """Bytes of activations in memory."""
-        return sum(kept.bytes for kept in list(self._all.values()) if not kept.in_file)
+        return sum(kept.bytes for kept in self._all if not kept.in_file)
 
     def _idle(self, *, in_file: bool) -> list[Kept]:
         """What is not needed now and lies there, that which was not needed for longest first."""
-        those = [
-            kept for kept in list(self._all.values()) if kept.in_file is in_file and kept.bytes
-        ]
-        return sorted((kept for kept in those if kept.used < self._now), key=lambda kept: kept.used)
+        idle = (
+            kept
+            for kept in self._all
+            if kept.used < self._needed_since and kept.in_file is in_file and kept.bytes
+        )
+        return sorted(idle, key=lambda kept: kept.used)
 
     def need(self, those: list[Kept]) -> None:
         """Note that these are needed now, together."""
-        self._now += 1
+        self._needed_since = next(self._clock)
         for kept in those:
-            kept.used = self._now
+            kept.used = next(self._clock)
 
     def new(self, places: int, like: Tensor) -> Kept:
         """Room for so many activations like those of `like [B, ...]`; what was not needed for
@@ -186,28 +182,21 @@ class Memory:
 
         **Raises** `ModelError` where neither memory nor disk has room.
         """
-        shape = (places, *like.shape[1:])
-        size = prod(shape) * like.element_size()
+        values = torch.empty((places, *like.shape[1:]), dtype=like.dtype, device="meta")
         filled = np.zeros(places, dtype=np.bool_)
-        if self._makes_room(size):
-            kept = Kept(like.new_empty(shape), filled, like.device, self._now)
+        kept = Kept(values, filled, like.device, next(self._clock))
+        if self._makes_room(kept.bytes):
+            kept.values = torch.empty_like(values, device=like.device)
         else:
-            # Pages of an empty tensor take no memory before they are written.
-            kept = Kept(torch.empty(shape, dtype=like.dtype), filled, like.device, self._now)
             self._to_file(kept)
-        self._made += 1
-        self._all[self._made] = kept
+        self._all.add(kept)
         return kept
 
     def _makes_room(self, size: int) -> bool:
         if self.limit is None:
             return True
-        most = int(self.limit * CACHED)
-        if size > most:
-            return False
-        movable = self._idle(in_file=False)
-        needed = self.held - sum(kept.bytes for kept in movable)
-        if size > most - needed:
+        most, movable = int(self.limit * CACHED), self._idle(in_file=False)
+        if self.held - sum(kept.bytes for kept in movable) + size > most:
             return False
         while self.held + size > most:
             self._to_file(movable.pop(0))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.checks import Checked
 from pytest_scrub.network.graph import Edit, Reader, Site, kept
-from pytest_scrub.swaps.slots import node_paths, slots_of
+from pytest_scrub.swaps.slots import REFERENCE, node_paths, slots_of
 from pytest_scrub.tree.nodes import ROOT, Node
 
 
@@ -17,20 +17,21 @@ from pytest_scrub.tree.nodes import ROOT, Node
 class Step:
     """One compiled node.
 
-    - `carrier`: the slot whose row its tensors are computed on; None = the reference.
-    - `donor`: the slot of its own input; None = the reference.
-    - `positions`: its own, where it names some.
+    - `carrier`: the slot whose row its tensors are computed on, or `REFERENCE`.
+    - `donor`: the slot of its own input, or `REFERENCE`.
+    - `positions`: its own, where it names some; of the output those that the metric reads.
     - `parts`: the components whose values it gives its parent, each summed; one edit of the parent
       each.
-    - `sites`: of a leaf, where the values of the parts are kept.
+    - `sites`: the clean activations that it takes: the values of a leaf's parts, or what the reader
+      of any other node reads.
     - `reader`: of a non-leaf, and of the output.
     - `same`: whether its value is wanted where its parent's is; else at all positions.
     """
 
     path: str
     node: Node
-    carrier: int | None
-    donor: int | None
+    carrier: int
+    donor: int
     positions: Positions | None
     parts: tuple[tuple[str, ...], ...]
     sites: tuple[Site, ...]
@@ -47,58 +48,48 @@ class Step:
 
 def compile_plan(root: Node, checked: Checked) -> Step:
     """The root step of a hypothesis that passed the static checks."""
+    graph, paths = checked.graph, node_paths(root)
     slots = {slot.path: i for i, slot in enumerate(slots_of(root))}
-    children: dict[str, list[tuple[str, Node]]] = {}
-    for path, node, parent in node_paths(root):
-        children.setdefault(path, [])
-        if parent is not None:
-            children[parent].append((path, node))
 
     def parts_of(node: Node) -> tuple[tuple[str, ...], ...]:
         adding = () if checked.is_anywhere(node) else checked.adding(node)
         alone = tuple((name,) for name in node.components if name not in adding)
-        return ((adding,) if adding else ()) + alone
+        return (adding, *alone) if adding else alone
 
-    def edits_of(path: str, node: Node) -> list[Edit]:
+    def edits_of(path: str, node: Node) -> Iterator[Edit]:
         at, anywhere = checked.positions[path], checked.is_anywhere(node)
-        return [
-            Edit(part, node.into, at, node.subspace, anywhere, site(node, part))
-            for part in parts_of(node)
-        ]
-
-    def site(node: Node, part: tuple[str, ...]) -> Site:
-        # a function gives the value itself
-        is_computed = node.computed_by is not None
-        return Site("value", part) if is_computed else checked.graph.value_site(part, None)
+        for part in parts_of(node):
+            # a function gives the value itself
+            site = Site("value", part) if node.computed_by else graph.value_site(part, None)
+            yield Edit(part, node.into, at, node.subspace, anywhere, site)
 
     def step(path: str, node: Node, wanted: Positions | None, same: bool) -> Step:
-        own = checked.positions[path]
+        own, parts = checked.positions[path], parts_of(node)
         at = wanted if own is None else own
-        reader, below = None, []
+        reader, below, sites = None, [], tuple[Site, ...]()
         if node.components == (ROOT,) or not node.is_leaf:
-            edits = [(child, edit) for child, n in children[path] for edit in edits_of(child, n)]
-            reader = checked.graph.reader(node.component, [edit for _, edit in edits], at)
-            for child_path, child in children[path]:
-                wide = [
-                    word
-                    for (owner, _), word in zip(edits, reader.child_positions, strict=True)
-                    if owner == child_path
-                ]
-                as_mine = set(wide) == {"same"}
+            children = [(child_path, child) for child_path, child, above in paths if above == path]
+            owned = [(child[0], edit) for child in children for edit in edits_of(*child)]
+            reader = graph.reader(node.component, [edit for _, edit in owned], at)
+            sites = reader.sites
+            needed = zip(owned, reader.child_positions, strict=True)
+            everywhere = {owner for (owner, _), word in needed if word != "same"}
+            for child_path, child in children:
+                as_mine = child_path not in everywhere
                 below.append(step(child_path, child, at if as_mine else None, as_mine))
-        parts = parts_of(node)
-        leaf = reader is None and node.computed_by is None
+        elif node.computed_by is None:
+            sites = tuple(graph.value_site(part, kept(at)) for part in parts)
         return Step(
             path=path,
             node=node,
-            carrier=slots.get(path if node.is_leaf else f"{path}/rest"),
-            donor=slots.get(path),
+            carrier=slots.get(path if node.is_leaf else f"{path}/rest", REFERENCE),
+            donor=slots.get(path, REFERENCE),
             positions=own,
             parts=parts,
-            sites=tuple(checked.graph.value_site(part, kept(at)) for part in parts) if leaf else (),
+            sites=sites,
             reader=reader,
             same=same,
             children=tuple(below),
         )
 
-    return step(ROOT, root, checked.output, True)
+    return step(ROOT, root, None, True)

@@ -9,22 +9,24 @@ activations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from pytest_scrub.data.dataset import Positions
+from pytest_scrub.engine.plan import Step
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.network.graph import Site, Where, at_rows
+from pytest_scrub.network.graph import Site, Where, add_at, at_rows
+from pytest_scrub.swaps.swap_set import Rows
 
 DONOR_BYTES = 1 << 24  # of donors' activations that are multiplied with gradients at once
 FEWEST_DONORS = 16
 
-Group = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+Group = tuple[Rows, Rows]
 """Numbers of references, and of the donors that they may take."""
 
 
@@ -32,7 +34,7 @@ Group = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 class Slope:
     """The gradient of the metric with respect to one activation that a slot's donors give.
 
-    - `slot`: index of the slot; None = the references.
+    - `slot`: index of the slot, or `REFERENCE`.
     - `source`: where the activation is kept, or the name of a model input.
     - `at`: the positions that any donor would give it at: None or `[K]` for all alike, `Positions`
       where they are the donor's own, `[R, K]` where they are those of the reference's present
@@ -40,89 +42,74 @@ class Slope:
     - `gradient`: `[R, (K,) ...]`.
     """
 
-    slot: int | None
+    slot: int
     source: Site | str
     at: Where | Positions
     gradient: Tensor
 
+    @property
+    def at_references(self) -> Tensor | None:
+        """`[R, K]` where the positions are those of each reference's present parents."""
+        return self.at if isinstance(self.at, Tensor) and self.at.ndim == 2 else None
 
-@dataclass(frozen=True)
-class Take:
-    """One activation gathered for a batch, held for its gradient."""
 
-    slot: int | None
-    source: Site | str
-    at: Where | Positions
-    value: Tensor
-
-    def slope(self, gradient: Tensor) -> Slope:
-        return Slope(self.slot, self.source, self.at, gradient)
+Gathered = tuple[Tensor, Callable[[Tensor], Slope]]
+"""An activation gathered for a batch, and what makes a slope of its gradient."""
 
 
 def joined(parts: Sequence[Slope]) -> Slope:
     """The slopes of consecutive batches as one."""
     at = parts[0].at
-    if isinstance(at, Tensor) and at.ndim == 2:
+    if parts[0].at_references is not None:
         at = torch.cat([part.at for part in parts if isinstance(part.at, Tensor)])
     return replace(parts[0], at=at, gradient=torch.cat([part.gradient for part in parts]))
 
 
 @dataclass(frozen=True)
 class WatchedStore:
-    """An activation store that notes what is taken from it for one slot.
+    """An activation store that notes what is taken from it for one step of the plan.
 
-    - `own`: the positions of the node itself where they differ from row to row.
-    - `where`: those positions on the rows of this batch, or the ones it has from its parent.
-    - `others`: children's components, and the positions at which they are read where these differ
-      from row to row.
+    - `where`: the step's own positions on the rows of this batch, or the ones it has from its
+      parent.
     """
 
     store: ActivationStore
-    slot: int | None
-    own: Positions | None
+    step: Step
     where: Where
-    others: tuple[tuple[tuple[str, ...], Positions], ...]
-    takes: list[Take] = field(repr=False)
+    gathered: list[Gathered] = field(repr=False)
 
     def take(self, site: Site, rows: Tensor, where: Where) -> Tensor:
         return self._noted(site, self._rule(site, rows, where), self.store.take(site, rows, where))
 
     def inputs(self, rows: Tensor) -> dict[str, Tensor]:
-        return {
-            name: self._noted(name, None, value) for name, value in self.store.inputs(rows).items()
-        }
+        inputs = self.store.inputs(rows)
+        return {name: self._noted(name, None, value) for name, value in inputs.items()}
 
     def _noted(self, source: Site | str, at: Where | Positions, value: Tensor) -> Tensor:
         if not value.is_floating_point():
             return value
         value = value.detach().requires_grad_()
-        self.takes.append(Take(self.slot, source, at, value))
+        self.gathered.append((value, partial(Slope, self.step.carrier, source, at)))
         return value
 
     def _rule(self, site: Site, rows: Tensor, where: Where) -> Where | Positions:
+        """The positions at which any donor would give what these rows give at `where`."""
         if where is None or where.ndim == 1:
             return where
         if where is self.where:
-            return where if self.own is None else self.own
-        theirs = (
-            at
-            for names, at in self.others
-            if names == site.names and torch.equal(_index(at, rows), where)
-        )
-        return next(theirs, where)
-
-
-def _index(positions: Positions, rows: Tensor) -> Tensor:
-    where = at_rows(positions, rows)
-    assert where is not None  # there are positions
-    return where
+            return self.step.positions or where
+        for child in self.step.children:
+            at = at_rows(child.positions, rows)
+            if site.names in child.parts and at is not None and where.equal(at):
+                return child.positions
+        return where
 
 
 def first_order(
     store: ActivationStore,
     slopes: Sequence[Slope],
     slots: Sequence[int],
-    donors: npt.NDArray[np.int64],
+    donors: Rows,
     groups: Sequence[Group] | None = None,
 ) -> Tensor | None:
     """What each donor in all of `slots` would change, up to a constant for each reference:
@@ -135,25 +122,24 @@ def first_order(
 
     - `groups`: which references may take which of the donors; zero is given for what is in none.
     """
-    everything = (np.arange(len(slopes[0].gradient) if slopes else 0), np.arange(len(donors)))
-    rows = torch.tensor(donors, device=store.dataset.device)
-    scores: Tensor | None = None
-    for slope in slopes:
-        if slope.slot not in slots:
-            continue
-        gradient = slope.gradient
-        at_once = max(
-            FEWEST_DONORS, DONOR_BYTES // max(1, gradient[0].numel() * gradient.element_size())
-        )
-        if scores is None:
-            scores = gradient.new_zeros(len(gradient), len(rows), dtype=torch.float64)
-        for references, allowed in [everything] if groups is None else groups:
+    chosen = [slope for slope in slopes if slope.slot in slots]
+    if not chosen:
+        return None
+    count, rows = len(chosen[0].gradient), torch.tensor(donors, device=store.dataset.device)
+    if groups is None:
+        groups = [(np.arange(count), np.arange(len(rows)))]
+    scores = chosen[0].gradient.new_zeros(count, len(rows), dtype=torch.float64)
+    for slope in chosen:
+        at_once = max(FEWEST_DONORS, DONOR_BYTES // max(1, slope.gradient[0].nbytes))
+        for references, allowed in groups:
             some = torch.tensor(references, device=rows.device)
-            own = gradient.index_select(0, some)
+            own = slope.gradient.index_select(0, some)
             for those in torch.split(torch.tensor(allowed, device=rows.device), at_once):
                 part, values = own, _values(store, slope, rows[those])
-                if isinstance(slope.at, Tensor) and slope.at.ndim == 2:
-                    part = _spread(part, slope.at.index_select(0, some), values)
+                if slope.at_references is not None:
+                    # laid out over all positions, absent ones left out
+                    nothing = own.new_zeros(len(own), *values.shape[1:])
+                    part = add_at(nothing, None, own, slope.at_references.index_select(0, some))
                 scores[some[:, None], those] += (
                     part.reshape(len(part), -1) @ values.reshape(len(values), -1).T
                 )
@@ -163,20 +149,8 @@ def first_order(
 def _values(store: ActivationStore, slope: Slope, rows: Tensor) -> Tensor:
     if isinstance(slope.source, str):
         return store.inputs(rows)[slope.source]
-    if isinstance(slope.at, Positions):
-        return store.take(slope.source, rows, at_rows(slope.at, rows))
-    if slope.at is None or slope.at.ndim == 1:
-        return store.take(slope.source, rows, slope.at)
-    return store.take(slope.source, rows, None)
-
-
-def _spread(gradient: Tensor, at: Tensor, values: Tensor) -> Tensor:
-    """A gradient at positions `at [R, K]`, laid out over all positions of `values [D, P, ...]`."""
-    spread = gradient.new_zeros(len(gradient), *values.shape[1:])
-    # Positions that are absent (-1) mean nothing: their gradient must not fall on position 0.
-    present = (at >= 0).reshape(*at.shape, *[1] * (gradient.ndim - 2))
-    index = at.clamp(min=0).reshape(present.shape).expand_as(gradient)
-    return spread.scatter_add(1, index, gradient * present)
+    at = at_rows(slope.at, rows) if isinstance(slope.at, Positions) else slope.at
+    return store.take(slope.source, rows, at if slope.at_references is None else None)
 
 
 def sizes(slopes: Sequence[Slope], slots: Sequence[int]) -> int:

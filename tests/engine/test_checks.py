@@ -623,7 +623,7 @@ def test_a_checked_hypothesis_knows_its_positions(transformer: ModelGraph) -> No
         path: positions and positions.index.tolist()
         for path, positions in checked.positions.items()
     } == {
-        "output": None,
+        "output": [1],  # which the metric reads
         "output/head1.0@1": [1],
         "output/head1.0@1/embed": None,
     }

@@ -139,7 +139,7 @@ class ActivationShelf:
         return found if len(found) >= FEW_FILES else []
 
     def _write(self, site: Site, kept: Kept, places: Places) -> bool:
-        values = kept.gather(torch.from_numpy(places).to(kept.values.device)).cpu().contiguous()
+        values = kept.gather(torch.from_numpy(places).to(kept.device)).cpu().contiguous()
         checksum = self._checksum(site, places, values)
         metadata = {"parts": self.parts, "site": _as_text(site), "checksum": checksum}
         tensors = {"values": values, "places": torch.from_numpy(places)}
