@@ -24,7 +24,7 @@ from pytest_scrub.engine.memory import Kept, Memory, Places
 from pytest_scrub.errors import DataError, ModelError
 from pytest_scrub.metrics import Metric
 from pytest_scrub.network.graph import ModelGraph, Site, Where
-from pytest_scrub.network.state import state_of
+from pytest_scrub.network.state import State
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.nodes import Node
 
@@ -151,7 +151,7 @@ class ActivationStore:
         self._version = graph.version()
         graph.require_usable(dataset.inputs)
         self._bytes_of_a_run = self._proved()
-        self._state = state_of(graph)  # after a run, at which some networks make what they keep
+        self._state = State(graph)  # after a run, at which some networks make what they keep
         self._alone: dict[Site, Sizes] = {}
         self._unshared = 0.0  # seconds of capturing that no other process knows of
         self._shelf = None if shelf is None else shelf(graph, dataset, len(self._row_of_place))
@@ -204,11 +204,7 @@ class ActivationStore:
 
         Reads the weights once; costs more than a claim's batches, less than its captures.
         """
-        return (
-            self._state is None
-            or state_of(self.graph) != self._state
-            or not self._computes_what_is_kept()
-        )
+        return not (self._state.is_current() and self._computes_what_is_kept())
 
     def _computes_what_is_kept(self) -> bool:
         """Whether a run on a few rows gives what is kept of them: what cannot be seen may have been
@@ -347,7 +343,7 @@ class ActivationStore:
             for site in some
             if (self._kept[site].filled & ~self._kept[site].shelved).any()
         }
-        if new and state_of(self.graph) == self._state:
+        if new and self._state.is_current():
             self._shelf.keep(new)
 
     def _look_up(self, sites: Sequence[Site]) -> None:

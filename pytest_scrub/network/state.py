@@ -1,15 +1,16 @@
-"""A network as it is: two states are equal where nothing that it computes with was changed, however
-it was done."""
+"""Whether a network still is what it was, however it was changed."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.modules import module as torch_module
 
-from pytest_scrub.network.code import Spelled, spelled
+from pytest_scrub.network.code import Spelled, are_same, spelled
 from pytest_scrub.network.digests import bytes_of
 from pytest_scrub.network.graph import ModelGraph
 
@@ -17,40 +18,72 @@ from pytest_scrub.network.graph import ModelGraph
 def described(graph: ModelGraph) -> Spelled | None:
     """Attributes, hooks and code, and the weights beside them; None where the code cannot be
     seen."""
-    parts = graph.computing()
-    if parts is None:
-        return None
-    hooks = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
-    return spelled((*parts, *(list(those.values()) for those in hooks)))
+    roots = _roots(graph)
+    return None if roots is None else spelled(roots)
 
 
-def state_of(graph: ModelGraph) -> str | None:
-    """Hex digest of weights, buffers, attributes, hooks and code; None where the code cannot be
-    seen.
+class State:
+    """What a network computes with when this is made: weights, buffers, attributes, hooks, code.
 
-    It means nothing in another process. The numbers of every weight are read once.
+    - `digest`: hex; None where the code cannot be seen. It means nothing in another process.
     """
-    found = described(graph)
-    if found is None:
-        return None
+
+    def __init__(self, graph: ModelGraph) -> None:
+        self._graph, self._roots = graph, _roots(graph)
+        self._spelled = None if self._roots is None else spelled(self._roots)
+        self._numbers = None if self._spelled is None else _digest(self._spelled.weights)
+
+    @property
+    def digest(self) -> str | None:
+        return None if self._spelled is None else f"{self._spelled.digest} {self._numbers}"
+
+    def is_current(self) -> bool:
+        """Whether the network computes with the same now; never where the code cannot be seen.
+
+        Reads the numbers of every weight once. Objects that are the very same and hold the very
+        same are not spelled out again.
+        """
+        if self._spelled is None:
+            return False
+        roots = _roots(self._graph)
+        if are_same(self._roots, roots) and self._spelled.is_current():
+            return _digest(self._spelled.weights) == self._numbers
+        now = State(self._graph)
+        is_equal = now.digest == self.digest
+        if is_equal:
+            vars(self).update(vars(now))
+        return is_equal
+
+
+def _roots(graph: ModelGraph) -> tuple[Any, ...] | None:
+    parts = graph.computing()
+    hooks = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
+    return (
+        None if parts is None else (*parts, *(hook for those in hooks for hook in those.values()))
+    )
+
+
+def _digest(weights: Iterable[Tensor]) -> str:
+    """Hex digest of all numbers, and of what torch computes with them in."""
     settings = (
         torch.get_default_dtype(),
         torch.get_float32_matmul_precision(),
         torch.is_autocast_enabled(),
     )
-    total = hashlib.sha1(
-        f"{found.digest} {settings}".encode(), usedforsecurity=False
-    )  # the fastest that is good enough
-    seen: dict[tuple[Any, ...], int] = {}  # tied weights are read once
-    for tensor in found.weights:
+    # the fastest that is good enough
+    total = hashlib.sha1(repr(settings).encode(), usedforsecurity=False)
+    seen: dict[tuple[Any, ...], int] = {}
+    for tensor in weights:
         where = (
             (tensor.data_ptr(), tensor.shape, tensor.stride())
             if tensor.layout == torch.strided
             else (id(tensor),)
         )
-        new = where not in seen
+        # tied weights are read once
+        is_new = where not in seen
         nth = seen.setdefault(where, len(seen))
-        total.update(f"{nth} {tensor.dtype} {tensor.shape} {tensor.device}".encode())
-        if new:
+        told = (nth, type(tensor), tensor.dtype, tensor.shape, tensor.device)
+        total.update(repr(told).encode())
+        if is_new:
             total.update(bytes_of(tensor, "weights").data)
     return total.hexdigest()
