@@ -33,8 +33,8 @@ SIMPLE = (
 )  # fmt: skip
 # these alone, not what is made from them
 PLAIN = frozenset(SIMPLE)
-TENSORS = frozenset({Tensor, nn.Parameter})
 CONTAINERS = frozenset({dict, list, tuple})
+TENSORS = frozenset({Tensor, nn.Parameter})
 # by a number that counts all hooks of the process
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 HELD = ("_parameters", "_buffers", "_modules")
@@ -95,20 +95,20 @@ class Spelled(NamedTuple):
     - `weights`: the parameters and buffers, each once, in the order of the modules.
     - `packages`: the installed ones that classes and functions are of; None where some are of none.
     - `parts`: how an object was read, the object, and what it held.
-    - `texts`: how an object that holds no others was read, the object, and its text.
+    - `loose`: tensors and arrays that are no parameters or buffers, and the text of each.
     """
 
     digest: str
-    weights: list[Tensor]
+    weights: Sequence[Tensor]
     packages: frozenset[str] | None
     parts: list[tuple[Read, Any, Sequence[Any]]]
-    texts: list[tuple[Callable[[Any], str], Any, str]]
+    loose: list[tuple[Any, str]]
 
     def is_current(self) -> bool:
-        """Whether all that was read is the very same, which takes a fraction of the time of reading
-        it out; False also where something was exchanged for its equal."""
+        """Whether all that was read is the very same, which takes a fraction of the time of
+        spelling it; False also where something was exchanged for its equal."""
         return all(are_same(read(value), found) for read, value, found in self.parts) and all(
-            text(value) == found for text, value, found in self.texts
+            _numbers(value) == text for value, text in self.loose
         )
 
 
@@ -128,11 +128,11 @@ def spelled(roots: Iterable[Any]) -> Spelled | None:
             speller.spell(root)
     except _Unknown:
         return None
-    speller.parts_of(_filled, speller.empty)
+    speller.parts_of(lambda empty: list(filter(None, empty)), speller.empty)
     text = "\0".join(speller.text).encode("utf-8", "backslashreplace")
     packages = None if OWN in speller.packages else frozenset(speller.packages)
     digest = blake2b(text, digest_size=16).hexdigest()
-    return Spelled(digest, weights, packages, speller.parts, speller.texts)
+    return Spelled(digest, weights, packages, speller.parts, speller.loose)
 
 
 class _Unknown(Exception):
@@ -150,8 +150,8 @@ class _Speller:
         self.weights: frozenset[int] = frozenset()
         self.text: list[str] = []
         self.packages: set[str] = set()
-        self.parts: list[Any] = []
-        self.texts: list[Any] = []
+        self.parts: list[tuple[Read, Any, Sequence[Any]]] = []
+        self.loose: list[tuple[Any, str]] = []
         self.empty: list[Any] = []
         self._seen: dict[int, tuple[int, Any]] = {}  # with the object, so that no id is used again
         self._noted: set[type] = set()
@@ -164,22 +164,21 @@ class _Speller:
         return found
 
     def spell(self, value: Any, depth: int = 0) -> None:
-        if isinstance(value, (Enum, PurePath, np.generic)):
-            self._spell_text(str, value)
-        elif isinstance(value, SIMPLE):
-            self._spell_text(_typed, value)
+        kind = type(value)
+        if kind in PLAIN:
+            self.text.append(repr(value))
+        elif isinstance(value, (*SIMPLE, Enum, PurePath, np.generic)):
+            self.text.append(f"{_name(kind)} {value!s}")
+        elif kind in CONTAINERS and not value:
+            self.empty.append(value)
+            self.text.append(repr(value))
         elif id(value) in self._seen:
             self.text.append(f"again {self._seen[id(value)][0]}")
         else:
             self._seen[id(value)] = (len(self._seen), value)
-            self.text.append(_name(type(value)))
+            self.text.append(_name(kind))
             if depth < DEEPEST:
                 self._spell_new(value, depth + 1)
-
-    def _spell_text(self, text: Callable[[Any], str], value: Any) -> None:
-        found = text(value)
-        self.texts.append((text, value, found))
-        self.text.append(found)
 
     def _spell_new(self, value: Any, depth: int) -> None:
         if isinstance(value, (Tensor, np.ndarray)):
@@ -187,7 +186,8 @@ class _Speller:
                 # what is computed of it may be its own affair
                 self.spell(type(value), depth)
             if id(value) not in self.weights:
-                self._spell_text(_numbers, value)
+                self.text.append(text := _numbers(value))
+                self.loose.append((value, text))
         elif isinstance(value, torch.jit.ScriptModule):
             raise _Unknown
         elif isinstance(value, CodeType):
@@ -213,19 +213,8 @@ class _Speller:
             self._spell_each(self.parts_of(read, value), depth)
 
     def _spell_each(self, parts: Sequence[Any], depth: int) -> None:
-        shown, others = list[Any](), list[Any]()
+        self.text.append(str(len(parts)))
         for part in parts:
-            kind = type(part)
-            if kind in PLAIN:
-                shown.append(part)
-            elif kind in CONTAINERS and not part:
-                shown.append(part)
-                self.empty.append(part)
-            else:
-                shown.append(object)
-                others.append(part)
-        self.text.append(repr(shown))
-        for part in others:
             self.spell(part, depth)
 
     def _spell_names(self, names: AbstractSet[str], found: Namespace, depth: int) -> None:
@@ -246,7 +235,7 @@ class _Speller:
             return
         self._noted.add(kind)
         self.packages.add(_package(_namespace(kind)))
-        self.parts_of(_of_class, kind)
+        self.parts_of(_of_mapping, vars(kind))
         is_installed = _is_installed(_namespace(kind))
         for name, value in list(vars(kind).items()):
             told: list[Any] = [
@@ -341,14 +330,6 @@ def _of_names(found: tuple[AbstractSet[str], Namespace]) -> list[Any]:
     ]
 
 
-def _filled(containers: list[Any]) -> list[Any]:
-    return list(filter(None, containers))
-
-
-def _of_class(kind: type) -> list[Any]:
-    return [*vars(kind), *vars(kind).values()]
-
-
 READERS: tuple[tuple[type, Read], ...] = (
     (nn.Module, _of_module),
     (Mapping, _of_mapping),
@@ -356,10 +337,6 @@ READERS: tuple[tuple[type, Read], ...] = (
     (MethodType, operator.attrgetter("__func__", "__self__")),
     (functools.partial, operator.attrgetter("func", "args", "keywords")),
 )
-
-
-def _typed(value: Any) -> str:
-    return f"{type(value).__name__} {value!r}"
 
 
 def _numbers(value: Tensor | npt.NDArray[Any]) -> str:
