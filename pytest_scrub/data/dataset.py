@@ -22,8 +22,7 @@ from pytest_scrub.common.visible import visible
 from pytest_scrub.data import files
 from pytest_scrub.data.columns import Ints, checked_column, first_unlike, row_codes, value_codes
 from pytest_scrub.data.names import LABELS, TOKEN_NAMES, Field, Names
-from pytest_scrub.data.positions import Positions as Positions
-from pytest_scrub.data.positions import positions_by_row, same_positions
+from pytest_scrub.data.positions import Positions, positions_by_row, same_positions
 from pytest_scrub.data.tensors import (
     feature_text,
     hash_of,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
 
     from pytest_scrub.data.strategies import StrategySource
 
+__all__ = ["Dataset", "Positions"]
 __tracebackhide__ = hides
 
 # How many rows a feature's function is called for once more: a coin would fall the same way once in
