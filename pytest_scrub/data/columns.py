@@ -80,9 +80,7 @@ def first_unlike(one: NDArray[Any], other: NDArray[Any]) -> int | None:
     """The first row at which two columns have another value, beyond what rounding does to
     floats."""
     if one.shape == other.shape and {one.dtype.kind, other.dtype.kind} <= set("biuf"):
-        size = float(
-            np.abs(other, where=np.isfinite(other), out=np.zeros(other.shape)).max(initial=0)
-        )
+        size = float(np.abs(other[np.isfinite(other)]).max(initial=0))
         alike = (
             np.isclose(one, other, rtol=ROUNDING, atol=ROUNDING * size)
             .reshape(len(one), -1)

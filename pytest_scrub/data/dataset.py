@@ -109,10 +109,12 @@ class Dataset:
                 f"show= takes a tokenizer or a function of a row, not a {type(show).__name__}"
             )
         everything = np.arange(len(self))
-        self.donor_rows = _chosen(everything if donors is None else donors, len(self), "donors=")
+        self.donor_rows = _row_numbers(
+            everything if donors is None else donors, len(self), "donors="
+        )
         if references is None:
             references = everything if donors is None else np.setdiff1d(everything, self.donor_rows)
-        self.reference_rows = _chosen(references, len(self), "references=")
+        self.reference_rows = _row_numbers(references, len(self), "references=")
         if digest is not None and not (isinstance(digest, str) and digest):
             raise DataError(f"digest= is text that identifies inputs and labels, not {digest!r}")
         self._show, self._digest = show, digest
@@ -120,9 +122,9 @@ class Dataset:
         self._stale: frozenset[str] = frozenset()
         self._values: dict[str, NDArray[Any]] = {}
         self._codes: dict[Agreement, Ints] = {}
-        self._marks = {what: mark_of(kept) for what, kept in self._kept().items()}
+        self._marks = {what: mark_of(kept) for what, kept in self._held().items()}
         given = {**{input_text(name): value for name, value in named.items()}, LABELS: labels}
-        self._given = _apart(given, self._kept())
+        self._given = _copied(given, self._held())
         self._changed: str | None = None
         self._features: dict[str, Any] = {}
         self._take_features({} if features is None else features)
@@ -134,7 +136,7 @@ class Dataset:
         """What the user holds cannot be changed from where a copy is sent to."""
         return {**self.__dict__, "_given": {}}
 
-    def _kept(self) -> dict[str, Any]:
+    def _held(self) -> dict[str, Any]:
         """What claims read, by how errors call it."""
         kept = {input_text(name): tensor for name, tensor in self.inputs.items()}
         if self.labels is not None:
@@ -146,7 +148,7 @@ class Dataset:
         were handed over; once they were, for good, as what was computed meanwhile may be of either.
         Costs one read of all of them."""
         if self._changed is None:
-            kept = {what: (value, self._marks.get(what)) for what, value in self._kept().items()}
+            kept = {what: (value, self._marks.get(what)) for what, value in self._held().items()}
             known = [*kept.items(), *self._given.items()]
             changed = [what for what, (value, mark) in known if not still_is(value, mark)]
             self._changed = next(iter([*changed, *(self._marks.keys() - kept.keys())]), None)
@@ -338,11 +340,11 @@ class Dataset:
     def to(self, device: Any) -> Dataset:
         """The same dataset with inputs and labels on `device`; what is known of its rows is
         shared."""
-        there = copy(self)
-        there.inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
-        there.labels = None if self.labels is None else self.labels.to(device)
-        there._given = {**_apart(self._kept(), there._kept()), **self._given}
-        return there
+        placed = copy(self)
+        placed.inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        placed.labels = None if self.labels is None else self.labels.to(device)
+        placed._given = {**_copied(self._held(), placed._held()), **self._given}
+        return placed
 
     def with_features(self, features: Mapping[str, Any]) -> Dataset:
         """The same rows with more features, columns or functions; all else is shared.
@@ -487,9 +489,8 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _apart(given: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, tuple[Any, int]]:
-    """Of what was given, and the mark of each, that whose memory is not the very one that is
-    kept."""
+def _copied(given: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, tuple[Any, int]]:
+    """What was given and lies elsewhere in memory than what the dataset holds, and its mark."""
     return {
         what: (value, mark_of(value))
         for what, value in given.items()
@@ -512,7 +513,7 @@ def _label_pos(spec: Any) -> int | slice | Span | str | None:
         ) from None
 
 
-def _chosen(spec: Any, rows: int, what: str) -> Ints:
+def _row_numbers(spec: Any, rows: int, what: str) -> Ints:
     """Ascending row numbers from a bool mask or from row numbers, each once, or it is drawn more
     often."""
     try:

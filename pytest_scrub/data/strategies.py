@@ -241,12 +241,12 @@ class _Drawer:
         def take(example: Any) -> None:
             self._taken.append(example)
 
-        with _told(strategy):
+        with _draw_errors(strategy):
             self._make = take.hypothesis.fuzz_one_input  # type: ignore[attr-defined]
 
     def draw(self, source: bytes) -> _Drawn | None:
         """None where the strategy filters out what these bytes make."""
-        with _told(self._strategy):
+        with _draw_errors(self._strategy):
             choices = self._make(source)
         if choices is None:
             return None
@@ -264,7 +264,7 @@ class _Drawer:
 
 
 @contextmanager
-def _told(strategy: Any) -> Iterator[None]:
+def _draw_errors(strategy: Any) -> Iterator[None]:
     try:
         yield
     except (InvalidArgument, Unsatisfiable) as error:

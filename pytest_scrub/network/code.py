@@ -17,7 +17,7 @@ from hashlib import blake2b
 from itertools import filterfalse
 from pathlib import PurePath
 from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,31 +87,6 @@ def _constant(value: Any) -> str:
     return repr(value)
 
 
-class Spelled(NamedTuple):
-    """All that modules and functions hold and are computed by, but for parameters and buffers:
-    configurations, flags, unregistered tensors, hooks, whatever can be spelled out.
-
-    - `digest`: hex, the same in another process.
-    - `weights`: the parameters and buffers, each once, in the order of the modules.
-    - `packages`: the installed ones that classes and functions are of; None where some are of none.
-    - `parts`: how an object was read, the object, and what it held.
-    - `loose`: tensors and arrays that are no parameters or buffers, and the text of each.
-    """
-
-    digest: str
-    weights: Sequence[Tensor]
-    packages: frozenset[str] | None
-    parts: list[tuple[Read, Any, Sequence[Any]]]
-    loose: list[tuple[Any, str]]
-
-    def is_current(self) -> bool:
-        """Whether all that was read is the very same, which takes a fraction of the time of
-        spelling it; False also where something was exchanged for its equal."""
-        return all(are_same(read(value), found) for read, value, found in self.parts) and all(
-            _numbers(value) == text for value, text in self.loose
-        )
-
-
 def are_same(some: Sequence[Any], others: Sequence[Any]) -> bool:
     """Whether two sequences hold the same objects."""
     return len(some) == len(others) and all(map(operator.is_, some, others))
@@ -119,64 +94,76 @@ def are_same(some: Sequence[Any], others: Sequence[Any]) -> bool:
 
 def spelled(roots: Iterable[Any]) -> Spelled | None:
     """What there is to say of modules and functions; None where their code cannot be seen."""
-    roots = tuple(roots)
-    speller = _Speller()
-    weights = speller.parts_of(_weights, roots)
-    speller.weights = frozenset(map(id, weights))
     try:
-        for root in roots:
-            speller.spell(root)
+        return Spelled(tuple(roots))
     except _Unknown:
         return None
-    speller.parts_of(lambda empty: list(filter(None, empty)), speller.empty)
-    text = "\0".join(speller.text).encode("utf-8", "backslashreplace")
-    packages = None if OWN in speller.packages else frozenset(speller.packages)
-    digest = blake2b(text, digest_size=16).hexdigest()
-    return Spelled(digest, weights, packages, speller.parts, speller.loose)
 
 
 class _Unknown(Exception):
     """Something that is computed by code that is nowhere to be read."""
 
 
-class _Speller:
-    """Spells objects out as text that is the same in another process, and gathers where their
-    classes and functions are from.
+class Spelled:
+    """All that modules and functions hold and are computed by, but for parameters and buffers:
+    configurations, flags, unregistered tensors, hooks, whatever can be spelled out as text.
 
-    - `weights`: ids of tensors whose numbers are read elsewhere.
+    - `digest`: hex, the same in another process.
+    - `weights`: the parameters and buffers, each once, in the order of the modules.
+    - `packages`: the installed ones that classes and functions are of; None where some are of none.
     """
 
-    def __init__(self) -> None:
-        self.weights: frozenset[int] = frozenset()
-        self.text: list[str] = []
-        self.packages: set[str] = set()
-        self.parts: list[tuple[Read, Any, Sequence[Any]]] = []
-        self.loose: list[tuple[Any, str]] = []
-        self.empty: list[Any] = []
-        self._seen: dict[int, tuple[int, Any]] = {}  # with the object, so that no id is used again
-        self._noted: set[type] = set()
-        self._named: set[tuple[int, AbstractSet[str]]] = set()
+    def __init__(self, roots: tuple[Any, ...]) -> None:
+        # how an object was read, the object, and what it held
+        self._parts: list[tuple[Read, Any, Sequence[Any]]] = []
+        # tensors and arrays that are no weights, and the text of each
+        self._loose: list[tuple[Any, str]] = []
+        self._empty: list[Any] = []
+        # with the object, so that no id is used again
+        self._seen: dict[int, tuple[int, Any]] = {}
+        # classes, and pairs of names and where they were looked up
+        self._done: set[Any] = set()
+        self._packages: set[str] = set()
+        self._hash = blake2b(digest_size=16)
+        self.weights = self._parts_of(_read_weights, roots)
+        self._weight_ids = frozenset(map(id, self.weights))
+        for root in roots:
+            self._spell(root, 0)
+        self._parts_of(lambda empty: list(filter(None, empty)), self._empty)
+        self.digest = self._hash.hexdigest()
+        self.packages = None if OWN in self._packages else frozenset(self._packages)
 
-    def parts_of(self, read: Read, value: Any) -> Sequence[Any]:
+    def is_current(self) -> bool:
+        """Whether all that was read is the very same, which takes a fraction of the time of
+        spelling it; False also where something was exchanged for its equal."""
+        return all(are_same(read(value), found) for read, value, found in self._parts) and all(
+            _numbers(value) == text for value, text in self._loose
+        )
+
+    def _parts_of(self, read: Read, value: Any) -> Sequence[Any]:
         """What an object holds, and a note of it."""
         found = read(value)
-        self.parts.append((read, value, found))
+        self._parts.append((read, value, found))
         return found
 
-    def spell(self, value: Any, depth: int = 0) -> None:
+    def _say(self, *texts: str) -> None:
+        for text in texts:
+            self._hash.update(f"{text}\0".encode("utf-8", "backslashreplace"))
+
+    def _spell(self, value: Any, depth: int) -> None:
         kind = type(value)
         if kind in PLAIN:
-            self.text.append(repr(value))
+            self._say(repr(value))
         elif isinstance(value, (*SIMPLE, Enum, PurePath, np.generic)):
-            self.text.append(f"{_name(kind)} {value!s}")
+            self._say(_name(kind), str(value))
         elif kind in CONTAINERS and not value:
-            self.empty.append(value)
-            self.text.append(repr(value))
+            self._empty.append(value)
+            self._say(repr(value))
         elif id(value) in self._seen:
-            self.text.append(f"again {self._seen[id(value)][0]}")
+            self._say(f"again {self._seen[id(value)][0]}")
         else:
             self._seen[id(value)] = (len(self._seen), value)
-            self.text.append(_name(kind))
+            self._say(_name(kind))
             if depth < DEEPEST:
                 self._spell_new(value, depth + 1)
 
@@ -184,45 +171,46 @@ class _Speller:
         if isinstance(value, (Tensor, np.ndarray)):
             if isinstance(value, Tensor) and type(value) not in TENSORS:
                 # what is computed of it may be its own affair
-                self.spell(type(value), depth)
-            if id(value) not in self.weights:
-                self.text.append(text := _numbers(value))
-                self.loose.append((value, text))
+                self._spell(type(value), depth)
+            if id(value) not in self._weight_ids:
+                text = _numbers(value)
+                self._say(text)
+                self._loose.append((value, text))
         elif isinstance(value, torch.jit.ScriptModule):
             raise _Unknown
         elif isinstance(value, CodeType):
-            self.text += code_text(value)
+            self._say(*code_text(value))
         elif isinstance(value, type):
-            self.text.append(_name(value))
-            for kind in self.parts_of(operator.attrgetter("__mro__"), value):
+            self._say(_name(value))
+            for kind in self._parts_of(operator.attrgetter("__mro__"), value):
                 self._spell_class(kind, depth)
         elif isinstance(value, FunctionType):
-            self.packages.add(_package(value.__globals__))
-            self._spell_each(self.parts_of(_of_function, value), depth)
+            self._packages.add(_package(value.__globals__))
+            self._spell_each(self._parts_of(_read_function, value), depth)
             if not _is_installed(value.__globals__):
                 self._spell_names(names_in(value.__code__), value.__globals__, depth)
         elif isinstance(value, ModuleType):
-            self.text.append(value.__name__)
+            self._say(value.__name__)
         elif isinstance(value, AbstractSet):
-            self.spell(type(value), depth)
-            parts = self.parts_of(list, value)
-            self.text += sorted(
+            self._spell(type(value), depth)
+            parts = self._parts_of(list, value)
+            self._say(*sorted(
                 repr(part) if isinstance(part, SIMPLE) else _name(type(part)) for part in parts
-            )
+            ))  # fmt: skip
         elif read := _reader(value):
-            self._spell_each(self.parts_of(read, value), depth)
+            self._spell_each(self._parts_of(read, value), depth)
 
     def _spell_each(self, parts: Sequence[Any], depth: int) -> None:
-        self.text.append(str(len(parts)))
+        self._say(str(len(parts)))
         for part in parts:
-            self.spell(part, depth)
+            self._spell(part, depth)
 
     def _spell_names(self, names: AbstractSet[str], found: Namespace, depth: int) -> None:
         """The globals that code reads, and what it reads of modules among them."""
-        if depth >= DEEPEST or (id(found), names) in self._named:  # modules import one another
+        if depth >= DEEPEST or (id(found), names) in self._done:  # modules import one another
             return
-        self._named.add((id(found), names))
-        parts = self.parts_of(_of_names, (names, found))
+        self._done.add((id(found), names))
+        parts = self._parts_of(_read_names, (names, found))
         self._spell_each(parts, depth)
         for part in parts:
             if isinstance(part, ModuleType):
@@ -231,17 +219,18 @@ class _Speller:
     def _spell_class(self, kind: type, depth: int) -> None:
         """What is not installed, and methods that were put into an installed class or that torch
         has generated for one network."""
-        if kind in self._noted:
+        if kind in self._done:
             return
-        self._noted.add(kind)
-        self.packages.add(_package(_namespace(kind)))
-        self.parts_of(_of_mapping, vars(kind))
-        is_installed = _is_installed(_namespace(kind))
+        self._done.add(kind)
+        self._parts_of(_read_mapping, vars(kind))
+        names = _namespace(kind)
+        self._packages.add(_package(names))
+        is_installed = _is_installed(names)
         for name, value in list(vars(kind).items()):
             told: list[Any] = [
                 function
                 for function in _functions_in(value)
-                if not is_installed or not _is_installed(function.__globals__)
+                if not (is_installed and _is_installed(function.__globals__))
             ]
             if not is_installed and not name.startswith("_") and not callable(value):
                 told.append(value)
@@ -260,33 +249,37 @@ def _reader(value: Any) -> Read | None:
         if isinstance(value, kind):
             return read
     is_own = type(value).__module__.partition(".")[0] not in sys.stdlib_module_names
-    return _of_object if is_own or type(value) is SimpleNamespace else None
+    return _read_object if is_own or type(value) is SimpleNamespace else None
 
 
-def _weights(roots: tuple[Any, ...]) -> list[Tensor]:
+def _read_weights(roots: tuple[Any, ...]) -> list[Tensor]:
     """The parameters and buffers of modules, each once."""
     modules = (part for root in roots if isinstance(root, nn.Module) for part in root.modules())
-    held = (those for part in modules for those in (part._parameters, part._buffers))
-    tensors = (tensor for those in held for tensor in those.values() if tensor is not None)
+    tensors = (
+        tensor
+        for part in modules
+        for tensor in (*part._parameters.values(), *part._buffers.values())
+        if tensor is not None
+    )
     return list({id(tensor): tensor for tensor in tensors}.values())
 
 
-def _of_module(module: nn.Module) -> list[Any]:
+def _read_module(module: nn.Module) -> list[Any]:
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    return [*_of_object(module), *filterfalse(_is_bookkeeping, hooks)]
+    return [*_read_object(module), *filterfalse(_is_bookkeeping, hooks)]
 
 
-def _of_object(value: Any) -> list[Any]:
+def _read_object(value: Any) -> list[Any]:
     """The attributes that say how an object computes."""
     kind, held = type(value), getattr(value, "__dict__", {})
     if slots := _slots(kind):
         held = {name: getattr(value, name) for name in slots if hasattr(value, name)} | held
-    names = _telling(kind, tuple(held))
+    names = _computing_names(kind, tuple(held))
     return [kind, *names, *map(held.__getitem__, names)]
 
 
 @functools.lru_cache(maxsize=4096)
-def _telling(kind: type, names: tuple[str, ...]) -> list[str]:
+def _computing_names(kind: type, names: tuple[str, ...]) -> list[str]:
     """Installed classes keep count of runs in private."""
     private = _is_installed(_namespace(kind))
     return [
@@ -302,22 +295,22 @@ def _slots(kind: type) -> list[str]:
     return [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
 
 
-def _of_mapping(value: Mapping[Any, Any]) -> list[Any]:
+def _read_mapping(value: Mapping[Any, Any]) -> list[Any]:
     """In its own order, which is that of computation in a Sequential."""
     return [type(value), *value, *value.values()]
 
 
-def _of_sequence(value: Iterable[Any]) -> list[Any]:
+def _read_sequence(value: Iterable[Any]) -> list[Any]:
     return [type(value), *value]
 
 
-def _of_function(function: FunctionType) -> list[Any]:
+def _read_function(function: FunctionType) -> list[Any]:
     return [
         function.__code__, function.__defaults__, function.__kwdefaults__, *_closed_over(function)
     ]  # fmt: skip
 
 
-def _of_names(found: tuple[AbstractSet[str], Namespace]) -> list[Any]:
+def _read_names(found: tuple[AbstractSet[str], Namespace]) -> list[Any]:
     """Globals by name; an installed function is known by its version, and torch exchanges some of
     its own once its compiler is imported."""
     names, values = found
@@ -331,9 +324,9 @@ def _of_names(found: tuple[AbstractSet[str], Namespace]) -> list[Any]:
 
 
 READERS: tuple[tuple[type, Read], ...] = (
-    (nn.Module, _of_module),
-    (Mapping, _of_mapping),
-    (Sequence, _of_sequence),
+    (nn.Module, _read_module),
+    (Mapping, _read_mapping),
+    (Sequence, _read_sequence),
     (MethodType, operator.attrgetter("__func__", "__self__")),
     (functools.partial, operator.attrgetter("func", "args", "keywords")),
 )

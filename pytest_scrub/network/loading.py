@@ -152,7 +152,7 @@ def save_native(bridge: TransformerBridge, path: str | Path) -> None:
         )
     weights: dict[str, Tensor] = bridge.state_dict()
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
-    path.with_suffix(".json").write_text(json.dumps(_telling_fields(bridge.cfg), indent=2) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(_fields_to_save(bridge.cfg), indent=2) + "\n")
 
 
 # Finding the source -------------------------------------------------------------------------------
@@ -392,7 +392,7 @@ def _config_fields() -> set[str]:
     return {*named, *inherited, *PASSING_FIELDS}
 
 
-def _telling_fields(config: TransformerBridgeConfig) -> dict[str, Any]:
+def _fields_to_save(config: TransformerBridgeConfig) -> dict[str, Any]:
     """The fields of a native network's config that are required or not at their defaults."""
     required = {
         name: getattr(config, name) for name in (*REQUIRED_FIELDS, "n_heads", "d_mlp", "act_fn")
