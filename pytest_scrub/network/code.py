@@ -92,10 +92,11 @@ def are_same(some: Sequence[Any], others: Sequence[Any]) -> bool:
     return len(some) == len(others) and all(map(operator.is_, some, others))
 
 
-def spelled(roots: Iterable[Any]) -> Spelled | None:
-    """What there is to say of modules and functions; None where their code cannot be seen."""
+def spelled(source: Any, read: Read = tuple) -> Spelled | None:
+    """What there is to say of the modules and functions that are read from `source`; None where
+    their code cannot be seen."""
     try:
-        return Spelled(tuple(roots))
+        return Spelled(source, read)
     except _Unknown:
         return None
 
@@ -113,7 +114,7 @@ class Spelled:
     - `packages`: the installed ones that classes and functions are of; None where some are of none.
     """
 
-    def __init__(self, roots: tuple[Any, ...]) -> None:
+    def __init__(self, source: Any, read: Read) -> None:
         # how an object was read, the object, and what it held
         self._parts: list[tuple[Read, Any, Sequence[Any]]] = []
         # tensors and arrays that are no weights, and the text of each
@@ -125,6 +126,7 @@ class Spelled:
         self._done: set[Any] = set()
         self._packages: set[str] = set()
         self._hash = blake2b(digest_size=16)
+        roots = self._parts_of(read, source)
         self.weights = self._parts_of(_read_weights, roots)
         self._weight_ids = frozenset(map(id, self.weights))
         for root in roots:
@@ -191,12 +193,6 @@ class Spelled:
                 self._spell_names(names_in(value.__code__), value.__globals__, depth)
         elif isinstance(value, ModuleType):
             self._say(value.__name__)
-        elif isinstance(value, AbstractSet):
-            self._spell(type(value), depth)
-            parts = self._parts_of(list, value)
-            self._say(*sorted(
-                repr(part) if isinstance(part, SIMPLE) else _name(type(part)) for part in parts
-            ))  # fmt: skip
         elif read := _reader(value):
             self._spell_each(self._parts_of(read, value), depth)
 
@@ -243,8 +239,6 @@ class Spelled:
 
 def _reader(value: Any) -> Read | None:
     """How to read what an object holds; None for those of Python's own that say nothing."""
-    if isinstance(value, RemovableHandle):
-        return None  # of a hook that is spelled where it hangs
     for kind, read in READERS:
         if isinstance(value, kind):
             return read
@@ -252,7 +246,7 @@ def _reader(value: Any) -> Read | None:
     return _read_object if is_own or type(value) is SimpleNamespace else None
 
 
-def _read_weights(roots: tuple[Any, ...]) -> list[Tensor]:
+def _read_weights(roots: Sequence[Any]) -> list[Tensor]:
     """The parameters and buffers of modules, each once."""
     modules = (part for root in roots if isinstance(root, nn.Module) for part in root.modules())
     tensors = (
@@ -300,6 +294,11 @@ def _read_mapping(value: Mapping[Any, Any]) -> list[Any]:
     return [type(value), *value, *value.values()]
 
 
+def _read_set(value: AbstractSet[Any]) -> list[Any]:
+    """In an order that is the same in every process where the members are plain."""
+    return [type(value), *sorted(value, key=repr)]
+
+
 def _read_sequence(value: Iterable[Any]) -> list[Any]:
     return [type(value), *value]
 
@@ -325,6 +324,9 @@ def _read_names(found: tuple[AbstractSet[str], Namespace]) -> list[Any]:
 
 READERS: tuple[tuple[type, Read], ...] = (
     (nn.Module, _read_module),
+    # of a hook that is spelled where it hangs
+    (RemovableHandle, lambda handle: ()),
+    (AbstractSet, _read_set),
     (Mapping, _read_mapping),
     (Sequence, _read_sequence),
     (MethodType, operator.attrgetter("__func__", "__self__")),

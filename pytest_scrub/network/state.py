@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.modules import module as torch_module
 
-from pytest_scrub.network.code import Spelled, are_same, spelled
+from pytest_scrub.network.code import Spelled, spelled
 from pytest_scrub.network.digests import bytes_of
 from pytest_scrub.network.graph import ModelGraph
 
@@ -18,24 +16,23 @@ from pytest_scrub.network.graph import ModelGraph
 def described(graph: ModelGraph) -> Spelled | None:
     """Attributes, hooks and code, and the weights beside them; None where the code cannot be
     seen."""
-    roots = _roots(graph)
-    return None if roots is None else spelled(roots)
+    return None if graph.computing() is None else spelled(graph, _computing)
+
+
+def _computing(graph: ModelGraph) -> list[Any]:
+    hooks = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
+    return [*(graph.computing() or ()), *(hook for those in hooks for hook in those.values())]
 
 
 class State:
     """What a network computes with when this is made: weights, buffers, attributes, hooks, code.
 
-    - `digest`: hex; None where the code cannot be seen. It means nothing in another process.
+    - `digest`: None where the code cannot be seen. It means nothing in another process.
     """
 
     def __init__(self, graph: ModelGraph) -> None:
-        self._graph, self._roots = graph, _roots(graph)
-        self._spelled = None if self._roots is None else spelled(self._roots)
-        self._numbers = None if self._spelled is None else _digest(self._spelled.weights)
-
-    @property
-    def digest(self) -> str | None:
-        return None if self._spelled is None else f"{self._spelled.digest} {self._numbers}"
+        self._graph, self._spelled = graph, described(graph)
+        self.digest = None if self._spelled is None else _digest(self._spelled)
 
     def is_current(self) -> bool:
         """Whether the network computes with the same now; never where the code cannot be seen.
@@ -45,35 +42,26 @@ class State:
         """
         if self._spelled is None:
             return False
-        roots = _roots(self._graph)
-        if are_same(self._roots, roots) and self._spelled.is_current():
-            return _digest(self._spelled.weights) == self._numbers
+        if self._spelled.is_current():
+            return _digest(self._spelled) == self.digest
         now = State(self._graph)
         is_equal = now.digest == self.digest
         if is_equal:
-            vars(self).update(vars(now))
+            self._spelled = now._spelled
         return is_equal
 
 
-def _roots(graph: ModelGraph) -> tuple[Any, ...] | None:
-    parts = graph.computing()
-    hooks = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
-    return (
-        None if parts is None else (*parts, *(hook for those in hooks for hook in those.values()))
-    )
-
-
-def _digest(weights: Iterable[Tensor]) -> str:
-    """Hex digest of all numbers, and of what torch computes with them in."""
+def _digest(found: Spelled) -> str:
+    """Hex digest of what was spelled, of all weights' numbers, and of what torch computes in."""
     settings = (
         torch.get_default_dtype(),
         torch.get_float32_matmul_precision(),
         torch.is_autocast_enabled(),
     )
     # the fastest that is good enough
-    total = hashlib.sha1(repr(settings).encode(), usedforsecurity=False)
+    total = hashlib.sha1(f"{found.digest} {settings}".encode(), usedforsecurity=False)
     seen: dict[tuple[Any, ...], int] = {}
-    for tensor in weights:
+    for tensor in found.weights:
         where = (
             (tensor.data_ptr(), tensor.shape, tensor.stride())
             if tensor.layout == torch.strided
