@@ -265,7 +265,8 @@ def _read_module(module: nn.Module) -> list[Any]:
 
 def _read_object(value: Any) -> list[Any]:
     """The attributes that say how an object computes."""
-    kind, held = type(value), getattr(value, "__dict__", {})
+    kind: Any = type(value)
+    held = getattr(value, "__dict__", {})
     if slots := _slots(kind):
         held = {name: getattr(value, name) for name in slots if hasattr(value, name)} | held
     names = _computing_names(kind, tuple(held))
