@@ -118,8 +118,6 @@ class Dataset:
         if digest is not None and not (isinstance(digest, str) and digest):
             raise DataError(f"digest= is text that identifies inputs and labels, not {digest!r}")
         self._show, self._digest = show, digest
-        # columns, which do not cover the rows of `extend`
-        self._stale: frozenset[str] = frozenset()
         self._values: dict[str, NDArray[Any]] = {}
         self._codes: dict[Agreement, Ints] = {}
         self._marks = {what: mark_of(kept) for what, kept in self._held().items()}
@@ -138,10 +136,12 @@ class Dataset:
 
     def _held(self) -> dict[str, Any]:
         """What claims read, by how errors call it."""
-        kept = {input_text(name): tensor for name, tensor in self.inputs.items()}
-        if self.labels is not None:
-            kept[LABELS] = self.labels
-        return {**kept, **{feature_text(name): values for name, values in self._values.items()}}
+        inputs = {input_text(name): tensor for name, tensor in self.inputs.items()}
+        values = {feature_text(name): values for name, values in self._values.items()}
+        return {**inputs, **self._label_table(), **values}
+
+    def _label_table(self) -> dict[str, Tensor]:
+        return {} if self.labels is None else {LABELS: self.labels}
 
     def require_unchanged(self) -> None:
         """**Raises** `DataError` where inputs, labels or a feature are not what they were when they
@@ -184,11 +184,6 @@ class Dataset:
                     f"the dataset has no feature {name!r}{did_you_mean(name, self._features)}; "
                     f"{has}"
                 )
-            if name in self._stale:
-                raise DataError(
-                    f"feature {name!r} is a column and has no values for rows that extend() added; "
-                    "give it as a function of the inputs, for only functions work on fresh inputs"
-                )
             self._set_values(name, self._first_values(name))
         return self._values[name]
 
@@ -221,12 +216,10 @@ class Dataset:
         source: Any = self._features[name]
         if isinstance(source, DataError):
             raise DataError(str(source)) from source
+        values: NDArray[Any] = self._computed(name, self.inputs) if callable(source) else source
         if callable(source):
-            values = self._computed(name, self.inputs)
             self._require_same_alone(name, values)
-            return values
-        column: NDArray[Any] = source
-        return column
+        return values
 
     def _computed(self, name: str, inputs: Mapping[str, Tensor]) -> NDArray[Any]:
         """What a feature's function gives for inputs, of which it gets a copy."""
@@ -258,8 +251,7 @@ class Dataset:
     def covers(self, name: str) -> bool:
         """Whether a feature is a function, which covers all rows or is in error, or a column that
         has usable values."""
-        source = self._features[name]
-        return callable(source) or not (name in self._stale or isinstance(source, DataError))
+        return not isinstance(self._features[name], DataError)
 
     def codes(self, agreement: Agreement) -> Ints:
         """`[rows]`: equal exactly where the rows agree; `EXACT` is the row itself, whatever its
@@ -305,9 +297,7 @@ class Dataset:
         """Hex: the given `digest=`, or a hash of inputs and labels with their names, types and
         shapes."""
         if self._digest is None:
-            self._digest = hash_of(
-                self.inputs, {} if self.labels is None else {LABELS: self.labels}
-            )
+            self._digest = hash_of(self.inputs, self._label_table())
         return self._digest
 
     def row_digest(self, row: int) -> str:
@@ -389,11 +379,17 @@ class Dataset:
             references=self.reference_rows,
             donors=[*self.donor_rows, *range(len(self), len(self) + len(fresh))],
         )
-        extended._features = self._features
-        extended._stale = frozenset(
-            name for name, source in self._features.items() if not callable(source)
-        )
-        for name in self._values.keys() - extended._stale:  # only the fresh rows are computed anew
+        for name, source in self._features.items():
+            extended._features[name] = (
+                source
+                if callable(source)
+                else DataError(
+                    f"feature {name!r} is a column and has no values for rows that extend() added; "
+                    "give it as a function of the inputs, for only functions work on fresh inputs"
+                )
+            )
+        # only the fresh rows are computed anew
+        for name in filter(extended.covers, self._values):
             old, new = self._values[name], self._computed(name, fresh.inputs)
             same = (old.dtype, old.shape[1:]) == (new.dtype, new.shape[1:])
             column = np.concatenate([old, new]) if same else [*old, *new]
