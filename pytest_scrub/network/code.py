@@ -20,7 +20,6 @@ from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespac
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -87,7 +86,7 @@ def _constant(value: Any) -> str:
     return repr(value)
 
 
-def are_same(some: Sequence[Any], others: Sequence[Any]) -> bool:
+def _are_same(some: Sequence[Any], others: Sequence[Any]) -> bool:
     """Whether two sequences hold the same objects."""
     return len(some) == len(others) and all(map(operator.is_, some, others))
 
@@ -117,8 +116,8 @@ class Spelled:
     def __init__(self, source: Any, read: Read) -> None:
         # how an object was read, the object, and what it held
         self._parts: list[tuple[Read, Any, Sequence[Any]]] = []
-        # tensors and arrays that are no weights, and the text of each
-        self._loose: list[tuple[Any, str]] = []
+        # what holds no other objects and is no weight, and its text
+        self._texts: list[tuple[Any, str]] = []
         self._empty: list[Any] = []
         # with the object, so that no id is used again
         self._seen: dict[int, tuple[int, Any]] = {}
@@ -138,8 +137,8 @@ class Spelled:
     def is_current(self) -> bool:
         """Whether all that was read is the very same, which takes a fraction of the time of
         spelling it; False also where something was exchanged for its equal."""
-        return all(are_same(read(value), found) for read, value, found in self._parts) and all(
-            _numbers(value) == text for value, text in self._loose
+        return all(_are_same(read(value), found) for read, value, found in self._parts) and all(
+            _text(value) == text for value, text in self._texts
         )
 
     def _parts_of(self, read: Read, value: Any) -> Sequence[Any]:
@@ -157,7 +156,7 @@ class Spelled:
         if kind in PLAIN:
             self._say(repr(value))
         elif isinstance(value, (*SIMPLE, Enum, PurePath, np.generic)):
-            self._say(_name(kind), str(value))
+            self._spell_text(value)
         elif kind in CONTAINERS and not value:
             self._empty.append(value)
             self._say(repr(value))
@@ -175,9 +174,7 @@ class Spelled:
                 # what is computed of it may be its own affair
                 self._spell(type(value), depth)
             if id(value) not in self._weight_ids:
-                text = _numbers(value)
-                self._say(text)
-                self._loose.append((value, text))
+                self._spell_text(value)
         elif isinstance(value, torch.jit.ScriptModule):
             raise _Unknown
         elif isinstance(value, CodeType):
@@ -195,6 +192,11 @@ class Spelled:
             self._say(value.__name__)
         elif read := _reader(value):
             self._spell_each(self._parts_of(read, value), depth)
+
+    def _spell_text(self, value: Any) -> None:
+        text = _text(value)
+        self._say(text)
+        self._texts.append((value, text))
 
     def _spell_each(self, parts: Sequence[Any], depth: int) -> None:
         self._say(str(len(parts)))
@@ -335,10 +337,13 @@ READERS: tuple[tuple[type, Read], ...] = (
 )
 
 
-def _numbers(value: Tensor | npt.NDArray[Any]) -> str:
+def _text(value: Any) -> str:
+    kind = _name(type(value))
+    if isinstance(value, Tensor):
+        return kind if value.is_meta else f"{kind} {digest_of([('', value)])}"
     if isinstance(value, np.ndarray):
-        return f"{value.dtype} {value.shape} {blake2b(value.tobytes()).hexdigest()}"
-    return _name(type(value)) + ("" if value.is_meta else digest_of([("", value)]))
+        return f"{kind} {value.dtype} {value.shape} {blake2b(value.tobytes()).hexdigest()}"
+    return f"{kind} {value!s}"
 
 
 # Where code is from -------------------------------------------------------------------------------
