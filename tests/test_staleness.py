@@ -298,6 +298,9 @@ MORE: dict[str, Callable[[Network], object]] = {
     "array": lambda model: model.settings["array"].__setitem__(0, 1.0),
     "default of a hook": lambda model: setattr(defaulting, "__defaults__", (3.0,)),
     "variable of a closure": lambda model: setattr(closing.__closure__[0], "cell_contents", 3.0),
+    "hook that becomes a pre-hook": lambda model: model.inner._forward_pre_hooks.update(
+        [model.inner._forward_hooks.popitem()]
+    ),
     "code of a hook": lambda model: setattr(defaulting, "__code__", other_code.__code__),
 }
 

@@ -45,7 +45,8 @@ def _tensor(what: str, value: Any) -> Tensor:
             f"{what} has masked values, of which there is nothing to read; fill them or leave the "
             "rows out"
         )
-    try:  # arrays are copied: they may be read-only, which torch does not know
+    try:
+        # arrays are copied: they may be read-only, which torch does not know
         is_array = hasattr(value, "__array__") and not isinstance(value, torch.Tensor)
         tensor = torch.as_tensor(np.array(value) if is_array else value).detach()
     except (TypeError, ValueError, RuntimeError, RecursionError) as error:

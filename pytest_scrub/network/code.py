@@ -118,8 +118,9 @@ class Spelled:
         self._parts: list[tuple[Read, Any, Sequence[Any]]] = []
         # what holds no other objects and is no weight, and its text
         self._texts: list[tuple[Any, str]] = []
+        # containers that held nothing, which are looked at all together
         self._empty: list[Any] = []
-        # with the object, so that no id is used again
+        # by id: its number in order, and the object itself, so that no id is used again
         self._seen: dict[int, tuple[int, Any]] = {}
         # classes, and pairs of names and where they were looked up
         self._done: set[Any] = set()
@@ -205,7 +206,8 @@ class Spelled:
 
     def _spell_names(self, names: AbstractSet[str], found: Namespace, depth: int) -> None:
         """The globals that code reads, and what it reads of modules among them."""
-        if depth >= DEEPEST or (id(found), names) in self._done:  # modules import one another
+        # modules import one another
+        if depth >= DEEPEST or (id(found), names) in self._done:
             return
         self._done.add((id(found), names))
         parts = self._parts_of(_read_names, (names, found))
@@ -261,8 +263,9 @@ def _read_weights(roots: Sequence[Any]) -> list[Tensor]:
 
 
 def _read_module(module: nn.Module) -> list[Any]:
-    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    return [*_read_object(module), *filterfalse(_is_bookkeeping, hooks)]
+    after = filterfalse(_is_bookkeeping, module._forward_hooks.values())
+    before = filterfalse(_is_bookkeeping, module._forward_pre_hooks.values())
+    return [*_read_object(module), "hooks", *after, "pre-hooks", *before]
 
 
 def _read_object(value: Any) -> list[Any]:
@@ -362,7 +365,8 @@ def _is_bookkeeping(hook: Any) -> bool:
 
 
 def _closed_over(function: FunctionType) -> list[Any]:
-    return [cell.cell_contents for cell in function.__closure__ or () if is_set(cell)]
+    cells = function.__closure__ or ()
+    return [cell.cell_contents if is_set(cell) else None for cell in cells]
 
 
 def is_set(cell: Any) -> bool:

@@ -29,7 +29,8 @@ SAFETENSORS = ".safetensors"
 STATE_DICT_SUFFIXES = (".pt", ".pth")
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 HUB_TIMEOUT = 10  # seconds for the hub's first answer, its library's own default for downloads
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # configuration, weights, tokenizer
+# configuration, weights, tokenizer
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
 REQUIRED_FIELDS = ("d_model", "d_head", "n_layers", "n_ctx", "d_vocab")
 SHOWN = 3  # names of weights in a message

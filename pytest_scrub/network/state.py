@@ -20,8 +20,9 @@ def described(graph: ModelGraph) -> Spelled | None:
 
 
 def _computing(graph: ModelGraph) -> list[Any]:
-    hooks = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
-    return [*(graph.computing() or ()), *(hook for those in hooks for hook in those.values())]
+    after = torch_module._global_forward_hooks.values()
+    before = torch_module._global_forward_pre_hooks.values()
+    return [*(graph.computing() or ()), "hooks", *after, "pre-hooks", *before]
 
 
 class State:
