@@ -34,13 +34,12 @@ SIMPLE = (
 PLAIN = frozenset(SIMPLE)
 CONTAINERS = frozenset({dict, list, tuple})
 TENSORS = frozenset({Tensor, nn.Parameter})
-# by a number that counts all hooks of the process
-HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 HELD = ("_parameters", "_buffers", "_modules")
-# of a module, what has no part in a forward pass; hooks that have are read by themselves
+# hooks of a forward pass are read by themselves: here they have numbers that count all hooks of the
+# process; the others do not take part in one
 UNREAD = frozenset({
-    *HOOKS,
-    "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_load_state_dict_pre_hooks",
+    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
+    "_state_dict_hooks", "_load_state_dict_pre_hooks",
 })  # fmt: skip
 INSTALLED = tuple(
     sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
