@@ -148,14 +148,11 @@ class Spelled:
         return found
 
     def _say(self, *texts: str) -> None:
-        for text in texts:
-            self._hash.update(f"{text}\0".encode("utf-8", "backslashreplace"))
+        self._hash.update("\0".join((*texts, "")).encode("utf-8", "backslashreplace"))
 
     def _spell(self, value: Any, depth: int) -> None:
         kind = type(value)
-        if kind in PLAIN:
-            self._say(repr(value))
-        elif isinstance(value, (*SIMPLE, Enum, PurePath, np.generic)):
+        if isinstance(value, (*SIMPLE, Enum, PurePath, np.generic)):
             self._spell_text(value)
         elif kind in CONTAINERS and not value:
             self._empty.append(value)
@@ -199,9 +196,11 @@ class Spelled:
         self._texts.append((value, text))
 
     def _spell_each(self, parts: Sequence[Any], depth: int) -> None:
-        self._say(str(len(parts)))
+        # most of what a network holds is plain
+        self._say(repr([part if type(part) in PLAIN else object for part in parts]))
         for part in parts:
-            self._spell(part, depth)
+            if type(part) not in PLAIN:
+                self._spell(part, depth)
 
     def _spell_names(self, names: AbstractSet[str], found: Namespace, depth: int) -> None:
         """The globals that code reads, and what it reads of modules among them."""
