@@ -42,7 +42,8 @@ def checked_column(name: str, column: Any, rows: int) -> NDArray[Any]:
         and column.dtype.kind in "biufU"
         and column.dtype != np.longdouble
     )
-    if simple and np.array_equal(column, column):  # else there is a NaN, which the loop below names
+    # where it is not equal to itself there is a NaN, which the loop below names
+    if simple and np.array_equal(column, column):
         return np.array(column)
     try:
         values = [_plain(value, name, row) for row, value in enumerate(column)]
@@ -54,9 +55,10 @@ def checked_column(name: str, column: Any, rows: int) -> NDArray[Any]:
         type(part) for value in values for part in (value if isinstance(value, tuple) else (value,))
     }
     if types <= {bool, int, float}:
-        with suppress(ValueError, OverflowError):  # tuples of several lengths
+        # of tuples of several lengths there is no array
+        with suppress(ValueError, OverflowError):
             typed = np.array(values)
-            # no int was rounded
+            # and no int was rounded
             if typed.dtype != object and _plain(typed, name, 0) == tuple(values):
                 return typed
     return np.fromiter(values, dtype=object, count=rows)
@@ -80,9 +82,7 @@ def first_unlike(one: NDArray[Any], other: NDArray[Any]) -> int | None:
     """The first row at which two columns have another value, beyond what rounding does to
     floats."""
     if one.shape == other.shape and {one.dtype.kind, other.dtype.kind} <= set("biuf"):
-        size = float(
-            np.abs(other, where=np.isfinite(other), out=np.zeros(other.shape)).max(initial=0)
-        )
+        size = float(np.abs(other[np.isfinite(other)]).max(initial=0))
         alike = (
             np.isclose(one, other, rtol=ROUNDING, atol=ROUNDING * size)
             .reshape(len(one), -1)
@@ -122,7 +122,8 @@ def value_codes(values: NDArray[Any]) -> Ints:
         return np.fromiter(
             (seen.setdefault(value, len(seen)) for value in values), np.int64, len(values)
         )
-    return row_codes(len(values), [values + 0.0 if values.dtype.kind == "f" else values])  # no -0.0
+    # adding zero makes 0.0 of -0.0
+    return row_codes(len(values), [values + 0.0 if values.dtype.kind == "f" else values])
 
 
 def row_codes(rows: int, columns: list[NDArray[Any]]) -> Ints:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +21,18 @@ from pytest_scrub.common.user_code import called
 from pytest_scrub.common.visible import visible
 from pytest_scrub.data import files
 from pytest_scrub.data.columns import Ints, checked_column, first_unlike, row_codes, value_codes
-from pytest_scrub.data.names import LABELS, TOKEN_NAMES, TOKENS, Field, Names
+from pytest_scrub.data.names import LABELS, TOKEN_NAMES, Field, Names
+from pytest_scrub.data.positions import Positions, positions_by_row, same_positions
+from pytest_scrub.data.tensors import (
+    feature_text,
+    hash_of,
+    input_tensors,
+    input_text,
+    joined,
+    label_tensor,
+    named_inputs,
+    require_names,
+)
 from pytest_scrub.data.unchanged import bytes_of, mark_of, still_is
 from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, hides
 from pytest_scrub.tree.nodes import Agreement, Span, position
@@ -35,27 +44,15 @@ if TYPE_CHECKING:
 
     from pytest_scrub.data.strategies import StrategySource
 
+__all__ = ["Dataset", "Positions"]
 __tracebackhide__ = hides
 
-DIGEST_BYTES = 16  # 128 bits: no two rows of any real dataset collide
-# that a feature's function is called for once more: a coin would fall the same way once in 2^64
+# How many rows a feature's function is called for once more: a coin would fall the same way once in
+# 2^64.
 ROWS_AGAIN = 64
-# of a feature, for one row of each its function is called once more: what is compared with a
-# mean shows
+# Of how many values of a feature its function is called for one row alone: what is compared with a
+# mean over the rows shows.
 VALUES_AGAIN = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Positions:
-    """`index`: int64 [K] positions, the same for every row, or [rows, K], filled up with -1 on the
-    right."""
-
-    index: Ints
-
-    @property
-    def static(self) -> bool:
-        """Whether every row has the same positions."""
-        return self.index.ndim == 1
 
 
 class Dataset:
@@ -101,9 +98,9 @@ class Dataset:
         donors: Any = None,
         source: StrategySource | None = None,
     ) -> None:
-        named = _named(inputs)
-        self.inputs = _inputs(named)
-        self.labels = None if labels is None else _labels(labels, len(self), self.device)
+        named = named_inputs(inputs)
+        self.inputs = input_tensors(named)
+        self.labels = None if labels is None else label_tensor(labels, len(self), self.device)
         self.label_pos = _label_pos(label_pos)
         self.name = name
         self.source = source
@@ -112,21 +109,20 @@ class Dataset:
                 f"show= takes a tokenizer or a function of a row, not a {type(show).__name__}"
             )
         everything = np.arange(len(self))
-        self.donor_rows = _chosen(everything if donors is None else donors, len(self), "donors=")
+        self.donor_rows = _row_numbers(
+            everything if donors is None else donors, len(self), "donors="
+        )
         if references is None:
             references = everything if donors is None else np.setdiff1d(everything, self.donor_rows)
-        self.reference_rows = _chosen(references, len(self), "references=")
+        self.reference_rows = _row_numbers(references, len(self), "references=")
         if digest is not None and not (isinstance(digest, str) and digest):
             raise DataError(f"digest= is text that identifies inputs and labels, not {digest!r}")
         self._show, self._digest = show, digest
-        # columns, which do not cover the rows of `extend`
-        self._stale: frozenset[str] = frozenset()
         self._values: dict[str, NDArray[Any]] = {}
         self._codes: dict[Agreement, Ints] = {}
-        self._marks = {what: mark_of(kept) for what, kept in self._kept.items()}
-        self._given = _apart(
-            {**{_input(name): given for name, given in named.items()}, LABELS: labels}, self._kept
-        )
+        self._marks = {what: mark_of(kept) for what, kept in self._held().items()}
+        given = {**{input_text(name): value for name, value in named.items()}, LABELS: labels}
+        self._given = _copied(given, self._held())
         self._changed: str | None = None
         self._features: dict[str, Any] = {}
         self._take_features({} if features is None else features)
@@ -138,34 +134,24 @@ class Dataset:
         """What the user holds cannot be changed from where a copy is sent to."""
         return {**self.__dict__, "_given": {}}
 
-    @property
-    def _kept(self) -> dict[str, Any]:
+    def _held(self) -> dict[str, Any]:
         """What claims read, by how errors call it."""
-        labels = {} if self.labels is None else {LABELS: self.labels}
-        values = {f"feature {name!r}": values for name, values in self._values.items()}
-        return {
-            **{_input(name): tensor for name, tensor in self.inputs.items()},
-            **labels,
-            **values,
-        }
+        inputs = {input_text(name): tensor for name, tensor in self.inputs.items()}
+        values = {feature_text(name): values for name, values in self._values.items()}
+        return {**inputs, **self._label_table(), **values}
+
+    def _label_table(self) -> dict[str, Tensor]:
+        return {} if self.labels is None else {LABELS: self.labels}
 
     def require_unchanged(self) -> None:
         """**Raises** `DataError` where inputs, labels or a feature are not what they were when they
         were handed over; once they were, for good, as what was computed meanwhile may be of either.
         Costs one read of all of them."""
         if self._changed is None:
-            now = {
-                what: self._marks.get(what) if getattr(kept, "is_meta", False) else mark_of(kept)
-                # what lost its numbers, with .to("meta"), cannot be run on either
-                for what, kept in self._kept.items()
-            }
-            changed = [
-                what for what in {**self._marks, **now} if self._marks.get(what) != now.get(what)
-            ]
-            changed += [
-                what for what, (given, mark) in self._given.items() if not still_is(given, mark)
-            ]
-            self._changed = next(iter(changed), None)
+            kept = {what: (value, self._marks.get(what)) for what, value in self._held().items()}
+            known = [*kept.items(), *self._given.items()]
+            changed = [what for what, (value, mark) in known if not still_is(value, mark)]
+            self._changed = next(iter([*changed, *(self._marks.keys() - kept.keys())]), None)
         if self._changed is not None:
             raise DataError(
                 f"{self._changed} was changed after the Dataset was made, so no claim can say "
@@ -192,23 +178,18 @@ class Dataset:
         array."""
         if name not in self._values:
             if name not in self._features:
-                has = (
-                    f"it has {', '.join(self._features)}"
-                    if self._features
-                    else "give it in features="
-                )
+                names = ", ".join(self._features)
+                has = f"it has {names}" if names else "give it in features="
                 raise DataError(
                     f"the dataset has no feature {name!r}{did_you_mean(name, self._features)}; "
                     f"{has}"
                 )
-            if name in self._stale:
-                raise DataError(
-                    f"feature {name!r} is a column and has no values for rows that extend() added; "
-                    "give it as a function of the inputs, for only functions work on fresh inputs"
-                )
-            self._values[name] = values = self._first_values(name)
-            self._marks[f"feature {name!r}"] = mark_of(values)
+            self._set_values(name, self._first_values(name))
         return self._values[name]
+
+    def _set_values(self, name: str, values: NDArray[Any]) -> None:
+        self._values[name] = values
+        self._marks[feature_text(name)] = mark_of(values)
 
     def _take_features(self, features: Mapping[str, Any]) -> None:
         """Functions as they are; of columns what they say now, or what is wrong with them, which is
@@ -217,71 +198,60 @@ class Dataset:
             raise DataError(
                 f"features= maps names to columns or functions, it is no {type(features).__name__}"
             )
+        require_names("features= has", features)
         for name, source in features.items():
-            if not isinstance(name, str):
-                raise DataError(
-                    f"features= has the name {name!r}, of type {type(name).__name__}; names are "
-                    "strings"
-                )
+            if callable(source):
+                self._features[name] = source
+                continue
             try:
-                column = (
-                    source if callable(source) else _frozen(checked_column(name, source, len(self)))
-                )
-                self._features[name] = column
+                self._features[name] = _frozen(checked_column(name, source, len(self)))
             except DataError as error:
                 self._features[name] = error
             else:
                 # nobody can read an iterator again
-                if not callable(source) and not isinstance(source, Iterator):
-                    self._given[f"feature {name!r}"] = source, mark_of(source)
+                if not isinstance(source, Iterator):
+                    self._given[feature_text(name)] = source, mark_of(source)
 
     def _first_values(self, name: str) -> NDArray[Any]:
-        source = self._features[name]
+        source: Any = self._features[name]
         if isinstance(source, DataError):
             raise DataError(str(source)) from source
-        if not callable(source):
-            values: NDArray[Any] = source
-            return values
-        values = self._computed(name, self.inputs)
-        self._require_same_alone(name, values)
+        values: NDArray[Any] = self._computed(name, self.inputs) if callable(source) else source
+        if callable(source):
+            self._require_same_alone(name, values)
         return values
 
     def _computed(self, name: str, inputs: Mapping[str, Tensor]) -> NDArray[Any]:
         """What a feature's function gives for inputs, of which it gets a copy."""
         copies = {key: tensor.clone() for key, tensor in inputs.items()}
-        column = called(f"the function of feature {name!r}", self._features[name], copies)
+        column = called(f"the function of {feature_text(name)}", self._features[name], copies)
         return _frozen(checked_column(name, column, len(next(iter(inputs.values())))))
 
     def _require_same_alone(self, name: str, values: NDArray[Any]) -> None:
-        """**Raises** `DataError` where a few rows, the last ones first, have other values than
-        among all, or one."""
+        """**Raises** `DataError` where a few rows, the last ones first, or one row, have other
+        values than among all."""
+        remedy = "compute it once and give it as a column"
         few = np.unique(np.linspace(0, len(self) - 1, ROWS_AGAIN).astype(np.int64))[::-1]
         unlike = np.unique(value_codes(values), return_index=True)[1][:VALUES_AGAIN]
         for some in (few, *unlike[:, None]):
-            self._require_same_on(some, name, values)
-
-    def _require_same_on(self, some: Ints, name: str, values: NDArray[Any]) -> None:
-        remedy = "compute it once and give it as a column"
-        try:
-            again = self._computed(name, self.batch(some))
-        except DataError as error:
-            raise DataError(
-                f"for {len(some)} of {len(self)} rows alone, {error}; or {remedy}"
-            ) from error
-        unlike = first_unlike(again, values[some])
-        if unlike is not None:
-            raise DataError(
-                f"feature {name!r} has another value at row {some[unlike]} when its function is "
-                "called again for a few "
-                f"rows alone, so it depends on chance or on the other rows; {remedy}"
-            )
+            try:
+                again = self._computed(name, self.batch(some))
+            except DataError as error:
+                raise DataError(
+                    f"for {len(some)} of {len(self)} rows alone, {error}; or {remedy}"
+                ) from error
+            first = first_unlike(again, values[some])
+            if first is not None:
+                raise DataError(
+                    f"feature {name!r} has another value at row {some[first]} when its function is "
+                    "called again for a few "
+                    f"rows alone, so it depends on chance or on the other rows; {remedy}"
+                )
 
     def covers(self, name: str) -> bool:
         """Whether a feature is a function, which covers all rows or is in error, or a column that
         has usable values."""
-        return callable(self._features[name]) or not (
-            name in self._stale or isinstance(self._features[name], DataError)
-        )
+        return not isinstance(self._features[name], DataError)
 
     def codes(self, agreement: Agreement) -> Ints:
         """`[rows]`: equal exactly where the rows agree; `EXACT` is the row itself, whatever its
@@ -320,20 +290,20 @@ class Dataset:
         """
         if isinstance(spec, str):
             where = f"{where}, the feature {spec!r},"
-            return Positions(_frozen(_column_positions(self.feature(spec), length, where)))
-        return Positions(_frozen(_static_positions(spec, length, where)))
+            return Positions(_frozen(positions_by_row(self.feature(spec), length, where)))
+        return Positions(_frozen(same_positions(spec, length, where)))
 
     def digest(self) -> str:
         """Hex: the given `digest=`, or a hash of inputs and labels with their names, types and
         shapes."""
         if self._digest is None:
-            self._digest = _hash(self.inputs, {} if self.labels is None else {LABELS: self.labels})
+            self._digest = hash_of(self.inputs, self._label_table())
         return self._digest
 
     def row_digest(self, row: int) -> str:
         """Hex: a hash of one row's inputs, the same wherever the row is and whatever surrounds
         it."""
-        return _hash({name: tensor[row] for name, tensor in self.inputs.items()})
+        return hash_of({name: tensor[row] for name, tensor in self.inputs.items()})
 
     def show(self, row: int) -> str:
         """One line for a person; control characters are escaped."""
@@ -360,30 +330,26 @@ class Dataset:
     def to(self, device: Any) -> Dataset:
         """The same dataset with inputs and labels on `device`; what is known of its rows is
         shared."""
-        moved = copy(self)
-        moved.inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
-        moved.labels = None if self.labels is None else self.labels.to(device)
-        moved._given = {**_apart(self._kept, moved._kept), **self._given}
-        return moved
+        placed = copy(self)
+        placed.inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        placed.labels = None if self.labels is None else self.labels.to(device)
+        placed._given = {**_copied(self._held(), placed._held()), **self._given}
+        return placed
 
     def with_features(self, features: Mapping[str, Any]) -> Dataset:
         """The same rows with more features, columns or functions; all else is shared.
 
         **Raises** `DataError` for a name that the dataset has already.
         """
-        known = [name for name in features if name in self._features]
-        if known:
-            raise DataError(
-                f"the dataset has a feature {known[0]!r} already; give the new one another name"
-            )
+        for name in features:
+            if name in self._features:
+                raise DataError(
+                    f"the dataset has a feature {name!r} already; give the new one another name"
+                )
         self.digest(), self.content  # computed once, for both
         more = copy(self)
-        more._features, more._given, more._marks = (
-            dict(self._features),
-            dict(self._given),
-            dict(self._marks),
-        )
-        more._values, more._codes = dict(self._values), dict(self._codes)
+        for name in ("_features", "_given", "_marks", "_values", "_codes"):
+            setattr(more, name, vars(self)[name].copy())
         more._take_features(features)
         return more
 
@@ -399,32 +365,35 @@ class Dataset:
         **Raises** `DataError` where they do not fit; later, where a feature that is a column is
         used.
         """
-        fresh = {name: tensor.to(self.device) for name, tensor in _inputs(_named(inputs)).items()}
-        count = len(next(iter(fresh.values())))
-        known = {} if self.labels is None else {"labels": self.labels}
-        extra = {name: tensor.new_zeros(count, *tensor.shape[1:]) for name, tensor in known.items()}
-        if labels is not None:
-            extra = {"labels": _labels(labels, count, self.device)}
+        fresh = Dataset(inputs, labels=labels).to(self.device)
+        if labels is None and self.labels is not None:
+            fresh.labels = self.labels.new_zeros(len(fresh), *self.labels.shape[1:])
+        known, more = ({} if d.labels is None else {"labels": d.labels} for d in (self, fresh))
         extended = Dataset(
-            _joined(self.inputs, fresh),
-            labels=_joined(known, extra).get("labels"),
+            joined(self.inputs, fresh.inputs),
+            labels=joined(known, more).get("labels"),
             label_pos=self.label_pos,
             show=self._show,
             name=self.name,
             source=self.source,
             references=self.reference_rows,
-            donors=np.concatenate([self.donor_rows, np.arange(len(self), len(self) + count)]),
+            donors=[*self.donor_rows, *range(len(self), len(self) + len(fresh))],
         )
-        extended._features = self._features
-        extended._stale = frozenset(
-            name for name, source in self._features.items() if not callable(source)
-        )
-        for name in self._values.keys() - extended._stale:  # only the fresh rows are computed anew
-            old, new = self._values[name], self._computed(name, fresh)
+        for name, source in self._features.items():
+            extended._features[name] = (
+                source
+                if callable(source)
+                else DataError(
+                    f"feature {name!r} is a column and has no values for rows that extend() added; "
+                    "give it as a function of the inputs, for only functions work on fresh inputs"
+                )
+            )
+        # only the fresh rows are computed anew
+        for name in filter(extended.covers, self._values):
+            old, new = self._values[name], self._computed(name, fresh.inputs)
             same = (old.dtype, old.shape[1:]) == (new.dtype, new.shape[1:])
             column = np.concatenate([old, new]) if same else [*old, *new]
-            extended._values[name] = values = _frozen(checked_column(name, column, len(extended)))
-            extended._marks[f"feature {name!r}"] = mark_of(values)
+            extended._set_values(name, _frozen(checked_column(name, column, len(extended))))
         return extended
 
     @classmethod
@@ -516,111 +485,14 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _input(name: str) -> str:
-    return f"input {name!r}"
-
-
-def _apart(given: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, tuple[Any, int]]:
-    """Of what was given, and the mark of each, that whose memory is not the very one that is
-    kept."""
-
-    def is_same(what: str) -> bool:
-        return given[what] is None or (
-            hasattr(given[what], "data_ptr") and given[what].data_ptr() == kept[what].data_ptr()
-        )
-
+def _copied(given: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, tuple[Any, int]]:
+    """What was given and lies elsewhere in memory than what the dataset holds, and its mark."""
     return {
-        what: (given[what], mark_of(given[what]))
-        for what in given
-        if what in kept and not is_same(what)
+        what: (value, mark_of(value))
+        for what, value in given.items()
+        if what in kept
+        and not (hasattr(value, "data_ptr") and value.data_ptr() == kept[what].data_ptr())
     }
-
-
-def _tensor(what: str, value: Any) -> Tensor:
-    import torch
-
-    if np.ma.is_masked(value):
-        raise DataError(
-            f"{what} has masked values, of which there is nothing to read; fill them or leave the "
-            "rows out"
-        )
-    try:  # arrays are copied: they may be read-only, which torch does not know
-        is_array = hasattr(value, "__array__") and not isinstance(value, torch.Tensor)
-        tensor = torch.as_tensor(np.array(value) if is_array else value).detach()
-    except (TypeError, ValueError, RuntimeError, RecursionError) as error:
-        raise DataError(
-            f"{what} is no tensor ({error}); give numbers, in rows of one length"
-        ) from error
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
-        kind = f"{tensor.dtype} {tensor.layout}".replace("torch.", "")
-        raise DataError(
-            f"{what} is a tensor whose numbers cannot be read row by row ({kind}); give a dense one"
-        )
-    if tensor.ndim == 0:
-        raise DataError(f"{what} is a single number; its first dimension has to be the rows")
-    return tensor.resolve_conj().resolve_neg()
-
-
-def _with_numbers(what: str, tensor: Tensor) -> Tensor:
-    if tensor.is_meta:
-        raise DataError(f"{what} is on the device meta, which keeps no numbers; load it on another")
-    return tensor
-
-
-def _named(inputs: Any) -> dict[str, Any]:
-    named = dict(inputs) if isinstance(inputs, Mapping) else {TOKENS: inputs}
-    for name in named:
-        if not isinstance(name, str):
-            raise DataError(
-                f"the inputs have the name {name!r}, of type {type(name).__name__}; names are "
-                "strings"
-            )
-    return named
-
-
-def _inputs(named: Mapping[str, Any]) -> dict[str, Tensor]:
-    tensors = {name: _tensor(_input(name), value) for name, value in named.items()}
-    sizes = ", ".join(f"{name} {len(tensor)}" for name, tensor in tensors.items())
-    if len({len(tensor) for tensor in tensors.values()}) > 1:
-        raise DataError(
-            f"the inputs differ in their number of rows ({sizes}); give as many of each"
-        )
-    if not any(map(len, tensors.values())):
-        raise DataError("the dataset has no rows; give at least one")
-    devices = sorted({str(tensor.device) for tensor in tensors.values()})
-    if len(devices) > 1:
-        raise DataError(
-            f"the inputs are on several devices ({', '.join(devices)}); move them to one"
-        )
-    return {name: _with_numbers(_input(name), tensor) for name, tensor in tensors.items()}
-
-
-def _labels(labels: Any, rows: int, device: Any) -> Tensor:
-    tensor = _with_numbers(LABELS, _tensor(LABELS, labels)).to(device)
-    if len(tensor) != rows:
-        raise DataError(f"there are {len(tensor)} labels for {rows} rows; give one per row")
-    if tensor.is_complex():
-        raise DataError(
-            "labels= are complex numbers, which no metric compares; give integers or floats"
-        )
-    return tensor if tensor.is_floating_point() else tensor.long()
-
-
-def _joined(old: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
-    import torch
-
-    def kind(tensors: dict[str, Tensor]) -> dict[str, str]:
-        return {
-            name: f"{name} {t.dtype} {['rows', *t.shape[1:]]}"
-            for name, t in sorted(tensors.items())
-        }
-
-    if kind(old) != kind(fresh):
-        has, needs = ", ".join(kind(fresh).values()), ", ".join(kind(old).values()) or "none"
-        raise DataError(
-            f"extend() got {has}, but the dataset has {needs}; make names, types and shapes fit"
-        )
-    return {name: torch.cat([tensor, fresh[name]]) for name, tensor in old.items()}
 
 
 def _label_pos(spec: Any) -> int | slice | Span | str | None:
@@ -637,7 +509,7 @@ def _label_pos(spec: Any) -> int | slice | Span | str | None:
         ) from None
 
 
-def _chosen(spec: Any, rows: int, what: str) -> Ints:
+def _row_numbers(spec: Any, rows: int, what: str) -> Ints:
     """Ascending row numbers from a bool mask or from row numbers, each once, or it is drawn more
     often."""
     try:
@@ -660,55 +532,3 @@ def _chosen(spec: Any, rows: int, what: str) -> Ints:
             f"{what} holds row {index[counts.argmax()]} several times; name each row once"
         )
     return _frozen(index.astype(np.int64))
-
-
-def _hash(*named: Mapping[str, Tensor]) -> str:
-    digest = blake2b(digest_size=DIGEST_BYTES)
-    for name, tensor in (item for tensors in named for item in sorted(tensors.items())):
-        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        digest.update(bytes_of(tensor).data)
-    return digest.hexdigest()
-
-
-def _static_positions(spec: int | slice | Span, length: int, where: str) -> Ints:
-    if isinstance(spec, int) and not isinstance(spec, bool):
-        if not -length <= spec < length:
-            raise DataError(f"{where} is {spec}, but positions go from {-length} to {length - 1}")
-        return np.array([spec % length])
-    span = spec.slice if isinstance(spec, Span) else spec
-    if not isinstance(span, slice):
-        raise DataError(f"{where} takes an int, a slice or the name of a feature, not {spec!r}")
-    if any(end is not None and not -length <= end <= length for end in (span.start, span.stop)):
-        raise DataError(
-            f"{where} is {spec}, which goes past the {length} positions there are, and would be "
-            "cut short; give a slice within them"
-        )
-    index = np.arange(length)[span]
-    if not index.size:
-        raise DataError(f"{where} is {spec}, which holds none of the {length} positions; widen it")
-    return index
-
-
-def _column_positions(values: NDArray[Any], length: int, where: str) -> Ints:
-    """`[rows, K]` from one int per row, or from a bool mask `[rows, length]`."""
-    if values.dtype.kind in "iu" and values.ndim == 1:
-        outside = (values < -length) | (values >= length)
-        if outside.any():
-            row = outside.argmax()
-            where = f"{where} is {values[row]} at row {row}"
-            raise DataError(f"{where}, but positions go from {-length} to {length - 1}")
-        return np.asarray(values.astype(np.int64) % length)[:, None]
-    if values.dtype != bool or values.ndim != 2:
-        has = f"{values.dtype} {list(values.shape)}"
-        raise DataError(
-            f"{where} holds {has}; give one int per row, or a bool mask [rows, positions]"
-        )
-    if values.shape[1] != length:
-        raise DataError(f"{where} is a mask of {values.shape[1]} positions, but there are {length}")
-    counts = values.sum(axis=1)
-    if not counts.all():
-        raise DataError(
-            f"{where} marks no position at row {counts.argmin()}; mark at least one in every row"
-        )
-    first = np.argsort(~values, axis=1, kind="stable")[:, : counts.max()]
-    return np.where(np.arange(counts.max()) < counts[:, None], first, -1)

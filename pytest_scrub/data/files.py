@@ -60,7 +60,7 @@ def from_jsonl(
         return [
             called(f"a function of records, on {where},", of, deepcopy(record))
             if callable(of)
-            else _of(record, of, where)
+            else _field_of(record, of, where)
             for where, record in records
         ]
 
@@ -118,7 +118,7 @@ def _records(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield where, record
 
 
-def _of(record: Mapping[str, Any], name: str, where: object) -> Any:
+def _field_of(record: Mapping[str, Any], name: str, where: object) -> Any:
     if name not in record:
         has = ", ".join(record) or "none"
         raise DataError(
@@ -134,7 +134,7 @@ def _table(names: Iterable[str], table: Any, source: object) -> Callable[[Any], 
     def field(of: Any) -> Any:
         if callable(of):
             return of
-        _of(known, of, source)
+        _field_of(known, of, source)
         try:
             return table[of]
         except ValueError as error:  # numpy's, for an array that would have to be unpickled
@@ -164,7 +164,8 @@ def by_input(rows: list[Any], places: Iterable[object]) -> dict[str, list[Any]]:
         return {TOKENS: rows}
     where = [f"what tokenize= returns for {place}" for place in places]
     return {
-        name: [_of(row, name, at) for row, at in zip(rows, where, strict=True)] for name in rows[0]
+        name: [_field_of(row, name, at) for row, at in zip(rows, where, strict=True)]
+        for name in rows[0]
     }
 
 

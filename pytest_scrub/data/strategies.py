@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,19 +35,6 @@ TRIES, FEWEST_TRIES = 20, 1000  # for each row that is asked for, and at least
 # in a row, for each row found, and at least: hardly any others are left then
 REPEATS, FEWEST_REPEATS = 5, 100
 SHOWN = 60  # characters
-
-Result = TypeVar("Result")
-
-
-class Rows(Protocol):
-    """What is read of a dataset here."""
-
-    inputs: dict[str, Tensor]
-    labels: Tensor | None
-
-    def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """The inputs of some rows."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +57,21 @@ class Draw:
 class StrategySource:
     """Makes more rows that fit a dataset, out of what its own were made of.
 
-    - `strategy`, `seed`: as `Dataset.from_strategy` got them.
+    - `strategy`, `seed`, `pad`, `labels`: as `Dataset.from_strategy` got them.
     - `asked`: how many rows were asked for; the dataset has fewer where the strategy has no more.
+    - `longest`: what `tokenize=` gave for the dataset's longest row.
+    - `like`: the rows that were drawn, as a dataset; `make`: its class.
     """
 
     strategy: SearchStrategy[Any]
     seed: int
     asked: int
+    pad: int | None
+    labels: Callable[[Any], Any] | None
     drawer: _Drawer
-    layout: _Layout
+    longest: Any
+    like: Any
+    make: Callable[..., Any]
 
     def encode(self, example: Any) -> tuple[dict[str, Tensor], Tensor | None]:
         """One example as a row of the dataset, which `Dataset.extend` takes.
@@ -88,7 +82,26 @@ class StrategySource:
         **Raises** `DataError` where the example does not fit, such as one that is longer than all
         of the dataset.
         """
-        return self.layout.encode(example, self.drawer.row(example))
+        return self._encoded(example, self.drawer.row(example))
+
+    def _encoded(self, example: Any, row: Any) -> tuple[dict[str, Tensor], Tensor | None]:
+        does_not_fit = f"{_shown(example)} does not fit the dataset"
+        try:
+            both = by_input([self.longest, row], ("the dataset's longest row", _shown(example)))
+            table = padded(both, self.pad, "this and the longest row")
+        except DataError as error:
+            raise DataError(f"{does_not_fit}: {error}") from error
+        labels = None if self.labels is None else [_plain(self.labels(example))]
+        one = self.make({name: rows[1:] for name, rows in table.items()}, labels=labels)
+        made, like = _tensors(one), _tensors(self.like)
+        unfit = [name for name in made if not _fits(made[name], like[name])]
+        if unfit:
+            has, needs = (
+                ", ".join(_kind(name, tensors[name]) for name in unfit) for tensors in (made, like)
+            )
+            raise DataError(f"{does_not_fit}: it is {has}, but rows are {needs}")
+        fitted = {name: tensor.to(like[name].dtype) for name, tensor in made.items()}
+        return {name: fitted[name] for name in one.inputs}, fitted.get(LABELS)
 
     def draws(self, count: int, seed: int, until: float | None = None) -> list[Draw]:
         """Up to `count` fresh examples of different content, independently drawn.
@@ -102,18 +115,14 @@ class StrategySource:
           dataset was made of.
         - `until`: `time.monotonic()` after which no other example is drawn, or None.
         """
+        rng = stream(self.seed, "strategy", "fresh", str(seed))
+        return list(islice(self._fitting(_distinct(self.drawer, count, rng, until)), count))
 
-        def fitting(drawn: _Drawn) -> Draw | None:
-            try:
-                return Draw(
-                    drawn.example, drawn.choices, *self.layout.encode(drawn.example, drawn.row)
-                )
-            except DataError:
-                return None
-
-        return _distinct(
-            self.drawer, count, stream(self.seed, "strategy", "fresh", str(seed)), fitting, until
-        )
+    def _fitting(self, drawn: Iterator[_Drawn]) -> Iterator[Draw]:
+        for each in drawn:
+            with suppress(DataError):
+                inputs, labels = self._encoded(each.example, each.row)
+                yield Draw(each.example, each.choices, inputs, labels)
 
     def fresh(self, count: int, seed: int) -> tuple[dict[str, Tensor], Tensor | None]:
         """What `draws` gives as one batch: inputs, and labels or None, `[up to count, ...]`."""
@@ -121,17 +130,17 @@ class StrategySource:
 
     def batch(self, draws: Sequence[Draw]) -> tuple[dict[str, Tensor], Tensor | None]:
         """Draws as one batch, which `Dataset.extend` takes."""
-        like = self.layout.like
         inputs = {
-            name: torch.cat([row[:0], *(draw.inputs[name] for draw in draws)])
-            for name, row in like.inputs.items()
+            name: torch.cat([rows[:0], *(draw.inputs[name] for draw in draws)])
+            for name, rows in self.like.inputs.items()
         }
+        known = self.like.labels
         labels = [draw.labels for draw in draws if draw.labels is not None]
-        return inputs, None if like.labels is None else torch.cat([like.labels[:0], *labels])
+        return inputs, None if known is None else torch.cat([known[:0], *labels])
 
 
 def from_strategy(
-    make: Callable[..., Rows],
+    make: Callable[..., Any],
     strategy: SearchStrategy[Any],
     tokenize: Callable[[Any], Any],
     *,
@@ -146,31 +155,24 @@ def from_strategy(
         raise DataError(f"rows= is how many examples to draw; give at least 1, not {rows!r}")
     _require_functions(tokenize, labels, fields.get("features"))
     drawer = _Drawer(strategy, tokenize)
-    found = _distinct(drawer, rows, stream(seed, "strategy", "rows"), _Drawn.with_tokens)
+    drawn = _distinct(drawer, rows, stream(seed, "strategy", "rows"))
+    found = [_with_tokens(each) for each in islice(drawn, rows)]
     if not found:
         raise DataError(
             f"{_shown(strategy)} gave no example in {_tries(rows)} tries; let it filter out less"
         )
-    table = padded(
-        by_input([drawn.row for drawn in found], (f"example {i}" for i in range(len(found)))),
-        pad,
-        _shown(strategy),
-    )
+    places = (f"example {i}" for i in range(len(found)))
+    table = padded(by_input([each.row for each in found], places), pad, _shown(strategy))
     data = make(
-        table, labels=None if labels is None else [_plain(labels(drawn.example)) for drawn in found]
+        table, labels=None if labels is None else [_plain(labels(each.example)) for each in found]
     )
-    longest = max(range(len(found)), key=lambda row: sum(found[row].sizes))
-    like = make(
-        data.batch([longest]), labels=None if data.labels is None else data.labels[[longest]]
-    )
+    longest = max(found, key=lambda each: sum(each.sizes)).row
     return {
         "name": _shown(strategy) + ("" if len(found) == rows else f": {len(found)} of {rows} rows"),
         **fields,
         "inputs": data.inputs,
         "labels": data.labels,
-        "source": StrategySource(
-            strategy, seed, rows, drawer, _Layout(pad, labels, found[longest].row, like, make)
-        ),
+        "source": StrategySource(strategy, seed, rows, pad, labels, drawer, longest, data, make),
     }
 
 
@@ -210,12 +212,13 @@ class _Drawn:
         parts = self.row.values() if isinstance(self.row, dict) else [self.row]
         return [len(part) for part in parts if isinstance(part, tuple)]
 
-    def with_tokens(self) -> _Drawn:
-        if 0 in self.sizes:
-            raise DataError(
-                f"tokenize= gives no tokens for {_shown(self.example)}; filter out such examples"
-            )
-        return self
+
+def _with_tokens(drawn: _Drawn) -> _Drawn:
+    if 0 in drawn.sizes:
+        raise DataError(
+            f"tokenize= gives no tokens for {_shown(drawn.example)}; filter out such examples"
+        )
+    return drawn
 
 
 class _Drawer:
@@ -238,12 +241,12 @@ class _Drawer:
         def take(example: Any) -> None:
             self._taken.append(example)
 
-        with _told(strategy):
+        with _draw_errors(strategy):
             self._make = take.hypothesis.fuzz_one_input  # type: ignore[attr-defined]
 
     def draw(self, source: bytes) -> _Drawn | None:
         """None where the strategy filters out what these bytes make."""
-        with _told(self._strategy):
+        with _draw_errors(self._strategy):
             choices = self._make(source)
         if choices is None:
             return None
@@ -261,86 +264,44 @@ class _Drawer:
 
 
 @contextmanager
-def _told(strategy: Any) -> Iterator[None]:
+def _draw_errors(strategy: Any) -> Iterator[None]:
     try:
         yield
     except (InvalidArgument, Unsatisfiable) as error:
         raise DataError(f"nothing can be drawn from {_shown(strategy)}: {error}") from error
 
 
-@dataclass(frozen=True, eq=False)
-class _Layout:
-    """How an example becomes a row of the dataset.
-
-    - `longest`: the dataset's longest row before it was filled up.
-    - `like`: that row as it is in the dataset; `make`: the class of both.
-    """
-
-    pad: int | None
-    labels: Callable[[Any], Any] | None
-    longest: Any
-    like: Rows
-    make: Callable[..., Rows]
-
-    def encode(self, example: Any, row: Any) -> tuple[dict[str, Tensor], Tensor | None]:
-        """See `StrategySource.encode`."""
-        try:
-            both = by_input([self.longest, row], ("the dataset's longest row", _shown(example)))
-            table = padded(both, self.pad, "this and the longest row")
-        except DataError as error:
-            raise DataError(f"{_shown(example)} does not fit the dataset: {error}") from error
-        labels = None if self.labels is None else [_plain(self.labels(example))]
-        one = self.make({name: rows[1:] for name, rows in table.items()}, labels=labels)
-        made, like = _named(one), _named(self.like)
-        unfit = [name for name in made if not _fits(made[name], like[name])]
-        if unfit:
-            has, needs = (
-                ", ".join(_kind(name, tensors[name]) for name in unfit) for tensors in (made, like)
-            )
-            raise DataError(
-                f"{_shown(example)} does not fit the dataset: it is {has}, but rows are {needs}"
-            )
-        fitted = {name: tensor.to(like[name].dtype) for name, tensor in made.items()}
-        return {name: fitted[name] for name in one.inputs}, fitted.get(LABELS)
+def _tensors(rows: Any) -> dict[str, Tensor]:
+    return rows.inputs if rows.labels is None else {**rows.inputs, LABELS: rows.labels}
 
 
-def _named(row: Rows) -> dict[str, Tensor]:
-    return {**row.inputs, **({} if row.labels is None else {LABELS: row.labels})}
+def _kind(name: str, rows: Tensor) -> str:
+    return f"{name} {rows.dtype} {list(rows.shape[1:])}"
 
 
-def _kind(name: str, tensor: Tensor) -> str:
-    return f"{name} {tensor.dtype} {list(tensor.shape[1:])}"
-
-
-def _fits(tensor: Tensor, like: Tensor) -> bool:
+def _fits(rows: Tensor, like: Tensor) -> bool:
     # Floats that are all whole look like ints, which floats can hold; the other way round nothing
     # fits.
-    return tensor.shape == like.shape and torch.can_cast(tensor.dtype, like.dtype)
+    return rows.shape[1:] == like.shape[1:] and torch.can_cast(rows.dtype, like.dtype)
 
 
 def _distinct(
-    drawer: _Drawer,
-    count: int,
-    rng: np.random.Generator,
-    make: Callable[[_Drawn], Result | None],
-    until: float | None = None,
-) -> list[Result]:
-    """Up to `count` results of different rows; those of which `make` makes nothing are left out."""
-    found: list[Result] = []
+    drawer: _Drawer, count: int, rng: np.random.Generator, until: float | None = None
+) -> Iterator[_Drawn]:
+    """Draws of different rows, for as long as `count` of them are to be hoped for."""
     seen: set[object] = set()
     repeats = 0
     for _ in range(_tries(count)):
-        if len(found) == count or repeats > max(FEWEST_REPEATS, REPEATS * len(seen)):
-            break
+        if repeats > max(FEWEST_REPEATS, REPEATS * len(seen)):
+            return
         if until is not None and time.monotonic() > until:
-            break
+            return
         drawn = drawer.draw(rng.bytes(BYTES))
         if drawn is not None:
             repeats = repeats + 1 if drawn.key in seen else 0
-            made = None if repeats else make(drawn)
-            seen.add(drawn.key)
-            found += [] if made is None else [made]
-    return found
+            if not repeats:
+                seen.add(drawn.key)
+                yield drawn
 
 
 def _tries(count: int) -> int:

@@ -31,13 +31,7 @@ def mark_of(value: Any) -> int:
     read."""
     if hasattr(value, "detach"):
         return crc32(bytes_of(value).data, crc32(repr((value.dtype, tuple(value.shape))).encode()))
-    array = (
-        value
-        if isinstance(value, np.ndarray)
-        else np.asarray(value)
-        if hasattr(value, "__array__")
-        else None
-    )
+    array = np.asanyarray(value) if hasattr(value, "__array__") else None
     if array is not None and array.dtype != object:
         return crc32(array.tobytes(), crc32(repr((array.dtype, array.shape)).encode()))
     parts = [
@@ -52,10 +46,11 @@ def mark_of(value: Any) -> int:
     return crc32(file.getbuffer())
 
 
-def still_is(value: Any, mark: int) -> bool:
-    """Whether a value has this mark, as it had when it could be read."""
+def still_is(value: Any, mark: int | None) -> bool:
+    """Whether a value has this mark. What lost its numbers, with .to("meta"), cannot be run on, so
+    it counts as what it was."""
     try:
-        return mark_of(value) == mark
+        return getattr(value, "is_meta", False) or mark_of(value) == mark
     # what it holds now is no data
     except (TypeError, ValueError, AttributeError, RuntimeError, pickle.PicklingError):
         return False

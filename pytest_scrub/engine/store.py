@@ -24,7 +24,7 @@ from pytest_scrub.engine.memory import Kept, Memory, Places
 from pytest_scrub.errors import DataError, ModelError
 from pytest_scrub.metrics import Metric
 from pytest_scrub.network.graph import ModelGraph, Site, Where
-from pytest_scrub.network.state import state_of
+from pytest_scrub.network.state import State
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.nodes import Node
 
@@ -155,7 +155,7 @@ class ActivationStore:
         graph.require_usable(dataset.inputs)
         self._bytes_of_a_run = self._proved()
         # after a run, at which some networks make what they keep
-        self._state = state_of(graph)
+        self._state = State(graph)
         self._proved_sizes: defaultdict[Site, ProvedSizes] = defaultdict(ProvedSizes)
         self._unshared = 0.0  # seconds of capturing that no other process knows of
         self._shelf = None if shelf is None else shelf(graph, dataset, len(self._row_of_place))
@@ -211,7 +211,7 @@ class ActivationStore:
         what cannot be seen may have been changed too. Costs more than a claim's batches, less than
         its captures.
         """
-        if self._state is None or state_of(self.graph) != self._state:
+        if not self._state.is_current():
             return True
         there = np.flatnonzero(np.logical_or.reduce([kept.filled for kept in self._kept.values()]))
         if not len(there):
@@ -404,7 +404,7 @@ class ActivationStore:
             return
         last_used_last = sorted(self._kept.items(), key=lambda entry: entry[1].used)
         new = {site: kept for site, kept in last_used_last if (kept.filled & ~kept.shelved).any()}
-        if new and state_of(self.graph) == self._state:
+        if new and self._state.is_current():
             self._shelf.keep(new)
 
     def _share(self, seconds: float) -> bool:

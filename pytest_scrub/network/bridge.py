@@ -58,7 +58,7 @@ class Bridge(Transformer):
         if len(kinds) > 1:
             raise self.error("has both causal and bidirectional layers")
         self.causal = kinds.pop()
-        self.window = self._look_back()
+        self.window = self._window()
         modules = {*self.model.modules(), *self.model.original_model.modules()}
         self.can_drop = any(dropout(module) > 0 for module in modules)
 
@@ -85,7 +85,7 @@ class Bridge(Transformer):
                     f"has layers that are wired in a way that is not taken apart ({hook})"
                 )
 
-    def _look_back(self) -> int | None:
+    def _window(self) -> int | None:
         config = getattr(self.model.original_model, "config", None)
         if self.native or config is None:
             return None
@@ -143,9 +143,8 @@ class Bridge(Transformer):
             "clipped queries, keys and values": getattr(config, "clip_qkv", None) is not None,
             "queries scaled by position": rope.get("llama_4_scaling_beta") is not None,
         }
-        for extra, there in extras.items():
-            if there:
-                raise self.error(f"has {extra}")
+        if extra := next((name for name, has in extras.items() if has), None):
+            raise self.error(f"has {extra}")
 
     def _rotate_huggingface(self) -> Rotate:
         cfg, rotary = self.model.cfg, self.model.rotary_emb.original_component
@@ -186,16 +185,10 @@ class Bridge(Transformer):
         head = self.model.unembed.original_component
         # soft cap or scale, where there is one
         transform = self.model.adapter.apply_output_logits_transform
-
-        def unembed(normed: Tensor) -> Tensor:
-            logits: Tensor = transform(head(normed))
-            return logits
-
-        return unembed
+        return lambda normed: transform(head(normed))
 
     def parameters(self) -> Iterable[tuple[str, Tensor]]:
-        parameters: Iterable[tuple[str, Tensor]] = self.model.state_dict().items()
-        return parameters
+        return dict(self.model.state_dict()).items()
 
     def _forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
         # Without explicit ids the bridge derives them from the mask.

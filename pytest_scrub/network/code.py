@@ -7,15 +7,17 @@ imported.
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from hashlib import blake2b
+from itertools import filterfalse
 from pathlib import PurePath
 from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,14 +30,17 @@ SIMPLE = (
     bool, int, float, complex, str, bytes, type(None), type(...), range,
     torch.dtype, torch.device, torch.Size,
 )  # fmt: skip
-PLAIN = frozenset(SIMPLE)  # these alone, not what is made from them
+# these alone, not what is made from them
+PLAIN = frozenset(SIMPLE)
 CONTAINERS = frozenset({dict, list, tuple})
 TENSORS = frozenset({Tensor, nn.Parameter})
-HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # by a number that counts all hooks of the process
 HELD = ("_parameters", "_buffers", "_modules")
-UNREAD = frozenset(
-    {"_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_load_state_dict_pre_hooks"}
-)
+# hooks of a forward pass are read by themselves: here they have numbers that count all hooks of the
+# process; the others do not take part in one
+UNREAD = frozenset({
+    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
+    "_state_dict_hooks", "_load_state_dict_pre_hooks",
+})  # fmt: skip
 INSTALLED = tuple(
     sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
@@ -43,22 +48,34 @@ OWN = ""  # the package of code that is the user's
 DEEPEST = 40  # what is nested deeper is named by its type alone
 
 Namespace = Mapping[str, Any]
+Read = Callable[[Any], Sequence[Any]]
 
 
 def code_text(code: CodeType | None) -> list[str]:
     """What a function does, whatever it is called and wherever it lies in memory."""
-    if code is None:
-        return []
-    inner = [
-        part
-        for constant in code.co_consts
-        if isinstance(constant, CodeType)
-        for part in code_text(constant)
+    return [
+        text
+        for each in _with_inner(code)
+        for text in (
+            each.co_code.hex(),
+            *each.co_names,
+            *(_constant(value) for value in each.co_consts if not isinstance(value, CodeType)),
+        )
     ]
-    plain = [
-        _constant(constant) for constant in code.co_consts if not isinstance(constant, CodeType)
-    ]
-    return [code.co_code.hex(), *code.co_names, *plain, *inner]
+
+
+def names_in(code: CodeType) -> frozenset[str]:
+    """The globals and attributes that code names, that of functions in it included."""
+    return frozenset(name for each in _with_inner(code) for name in each.co_names)
+
+
+def _with_inner(code: CodeType | None) -> Iterator[CodeType]:
+    """Code, and that of the functions that are made in it."""
+    if code is not None:
+        yield code
+        for value in code.co_consts:
+            if isinstance(value, CodeType):
+                yield from _with_inner(value)
 
 
 def _constant(value: Any) -> str:
@@ -68,216 +85,269 @@ def _constant(value: Any) -> str:
     return repr(value)
 
 
-class Spelled(NamedTuple):
-    """All that modules and functions hold and are computed by, but for parameters and buffers:
-    configurations, flags, unregistered tensors, hooks, whatever can be spelled out.
-
-    - `digest`: hex, the same in another process.
-    - `weights`: the parameters and buffers, each once, in the order of the modules.
-    - `packages`: the installed ones that classes and functions are of; None where some are of none.
-    """
-
-    digest: str
-    weights: list[Tensor]
-    packages: frozenset[str] | None
+def _are_same(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether two sequences hold the same objects."""
+    return len(some) == len(others) and all(map(operator.is_, some, others))
 
 
-def spelled(parts: Iterable[Any]) -> Spelled | None:
-    """What there is to say of modules and functions; None where their code cannot be seen."""
-    parts = tuple(parts)
-    modules = [part for part in parts if isinstance(part, nn.Module)]
-    inner = [part for module in modules for part in module.modules()]
-    held = (
-        tensor
-        for part in inner
-        for those in (part._parameters, part._buffers)
-        for tensor in those.values()
-    )
-    speller = _Speller({id(tensor): tensor for tensor in held if tensor is not None})
+def spelled(source: Any, read: Read = tuple) -> Spelled | None:
+    """What there is to say of the modules and functions that are read from `source`; None where
+    their code cannot be seen."""
     try:
-        for part in parts:
-            speller.spell(part)
+        return Spelled(source, read)
     except _Unknown:
         return None
-    text = "\0".join(speller.text).encode("utf-8", "backslashreplace")
-    packages = None if OWN in speller.packages else frozenset(speller.packages)
-    digest = blake2b(text, digest_size=16).hexdigest()
-    return Spelled(digest, list(speller.weights.values()), packages)
 
 
 class _Unknown(Exception):
     """Something that is computed by code that is nowhere to be read."""
 
 
-class _Speller:
-    """Spells objects out as text that is the same in another process, and gathers where their
-    classes and functions are from.
+class Spelled:
+    """All that modules and functions hold and are computed by, but for parameters and buffers:
+    configurations, flags, unregistered tensors, hooks, whatever can be spelled out as text.
 
-    - `weights`: tensors whose digest is taken elsewhere, by id.
+    - `digest`: hex, the same in another process.
+    - `weights`: the parameters and buffers, each once, in the order of the modules.
+    - `packages`: the installed ones that classes and functions are of; None where some are of none.
     """
 
-    def __init__(self, weights: dict[int, Tensor]) -> None:
-        self.weights = weights
-        self.text: list[str] = []
-        self.packages: set[str] = set()
-        self._seen: dict[int, tuple[int, Any]] = {}  # with the object, so that no id is used again
-        self._noted: set[type] = set()
-        self._read: set[tuple[int, str]] = set()
+    def __init__(self, source: Any, read: Read) -> None:
+        # how an object was read, the object, and what it held
+        self._parts: list[tuple[Read, Any, Sequence[Any]]] = []
+        # what holds no other objects and is no weight, and its text
+        self._texts: list[tuple[Any, str]] = []
+        # containers that held nothing, which are looked at all together
+        self._empty: list[Any] = []
+        # by id: its number in order, and the object itself, so that no id is used again
+        self._seen: dict[int, tuple[int, Any]] = {}
+        # classes, and pairs of names and where they were looked up
+        self._done: set[Any] = set()
+        self._packages: set[str] = set()
+        self._hash = blake2b(digest_size=16)
+        roots = self._parts_of(read, source)
+        self.weights = self._parts_of(_read_weights, roots)
+        self._weight_ids = frozenset(map(id, self.weights))
+        for root in roots:
+            self._spell(root, 0)
+        self._parts_of(lambda empty: list(filter(None, empty)), self._empty)
+        self.digest = self._hash.hexdigest()
+        self.packages = None if OWN in self._packages else frozenset(self._packages)
 
-    def spell(self, value: Any, depth: int = 0) -> None:
-        if isinstance(value, SIMPLE) and not isinstance(value, Enum):
-            self.text.append(f"{type(value).__name__} {value!r}")
-        elif isinstance(value, (Enum, PurePath, np.generic)):
-            self.text.append(str(value))
+    def is_current(self) -> bool:
+        """Whether all that was read is the very same, which takes a fraction of the time of
+        spelling it; False also where something was exchanged for its equal."""
+        return all(_are_same(read(value), found) for read, value, found in self._parts) and all(
+            _text(value) == text for value, text in self._texts
+        )
+
+    def _parts_of(self, read: Read, value: Any) -> Sequence[Any]:
+        """What an object holds, and a note of it."""
+        found = read(value)
+        self._parts.append((read, value, found))
+        return found
+
+    def _say(self, *texts: str) -> None:
+        self._hash.update("\0".join((*texts, "")).encode("utf-8", "backslashreplace"))
+
+    def _spell(self, value: Any, depth: int) -> None:
+        kind = type(value)
+        if isinstance(value, (*SIMPLE, Enum, PurePath, np.generic)):
+            self._spell_text(value)
+        elif kind in CONTAINERS and not value:
+            self._empty.append(value)
+            self._say(repr(value))
         elif id(value) in self._seen:
-            self.text.append(f"again {self._seen[id(value)][0]}")
+            self._say(f"again {self._seen[id(value)][0]}")
         else:
             self._seen[id(value)] = (len(self._seen), value)
-            self.text.append(_name(type(value)))
+            self._say(_name(kind))
             if depth < DEEPEST:
                 self._spell_new(value, depth + 1)
 
     def _spell_new(self, value: Any, depth: int) -> None:
-        if type(value) in CONTAINERS:  # most of what a network holds
-            self._spell_all(value, depth)
-        elif isinstance(value, Tensor):
-            if type(value) not in TENSORS:  # what is computed of it may be its own affair
-                self._note(type(value), depth)
-            known = id(value) in self.weights or value.is_meta
-            self.text.append("weight" if known else digest_of([("", value)]))
-        elif isinstance(value, np.ndarray):
-            self.text.append(f"{value.dtype} {value.shape} {blake2b(value.tobytes()).hexdigest()}")
+        if isinstance(value, (Tensor, np.ndarray)):
+            if isinstance(value, Tensor) and type(value) not in TENSORS:
+                # what is computed of it may be its own affair
+                self._spell(type(value), depth)
+            if id(value) not in self._weight_ids:
+                self._spell_text(value)
         elif isinstance(value, torch.jit.ScriptModule):
             raise _Unknown
-        elif isinstance(value, RemovableHandle):
-            pass  # of a hook that is spelled where it hangs
-        elif isinstance(value, (type, FunctionType, MethodType, functools.partial, ModuleType)):
-            self._spell_code(value, depth)
-        elif isinstance(value, nn.Module):
-            self._note(type(value), depth)
-            self._spell_all(_telling(value), depth)
-            for name in HOOKS:
-                hooks = vars(value).get(name, {}).values()
-                self._spell_all([hook for hook in hooks if not _is_bookkeeping(hook)], depth)
-        elif isinstance(value, (Mapping, Sequence, AbstractSet)):
-            self._note(type(value), depth)
-            self._spell_all(value, depth)
-        elif (
-            type(value).__module__.partition(".")[0] not in sys.stdlib_module_names
-            or type(value) is SimpleNamespace
-        ):
-            self._note(type(value), depth)
-            self._spell_all(_telling(value), depth)
-
-    def _spell_code(self, value: Any, depth: int) -> None:
-        if isinstance(value, FunctionType):
-            self.packages.add(_package(value.__globals__))
-            self.text += code_text(value.__code__)
-            cells = [cell.cell_contents for cell in value.__closure__ or () if is_set(cell)]
-            self._spell_all((value.__defaults__, value.__kwdefaults__, *cells), depth)
+        elif isinstance(value, CodeType):
+            self._say(*code_text(value))
+        elif isinstance(value, type):
+            self._say(_name(value))
+            for kind in self._parts_of(operator.attrgetter("__mro__"), value):
+                self._spell_class(kind, depth)
+        elif isinstance(value, FunctionType):
+            self._packages.add(_package(value.__globals__))
+            self._spell_each(self._parts_of(_read_function, value), depth)
             if not _is_installed(value.__globals__):
                 self._spell_names(names_in(value.__code__), value.__globals__, depth)
-        elif isinstance(value, MethodType):
-            self._spell_all((value.__func__, value.__self__), depth)
-        elif isinstance(value, functools.partial):
-            self._spell_all((value.func, value.args, value.keywords), depth)
-        else:
-            self.text.append(value.__name__ if isinstance(value, ModuleType) else _name(value))
-            if isinstance(value, type):
-                self._note(value, depth)
+        elif isinstance(value, ModuleType):
+            self._say(value.__name__)
+        elif read := _reader(value):
+            self._spell_each(self._parts_of(read, value), depth)
+
+    def _spell_text(self, value: Any) -> None:
+        text = _text(value)
+        self._say(text)
+        self._texts.append((value, text))
+
+    def _spell_each(self, parts: Sequence[Any], depth: int) -> None:
+        # most of what a network holds is plain
+        self._say(repr([part if type(part) in PLAIN else object for part in parts]))
+        for part in parts:
+            if type(part) not in PLAIN:
+                self._spell(part, depth)
 
     def _spell_names(self, names: AbstractSet[str], found: Namespace, depth: int) -> None:
         """The globals that code reads, and what it reads of modules among them."""
-        for name in sorted(names & found.keys()):
-            if (id(found), name) in self._read:  # modules import one another
-                continue
-            self._read.add((id(found), name))
-            self.text.append(name)
-            if _is_installed(found) and _is_bookkeeping(found[name]):
-                # known by its version; torch exchanges some of its own once its compiler is
-                # imported
-                continue
-            self.spell(found[name], depth)
-            if isinstance(found[name], ModuleType) and depth < DEEPEST:
-                self._spell_names(names, vars(found[name]), depth + 1)
-
-    def _spell_all(self, values: Any, depth: int) -> None:
-        if isinstance(values, AbstractSet):
-            self.text += sorted(
-                repr(value) if isinstance(value, SIMPLE) else _name(type(value)) for value in values
-            )
-        elif isinstance(
-            values, Mapping
-        ):  # in its own order, which is that of computation in a Sequential
-            self._spell_each(list(values), depth)
-            self._spell_each(list(values.values()), depth)
-        else:
-            self._spell_each(list(values), depth)
-
-    def _spell_each(self, values: list[Any], depth: int) -> None:
-        shown, others = list[Any](), list[Any]()
-        for value in values:
-            kind = type(value)
-            is_plain = kind in PLAIN or (kind in CONTAINERS and not value)
-            shown.append(value if is_plain else object)
-            if not is_plain:
-                others.append(value)
-        self.text.append(repr(shown))
-        for value in others:
-            self.spell(value, depth)
-
-    def _note(self, kind: type, depth: int) -> None:
-        """A class and its bases: what is not installed is spelled, and so are methods that were put
-        into an installed class, or that torch has generated for one network."""
-        for base in kind.__mro__:
-            if base in self._noted:
-                continue
-            self._noted.add(base)
-            if base.__module__ == "torch.fx.graph_module" and "forward" in vars(base):
-                self.text += code_text(getattr(vars(base)["forward"], "__code__", None))
-            self.packages.add(_package(_namespace(base)))
-            self._spell_class(base, depth)
+        # modules import one another
+        if depth >= DEEPEST or (id(found), names) in self._done:
+            return
+        self._done.add((id(found), names))
+        parts = self._parts_of(_read_names, (names, found))
+        self._spell_each(parts, depth)
+        for part in parts:
+            if isinstance(part, ModuleType):
+                self._spell_names(names, vars(part), depth + 1)
 
     def _spell_class(self, kind: type, depth: int) -> None:
-        is_installed = _is_installed(_namespace(kind))
+        """What is not installed, and methods that were put into an installed class or that torch
+        has generated for one network."""
+        if kind in self._done:
+            return
+        self._done.add(kind)
+        self._parts_of(_read_mapping, vars(kind))
+        names = _namespace(kind)
+        self._packages.add(_package(names))
+        is_installed = _is_installed(names)
         for name, value in list(vars(kind).items()):
-            for function in _functions_in(value):
-                if not is_installed or not _is_installed(function.__globals__):
-                    self.text.append(name)
-                    self.spell(function, depth)
+            told: list[Any] = [
+                function
+                for function in _functions_in(value)
+                if not (is_installed and _is_installed(function.__globals__))
+            ]
             if not is_installed and not name.startswith("_") and not callable(value):
-                self.text.append(name)
-                self.spell(value, depth)
+                told.append(value)
+            if told:
+                self._spell_each([name, *told], depth)
 
 
-def names_in(code: CodeType) -> frozenset[str]:
-    """The globals and attributes that code names, that of functions in it included."""
-    inner = (names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType))
-    return frozenset(code.co_names).union(*inner)
+# What objects hold --------------------------------------------------------------------------------
 
 
-def _telling(value: Any) -> dict[str, Any]:
-    """The attributes that say how an object computes: those of installed classes keep count of runs
-    in private."""
-    kind = type(value)
-    names = (name for base in kind.__mro__ for name in _slots_of(base))
-    held = {name: getattr(value, name) for name in names if hasattr(value, name)} | getattr(
-        value, "__dict__", {}
+def _reader(value: Any) -> Read | None:
+    """How to read what an object holds; None for those of Python's own that say nothing."""
+    for kind, read in READERS:
+        if isinstance(value, kind):
+            return read
+    is_own = type(value).__module__.partition(".")[0] not in sys.stdlib_module_names
+    return _read_object if is_own or type(value) is SimpleNamespace else None
+
+
+def _read_weights(roots: Sequence[Any]) -> list[Tensor]:
+    """The parameters and buffers of modules, each once."""
+    modules = (part for root in roots if isinstance(root, nn.Module) for part in root.modules())
+    tensors = (
+        tensor
+        for part in modules
+        for tensor in (*part._parameters.values(), *part._buffers.values())
+        if tensor is not None
     )
+    return list({id(tensor): tensor for tensor in tensors}.values())
+
+
+def _read_module(module: nn.Module) -> list[Any]:
+    after = filterfalse(_is_bookkeeping, module._forward_hooks.values())
+    before = filterfalse(_is_bookkeeping, module._forward_pre_hooks.values())
+    return [*_read_object(module), "hooks", *after, "pre-hooks", *before]
+
+
+def _read_object(value: Any) -> list[Any]:
+    """The attributes that say how an object computes."""
+    kind: Any = type(value)
+    held = getattr(value, "__dict__", {})
+    if slots := _slots(kind):
+        held = {name: getattr(value, name) for name in slots if hasattr(value, name)} | held
+    names = _computing_names(kind, tuple(held))
+    return [kind, *names, *map(held.__getitem__, names)]
+
+
+@functools.lru_cache(maxsize=4096)
+def _computing_names(kind: type, names: tuple[str, ...]) -> list[str]:
+    """Installed classes keep count of runs in private."""
     private = _is_installed(_namespace(kind))
-    unread = [
+    return [
         name
-        for name in held
-        if name in UNREAD or (private and name.startswith("_") and name not in HELD)
+        for name in names
+        if name not in UNREAD and (name in HELD or not (private and name.startswith("_")))
     ]
-    for name in (*HOOKS, *unread):
-        held.pop(name, None)
-    return held
 
 
-def _slots_of(kind: type) -> tuple[str, ...]:
-    slots = vars(kind).get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)
+@functools.lru_cache(maxsize=4096)
+def _slots(kind: type) -> list[str]:
+    slots = (vars(base).get("__slots__", ()) for base in kind.__mro__)
+    return [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
+
+
+def _read_mapping(value: Mapping[Any, Any]) -> list[Any]:
+    """In its own order, which is that of computation in a Sequential."""
+    return [type(value), *value, *value.values()]
+
+
+def _read_set(value: AbstractSet[Any]) -> list[Any]:
+    """In an order that is the same in every process where the members are plain."""
+    return [type(value), *sorted(value, key=repr)]
+
+
+def _read_sequence(value: Iterable[Any]) -> list[Any]:
+    return [type(value), *value]
+
+
+def _read_function(function: FunctionType) -> list[Any]:
+    return [
+        function.__code__, function.__defaults__, function.__kwdefaults__, *_closed_over(function)
+    ]  # fmt: skip
+
+
+def _read_names(found: tuple[AbstractSet[str], Namespace]) -> list[Any]:
+    """Globals by name; an installed function is known by its version, and torch exchanges some of
+    its own once its compiler is imported."""
+    names, values = found
+    is_installed = _is_installed(values)
+    return [
+        part
+        for name in sorted(names & values.keys())
+        if not (is_installed and _is_bookkeeping(values[name]))
+        for part in (name, values[name])
+    ]
+
+
+READERS: tuple[tuple[type, Read], ...] = (
+    (nn.Module, _read_module),
+    # of a hook that is spelled where it hangs
+    (RemovableHandle, lambda handle: ()),
+    (AbstractSet, _read_set),
+    (Mapping, _read_mapping),
+    (Sequence, _read_sequence),
+    (MethodType, operator.attrgetter("__func__", "__self__")),
+    (functools.partial, operator.attrgetter("func", "args", "keywords")),
+)
+
+
+def _text(value: Any) -> str:
+    kind = _name(type(value))
+    if isinstance(value, Tensor):
+        return kind if value.is_meta else f"{kind} {digest_of([('', value)])}"
+    if isinstance(value, np.ndarray):
+        return f"{kind} {value.dtype} {value.shape} {blake2b(value.tobytes()).hexdigest()}"
+    return f"{kind} {value!s}"
+
+
+# Where code is from -------------------------------------------------------------------------------
 
 
 def _is_bookkeeping(hook: Any) -> bool:
@@ -285,12 +355,16 @@ def _is_bookkeeping(hook: Any) -> bool:
     the user's."""
     if not isinstance(hook, FunctionType) or not _is_installed(hook.__globals__):
         return False
-    held = [cell.cell_contents for cell in hook.__closure__ or () if is_set(cell)]
     return all(
         _is_bookkeeping(inner)
-        for inner in held
+        for inner in _closed_over(hook)
         if callable(inner) and not isinstance(inner, nn.Module)
     )
+
+
+def _closed_over(function: FunctionType) -> list[Any]:
+    cells = function.__closure__ or ()
+    return [cell.cell_contents if is_set(cell) else None for cell in cells]
 
 
 def is_set(cell: Any) -> bool:

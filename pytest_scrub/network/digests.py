@@ -42,13 +42,11 @@ Version = tuple[tuple[int, int], ...]
 def version_of(parameters: Iterable[tuple[str, Tensor]]) -> Version:
     """Changes when torch notices that one of the tensors is changed in place or exchanged; costs
     next to nothing."""
+    # Tensors made in inference mode cannot be changed and have no count of changes.
     return tuple(
-        (tensor.data_ptr() if tensor.layout == torch.strided else id(tensor), _changes(tensor))
+        (
+            tensor.data_ptr() if tensor.layout == torch.strided else id(tensor),
+            0 if tensor.is_inference() else tensor._version,
+        )
         for _, tensor in parameters
     )
-
-
-def _changes(tensor: Tensor) -> int:
-    # torch counts changes in place; tensors made in inference mode cannot be changed and have no
-    # count.
-    return 0 if tensor.is_inference() else tensor._version

@@ -6,10 +6,11 @@ import inspect
 import json
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,26 +24,15 @@ if TYPE_CHECKING:
 __tracebackhide__ = hides
 
 Config = Mapping[str, Any] | str | Path | None
-Made = TypeVar("Made")
 
 SAFETENSORS = ".safetensors"
 STATE_DICT_SUFFIXES = (".pt", ".pth")
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 HUB_TIMEOUT = 10  # seconds for the hub's first answer, its library's own default for downloads
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # configuration, weights, tokenizer
+# configuration, weights, tokenizer
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
 REQUIRED_FIELDS = ("d_model", "d_head", "n_layers", "n_ctx", "d_vocab")
-# What torch.load raises on bytes that happen to look like the beginning of a file of its own.
-DAMAGED = (
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-)
 SHOWN = 3  # names of weights in a message
 # Not the network's function: where it is, how it was initialised, what its config sets by itself.
 PASSING_FIELDS = (
@@ -163,7 +153,7 @@ def save_native(bridge: TransformerBridge, path: str | Path) -> None:
         )
     weights: dict[str, Tensor] = bridge.state_dict()
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
-    path.with_suffix(".json").write_text(json.dumps(_telling_fields(bridge.cfg), indent=2) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(_fields_to_save(bridge.cfg), indent=2) + "\n")
 
 
 # Finding the source -------------------------------------------------------------------------------
@@ -220,19 +210,23 @@ def _from_hub(name: str) -> Path:
 def _from_file(
     path: Path, config: Config, device: str | torch.device, dtype: torch.dtype | None
 ) -> nn.Module:
-    if path.suffix == SAFETENSORS:
-        return _native(path, _read_safetensors(path), _fields(path, config), device, dtype)
-    if path.suffix not in STATE_DICT_SUFFIXES:
+    is_state_dict = path.suffix in STATE_DICT_SUFFIXES
+    if path.suffix != SAFETENSORS and not is_state_dict:
         raise ModelError(
             f"{path.name} cannot be loaded: weights are read from .safetensors, or from the .pt of "
             "a HookedTransformer state dict, and nothing is unpickled; save it with "
             "safetensors.torch.save_file"
         )
-    weights, given = _read_state_dict(path), _fields(path, config)
-    if not any(name.endswith(".attn.W_Q") for name in weights):
-        return _native(path, weights, given, device, dtype)
-    given = _native_fields(given)
-    return _native(path, _converted(path, weights, given), given, device, dtype)
+    weights = _read_state_dict(path) if is_state_dict else _read_safetensors(path)
+    given = _fields(path, config)
+    is_hooked = is_state_dict and any(name.endswith(".attn.W_Q") for name in weights)
+    made = _bridge_config(path, _native_fields(given) if is_hooked else given)
+    if is_hooked:
+        from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
+
+        with _or_error(f"{path.name} does not fit its config"):
+            weights = convert_tl_checkpoint(weights, made)
+    return _native(path, weights, made, device, dtype)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -255,7 +249,8 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path.name} is damaged, or holds more than tensors and is not unpickled; save "
             "model.state_dict() alone"
         ) from error
-    except DAMAGED as error:
+    # whatever torch makes of bytes that happen to look like the beginning of a file of its own
+    except Exception as error:
         raise ModelError(f"{path.name} is damaged or not a torch file; copy it again") from error
     if not isinstance(state, Mapping):
         raise ModelError(
@@ -268,54 +263,38 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _converted(path: Path, weights: dict[str, Tensor], given: dict[str, Any]) -> dict[str, Tensor]:
-    """A `HookedTransformer` state dict under the names, and in the shapes, of a native network."""
-    from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
-
-    try:
-        converted: dict[str, Tensor] = convert_tl_checkpoint(weights, _bridge_config(path, given))
-    except (ValueError, RuntimeError) as error:
-        raise ModelError(f"{path.name} does not fit its config: {_first_line(error)}") from error
-    return converted
-
-
 def _native(
     path: Path,
     weights: dict[str, Tensor],
-    given: dict[str, Any],
+    config: TransformerBridgeConfig,
     device: str | torch.device,
     dtype: torch.dtype | None,
 ) -> nn.Module:
     """A native network of that config, filled with exactly these weights."""
     from transformer_lens.model_bridge import TransformerBridge
 
-    config = _bridge_config(path, given)
     if dtype is None:
         dtype = next((w.dtype for w in weights.values() if w.is_floating_point()), torch.float32)
-    with torch.random.fork_rng(devices=[]):  # layers draw initial weights
-        bridge: nn.Module = _or_error(
-            path,
-            lambda: TransformerBridge.boot_native(config, device=device, dtype=dtype),
-        )
-    expected = {name: tuple(tensor.shape) for name, tensor in bridge.state_dict().items()}
+    # layers draw initial weights
+    with torch.random.fork_rng(devices=[]), _or_error(_cannot_be_built(path)):
+        bridge: nn.Module = TransformerBridge.boot_native(config, device=device, dtype=dtype)
+    expected = bridge.state_dict()
     # the native head has none of its own, so a file may leave it out
     if "unembed.bias" in expected:
-        weights.setdefault("unembed.bias", torch.zeros(expected["unembed.bias"]))
-    _refuse_unfit(path, expected, {name: tuple(tensor.shape) for name, tensor in weights.items()})
+        weights.setdefault("unembed.bias", torch.zeros(expected["unembed.bias"].shape))
+    _refuse_unfit(path, expected, weights)
     bridge.load_state_dict(weights)
     return bridge.eval()
 
 
-def _refuse_unfit(
-    path: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
-) -> None:
+def _refuse_unfit(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
     unfit = {
         "lacks": sorted(expected.keys() - found.keys()),
         "has the unknown": sorted(found.keys() - expected.keys()),
         "has other shapes for": [
-            f"{name} {list(found[name])} instead of {list(shape)}"
-            for name, shape in expected.items()
-            if found.get(name, shape) != shape
+            f"{name} {list(found[name].shape)} instead of {list(own.shape)}"
+            for name, own in expected.items()
+            if name in found and found[name].shape != own.shape
         ],
     }
     reasons = [f"{what} {_some(names)}" for what, names in unfit.items() if names]
@@ -363,24 +342,21 @@ def _fields(path: Path, config: Config) -> dict[str, Any]:
 def _native_fields(given: dict[str, Any]) -> dict[str, Any]:
     """The fields of a `HookedTransformer` config as they are for the native network of the same
     function."""
-    reasons = {
-        **{name: bool(given.get(name)) for name in HOOKED_SWITCHES},
-        # Rotary: halves here, adjacent pairs there.
-        "positional_embedding_type='rotary'": given.get("positional_embedding_type") == "rotary",
-        "use_attn_scale=False": given.get("use_attn_scale") is False,
-    }
-    if reason := next((name for name, there in reasons.items() if there), None):
+    switches = [name for name in HOOKED_SWITCHES if given.get(name)]
+    if given.get("positional_embedding_type") == "rotary":
+        # halves here, adjacent pairs there
+        switches.append("positional_embedding_type='rotary'")
+    if given.get("use_attn_scale") is False:
+        switches.append("use_attn_scale=False")
+    if switches:
         raise ModelError(
-            f"a HookedTransformer with {reason} has no native counterpart; pass the "
+            f"a HookedTransformer with {switches[0]} has no native counterpart; pass the "
             "HookedTransformer itself instead of its state dict"
         )
     if given.get("act_fn") is None and not given.get("attn_only"):
         raise ModelError("the config of a HookedTransformer needs its act_fn; add it")
-    return {
-        name: value
-        for name, value in given.items()
-        if name not in (*HOOKED_SWITCHES, *HOOKED_DETAILS)
-    }
+    left_out = (*HOOKED_SWITCHES, *HOOKED_DETAILS)
+    return {name: value for name, value in given.items() if name not in left_out}
 
 
 def _bridge_config(path: Path, given: dict[str, Any]) -> TransformerBridgeConfig:
@@ -403,25 +379,21 @@ def _bridge_config(path: Path, given: dict[str, Any]) -> TransformerBridgeConfig
             f"the config of {path.name} has {extra}={given[extra]!r}, which a native network does "
             "not do; pass the model itself instead of a file"
         )
-    kept = {name: value for name, value in given.items() if name not in PASSING_FIELDS}
-    return _or_error(
-        path, lambda: TransformerBridgeConfig(**kept, device="cpu", init_weights=False)
-    )
+    lasting = {name: value for name, value in given.items() if name not in PASSING_FIELDS}
+    with _or_error(_cannot_be_built(path)):
+        return TransformerBridgeConfig(**lasting, device="cpu", init_weights=False)
 
 
 def _config_fields() -> set[str]:
     from transformer_lens.config import TransformerBridgeConfig
 
-    own = {
-        name
-        for name, parameter in inspect.signature(TransformerBridgeConfig).parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    }
-    inherited = {field.name for field in fields(TransformerBridgeConfig)}
-    return {*own, *inherited, *PASSING_FIELDS}
+    own = inspect.signature(TransformerBridgeConfig).parameters.values()
+    named = (parameter.name for parameter in own if parameter.kind is not parameter.VAR_KEYWORD)
+    inherited = (field.name for field in fields(TransformerBridgeConfig))
+    return {*named, *inherited, *PASSING_FIELDS}
 
 
-def _telling_fields(config: TransformerBridgeConfig) -> dict[str, Any]:
+def _fields_to_save(config: TransformerBridgeConfig) -> dict[str, Any]:
     """The fields of a native network's config that are required or not at their defaults."""
     required = {
         name: getattr(config, name) for name in (*REQUIRED_FIELDS, "n_heads", "d_mlp", "act_fn")
@@ -436,14 +408,17 @@ def _telling_fields(config: TransformerBridgeConfig) -> dict[str, Any]:
     return required | changed
 
 
-def _or_error(path: Path, make: Callable[[], Made]) -> Made:
-    """What `make` makes; TransformerLens's complaint about a config as a `ModelError`."""
+@contextmanager
+def _or_error(sentence: str) -> Iterator[None]:
+    """Raises TransformerLens's complaint about a config as a `ModelError`."""
     try:
-        return make()
+        yield
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError, AssertionError) as error:
-        raise ModelError(
-            f"the config of {path.name} cannot be built: {_first_line(error)}"
-        ) from error
+        raise ModelError(f"{sentence}: {_first_line(error)}") from error
+
+
+def _cannot_be_built(path: Path) -> str:
+    return f"the config of {path.name} cannot be built"
 
 
 def _first_line(error: Exception) -> str:
@@ -512,12 +487,8 @@ def _refuse_other_kind(folder: Path, loaded: str) -> None:
         kind = str(json.loads((folder / "config.json").read_text())["architectures"][0])
     except (OSError, ValueError, LookupError, TypeError):
         return
-    if (
-        kind != loaded
-        and hasattr(transformers, kind)
-        and "ForCausalLM" not in kind
-        and "LMHead" not in kind
-    ):
+    is_causal = "ForCausalLM" in kind or "LMHead" in kind
+    if kind != loaded and hasattr(transformers, kind) and not is_causal:
         raise ModelError(
             f"{str(folder)!r} holds a {kind}, which is no causal language model; load it with "
             f"transformers.{kind}.from_pretrained({str(folder)!r}) and return "

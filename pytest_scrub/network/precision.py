@@ -15,6 +15,10 @@ def widened(value: Tensor) -> Tensor:
     return value.float() if value.dtype in NARROW else value
 
 
+def _types(graph: ModelGraph) -> set[torch.dtype]:
+    return {weight.dtype for _, weight in graph.weights() if weight.is_floating_point()}
+
+
 def rounding_of(graph: ModelGraph, output: Tensor) -> float:
     """How far off a metric of this network may be, as a share of it.
 
@@ -22,18 +26,14 @@ def rounding_of(graph: ModelGraph, output: Tensor) -> float:
     single number, as what is summed is float32. The coarsest type counts, of the weights and of the
     output.
     """
-    types = {
-        output.dtype,
-        *(weight.dtype for _, weight in graph.weights() if weight.is_floating_point()),
-    }
-    coarsest = max(types, key=lambda dtype: torch.finfo(dtype).eps)
+    coarsest = max({output.dtype, *_types(graph)}, key=lambda dtype: torch.finfo(dtype).eps)
     return torch.finfo(coarsest).eps * (0.5 if coarsest in NARROW else 8)
 
 
 def precision_of(graph: ModelGraph) -> str:
     """The number types of a network's weights, of sums where that is another one, and the device,
     in words."""
-    types = {weight.dtype for _, weight in graph.weights() if weight.is_floating_point()}
+    types = _types(graph)
     names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types)) or "no"
     sums = ", sums of contributions in float32" if graph.adds and types & set(NARROW) else ""
     device = graph.device

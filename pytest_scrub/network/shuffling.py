@@ -27,13 +27,13 @@ def shuffled(graph: ModelGraph, rng: np.random.Generator) -> Iterator[ModelGraph
     if not weights:
         yield None
         return
-    kept = [tensor.detach().clone() for tensor in weights]
+    originals = [tensor.detach().clone() for tensor in weights]
     try:
-        for tensor, own in zip(weights, kept, strict=True):
-            order = torch.from_numpy(rng.permutation(own.numel())).to(own.device)
+        for tensor, original in zip(weights, originals, strict=True):
+            order = torch.from_numpy(rng.permutation(original.numel())).to(original.device)
             # Through .data the tensor's count of changes stays: after this it is what it was.
-            tensor.data.copy_(own.flatten()[order].view_as(own))
+            tensor.data.copy_(original.flatten()[order].view_as(original))
         yield graph.again()
     finally:
-        for tensor, own in zip(weights, kept, strict=True):
-            tensor.data.copy_(own)
+        for tensor, original in zip(weights, originals, strict=True):
+            tensor.data.copy_(original)

@@ -1,5 +1,4 @@
-"""A network as it is: two states are equal where nothing that it computes with was changed, however
-it was done."""
+"""Whether a network still is what it was, however it was changed."""
 
 from __future__ import annotations
 
@@ -17,40 +16,63 @@ from pytest_scrub.network.graph import ModelGraph
 def described(graph: ModelGraph) -> Spelled | None:
     """Attributes, hooks and code, and the weights beside them; None where the code cannot be
     seen."""
-    parts = graph.computing()
-    if parts is None:
-        return None
-    hooks = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
-    return spelled((*parts, *(list(those.values()) for those in hooks)))
+    return None if graph.computing() is None else spelled(graph, _computing)
 
 
-def state_of(graph: ModelGraph) -> str | None:
-    """Hex digest of weights, buffers, attributes, hooks and code; None where the code cannot be
-    seen.
+def _computing(graph: ModelGraph) -> list[Any]:
+    after = torch_module._global_forward_hooks.values()
+    before = torch_module._global_forward_pre_hooks.values()
+    return [*(graph.computing() or ()), "hooks", *after, "pre-hooks", *before]
 
-    It means nothing in another process. The numbers of every weight are read once.
+
+class State:
+    """What a network computes with when this is made: weights, buffers, attributes, hooks, code.
+
+    - `digest`: None where the code cannot be seen. It means nothing in another process.
     """
-    found = described(graph)
-    if found is None:
-        return None
+
+    def __init__(self, graph: ModelGraph) -> None:
+        self._graph, self._spelled = graph, described(graph)
+        self.digest = None if self._spelled is None else _digest(self._spelled)
+
+    def is_current(self) -> bool:
+        """Whether the network computes with the same now; never where the code cannot be seen.
+
+        Reads the numbers of every weight once. Objects that are the very same and hold the very
+        same are not spelled out again.
+        """
+        if self._spelled is None:
+            return False
+        if self._spelled.is_current():
+            return _digest(self._spelled) == self.digest
+        now = State(self._graph)
+        is_equal = now.digest == self.digest
+        if is_equal:
+            self._spelled = now._spelled
+        return is_equal
+
+
+def _digest(found: Spelled) -> str:
+    """Hex digest of what was spelled, of all weights' numbers, and of what torch computes in."""
     settings = (
         torch.get_default_dtype(),
         torch.get_float32_matmul_precision(),
         torch.is_autocast_enabled(),
     )
-    total = hashlib.sha1(
-        f"{found.digest} {settings}".encode(), usedforsecurity=False
-    )  # the fastest that is good enough
-    seen: dict[tuple[Any, ...], int] = {}  # tied weights are read once
+    # the fastest that is good enough
+    total = hashlib.sha1(f"{found.digest} {settings}".encode(), usedforsecurity=False)
+    seen: dict[tuple[Any, ...], int] = {}
     for tensor in found.weights:
         where = (
             (tensor.data_ptr(), tensor.shape, tensor.stride())
             if tensor.layout == torch.strided
             else (id(tensor),)
         )
-        new = where not in seen
+        # tied weights are read once
+        is_new = where not in seen
         nth = seen.setdefault(where, len(seen))
-        total.update(f"{nth} {tensor.dtype} {tensor.shape} {tensor.device}".encode())
-        if new:
+        told = (nth, type(tensor), tensor.dtype, tensor.shape, tensor.device)
+        total.update(repr(told).encode())
+        if is_new:
             total.update(bytes_of(tensor, "weights").data)
     return total.hexdigest()

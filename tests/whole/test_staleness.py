@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from pytest_scrub import (
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.network import as_graph
-from pytest_scrub.network.state import state_of
+from pytest_scrub.network.state import State
 from pytest_scrub.pytest_edge.session import Scrub, Session
 from pytest_scrub.swaps.space import SwapSet
 from tests.reference.generate import Architecture, build
@@ -277,13 +278,82 @@ def test_what_lies_beside_the_network_is_noticed(
 def test_what_can_be_seen_is_seen_without_a_run(changed: pytest.MonkeyPatch) -> None:
     """A run on a few rows would miss what only others need."""
     graph = as_graph(Network().eval())
-    states = {state_of(graph)}
+    states = {State(graph).digest}
     for name, change in BESIDE.items():
         if name != "what cannot be seen":
             change(changed)
-            states.add(state_of(graph))
+            states.add(State(graph).digest)
     assert len(states) == len(BESIDE)
-    assert state_of(graph) == state_of(as_graph(graph.module))  # type: ignore[attr-defined]
+    assert State(graph).digest == State(as_graph(graph.module)).digest  # type: ignore[attr-defined]
+
+
+MORE: dict[str, Callable[[Network], object]] = {
+    "parameter": lambda model: setattr(model.inner, "bias", nn.Parameter(torch.ones(3))),
+    "module added": lambda model: model.add_module("more", nn.Identity()),
+    "what was empty": lambda model: model.settings["empty"].append(1.0),
+    "class of a part": lambda model: setattr(model.inner, "__class__", nn.Bilinear),
+    "equal numbers of another type": lambda model: setattr(model, "alpha", True),
+    "minus zero": lambda model: model.settings["shift"].__setitem__(0, -0.0),
+    "inside a tuple": lambda model: model.settings["nested"][1].update(key=2),
+    "array": lambda model: model.settings["array"].__setitem__(0, 1.0),
+    "default of a hook": lambda model: setattr(defaulting, "__defaults__", (3.0,)),
+    "variable of a closure": lambda model: setattr(closing.__closure__[0], "cell_contents", 3.0),
+    "hook that becomes a pre-hook": lambda model: model.inner._forward_pre_hooks.update(
+        [model.inner._forward_hooks.popitem()]
+    ),
+    "code of a hook": lambda model: setattr(defaulting, "__code__", other_code.__code__),
+}
+
+
+def defaulting(module: Any, inputs: Any, out: Tensor, by: float = 0.0) -> Tensor:
+    return out + by
+
+
+def other_code(module: Any, inputs: Any, out: Tensor, by: float = 0.0) -> Tensor:
+    return out - by
+
+
+closing: Any = shifting(0.0)
+
+
+@pytest.mark.parametrize("change", {**CHANGES, **MORE}.values(), ids=[*CHANGES, *MORE])
+def test_a_state_sees_what_a_run_on_a_few_rows_might_not(
+    changed: pytest.MonkeyPatch, change: Callable[[Network], object]
+) -> None:
+    changed.setattr(defaulting, "__defaults__", (0.0,))
+    changed.setattr(defaulting, "__code__", defaulting.__code__)
+    changed.setattr(closing.__closure__[0], "cell_contents", 0.0)
+    network = Network().eval()
+    network.settings |= {"nested": (1, {"key": 1}), "array": np.zeros(2), "empty": []}
+    for hook in (shifting(1.0), defaulting, closing):
+        network.inner.register_forward_hook(hook)
+    graph = as_graph(network)
+    state, again = State(graph), State(graph)
+    assert state.is_current()
+    assert state.digest == again.digest
+    change(network)
+    assert not state.is_current()
+    assert State(graph).digest != again.digest
+
+
+@pytest.mark.parametrize("kind", ["native", "gpt2", "llama"])
+def test_only_what_was_exchanged_is_spelled_out_again(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = build.__wrapped__(Architecture(kind)).bridge
+    graph = as_graph(bridge)
+    inputs = {"tokens": torch.zeros(2, 3, dtype=torch.long)}
+    graph.run(inputs)
+    bridge.told = [1.5]
+    state = State(graph)
+    monkeypatch.setattr("pytest_scrub.network.state.spelled", pytest.fail)
+    graph.run(inputs)
+    assert state.is_current()
+    monkeypatch.undo()
+    bridge.told = [1.5]
+    assert state.is_current(), "what is equal is no change"
+    monkeypatch.setattr("pytest_scrub.network.state.spelled", pytest.fail)
+    assert state.is_current(), "and from then on the same"
 
 
 def test_functions_may_call_whatever_they_like(changed: pytest.MonkeyPatch) -> None:
