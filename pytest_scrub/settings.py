@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, TypeVar
 
 from pytest_scrub.common.calls import LARGEST, is_number, is_whole, shown, well_called
+from pytest_scrub.common.records import LARGEST_SEED
 from pytest_scrub.errors import HypothesisError
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ ACTIONS = (FAIL, XFAIL, WARN)  # what a claim does that says nothing either way
 EFFORT = {"none": 0, "quick": 2, "default": 20, "thorough": 200}
 # Names that stand in reports beside those of adversaries.
 SAVED, OWN_DRAWS = "saved counterexample", "the claim's own draws"
-MOST_SEED = 2**128  # as many streams as a name and a seed are told apart by
 MOST_SAMPLES = 10**8  # their references are drawn at once, and take a gigabyte
 MOST_EVALUATIONS = 10**12  # years of any machine
 
@@ -223,7 +223,7 @@ class Settings:
 
     seed: int = _setting(
         0, "every claim's random streams are derived from it and from the claim's name",
-        _whole_from("a whole number", -MOST_SEED, MOST_SEED), read=whole(),
+        _whole_from("a whole number", -LARGEST_SEED, LARGEST_SEED), read=whole(),
     )  # fmt: skip
     tolerance: float | None = _setting(
         None, "the largest mean gap that the claim accepts, in the metric's unit",

@@ -51,7 +51,5 @@ def called(
 def _place(error: Exception) -> str:
     """`" (conftest.py:12)"`: where the called function stood; nothing for one that could not be
     called at all."""
-    frame = error.__traceback__.tb_next if error.__traceback__ is not None else None
-    return (
-        "" if frame is None else f" ({Place(frame.tb_frame.f_code.co_filename, frame.tb_lineno)})"
-    )
+    below = error.__traceback__ and error.__traceback__.tb_next
+    return f" ({Place(below.tb_frame.f_code.co_filename, below.tb_lineno)})" if below else ""
