@@ -6,7 +6,6 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import os
-import warnings
 from typing import Any
 
 import pytest
@@ -21,8 +20,8 @@ from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
     scrub_session,
 )
 from pytest_scrub.pytest_edge.ids import id_of
-from pytest_scrub.pytest_edge.needs import require_needed
-from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, OPTIONS, option
+from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, OPTIONS, option, require_known
+from pytest_scrub.pytest_edge.replaying import only_replayed
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,21 +51,15 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         start(config)
 
 
-def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
-    """An option of the ini file that is misspelt is an error, as one of the command line is."""
-    from pytest_scrub.pytest_edge.options import require_known
-
-    require_known(str(warning_message.message))
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the marker, and refuses malformed options before anything is collected."""
+    """Registers the marker, and refuses options that are malformed or misspelt before anything is
+    collected."""
     config.addinivalue_line(
         "markers", "claim: a hypothesis about a network, checked by pytest-scrub"
     )
+    require_known(config)
     for option_ in OPTIONS:
         option(config, option_.name)
-    require_needed(config)
     if not hasattr(config, "workerinput"):
         from pytest_scrub.pytest_edge.reporting import Reporting
 
@@ -85,10 +78,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # a report's own keywords are also names and parameters
         if item.get_closest_marker("claim") is not None:
             item.user_properties.append((CLAIM_PROPERTY, id_of(item)))
-    if option(config, "replay"):
-        from pytest_scrub.pytest_edge.replaying import only_replayed
-
-        only_replayed(config, items)
+    only_replayed(config, items)
 
 
 @pytest.hookimpl(trylast=True)

@@ -79,8 +79,8 @@ def _int(text: str) -> object:
 def read(kind: type[_Kind], record: Any) -> _Kind:
     """What was parsed, as a record.
 
-    **Raises** `Malformed` for another schema version, a field that is missing or unknown, or a value
-    that is not of its type.
+    **Raises** `Malformed` for another schema version, a field that is missing or that none knows,
+    or a value that is not of its type.
     """
     import msgspec
 
@@ -98,7 +98,7 @@ def read(kind: type[_Kind], record: Any) -> _Kind:
 
 
 def _unknown(record: Any, known: Any, name: str = "the file") -> Iterator[str]:
-    """Fields that no record has. msgspec leaves them out, so a misspelt one would be its default."""
+    """Fields that no record has; msgspec passes over them, and a misspelt one is its default."""
     if isinstance(record, dict):
         for part, value in record.items():
             if part in known:

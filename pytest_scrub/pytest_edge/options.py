@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -38,6 +40,17 @@ def _address(text: str) -> str:
     if text and text not in ("local", "auto") and not re.fullmatch(r"[\w.\-\[\]:]+:\d+", text):
         raise ValueError(f"takes local, auto, or the HOST:PORT of a Ray cluster, not {text!r}")
     return text
+
+
+def _with(package: str, installed_by: str, read: Callable[[str], str]) -> Callable[[str], str]:
+    """For an extra that needs what the core does without."""
+
+    def read_where_installed(text: str) -> str:
+        if text and find_spec(package) is None:
+            raise ValueError(f"needs {package}, which is not installed: pip install {installed_by}")
+        return read(text)
+
+    return read_where_installed
 
 
 def _file(text: str) -> str:
@@ -84,7 +97,12 @@ OPTIONS = (
     Option(
         "replay", "", _file, "a saved counterexample to evaluate alone, such as .scrub/NAME.json"
     ),
-    Option("html", "", _file, "a file for the report, one page that needs nothing else"),
+    Option(
+        "html",
+        "",
+        _with("jinja2", "jinja2", _file),
+        "a file for the report, one page that needs nothing else",
+    ),
     Option("json", "", _file, "a file for all verdicts as JSON"),
     Option("list", "", bool, "show the claims with their options and fixtures, and run nothing"),
     Option(
@@ -122,7 +140,7 @@ OPTIONS = (
     Option(
         "ray",
         "",
-        _address,
+        _with("ray", "pytest-scrub[ray]", _address),
         "the Ray cluster that computes: HOST:PORT, auto, or local to start one here",
     ),
     Option("device", "cpu", _device, "what the fixture scrub_device gives, such as cpu or cuda"),
@@ -140,12 +158,17 @@ def option(config: pytest.Config, name: str) -> Any:
         raise pytest.UsageError(f"{named(config, name)} {error}") from None
 
 
-def require_known(warned: str) -> None:
-    """**Raises** `pytest.UsageError` where pytest warned of an ini option that would be ours."""
-    unknown = re.search(r"Unknown config option: (scrub[\w-]*)", warned)
-    if unknown is not None:
-        near = did_you_mean(unknown[1].replace("-", "_"), [known.dest for known in OPTIONS])
-        raise pytest.UsageError(f"the ini file has no option {unknown[1]}{near}")
+def require_known(config: pytest.Config) -> None:
+    """**Raises** `pytest.UsageError` for an option of the ini file, or of `-o`, that would be ours.
+
+    pytest only warns of what is misspelt, and not where warnings are switched off.
+    """
+    ours = [known.dest for known in OPTIONS]
+    overriding = config.getoption("override_ini") or ()
+    for name in (*config.inicfg, *(text.partition("=")[0] for text in overriding)):
+        if name.startswith("scrub") and name not in ours:
+            near = did_you_mean(name.replace("-", "_"), ours)
+            raise pytest.UsageError(f"the ini file has no option {name}{near}")
 
 
 def text_of(config: pytest.Config, known: Option) -> str:
@@ -157,7 +180,12 @@ def text_of(config: pytest.Config, known: Option) -> str:
             "was given no value; leave it out, or turn off what the ini file says: -o "
             f"{known.dest}="
         )
-    value = _from_ini(config, known) if given is None else given
+    try:
+        value = config.getini(known.dest) if given is None else given
+    # pytest's own, for what is no truth value, or a number where TOML needs quotes
+    except (TypeError, ValueError):
+        takes = "true or false" if known.read is bool else "a text in quotes"
+        raise ValueError(f"takes {takes}") from None
     if known.read is bool:
         return "on" if value else ""
     if not isinstance(value, str):
@@ -173,13 +201,3 @@ def named(config: pytest.Config, name: str) -> str:
 
 def _known(name: str) -> Option:
     return next(known for known in OPTIONS if known.name == name)
-
-
-def _from_ini(config: pytest.Config, known: Option) -> object:
-    try:
-        return config.getini(known.dest)
-    # pytest's own, for what is no truth value, or a number where TOML needs quotes
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"takes {'true or false' if known.read is bool else 'a text in quotes'}"
-        ) from None

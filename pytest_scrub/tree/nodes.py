@@ -376,8 +376,9 @@ def _node(components: tuple[str, ...], **claim: Unpack[NodeOptions]) -> Node:
         if option in given and not fits(given[option]):
             raise HypothesisError(f"{option}= of {what} is {meant}, not {shown(given[option])}")
     children = _children(what, claim.get("reads", ()))
-    for option in given.keys() & {"agrees_on", "rest"}:
-        given[option] = _agreement(given[option], where=f"{option}= of {what}")
+    for option in ("agrees_on", "rest"):
+        if option in given:
+            given[option] = _agreement(given[option], where=f"{option}= of {what}")
     if children:
         given.setdefault("rest", ANYTHING)
     elif "rest" in given:
