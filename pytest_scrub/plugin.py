@@ -5,7 +5,6 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
     scrub_seed,
     scrub_session,
 )
-from pytest_scrub.pytest_edge.ids import id_of
+from pytest_scrub.pytest_edge.ids import id_of, is_ours
 from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, OPTIONS, option, require_known
 from pytest_scrub.pytest_edge.replaying import only_replayed
 
@@ -27,19 +26,15 @@ from pytest_scrub.pytest_edge.replaying import only_replayed
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Every option has an ini twin: --scrub-seed and scrub_seed."""
     group = parser.getgroup("scrub", "pytest-scrub: interpretability hypotheses as tests")
-    for option_ in OPTIONS:
-        flag = f"--scrub-{option_.name}"
-        if option_.read is bool:
-            group.addoption(
-                flag, dest=option_.dest, action="store_true", default=None, help=option_.help
-            )
-            parser.addini(option_.dest, help=option_.help, type="bool", default=False)
-            continue
-        default = option_.default.replace("%", "%%")
-        text = f"{option_.help} (default {default})" if default else option_.help
-        bare = {} if option_.bare is None else {"nargs": "?", "const": option_.bare}
-        group.addoption(flag, dest=option_.dest, default=None, help=text, metavar="X", **bare)
-        parser.addini(option_.dest, help=text, default=option_.default)
+    for one in OPTIONS:
+        is_flag = one.read is bool
+        default = one.default.replace("%", "%%")
+        text = f"{one.help} (default {default})" if default else one.help
+        kind: dict[str, Any] = {"action": "store_true"} if is_flag else {"metavar": "X"}
+        if one.bare is not None:
+            kind |= {"nargs": "?", "const": one.bare}
+        group.addoption(f"--scrub-{one.name}", dest=one.dest, default=None, help=text, **kind)
+        parser.addini(one.dest, text, "bool" if is_flag else "string", default=one.default)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -58,8 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "claim: a hypothesis about a network, checked by pytest-scrub"
     )
     require_known(config)
-    for option_ in OPTIONS:
-        option(config, option_.name)
+    for one in OPTIONS:
+        option(config, one.name)
     if not hasattr(config, "workerinput"):
         from pytest_scrub.pytest_edge.reporting import Reporting
 
@@ -67,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if address := option(config, "ray"):
         from pytest_scrub.pytest_edge.ray import RayHooks
 
-        config.pluginmanager.register(RayHooks(config, str(address)), "scrub-ray")
+        config.pluginmanager.register(RayHooks(config, address), "scrub-ray")
 
 
 @pytest.hookimpl(trylast=True)
@@ -81,10 +76,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     only_replayed(config, items)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """On GitHub Actions, annotations below everything else; its runner reads them from the
-    output."""
-    reporting = config.pluginmanager.get_plugin("scrub-reporting")
-    if reporting is not None and os.environ.get("GITHUB_ACTIONS") == "true":
-        reporting.annotate(terminalreporter)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The mark of claims, put on a test by hand, would pass for a claim in reports."""
+    if item.get_closest_marker("claim") is not None and not is_ours(item):
+        pytest.fail(
+            "the mark claim checks nothing by itself; write @claim of pytest_scrub above the "
+            "test, or take the mark away",
+            pytrace=False,
+        )

@@ -419,11 +419,15 @@ def require_early(said: Mapping[str, Any]) -> None:
 
 
 def stated(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Those options of a claim that are not what they are anyway, in the order of the table."""
+    """Those options of a claim that are not what they are anyway, in the order of the table.
+
+    A flag that the run may set is stated where the claim has it off: the claim comes first.
+    """
+    told = {name: setting for name, setting in SETTINGS.items() if name in said}
     return {
         name: said[name]
-        for name, setting in SETTINGS.items()
-        if name in said and said[name] is not (None if setting.or_none else setting.default)
+        for name, setting in told.items()
+        if setting.read is bool or said[name] is not (None if setting.or_none else setting.default)
     }
 
 

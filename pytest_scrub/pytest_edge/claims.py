@@ -20,6 +20,7 @@ from pytest_scrub.settings import (
     FAIL,
     FIXTURES,
     SETTINGS,
+    WARN,
     XFAIL,
     ClaimOptions,
     Settings,
@@ -256,14 +257,17 @@ def _report(function: Callable[..., Any], verdict: Verdict, settings: Settings) 
     __tracebackhide__ = True
     if verdict.held:
         return
-    action = getattr(settings, f"on_{verdict.outcome}", FAIL)
-    if action == FAIL:
-        raise_at(function, failure(verdict))
     from pytest_scrub.reports.terminal import headline
 
+    action = getattr(settings, f"on_{verdict.outcome}", FAIL)
+    said = sendable(headline(verdict))
+    if action == WARN:
+        warnings.warn_explicit(ScrubWarning(said), None, *_place(function))
+        return
     if action == XFAIL:
-        pytest.xfail(sendable(headline(verdict)))
-    warnings.warn_explicit(ScrubWarning(sendable(headline(verdict))), None, *_place(function))
+        pytest.xfail(said)
+    # with --runxfail pytest goes on here
+    raise_at(function, failure(verdict))
 
 
 def failure(verdict: Verdict) -> ClaimFailed:

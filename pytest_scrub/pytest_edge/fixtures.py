@@ -35,7 +35,7 @@ def scrub_session(pytestconfig: pytest.Config) -> Iterator[Session]:
         folder=pytestconfig.rootpath / FOLDER,
         replay=replayed(pytestconfig),
         cache=_cache(pytestconfig),
-        crew=None if ray is None else ray.crew(),
+        crew=None if ray is None else ray.crew,
         memory=option(pytestconfig, "memory"),
         turn=_turn(pytestconfig),
         show_progress=shown_on_terminal(pytestconfig),

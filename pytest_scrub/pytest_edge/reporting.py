@@ -95,6 +95,11 @@ class Reporting:
                 f"{names} name the same file {files['json']}; give each its own"
             )
         replayed(self.config)
+        if self.config.getoption("scrub_compare_fail") and not option(self.config, "compare"):
+            raise pytest.UsageError(
+                "--scrub-compare-fail says how far figures may move from a baseline; name the "
+                "baseline with --scrub-compare"
+            )
         if self._asked("compare"):
             from pytest_scrub.extras.baselines.saved import BaselineError, load
 
@@ -282,21 +287,6 @@ class Reporting:
         line = f"\n{as_it_runs(verdict, report.duration, room)}"
         return category, line, (said, {COLOURS[verdict.outcome]: True})
 
-    def annotate(self, terminalreporter: Any) -> None:
-        """Prints annotations of the claims for GitHub, with files as they lie in its checkout."""
-        if not self._reports:
-            return
-        from pytest_scrub.extras.github.summary import workflow_commands
-
-        root, checkout = (
-            self.config.rootpath.resolve(),
-            Path(os.environ.get("GITHUB_WORKSPACE", "")).resolve(),
-        )
-        folder = root.relative_to(checkout).as_posix() if root.is_relative_to(checkout) else ""
-        terminalreporter.ensure_newline()
-        for line in workflow_commands(self.run, folder):
-            terminalreporter.write_line(line)
-
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The figures of every claim in the order of the test ids, what moved, and what was written
         or could not be."""
@@ -314,6 +304,21 @@ class Reporting:
                 self._written.append(f"no claim was run, so {path} is not written")
         for text in () if quiet else self._written:
             terminalreporter.write_line(text)
+
+    @pytest.hookimpl(specname="pytest_terminal_summary", trylast=True)
+    def pytest_terminal_annotations(self, terminalreporter: Any) -> None:
+        """On GitHub Actions, annotations below everything else, with files as they lie in its
+        checkout; its runner reads them from the output."""
+        if not self._reports or os.environ.get("GITHUB_ACTIONS") != "true":
+            return
+        from pytest_scrub.extras.github.summary import workflow_commands
+
+        root = self.config.rootpath.resolve()
+        checkout = Path(os.environ.get("GITHUB_WORKSPACE", "")).resolve()
+        folder = root.relative_to(checkout).as_posix() if root.is_relative_to(checkout) else ""
+        terminalreporter.ensure_newline()
+        for line in workflow_commands(self.run, folder):
+            terminalreporter.write_line(line)
 
     def _tell_claims(self, terminalreporter: Any) -> None:
         from pytest_scrub.reports.strength import strength_lines

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pytest_scrub.pytest_edge.amounts import amount
 from pytest_scrub.pytest_edge.options import MEMORY
-from pytest_scrub.settings import ScrubOptions, Settings, stated, takes
+from pytest_scrub.settings import CheckOptions, ScrubOptions, Settings, stated, takes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,7 +113,10 @@ class Session:
         """What a claim says, and what is said for all of them where it says nothing."""
         return Settings(**{**self.for_all, **stated(said), **beside})
 
-    def check(self, hypothesis: Any, *, model: Any, data: Any, **said: Any) -> Verdict:
+    @takes(CheckOptions, of_run=True)
+    def check(
+        self, hypothesis: Any, *, model: Any, data: Any, **said: Unpack[CheckOptions]
+    ) -> Verdict:
         """`pytest_scrub.check` with the session's settings."""
         return self.judged(hypothesis, self.settings(said), model=model, data=data)
 
