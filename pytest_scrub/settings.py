@@ -341,9 +341,7 @@ class Settings:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        require_acceptance(vars(self))
-        for name in SETTINGS:
-            _require(name, getattr(self, name))
+        require_meaning(vars(self))
         if self.slice_tolerance is not None and self.by is None:
             raise HypothesisError(
                 "slice_tolerance= needs by=, the feature whose values are the slices"
@@ -392,30 +390,22 @@ TWINS: Mapping[str, Option] = {
 }
 
 
-def require_acceptance(said: Mapping[str, Any]) -> None:
-    """**Raises** `HypothesisError` unless a claim says how large a gap it accepts."""
+def require_meaning(said: Mapping[str, Any], *, early: bool = False) -> None:
+    """**Raises** `HypothesisError` for a value that has no meaning, and for a claim that does not
+    say how large a gap it accepts.
+
+    `early`: whether it is told before the claim is run, if a setting is to be.
+    """
     __tracebackhide__ = True
     if said.get("tolerance") is None and said.get("min_recovered") is None:
         raise HypothesisError(
             "a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered="
         )
-
-
-def _require(name: str, value: object) -> None:
-    __tracebackhide__ = True
-    setting = SETTINGS[name]
-    if value is not None or setting.default is not None:
-        for check in setting.checks:
-            check(name, value)
-
-
-def require_early(said: Mapping[str, Any]) -> None:
-    """**Raises** `HypothesisError` for what is found before a claim is run."""
-    __tracebackhide__ = True
-    require_acceptance(said)
     for name, value in said.items():
-        if SETTINGS[name].early:
-            _require(name, value)
+        setting = SETTINGS[name]
+        if (setting.early or not early) and (value is not None or setting.default is not None):
+            for check in setting.checks:
+                check(name, value)
 
 
 def stated(said: Mapping[str, Any]) -> dict[str, Any]:

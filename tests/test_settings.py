@@ -51,13 +51,18 @@ ADDED = {
         3, "how often to try again", _whole_from("a number of times", 0), read=whole(0),
         or_none=True,
     )
+    on_weak: str = _setting(
+        FAIL, "what a claim does that says too little", _ACTION, read=_word(ACTIONS),
+        figures=False, early=True, or_none=True,
+    )
 """,
-    "    budget: int | None\n": "    patience: int | None\n",
+    "    budget: int | None\n": "    patience: int | None\n    on_weak: str | None\n",
 }
 SHOWS = """
 import inspect
 import pytest
-from pytest_scrub import HypothesisError, check, claim, module, output
+import torch
+from pytest_scrub import Dataset, FunctionGraph, HypothesisError, check, claim, module, output
 from pytest_scrub.pytest_edge.session import Scrub
 
 @claim(tolerance=1, patience=5)
@@ -76,6 +81,22 @@ def test_told(scrub_session):
     assert scrub_session.settings(said).patience == 7
     assert scrub_session.settings({**said, "patience": None}).patience == 7
     assert scrub_session.settings({**said, "patience": 5}).patience == 5
+
+@pytest.fixture(scope="session")
+def scrub_model():
+    return FunctionGraph(a=lambda x: x, b=lambda y: y, output=lambda a, b: a + 0 * b)
+
+@pytest.fixture(scope="session")
+def scrub_data():
+    x = torch.arange(40.0) % 2
+    return Dataset({"x": x, "y": torch.arange(40.0)}, features={"x": x})
+
+def first(output, batch):
+    return output
+
+@claim(tolerance=1, metric=first, adversaries=[], min_power=1, on_weak="warn")
+def test_lets_weak_pass():
+    return output(module("b", agrees_on="x"))
 """
 
 
@@ -109,6 +130,8 @@ def test_an_option_is_added_in_one_file(tmp_path):
 
     assert "--scrub-patience=X    how often to try again (default 3)" in ran("--help")
     assert "tolerance=1, patience=5" in ran("--scrub-list")
-    assert "2 passed" in ran("-k", "shown or told", "--scrub-json=claims.json")
+    assert "3 passed, 1 deselected, 1 warning" in ran(
+        "-k", "shown or told or weak", "--scrub-json=claims.json"
+    )
     run = json.loads((tmp_path / "claims.json").read_text())["run"]
     assert run["options"] == ["--scrub-seed=0", "--scrub-patience=7"]

@@ -91,9 +91,9 @@ def shown(value: object) -> str:
 def is_number(value: object, least: float, most: float) -> bool:
     """Whether it is an int or a float, no bool, from `least` to `most`, and such an int that a
     float can be it."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        return False
-    return isinstance(value, float) or abs(value) <= LARGEST
+    if isinstance(value, float):
+        return least <= value <= most
+    return is_whole(value, max(least, -LARGEST), min(most, LARGEST))
 
 
 def is_whole(value: object, least: float, most: float) -> bool:

@@ -24,7 +24,7 @@ from pytest_scrub.settings import (
     XFAIL,
     ClaimOptions,
     Settings,
-    require_early,
+    require_meaning,
     stated,
     takes,
 )
@@ -124,7 +124,7 @@ def claim(
     if bare or callable(options.get("tolerance")):
         raise HypothesisError("write @claim(tolerance=...) with a tolerance, not a bare @claim")
     said = stated(options)
-    require_early(said)
+    require_meaning(said, early=True)
     return functools.partial(_as_test, said=said)
 
 

@@ -82,11 +82,6 @@ def _device(text: str) -> str:
     return text
 
 
-def _limits(text: str) -> str:
-    parsed(text)
-    return text
-
-
 def _amount(text: str) -> str:
     amount(text, 0)
     return text
@@ -122,7 +117,7 @@ OPTIONS = (
     Option(
         "compare-fail",
         "gap:0,worst:0,power:0",
-        _limits,
+        parsed,
         "how far figures may move, such as gap:10%%,worst:0.05",
     ),
     Option(

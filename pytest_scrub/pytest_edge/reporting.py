@@ -67,7 +67,8 @@ class Reporting:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.started = time.time()
-        self.interrupted = self._finished = self._runs = False
+        self.interrupted = self._began = self._finished = False
+        self._runs = not (config.option.collectonly or option(config, "list"))
         # a line of its own for a claim, after which whatever comes next begins another
         self._wrote_line = False
         self._baseline: dict[str, Baseline] = {}
@@ -111,10 +112,7 @@ class Reporting:
     def _asked(self, name: str) -> bool:
         """Whether figures of this run are to be saved or compared; a counterexample alone has
         none."""
-        nothing_is_judged = self.config.option.collectonly or any(
-            option(self.config, other) for other in ("list", "replay")
-        )
-        return bool(option(self.config, name)) and not nothing_is_judged
+        return bool(option(self.config, name)) and self._runs and not option(self.config, "replay")
 
     def _file(self, name: str) -> Path:
         """The file that an option names; a test may be somewhere else by the time it is written."""
@@ -125,9 +123,9 @@ class Reporting:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:
-        """From here on claims are run. What only collects, lists or shows something has nothing to
+        """From here on claims are run. What only shows something, such as fixtures, has nothing to
         report, and a report of an earlier run stays as it is."""
-        self._runs = not (self.config.option.collectonly or option(self.config, "list"))
+        self._began = True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keeps the reports of claims; of one that is run again, the last."""
@@ -203,7 +201,7 @@ class Reporting:
         self._finished = True
         was_ended = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         self.interrupted |= bool(was_ended or session.shouldfail or session.shouldstop)
-        if self._runs:
+        if self._runs and self._began:
             self._finish()
         if any(self._reasons()) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -228,10 +226,9 @@ class Reporting:
             self._write(path, step_summary(self.run, room), _append)
         if self._asked("compare"):
             from pytest_scrub.extras.baselines.comparing import compare
-            from pytest_scrub.extras.baselines.limits import parsed
 
             name, limits = (option(self.config, one) for one in ("compare", "compare-fail"))
-            self._comparison = compare(self.run, name, self._baseline, parsed(limits))
+            self._comparison = compare(self.run, name, self._baseline, limits)
         if self._asked("save"):
             self._save()
 
@@ -413,7 +410,7 @@ def _message(report: pytest.TestReport) -> str | None:
         return str(report.longrepr[2])
     crash = getattr(report.longrepr, "reprcrash", None)
     text = str(report.longrepr or "") if crash is None else str(crash.message)
-    return text.strip().splitlines()[0] if text.strip() else None
+    return next(iter(text.strip().splitlines()), None)
 
 
 def _given(config: pytest.Config) -> list[str]:
