@@ -36,7 +36,7 @@ def test_signature_and_help_show_what_is_taken(function, options):
 def test_types_are_those_of_the_table(options):
     types = {one.name: one.type for one in fields(Settings)}
     for name, hint in options.__annotations__.items():
-        optional = " | None" * SETTINGS[name].or_none
+        optional = " | None" * SETTINGS[name].none_is_unset
         assert hint.__forward_arg__ == f"{types[name]}{optional}"
 
 
@@ -49,11 +49,11 @@ ADDED = {
     "    deadline: float | None = _setting(\n": """
     patience: int = _setting(
         3, "how often to try again", _whole_from("a number of times", 0), read=whole(0),
-        or_none=True,
+        none_is_unset=True,
     )
     on_weak: str = _setting(
         FAIL, "what a claim does that says too little", _ACTION, read=_word(ACTIONS),
-        figures=False, early=True, or_none=True,
+        in_figures=False, at_collection=True, none_is_unset=True,
     )
 """,
     "    budget: int | None\n": "    patience: int | None\n    on_weak: str | None\n",

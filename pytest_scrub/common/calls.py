@@ -1,5 +1,5 @@
-"""How the public functions are called: a wrong option is a sentence with the nearest name, a number
-is a plain one."""
+"""Calls of the public functions: an option that does not exist is refused with the nearest name,
+and scalars of numpy and torch become Python's own."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 
 from pytest_scrub.errors import HypothesisError, did_you_mean
 
-NEAR = 0.5  # of difflib: an option is one of few, so that a bold guess is better than none
-LARGEST = sys.float_info.max  # of the numbers that are gaps
+NEAR = 0.5  # difflib's similarity; low, as there are few options to guess from
+LARGEST = sys.float_info.max
 LONGEST = 200  # bits of a whole number, and characters of anything else, that a message shows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def well_called(function: Function, options: Sequence[inspect.Parameter]) -> Function:
-    """The function with its arguments as plain values, and its misuse told in one sentence.
+def with_plain_arguments(function: Function, options: Sequence[inspect.Parameter]) -> Function:
+    """The function, called with plain values; a call that does not fit is a `HypothesisError`.
 
     `options`: what stands for its `**options`, as `inspect.signature` and `help` are to show them.
     """
@@ -89,8 +89,7 @@ def shown(value: object) -> str:
 
 
 def is_number(value: object, least: float, most: float) -> bool:
-    """Whether it is an int or a float, no bool, from `least` to `most`, and such an int that a
-    float can be it."""
+    """Whether it is a float, or an int that a float can be, from `least` to `most`; no bool."""
     if isinstance(value, float):
         return least <= value <= most
     return is_whole(value, max(least, -LARGEST), min(most, LARGEST))

@@ -1,4 +1,4 @@
-"""Records, which are dataclasses of plain values, and the JSON that they are kept as."""
+"""Records, which are dataclasses of plain values, as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 UNKNOWN_ENDS = {"low": -math.inf, "high": math.inf}  # of an interval; null in JSON
-LARGEST_SEED = 2**128  # an integer beyond it is no count either; streams are told apart by as many
+LARGEST_SEED = 2**128  # there are as many random streams; no count comes near it
 
 _Kind = TypeVar("_Kind")
 _ABSENT = object()

@@ -1,4 +1,4 @@
-"""Functions that users write: calling them so that what goes wrong in one is told as its own."""
+"""Functions that users write: what goes wrong in one is told with its name and line."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def called(
 ) -> Any:
     """What a user's function returns for these arguments.
 
-    **Raises** `kind`, from the function's own exception and with the line where that was raised;
-    what is told in our own words already stays as it is.
+    **Raises** `kind`, from the function's own exception and with the line where that was raised; a
+    `ScrubError` stays as it is.
     """
     try:
         return function(*arguments)

@@ -123,22 +123,22 @@ def claim(
     __tracebackhide__ = True
     if bare or callable(options.get("tolerance")):
         raise HypothesisError("write @claim(tolerance=...) with a tolerance, not a bare @claim")
-    said = stated(options)
-    require_meaning(said, early=True)
-    return functools.partial(_as_test, said=said)
+    given = stated(options)
+    require_meaning(given, at_collection=True)
+    return functools.partial(_as_test, options=given)
 
 
-def _as_test(function: Callable[..., Any], *, said: Mapping[str, Any]) -> Callable[..., None]:
+def _as_test(function: Callable[..., Any], *, options: Mapping[str, Any]) -> Callable[..., None]:
     """A test that takes the fixtures of `function` and those that checking its hypothesis needs.
 
-    Its marker keeps what was said to `@claim`, for `-m` and `--scrub-list`.
+    Its marker keeps the options of `@claim`, for `-m` and `--scrub-list`.
     """
     __tracebackhide__ = True
     if isinstance(function, (staticmethod, classmethod)):
-        return type(function)(_as_test(function.__func__, said=said))
+        return type(function)(_as_test(function.__func__, options=options))
     _require_claimable(function)
     own = inspect.signature(function)
-    model, data = (said.get(role, SETTINGS[role].default) for role in FIXTURES)
+    model, data = (options.get(role, SETTINGS[role].default) for role in FIXTURES)
     needed = dict.fromkeys(("request", "scrub_session", model, data))
 
     @functools.wraps(function)
@@ -152,18 +152,18 @@ def _as_test(function: Callable[..., Any], *, said: Mapping[str, Any]) -> Callab
         on = {"model": fixtures[model], "data": fixtures[data]}
         try:
             hypothesis = function(*args, **own_fixtures)
-            settings = session.settings(said, name=id_of(item), folder=session.folder)
+            settings = session.settings(options, name=id_of(item), folder=session.folder)
             if session.replay is not None:
                 evaluator = session.evaluator(hypothesis, settings.metric, **on)
-                return _report_replay(function, replay(session.replay, evaluator, settings))
+                return _raise_if_broken(function, replay(session.replay, evaluator, settings))
             verdict = session.judged(hypothesis, settings, **on)
         except ScrubError as error:
             where = [*map(str, error.places), str(_place(function))]
             if error.places:
                 where[-1] = f"in the claim at {where[-1]}"
             raise_at(function, Misstated(f"{error} ({', '.join(where)})"), *error.places[:1])
-        _record(item, verdict)
-        return _report(function, verdict, settings)
+        _add_properties(item, verdict)
+        return _raise_unless_held(function, verdict, settings)
 
     added = [name for name in needed if name not in own.parameters]
     parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in added]
@@ -173,7 +173,7 @@ def _as_test(function: Callable[..., Any], *, said: Mapping[str, Any]) -> Callab
     if test.__name__ == "<lambda>":
         # pytest takes one for the argument of a marker, and there would be no test
         test.__name__ = "a_lambda"
-    marked: Callable[..., None] = pytest.mark.claim(**said)(test)
+    marked: Callable[..., None] = pytest.mark.claim(**options)(test)
     return marked
 
 
@@ -231,7 +231,7 @@ def _place(function: Callable[..., Any]) -> Place:
     return Place(code.co_filename, code.co_firstlineno)
 
 
-def _record(item: pytest.Item, verdict: Verdict) -> None:
+def _add_properties(item: pytest.Item, verdict: Verdict) -> None:
     """What reports are made of, also on the controller of pytest-xdist, and what JUnit files have
     of it."""
     from pytest_scrub.reports.figures import figures
@@ -240,7 +240,7 @@ def _record(item: pytest.Item, verdict: Verdict) -> None:
     item.user_properties += [(f"scrub_{name}", value) for name, value in figures(verdict).items()]
 
 
-def _report_replay(function: Callable[..., Any], replayed: Replay) -> None:
+def _raise_if_broken(function: Callable[..., Any], replayed: Replay) -> None:
     """A counterexample that still breaks its claim fails it; of one that does not, a warning tells
     that nothing else was checked."""
     __tracebackhide__ = True
@@ -251,7 +251,7 @@ def _report_replay(function: Callable[..., Any], replayed: Replay) -> None:
     warnings.warn_explicit(ScrubWarning(sendable(replay_text(replayed))), None, *_place(function))
 
 
-def _report(function: Callable[..., Any], verdict: Verdict, settings: Settings) -> None:
+def _raise_unless_held(function: Callable[..., Any], verdict: Verdict, settings: Settings) -> None:
     """A claim that did not hold fails, unless it says nothing either way and a setting says that
     this is no failure."""
     __tracebackhide__ = True

@@ -69,7 +69,7 @@ def _listed(items: Sequence[pytest.Item], config: pytest.Config) -> Iterator[str
             yield file
         for item in claims:
             if is_short:
-                yield f"{item.nodeid}  {_options(item)}"
+                yield f"{item.nodeid}  {_options_shown(item)}"
                 continue
             line = (item.location[1] or 0) + 1
             yield f"  {line:>4}  {item.nodeid.partition('::')[2]}"
@@ -77,41 +77,45 @@ def _listed(items: Sequence[pytest.Item], config: pytest.Config) -> Iterator[str
 
 
 def _about(item: pytest.Item, config: pytest.Config) -> Iterator[str]:
-    yield _options(item)
+    yield _options_shown(item)
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    roles = {role: str(_given(item).get(role, SETTINGS[role].default)) for role in FIXTURES}
+    roles = {role: str(_claim_options(item).get(role, SETTINGS[role].default)) for role in FIXTURES}
     for role, fixture in roles.items():
-        where = "parametrized" if fixture in parameters else _where(item, fixture, config)
+        where = (
+            "parametrized" if fixture in parameters else _place_of_fixture(item, fixture, config)
+        )
         yield f"{role}: {fixture} ({where})"
     taken = inspect.signature(getattr(item, "function", lambda: None)).parameters
     shown = {"self", *OURS, *roles.values(), *parameters}
     if others := [name for name in taken if name not in shown]:
         yield f"fixtures: {', '.join(others)}"
     if parameters:
-        yield f"parameters: {', '.join(_named(parameters))}"
+        yield f"parameters: {', '.join(_as_keywords(parameters))}"
     for marker in item.iter_markers():
         if marker.name not in (CLAIM, "parametrize"):
-            said = ", ".join([*map(_shown, marker.args), *_named(marker.kwargs)])
+            said = ", ".join([*map(_value_shown, marker.args), *_as_keywords(marker.kwargs)])
             yield f"marked: {marker.name}" + (f"({said})" if said else "")
 
 
-def _given(item: pytest.Item) -> Mapping[str, Any]:
+def _claim_options(item: pytest.Item) -> Mapping[str, Any]:
     marker = item.get_closest_marker(CLAIM)
     return {} if marker is None else marker.kwargs
 
 
-def _options(item: pytest.Item) -> str:
-    return ", ".join(_named({k: v for k, v in _given(item).items() if k not in FIXTURES}))
+def _options_shown(item: pytest.Item) -> str:
+    return ", ".join(
+        _as_keywords({k: v for k, v in _claim_options(item).items() if k not in FIXTURES})
+    )
 
 
-def _named(values: Mapping[str, Any]) -> list[str]:
-    return [f"{name}={_shown(value)}" for name, value in values.items()]
+def _as_keywords(values: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={_value_shown(value)}" for name, value in values.items()]
 
 
-def _shown(value: Any) -> str:
+def _value_shown(value: Any) -> str:
     """A metric, an adversary, a function or a class by its name, what is long shortened."""
     if isinstance(value, (list, tuple)):
-        inner = ", ".join(map(_shown, value))
+        inner = ", ".join(map(_value_shown, value))
         return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
     if isinstance(value, (str, bytes, int, float)) or value is None:
         text = repr(value)
@@ -121,7 +125,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
-def _where(item: pytest.Item, fixture: str, config: pytest.Config) -> str:
+def _place_of_fixture(item: pytest.Item, fixture: str, config: pytest.Config) -> str:
     """File and line of a fixture's function, where one of that name stands in the class, the
     module, a `conftest.py` above it or a plugin, nearest first."""
     for holder in _holders(item, config):

@@ -70,7 +70,7 @@ class Reporting:
         self.interrupted = self._began = self._finished = False
         self._runs = not (config.option.collectonly or option(config, "list"))
         # a line of its own for a claim, after which whatever comes next begins another
-        self._wrote_line = False
+        self._is_below_a_claim = False
         self._baseline: dict[str, Baseline] = {}
         self._comparison: Comparison | None = None
         self._problems: list[str] = []
@@ -80,7 +80,7 @@ class Reporting:
     def pytest_configure(self) -> None:
         """What cannot be read and what cannot be written is told before anything is run."""
         files = {name: self._file(name) for name in FILES if option(self.config, name)}
-        if self._asked("save"):
+        if self._is_asked("save"):
             files["save"] = self._folder("save") / "claim.json"
         for name, path in files.items():
             try:
@@ -101,7 +101,7 @@ class Reporting:
                 "--scrub-compare-fail says how far figures may move from a baseline; name the "
                 "baseline with --scrub-compare"
             )
-        if self._asked("compare"):
+        if self._is_asked("compare"):
             from pytest_scrub.extras.baselines.saved import BaselineError, load
 
             try:
@@ -109,7 +109,7 @@ class Reporting:
             except BaselineError as error:
                 raise pytest.UsageError(str(error)) from None
 
-    def _asked(self, name: str) -> bool:
+    def _is_asked(self, name: str) -> bool:
         """Whether figures of this run are to be saved or compared; a counterexample alone has
         none."""
         return bool(option(self.config, name)) and self._runs and not option(self.config, "replay")
@@ -151,7 +151,7 @@ class Reporting:
         started = datetime.fromtimestamp(self.started, timezone.utc)
         return Run(
             claims=tuple(sorted(claims, key=lambda claimed: claimed.test)),
-            options=tuple(_given(self.config)),
+            options=tuple(_options_of_figures(self.config)),
             versions=_versions(),
             started=started.isoformat(timespec="seconds"),
             seconds=time.time() - self.started,
@@ -174,13 +174,13 @@ class Reporting:
             outcome=result if verdict is None else verdict.outcome,
             seconds=sum(report.duration for report in phases.values()),
             message=_message(shown) or NOT_RUN.get(result),
-            rerun=shlex.join(["pytest", test, *_given(self.config)]),
+            rerun=shlex.join(["pytest", test, *_options_of_figures(self.config)]),
             verdict=verdict,
             is_marked=_is_marked(shown),
-            at=self._at(shown),
+            at=self._node_line(shown),
         )
 
-    def _at(self, report: pytest.TestReport) -> tuple[str, int] | None:
+    def _node_line(self, report: pytest.TestReport) -> tuple[str, int] | None:
         """The line that a misstated claim was raised on: that of a node, where there is one."""
         crash = getattr(report.longrepr, "reprcrash", None)
         if crash is None or not str(crash.message).startswith(MISSTATED):
@@ -202,34 +202,34 @@ class Reporting:
         was_ended = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         self.interrupted |= bool(was_ended or session.shouldfail or session.shouldstop)
         if self._runs and self._began:
-            self._finish()
-        if any(self._reasons()) and session.exitstatus == pytest.ExitCode.OK:
+            self._write_files()
+        if any(self._reasons_to_fail()) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         result = yield
-        self._tell_last()
+        self._write_reasons()
         return result
 
-    def _finish(self) -> None:
+    def _write_files(self) -> None:
         if option(self.config, "json"):
             from pytest_scrub.reports.json_file import to_json
 
-            self._write_report("json", to_json(self.run))
+            self._write_page("json", to_json(self.run))
         if option(self.config, "html"):
             from pytest_scrub.extras.html.page import page
 
-            self._write_report("html", page(self.run))
+            self._write_page("html", page(self.run))
         if "GITHUB_STEP_SUMMARY" in os.environ and self._reports:
             from pytest_scrub.extras.github.summary import ROOM, step_summary
 
             path = Path(os.environ["GITHUB_STEP_SUMMARY"])
             room = ROOM - (path.stat().st_size if path.is_file() else 0)
             self._write(path, step_summary(self.run, room), _append)
-        if self._asked("compare"):
+        if self._is_asked("compare"):
             from pytest_scrub.extras.baselines.comparing import compare
 
             name, limits = (option(self.config, one) for one in ("compare", "compare-fail"))
             self._comparison = compare(self.run, name, self._baseline, limits)
-        if self._asked("save"):
+        if self._is_asked("save"):
             self._save()
 
     def _save(self) -> None:
@@ -256,7 +256,7 @@ class Reporting:
             return False
         return True
 
-    def _write_report(self, name: str, text: str) -> None:
+    def _write_page(self, name: str, text: str) -> None:
         if self._write(self._file(name), text):
             self._written.append(f"wrote {option(self.config, name)}")
 
@@ -273,14 +273,14 @@ class Reporting:
             return category, letter, word
         verdict = _verdict(report) if report.when == "call" else None
         if verdict is None:
-            start = "\n  " if self._wrote_line else ""
-            self._wrote_line = False
+            start = "\n  " if self._is_below_a_claim else ""
+            self._is_below_a_claim = False
             return category, f"{start}{letter}", word
         from pytest_scrub.reports.terminal import COLOURS, as_it_runs, beside_result
 
         said = f"{word if isinstance(word, str) else word[0]} {beside_result(verdict)}"
         room = self.config.get_terminal_writer().fullwidth - PROGRESS
-        self._wrote_line = True
+        self._is_below_a_claim = True
         line = f"\n{as_it_runs(verdict, report.duration, room)}"
         return category, line, (said, {COLOURS[verdict.outcome]: True})
 
@@ -288,7 +288,7 @@ class Reporting:
         """The figures of every claim in the order of the test ids, what moved, and what was written
         or could not be."""
         if self._reports and self.run.judged:
-            self._tell_claims(terminalreporter)
+            self._write_claims(terminalreporter)
         quiet = self.config.get_verbosity() < 0
         if self._comparison is not None:
             from pytest_scrub.extras.baselines.lines import comparison_lines
@@ -317,7 +317,7 @@ class Reporting:
         for line in workflow_commands(self.run, folder):
             terminalreporter.write_line(line)
 
-    def _tell_claims(self, terminalreporter: Any) -> None:
+    def _write_claims(self, terminalreporter: Any) -> None:
         from pytest_scrub.reports.strength import strength_lines
         from pytest_scrub.reports.terminal import COLOURS, summary_lines
 
@@ -329,18 +329,18 @@ class Reporting:
         for line in strength_lines(untold):
             terminalreporter.write_line(line)
 
-    def _tell_last(self) -> None:
+    def _write_reasons(self) -> None:
         """Why the run fails though its tests may have passed; nothing pytest says comes after
         it."""
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
-        for reason in self._reasons():
+        for reason in self._reasons_to_fail():
             if terminal is None:
                 sys.stderr.write(f"ERROR: {reason}\n")
             else:
                 terminal.ensure_newline()
                 terminal.write_line(f"ERROR: {reason}", red=True, bold=True)
 
-    def _reasons(self) -> Iterator[str]:
+    def _reasons_to_fail(self) -> Iterator[str]:
         """Why the run fails whatever its tests did; pytest.exit() may ask for another exit code
         within a claim."""
         results = list(map(_result, self._reports.values()))
@@ -413,12 +413,12 @@ def _message(report: pytest.TestReport) -> str | None:
     return next(iter(text.strip().splitlines()), None)
 
 
-def _given(config: pytest.Config) -> list[str]:
+def _options_of_figures(config: pytest.Config) -> list[str]:
     """The options that figures depend on, as far as they are not what they are anyway."""
     found = []
     for name, one in TWINS.items():
         text = text_of(config, one)
-        if SETTINGS[name].figures and (name == "seed" or text != one.default):
+        if SETTINGS[name].in_figures and (name == "seed" or text != one.default):
             found.append(f"--scrub-{one.name}{'' if one.read is bool else f'={text}'}")
     return found
 

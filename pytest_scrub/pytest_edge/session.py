@@ -109,16 +109,16 @@ class Session:
             store.keep()
         return () if self.cache is None else tuple(dict.fromkeys(self.cache.notes))
 
-    def settings(self, said: Mapping[str, Any], **beside: Any) -> Settings:
-        """What a claim says, and what is said for all of them where it says nothing."""
-        return Settings(**{**self.for_all, **stated(said), **beside})
+    def settings(self, options: Mapping[str, Any], **beside: Any) -> Settings:
+        """What a claim says, and what is options for all of them where it says nothing."""
+        return Settings(**{**self.for_all, **stated(options), **beside})
 
     @takes(CheckOptions, of_run=True)
     def check(
-        self, hypothesis: Any, *, model: Any, data: Any, **said: Unpack[CheckOptions]
+        self, hypothesis: Any, *, model: Any, data: Any, **options: Unpack[CheckOptions]
     ) -> Verdict:
         """`pytest_scrub.check` with the session's settings."""
-        return self.judged(hypothesis, self.settings(said), model=model, data=data)
+        return self.judged(hypothesis, self.settings(options), model=model, data=data)
 
     def judged(self, hypothesis: Any, settings: Settings, *, model: Any, data: Any) -> Verdict:
         """The verdict, on clean activations that claims share."""

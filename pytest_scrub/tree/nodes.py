@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar, Union
 
 import numpy as np
 
-from pytest_scrub.common.calls import shown, well_called
+from pytest_scrub.common.calls import shown, with_plain_arguments
 from pytest_scrub.errors import HypothesisError, Place, said_at
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = "output"
 HEAD_SLOTS = ("q", "k", "v")
-MOST_LAYERS = 10**6  # beyond any network; what is larger is a slip
+MOST_LAYERS = 10**6  # beyond any network, so that a larger number is a mistake
 ORTHONORMAL_TOLERANCE = 1e-4  # what float32 columns reach after a QR decomposition, with room
 
 
@@ -158,7 +158,7 @@ class Node:
     computed_by: Callable[..., Any] | None = None
     shares: str | None = None
     name: str | None = None
-    # where it was said, which is no part of what it says
+    # where it is written, which is no part of the claim
     place: Place | None = field(default=None, repr=False)
 
     @property
@@ -310,7 +310,7 @@ _Constructor = TypeVar("_Constructor", bound=Callable[..., Node])
 
 def _constructor(make: _Constructor) -> _Constructor:
     """Its nodes, and its errors, know the line of the user that called it."""
-    called = well_called(make, _OPTIONS)
+    called = with_plain_arguments(make, _OPTIONS)
 
     @functools.wraps(called)
     def construct(*given: Any, **claim: Any) -> Node:
