@@ -46,10 +46,10 @@ def scrub_session(pytestconfig: pytest.Config) -> Iterator[Session]:
 
 
 def _turn(config: pytest.Config) -> tuple[int, int]:
-    """Which of how many processes this is, where pytest-xdist runs several at once."""
+    """The number of this process among those of pytest-xdist, from 0, and how many there are."""
     worker = getattr(config, "workerinput", {"workerid": "gw0", "workercount": 1})
     count = int(worker["workercount"])
-    # one that replaces another counts on
+    # a worker that replaces one that died has a number beyond the count
     return int(worker["workerid"].removeprefix("gw")) % count, count
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_scrub.engine.store import Progress
     from pytest_scrub.pytest_edge.session import ShowProgress
 
-PATIENCE = 2.0  # seconds before a claim counts as long
+PATIENCE = 2.0  # seconds after which the progress of a claim is shown
 
 
 def shown_on_terminal(config: pytest.Config) -> ShowProgress:

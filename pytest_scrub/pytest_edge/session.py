@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pytest_scrub.tree.nodes import Node
     from pytest_scrub.verdict import Verdict
 
-STORES_KEPT = 2  # suites move from circuit to circuit; parametrised models alternate between a few
+STORES_KEPT = 2  # for claims that are parametrised by a few networks or datasets, in turn
 
 ShowProgress = Callable[[str], AbstractContextManager["Progress | None"]]
 
@@ -104,13 +104,13 @@ class Session:
         return self._memories[device.type]
 
     def close(self) -> tuple[str, ...]:
-        """Keep the activations for later runs. **Returns** what a person should hear of that."""
+        """Keep the activations for later runs. **Returns** warnings about that."""
         for *_, store in self._stores.values():
             store.keep()
         return () if self.cache is None else tuple(dict.fromkeys(self.cache.notes))
 
     def settings(self, options: Mapping[str, Any], **beside: Any) -> Settings:
-        """What a claim says, and what is options for all of them where it says nothing."""
+        """A claim's options, and those of the run where it has none of its own."""
         return Settings(**{**self.for_all, **stated(options), **beside})
 
     @takes(CheckOptions, of_run=True)
