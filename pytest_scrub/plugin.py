@@ -19,6 +19,7 @@ from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
     scrub_session,
 )
 from pytest_scrub.pytest_edge.ids import id_of, is_ours
+from pytest_scrub.pytest_edge.listing import start
 from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, OPTIONS, option, require_known
 from pytest_scrub.pytest_edge.replaying import only_replayed
 
@@ -41,8 +42,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """With --scrub-list, claims are shown and none is run."""
     if option(config, "list"):
-        from pytest_scrub.pytest_edge.listing import start
-
         start(config)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
-from pytest_scrub.errors import did_you_mean
+from pytest_scrub.errors import ScrubError, did_you_mean
 from pytest_scrub.extras.baselines.limits import parsed
 from pytest_scrub.pytest_edge.amounts import amount
 from pytest_scrub.settings import TWINS, Option, whole
@@ -151,6 +152,15 @@ def option(config: pytest.Config, name: str) -> Any:
         return bool(text) if known.read is bool else known.read(text)
     except ValueError as error:
         raise pytest.UsageError(f"{named(config, name)} {error}") from None
+
+
+@contextmanager
+def as_usage_error() -> Iterator[None]:
+    """What ends the run before anything is collected, as pytest tells it."""
+    try:
+        yield
+    except ScrubError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def require_known(config: pytest.Config) -> None:

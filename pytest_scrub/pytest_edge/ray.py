@@ -5,17 +5,14 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_scrub.errors import ScrubError
 from pytest_scrub.extras.ray.cluster import LOCAL, Cluster
 from pytest_scrub.pytest_edge.ids import is_ours
-from pytest_scrub.pytest_edge.options import option
+from pytest_scrub.pytest_edge.options import as_usage_error, option
 
 if TYPE_CHECKING:
     from pytest_scrub.extras.ray.crew import RayCrew
@@ -47,7 +44,7 @@ class RayHooks:
     @cached_property
     def _for_workers(self) -> str:
         """The address that workers join; a cluster on this machine is started for them."""
-        with _as_usage_error():
+        with as_usage_error():
             if self.cluster.address == LOCAL:
                 return self.cluster.join()
             self.cluster.require()
@@ -56,7 +53,7 @@ class RayHooks:
     @cached_property
     def crew(self) -> RayCrew:
         """Who does the work; joins the cluster. **Raises** `pytest.UsageError`."""
-        with _as_usage_error():
+        with as_usage_error():
             self.cluster.join()
         from pytest_scrub.extras.ray.crew import RayCrew
 
@@ -65,11 +62,3 @@ class RayHooks:
     def pytest_unconfigure(self) -> None:
         """Leave the cluster, and end it where it was started here."""
         self.cluster.leave()
-
-
-@contextmanager
-def _as_usage_error() -> Iterator[None]:
-    try:
-        yield
-    except ScrubError as error:
-        raise pytest.UsageError(str(error)) from None

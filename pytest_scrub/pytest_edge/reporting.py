@@ -26,6 +26,7 @@ from pytest_scrub.pytest_edge.options import (
     CLAIM_PROPERTY,
     FOLDER,
     VERDICT_PROPERTY,
+    as_usage_error,
     named,
     option,
     text_of,
@@ -102,12 +103,10 @@ class Reporting:
                 "baseline with --scrub-compare"
             )
         if self._is_asked("compare"):
-            from pytest_scrub.extras.baselines.saved import BaselineError, load
+            from pytest_scrub.extras.baselines.saved import load
 
-            try:
+            with as_usage_error():
                 self._baseline = load(self._folder("compare"))
-            except BaselineError as error:
-                raise pytest.UsageError(str(error)) from None
 
     def _is_asked(self, name: str) -> bool:
         """Whether figures of this run are to be saved or compared; a counterexample alone has
@@ -116,10 +115,10 @@ class Reporting:
 
     def _file(self, name: str) -> Path:
         """The file that an option names; a test may be somewhere else by the time it is written."""
-        return self.config.invocation_params.dir / str(option(self.config, name))
+        return Path(self.config.invocation_params.dir, option(self.config, name))
 
     def _folder(self, name: str) -> Path:
-        return self.config.rootpath / FOLDER / BASELINES / str(option(self.config, name))
+        return Path(self.config.rootpath, FOLDER, BASELINES, option(self.config, name))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:
