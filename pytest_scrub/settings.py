@@ -16,6 +16,7 @@ import inspect
 import keyword
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, TypeVar
@@ -50,8 +51,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Option(NamedTuple):
     """One option of the command line: --scrub-`name`, and `scrub_name` in the ini file.
 
-    - `default`: as text, empty for what is off; a flag has none.
-    - `read`: its value from a text; raises `ValueError` with what is wrong. `bool` makes it a flag.
+    - `default`: as text, empty for what is off and for a flag.
+    - `read`: its value from a text that is not empty; raises `ValueError` with what is wrong.
+      `bool` makes it a flag.
     - `bare`: its text where it is given without one.
     """
 
@@ -74,7 +76,7 @@ class Setting(NamedTuple):
     - `checks`: each raises `HypothesisError` for a value that has no meaning. None is not checked
       where it is the default.
     - `read`: its value from a text, where an option of the command line says it for all claims;
-      `bool` for a flag.
+      `bool` for a flag, whose default is False.
     - `option`: that option, where it is not of the same name.
     - `in_figures`: whether figures depend on it.
     - `at_collection`: whether a wrong one ends the collection, or fails its claim alone.
@@ -118,13 +120,10 @@ def _word(words: Collection[str]) -> Callable[[str], str]:
     return read
 
 
-def _seconds(text: str) -> float | None:
-    try:
-        seconds = float(text) if text else None
-    except ValueError:
-        seconds = -1.0
-    if seconds is None or seconds > 0:
-        return seconds
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if (seconds := float(text)) > 0:
+            return seconds
     raise ValueError(f"takes a number of seconds, not {text!r}")
 
 

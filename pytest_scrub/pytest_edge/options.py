@@ -28,17 +28,17 @@ BASELINE = "main"  # the baseline without a name
 
 def _name(text: str) -> str:
     first = "a test to run comes before the option"
-    if text and not re.fullmatch(r"\w[\w.-]{0,99}", text):
+    if not re.fullmatch(r"\w[\w.-]{0,99}", text):
         raise ValueError(
             f"takes a name of up to 100 letters, digits, dots and dashes, not {text!r}; {first}"
         )
-    if text.endswith(".py") or (text != BASELINE and text and os.path.exists(text)):
+    if text.endswith(".py") or (text != BASELINE and os.path.exists(text)):
         raise ValueError(f"takes a name, not the file or folder {text!r}; {first}")
     return text
 
 
 def _address(text: str) -> str:
-    if text and text not in ("local", "auto") and not re.fullmatch(r"[\w.\-\[\]:]+:\d+", text):
+    if not re.fullmatch(r"local|auto|[\w.\-\[\]:]+:\d+", text):
         raise ValueError(f"takes local, auto, or the HOST:PORT of a Ray cluster, not {text!r}")
     return text
 
@@ -47,7 +47,7 @@ def _with(package: str, installed_by: str, read: Callable[[str], str]) -> Callab
     """For an extra that needs what the core does without."""
 
     def read_where_installed(text: str) -> str:
-        if text and find_spec(package) is None:
+        if find_spec(package) is None:
             raise ValueError(f"needs {package}, which is not installed: pip install {installed_by}")
         return read(text)
 
@@ -144,12 +144,14 @@ OPTIONS = (
 
 
 def option(config: pytest.Config, name: str) -> Any:
-    """An option of the command line, else of the ini file. **Raises** `pytest.UsageError` where it
-    is malformed."""
+    """An option of the command line, else of the ini file, else its default; None for one that is
+    off. **Raises** `pytest.UsageError` where it is malformed."""
     known = _known(name)
     try:
         text = text_of(config, known)
-        return bool(text) if known.read is bool else known.read(text)
+        if text or known.default or known.read is bool:
+            return known.read(text)
+        return None
     except ValueError as error:
         raise pytest.UsageError(f"{named(config, name)} {error}") from None
 
