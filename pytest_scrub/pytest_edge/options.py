@@ -172,7 +172,9 @@ def require_known(config: pytest.Config) -> None:
     """
     ours = [known.dest for known in OPTIONS]
     overriding = config.getoption("override_ini") or ()
-    for name in (*config.inicfg, *(text.partition("=")[0] for text in overriding)):
+    # pytest means to take `inicfg` away
+    in_file = getattr(config, "inicfg", ())
+    for name in (*in_file, *(text.partition("=")[0] for text in overriding)):
         if name.startswith("scrub") and name not in ours:
             near = did_you_mean(name.replace("-", "_"), ours)
             raise pytest.UsageError(f"the ini file has no option {name}{near}")
