@@ -43,8 +43,8 @@ def _address(text: str) -> str:
     return text
 
 
-def _with(package: str, installed_by: str, read: Callable[[str], str]) -> Callable[[str], str]:
-    """For an extra that needs what the core does without."""
+def _needing(package: str, installed_by: str, read: Callable[[str], str]) -> Callable[[str], str]:
+    """For an extra, which needs a package that the core does without."""
 
     def read_where_installed(text: str) -> str:
         if find_spec(package) is None:
@@ -96,7 +96,7 @@ OPTIONS = (
     Option(
         "html",
         "",
-        _with("jinja2", "jinja2", _file),
+        _needing("jinja2", "jinja2", _file),
         "a file for the report, one page that needs nothing else",
     ),
     Option("json", "", _file, "a file for all verdicts as JSON"),
@@ -136,7 +136,7 @@ OPTIONS = (
     Option(
         "ray",
         "",
-        _with("ray", "pytest-scrub[ray]", _address),
+        _needing("ray", "pytest-scrub[ray]", _address),
         "the Ray cluster that computes: HOST:PORT, auto, or local to start one here",
     ),
     Option("device", "cpu", _device, "what the fixture scrub_device gives, such as cpu or cuda"),
