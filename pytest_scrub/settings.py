@@ -96,15 +96,15 @@ class Setting(NamedTuple):
 # Texts of the command line ------------------------------------------------------------------------
 
 
-def whole(least: int | None = None) -> Callable[[str], int]:
-    """Reads a whole number."""
+def whole(least: float = -math.inf) -> Callable[[str], int]:
+    """Reads a whole number that is at least so large."""
 
     def read(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
             raise ValueError(f"takes a whole number, not {text!r}") from None
-        if least is not None and number < least:
+        if number < least:
             raise ValueError(f"is at least {least}, not {number}")
         return number
 
@@ -394,7 +394,7 @@ def require_meaning(given: Mapping[str, Any], *, at_collection: bool = False) ->
     """**Raises** `HypothesisError` for a value that has no meaning, and for a claim that does not
     say how large a gap it accepts.
 
-    `at_collection`: whether only what is told there is looked at.
+    `at_collection`: whether to look only at settings of which that is known at collection.
     """
     __tracebackhide__ = True
     if given.get("tolerance") is None and given.get("min_recovered") is None:

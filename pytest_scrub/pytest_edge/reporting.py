@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from pytest_scrub.verdict import Verdict
 
 BASELINES = "baselines"  # under the plugin's folder
-NOT_RUN = {  # what is said of a claim that has no message of its own
+# the message of a claim that has none of its own
+NOT_RUN = {
     "interrupted": "the run ended before it had a verdict",
     "skipped": "only its fixtures were set up",
 }
@@ -57,7 +58,7 @@ PACKAGES = (
     "scipy",
     "hypothesis",
 )
-PROGRESS = len(" [100%]") + 2  # what pytest keeps free at the end of a line
+PROGRESS = len(" [100%]") + 2  # characters that pytest keeps free at the end of a line
 
 TestStatus = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
 
@@ -79,7 +80,8 @@ class Reporting:
         self._reports: dict[str, dict[str, pytest.TestReport]] = {}
 
     def pytest_configure(self) -> None:
-        """What cannot be read and what cannot be written is told before anything is run."""
+        """**Raises** `pytest.UsageError`, before anything is run, for what cannot be read or written
+        and for a gate that would stay open."""
         files = {name: self._file(name) for name in FILES if option(self.config, name)}
         if self._is_asked("save"):
             files["save"] = self._folder("save") / "claim.json"
