@@ -80,8 +80,8 @@ class Reporting:
         self._reports: dict[str, dict[str, pytest.TestReport]] = {}
 
     def pytest_configure(self) -> None:
-        """**Raises** `pytest.UsageError`, before anything is run, for what cannot be read or written
-        and for a gate that would stay open."""
+        """**Raises** `pytest.UsageError`, before anything is run, for what cannot be read or
+        written, and for a gate that would stay open."""
         files = {name: self._file(name) for name in FILES if option(self.config, name)}
         if self._is_asked("save"):
             files["save"] = self._folder("save") / "claim.json"
