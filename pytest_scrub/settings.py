@@ -51,16 +51,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Option(NamedTuple):
     """One option of the command line: --scrub-`name`, and `scrub_name` in the ini file.
 
-    - `default`: as text, empty for what is off and for a flag.
     - `read`: its value from a text that is not empty; raises `ValueError` with what is wrong.
       `bool` makes it a flag.
+    - `default`: as text, empty for what is off and for a flag.
     - `bare`: its text where it is given without one.
     """
 
     name: str
-    default: str
     read: Callable[[str], Any]
     help: str
+    default: str = ""
     bare: str | None = None
 
     @property
@@ -381,9 +381,9 @@ FIXTURES = [name for name, one in SETTINGS.items() if one.checks == (_names_a_fi
 TWINS: Mapping[str, Option] = {
     name: Option(
         one.option or name.replace("_", "-"),
-        "" if one.default is None or one.read is bool else str(one.default),
         one.read,
         one.help,
+        "" if one.default is None or one.read is bool else str(one.default),
     )
     for name, one in SETTINGS.items()
     if one.read

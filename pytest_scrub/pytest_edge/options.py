@@ -90,56 +90,50 @@ def _amount(text: str) -> str:
 
 OPTIONS = (
     *TWINS.values(),
-    Option(
-        "replay", "", _file, "a saved counterexample to evaluate alone, such as .scrub/NAME.json"
-    ),
+    Option("replay", _file, "a saved counterexample to evaluate alone, such as .scrub/NAME.json"),
     Option(
         "html",
-        "",
         _needing("jinja2", "jinja2", _file),
         "a file for the report, one page that needs nothing else",
     ),
-    Option("json", "", _file, "a file for all verdicts as JSON"),
-    Option("list", "", bool, "show the claims with their options and fixtures, and run nothing"),
+    Option("json", _file, "a file for all verdicts as JSON"),
+    Option("list", bool, "show the claims with their options and fixtures, and run nothing"),
     Option(
         "save",
-        "",
         _name,
         f"keep the figures as the baseline of this name, {BASELINE!r} without one",
-        BASELINE,
+        bare=BASELINE,
     ),
     Option(
         "compare",
-        "",
         _name,
         f"compare the figures with the baseline of this name, {BASELINE!r} without",
-        BASELINE,
+        bare=BASELINE,
     ),
     Option(
         "compare-fail",
-        "gap:0,worst:0,power:0",
         parsed,
         "how far figures may move, such as gap:10%%,worst:0.05",
+        "gap:0,worst:0,power:0",
     ),
     Option(
         "cache",
-        "2048",
         whole(0),
         "MiB of activations that pytest's cache keeps for later runs; 0 keeps none",
+        "2048",
     ),
     Option(
         "memory",
-        MEMORY,
         _amount,
         "what activations may take in memory, such as 4GiB; the others lie in files",
+        MEMORY,
     ),
     Option(
         "ray",
-        "",
         _needing("ray", "pytest-scrub[ray]", _address),
         "the Ray cluster that computes: HOST:PORT, auto, or local to start one here",
     ),
-    Option("device", "cpu", _device, "what the fixture scrub_device gives, such as cpu or cuda"),
+    Option("device", _device, "what the fixture scrub_device gives, such as cpu or cuda", "cpu"),
 )
 
 
