@@ -413,14 +413,14 @@ def require_meaning(given: Mapping[str, Any], *, at_collection: bool = False) ->
 def stated(given: Mapping[str, Any]) -> dict[str, Any]:
     """Those options of a claim that are not what they are anyway, in the order of the table.
 
-    A flag that the run may set is one even where the claim has it off: the claim comes first.
+    What the run may say is one of them even where it is the default: the claim comes first.
     """
     known = {name: setting for name, setting in SETTINGS.items() if name in given}
     return {
         name: given[name]
         for name, setting in known.items()
-        if setting.read is bool
-        or given[name] is not (None if setting.none_is_unset else setting.default)
+        if not (setting.none_is_unset and given[name] is None)
+        and (setting.read or given[name] is not setting.default)
     }
 
 

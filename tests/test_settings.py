@@ -40,6 +40,11 @@ def test_types_are_those_of_the_table(options):
         assert hint.__forward_arg__ == f"{types[name]}{optional}"
 
 
+def test_flags_are_off_by_default():
+    """One that is not given is off: a default that is on would be off in every run of pytest."""
+    assert not any(one.default for one in SETTINGS.values() if one.read is bool)
+
+
 def test_settings_do_not_change():
     with pytest.raises(AttributeError):
         Settings(tolerance=1.0).samples = 3
@@ -53,10 +58,10 @@ ADDED = {
     )
     on_weak: str = _setting(
         FAIL, "what a claim does that says too little", _ACTION, read=_word(ACTIONS),
-        in_figures=False, at_collection=True, none_is_unset=True,
+        in_figures=False, at_collection=True,
     )
 """,
-    "    budget: int | None\n": "    patience: int | None\n    on_weak: str | None\n",
+    "    budget: int | None\n": "    patience: int | None\n    on_weak: str\n",
 }
 SHOWS = """
 import inspect
@@ -81,6 +86,8 @@ def test_told(scrub_session):
     assert scrub_session.settings(said).patience == 7
     assert scrub_session.settings({**said, "patience": None}).patience == 7
     assert scrub_session.settings({**said, "patience": 5}).patience == 5
+    assert scrub_session.settings(said).on_weak == "xfail"
+    assert scrub_session.settings({**said, "on_weak": "fail"}).on_weak == "fail"
 
 @pytest.fixture(scope="session")
 def scrub_model():
@@ -114,7 +121,7 @@ def test_an_option_is_added_in_one_file(tmp_path):
         text = text.replace(before, f"{added}{before}")
     (package / "settings.py").write_text(text)
     (tmp_path / "test_claims.py").write_text(SHOWS)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nscrub_patience = 7\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nscrub_patience = 7\nscrub_on_weak = xfail\n")
 
     def ran(*arguments: str) -> str:
         done = subprocess.run(
