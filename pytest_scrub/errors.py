@@ -1,4 +1,4 @@
-"""What a user can get wrong: one clear sentence each, naming the thing and the remedy."""
+"""Errors that a user can mend: one sentence each, with the thing that is wrong and the remedy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Place(NamedTuple):
 class ScrubError(ValueError):
     """Base of every error that the user can mend; never a verdict about the claim.
 
-    `places`: the lines that said what is wrong, where it is about nodes of a hypothesis.
+    `places`: where the nodes of the hypothesis that it is about are written.
     """
 
     places: tuple[Place, ...] = ()
@@ -53,15 +53,15 @@ class ModelError(ScrubError):
     """The network cannot be loaded, trusted, or taken apart the way a claim needs."""
 
 
-class _Said(Protocol):
+class _Written(Protocol):
     @property
     def place(self) -> Place | None: ...
 
 
 @contextmanager
-def said_at(*nodes: _Said) -> Iterator[None]:
-    """Errors that are raised in it, and do not know better, are about what these nodes say: they
-    get their lines, which a traceback shows below the sentence."""
+def said_at(*nodes: _Written) -> Iterator[None]:
+    """An error that is raised in it is about these nodes, unless it knows others already: it gets
+    their lines, which a traceback shows below the sentence."""
     try:
         yield
     except ScrubError as error:
@@ -74,8 +74,8 @@ def said_at(*nodes: _Said) -> Iterator[None]:
 
 
 def hides(failure: Any) -> bool:
-    """For `__tracebackhide__` of modules that users call in fixtures: what is told in a sentence is
-    shown on the line of the user's own that it is about."""
+    """For `__tracebackhide__` of modules that users call in fixtures: a `ScrubError` is shown on
+    the user's own line, anything else with its whole traceback."""
     return bool(failure.errisinstance(ScrubError))
 
 

@@ -5,8 +5,6 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-import os
-import warnings
 from typing import Any
 
 import pytest
@@ -20,53 +18,42 @@ from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
     scrub_seed,
     scrub_session,
 )
-from pytest_scrub.pytest_edge.ids import id_of
-from pytest_scrub.pytest_edge.needs import require_needed
-from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, OPTIONS, option
+from pytest_scrub.pytest_edge.ids import id_of, is_ours
+from pytest_scrub.pytest_edge.listing import start
+from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, OPTIONS, option, require_known
+from pytest_scrub.pytest_edge.replaying import only_replayed
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Every option has an ini twin: --scrub-seed and scrub_seed."""
     group = parser.getgroup("scrub", "pytest-scrub: interpretability hypotheses as tests")
-    for option_ in OPTIONS:
-        flag = f"--scrub-{option_.name}"
-        if option_.read is bool:
-            group.addoption(
-                flag, dest=option_.dest, action="store_true", default=None, help=option_.help
-            )
-            parser.addini(option_.dest, help=option_.help, type="bool", default=False)
-            continue
-        default = option_.default.replace("%", "%%")
-        text = f"{option_.help} (default {default})" if default else option_.help
-        bare = {} if option_.bare is None else {"nargs": "?", "const": option_.bare}
-        group.addoption(flag, dest=option_.dest, default=None, help=text, metavar="X", **bare)
-        parser.addini(option_.dest, help=text, default=option_.default)
+    for one in OPTIONS:
+        is_flag = one.read is bool
+        default = one.default.replace("%", "%%")
+        text = f"{one.help} (default {default})" if default else one.help
+        kind: dict[str, Any] = {"action": "store_true"} if is_flag else {"metavar": "X"}
+        if one.bare is not None:
+            kind |= {"nargs": "?", "const": one.bare}
+        group.addoption(f"--scrub-{one.name}", dest=one.dest, default=None, help=text, **kind)
+        parser.addini(one.dest, text, "bool" if is_flag else "string", default=one.default)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """With --scrub-list, claims are shown and none is run."""
     if option(config, "list"):
-        from pytest_scrub.pytest_edge.listing import start
-
         start(config)
 
 
-def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
-    """An option of the ini file that is misspelt is an error, as one of the command line is."""
-    from pytest_scrub.pytest_edge.options import require_known
-
-    require_known(str(warning_message.message))
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the marker, and refuses malformed options before anything is collected."""
+    """Registers the marker, and refuses options that are malformed or misspelt before anything is
+    collected."""
     config.addinivalue_line(
         "markers", "claim: a hypothesis about a network, checked by pytest-scrub"
     )
-    for option_ in OPTIONS:
-        option(config, option_.name)
-    require_needed(config)
+    require_known(config)
+    for one in OPTIONS:
+        option(config, one.name)
     if not hasattr(config, "workerinput"):
         from pytest_scrub.pytest_edge.reporting import Reporting
 
@@ -74,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if address := option(config, "ray"):
         from pytest_scrub.pytest_edge.ray import RayHooks
 
-        config.pluginmanager.register(RayHooks(config, str(address)), "scrub-ray")
+        config.pluginmanager.register(RayHooks(config, address), "scrub-ray")
 
 
 @pytest.hookimpl(trylast=True)
@@ -85,16 +72,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # a report's own keywords are also names and parameters
         if item.get_closest_marker("claim") is not None:
             item.user_properties.append((CLAIM_PROPERTY, id_of(item)))
-    if option(config, "replay"):
-        from pytest_scrub.pytest_edge.replaying import only_replayed
-
-        only_replayed(config, items)
+    only_replayed(config, items)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """On GitHub Actions, annotations below everything else; its runner reads them from the
-    output."""
-    reporting = config.pluginmanager.get_plugin("scrub-reporting")
-    if reporting is not None and os.environ.get("GITHUB_ACTIONS") == "true":
-        reporting.annotate(terminalreporter)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The mark of claims, put on a test by hand, would pass for a claim in reports."""
+    if item.get_closest_marker("claim") is not None and not is_ours(item):
+        pytest.fail(
+            "the mark claim checks nothing by itself; write @claim of pytest_scrub above the "
+            "test, or take the mark away",
+            pytrace=False,
+        )

@@ -1,9 +1,11 @@
-"""What a claim can be told: every option once, with its type, what it may be, what it does, its
-twin on the command line, and whether figures depend on it.
+"""The options of a claim: each once, with its type, its default, what it does, which values it
+takes, its twin on the command line, and whether figures depend on it.
 
-`Settings` is the table. The signatures of `@claim`, `check` and `scrub.check`, what `help` says of
-their options, the command line, `--scrub-list` and the docs' tables are made from it. A type
-checker cannot read a table, so below it stands which of them takes what.
+`Settings` is the table. The signatures of `@claim`, `check` and `scrub.check`, their `help`, the
+command line, `--scrub-list` and the docs' tables are made from it. A type checker cannot read a
+table, so which of them takes what stands below it.
+
+Precedence: the claim, the command line, the ini file, the default.
 
 PYTEST_DONT_REWRITE
 """
@@ -14,11 +16,13 @@ import inspect
 import keyword
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, TypeVar
 
-from pytest_scrub.common.calls import LARGEST, is_number, is_whole, shown, well_called
+from pytest_scrub.common.calls import LARGEST, is_number, is_whole, shown, with_plain_arguments
+from pytest_scrub.common.records import LARGEST_SEED
 from pytest_scrub.errors import HypothesisError
 
 if TYPE_CHECKING:
@@ -37,7 +41,6 @@ ACTIONS = (FAIL, XFAIL, WARN)  # what a claim does that says nothing either way
 EFFORT = {"none": 0, "quick": 2, "default": 20, "thorough": 200}
 # Names that stand in reports beside those of adversaries.
 SAVED, OWN_DRAWS = "saved counterexample", "the claim's own draws"
-MOST_SEED = 2**128  # as many streams as a name and a seed are told apart by
 MOST_SAMPLES = 10**8  # their references are drawn at once, and take a gigabyte
 MOST_EVALUATIONS = 10**12  # years of any machine
 
@@ -48,15 +51,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Option(NamedTuple):
     """One option of the command line: --scrub-`name`, and `scrub_name` in the ini file.
 
-    - `default`: as text, empty for what is off; a flag has none.
-    - `read`: its value from a text; raises `ValueError` with what is wrong. `bool` makes it a flag.
+    - `read`: its value from a text that is not empty; raises `ValueError` with what is wrong.
+      `bool` makes it a flag.
+    - `default`: as text, empty for what is off and for a flag.
     - `bare`: its text where it is given without one.
     """
 
     name: str
-    default: str
     read: Callable[[str], Any]
     help: str
+    default: str = ""
     bare: str | None = None
 
     @property
@@ -66,18 +70,17 @@ class Option(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What is known of one setting beside its name and its type.
+    """One setting, apart from its name and its type.
 
     - `help`: what it does, a line of a table.
     - `checks`: each raises `HypothesisError` for a value that has no meaning. None is not checked
       where it is the default.
     - `read`: its value from a text, where an option of the command line says it for all claims;
-      `bool` for a flag.
+      `bool` for a flag, whose default is False.
     - `option`: that option, where it is not of the same name.
-    - `figures`: whether figures depend on it.
-    - `early`: whether a wrong one ends the collection, or fails its claim alone.
-    - `or_none`: whether None is as good as nothing in a claim: then it is what the run says, or the
-      default.
+    - `in_figures`: whether figures depend on it.
+    - `at_collection`: whether a wrong one ends the collection, or fails its claim alone.
+    - `none_is_unset`: whether a claim may give None for what the run says, or the default.
     """
 
     default: Any
@@ -85,23 +88,23 @@ class Setting(NamedTuple):
     checks: tuple[Check, ...] = ()
     read: Callable[[str], Any] | None = None
     option: str | None = None
-    figures: bool = True
-    early: bool = False
-    or_none: bool = False
+    in_figures: bool = True
+    at_collection: bool = False
+    none_is_unset: bool = False
 
 
 # Texts of the command line ------------------------------------------------------------------------
 
 
-def whole(least: int | None = None) -> Callable[[str], int]:
-    """Reads a whole number."""
+def whole(least: float = -math.inf) -> Callable[[str], int]:
+    """Reads a whole number that is at least so large."""
 
     def read(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
             raise ValueError(f"takes a whole number, not {text!r}") from None
-        if least is not None and number < least:
+        if number < least:
             raise ValueError(f"is at least {least}, not {number}")
         return number
 
@@ -117,13 +120,10 @@ def _word(words: Collection[str]) -> Callable[[str], str]:
     return read
 
 
-def _seconds(text: str) -> float | None:
-    try:
-        seconds = float(text) if text else None
-    except ValueError:
-        seconds = -1.0
-    if seconds is None or seconds > 0:
-        return seconds
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if (seconds := float(text)) > 0:
+            return seconds
     raise ValueError(f"takes a number of seconds, not {text!r}")
 
 
@@ -204,7 +204,7 @@ def _setting(default: Any, help: str, *checks: Check, **known: Any) -> Any:
 
 
 class AnyAdversary(Protocol):
-    """What `adversaries=` takes, as far as this module may know it: an `Adversary`."""
+    """An `Adversary`, which this module cannot import."""
 
     @property
     def name(self) -> str:
@@ -218,25 +218,24 @@ class AnyAdversary(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What one claim is told, and all of it checked. **Raises** `HypothesisError` for what has no
-    meaning."""
+    """All options of one claim. **Raises** `HypothesisError` for a value that has no meaning."""
 
     seed: int = _setting(
         0, "every claim's random streams are derived from it and from the claim's name",
-        _whole_from("a whole number", -MOST_SEED, MOST_SEED), read=whole(),
+        _whole_from("a whole number", -LARGEST_SEED, LARGEST_SEED), read=whole(),
     )  # fmt: skip
     tolerance: float | None = _setting(
         None, "the largest mean gap that the claim accepts, in the metric's unit",
-        _from("a gap in the metric's unit, zero or more", 0), early=True,
+        _from("a gap in the metric's unit, zero or more", 0), at_collection=True,
     )  # fmt: skip
     min_recovered: float | None = _setting(
         None, "the least share recovered, instead of `tolerance=`; with both, the stricter counts, "
         "and the baseline's sampling error is part of the decision",
-        _from("a share of at most 1, such as 0.9", -LARGEST, 1), early=True,
+        _from("a share of at most 1, such as 0.9", -LARGEST, 1), at_collection=True,
     )  # fmt: skip
     direction: str = _setting(
         EITHER, "`worse` where a metric that gets better is no objection",
-        _one_of(EITHER, WORSE), early=True,
+        _one_of(EITHER, WORSE), at_collection=True,
     )  # fmt: skip
     metric: Metric | Callable[[Tensor, Batch], Tensor] | None = _setting(
         None, "a `Metric`, or a function of (output, batch); cross-entropy by default"
@@ -245,7 +244,8 @@ class Settings:
         4000,  # a standard error of 1.6 % of the per-reference standard deviation
         "the most references drawn, each with one swap of every node; fewer where that decides it",
         _whole_from("a whole number of at least 2", 2),
-        _whole_from(f"at most {MOST_SAMPLES:,}", 2, MOST_SAMPLES), read=whole(2), or_none=True,
+        _whole_from(f"at most {MOST_SAMPLES:,}", 2, MOST_SAMPLES), read=whole(2),
+        none_is_unset=True,
     )  # fmt: skip
     generalize: bool = _setting(
         False, "the interval speaks of the distribution that the rows were drawn from: each "
@@ -260,19 +260,19 @@ class Settings:
     )
     on_undecided: str = _setting(
         FAIL, "what a claim does where nothing is decided: fail, xfail or warn", _ACTION,
-        read=_word(ACTIONS), figures=False, early=True, or_none=True,
+        read=_word(ACTIONS), in_figures=False, at_collection=True, none_is_unset=True,
     )  # fmt: skip
     on_untested: str = _setting(
         FAIL, "what a claim does where too little can be swapped: fail, xfail or warn", _ACTION,
-        read=_word(ACTIONS), figures=False, early=True, or_none=True,
+        read=_word(ACTIONS), in_figures=False, at_collection=True, none_is_unset=True,
     )  # fmt: skip
     min_with_other: float = _setting(
         0.10, "a node is untested where a smaller share of the references has another donor for it",
-        _SHARE, or_none=True,
+        _SHARE, none_is_unset=True,
     )  # fmt: skip
     min_moved: float = _setting(
         0.02, "or where a smaller share of its drawn donors differs from what they stand in for",
-        _SHARE, or_none=True,
+        _SHARE, none_is_unset=True,
     )  # fmt: skip
     adversaries: Sequence[AnyAdversary] | None = _setting(
         None, "what searches for the allowed swaps that make the claim look worst, such as "
@@ -313,11 +313,11 @@ class Settings:
     )  # fmt: skip
     model: str = _setting(
         "scrub_model", "the name of the fixture that gives the network", _names_a_fixture,
-        figures=False, early=True,
+        in_figures=False, at_collection=True,
     )  # fmt: skip
     data: str = _setting(
         "scrub_data", "the name of the fixture that gives the `Dataset`", _names_a_fixture,
-        figures=False, early=True,
+        in_figures=False, at_collection=True,
     )  # fmt: skip
     name: str = _setting(
         "claim", "what reports call the claim",
@@ -333,17 +333,15 @@ class Settings:
     )  # fmt: skip
     store: ActivationStore | Callable[[Any, Dataset], ActivationStore] | None = _setting(
         None, "clean activations shared with other claims about the same network and data, or what "
-        "gives them for both", figures=False,
+        "gives them for both", in_figures=False,
     )  # fmt: skip
     progress: Progress | None = _setting(
         None, "called with (what, done, total, how it stands)",
-        _is("a function of (what, done, total, how it stands)", callable), figures=False,
+        _is("a function of (what, done, total, how it stands)", callable), in_figures=False,
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        require_acceptance(vars(self))
-        for name in SETTINGS:
-            _require(name, getattr(self, name))
+        require_meaning(vars(self))
         if self.slice_tolerance is not None and self.by is None:
             raise HypothesisError(
                 "slice_tolerance= needs by=, the feature whose values are the slices"
@@ -362,7 +360,7 @@ class Settings:
 
     @property
     def evaluations(self) -> int:
-        """Of all adversaries together."""
+        """The budget of all adversaries together."""
         return EFFORT[self.effort] * self.samples if self.budget is None else self.budget
 
     @property
@@ -372,8 +370,8 @@ class Settings:
 
     @property
     def found_tolerance(self) -> float | None:
-        """What is found is compared with this, or with the claim's own tolerance: nothing lies
-        beyond infinity."""
+        """What swap sets that are found may reach; None for the claim's own tolerance, also where
+        infinity says that they only are shown."""
         return None if self.adversarial_tolerance == math.inf else self.adversarial_tolerance
 
 
@@ -383,47 +381,46 @@ FIXTURES = [name for name, one in SETTINGS.items() if one.checks == (_names_a_fi
 TWINS: Mapping[str, Option] = {
     name: Option(
         one.option or name.replace("_", "-"),
-        "" if one.default is None or one.read is bool else str(one.default),
         one.read,
         one.help,
+        "" if one.default is None or one.read is bool else str(one.default),
     )
     for name, one in SETTINGS.items()
     if one.read
 }
 
 
-def require_acceptance(said: Mapping[str, Any]) -> None:
-    """**Raises** `HypothesisError` unless a claim says how large a gap it accepts."""
+def require_meaning(given: Mapping[str, Any], *, at_collection: bool = False) -> None:
+    """**Raises** `HypothesisError` for a value that has no meaning, and for a claim that does not
+    say how large a gap it accepts.
+
+    `at_collection`: whether to look only at settings of which that is known at collection.
+    """
     __tracebackhide__ = True
-    if said.get("tolerance") is None and said.get("min_recovered") is None:
+    if given.get("tolerance") is None and given.get("min_recovered") is None:
         raise HypothesisError(
             "a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered="
         )
+    for name, value in given.items():
+        setting = SETTINGS[name]
+        if at_collection and not setting.at_collection:
+            continue
+        if value is not None or setting.default is not None:
+            for check in setting.checks:
+                check(name, value)
 
 
-def _require(name: str, value: object) -> None:
-    __tracebackhide__ = True
-    setting = SETTINGS[name]
-    if value is not None or setting.default is not None:
-        for check in setting.checks:
-            check(name, value)
+def stated(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options of a claim that are not what they are anyway, in the order of the table.
 
-
-def require_early(said: Mapping[str, Any]) -> None:
-    """**Raises** `HypothesisError` for what is found before a claim is run."""
-    __tracebackhide__ = True
-    require_acceptance(said)
-    for name, value in said.items():
-        if SETTINGS[name].early:
-            _require(name, value)
-
-
-def stated(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Those options of a claim that are not what they are anyway, in the order of the table."""
+    What the run may say is one of them even where it is the default: the claim comes first.
+    """
+    known = {name: setting for name, setting in SETTINGS.items() if name in given}
     return {
-        name: said[name]
-        for name, setting in SETTINGS.items()
-        if name in said and said[name] is not (None if setting.or_none else setting.default)
+        name: given[name]
+        for name, setting in known.items()
+        if not (setting.none_is_unset and given[name] is None)
+        and (setting.read or given[name] is not setting.default)
     }
 
 
@@ -484,12 +481,12 @@ def takes(options: type, *, of_run: bool) -> Callable[[Function], Function]:
     **Arguments**
 
     - `options`: those of its `**options`.
-    - `of_run`: whether some are what the run says, where the call does not.
+    - `of_run`: whether the run says what the call does not.
     """
     known = [one for one in fields(Settings) if one.name in options.__annotations__]
     parameters = []
     for one in known:
-        or_none = of_run and SETTINGS[one.name].or_none
+        or_none = of_run and SETTINGS[one.name].none_is_unset
         parameters.append(
             inspect.Parameter(
                 one.name,
@@ -499,9 +496,9 @@ def takes(options: type, *, of_run: bool) -> Callable[[Function], Function]:
             )
         )
 
-    def shown_so(function: Function) -> Function:
-        told = "\n".join(f"- `{one.name}`: {SETTINGS[one.name].help}." for one in known)
-        function.__doc__ = f"{inspect.getdoc(function)}\n\n**Options**\n\n{told}"
-        return well_called(function, parameters)
+    def with_options(function: Function) -> Function:
+        listed = "\n".join(f"- `{one.name}`: {SETTINGS[one.name].help}." for one in known)
+        function.__doc__ = f"{inspect.getdoc(function)}\n\n**Options**\n\n{listed}"
+        return with_plain_arguments(function, parameters)
 
-    return shown_so
+    return with_options

@@ -36,8 +36,13 @@ def test_signature_and_help_show_what_is_taken(function, options):
 def test_types_are_those_of_the_table(options):
     types = {one.name: one.type for one in fields(Settings)}
     for name, hint in options.__annotations__.items():
-        optional = " | None" * SETTINGS[name].or_none
+        optional = " | None" * SETTINGS[name].none_is_unset
         assert hint.__forward_arg__ == f"{types[name]}{optional}"
+
+
+def test_flags_are_off_by_default():
+    """One that is not given is off: a default that is on would be off in every run of pytest."""
+    assert not any(one.default for one in SETTINGS.values() if one.read is bool)
 
 
 def test_settings_do_not_change():
@@ -49,15 +54,20 @@ ADDED = {
     "    deadline: float | None = _setting(\n": """
     patience: int = _setting(
         3, "how often to try again", _whole_from("a number of times", 0), read=whole(0),
-        or_none=True,
+        none_is_unset=True,
+    )
+    on_weak: str = _setting(
+        FAIL, "what a claim does that says too little", _ACTION, read=_word(ACTIONS),
+        in_figures=False, at_collection=True,
     )
 """,
-    "    budget: int | None\n": "    patience: int | None\n",
+    "    budget: int | None\n": "    patience: int | None\n    on_weak: str\n",
 }
 SHOWS = """
 import inspect
 import pytest
-from pytest_scrub import HypothesisError, check, claim, module, output
+import torch
+from pytest_scrub import Dataset, FunctionGraph, HypothesisError, check, claim, module, output
 from pytest_scrub.pytest_edge.session import Scrub
 
 @claim(tolerance=1, patience=5)
@@ -76,6 +86,24 @@ def test_told(scrub_session):
     assert scrub_session.settings(said).patience == 7
     assert scrub_session.settings({**said, "patience": None}).patience == 7
     assert scrub_session.settings({**said, "patience": 5}).patience == 5
+    assert scrub_session.settings(said).on_weak == "xfail"
+    assert scrub_session.settings({**said, "on_weak": "fail"}).on_weak == "fail"
+
+@pytest.fixture(scope="session")
+def scrub_model():
+    return FunctionGraph(a=lambda x: x, b=lambda y: y, output=lambda a, b: a + 0 * b)
+
+@pytest.fixture(scope="session")
+def scrub_data():
+    x = torch.arange(40.0) % 2
+    return Dataset({"x": x, "y": torch.arange(40.0)}, features={"x": x})
+
+def first(output, batch):
+    return output
+
+@claim(tolerance=1, metric=first, adversaries=[], min_power=1, on_weak="warn")
+def test_lets_weak_pass():
+    return output(module("b", agrees_on="x"))
 """
 
 
@@ -93,7 +121,7 @@ def test_an_option_is_added_in_one_file(tmp_path):
         text = text.replace(before, f"{added}{before}")
     (package / "settings.py").write_text(text)
     (tmp_path / "test_claims.py").write_text(SHOWS)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nscrub_patience = 7\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nscrub_patience = 7\nscrub_on_weak = xfail\n")
 
     def ran(*arguments: str) -> str:
         done = subprocess.run(
@@ -109,6 +137,8 @@ def test_an_option_is_added_in_one_file(tmp_path):
 
     assert "--scrub-patience=X    how often to try again (default 3)" in ran("--help")
     assert "tolerance=1, patience=5" in ran("--scrub-list")
-    assert "2 passed" in ran("-k", "shown or told", "--scrub-json=claims.json")
+    assert "3 passed, 1 deselected, 1 warning" in ran(
+        "-k", "shown or told or weak", "--scrub-json=claims.json"
+    )
     run = json.loads((tmp_path / "claims.json").read_text())["run"]
     assert run["options"] == ["--scrub-seed=0", "--scrub-patience=7"]

@@ -1,2 +1,2 @@
-"""What every room needs: calls of functions, text that is safe to show, random streams, whole
-files."""
+"""Calls of functions, text that is safe to show, random streams, records as JSON, and files that
+are written whole."""

@@ -1,5 +1,5 @@
-"""How the public functions are called: a wrong option is a sentence with the nearest name, a number
-is a plain one."""
+"""Calls of the public functions: an option that does not exist is refused with the nearest name,
+and scalars of numpy and torch become Python's own."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import functools
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pytest_scrub.errors import HypothesisError, did_you_mean
 
-NEAR = 0.5  # of difflib: an option is one of few, so that a bold guess is better than none
-LARGEST = sys.float_info.max  # of the numbers that are gaps
+NEAR = 0.5  # difflib's similarity; low, as there are few options to guess from
+LARGEST = sys.float_info.max
 LONGEST = 200  # bits of a whole number, and characters of anything else, that a message shows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def well_called(function: Function, options: Iterable[inspect.Parameter] = ()) -> Function:
-    """The function with its arguments as plain values, and its misuse told in one sentence.
+def with_plain_arguments(function: Function, options: Sequence[inspect.Parameter]) -> Function:
+    """The function, called with plain values; a call that does not fit is a `HypothesisError`.
 
     `options`: what stands for its `**options`, as `inspect.signature` and `help` are to show them.
     """
     own = inspect.signature(function)
-    named = [
-        one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD or not options
-    ]
-    signature = own.replace(parameters=[*named, *options])
+    parameters: list[inspect.Parameter] = []
+    for one in own.parameters.values():
+        parameters.extend(options if one.kind is one.VAR_KEYWORD else [one])
+    signature = own.replace(parameters=parameters)
 
     @functools.wraps(function)
     def call(*given: Any, **named: Any) -> Any:
@@ -47,23 +47,26 @@ def _require_fits(
 ) -> None:
     """**Raises** `HypothesisError` where a function cannot be called like that."""
     __tracebackhide__ = True
-    known = signature.parameters.values()
-    by_place = [
-        one.name for one in known if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
-    ]
+    known = signature.parameters
     options = [
-        one.name for one in known if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+        option
+        for option, one in known.items()
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
     ]
     for option in named:
-        if option in options:
-            continue
-        if option in signature.parameters:
+        if option not in known:
+            near = did_you_mean(option, options, NEAR) or f"; its options are {', '.join(options)}"
+            raise HypothesisError(f"{name} takes no {option}={near}")
+        if option not in options:
             raise HypothesisError(f"{name} takes {option} by position; leave {option}= out")
-        near = did_you_mean(option, options, NEAR) or f"; its options are {', '.join(options)}"
-        raise HypothesisError(f"{name} takes no {option}={near}")
     try:
         signature.bind(*given, **named)
     except TypeError as error:
+        by_place = [
+            one.name
+            for one in known.values()
+            if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+        ]
         first = f"({', '.join(by_place)}) and then options" if by_place else "options"
         raise HypothesisError(f"{name} takes {first} by name: {error}") from None
 
@@ -86,11 +89,10 @@ def shown(value: object) -> str:
 
 
 def is_number(value: object, least: float, most: float) -> bool:
-    """Whether it is an int or a float, no bool, from `least` to `most`, and such an int that a
-    float can be it."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        return False
-    return isinstance(value, float) or abs(value) <= LARGEST
+    """Whether it is a float, or an int that a float can be, from `least` to `most`; no bool."""
+    if isinstance(value, float):
+        return least <= value <= most
+    return is_whole(value, max(least, -LARGEST), min(most, LARGEST))
 
 
 def is_whole(value: object, least: float, most: float) -> bool:

@@ -1,15 +1,15 @@
-"""Records, which are dataclasses of plain values, and the JSON that they are kept as."""
+"""Records, which are dataclasses of plain values, as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 UNKNOWN_ENDS = {"low": -math.inf, "high": math.inf}  # of an interval; null in JSON
-LARGEST = 2**128  # an integer beyond it is no seed, and no count either
+LARGEST_SEED = 2**128  # there are as many random streams; no count comes near it
 
 _Kind = TypeVar("_Kind")
 _ABSENT = object()
@@ -20,7 +20,8 @@ class Malformed(ValueError):
 
 
 class NoNumber:
-    """What NaN, infinities and integers beyond all are read as: no field of a record takes it."""
+    """What NaN, infinities and integers beyond any seed are read as: no field of a record takes
+    it."""
 
 
 def shared(kind: type, *sources: object) -> dict[str, Any]:
@@ -72,14 +73,14 @@ def _float(text: str) -> object:
 
 def _int(text: str) -> object:
     number = int(text)
-    return number if abs(number) <= LARGEST else NoNumber()
+    return number if abs(number) <= LARGEST_SEED else NoNumber()
 
 
 def read(kind: type[_Kind], record: Any) -> _Kind:
     """What was parsed, as a record.
 
-    **Raises** `Malformed` for another schema version, a field that is missing, or a value that is
-    not of its type.
+    **Raises** `Malformed` for another schema version, a field that is missing or that none knows,
+    or a value that is not of its type.
     """
     import msgspec
 
@@ -88,6 +89,22 @@ def read(kind: type[_Kind], record: Any) -> _Kind:
     if version != ours:
         raise Malformed(f"its schema is {version}, not {ours}")
     try:
-        return msgspec.convert(record, kind)
+        found = msgspec.convert(record, kind)
     except msgspec.ValidationError as error:
         raise Malformed(str(error)) from None
+    for unknown in _unknown(record, written(found)):
+        raise Malformed(unknown)
+    return found
+
+
+def _unknown(record: Any, known: Any, name: str = "the file") -> Iterator[str]:
+    """Fields that no record has; msgspec passes over them, and a misspelt one is its default."""
+    if isinstance(record, dict):
+        for part, value in record.items():
+            if part in known:
+                yield from _unknown(value, known[part], part)
+            else:
+                yield f"{name!r} has a {part!r} too many"
+    elif isinstance(record, list):
+        for value, known_value in zip(record, known, strict=True):
+            yield from _unknown(value, known_value, name)

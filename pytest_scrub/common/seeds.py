@@ -1,4 +1,4 @@
-"""Random streams, derived from what they are for and never from a global generator."""
+"""Random streams, each derived from a seed and a purpose; there is no global generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions that users write: calling them so that what goes wrong in one is told as its own."""
+"""Functions that users write: what goes wrong in one is told with its name and line."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def called(
 ) -> Any:
     """What a user's function returns for these arguments.
 
-    **Raises** `kind`, from the function's own exception and with the line where that was raised;
-    what is told in our own words already stays as it is.
+    **Raises** `kind`, from the function's own exception and with the line where that was raised; a
+    `ScrubError` stays as it is.
     """
     try:
         return function(*arguments)
@@ -51,7 +51,5 @@ def called(
 def _place(error: Exception) -> str:
     """`" (conftest.py:12)"`: where the called function stood; nothing for one that could not be
     called at all."""
-    frame = error.__traceback__.tb_next if error.__traceback__ is not None else None
-    return (
-        "" if frame is None else f" ({Place(frame.tb_frame.f_code.co_filename, frame.tb_lineno)})"
-    )
+    below = error.__traceback__ and error.__traceback__.tb_next
+    return f" ({Place(below.tb_frame.f_code.co_filename, below.tb_lineno)})" if below else ""

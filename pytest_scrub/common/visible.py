@@ -1,4 +1,4 @@
-"""Text that comes from data or names, so that it cannot do more than be read."""
+"""Text from data or names, with escapes for whatever acts on a terminal or on an encoder."""
 
 from __future__ import annotations
 

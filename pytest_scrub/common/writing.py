@@ -27,7 +27,7 @@ def exchanged(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     finally:
-        with suppress(OSError):  # what was wrong is told by whatever came first
+        with suppress(OSError):  # gone where it took its place; another error was raised before
             temporary.unlink()
 
 

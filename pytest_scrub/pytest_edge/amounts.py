@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import re
 
-UNITS = {
-    "B": 1,
-    "KiB": 2**10,
-    "MiB": 2**20,
-    "GiB": 2**30,
-    "TiB": 2**40,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-}
+UNITS = {"B": 1}
+for _power, _prefix in enumerate("KMGT", 1):
+    UNITS |= {f"{_prefix}iB": 1024**_power, f"{_prefix}B": 1000**_power}
 
 
 def amount(text: str, free: int) -> int:
@@ -22,9 +15,9 @@ def amount(text: str, free: int) -> int:
     **Raises** `ValueError` with what is wrong and what to write.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%|[A-Za-z]+)\s*", text)
-    if found is None or (found[2] != "%" and found[2] not in UNITS) or not float(found[1]) > 0:
+    number, unit = (float(found[1]), found[2]) if found else (0.0, "")
+    if number == 0 or unit not in {"%", *UNITS}:
         raise ValueError(f"takes an amount such as 4GiB, 500MB or 25%, not {text!r}")
-    number, unit = float(found[1]), found[2]
     if unit != "%":
         return int(number * UNITS[unit])
     if number > 100:

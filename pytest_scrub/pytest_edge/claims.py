@@ -15,14 +15,16 @@ from pytest_scrub.common.visible import sendable
 from pytest_scrub.errors import HypothesisError, Place, ScrubError
 from pytest_scrub.pytest_edge.ids import id_of
 from pytest_scrub.pytest_edge.options import VERDICT_PROPERTY
+from pytest_scrub.pytest_edge.replaying import replay
 from pytest_scrub.settings import (
     FAIL,
     FIXTURES,
     SETTINGS,
+    WARN,
     XFAIL,
     ClaimOptions,
     Settings,
-    require_early,
+    require_meaning,
     stated,
     takes,
 )
@@ -34,21 +36,16 @@ if TYPE_CHECKING:
     from pytest_scrub.adversaries.saved import Replay
     from pytest_scrub.pytest_edge.session import Session
 
-if TYPE_CHECKING:
-    _Failed = BaseException
-else:
-    _Failed = pytest.fail.Exception
 
-
-class _Reported(_Failed):
+class _Reported(pytest.fail.Exception):  # type: ignore[misc, name-defined]
     """A failure whose message is the whole report."""
 
-    __module__ = "builtins"  # as pytest's own: CI prints the class's name without its home
+    def __init_subclass__(cls) -> None:
+        cls.__module__ = "builtins"  # as pytest's own: CI prints the class's name without its home
 
     def __init__(self, message: str) -> None:
-        super().__init__(message := sendable(message))
         # pytest prints the message alone, without our frames
-        self.msg, self.pytrace = message, False
+        super().__init__(sendable(message), pytrace=False)
 
 
 class ClaimFailed(_Reported):
@@ -58,39 +55,27 @@ class ClaimFailed(_Reported):
     tested does not pass for a refuted one.
     """
 
-    __module__ = "builtins"
-
 
 class Refuted(ClaimFailed):
     """The gap lies beyond the tolerance."""
 
-    __module__ = "builtins"
-
 
 class RefutedByAdversary(Refuted):
     """The claim holds on average, and an adversary found allowed swaps beyond the tolerance."""
-
-    __module__ = "builtins"
 
 
 class Undecided(ClaimFailed):
     """The budget was spent and the interval straddles the tolerance, too few draws differ, or
     rounding could decide."""
 
-    __module__ = "builtins"
-
 
 class Untested(ClaimFailed):
     """The data hold too few swaps to say anything."""
-
-    __module__ = "builtins"
 
 
 class Weak(ClaimFailed):
     """The claim holds, and says too little: false claims made from it hold too, or it holds where
     it should not."""
-
-    __module__ = "builtins"
 
 
 class ScrubWarning(UserWarning):
@@ -107,8 +92,6 @@ class Misstated(_Reported):
     Raised in a claim wherever `check` raises a `ScrubError`, with the lines of the node and of the
     claim behind the sentence.
     """
-
-    __module__ = "builtins"
 
 
 NOT_CALLED = (
@@ -140,22 +123,22 @@ def claim(
     __tracebackhide__ = True
     if bare or callable(options.get("tolerance")):
         raise HypothesisError("write @claim(tolerance=...) with a tolerance, not a bare @claim")
-    said = stated(options)
-    require_early(said)
-    return functools.partial(_as_test, said=said)
+    given = stated(options)
+    require_meaning(given, at_collection=True)
+    return functools.partial(_as_test, options=given)
 
 
-def _as_test(function: Callable[..., Any], *, said: Mapping[str, Any]) -> Callable[..., None]:
+def _as_test(function: Callable[..., Any], *, options: Mapping[str, Any]) -> Callable[..., None]:
     """A test that takes the fixtures of `function` and those that checking its hypothesis needs.
 
-    Its marker keeps what was said to `@claim`, for `-m` and `--scrub-list`.
+    Its marker keeps the options of `@claim`, for `-m` and `--scrub-list`.
     """
     __tracebackhide__ = True
     if isinstance(function, (staticmethod, classmethod)):
-        return type(function)(_as_test(function.__func__, said=said))
+        return type(function)(_as_test(function.__func__, options=options))
     _require_claimable(function)
     own = inspect.signature(function)
-    model, data = (said.get(role, SETTINGS[role].default) for role in FIXTURES)
+    model, data = (options.get(role, SETTINGS[role].default) for role in FIXTURES)
     needed = dict.fromkeys(("request", "scrub_session", model, data))
 
     @functools.wraps(function)
@@ -169,34 +152,28 @@ def _as_test(function: Callable[..., Any], *, said: Mapping[str, Any]) -> Callab
         on = {"model": fixtures[model], "data": fixtures[data]}
         try:
             hypothesis = function(*args, **own_fixtures)
-            settings = session.settings(said, name=id_of(item), folder=session.folder)
+            settings = session.settings(options, name=id_of(item), folder=session.folder)
             if session.replay is not None:
-                replayed = session.replayed(session.replay, hypothesis, settings, **on)
-                return _report_replay(function, replayed)
+                evaluator = session.evaluator(hypothesis, settings.metric, **on)
+                return _raise_if_broken(function, replay(session.replay, evaluator, settings))
             verdict = session.judged(hypothesis, settings, **on)
         except ScrubError as error:
-            claimed = _place(function)
-            where = [
-                *map(str, error.places),
-                "in the claim at " * bool(error.places) + str(claimed),
-            ]
+            where = [*map(str, error.places), str(_place(function))]
+            if error.places:
+                where[-1] = f"in the claim at {where[-1]}"
             raise_at(function, Misstated(f"{error} ({', '.join(where)})"), *error.places[:1])
-        _record(item, verdict)
-        return _report(function, verdict, settings)
+        _add_properties(item, verdict)
+        return _raise_unless_held(function, verdict, settings)
 
-    parameters = [
-        *own.parameters.values(),
-        *(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)
-            for name in needed
-            if name not in own.parameters
-        ),
-    ]
-    test.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    added = [name for name in needed if name not in own.parameters]
+    parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in added]
+    test.__signature__ = own.replace(  # type: ignore[attr-defined]
+        parameters=[*own.parameters.values(), *parameters]
+    )
     if test.__name__ == "<lambda>":
         # pytest takes one for the argument of a marker, and there would be no test
         test.__name__ = "a_lambda"
-    marked: Callable[..., None] = pytest.mark.claim(**said)(test)
+    marked: Callable[..., None] = pytest.mark.claim(**options)(test)
     return marked
 
 
@@ -206,31 +183,30 @@ def _require_claimable(function: Any) -> None:
     __tracebackhide__ = True
     kind = type(function).__name__
     name = getattr(function, "__name__", kind)
-    if inspect.isclass(function):
-        raise HypothesisError(
-            f"@claim stands on a function, not on a class; put it on every test of {name}"
-        )
-    if type(function).__module__.partition(".")[0] == "_pytest":
-        raise HypothesisError(
-            f"@claim stands on a test, and {name} is a fixture; let a test take it as an argument"
-        )
-    if not callable(function) or _code(function) is None:
-        raise HypothesisError(
-            f"@claim stands on a function that returns a hypothesis, not on {kind}"
-        )
-    if any(mark.name == "claim" for mark in getattr(function, "pytestmark", ())):
-        raise HypothesisError(
-            f"{name} has @claim twice, and one of them would be ignored; leave one"
-        )
-    for is_one, what in (
-        (inspect.iscoroutinefunction, "async"),
-        (inspect.isgeneratorfunction, "a generator"),
-        (inspect.isasyncgenfunction, "an async generator"),
+    plain = "and a claim is a plain function that returns a hypothesis"
+    for is_so, why in (
+        (
+            inspect.isclass(function),
+            f"@claim stands on a function, not on a class; put it on every test of {name}",
+        ),
+        (
+            type(function).__module__.startswith("_pytest."),
+            f"@claim stands on a test, and {name} is a fixture; let a test take it as an argument",
+        ),
+        (
+            _code(function) is None,
+            f"@claim stands on a function that returns a hypothesis, not on {kind}",
+        ),
+        (
+            any(mark.name == "claim" for mark in getattr(function, "pytestmark", ())),
+            f"{name} has @claim twice, and one of them would be ignored; leave one",
+        ),
+        (inspect.iscoroutinefunction(function), f"{name} is async, {plain}"),
+        (inspect.isgeneratorfunction(function), f"{name} is a generator, {plain}"),
+        (inspect.isasyncgenfunction(function), f"{name} is an async generator, {plain}"),
     ):
-        if is_one(function):
-            raise HypothesisError(
-                f"{name} is {what}, and a claim is a plain function that returns a hypothesis"
-            )
+        if is_so:
+            raise HypothesisError(why)
     for one in inspect.signature(function).parameters.values():
         if one.kind not in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
             raise HypothesisError(
@@ -255,7 +231,7 @@ def _place(function: Callable[..., Any]) -> Place:
     return Place(code.co_filename, code.co_firstlineno)
 
 
-def _record(item: pytest.Item, verdict: Verdict) -> None:
+def _add_properties(item: pytest.Item, verdict: Verdict) -> None:
     """What reports are made of, also on the controller of pytest-xdist, and what JUnit files have
     of it."""
     from pytest_scrub.reports.figures import figures
@@ -264,7 +240,7 @@ def _record(item: pytest.Item, verdict: Verdict) -> None:
     item.user_properties += [(f"scrub_{name}", value) for name, value in figures(verdict).items()]
 
 
-def _report_replay(function: Callable[..., Any], replayed: Replay) -> None:
+def _raise_if_broken(function: Callable[..., Any], replayed: Replay) -> None:
     """A counterexample that still breaks its claim fails it; of one that does not, a warning tells
     that nothing else was checked."""
     __tracebackhide__ = True
@@ -275,21 +251,23 @@ def _report_replay(function: Callable[..., Any], replayed: Replay) -> None:
     warnings.warn_explicit(ScrubWarning(sendable(replay_text(replayed))), None, *_place(function))
 
 
-def _report(function: Callable[..., Any], verdict: Verdict, settings: Settings) -> None:
+def _raise_unless_held(function: Callable[..., Any], verdict: Verdict, settings: Settings) -> None:
     """A claim that did not hold fails, unless it says nothing either way and a setting says that
     this is no failure."""
     __tracebackhide__ = True
     if verdict.held:
         return
-    actions = {UNDECIDED: settings.on_undecided, UNTESTED: settings.on_untested}
-    action = actions.get(verdict.outcome, FAIL)
-    if action == FAIL:
-        raise_at(function, failure(verdict))
     from pytest_scrub.reports.terminal import headline
 
+    action = getattr(settings, f"on_{verdict.outcome}", FAIL)
+    said = sendable(headline(verdict))
+    if action == WARN:
+        warnings.warn_explicit(ScrubWarning(said), None, *_place(function))
+        return
     if action == XFAIL:
-        pytest.xfail(sendable(headline(verdict)))
-    warnings.warn_explicit(ScrubWarning(sendable(headline(verdict))), None, *_place(function))
+        pytest.xfail(said)
+    # with --runxfail pytest goes on here
+    raise_at(function, failure(verdict))
 
 
 def failure(verdict: Verdict) -> ClaimFailed:

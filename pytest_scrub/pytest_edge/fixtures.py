@@ -14,7 +14,6 @@ from pytest_scrub.settings import TWINS
 
 if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
-    from pytest_scrub.engine.store import Crew
     from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
     from pytest_scrub.pytest_edge.session import Scrub, Session
 
@@ -27,17 +26,17 @@ def scrub_session(pytestconfig: pytest.Config) -> Iterator[Session]:
     from pytest_scrub.pytest_edge.replaying import replayed
     from pytest_scrub.pytest_edge.session import Session
 
+    ray = pytestconfig.pluginmanager.get_plugin("scrub-ray")
+    for_all = {name: option(pytestconfig, twin.name) for name, twin in TWINS.items()}
+    # baselines need what depends on nothing but the seed
+    for_all["anew"] = bool(option(pytestconfig, "save") or option(pytestconfig, "compare"))
     session = Session(
-        for_all={
-            **{name: option(pytestconfig, twin.name) for name, twin in TWINS.items()},
-            # baselines need what depends on nothing but the seed
-            "anew": bool(option(pytestconfig, "save") or option(pytestconfig, "compare")),
-        },
+        for_all,
         folder=pytestconfig.rootpath / FOLDER,
         replay=replayed(pytestconfig),
         cache=_cache(pytestconfig),
-        crew=_crew(pytestconfig),
-        memory=str(option(pytestconfig, "memory")),
+        crew=None if ray is None else ray.crew,
+        memory=option(pytestconfig, "memory"),
         turn=_turn(pytestconfig),
         show_progress=shown_on_terminal(pytestconfig),
     )
@@ -47,12 +46,10 @@ def scrub_session(pytestconfig: pytest.Config) -> Iterator[Session]:
 
 
 def _turn(config: pytest.Config) -> tuple[int, int]:
-    """Which of how many processes this is, where pytest-xdist runs several at once."""
-    worker = getattr(config, "workerinput", None)
-    if worker is None:
-        return 0, 1
+    """The number of this process among those of pytest-xdist, from 0, and how many there are."""
+    worker = getattr(config, "workerinput", {"workerid": "gw0", "workercount": 1})
     count = int(worker["workercount"])
-    # one that replaces another counts on
+    # a worker that replaces one that died has a number beyond the count
     return int(worker["workerid"].removeprefix("gw")) % count, count
 
 
@@ -75,40 +72,24 @@ def _cache(config: pytest.Config) -> BoundedFolder | None:
         return None
 
 
-def _crew(config: pytest.Config) -> Crew | None:
-    """Who does the work with --scrub-ray."""
-    hooks = config.pluginmanager.get_plugin("scrub-ray")
-    return None if hooks is None else hooks.crew()
-
-
-def _share_cores(config: pytest.Config) -> None:
-    """In a worker of pytest-xdist, torch gets its part of the cores: threads that wait for one
-    another are slow."""
-    worker = getattr(config, "workerinput", None)
-    if worker is not None:
-        import torch
-
-        torch.set_num_threads(max(1, torch.get_num_threads() // int(worker["workercount"])))
+def _missing(what: str, role: str, made: str) -> None:
+    pytest.fail(
+        f"no {what}: define a fixture scrub_{role} that returns {made}, or name one with "
+        f"@claim({role}=...)",
+        pytrace=False,
+    )
 
 
 @pytest.fixture(scope="session")
 def scrub_model() -> Any:
     """The network that claims speak of; override it in a conftest.py, a module or a class."""
-    pytest.fail(
-        "no network: define a fixture scrub_model that returns load_model(...), or name one with "
-        "@claim(model=...)",
-        pytrace=False,
-    )
+    _missing("network", "model", "load_model(...)")
 
 
 @pytest.fixture(scope="session")
-def scrub_data() -> Dataset:
+def scrub_data() -> Any:
     """The Dataset that claims are tested on; override it in a conftest.py, a module or a class."""
-    pytest.fail(
-        "no data: define a fixture scrub_data that returns a Dataset(...), or name one with "
-        "@claim(data=...)",
-        pytrace=False,
-    )
+    _missing("data", "data", "a Dataset(...)")
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,23 @@
-"""What a test is called, whoever runs it: its random streams, counterexamples and baselines go by
-that."""
+"""What a test is called, whoever runs it, and whether it asks for what a claim needs."""
 
 from __future__ import annotations
+
+import inspect
 
 import pytest
 
 
 def id_of(item: pytest.Item) -> str:
-    """The node id as pytest made it; for `--dist loadgroup` pytest-xdist may have put the name of
-    the group into it."""
+    """The node id as pytest made it: random streams, counterexamples and baselines go by that.
+
+    For `--dist loadgroup` pytest-xdist may have put the name of the group into the item's own.
+    """
     assert item.parent is not None  # only the session has none
     return f"{item.parent.nodeid}::{item.name}"
+
+
+def is_ours(item: pytest.Item) -> bool:
+    """Whether it is a claim, or uses the fixture `scrub`; a method of `unittest.TestCase` has no
+    fixtures, but may be a claim."""
+    taken = inspect.signature(getattr(item, "function", lambda: None)).parameters
+    return "scrub_session" in {*taken, *getattr(item, "fixturenames", ())}

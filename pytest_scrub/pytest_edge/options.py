@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
-from pytest_scrub.errors import did_you_mean
+from pytest_scrub.errors import ScrubError, did_you_mean
 from pytest_scrub.extras.baselines.limits import parsed
 from pytest_scrub.pytest_edge.amounts import amount
 from pytest_scrub.settings import TWINS, Option, whole
@@ -25,19 +28,30 @@ BASELINE = "main"  # the baseline without a name
 
 def _name(text: str) -> str:
     first = "a test to run comes before the option"
-    if text and not re.fullmatch(r"\w[\w.-]{0,99}", text):
+    if not re.fullmatch(r"\w[\w.-]{0,99}", text):
         raise ValueError(
             f"takes a name of up to 100 letters, digits, dots and dashes, not {text!r}; {first}"
         )
-    if text.endswith(".py") or (text != BASELINE and text and os.path.exists(text)):
+    if text.endswith(".py") or (text != BASELINE and os.path.exists(text)):
         raise ValueError(f"takes a name, not the file or folder {text!r}; {first}")
     return text
 
 
 def _address(text: str) -> str:
-    if text and text not in ("local", "auto") and not re.fullmatch(r"[\w.\-\[\]:]+:\d+", text):
+    if not re.fullmatch(r"local|auto|[\w.\-\[\]:]+:\d+", text):
         raise ValueError(f"takes local, auto, or the HOST:PORT of a Ray cluster, not {text!r}")
     return text
+
+
+def _needing(package: str, installed_by: str, read: Callable[[str], str]) -> Callable[[str], str]:
+    """For an extra, which needs a package that the core does without."""
+
+    def read_where_installed(text: str) -> str:
+        if find_spec(package) is None:
+            raise ValueError(f"needs {package}, which is not installed: pip install {installed_by}")
+        return read(text)
+
+    return read_where_installed
 
 
 def _file(text: str) -> str:
@@ -69,11 +83,6 @@ def _device(text: str) -> str:
     return text
 
 
-def _limits(text: str) -> str:
-    parsed(text)
-    return text
-
-
 def _amount(text: str) -> str:
     amount(text, 0)
     return text
@@ -81,71 +90,88 @@ def _amount(text: str) -> str:
 
 OPTIONS = (
     *TWINS.values(),
+    Option("replay", _file, "a saved counterexample to evaluate alone, such as .scrub/NAME.json"),
     Option(
-        "replay", "", _file, "a saved counterexample to evaluate alone, such as .scrub/NAME.json"
+        "html",
+        _needing("jinja2", "jinja2", _file),
+        "a file for the report, one page that needs nothing else",
     ),
-    Option("html", "", _file, "a file for the report, one page that needs nothing else"),
-    Option("json", "", _file, "a file for all verdicts as JSON"),
-    Option("list", "", bool, "show the claims with their options and fixtures, and run nothing"),
+    Option("json", _file, "a file for all verdicts as JSON"),
+    Option("list", bool, "show the claims with their options and fixtures, and run nothing"),
     Option(
         "save",
-        "",
         _name,
         f"keep the figures as the baseline of this name, {BASELINE!r} without one",
-        BASELINE,
+        bare=BASELINE,
     ),
     Option(
         "compare",
-        "",
         _name,
         f"compare the figures with the baseline of this name, {BASELINE!r} without",
-        BASELINE,
+        bare=BASELINE,
     ),
     Option(
         "compare-fail",
-        "gap:0,worst:0,power:0",
-        _limits,
+        parsed,
         "how far figures may move, such as gap:10%%,worst:0.05",
+        "gap:0,worst:0,power:0",
     ),
     Option(
         "cache",
-        "2048",
         whole(0),
         "MiB of activations that pytest's cache keeps for later runs; 0 keeps none",
+        "2048",
     ),
     Option(
         "memory",
-        MEMORY,
         _amount,
         "what activations may take in memory, such as 4GiB; the others lie in files",
+        MEMORY,
     ),
     Option(
         "ray",
-        "",
-        _address,
+        _needing("ray", "pytest-scrub[ray]", _address),
         "the Ray cluster that computes: HOST:PORT, auto, or local to start one here",
     ),
-    Option("device", "cpu", _device, "what the fixture scrub_device gives, such as cpu or cuda"),
+    Option("device", _device, "what the fixture scrub_device gives, such as cpu or cuda", "cpu"),
 )
 
 
 def option(config: pytest.Config, name: str) -> Any:
-    """An option of the command line, else of the ini file. **Raises** `pytest.UsageError` where it
-    is malformed."""
+    """An option of the command line, else of the ini file, else its default; None for one that is
+    off. **Raises** `pytest.UsageError` where it is malformed."""
     known = _known(name)
     try:
         text = text_of(config, known)
-        return bool(text) if known.read is bool else known.read(text)
+        if text or known.default or known.read is bool:
+            return known.read(text)
+        return None
     except ValueError as error:
         raise pytest.UsageError(f"{named(config, name)} {error}") from None
 
 
-def require_known(warned: str) -> None:
-    """**Raises** `pytest.UsageError` where pytest warned of an ini option that would be ours."""
-    unknown = re.search(r"Unknown config option: (scrub[\w-]*)", warned)
-    if unknown is not None:
-        near = did_you_mean(unknown[1].replace("-", "_"), [known.dest for known in OPTIONS])
-        raise pytest.UsageError(f"the ini file has no option {unknown[1]}{near}")
+@contextmanager
+def as_usage_error() -> Iterator[None]:
+    """What ends the run before anything is collected, as pytest tells it."""
+    try:
+        yield
+    except ScrubError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def require_known(config: pytest.Config) -> None:
+    """**Raises** `pytest.UsageError` for an option of the ini file, or of `-o`, that would be ours.
+
+    pytest only warns of what is misspelt, and not where warnings are switched off.
+    """
+    ours = [known.dest for known in OPTIONS]
+    overriding = config.getoption("override_ini") or ()
+    # pytest means to take `inicfg` away
+    in_file = getattr(config, "inicfg", ())
+    for name in (*in_file, *(text.partition("=")[0] for text in overriding)):
+        if name.startswith("scrub") and name not in ours:
+            near = did_you_mean(name.replace("-", "_"), ours)
+            raise pytest.UsageError(f"the ini file has no option {name}{near}")
 
 
 def text_of(config: pytest.Config, known: Option) -> str:
@@ -157,7 +183,12 @@ def text_of(config: pytest.Config, known: Option) -> str:
             "was given no value; leave it out, or turn off what the ini file says: -o "
             f"{known.dest}="
         )
-    value = _from_ini(config, known) if given is None else given
+    try:
+        value = config.getini(known.dest) if given is None else given
+    # pytest's own, for what is no truth value, or a number where TOML needs quotes
+    except (TypeError, ValueError):
+        takes = "true or false" if known.read is bool else "a text in quotes"
+        raise ValueError(f"takes {takes}") from None
     if known.read is bool:
         return "on" if value else ""
     if not isinstance(value, str):
@@ -173,13 +204,3 @@ def named(config: pytest.Config, name: str) -> str:
 
 def _known(name: str) -> Option:
     return next(known for known in OPTIONS if known.name == name)
-
-
-def _from_ini(config: pytest.Config, known: Option) -> object:
-    try:
-        return config.getini(known.dest)
-    # pytest's own, for what is no truth value, or a number where TOML needs quotes
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"takes {'true or false' if known.read is bool else 'a text in quotes'}"
-        ) from None

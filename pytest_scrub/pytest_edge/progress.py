@@ -16,19 +16,14 @@ if TYPE_CHECKING:
     from pytest_scrub.engine.store import Progress
     from pytest_scrub.pytest_edge.session import ShowProgress
 
-PATIENCE = 2.0  # seconds before a claim counts as long
+PATIENCE = 2.0  # seconds after which the progress of a claim is shown
 
 
 def shown_on_terminal(config: pytest.Config) -> ShowProgress:
     """A display for one claim at a time; silent when piped, quiet, or in a worker of
-    pytest-xdist."""
+    pytest-xdist, which has no terminal."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if (
-        reporter is None
-        or not reporter.isatty
-        or reporter.verbosity < 0
-        or hasattr(config, "workerinput")
-    ):
+    if reporter is None or not reporter.isatty or reporter.verbosity < 0:
         return lambda _: nullcontext()
 
     capture = config.pluginmanager.get_plugin("capturemanager")
@@ -38,14 +33,16 @@ def shown_on_terminal(config: pytest.Config) -> ShowProgress:
     def show(name: str) -> Iterator[Progress]:
         started = time.monotonic()
         tasks: dict[str, TaskID] = {}
-        bars: Bars | None = None
+        with uncaptured():
+            bars = _bars()
 
         def advance(what: str, done: int, total: int, stands: str) -> None:
-            nonlocal bars
             if time.monotonic() - started < PATIENCE:
                 return
             with uncaptured():
-                bars = _started() if bars is None else bars
+                if not bars.live.is_started:
+                    bars.console.line()  # below pytest's own
+                    bars.start()
                 if what not in tasks:
                     tasks[what] = bars.add_task(what, total=total, stands="")
                 bars.update(tasks[what], completed=done, total=total, stands=stands)
@@ -54,15 +51,14 @@ def shown_on_terminal(config: pytest.Config) -> ShowProgress:
         try:
             yield advance
         finally:
-            if bars is not None:
-                with uncaptured():
-                    bars.stop()
+            with uncaptured():
+                bars.stop()
 
     return show
 
 
-def _started() -> Bars:
-    """Bars below pytest's own line, which writes to the terminal only while pytest does not
+def _bars() -> Bars:
+    """Bars on the terminal, which is one for a console that is made while pytest does not
     capture."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
@@ -74,19 +70,15 @@ def _started() -> Bars:
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:,.0f}/s")
 
-    console = Console(stderr=True)  # looks once, here, whether it is a terminal
-    console.line()
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=12), MofNCompleteColumn(), Rate(),
+    return Bars(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(),
+        Rate(),
         TextColumn("{task.fields[stands]}", markup=False),
-    )  # fmt: skip
-    bars = Bars(
-        *columns,
-        console=console,
+        console=Console(stderr=True),
         transient=True,
         auto_refresh=False,
         redirect_stdout=False,
         redirect_stderr=False,
     )
-    bars.start()
-    return bars

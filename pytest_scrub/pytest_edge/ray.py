@@ -5,14 +5,14 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_scrub.errors import ScrubError
 from pytest_scrub.extras.ray.cluster import LOCAL, Cluster
-from pytest_scrub.pytest_edge.options import option
+from pytest_scrub.pytest_edge.ids import is_ours
+from pytest_scrub.pytest_edge.options import as_usage_error, option
 
 if TYPE_CHECKING:
     from pytest_scrub.extras.ray.crew import RayCrew
@@ -27,49 +27,38 @@ class RayHooks:
     def __init__(self, config: pytest.Config, address: str) -> None:
         told = getattr(config, "workerinput", {}).get(ADDRESS)
         self.config, self.cluster = config, Cluster(told or address, seen=told is not None)
-        self._crew: RayCrew | None = None
-        self._told = ""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """What prevents joining is told once, before any claim is run. Where no claim is run,
         nobody joins."""
         runs_none = self.config.option.collectonly or option(self.config, "list")
-        if not runs_none and any(_is_ours(item) for item in session.items):
-            self.crew()
+        if not runs_none and any(map(is_ours, session.items)):
+            _ = self.crew
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """The controller has no items, and cannot know whether there are claims."""
-        if not self._told:
-            self._told = _asked(self.cluster.join if self.cluster.address == LOCAL else self._seen)
-        node.workerinput[ADDRESS] = self._told
+        node.workerinput[ADDRESS] = self._for_workers
 
-    def _seen(self) -> str:
-        self.cluster.require()
+    @cached_property
+    def _for_workers(self) -> str:
+        """The address that workers join; a cluster on this machine is started for them."""
+        with as_usage_error():
+            if self.cluster.address == LOCAL:
+                return self.cluster.join()
+            self.cluster.require()
         return self.cluster.address
 
+    @cached_property
     def crew(self) -> RayCrew:
-        """Who does the work; joins the cluster if that was not done yet. **Raises**
-        `pytest.UsageError`."""
-        if self._crew is None:
-            _asked(self.cluster.join)
-            from pytest_scrub.extras.ray.crew import RayCrew
+        """Who does the work; joins the cluster. **Raises** `pytest.UsageError`."""
+        with as_usage_error():
+            self.cluster.join()
+        from pytest_scrub.extras.ray.crew import RayCrew
 
-            self._crew = RayCrew()
-        return self._crew
+        return RayCrew()
 
     def pytest_unconfigure(self) -> None:
         """Leave the cluster, and end it where it was started here."""
         self.cluster.leave()
-
-
-def _is_ours(item: pytest.Item) -> bool:
-    return "scrub_session" in getattr(item, "fixturenames", ())
-
-
-def _asked(join: Callable[[], str]) -> str:
-    try:
-        return join()
-    except ScrubError as error:
-        raise pytest.UsageError(str(error)) from None

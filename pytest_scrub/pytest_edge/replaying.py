@@ -48,8 +48,7 @@ def replay(saved: Saved, evaluator: Evaluator, settings: Settings) -> Replay:
 def replayed(config: pytest.Config) -> Saved | None:
     """The counterexample that `--scrub-replay` names. **Raises** `pytest.UsageError` where it
     cannot be read."""
-    given = str(option(config, "replay"))
-    if not given:
+    if not (given := option(config, "replay")):
         return None
     from pytest_scrub.adversaries.saved import DamagedFile, load
 
@@ -70,10 +69,10 @@ def only_replayed(config: pytest.Config, items: list[pytest.Item]) -> None:
     saved = replayed(config)
     if saved is None:
         return
-    others = [item for item in items if id_of(item) != saved.claim]
-    if len(others) == len(items):
+    its_claim = [item for item in items if id_of(item) == saved.claim]
+    if not its_claim:
         raise pytest.UsageError(
             f"--scrub-replay: the claim {saved.claim} was not collected; name its file or folder"
         )
-    config.hook.pytest_deselected(items=others)
-    items[:] = [item for item in items if id_of(item) == saved.claim]
+    config.hook.pytest_deselected(items=[item for item in items if item not in its_claim])
+    items[:] = its_claim

@@ -6,42 +6,48 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shlex
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_scrub.common.writing import require_room, write_whole
 from pytest_scrub.pytest_edge.options import (
     CLAIM_PROPERTY,
     FOLDER,
     VERDICT_PROPERTY,
+    as_usage_error,
     named,
     option,
     text_of,
 )
+from pytest_scrub.pytest_edge.replaying import replayed
 from pytest_scrub.settings import SETTINGS, TWINS
 
 if TYPE_CHECKING:
     from pytest_scrub.extras.baselines.comparing import Comparison
     from pytest_scrub.extras.baselines.saved import Baseline
     from pytest_scrub.reports.run import Claimed, Result, Run
+    from pytest_scrub.verdict import Verdict
 
 BASELINES = "baselines"  # under the plugin's folder
-NOT_RUN = {  # what is said of a claim that has no message of its own
+# the message of a claim that has none of its own
+NOT_RUN = {
     "interrupted": "the run ended before it had a verdict",
     "skipped": "only its fixtures were set up",
 }
 MISSTATED = "Misstated: "  # how pytest shows the one failure that is raised on the line of a node
-PAGES = ("html", "json")  # options that each name a file to write
+FILES = ("html", "json")  # options that each name a file to write
 PACKAGES = (
     "pytest-scrub",
     "pytest",
@@ -52,7 +58,7 @@ PACKAGES = (
     "scipy",
     "hypothesis",
 )
-PROGRESS = len(" [100%]") + 2  # what pytest keeps free at the end of a line
+PROGRESS = len(" [100%]") + 2  # characters that pytest keeps free at the end of a line
 
 TestStatus = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
 
@@ -63,8 +69,10 @@ class Reporting:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.started = time.time()
-        self.interrupted = self._finished = self._runs = False
-        self._wrote_line = False  # and whatever comes next begins another
+        self.interrupted = self._began = self._finished = False
+        self._runs = not (config.option.collectonly or option(config, "list"))
+        # a line of its own for a claim, after which whatever comes next begins another
+        self._is_below_a_claim = False
         self._baseline: dict[str, Baseline] = {}
         self._comparison: Comparison | None = None
         self._problems: list[str] = []
@@ -72,60 +80,53 @@ class Reporting:
         self._reports: dict[str, dict[str, pytest.TestReport]] = {}
 
     def pytest_configure(self) -> None:
-        """What cannot be read and what cannot be written is told before anything is run."""
-        pages = {name: self._page(name) for name in PAGES if option(self.config, name)}
-        for name, path in pages.items():
-            self._require_room(name, path)
-        if len(pages) > len({path.resolve() for path in pages.values()}):
-            names = " and ".join(named(self.config, name) for name in pages)
-            raise pytest.UsageError(
-                f"{names} name the same file {pages['json']}; give each its own"
-            )
-        if self._asked("save"):
-            self._require_room("save", self._folder("save") / "claim.json")
-        if option(self.config, "replay"):
-            from pytest_scrub.pytest_edge.replaying import replayed
-
-            replayed(self.config)
-        if self._asked("compare"):
-            from pytest_scrub.extras.baselines.saved import BaselineError, load
-
+        """**Raises** `pytest.UsageError`, before anything is run, for what cannot be read or
+        written, and for a gate that would stay open."""
+        files = {name: self._file(name) for name in FILES if option(self.config, name)}
+        if self._is_asked("save"):
+            files["save"] = self._folder("save") / "claim.json"
+        for name, path in files.items():
             try:
-                self._baseline = load(self._folder("compare"))
-            except BaselineError as error:
-                raise pytest.UsageError(str(error)) from None
+                require_room(path)
+            except OSError as error:
+                raise pytest.UsageError(
+                    f"{named(self.config, name)}: {path} cannot be written "
+                    f"({error.strerror or error}); name another one, or make room for it"
+                ) from None
+        if len(files) > len({path.resolve() for path in files.values()}):
+            names = " and ".join(named(self.config, name) for name in FILES)
+            raise pytest.UsageError(
+                f"{names} name the same file {files['json']}; give each its own"
+            )
+        replayed(self.config)
+        if self.config.getoption("scrub_compare_fail") and not option(self.config, "compare"):
+            raise pytest.UsageError(
+                "--scrub-compare-fail says how far figures may move from a baseline; name the "
+                "baseline with --scrub-compare"
+            )
+        if self._is_asked("compare"):
+            from pytest_scrub.extras.baselines.saved import load
 
-    def _asked(self, name: str) -> bool:
+            with as_usage_error():
+                self._baseline = load(self._folder("compare"))
+
+    def _is_asked(self, name: str) -> bool:
         """Whether figures of this run are to be saved or compared; a counterexample alone has
         none."""
-        nothing_is_judged = self.config.option.collectonly or any(
-            option(self.config, o) for o in ("list", "replay")
-        )
-        return bool(option(self.config, name)) and not nothing_is_judged
+        return bool(option(self.config, name)) and self._runs and not option(self.config, "replay")
 
-    def _require_room(self, name: str, path: Path) -> None:
-        from pytest_scrub.common.writing import require_room
-
-        try:
-            require_room(path)
-        except OSError as error:
-            raise pytest.UsageError(
-                f"{named(self.config, name)}: {path} cannot be written "
-                f"({error.strerror or error}); name another one, or make room for it"
-            ) from None
-
-    def _page(self, name: str) -> Path:
+    def _file(self, name: str) -> Path:
         """The file that an option names; a test may be somewhere else by the time it is written."""
-        return self.config.invocation_params.dir / str(option(self.config, name))
+        return Path(self.config.invocation_params.dir, option(self.config, name))
 
     def _folder(self, name: str) -> Path:
-        return self.config.rootpath / FOLDER / BASELINES / str(option(self.config, name))
+        return Path(self.config.rootpath, FOLDER, BASELINES, option(self.config, name))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:
-        """From here on claims are run. What only collects, lists or shows something has nothing to
+        """From here on claims are run. What only shows something, such as fixtures, has nothing to
         report, and a report of an earlier run stays as it is."""
-        self._runs = not (self.config.option.collectonly or option(self.config, "list"))
+        self._began = True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keeps the reports of claims; of one that is run again, the last."""
@@ -147,46 +148,40 @@ class Reporting:
         """The claims, once all of them are done: every report is made of the same."""
         from pytest_scrub.reports.run import Run
 
+        claims = map(self._claimed, self._reports.values())
+        started = datetime.fromtimestamp(self.started, timezone.utc)
         return Run(
-            claims=tuple(
-                sorted(map(self._claimed, self._reports.values()), key=lambda claimed: claimed.test)
-            ),
-            options=tuple(_given(self.config)),
+            claims=tuple(sorted(claims, key=lambda claimed: claimed.test)),
+            options=tuple(_options_of_figures(self.config)),
             versions=_versions(),
-            started=datetime.fromtimestamp(self.started, timezone.utc).isoformat(
-                timespec="seconds"
-            ),
+            started=started.isoformat(timespec="seconds"),
             seconds=time.time() - self.started,
             interrupted=self.interrupted,
         )
 
     def _claimed(self, phases: dict[str, pytest.TestReport]) -> Claimed:
         from pytest_scrub.reports.run import Claimed
-        from pytest_scrub.verdict import Verdict
 
         first = next(iter(phases.values()))
         last = phases.get("call") or first
         shown = next((report for report in phases.values() if report.failed), last)
-        result = _result(phases)
-        properties = dict(last.user_properties)
-        text = properties.get(VERDICT_PROPERTY)
-        verdict = None if text is None else Verdict.from_json(str(text))
+        result, verdict = _result(phases), _verdict(last)
         test = str(dict(first.user_properties)[CLAIM_PROPERTY])
         return Claimed(
             test=test,
             file=first.location[0],
-            line=(first.location[1] or 0) + 1,
+            line=_line(first),
             result=result,
             outcome=result if verdict is None else verdict.outcome,
             seconds=sum(report.duration for report in phases.values()),
             message=_message(shown) or NOT_RUN.get(result),
-            rerun=shlex.join(["pytest", test, *_given(self.config)]),
+            rerun=shlex.join(["pytest", test, *_options_of_figures(self.config)]),
             verdict=verdict,
             is_marked=_is_marked(shown),
-            at=self._at(shown),
+            at=self._node_line(shown),
         )
 
-    def _at(self, report: pytest.TestReport) -> tuple[str, int] | None:
+    def _node_line(self, report: pytest.TestReport) -> tuple[str, int] | None:
         """The line that a misstated claim was raised on: that of a node, where there is one."""
         crash = getattr(report.longrepr, "reprcrash", None)
         if crash is None or not str(crash.message).startswith(MISSTATED):
@@ -207,85 +202,64 @@ class Reporting:
         self._finished = True
         was_ended = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         self.interrupted |= bool(was_ended or session.shouldfail or session.shouldstop)
-        if self._runs:
-            self._finish()
-        if self._reasons() and session.exitstatus == pytest.ExitCode.OK:
+        if self._runs and self._began:
+            self._write_files()
+        if any(self._reasons_to_fail()) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         result = yield
-        self._tell_last()
+        self._write_reasons()
         return result
 
-    def _finish(self) -> None:
-        asked = {name: str(option(self.config, name)) for name in (*PAGES, "save", "compare")}
-        on_github = "GITHUB_STEP_SUMMARY" in os.environ and bool(self._reports)
-        if not (any(asked.values()) or on_github):
-            return
-        run = self.run
-        if asked["json"]:
+    def _write_files(self) -> None:
+        if option(self.config, "json"):
             from pytest_scrub.reports.json_file import to_json
 
-            self._write_report("json", to_json(run))
-        if asked["html"]:
+            self._write_page("json", to_json(self.run))
+        if option(self.config, "html"):
             from pytest_scrub.extras.html.page import page
 
-            self._write_report("html", page(run))
-        if on_github:
+            self._write_page("html", page(self.run))
+        if "GITHUB_STEP_SUMMARY" in os.environ and self._reports:
             from pytest_scrub.extras.github.summary import ROOM, step_summary
 
             path = Path(os.environ["GITHUB_STEP_SUMMARY"])
-            self._append(
-                path, step_summary(run, ROOM - (path.stat().st_size if path.is_file() else 0))
-            )
-        if self._asked("compare"):
+            room = ROOM - (path.stat().st_size if path.is_file() else 0)
+            self._write(path, step_summary(self.run, room), _append)
+        if self._is_asked("compare"):
             from pytest_scrub.extras.baselines.comparing import compare
-            from pytest_scrub.extras.baselines.limits import parsed
 
-            limits = parsed(str(option(self.config, "compare-fail")))
-            self._comparison = compare(
-                run, str(option(self.config, "compare")), self._baseline, limits
-            )
-        if self._asked("save"):
-            self._save(run)
+            name, limits = (option(self.config, one) for one in ("compare", "compare-fail"))
+            self._comparison = compare(self.run, name, self._baseline, limits)
+        if self._is_asked("save"):
+            self._save()
 
-    def _save(self, run: Run) -> None:
+    def _save(self) -> None:
         """Writes a file for every claim that was judged; those of others stay as they are."""
         from pytest_scrub.extras.baselines.saved import texts
 
-        folder, found = self._folder("save"), texts(run)
-        for name, text in found.items():
-            if not self._write(folder / name, text):
-                return  # nor could any other
-        left = len({path.name for path in folder.glob("*.json")} - found.keys())
+        folder, found = self._folder("save"), texts(self.run)
+        # where one could not be written, nor could any other
+        if not all(self._write(folder / name, text) for name, text in found.items()):
+            return
         shown = folder.relative_to(self.config.rootpath)
-        more = (
-            f"; {left} more of its files, of claims that were not judged, stay as they are"
-            if left
-            else ""
-        )
-        self._written.append(
-            f"wrote the figures of {len(found)} claim{'s' * (len(found) != 1)} to {shown}{more}"
-        )
+        text = f"wrote the figures of {len(found)} claim{'s' * (len(found) != 1)} to {shown}"
+        if left := len({path.name for path in folder.glob("*.json")} - found.keys()):
+            text += f"; {left} more of its files, of claims that were not judged, stay as they are"
+        self._written.append(text)
 
-    def _write(self, path: Path, text: str) -> bool:
-        from pytest_scrub.common.writing import write_whole
-
+    def _write(
+        self, path: Path, text: str, write: Callable[[Path, str], None] = write_whole
+    ) -> bool:
         try:
-            write_whole(path, text)
+            write(path, text)
         except OSError as error:
             self._problems.append(f"{path} could not be written: {error.strerror or error}")
             return False
         return True
 
-    def _write_report(self, name: str, text: str) -> None:
-        if self._write(self._page(name), text):
+    def _write_page(self, name: str, text: str) -> None:
+        if self._write(self._file(name), text):
             self._written.append(f"wrote {option(self.config, name)}")
-
-    def _append(self, path: Path, text: str) -> None:
-        try:
-            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text)
-        except OSError as error:
-            self._problems.append(f"{path} could not be written: {error.strerror or error}")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_report_teststatus(
@@ -298,49 +272,24 @@ class Reporting:
         # the short summary asks for words, too, once all is done
         if self._finished or verbosity < 0 or not letter:
             return category, letter, word
-        text = (
-            dict(report.user_properties).get(VERDICT_PROPERTY)
-            if isinstance(report, pytest.TestReport)
-            else None
-        )
-        if text is None or report.when != "call":
-            start = "\n  " if self._wrote_line else ""
-            self._wrote_line = False
+        verdict = _verdict(report) if report.when == "call" else None
+        if verdict is None:
+            start = "\n  " if self._is_below_a_claim else ""
+            self._is_below_a_claim = False
             return category, f"{start}{letter}", word
         from pytest_scrub.reports.terminal import COLOURS, as_it_runs, beside_result
-        from pytest_scrub.verdict import Verdict
 
-        verdict = Verdict.from_json(str(text))
         said = f"{word if isinstance(word, str) else word[0]} {beside_result(verdict)}"
         room = self.config.get_terminal_writer().fullwidth - PROGRESS
-        self._wrote_line = True
-        return (
-            category,
-            f"\n{as_it_runs(verdict, report.duration, room)}",
-            (said, {COLOURS[verdict.outcome]: True}),
-        )
-
-    def annotate(self, terminalreporter: Any) -> None:
-        """Prints annotations of the claims for GitHub, with files as they lie in its checkout."""
-        if not self._reports:
-            return
-        from pytest_scrub.extras.github.summary import workflow_commands
-
-        root, checkout = (
-            self.config.rootpath.resolve(),
-            Path(os.environ.get("GITHUB_WORKSPACE", "")).resolve(),
-        )
-        folder = root.relative_to(checkout).as_posix() if root.is_relative_to(checkout) else ""
-        terminalreporter.ensure_newline()
-        for line in workflow_commands(self.run, folder):
-            terminalreporter.write_line(line)
+        self._is_below_a_claim = True
+        line = f"\n{as_it_runs(verdict, report.duration, room)}"
+        return category, line, (said, {COLOURS[verdict.outcome]: True})
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The figures of every claim in the order of the test ids, what moved, and what was written
         or could not be."""
-        run = self.run if self._reports else None
-        if run is not None and run.judged:
-            self._tell_claims(terminalreporter, run)
+        if self._reports and self.run.judged:
+            self._write_claims(terminalreporter)
         quiet = self.config.get_verbosity() < 0
         if self._comparison is not None:
             from pytest_scrub.extras.baselines.lines import comparison_lines
@@ -348,62 +297,73 @@ class Reporting:
             terminalreporter.write_sep("=", f"compared with the baseline {self._comparison.name}")
             for fails, line in comparison_lines(self._comparison, only_failing=quiet):
                 terminalreporter.write_line(line, red=fails, bold=fails)
-        for name in PAGES if self.config.option.collectonly else ():
+        for name in FILES if self.config.option.collectonly else ():
             if path := option(self.config, name):
                 self._written.append(f"no claim was run, so {path} is not written")
         for text in () if quiet else self._written:
             terminalreporter.write_line(text)
 
-    def _tell_last(self) -> None:
+    @pytest.hookimpl(specname="pytest_terminal_summary", trylast=True)
+    def pytest_terminal_annotations(self, terminalreporter: Any) -> None:
+        """On GitHub Actions, annotations below everything else, with files as they lie in its
+        checkout; its runner reads them from the output."""
+        if not self._reports or os.environ.get("GITHUB_ACTIONS") != "true":
+            return
+        from pytest_scrub.extras.github.summary import workflow_commands
+
+        root = self.config.rootpath.resolve()
+        checkout = Path(os.environ.get("GITHUB_WORKSPACE", "")).resolve()
+        folder = root.relative_to(checkout).as_posix() if root.is_relative_to(checkout) else ""
+        terminalreporter.ensure_newline()
+        for line in workflow_commands(self.run, folder):
+            terminalreporter.write_line(line)
+
+    def _write_claims(self, terminalreporter: Any) -> None:
+        from pytest_scrub.reports.strength import strength_lines
+        from pytest_scrub.reports.terminal import COLOURS, summary_lines
+
+        claims, width = self.run.claims, self.config.get_terminal_writer().fullwidth
+        terminalreporter.write_sep("=", "claims")
+        for outcome, line in summary_lines(claims, width):
+            terminalreporter.write_line(line, **{COLOURS.get(outcome, "bold"): True})
+        untold = [one.verdict for one in claims if one.verdict and one.result != "failed"]
+        for line in strength_lines(untold):
+            terminalreporter.write_line(line)
+
+    def _write_reasons(self) -> None:
         """Why the run fails though its tests may have passed; nothing pytest says comes after
         it."""
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
-        for reason in self._reasons():
+        for reason in self._reasons_to_fail():
             if terminal is None:
                 sys.stderr.write(f"ERROR: {reason}\n")
             else:
                 terminal.ensure_newline()
                 terminal.write_line(f"ERROR: {reason}", red=True, bold=True)
 
-    def _reasons(self) -> list[str]:
+    def _reasons_to_fail(self) -> Iterator[str]:
         """Why the run fails whatever its tests did; pytest.exit() may ask for another exit code
         within a claim."""
-        unfinished = sum(_result(phases) == "interrupted" for phases in self._reports.values())
-        moved = (
-            0 if self._comparison is None else sum(claim.fails for claim in self._comparison.claims)
-        )
-        reasons = (
-            [f"{_claims(unfinished)} interrupted, so not every claim has a verdict"]
-            if unfinished
-            else []
-        )
-        if self._comparison is not None and self._comparison.is_empty:
-            reasons.append(
-                f"no claim of the baseline {(name := self._comparison.name)!r} was compared, so "
-                "this run fails; run one that it has, or save the figures of claims with other "
-                f"names with --scrub-save={name}"
-            )
-        if self._comparison is not None and moved:
-            reasons.append(
-                f"{_claims(moved)} not as in the baseline {self._comparison.name!r}, so this run "
-                "fails"
-            )
-        return [*reasons, *self._problems]
+        results = list(map(_result, self._reports.values()))
+        if unfinished := results.count("interrupted"):
+            yield f"{_claims(unfinished)} interrupted, so not every claim has a verdict"
+        if (compared := self._comparison) is not None:
+            if compared.is_empty:
+                yield (
+                    f"no claim of the baseline {compared.name!r} was compared, so this run fails; "
+                    "run one that it has, or save the figures of claims with other names with "
+                    f"--scrub-save={compared.name}"
+                )
+            if moved := sum(claim.fails for claim in compared.claims):
+                yield (
+                    f"{_claims(moved)} not as in the baseline {compared.name!r}, so this run fails"
+                )
+        yield from self._problems
 
-    def _tell_claims(self, terminalreporter: Any, run: Run) -> None:
-        from pytest_scrub.reports.strength import strength_lines
-        from pytest_scrub.reports.terminal import COLOURS, summary_lines
 
-        terminalreporter.write_sep("=", "claims")
-        for outcome, line in summary_lines(
-            run.claims, terminalreporter.config.get_terminal_writer().fullwidth
-        ):
-            terminalreporter.write_line(line, **{COLOURS.get(outcome, "bold"): True})
-        untold = [
-            one.verdict for one in run.claims if one.verdict is not None and one.result != "failed"
-        ]
-        for line in strength_lines(untold):
-            terminalreporter.write_line(line)
+def _append(path: Path, text: str) -> None:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
 
 
 def _claims(count: int) -> str:
@@ -427,12 +387,23 @@ def _result(phases: dict[str, pytest.TestReport]) -> Result:
     return last.outcome
 
 
+def _verdict(report: Any) -> Verdict | None:
+    from pytest_scrub.verdict import Verdict
+
+    text = dict(report.user_properties).get(VERDICT_PROPERTY)
+    return None if text is None else Verdict.from_json(str(text))
+
+
+def _line(report: pytest.TestReport) -> int:
+    """Of the test, from 1."""
+    return (report.location[1] or 0) + 1
+
+
 def _is_marked(report: pytest.TestReport) -> bool:
     """Whether a mark skipped it: pytest says so on the test's own line, and of any other skip where
     that was asked."""
-    if not isinstance(report.longrepr, tuple):
-        return False
-    return report.longrepr[1] == (report.location[1] or 0) + 1
+    skipped = report.longrepr
+    return isinstance(skipped, tuple) and skipped[1] == _line(report)
 
 
 def _message(report: pytest.TestReport) -> str | None:
@@ -440,15 +411,15 @@ def _message(report: pytest.TestReport) -> str | None:
         return str(report.longrepr[2])
     crash = getattr(report.longrepr, "reprcrash", None)
     text = str(report.longrepr or "") if crash is None else str(crash.message)
-    return text.strip().splitlines()[0] if text.strip() else None
+    return next(iter(text.strip().splitlines()), None)
 
 
-def _given(config: pytest.Config) -> list[str]:
+def _options_of_figures(config: pytest.Config) -> list[str]:
     """The options that figures depend on, as far as they are not what they are anyway."""
     found = []
     for name, one in TWINS.items():
         text = text_of(config, one)
-        if SETTINGS[name].figures and (name == "seed" or text != one.default):
+        if SETTINGS[name].in_figures and (name == "seed" or text != one.default):
             found.append(f"--scrub-{one.name}{'' if one.read is bool else f'={text}'}")
     return found
 
@@ -456,8 +427,6 @@ def _given(config: pytest.Config) -> list[str]:
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # an optional one
-            continue
+        with suppress(PackageNotFoundError):  # an optional one
+            found[name] = version(name)
     return found

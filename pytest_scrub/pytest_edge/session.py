@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from pytest_scrub.pytest_edge.amounts import amount
 from pytest_scrub.pytest_edge.options import MEMORY
-from pytest_scrub.settings import ScrubOptions, Settings, stated, takes
+from pytest_scrub.settings import CheckOptions, ScrubOptions, Settings, stated, takes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from typing_extensions import Unpack
 
-    from pytest_scrub.adversaries.saved import Replay, Saved
+    from pytest_scrub.adversaries.saved import Saved
     from pytest_scrub.data.dataset import Dataset
     from pytest_scrub.engine.evaluator import Evaluator
     from pytest_scrub.engine.explain import Explanation
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from pytest_scrub.tree.nodes import Node
     from pytest_scrub.verdict import Verdict
 
-STORES_KEPT = 2  # suites move from circuit to circuit; parametrised models alternate between a few
+STORES_KEPT = 2  # for claims that are parametrised by a few networks or datasets, in turn
 
 ShowProgress = Callable[[str], AbstractContextManager["Progress | None"]]
 
@@ -63,8 +62,9 @@ class Session:
     memory: str = MEMORY
     turn: tuple[int, int] = (0, 1)
     show_progress: ShowProgress = lambda _: nullcontext()
-    _stores: OrderedDict[tuple[int, int], tuple[Any, Dataset, ActivationStore]] = field(
-        default_factory=OrderedDict
+    # the last used last
+    _stores: dict[tuple[int, int], tuple[Any, Dataset, ActivationStore]] = field(
+        default_factory=dict
     )
     _memories: dict[str, Memory] = field(default_factory=dict)
 
@@ -79,24 +79,20 @@ class Session:
         from pytest_scrub.network import as_graph
 
         data.require_unchanged()
-        key = (id(model), id(data))  # kept alive by the entry, so an id is never used again
-        if key in self._stores and self._stores[key][2].is_stale():
-            del self._stores[key]
-        if key not in self._stores:
+        key = (id(model), id(data))
+        *_, store = self._stores.pop(key, (None,))
+        if store is None or store.is_stale():
             # a graph that was made before may hold what its weights were then
             graph = as_graph(model).again()
             shelf = None if self.cache is None else partial(shelf_of, self.cache)
             memory = self._memory(graph.device)
-            self._stores[key] = (
-                model,
-                data,
-                ActivationStore(graph, data, memory, shelf, self.turn, self.crew),
-            )
-            while len(self._stores) > STORES_KEPT:
-                _, (_, _, dropped) = self._stores.popitem(last=False)
-                dropped.keep()
-        self._stores.move_to_end(key)
-        return self._stores[key][2]
+            store = ActivationStore(graph, data, memory, shelf, self.turn, self.crew)
+        # network and data live as long as their entry, so that its key is never that of others
+        self._stores[key] = model, data, store
+        while len(self._stores) > STORES_KEPT:
+            *_, dropped = self._stores.pop(next(iter(self._stores)))
+            dropped.keep()
+        return store
 
     def _memory(self, device: torch.device) -> Memory:
         """What all stores on a device share."""
@@ -108,18 +104,21 @@ class Session:
         return self._memories[device.type]
 
     def close(self) -> tuple[str, ...]:
-        """Keep the activations for later runs. **Returns** what a person should hear of that."""
-        for _, _, store in self._stores.values():
+        """Keep the activations for later runs. **Returns** warnings about that."""
+        for *_, store in self._stores.values():
             store.keep()
         return () if self.cache is None else tuple(dict.fromkeys(self.cache.notes))
 
-    def settings(self, said: Mapping[str, Any], **beside: Any) -> Settings:
-        """What a claim says, and what is said for all of them where it says nothing."""
-        return Settings(**{**self.for_all, **stated(said), **beside})
+    def settings(self, options: Mapping[str, Any], **beside: Any) -> Settings:
+        """A claim's options, and those of the run where it has none of its own."""
+        return Settings(**{**self.for_all, **stated(options), **beside})
 
-    def check(self, hypothesis: Any, *, model: Any, data: Any, **said: Any) -> Verdict:
+    @takes(CheckOptions, of_run=True)
+    def check(
+        self, hypothesis: Any, *, model: Any, data: Any, **options: Unpack[CheckOptions]
+    ) -> Verdict:
         """`pytest_scrub.check` with the session's settings."""
-        return self.judged(hypothesis, self.settings(said), model=model, data=data)
+        return self.judged(hypothesis, self.settings(options), model=model, data=data)
 
     def judged(self, hypothesis: Any, settings: Settings, *, model: Any, data: Any) -> Verdict:
         """The verdict, on clean activations that claims share."""
@@ -129,16 +128,14 @@ class Session:
             settings = replace(settings, store=self.store, progress=progress)
             return judged(hypothesis, model, data, settings)
 
-    def replayed(
-        self, replay: Saved, hypothesis: Node, settings: Settings, *, model: Any, data: Dataset
-    ) -> Replay:
-        """A saved counterexample, evaluated alone on this network and data."""
+    def evaluator(
+        self, hypothesis: Node, metric: Any = None, *, model: Any, data: Dataset
+    ) -> Evaluator:
+        """The evaluator of a hypothesis, on clean activations that claims share."""
         from pytest_scrub.engine.evaluator import Evaluator
-        from pytest_scrub.pytest_edge.replaying import replay as evaluate
 
         store = self.store(model, data)
-        evaluator = Evaluator(store.graph, data, hypothesis, settings.metric, store=store)
-        return evaluate(replay, evaluator, settings)
+        return Evaluator(store.graph, data, hypothesis, metric, store=store)
 
 
 @dataclass(frozen=True)
@@ -164,10 +161,7 @@ class Scrub:
 
     def evaluator(self, hypothesis: Node, metric: Any = None) -> Evaluator:
         """The evaluator of a hypothesis, sharing this session's clean activations."""
-        from pytest_scrub.engine.evaluator import Evaluator
-
-        store = self.session.store(self.model, self.data)
-        return Evaluator(store.graph, self.data, hypothesis, metric, store=store)
+        return self.session.evaluator(hypothesis, metric, model=self.model, data=self.data)
 
     def space(self, hypothesis: Node) -> SwapSpace:
         """The swap sets a hypothesis allows on this data."""
@@ -184,7 +178,7 @@ class Scrub:
         """
         from pytest_scrub.errors import HypothesisError
 
-        hypothesis = swap_set.hypothesis if hypothesis is None else hypothesis
+        hypothesis = hypothesis or swap_set.hypothesis
         if hypothesis is None:
             raise HypothesisError(
                 "this swap set does not say which hypothesis it is of; give gap(swap_set, "

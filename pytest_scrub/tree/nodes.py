@@ -12,13 +12,15 @@ import inspect
 import math
 import operator
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar, Union
 
 import numpy as np
 
-from pytest_scrub.common.calls import shown, well_called
+from pytest_scrub.common.calls import shown, with_plain_arguments
 from pytest_scrub.errors import HypothesisError, Place, said_at
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = "output"
 HEAD_SLOTS = ("q", "k", "v")
-MOST_LAYERS = 10**6  # beyond any network; what is larger is a slip
+MOST_LAYERS = 10**6  # beyond any network, so that a larger number is a mistake
 ORTHONORMAL_TOLERANCE = 1e-4  # what float32 columns reach after a QR decomposition, with room
 
 
@@ -61,8 +63,7 @@ ANYTHING = Agreement()
 AgreesOn = Union[Agreement, str, Sequence[str]]
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """A slice of positions (`slice` itself is not hashable before Python 3.12)."""
 
     start: int | None
@@ -70,14 +71,12 @@ class Span:
     step: int | None
 
     def __str__(self) -> str:
-        ends = (
-            f"{'' if self.start is None else self.start}:{'' if self.stop is None else self.stop}"
-        )
-        return ends if self.step is None else f"{ends}:{self.step}"
+        ends = self[:2] if self.step is None else self
+        return ":".join("" if end is None else str(end) for end in ends)
 
     @property
     def slice(self) -> slice:
-        return slice(self.start, self.stop, self.step)
+        return slice(*self)
 
 
 Position = Union[int, Span, str]
@@ -159,7 +158,7 @@ class Node:
     computed_by: Callable[..., Any] | None = None
     shares: str | None = None
     name: str | None = None
-    # where it was said, which is no part of what it says
+    # where it is written, which is no part of the claim
     place: Place | None = field(default=None, repr=False)
 
     @property
@@ -169,11 +168,7 @@ class Node:
     @property
     def component(self) -> str:
         """`head1.0`, or `group(head1.0+head2.0)`."""
-        return (
-            self.components[0]
-            if len(self.components) == 1
-            else f"group({'+'.join(self.components)})"
-        )
+        return _joined(self.components)
 
     @property
     def label(self) -> str:
@@ -183,11 +178,8 @@ class Node:
         return f"{self.name or self.component}{into}{pos}"
 
     def _key(self) -> tuple[object, ...]:
-        return (
-            self.components, self.agrees_on, frozenset(self.reads), len(self.reads), self.into,
-            self.pos,
-            self.subspace, self.via, self.rest, self.computed_by, self.shares, self.name,
-        )  # fmt: skip
+        reads = frozenset(Counter(self.reads).items())
+        return tuple({**vars(self), "reads": reads, "place": None}.values())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Node) and self._key() == other._key()
@@ -197,40 +189,35 @@ class Node:
 
     def describe(self) -> str:
         """One line: what is claimed of this node, without its children."""
-        parts = [self.label if self.name is None else f"{self.label} ({self.component})"]
+        text = self.label if self.name is None else f"{self.label} ({self.component})"
         if self.agrees_on is not None:
-            parts.append(_said(self.agrees_on))
-        extras = []
+            text += f" {_in_words(self.agrees_on)}"
         if self.subspace is not None:
-            extras.append(f"in {self.subspace}")
+            text += f", in {self.subspace}"
         if self.via == "any":
-            extras.append("along every path")
+            text += ", along every path"
         if self.computed_by is not None:
-            extras.append(f"computed by {getattr(self.computed_by, '__name__', 'a function')}")
+            text += f", computed by {getattr(self.computed_by, '__name__', 'a function')}"
         if self.shares is not None:
-            extras.append(f"shares the donor of {self.shares}")
+            text += f", shares the donor of {self.shares}"
         if self.rest is not None and self.rest != ANYTHING:
-            extras.append(f"rest {_said(self.rest)}")
-        return ", ".join([" ".join(parts), *extras])
+            text += f", rest {_in_words(self.rest)}"
+        return text
 
     def __str__(self) -> str:
-        from rich.console import Console
-        from rich.tree import Tree
-
-        def grow(node: Node) -> Tree:
-            tree = Tree(node.describe())
-            tree.children.extend(grow(child) for child in node.reads)
-            return tree
-
-        console = Console(
-            width=10_000, color_system=None, highlight=False, markup=False, emoji=False
-        )
-        with console.capture() as capture:
-            console.print(grow(self))
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        lines = [self.describe()]
+        for nth, child in enumerate(self.reads, 1):
+            guides = ("└── ", "    ") if nth == len(self.reads) else ("├── ", "│   ")
+            first, *below = str(child).splitlines()
+            lines += [guides[0] + first, *(guides[1] + line for line in below)]
+        return "\n".join(lines)
 
 
-def _said(agreement: Agreement) -> str:
+def _joined(components: Sequence[str]) -> str:
+    return components[0] if len(components) == 1 else f"group({'+'.join(components)})"
+
+
+def _in_words(agreement: Agreement) -> str:
     return "is EXACT" if agreement.exact else f"agrees on {agreement}"
 
 
@@ -247,7 +234,7 @@ def natural_key(component: str) -> tuple[object, ...]:
     )
 
 
-def agreement(of: AgreesOn, *, where: str) -> Agreement:
+def _agreement(of: AgreesOn, *, where: str) -> Agreement:
     """What `agrees_on=` and `rest=` accept, as an `Agreement`."""
     if isinstance(of, Agreement):
         return of
@@ -274,24 +261,23 @@ def position(pos: object, where: str) -> Position | None:
     position."""
     if pos is None or isinstance(pos, str):
         return pos
-    given = (pos.start, pos.stop, pos.step) if isinstance(pos, slice) else (pos,)
-    ends = [None if end is None else _whole(end) for end in given]
-    if all(
-        end is None or whole is not None for end, whole in zip(given, ends, strict=True)
-    ) and ends[2:] != [0]:
-        return Span(*ends) if isinstance(pos, slice) else ends[0]
+    with suppress(TypeError):
+        if not isinstance(pos, slice):
+            return _whole(pos)
+        ends = (pos.start, pos.stop, pos.step)
+        span = Span(*(None if end is None else _whole(end) for end in ends))
+        if span.step != 0:
+            return span
     raise HypothesisError(
         f"pos= of {where} takes an int, a slice or the name of a dataset column, not {shown(pos)}"
     )
 
 
-def _whole(number: object) -> int | None:
-    """A whole number of any kind; None for what is none."""
-    return (
-        None
-        if isinstance(number, bool) or not hasattr(number, "__index__")
-        else operator.index(number)
-    )
+def _whole(number: Any) -> int:
+    """A whole number of any library. **Raises** `TypeError` for what is none, and for a bool."""
+    if isinstance(number, bool):
+        raise TypeError
+    return operator.index(number)
 
 
 class NodeOptions(TypedDict, total=False):
@@ -324,10 +310,7 @@ _Constructor = TypeVar("_Constructor", bound=Callable[..., Node])
 
 def _constructor(make: _Constructor) -> _Constructor:
     """Its nodes, and its errors, know the line of the user that called it."""
-    takes_options = any(
-        one.kind is one.VAR_KEYWORD for one in inspect.signature(make).parameters.values()
-    )
-    called = well_called(make, _OPTIONS if takes_options else ())
+    called = with_plain_arguments(make, _OPTIONS)
 
     @functools.wraps(called)
     def construct(*given: Any, **claim: Any) -> Node:
@@ -357,88 +340,72 @@ def _children(what: str, reads: Sequence[Node]) -> tuple[Node, ...]:
                 f"{where} takes nodes such as head(1, 0, agrees_on=...), not {given}"
             )
         with said_at(child):
-            _require_child(what, child)
+            if child.components == (ROOT,):
+                raise HypothesisError(
+                    f"{what} reads output, but output is the root: a hypothesis has exactly one"
+                )
+            if child.agrees_on is None:
+                raise HypothesisError(
+                    f"{child.component} names no feature; say agrees_on= with a feature of the "
+                    "dataset, EXACT or ANYTHING"
+                )
     return children
 
 
-def _require_child(what: str, child: Node) -> None:
-    if child.components == (ROOT,):
-        raise HypothesisError(
-            f"{what} reads output, but output is the root: a hypothesis has exactly one"
-        )
-    if child.agrees_on is None:
-        raise HypothesisError(
-            f"{child.component} names no feature; say agrees_on= with a feature of the dataset, "
-            "EXACT or ANYTHING"
-        )
+def _is_text(given: object) -> bool:
+    return isinstance(given, str)
 
 
-def _require_sayable(what: str, claim: NodeOptions) -> None:
-    """**Raises** `HypothesisError` for an option that is not of its kind."""
-    name, via = claim.get("name"), claim.get("via")
-    if name is not None and (not isinstance(name, str) or not name or "/" in name):
-        raise HypothesisError(
-            f"name= of {what} is text without a slash, which parts the names in a path, not "
-            f"{name!r}"
-        )
-    for option, meant in (("into", "a slot such as 'q'"), ("shares", "a sibling")):
-        given = claim.get(option)
-        if given is not None and not isinstance(given, str):
-            raise HypothesisError(f"{option}= of {what} is the name of {meant}, not {shown(given)}")
-    if via is not None and (not isinstance(via, str) or via not in ("direct", "any")):
-        raise HypothesisError(f"via= of {what} is 'direct' or 'any', not {shown(via)}")
-    computed_by = claim.get("computed_by")
-    if computed_by is not None and not callable(computed_by):
-        raise HypothesisError(
-            f"computed_by= of {what} is a function of the features, not {shown(computed_by)}"
-        )
+# What some options are: whether a value can be one, and what one is, in words.
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (
+        lambda name: isinstance(name, str) and bool(name) and "/" not in name,
+        "text without a slash, which parts the names in a path",
+    ),
+    "into": (_is_text, "the name of a slot such as 'q'"),
+    "shares": (_is_text, "the name of a sibling"),
+    "via": (lambda via: isinstance(via, str) and via in ("direct", "any"), "'direct' or 'any'"),
+    "computed_by": (callable, "a function of the features"),
+}
 
 
 def _node(components: tuple[str, ...], **claim: Unpack[NodeOptions]) -> Node:
-    what = components[0] if len(components) == 1 else f"group({'+'.join(components)})"
-    _require_sayable(what, claim)
+    what = _joined(components)
+    given: dict[str, Any] = {name: value for name, value in claim.items() if value is not None}
+    for option, (fits, meant) in _KINDS.items():
+        if option in given and not fits(given[option]):
+            raise HypothesisError(f"{option}= of {what} is {meant}, not {shown(given[option])}")
     children = _children(what, claim.get("reads", ()))
-    agrees_on, rest = claim.get("agrees_on"), claim.get("rest")
-    agrees = None if agrees_on is None else agreement(agrees_on, where=f"agrees_on= of {what}")
-    subspace, computed_by = claim.get("subspace"), claim.get("computed_by")
-    if rest is not None and not children:
+    for option in ("agrees_on", "rest"):
+        if option in given:
+            given[option] = _agreement(given[option], where=f"{option}= of {what}")
+    if children:
+        given.setdefault("rest", ANYTHING)
+    elif "rest" in given:
         raise HypothesisError(
             f"{what} has rest= but reads nothing; a leaf has no rest, so leave it out"
         )
-    if computed_by is not None:
+    if "computed_by" in given:
         if children:
             raise HypothesisError(
                 f"{what} has both computed_by= and reads=; a computed node is a leaf"
             )
-        if agrees is None or not agrees.features:
+        if not given.get("agrees_on", ANYTHING).features:
             raise HypothesisError(
                 f"computed_by= of {what} needs agrees_on= to name the features it is computed from"
             )
-    return Node(
-        components=components,
-        agrees_on=agrees,
-        reads=children,
-        into=claim.get("into"),
-        pos=position(claim.get("pos"), what),
-        subspace=subspace
-        if subspace is None or isinstance(subspace, Subspace)
-        else Subspace(subspace),
-        via=claim.get("via"),
-        rest=agreement(ANYTHING if rest is None else rest, where=f"rest= of {what}")
-        if children
-        else None,
-        computed_by=computed_by,
-        shares=claim.get("shares"),
-        name=claim.get("name"),
-    )
+    if "subspace" in given and not isinstance(given["subspace"], Subspace):
+        given["subspace"] = Subspace(given["subspace"])
+    given["pos"] = position(given.get("pos"), what)
+    return Node(components, **{"agrees_on": None, **given, "reads": children})
 
 
 def _counted(what: str, number: object) -> int:
     """A layer or a head. **Raises** `HypothesisError` for what is no number that counts from 0."""
-    counted = _whole(number)
-    if counted is None or not 0 <= counted < MOST_LAYERS:
-        raise HypothesisError(f"{what} is a whole number counted from 0, not {shown(number)}")
-    return counted
+    with suppress(TypeError):
+        if 0 <= (counted := _whole(number)) < MOST_LAYERS:
+            return counted
+    raise HypothesisError(f"{what} is a whole number counted from 0, not {shown(number)}")
 
 
 @_constructor
@@ -535,16 +502,17 @@ def group(members: Sequence[Node | str], **claim: Unpack[NodeOptions]) -> Node:
             f"a group takes a list of nodes such as head(1, 0), not {shown(members)}"
         )
     for member in [members] if isinstance(members, (str, Node)) else members:
-        if not isinstance(member, (str, Node)):
+        node = Node((member,), None) if isinstance(member, str) else member
+        if not isinstance(node, Node):
             raise HypothesisError(
-                f"a group takes nodes such as head(1, 0), or names of components, not {member!r}"
+                f"a group takes nodes such as head(1, 0), or names of components, not {shown(node)}"
             )
-        if isinstance(member, Node) and member != Node(member.components, None):
+        if node != Node(node.components, None):
             raise HypothesisError(
-                f"{member.component} makes a claim of its own inside a group; put agrees_on= and "
+                f"{node.component} makes a claim of its own inside a group; put agrees_on= and "
                 "the like on the group"
             )
-        names.extend(member.components if isinstance(member, Node) else [member])
+        names += node.components
     if len(set(names)) != len(names) or not names:
         raise HypothesisError(f"a group needs different components, not {names}")
     if claim.get("reads"):

@@ -59,6 +59,31 @@ def test_a_misspelt_option_of_the_ini_file_is_no_option_that_is_left_out(
     assert f"ERROR: the ini file has no option {said}" in [*result.stderr.lines, *result.outlines]
 
 
+@pytest.mark.parametrize("given", ["ini", "-o"])
+@pytest.mark.parametrize(
+    "off", [("-Wignore",), ("-p", "no:warnings"), ("-ofilterwarnings=ignore",)]
+)
+def test_a_misspelt_option_is_an_error_where_warnings_are_off(
+    suite: Suite, off: tuple[str, ...], given: str
+) -> None:
+    """A gate that is only warned of would stay open."""
+    suite.write(HELD)
+    if given == "ini":
+        suite.pytester.makeini("[pytest]\nscrub_comparee = main")
+    options = () if given == "ini" else ("-o", "scrub_comparee=main")
+    result = suite.pytester.runpytest_inprocess(*off, *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    said = "ERROR: the ini file has no option scrub_comparee; did you mean 'scrub_compare'?"
+    assert said in result.stderr.lines
+
+
+def test_limits_without_a_baseline_gate_nothing(suite: Suite) -> None:
+    suite.write(HELD)
+    result = suite.pytester.runpytest_inprocess("--scrub-compare-fail=gap:10%")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --scrub-compare-fail says how far *with --scrub-compare"])
+
+
 def test_an_unknown_option_of_another_plugin_is_left_to_pytest(suite: Suite) -> None:
     suite.write(HELD)
     suite.pytester.makeini("[pytest]\nother_option = 1")
@@ -99,6 +124,30 @@ def test_the_claim_comes_before_the_command_line(suite: Suite) -> None:
     verdicts = suite.run().verdicts
     assert FEW.endswith("=200")
     assert (verdicts["test_own"].samples, verdicts["test_default"].samples) == (33, 200)
+
+
+def test_a_flag_that_a_claim_has_off_stays_off(suite: Suite) -> None:
+    suite.write("""
+        @claim(tolerance=0.5, controls=False)
+        def test_own():
+            return output(module("A", agrees_on="a"))
+
+        @claim(tolerance=0.5)
+        def test_default():
+            return output(module("A", agrees_on="a"))
+
+        def test_scrub(scrub):
+            claimed = output(module("A", agrees_on="a"))
+            on, off = (scrub.check(claimed, tolerance=0.5, **{"mutate": m}) for m in (True, False))
+            assert (on.power is None, off.power is None) == (False, True)
+    """)
+    ran = suite.run("--scrub-controls", "--scrub-mutate")
+    assert ran.outcomes["passed"] >= 1
+    assert (ran.verdicts["test_own"].controls, len(ran.verdicts["test_default"].controls)) == (
+        (),
+        2,
+    )
+    assert "test_scrub" not in ran.messages
 
 
 @pytest.mark.parametrize("ini", [True, False])

@@ -159,6 +159,15 @@ def test_other_outcomes_can_be_expected_too(suite: Suite, error: str, outcome: s
     assert suite.run("test_claims.py::test_refuted").outcomes == {"failed": 1}
 
 
+def test_no_outcome_passes_with_runxfail_but_what_warns(four: Suite) -> None:
+    """With which pytest.xfail() does nothing."""
+    options = ("-oscrub_on_undecided=xfail", "-oscrub_on_untested=warn")
+    assert four.run(*options).outcomes == {"passed": 2, "failed": 2, "xfailed": 1, "warnings": 1}
+    ran = four.run(*options, "--runxfail")
+    assert ran.outcomes == {"passed": 2, "failed": 3, "warnings": 1}
+    assert "test_undecided" in ran.messages
+
+
 def test_an_error_in_the_claim_itself_is_shown_with_its_line(suite: Suite) -> None:
     path = suite.write("""
         @claim(tolerance=1)

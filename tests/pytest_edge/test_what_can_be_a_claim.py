@@ -182,6 +182,15 @@ def test_it_fails_when_it_runs(suite: Suite, claim: str, says: str) -> None:
     assert "pytest_scrub/" not in ran.text
 
 
+@pytest.mark.parametrize("args", [(), ("-n1",)])
+def test_a_mark_alone_is_no_claim(suite: Suite, args: tuple[str, ...]) -> None:
+    """It would pass, unchecked, among the claims of the reports."""
+    suite.write(f"@pytest.mark.claim(tolerance=0.01)\ndef test_it():\n    {RETURNED}\n")
+    ran = suite.run(*args, alone=bool(args))
+    assert (ran.result.ret, ran.outcomes) == (pytest.ExitCode.TESTS_FAILED, {"errors": 1})
+    assert "the mark claim checks nothing by itself; write @claim" in ran.messages["test_it"]
+
+
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS.keys())
 def test_it_is_listed(suite: Suite, claim: str) -> None:
     path = suite.write(claim)

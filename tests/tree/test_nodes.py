@@ -387,6 +387,11 @@ FEATURES = "takes the name of a feature of the dataset, a list of names, EXACT o
             "None, None)",
         ),
         (
+            lambda: head(1, 0, pos=slice(torch.tensor(1.5), None)),
+            "pos= of head1.0 takes an int, a slice or the name of a dataset column, not "
+            "slice(tensor(1.5000), None, None)",
+        ),
+        (
             lambda: head(1, 0, pos=slice(0, 4, 0)),
             "pos= of head1.0 takes an int, a slice or the name of a dataset column, not slice(0, "
             "4, 0)",
@@ -587,8 +592,9 @@ def test_trees_that_claim_something_else_differ(changed: dict[str, Any]) -> None
 
 
 def test_claiming_twice_is_not_claiming_once() -> None:
-    child = module("a", agrees_on="f")
+    child, other = module("a", agrees_on="f"), module("b", agrees_on="f")
     assert output(child, child) != output(child)
+    assert output(child, child, other) != output(child, other, other)
 
 
 def test_a_node_cannot_be_changed() -> None:
