@@ -37,7 +37,6 @@ SCHEMA_VERSION: Final = 1
 SHOWN_OF_MINIMAL, SHOWN_OF_WORST = 2000, 60
 # characters of a test id in a file name; file systems take 255 with what is added here
 LONGEST_NAME = 120
-POINTWISE = ("which donors", "which inputs")  # where a file does not say it
 
 
 class DamagedFile(ScrubError):
@@ -114,7 +113,8 @@ class SavedSwaps:
     """A swap set, in places among the rows of the file.
 
     - `pointwise`: whether the swaps are the worst for their own references, so that their mean
-      decides, rather than a draw from a distribution, whose interval does.
+      decides, rather than a draw from a distribution, whose interval does; early files do not say
+      it, and their mean decides.
     - `gap`, `clean`, `scrubbed`: means over its references, in the metric's unit.
     - `donors`: by slot, one for every reference.
     """
@@ -126,10 +126,6 @@ class SavedSwaps:
     scrubbed: float
     references: tuple[int, ...]
     donors: Mapping[str, tuple[int, ...]]
-
-    def __post_init__(self) -> None:
-        if self.pointwise is None:  # early files do not say it
-            object.__setattr__(self, "pointwise", self.adversary in POINTWISE)
 
     @classmethod
     def of(
@@ -264,12 +260,11 @@ def save(path: Path, saved: Saved) -> None:
     finite; the old file stays as it was.
     """
     record = written(saved)
-    record["rows"] = [_row(**row) for row in record["rows"]]
+    for row in record["rows"]:
+        inputs = row.pop("inputs")
+        if inputs is not None:
+            row["inputs"] = dict(sorted(inputs.items()))
     write_whole(path, _pretty(record) + "\n")
-
-
-def _row(inputs: dict[str, Any] | None, **row: Any) -> dict[str, Any]:
-    return row if inputs is None else {**row, "inputs": dict(sorted(inputs.items()))}
 
 
 def load(path: Path) -> Saved:

@@ -175,7 +175,7 @@ def _tried_first(
     spending = Spending(there, len(swap_set), name=SAVED, acceptance=acceptance)
     how = f"found before by {saved.worst.adversary}"
     found = Found(how, swap_set, spending.changes(swap_set))
-    one = spending.judged(found, bool(saved.worst.pointwise))
+    one = spending.judged(found, saved.worst.pointwise is not False)
     if one.attempt.refutes:
         return [replace(one, attempt=replace(one.attempt, ranking=0.0))]  # nothing was ranked
     notes.append(f"{file.name} no longer breaks the claim (gap {one.attempt.gap:.4g})")
