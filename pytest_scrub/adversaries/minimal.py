@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -17,6 +17,7 @@ REFERENCES = 32  # the worst references of a swap set, among which the most read
 ALONE = 60  # evaluations for each of them to find a single node that breaks the claim by itself
 NEAREST = 64  # donors tried for a node, those that differ least from what they stand in for
 FRESH_DRAWS = 8  # random donors of a node alone, for each reference
+_Pruned = tuple[SwapSet, list[str]]  # and the nodes that are swapped
 
 
 def minimal(
@@ -66,52 +67,51 @@ class _Pruning:
         space = self.space.keep(kept)
         return space.fill(swap_set.references, lambda i, _parents, _settled: swap_set.donors[i])
 
-    def alone(self, swap_set: SwapSet) -> tuple[SwapSet, list[str]] | None:
+    def alone(self, swap_set: SwapSet) -> _Pruned | None:
         """References that break when one node alone is swapped: as they are, or with other donors
         for it.
 
         Donors are searched only where those at hand and random ones break nothing.
         """
-        for tries in (self._at_hand, self._searched):
-            found = [
-                (tried[self.breaks(tried)], [node])
-                for node in self.nodes
-                if self.spending.left  # a deadline
-                for tried in tries(swap_set, node)
-            ]
-            most = max(found, key=lambda entry: len(entry[0]), default=None)
-            if most is not None and len(most[0]):
-                return most
-        return None
+        return self._most(self._at_hand(swap_set)) or self._most(self._searched(swap_set))
 
-    def _at_hand(self, swap_set: SwapSet, node: str) -> Iterator[SwapSet]:
-        yield self.only(swap_set, [node])
-        space = self.space.keep([node])
-        for _ in range(FRESH_DRAWS):
-            yield space.draw(len(swap_set), self.rng, swap_set.references)
+    def _most(self, tries: Iterable[_Pruned]) -> _Pruned | None:
+        """Of swap sets the one that breaks the claim for most references, and only these."""
+        broken = [
+            (tried[self.breaks(tried)], nodes)
+            for tried, nodes in tries
+            if self.spending.left  # a deadline
+        ]
+        most = max(broken, key=lambda entry: len(entry[0]), default=None)
+        return most if most and len(most[0]) else None
 
-    def _searched(self, swap_set: SwapSet, node: str) -> Iterator[SwapSet]:
-        if self.spending.sign != self.direction:
-            return  # donors are searched for a worse metric only
-        inner = Spending(self.spending.evaluator, ALONE * len(swap_set), self.spending.deadline)
-        donors = WhichDonors(references=swap_set.references)
-        with suppress(NotSearched):
-            yield donors.search(self.space.keep([node]), inner, self.rng).swap_set
+    def _at_hand(self, swap_set: SwapSet) -> Iterator[_Pruned]:
+        for node in self.nodes:
+            yield self.only(swap_set, [node]), [node]
+            space = self.space.keep([node])
+            for _ in range(FRESH_DRAWS):
+                yield space.draw(len(swap_set), self.rng, swap_set.references), [node]
 
-    def fewest(self, swap_set: SwapSet) -> tuple[SwapSet, list[str]]:
+    def _searched(self, swap_set: SwapSet) -> Iterator[_Pruned]:
+        # donors are searched for a worse metric only
+        for node in self.nodes if self.spending.sign == self.direction else ():
+            inner = Spending(self.spending.evaluator, ALONE * len(swap_set), self.spending.deadline)
+            donors = WhichDonors(references=swap_set.references)
+            with suppress(NotSearched):
+                found = donors.search(self.space.keep([node]), inner, self.rng)
+                yield found.swap_set, [node]
+
+    def fewest(self, swap_set: SwapSet) -> _Pruned:
         """Nodes taken out one by one, as long as a reference still breaks without them."""
-        kept = list(self.nodes)
-        while True:
-            still = []
-            for node in kept:
-                fewer = [path for path in kept if path != node]
-                if fewer and self.spending.left:
-                    tried = self.only(swap_set, fewer)
-                    still.append((tried[self.breaks(tried)], fewer))
-            best, fewer = max(still, key=lambda entry: len(entry[0]), default=(swap_set[:0], kept))
-            if not len(best):
-                return swap_set, kept
-            swap_set, kept = best, fewer
+        left = swap_set, self.nodes
+        while (fewer := self._most(self._without_one(*left))) is not None:
+            left = fewer
+        return left
+
+    def _without_one(self, swap_set: SwapSet, kept: Sequence[str]) -> Iterator[_Pruned]:
+        for node in kept if len(kept) > 1 else ():
+            fewer = [path for path in kept if path != node]
+            yield self.only(swap_set, fewer), fewer
 
     def readable(self, swap_set: SwapSet, kept: Sequence[str]) -> SwapSet:
         """For every reference the nearest donors that still break it, and of these references the

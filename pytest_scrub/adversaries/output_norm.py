@@ -118,19 +118,15 @@ class OutputRanking:
         present = contributions[torch.from_numpy(places).to(here.device)]
         unranked = np.flatnonzero(places < 0)  # donors that were drawn blindly
         if len(unranked):
-            donors = swap_set.donors[i, unranked]
-            present[torch.from_numpy(unranked).to(here.device)] = self._contribution(i, donors)
-        without = here - present
-        values = here.new_zeros(len(here), len(contributions))
-        for k in range(here.shape[1]):
-            donors_at = contributions[:, k]
-            along = (slope[:, k] * without[:, k]).sum(-1, keepdim=True)
-            along = along + slope[:, k] @ donors_at.T
-            length = without[:, k].square().sum(-1, keepdim=True)
-            length = length + 2 * without[:, k] @ donors_at.T + donors_at.square().sum(-1)
-            values += along / (length / here.shape[-1]).clamp(min=TINY).sqrt()
-            self.spending.multiplications += 2 * along.numel() * here.shape[-1]
-        return values
+            others = self._contribution(i, swap_set.donors[i, unranked])
+            present[torch.from_numpy(unranked).to(here.device)] = others
+        without = (here - present).transpose(0, 1)  # [K, R, d_model]
+        slope, donors = slope.transpose(0, 1), contributions.transpose(0, 1)
+        along = (slope * without).sum(-1, keepdim=True) + slope @ donors.mT
+        length = without.square().sum(-1, keepdim=True) + 2 * without @ donors.mT
+        length = (length + donors.square().sum(-1)[:, None]) / here.shape[-1]
+        self.spending.multiplications += 2 * along.numel() * here.shape[-1]
+        return (along / length.clamp(min=TINY).sqrt()).sum(0)
 
 
 def _adds(space: SwapSpace, i: int) -> bool:

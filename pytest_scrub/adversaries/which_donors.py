@@ -66,7 +66,7 @@ class WhichDonors:
             raise spending.exhausted()
         climb = _Climb(space, spending, references, rng)
         starts = climb.climb()
-        if not climb.tried:
+        if not climb.seen:
             raise spending.exhausted()
         how = f"{climb.candidates.how}; coordinate ascent, {starts} start{'s' * (starts != 1)}"
         return Found(how, climb.swap_set(climb.best), spending.sign * climb.best.worth)
@@ -120,9 +120,8 @@ class _Climb:
         self.everyone = np.arange(len(references))
         self.best = _Point(space.unswapped(references).donors.copy(), np.zeros(len(references)))
         self.here = self.best
-        self.seen: list[set[int]] = [set() for _ in references]
+        self.seen: set[tuple[int, int]] = set()  # references, and what was tried for each
         self.salt = rng.integers(1, 1 << 62, size=(len(space.slots), 1), dtype=np.int64)
-        self.tried = 0
 
     def swap_set(self, point: _Point, which: Rows | None = None) -> SwapSet:
         """A point as a swap set, of some of the references."""
@@ -142,7 +141,7 @@ class _Climb:
             self._try(self.everyone, [self.swap_set(self.best)])
         starts = idle = 0
         while self.affords(1, self.everyone) and idle < IDLE_STARTS:
-            tried = self.tried
+            tried = len(self.seen)
             self._start(starts)
             for width in WIDTHS:
                 active = self.everyone
@@ -151,7 +150,7 @@ class _Climb:
             if self.spending.left:
                 self._migrate()
             starts += 1
-            idle = 0 if self.tried > tried else idle + 1
+            idle = 0 if len(self.seen) > tried else idle + 1
         return starts
 
     def _drawn(self) -> SwapSet:
@@ -210,26 +209,23 @@ class _Climb:
     def _try(self, active: Rows, swap_sets: Sequence[SwapSet], most: int = 1) -> None:
         """Evaluate what is new among the swap sets, at most `most` for each reference, and go where
         it is worst."""
-        columns: list[int] = []
-        donors: list[Rows] = []
+        chosen: list[tuple[int, Rows]] = []
         tried = Counter[int]()
         left = self.spending.left
         for swap_set in swap_sets:
-            for column, key in enumerate(self._keys(swap_set)):
-                seen = self.seen[active[column]]
-                if tried[column] < most and len(columns) < left and key not in seen:
-                    seen.add(key)
-                    tried[column] += 1
-                    columns.append(column)
-                    donors.append(swap_set.donors[:, column])
-        if not columns:
+            for nth, key in enumerate(zip(active, self._keys(swap_set), strict=True)):
+                if tried[nth] < most and len(chosen) < left and key not in self.seen:
+                    self.seen.add(key)
+                    tried[nth] += 1
+                    chosen.append((active[nth], swap_set.donors[:, nth]))
+        if not chosen:
             return
-        self.tried += len(columns)
-        which = active[columns]
-        batch = self.space.swap_set(self.references[which], np.stack(donors, axis=1))
-        worth = self.spending.sign * self.spending.changes(batch)
-        self.here.improve(which, batch.donors, worth)
-        self.best.improve(which, batch.donors, worth)
+        which, donors = map(np.array, zip(*chosen, strict=True))
+        worth = self.spending.sign * self.spending.changes(
+            self.space.swap_set(self.references[which], donors.T)
+        )
+        self.here.improve(which, donors.T, worth)
+        self.best.improve(which, donors.T, worth)
         if np.isfinite(self.best.worth).all():
             self.spending.stands_at(self.spending.sign * float(self.best.worth.mean()))
 

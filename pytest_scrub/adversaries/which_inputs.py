@@ -27,7 +27,6 @@ class WhichInputs:
 
     name: str = "which inputs"
     pointwise: ClassVar[bool] = True
-    effort: ClassVar[int] = 1
 
     def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
         """The swap set with the worst fresh donors found for each reference; see `Adversary`."""

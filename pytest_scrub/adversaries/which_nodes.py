@@ -40,7 +40,6 @@ class WhichNodes:
 
     name: str = "which nodes"
     pointwise: ClassVar[bool] = False
-    effort: ClassVar[int] = 1
 
     def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
         """The subset with the largest mean gap either way; see `Adversary`."""

@@ -33,7 +33,6 @@ class WhichRefinement:
 
     name: str = "which refinement"
     pointwise: ClassVar[bool] = False
-    effort: ClassVar[int] = 1
 
     def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
         """The refinement with the largest mean gap either way; see `Adversary`."""
