@@ -263,9 +263,9 @@ class Candidates:
             broken = ~fits(self.space, j, current, parents)
             if not broken.any():
                 return current
-            chosen, own = current.copy(), parents[broken]
-            chosen[broken] = own
+            chosen = np.where(broken, parents, current)
             if values is not None and j in values:
+                own = parents[broken]
                 allowed = fits(self.space, j, self.rows, own[:, None])
                 worth = np.where(allowed, values[j][broken], -np.inf)
                 known = np.isfinite(worth.max(1))

@@ -316,5 +316,5 @@ def fits(space: SwapSpace, slot: int, donors: Rows, parents: Rows) -> npt.NDArra
     """Which donors the slot with this index may take, where its parents' own inputs are these; the
     two arrays are broadcast."""
     codes = space.agree(slot)
-    agree = (codes[donors] == codes[parents]) & space.is_donor[donors]
-    return np.logical_or(agree, donors == parents)
+    agree = np.equal(codes[donors], codes[parents])
+    return (agree & space.is_donor[donors]) | np.equal(donors, parents)
