@@ -34,6 +34,7 @@ from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.metrics import Metric, cross_entropy, kl_to_clean, zero_one_error
 from pytest_scrub.network import FunctionGraph, as_graph
+from pytest_scrub.statistics.deciding import Acceptance
 from pytest_scrub.swaps.space import SwapSet
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, head, mlp, module, output
 from tests.reference.generate import Architecture, build
@@ -885,7 +886,8 @@ def test_the_ladder_shares_one_budget() -> None:
     evaluator = Evaluator(
         product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
     )
-    found = climb_ladder(evaluator, LADDER, 4000, seed=0, name="claim")
+    accepts = Acceptance(OUT, 4.0)
+    found = climb_ladder(evaluator, LADDER, 4000, accepts, seed=0, name="claim")
     assert [one.attempt.adversary for one in found] == [
         "which nodes",
         "which refinement",
@@ -894,11 +896,11 @@ def test_the_ladder_shares_one_budget() -> None:
     ]
     assert sum(one.attempt.evaluations for one in found) <= 4000
     assert all(one.attempt.evaluations > 0 and one.attempt.ranking >= 0 for one in found[:3])
-    again = climb_ladder(evaluator, LADDER, 4000, seed=0, name="claim")
+    again = climb_ladder(evaluator, LADDER, 4000, accepts, seed=0, name="claim")
     assert [one.found and one.found.swap_set for one in again] == [
         one.found and one.found.swap_set for one in found
     ]
-    late = climb_ladder(evaluator, LADDER, 4000, seed=0, name="claim", until=0.0)
+    late = climb_ladder(evaluator, LADDER, 4000, accepts, seed=0, name="claim", until=0.0)
     assert [one.attempt.evaluations for one in late] == [0, 0, 0, 0]
     assert all(one.attempt.late for one in late[:3])
 

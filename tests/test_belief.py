@@ -30,6 +30,7 @@ from pytest_scrub.adversaries.which_refinement import WhichRefinement
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.reports.figures import figures
 from pytest_scrub.reports.terminal import story
+from pytest_scrub.statistics.deciding import Acceptance
 
 ROWS = 200
 SIGNS = torch.where(
@@ -181,7 +182,9 @@ def test_no_name_decides_what_a_saved_find_is(tmp_path: Path) -> None:
 def test_no_name_decides_the_share_of_the_budget() -> None:
     evaluator = Evaluator(GRAPH, DATA, ROOT, SUM)
     spent = [
-        climb_ladder(evaluator, [WhichNodes(), donors], 3000, seed=0, name="claim")
+        climb_ladder(
+            evaluator, [WhichNodes(), donors], 3000, Acceptance(SUM, 0.5), seed=0, name="claim"
+        )
         for donors in (WhichDonors(), Mine(name="mine"))
     ]
     assert [found[0].attempt.evaluations for found in spent] == [

@@ -20,7 +20,7 @@ def climb_ladder(
     evaluator: Evaluator,
     adversaries: Sequence[Adversary] | None,
     budget: int,
-    acceptance: Acceptance | None = None,
+    acceptance: Acceptance,
     *,
     seed: int,
     name: str,
