@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from pytest_scrub.adversaries.output_norm import OutputRanking
-from pytest_scrub.adversaries.search import Spending, fits, swapped_slots
+from pytest_scrub.adversaries.search import Spending, fits, sharing, swapped_slots
 from pytest_scrub.engine.slopes import first_order, sizes
 from pytest_scrub.swaps.slots import REFERENCE
 from pytest_scrub.swaps.space import SwapSpace
@@ -49,11 +49,7 @@ class Candidates:
     ) -> None:
         self.space, self.spending, self.rng = space, spending, rng
         self.slots = swapped_slots(space)
-        # each slot with those that share its donor
-        self.together = {
-            i: [j for j, slot in enumerate(space.slots) if i in (j, slot.shares)]
-            for i in self.slots
-        }
+        self.together = {i: sharing(space, i) for i in self.slots}
         self.moving = {i: self._moving(i) for i in self.slots}
         self.rows = ranked_rows(space, references, rng)
         self.kinds = np.stack([self._kinds(i) for i in range(len(space.slots))])

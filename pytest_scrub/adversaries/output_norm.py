@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_scrub.adversaries.search import Spending
+from pytest_scrub.adversaries.search import Spending, sharing
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
@@ -81,18 +81,15 @@ class OutputRanking:
         self._place = np.full(len(space.dataset), -1)
         self._place[rows] = np.arange(len(rows))
         for i in slots:
-            if all(_adds(space, j) for j in self._together(i)):
+            if all(_adds(space, j) for j in sharing(self.space, i)):
                 self.contributions[i] = self._contribution(i, rows)
-
-    def _together(self, i: int) -> list[int]:
-        return [j for j, other in enumerate(self.space.slots) if i in (j, other.shares)]
 
     def _contribution(self, i: int, rows: Rows) -> Tensor:
         """What each row as a donor adds to the stream that one and the same row does not,
         `[rows, K, d_model]`."""
         own = self.space.unswapped(self._own.repeat(len(rows)))
         donors = own.donors.copy()
-        donors[self._together(i)] = rows
+        donors[sharing(self.space, i)] = rows
         moved = self.evaluator.streams(self.space.swap_set(own.references, donors))
         return self._form.direction(moved.double() - self._base.double())
 

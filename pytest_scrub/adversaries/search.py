@@ -312,6 +312,11 @@ def swapped_slots(space: SwapSpace) -> list[int]:
     ]
 
 
+def sharing(space: SwapSpace, slot: int) -> list[int]:
+    """A slot that chooses a donor, and those that take it too."""
+    return [i for i, other in enumerate(space.slots) if slot in (i, other.shares)]
+
+
 def fits(space: SwapSpace, slot: int, donors: Rows, parents: Rows) -> npt.NDArray[np.bool_]:
     """Which donors the slot with this index may take, where its parents' own inputs are these; the
     two arrays are broadcast."""

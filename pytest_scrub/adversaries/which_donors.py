@@ -121,7 +121,9 @@ class _Climb:
         self.best = _Point(space.unswapped(references).donors.copy(), np.zeros(len(references)))
         self.here = self.best
         self.seen: set[tuple[int, int]] = set()  # references, and what was tried for each
-        self.salt = rng.integers(1, 1 << 62, size=(len(space.slots), 1), dtype=np.int64)
+        # of the slots that read a donor's activations; others only say what those may take
+        reads = np.array([[slot.is_rest or slot.node.is_leaf] for slot in space.slots])
+        self.salt = rng.integers(1, 1 << 62, size=reads.shape, dtype=np.int64) * reads
 
     def swap_set(self, point: _Point, which: Rows | None = None) -> SwapSet:
         """A point as a swap set, of some of the references."""
@@ -213,7 +215,10 @@ class _Climb:
         tried = Counter[int]()
         left = self.spending.left
         for swap_set in swap_sets:
-            for nth, key in enumerate(zip(active, self._keys(swap_set), strict=True)):
+            # equal for swaps of one reference that give the same activations to all that read any
+            kinds = np.take_along_axis(self.candidates.kinds, swap_set.donors, axis=1)
+            keys = (kinds * self.salt).sum(0).tolist()
+            for nth, key in enumerate(zip(active, keys, strict=True)):
                 if tried[nth] < most and len(chosen) < left and key not in self.seen:
                     self.seen.add(key)
                     tried[nth] += 1
@@ -228,11 +233,3 @@ class _Climb:
         self.best.improve(which, donors.T, worth)
         if np.isfinite(self.best.worth).all():
             self.spending.stands_at(self.spending.sign * float(self.best.worth.mean()))
-
-    def _keys(self, swap_set: SwapSet) -> list[int]:
-        """Equal for the swaps of one reference that give the same activations to every slot that
-        reads any."""
-        feeds = [i for i, s in enumerate(self.space.slots) if s.is_rest or s.node.is_leaf]
-        kinds = np.stack([self.candidates.kinds[i][swap_set.donors[i]] for i in feeds])
-        keys: list[int] = (kinds * self.salt[feeds]).sum(0).tolist()
-        return keys
