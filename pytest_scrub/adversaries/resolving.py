@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,7 +12,8 @@ import numpy as np
 from pytest_scrub.adversaries.saved import Saved, SavedRow, SavedSwaps
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import HypothesisError, ScrubError
-from pytest_scrub.swaps.slots import REFERENCE, Slot, owners_first, slots_of
+from pytest_scrub.swaps.slots import REFERENCE, slots_of
+from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.nodes import Node
 
@@ -44,41 +45,26 @@ def resolve(
     Of rows with equal content those are taken that make it an allowed one; where none do,
     `SwapSpace.check` says why.
 
-    **Raises** `RowsGone`; `ClaimChanged` where the slots are others now; `DataError` where equal
-    rows have to be told apart by a feature that cannot be computed.
+    **Raises** `RowsGone`; `ClaimChanged` where the slots are others now; `DataError` for a feature
+    that cannot be computed.
     """
-    slots = slots_of(hypothesis)
-    _require_same_slots([slot.path for slot in slots], saved.slots)
-    references = saved.digests(swaps.references)
-    donors = [saved.digests(swaps.donors[slot.path]) for slot in slots]
-    known = _rows_by_digest(dataset)
-    wanted = dict.fromkeys(digest for line in (references, *donors) for digest in line)
-    missing = [row for row in saved.rows if row.digest in wanted and row.digest not in known]
-    fresh = [row.rebuilt() if row.inputs else {} for row in missing]
-    _require_all(
-        missing, [_kinds(row) == _kinds(dataset.inputs, skip=1) for row in fresh], len(wanted)
+    paths = [slot.path for slot in slots_of(hypothesis)]
+    _require_same_slots(paths, saved.slots)
+    lines = [saved.digests(swaps.references), *(saved.digests(swaps.donors[p]) for p in paths)]
+    wanted = set().union(*lines)
+    rows = {digest: rows for digest, rows in _rows_by_digest(dataset).items() if digest in wanted}
+    absent = wanted - rows.keys()
+    missing = [row for row in saved.rows if row.digest in absent]
+    if missing:
+        fresh = _rebuilt(missing, dataset, len(wanted))
+        rows |= {row.digest: [len(dataset) + nth] for nth, row in enumerate(missing)}
+        dataset = dataset.extend(fresh)
+    space = SwapSpace(hypothesis, dataset)
+    matching = _Matching(space, rows)
+    chosen = np.array(
+        [matching.column(reference, donors) for reference, *donors in zip(*lines, strict=True)]
     )
-    candidates = {digest: known[digest] for digest in wanted if digest in known}
-    if fresh:
-        import torch
-
-        candidates |= {row.digest: [len(dataset) + nth] for nth, row in enumerate(missing)}
-        dataset = dataset.extend(
-            {name: torch.stack([row[name] for row in fresh]) for name in dataset.inputs}
-        )
-    columns = [
-        (reference, list(line)) for reference, *line in zip(references, *donors, strict=True)
-    ]
-    if all(len(rows) == 1 for rows in candidates.values()):
-        chosen = [
-            [candidates[digest][0] for digest in (reference, *line)] for reference, line in columns
-        ]
-    else:
-        matching = _Matching(slots, dataset, candidates)
-        chosen = [matching.column(reference, line) for reference, line in columns]
-    table = np.array(chosen, dtype=np.int64).T
-    paths = tuple(slot.path for slot in slots)
-    return dataset, SwapSet(table[0], table[1:], paths, dataset.digest(), hypothesis)
+    return dataset, space.swap_set(chosen[:, 0], chosen[:, 1:].T)
 
 
 def _require_same_slots(paths: list[str], saved: tuple[str, ...]) -> None:
@@ -95,19 +81,22 @@ def _require_same_slots(paths: list[str], saved: tuple[str, ...]) -> None:
             )
 
 
-def _kinds(inputs: Mapping[str, Tensor], skip: int = 0) -> dict[str, tuple[str, tuple[int, ...]]]:
-    return {
-        name: (str(tensor.dtype), tuple(tensor.shape[skip:])) for name, tensor in inputs.items()
-    }
+def _rebuilt(missing: list[SavedRow], dataset: Dataset, wanted: int) -> dict[str, Tensor]:
+    """The inputs of rows that the dataset does not have, one batch."""
+    import torch
 
+    def kinds(row: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
+        return {name: (tensor.dtype, tensor.shape) for name, tensor in row.items()}
 
-def _require_all(missing: list[SavedRow], is_fresh: list[bool], wanted: int) -> None:
-    gone = [row for row, back in zip(missing, is_fresh, strict=True) if not back]
+    like = kinds({name: tensor[0] for name, tensor in dataset.inputs.items()})
+    fresh = [row.rebuilt() if row.inputs else {} for row in missing]
+    gone = [row for row, own in zip(missing, fresh, strict=True) if kinds(own) != like]
     if gone:
         raise RowsGone(
             f"{len(gone)} of the {wanted} rows of the saved swaps are gone from the dataset, the "
             f"first is {gone[0].shown!r}; put them back, or delete the saved counterexample"
         )
+    return {name: torch.stack([row[name] for row in fresh]) for name in like}
 
 
 _FOUND: WeakKeyDictionary[Dataset, Candidates] = WeakKeyDictionary()
@@ -133,54 +122,48 @@ class _Matching:
     leaves up and chosen from the root down.
     """
 
-    def __init__(self, slots: tuple[Slot, ...], dataset: Dataset, candidates: Candidates) -> None:
-        self.slots, self.order = slots, owners_first(slots)
-        self.codes = [dataset.codes(slot.agrees_on) for slot in slots]
-        self.is_donor = np.zeros(len(dataset), dtype=np.bool_)
-        self.is_donor[dataset.donor_rows] = True
-        is_reference = np.zeros(len(dataset), dtype=np.bool_)
-        is_reference[dataset.reference_rows] = True
+    def __init__(self, space: SwapSpace, rows: Candidates) -> None:
+        self.space = space
+        self.codes = [space.agree(i) for i in range(len(space.slots))]
         told_apart = [
-            codes for slot, codes in zip(slots, self.codes, strict=True) if not slot.agrees_on.exact
+            codes
+            for slot, codes in zip(space.slots, self.codes, strict=True)
+            if not slot.agrees_on.exact
         ]
-        signature = np.stack([is_reference, self.is_donor, *told_apart], axis=1)
+        signature = np.stack([space.is_donor, *told_apart], axis=1)
+        references = set(space.reference_rows.tolist())
         self.candidates: dict[str, list[int]] = {}
-        for digest, rows in candidates.items():
+        for digest, alike in rows.items():
             first: dict[bytes, int] = {}
-            for row in rows:  # rows that nothing tells apart are as good as their first
+            # rows that nothing tells apart are as good as their first, or as a reference
+            for row in sorted(alike, key=lambda row: row not in references):
                 first.setdefault(signature[row].tobytes(), row)
-            self.candidates[digest] = sorted(first.values(), key=lambda row: not is_reference[row])
+            self.candidates[digest] = list(first.values())
         # A slot that shares a donor is the same row as its owner, and so are the parents of what is
         # below it.
-        self.above = [s.parent if s.parent == REFERENCE else self._owner(s.parent) for s in slots]
-        self.below = defaultdict(list)
-        for i, parent in enumerate(self.above):
-            self.below[parent].append(i)
-
-    def _owner(self, i: int) -> int:
-        shares = self.slots[i].shares
-        return i if shares is None else shares
+        owners = [i if slot.shares is None else slot.shares for i, slot in enumerate(space.slots)]
+        self.above = [
+            REFERENCE if slot.parent == REFERENCE else owners[slot.parent] for slot in space.slots
+        ]
 
     def column(self, reference: str, donors: list[str]) -> list[int]:
         """Rows for one reference and its donors; those that come first where none are allowed."""
-        fitting = {
-            i: self.candidates[digest] for i, digest in [(REFERENCE, reference), *enumerate(donors)]
-        }
-        for i in [*reversed(self.order), REFERENCE]:
-            for j in self.below[i]:
-                classes = {self.codes[j][row] for row in fitting[j] if self.is_donor[row]}
-                itself = set(fitting[j])
-                fitting[i] = [
-                    row for row in fitting[i] if self.codes[j][row] in classes or row in itself
-                ]
+        is_donor, digests = self.space.is_donor, {REFERENCE: reference, **dict(enumerate(donors))}
+        fitting = {i: self.candidates[digest] for i, digest in digests.items()}
+        for i in reversed(self.space.order):  # what is below it has been settled
+            above, codes, itself = self.above[i], self.codes[i], set(fitting[i])
+            classes = {codes[row] for row in fitting[i] if is_donor[row]}
+            fitting[above] = [
+                row for row in fitting[above] if codes[row] in classes or row in itself
+            ]
         rows = {REFERENCE: (fitting[REFERENCE] or self.candidates[reference])[0]}
-        for i in self.order:
-            parent = rows[self.above[i]]
-            same = rows[self._owner(i)] if self.slots[i].shares is not None else parent
-            fits = [row for row in fitting[i] if row == same or self._is_allowed(i, row, parent)]
+        for i in self.space.order:
+            parent, codes, shares = rows[self.above[i]], self.codes[i], self.space.slots[i].shares
+            same = parent if shares is None else rows[shares]
             # Where the digest is that of the parent, nothing was swapped.
-            rows[i] = same if same in fits else (fits or self.candidates[donors[i]])[0]
-        return [rows[i] for i in range(REFERENCE, len(self.slots))]
-
-    def _is_allowed(self, i: int, row: int, parent: int) -> bool:
-        return bool(self.is_donor[row] and self.codes[i][row] == self.codes[i][parent])
+            if same in fitting[i]:
+                rows[i] = same
+                continue
+            fits = [r for r in fitting[i] if is_donor[r] and codes[r] == codes[parent]]
+            rows[i] = (fits or self.candidates[donors[i]])[0]
+        return [rows[i] for i in range(REFERENCE, len(donors))]

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 
 from pytest_scrub.adversaries.candidates import Candidates
-from pytest_scrub.adversaries.search import (
-    Spending,
-)
+from pytest_scrub.adversaries.search import NotSearched, Spending
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.metrics import Metric
@@ -29,6 +28,13 @@ OUT = Metric("out", lambda out, batch: out)
 
 def generator(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+def why_not(adversary: Any, evaluator: Evaluator, spending: Spending) -> str:
+    """What is said where nothing is searched."""
+    with pytest.raises(NotSearched) as raised:
+        adversary.search(evaluator.space, spending, generator())
+    return str(raised.value)
 
 
 def changes(evaluator: Evaluator, swap_set: SwapSet) -> Numbers:

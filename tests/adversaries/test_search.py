@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
@@ -16,19 +17,22 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.adversaries.candidates import Candidates
-from pytest_scrub.adversaries.distributions import WhichNodes, WhichRefinement
 from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
 from pytest_scrub.adversaries.search import (
     EVALUATIONS_OF_A_GRADIENT,
     Found,
+    NotSearched,
     Spending,
     concentration,
 )
 from pytest_scrub.adversaries.which_donors import WhichDonors
+from pytest_scrub.adversaries.which_nodes import WhichNodes
+from pytest_scrub.adversaries.which_refinement import WhichRefinement
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.metrics import Metric, cross_entropy, kl_to_clean, zero_one_error
 from pytest_scrub.network import FunctionGraph
+from pytest_scrub.statistics.deciding import Acceptance
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, head, mlp, module, output
 from tests.adversaries.problems import (
     ANY,
@@ -47,6 +51,7 @@ from tests.adversaries.problems import (
     product,
     small_toys,
     transformer,
+    why_not,
 )
 from tests.reference.toy_problems import ToyProblem, problems_without_likes, toy_problems
 from tests.sizes import FULL
@@ -422,10 +427,12 @@ def test_no_search_spends_more_than_its_budget(nth: int) -> None:
             WhichRefinement(),
         ):
             spending = Spending(evaluator, budget)
-            found = adversary.search(evaluator.space, spending, generator())
+            found = None
+            with suppress(NotSearched):
+                found = adversary.search(evaluator.space, spending, generator())
             assert spending.evaluations <= budget, (adversary, budget)
             assert not spending.late
-            if found.swap_set is not None:
+            if found is not None:
                 assert evaluator.space.check(found.swap_set) == []
                 if not is_computed(evaluator.hypothesis):
                     np.testing.assert_allclose(
@@ -448,7 +455,8 @@ def test_gradients_count_against_the_budget(graph: str) -> None:
         evaluated.clear()
         sloped.clear()
         spending = Spending(evaluator, budget)
-        WhichDonors(references=references).search(evaluator.space, spending, generator())
+        with suppress(NotSearched):
+            WhichDonors(references=references).search(evaluator.space, spending, generator())
         assert (
             spending.evaluations
             == sum(evaluated) + EVALUATIONS_OF_A_GRADIENT * sum(sloped)
@@ -476,14 +484,9 @@ def test_after_the_deadline_nothing_is_evaluated(adversary: Any) -> None:
         product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
     )
     spending = Spending(evaluator, 10_000, deadline=0.0)
-    found = adversary.search(evaluator.space, spending, generator())
+    assert why_not(adversary, evaluator, spending) == "not searched: the deadline had passed"
     assert spending.late
     assert spending.evaluations == 0
-    assert (found.swap_set, found.gap, found.how) == (
-        None,
-        None,
-        "not searched: the deadline had passed",
-    )
 
 
 @pytest.mark.parametrize(
@@ -500,17 +503,17 @@ def test_a_deadline_ends_a_search(
         product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
     )
     spending = Spending(evaluator, 10_000, deadline=deadline)
-    found = adversary.search(evaluator.space, spending, generator())
+    if adversary.pointwise:
+        found = adversary.search(evaluator.space, spending, generator())
+    else:  # nothing is said of what was chosen and could not be drawn anew
+        assert (
+            why_not(adversary, evaluator, spending)
+            == "not searched to the end: the deadline had passed"
+        )
     assert spending.late
     assert 0 < spending.evaluations < 5000
-    # nothing is said of what was chosen and could not be drawn anew
-    if not isinstance(adversary, WhichDonors):
-        assert (found.swap_set, found.how) == (
-            None,
-            "not searched to the end: the deadline had passed",
-        )
+    if not adversary.pointwise:
         return
-    assert found.swap_set is not None
     assert evaluator.space.check(found.swap_set) == []
     np.testing.assert_allclose(
         found.changes, changes(evaluator, found.swap_set), rtol=0, atol=1e-12
@@ -523,9 +526,12 @@ def test_a_distribution_is_reported_from_enough_draws_or_not_at_all(adversary: A
         product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
     )
     for budget in range(8, 60, 3):
-        found = adversary.search(evaluator.space, Spending(evaluator, budget), generator())
-        assert found.swap_set is None or len(found.swap_set) >= 30
-        assert (found.swap_set is None) == (budget < 38)
+        spending = Spending(evaluator, budget)
+        if budget < 38:
+            assert why_not(adversary, evaluator, spending)
+        else:
+            found = adversary.search(evaluator.space, spending, generator())
+            assert len(found.swap_set) >= 30
 
 
 def test_ranking_looks_at_the_deadline_between_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -569,9 +575,8 @@ def test_evaluations_and_slopes_are_counted() -> None:
     assert (spending.evaluations, spending.left) == (5 + 6, 9)
     spending.changes(evaluator.space.draw(12, generator()))
     assert (spending.evaluations, spending.left) == (23, 0)  # never less than none
-    other = Spending(evaluator, 100)
-    other.changes(swap_set)
-    spending.take_over(other)
+    spending.extend(evaluator.dataset)
+    spending.changes(swap_set)
     assert spending.evaluations == 28
 
 
@@ -601,10 +606,11 @@ def test_ranking_counts_captures_and_multiplications() -> None:
     assert 0 < multiplied < 100
     tried.values(evaluator.space.unswapped(SOME))
     assert spending.ranking - captured == pytest.approx(2 * multiplied)
-    outer = Spending(evaluator, 10)
-    before = outer.ranking
-    outer.take_over(spending)
-    assert outer.ranking - before == pytest.approx(spending.ranking)
+    before = spending.ranking
+    spending.extend(evaluator.dataset)
+    assert spending.ranking == pytest.approx(before)
+    spending.evaluator.unscrubbed(SOME)
+    assert spending.ranking - before == pytest.approx(len(SOME))
 
 
 def test_a_few_donors_are_not_ranked() -> None:
@@ -617,9 +623,8 @@ def test_a_few_donors_are_not_ranked() -> None:
 
 def test_without_a_choice_of_donors_nothing_is_searched() -> None:
     evaluator = Evaluator(product(), MANY, output(module("A", agrees_on=EXACT), rest=EXACT), OUT)
-    found = WhichDonors().search(evaluator.space, Spending(evaluator, 100), generator())
-    assert (found.swap_set, found.how) == (None, "not searched: no slot has a choice of donors")
-    assert found.gap is None
+    why = why_not(WhichDonors(), evaluator, Spending(evaluator, 100))
+    assert why == "not searched: no slot has a choice of donors"
 
 
 def test_fewer_references_are_searched_where_the_budget_is_small() -> None:
@@ -637,20 +642,23 @@ def test_the_ladder_shares_one_budget() -> None:
     evaluator = Evaluator(
         product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
     )
-    found = climb_ladder(evaluator, LADDER, 4000, seed=0, name="claim")
-    assert [one.adversary for one in found] == [
+    accepts = Acceptance(OUT, 4.0)
+    found = climb_ladder(evaluator, LADDER, 4000, accepts, seed=0, name="claim")
+    assert [one.attempt.adversary for one in found] == [
         "which nodes",
         "which refinement",
         "which donors",
         "which inputs",
     ]
-    assert sum(one.evaluations for one in found) <= 4000
-    assert all(one.evaluations > 0 and one.ranking >= 0 for one in found[:3])
-    again = climb_ladder(evaluator, LADDER, 4000, seed=0, name="claim")
-    assert [one.swap_set for one in again] == [one.swap_set for one in found]
-    late = climb_ladder(evaluator, LADDER, 4000, seed=0, name="claim", until=0.0)
-    assert [one.evaluations for one in late] == [0, 0, 0, 0]
-    assert all(one.late for one in late[:3])
+    assert sum(one.attempt.evaluations for one in found) <= 4000
+    assert all(one.attempt.evaluations > 0 and one.attempt.ranking >= 0 for one in found[:3])
+    again = climb_ladder(evaluator, LADDER, 4000, accepts, seed=0, name="claim")
+    assert [one.found and one.found.swap_set for one in again] == [
+        one.found and one.found.swap_set for one in found
+    ]
+    late = climb_ladder(evaluator, LADDER, 4000, accepts, seed=0, name="claim", until=0.0)
+    assert [one.attempt.evaluations for one in late] == [0, 0, 0, 0]
+    assert all(one.attempt.late for one in late[:3])
 
 
 def test_concentration_is_the_share_with_a_much_used_donor() -> None:

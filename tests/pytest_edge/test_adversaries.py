@@ -451,3 +451,74 @@ def test_the_fixture_scrub_searches_and_saves_nothing(bits: Suite) -> None:
     """)
     assert bits.run(adversary="default").outcomes == {"passed": 1}
     assert not bits.saved
+
+
+# --- an adversary of one's own --------------------------------------------------------------------
+
+OWN = '''
+"""Adversaries that the package knows nothing of."""
+
+import numpy as np
+from pytest_scrub.adversaries.search import Found, NotSearched
+
+
+class WorstDraws:
+    name = "worst of some draws"
+    effort = 3
+
+    def search(self, space, spending, rng):
+        if not spending.left:
+            raise spending.exhausted()
+        drawn = space.draw(spending.left, rng)
+        changes = spending.changes(drawn)
+        worst = np.argsort(-changes)[:20]
+        return Found("twenty draws", drawn[worst], changes[worst])
+
+
+class AllDraws:
+    name = "all draws"
+    pointwise = False
+
+    def search(self, space, spending, rng):
+        drawn = space.draw(spending.left, rng)
+        return Found("only draws", drawn, spending.changes(drawn))
+
+
+class GivesUp:
+    name = "nothing"
+
+    def search(self, space, spending, rng):
+        raise NotSearched("not searched: it is Sunday")
+'''
+
+
+@pytest.mark.parametrize("adversary", ["report", "gate"])
+def test_an_adversary_of_ones_own_is_searched_shown_and_gates(bits: Suite, adversary: str) -> None:
+    bits.pytester.makepyfile(own_adversaries=OWN)
+    bits.pytester.syspathinsert()
+    own = f"adversary={adversary!r}, adversaries=[AllDraws(), WorstDraws(), GivesUp()]"
+    bits.write(
+        "from own_adversaries import AllDraws, GivesUp, WorstDraws\n"
+        + FALLS.replace("0.3", f"0.3, {own}")
+    )
+    ran = bits.run("-rA", adversary="default")
+    draws, worst, nothing = searched(ran).attempts
+    assert ran.outcomes == ({"failed": 1} if adversary == "gate" else {"passed": 1})
+    assert (worst.gap, worst.interval, worst.refutes, worst.references) == (1.0, None, True, 20)
+    assert (draws.evaluations, worst.evaluations, nothing.evaluations) == (800, 2400, 0)
+    assert draws.interval is not None
+    assert draws.interval.low < 0 < draws.interval.high
+    assert (draws.refutes, nothing.refutes) == (False, False)
+    if adversary == "gate":
+        assert ran.verdicts["test_falls"].outcome == "refuted"
+        assert ran.messages["test_falls"].splitlines()[0].endswith("found by worst of some draws")
+        lines = ran.reports["test_falls"].splitlines()
+        start = lines.index("adversaries (tolerance 0.3; 4000 evaluations at most):")
+        assert lines[start + 1].startswith("  all draws: worst gap ")
+        assert lines[start + 2].startswith(
+            "  worst of some draws: worst gap 1, which refutes; twenty draws; 20 references, "
+        )
+        assert lines[start + 3] == "  nothing: not searched: it is Sunday"
+        assert "counterexample (pruned from worst of some draws):" in lines
+        again = searched(bits.run("-rA", adversary="default")).attempts
+        assert [attempt.how for attempt in again] == ["found before by worst of some draws"]
