@@ -37,6 +37,7 @@ ACTIONS = (FAIL, XFAIL, WARN)  # what a claim does that says nothing either way
 EFFORT = {"none": 0, "quick": 2, "default": 20, "thorough": 200}
 # Names that stand in reports beside those of adversaries.
 SAVED, OWN_DRAWS = "saved counterexample", "the claim's own draws"
+LEAST_EXPLAINED = 1e-6  # a share of nothing accepts what knows nothing
 MOST_SEED = 2**128  # as many streams as a name and a seed are told apart by
 MOST_SAMPLES = 10**8  # their references are drawn at once, and take a gigabyte
 MOST_EVALUATIONS = 10**12  # years of any machine
@@ -234,6 +235,11 @@ class Settings:
         "and the baseline's sampling error is part of the decision",
         _from("a share of at most 1, such as 0.9", -LARGEST, 1), early=True,
     )  # fmt: skip
+    min_explained: float | None = _setting(
+        None, "the least share of what the claim would cost if its features knew nothing, instead "
+        "of `tolerance=`; with several, the strictest counts",
+        _from("a share above 0 and at most 1, such as 0.9", LEAST_EXPLAINED, 1), early=True,
+    )  # fmt: skip
     direction: str = _setting(
         EITHER, "`worse` where a metric that gets better is no objection",
         _one_of(EITHER, WORSE), early=True,
@@ -264,6 +270,10 @@ class Settings:
     )  # fmt: skip
     on_untested: str = _setting(
         FAIL, "what a claim does where too little can be swapped: fail, xfail or warn", _ACTION,
+        read=_word(ACTIONS), figures=False, early=True, or_none=True,
+    )  # fmt: skip
+    on_weak: str = _setting(
+        FAIL, "what a claim does that held and says too little: fail, xfail or warn", _ACTION,
         read=_word(ACTIONS), figures=False, early=True, or_none=True,
     )  # fmt: skip
     min_with_other: float = _setting(
@@ -395,9 +405,10 @@ TWINS: Mapping[str, Option] = {
 def require_acceptance(said: Mapping[str, Any]) -> None:
     """**Raises** `HypothesisError` unless a claim says how large a gap it accepts."""
     __tracebackhide__ = True
-    if said.get("tolerance") is None and said.get("min_recovered") is None:
+    if all(said.get(name) is None for name in ("tolerance", "min_explained", "min_recovered")):
         raise HypothesisError(
-            "a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered="
+            "a claim needs tolerance= (the largest gap, in the metric's unit), min_explained= or "
+            "min_recovered="
         )
 
 
@@ -435,6 +446,7 @@ class Options(TypedDict, total=False):
 
     tolerance: float | None
     min_recovered: float | None
+    min_explained: float | None
     direction: str
     metric: Metric | Callable[[Tensor, Batch], Tensor] | None
     samples: int | None
@@ -456,6 +468,7 @@ class ClaimOptions(Options, total=False):
 
     on_undecided: str | None
     on_untested: str | None
+    on_weak: str | None
     model: str
     data: str
 

@@ -39,7 +39,14 @@ OUTCOMES: dict[Outcome, Mark] = {  # what asks for a look first
     HELD: Mark("green", "●"),
 }
 Worse = Literal["higher", "lower", "either"]
-TOO_FEW, ROUNDED, STRADDLES = "too few draws", "rounding", "straddles"  # why a claim is undecided
+# why a claim is undecided
+TOO_FEW, ROUNDED, STRADDLES = "too few draws", "rounding", "straddles"
+NO_ROOM = "no room"
+# why a claim has no null
+NO_FEATURE = (
+    "no node names a feature that could know anything: the claim says that something does not "
+    "matter"
+)
 if TYPE_CHECKING:
     End = float
 else:  # in JSON, which has no infinity
@@ -366,6 +373,49 @@ class Counterexample:
 
 
 @dataclass(frozen=True)
+class WorstOfNull:
+    """The worst that an adversary finds for the null.
+
+    - `adversary`: its name; `gap`: the mean over references, with its interval.
+    - `beyond`: whether that is shown to lie beyond what the claim accepts of what is found.
+    """
+
+    adversary: str
+    gap: Estimate
+    beyond: bool
+
+
+@dataclass(frozen=True)
+class Null:
+    """What the claim would be if its features knew nothing, on the same references.
+
+    - `what`: how it differs from the claim, in words.
+    - `gap`: its metric minus the unscrubbed one; `absolute_change`: the mean of its absolute
+      change.
+    - `samples`: references drawn until it was told from the claim, or until it was known that they
+      do not tell it.
+    - `outcome`: of the null, judged on average as the claim is: `"refuted"` where it is shown to
+      lie beyond what the claim accepts.
+    - `undecided`: why it is undecided, as in a `Verdict`.
+    - `worst`: what the claim's search finds for it, where the average does not tell it from the
+      claim.
+    """
+
+    what: str
+    gap: Estimate
+    absolute_change: float
+    samples: int
+    outcome: Decided
+    undecided: str | None = None
+    worst: WorstOfNull | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether it is shown to lie beyond what the claim accepts."""
+        return self.outcome == REFUTED or (self.worst is not None and self.worst.beyond)
+
+
+@dataclass(frozen=True)
 class Mend:
     """An addition to a refuted claim: `what` it is, and the mean `gap` that was left with it,
     `where` says of what."""
@@ -444,6 +494,9 @@ class Verdict:
     - `share`: what single swaps do, from independent draws; None where they were too few.
     - `baseline`: mean metric when the whole output comes from an unrelated row.
     - `recovered`: 1 - gap / (baseline - unscrubbed), or None; `recovered_reason`: why it is None.
+    - `null`: what the claim would be if its features knew nothing; None, with the `null_reason`,
+      where it has none or none was judged.
+    - `explained`: 1 - gap / (the null's gap), or None; `explained_reason`: why it is None.
     - `samples`: references drawn until the claim was decided; `budget`: the most that might be.
     - `nodes`: how every slot was tested; `min_with_other`, `min_moved`: the shares below which one
       is untested.
@@ -461,8 +514,9 @@ class Verdict:
     - `rounding`: how far off the gap may be, as the network computes with so many digits; a
       hundredth of the tolerance of it decides nothing, and where it is more than that, neither does
       the rest of it.
-    - `undecided`: why the average is undecided: `"too few draws"`, `"rounding"`, or `"straddles"`
-      where the interval holds the tolerance; None where it is not.
+    - `undecided`: why the average is undecided: `"too few draws"`, `"rounding"`, `"straddles"`
+      where the interval holds the tolerance, or `"no room"` where the null costs nothing; None
+      where it is not.
     - `schema_version`: another one for whatever a reader of this one would not understand.
     """
 
@@ -504,6 +558,10 @@ class Verdict:
     controls: tuple[Control, ...] = ()
     rounding: float = 0.0
     undecided: str | None = None
+    null: Null | None = None
+    null_reason: str | None = None
+    explained: float | None = None
+    explained_reason: str | None = None
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -117,6 +118,12 @@ class Evaluator:
             self.metric,
             store=self.store.beside(self.graph, dataset),
         )
+
+    def allowing(self, space: SwapSpace) -> Evaluator:
+        """The same where other swaps of the same slots are allowed."""
+        other = copy(self)
+        other.space = space
+        return other
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:

@@ -84,7 +84,7 @@ def _judged(
 ) -> MutantReport:
     samples = max(2, average.settings.samples // SAMPLE_SHARE)
     settings = replace(average.settings, samples=samples, by=None, slice_tolerance=None)
-    found = measure(evaluator, average.sample.references, settings)
+    found = measure(evaluator, average.sample.references, settings, average.under_null)
     outcome, gap = found.outcome, found.gap.mean
     if outcome not in (REFUTED, UNTESTED) and searched is not None:
         sides = found.acceptance.sides

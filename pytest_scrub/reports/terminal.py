@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from pytest_scrub.reports.counterexample import search_lines
 from pytest_scrub.reports.run import Claimed
-from pytest_scrub.reports.strength import control_lines, power_lines, slice_lines, too_little
+from pytest_scrub.reports.strength import (
+    control_lines,
+    null_lines,
+    power_lines,
+    slice_lines,
+    too_little,
+)
 from pytest_scrub.settings import EITHER
 from pytest_scrub.statistics.deciding import MOST_SLACK, untested_nodes
 from pytest_scrub.statistics.intervals import CONFIDENCE, FEWEST_CHANGED, fewest_alike
@@ -33,7 +39,10 @@ COLOURS: dict[str, str] = {outcome: mark.colour for outcome, mark in OUTCOMES.it
 LEAST_NAME = 24  # characters of a claim's name that a narrow terminal still shows
 # characters of a name that stand beside the figures; where there is less room it stands above them
 LEAST_BESIDE = 40
-FIGURES = ("", "unscrubbed", "scrubbed", "gap (95 %)", "allowed", "recovered", "worst", "power")
+FIGURES = (
+    "", "unscrubbed", "scrubbed", "gap (95 %)", "allowed", "recovered", "explained", "worst",
+    "power",
+)  # fmt: skip
 
 
 def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, str]]:
@@ -88,6 +97,7 @@ def _figures(verdict: Verdict) -> tuple[str, ...]:
         _gap(verdict),
         f"{verdict.tolerance:.3g}",
         "" if verdict.recovered is None else f"{verdict.recovered:.1%}",
+        "" if verdict.explained is None else f"{verdict.explained:.1%}",
         "" if verdict.search is None else "-" if worst is None else f"{worst.found:.3g}",
         "" if power is None else f"{power.refuted}/{len(power.mutants)}",
     )
@@ -209,6 +219,7 @@ def _explained(verdict: Verdict) -> Iterator[str]:
             f"recovered: {verdict.recovered:.1%} of the way from the random baseline "
             f"{verdict.baseline:.4g}"
         )
+    yield from null_lines(verdict)
     if verdict.share is not None:
         share = verdict.share
         yield (

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pytest_scrub.settings import EITHER
 from pytest_scrub.statistics.intervals import CONFIDENCE, Numbers, confidence_sequence
 from pytest_scrub.verdict import (
     HELD,
+    NO_ROOM,
     REFUTED,
     ROUNDED,
     STRADDLES,
@@ -35,6 +39,8 @@ class Acceptance:
     - `metric`: gives the unit, the bounds, and which way is worse.
     - `tolerance`: the largest gap, in the metric's unit; None where only `min_recovered` says it.
     - `min_recovered`: the least share recovered, or None.
+    - `min_explained`: the least share of what the claim would cost if its features knew nothing, or
+      None.
     - `direction`: `"either"`, or `"worse"` where a metric that gets better is no objection.
     """
 
@@ -42,11 +48,15 @@ class Acceptance:
     tolerance: float | None = None
     min_recovered: float | None = None
     direction: str = EITHER
+    min_explained: float | None = None
 
     @classmethod
     def of(cls, settings: Settings, metric: Metric) -> Acceptance:
         """What a claim says."""
-        return cls(metric, settings.tolerance, settings.min_recovered, settings.direction)
+        return cls(
+            metric, settings.tolerance, settings.min_recovered, settings.direction,
+            settings.min_explained,
+        )  # fmt: skip
 
     @property
     def sides(self) -> tuple[bool, bool]:
@@ -68,16 +78,20 @@ class Acceptance:
         """The same for another tolerance alone."""
         return Acceptance(self.metric, float(tolerance), None, self.direction)
 
-    def accepted(self, room: float) -> float:
-        """The largest gap in the metric's unit, where the baseline is worse by `room`."""
+    def accepted(self, lost: float = 0.0, room: float = 0.0) -> float:
+        """The largest gap in the metric's unit, where the baseline is `lost` away from the
+        unscrubbed metric, and the null worse by `room`."""
         limits = [math.inf if self.tolerance is None else float(self.tolerance)]
         if self.min_recovered is not None:
-            limits.append((1 - self.min_recovered) * room)
+            limits.append((1 - self.min_recovered) * lost)
+        if self.min_explained is not None:
+            limits.append((1 - self.min_explained) * max(room, 0.0))
         return min(limits)
 
     def outcome(
         self,
         changes: Numbers,
+        lost: Numbers | None,
         room: Numbers | None,
         rounding: float,
         *,
@@ -89,45 +103,55 @@ class Acceptance:
         **Arguments**
 
         - `changes`: scrubbed minus unscrubbed metric of every unit drawn so far, float64 `[units]`.
-        - `room`: how much worse the baseline is on the same units; read where a share has to be
-          recovered, so that the error of the sampled baseline is part of the decision.
+        - `lost`, `room`: how much worse the baseline, and the null, are on the same units; read
+          where a share of it is to be recovered, or explained, so that their error is part of the
+          decision.
         - `rounding`: how far off the mean change may be, as the network computes with so many
           digits.
         - `confidence`: of the intervals; `heaviest`: the largest weight of a unit.
         """
-        tolerance = self.accepted(0.0 if room is None else abs(float(room.mean())))
+        lost, room = (np.zeros(1) if given is None else given for given in (lost, room))
+        tolerance = self.accepted(abs(float(lost.mean())), float(room.mean()))
         if not tolerance and not changes.any():
             rounding = 0.0  # no tolerance asks for the very same numbers, and these are
         reach, alike = self.reach * heaviest, slack(rounding, tolerance)
-        gap = confidence_sequence(changes, reach, confidence, alike)
-        if not gap.is_known:
-            return UNDECIDED, TOO_FEW
+
+        def interval(values: Numbers, most: float = reach) -> Estimate:
+            return confidence_sequence(values, most, confidence, alike)
+
+        def apart(part: float, of: Numbers) -> tuple[Estimate, Estimate]:
+            """Gap minus, and plus, this part of what is lost."""
+            most = reach * (1 + abs(part))
+            return interval(changes - part * of, most), interval(changes + part * of, most)
+
+        gap = interval(changes)
         gaps = [] if self.tolerance is None else [(gap + -self.tolerance, gap + self.tolerance)]
+        rooms = []
+        if self.min_explained is not None:
+            rooms.append(interval(room))
+            above, below = apart(1 - self.min_explained, room)
+            # beyond a share of a room that may be none is only what is a gap at all
+            above = replace(above, low=min(above.low, gap.low))
+            gaps.append((above, replace(below, high=max(below.high, gap.high))))
+        of_nothing = []
         if self.min_recovered is not None:
-            assert room is not None
-            lost, share = (
-                confidence_sequence(room, reach, confidence, alike),
-                1 - self.min_recovered,
-            )
-            above, below = (
-                confidence_sequence(changes + way * share * room, reach * (1 + abs(share)),
-                confidence, alike)
-                for way in (-1, 1)
-            )  # fmt: skip
-            if not (lost.is_known and above.is_known and below.is_known):
-                return UNDECIDED, TOO_FEW
-            if lost.low <= 0:
-                # nothing is known to be lost, so no share of it can be recovered
-                return UNDECIDED, STRADDLES
-            gaps.append((above, below))
+            rooms.append(interval(lost))
+            share = apart(1 - self.min_recovered, lost)
+            # nothing is known to be lost, so no share of it can be recovered
+            (gaps if rooms[-1].low > 0 else of_nothing).append(share)
+        if not all(one.is_known for one in chain([gap], rooms, *gaps, *of_nothing)):
+            return UNDECIDED, TOO_FEW
         found = self._together(gaps, tolerance, rounding)
-        if found != UNDECIDED:
+        if found == REFUTED or (found == HELD and all(one.low > 0 for one in rooms)):
             return found, None
+        if self.min_explained is not None and rooms[0].high <= 0:
+            return UNDECIDED, NO_ROOM
         without, all_of_it = (
             self._together(gaps, tolerance, 0.0),
             self._together(gaps, math.inf, rounding),
         )
-        return found, STRADDLES if without == all_of_it == UNDECIDED else ROUNDED
+        by_rounding = found == UNDECIDED and (without, all_of_it) != (UNDECIDED, UNDECIDED)
+        return UNDECIDED, ROUNDED if by_rounding else STRADDLES
 
     def _together(
         self, gaps: list[tuple[Estimate, Estimate]], tolerance: float, rounding: float

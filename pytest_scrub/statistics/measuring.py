@@ -9,21 +9,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.errors import HypothesisError
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.deciding import Acceptance, recovered, slack, untested_nodes
 from pytest_scrub.statistics.intervals import (
+    CONFIDENCE,
     Numbers,
     confidence_sequence,
     estimate,
     has_seen_enough,
     share_within,
 )
-from pytest_scrub.statistics.sampling import BURN_IN, References, Sample, sample
+from pytest_scrub.statistics.sampling import BURN_IN, References, Sample, UnderNull, sample
 from pytest_scrub.statistics.slicing import outcome_of, slices, why_of
+from pytest_scrub.swaps.null import null_of
 from pytest_scrub.swaps.slots import Slot
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.verdict import (
     HELD,
+    NO_ROOM,
     REFUTED,
     UNDECIDED,
     UNTESTED,
@@ -60,6 +64,7 @@ class Measured:
     recovered: float | None
     recovered_reason: str | None
     undecided: str | None
+    under_null: UnderNull | None
 
     @property
     def acceptance(self) -> Acceptance:
@@ -138,12 +143,18 @@ class Measured:
         return f"95 % {kind} confidence sequence over {population}"
 
 
-def measure(evaluator: Evaluator, references: References, settings: Settings) -> Measured:
+def measure(
+    evaluator: Evaluator,
+    references: References,
+    settings: Settings,
+    under_null: UnderNull | None = None,
+) -> Measured:
     """Draw swaps until the claim is decided, or the budget is spent.
 
     **Arguments**
 
     - `evaluator`, `references`: the claim's own, or those of a mutant of it.
+    - `under_null`: of the claim, where a mutant is to explain as much of it.
 
     Undecided where a share is to be recovered of nothing; `recovered_reason` tells.
 
@@ -153,20 +164,32 @@ def measure(evaluator: Evaluator, references: References, settings: Settings) ->
     if settings.by is not None:
         space.dataset.feature(settings.by)  # a wrong name is told before anything is drawn
 
+    null = under_null.null if under_null else null_of(space)
+    if null is None and acceptance.min_explained is not None:
+        raise HypothesisError(
+            "min_explained= is a share of what the claim's features explain, and it names none: "
+            "give tolerance= instead"
+        )
+    if under_null is None and null is not None:
+        under_null = UnderNull(evaluator, null, references, settings.stream("null"))
+
     def is_decided(drawn: Sample) -> bool:
         if evaluator.progress is not None:
             stands = _interval(drawn, drawn.changes, acceptance)
             evaluator.progress("samples", len(drawn), settings.samples, f"gap {stands}")
         if untested_nodes(_nodes(space, drawn, settings)):
             return True
-        found, _ = _outcome(drawn, acceptance)
+        found, why = outcome_of_draws(drawn, acceptance, under_null)
         if found != HELD or settings.slice_tolerance is None:
-            return found != UNDECIDED
+            return found != UNDECIDED or why == NO_ROOM
         return outcome_of(_sliced(space, drawn, settings, acceptance)) != UNDECIDED
 
     drawn = sample(evaluator, references, settings.stream("draw"), is_decided, settings.samples)
     lost = _interval(drawn, drawn.baseline - drawn.unscrubbed, acceptance)
-    tolerance = acceptance.accepted(abs(lost.mean))
+    room = 0.0
+    if acceptance.min_explained is not None and under_null is not None:
+        room = _sign(acceptance) * drawn.mean(under_null.changes(len(drawn)))
+    tolerance = acceptance.accepted(abs(lost.mean), room)
     alike = slack(drawn.mean(drawn.rounding), tolerance)
     gap = _interval(drawn, drawn.changes, acceptance, alike)
     clean, baseline = drawn.mean(drawn.unscrubbed), drawn.mean(drawn.baseline)
@@ -174,7 +197,7 @@ def measure(evaluator: Evaluator, references: References, settings: Settings) ->
     nodes = _nodes(space, drawn, settings)
     by_slice = _sliced(space, drawn, settings, acceptance)
     together: OnAverage
-    together, why = _outcome(drawn, acceptance)
+    together, why = outcome_of_draws(drawn, acceptance, under_null)
     if untested_nodes(nodes):
         together, why = UNTESTED, None
     elif together != REFUTED and outcome_of(by_slice) != HELD:
@@ -183,7 +206,7 @@ def measure(evaluator: Evaluator, references: References, settings: Settings) ->
         together = outcome_of(by_slice)
     return Measured(
         evaluator, settings, drawn, gap, together, tolerance, nodes, by_slice, baseline, share,
-        reason, why,
+        reason, why, under_null,
     )  # fmt: skip
 
 
@@ -194,15 +217,27 @@ def _interval(
     return confidence_sequence(drawn.units(values), reach, rounding=rounding)
 
 
-def _outcome(drawn: Sample, acceptance: Acceptance) -> tuple[Decided, str | None]:
+def _sign(acceptance: Acceptance) -> int:
+    """1 where a higher metric is worse, else -1."""
+    return 1 if acceptance.metric.worse == "higher" else -1
+
+
+def outcome_of_draws(
+    drawn: Sample,
+    acceptance: Acceptance,
+    under_null: UnderNull | None,
+    confidence: float = CONFIDENCE,
+) -> tuple[Decided, str | None]:
     """What the draws decide, slices aside, and why they do not."""
-    room = None
+    lost = room = None
     if acceptance.min_recovered is not None:
-        sign = 1 if acceptance.metric.worse == "higher" else -1
-        room = drawn.units(sign * (drawn.baseline - drawn.unscrubbed))
-    changes, rounding = drawn.units(drawn.changes), drawn.mean(drawn.rounding)
+        lost = drawn.units(_sign(acceptance) * (drawn.baseline - drawn.unscrubbed))
+    if acceptance.min_explained is not None:
+        assert under_null is not None
+        room = drawn.units(_sign(acceptance) * under_null.changes(len(drawn)))
     return acceptance.outcome(
-        changes, room, rounding, heaviest=drawn.references.plan.heaviest
+        drawn.units(drawn.changes), lost, room, drawn.mean(drawn.rounding),
+        confidence=confidence, heaviest=drawn.references.plan.heaviest,
     )  # fmt: skip
 
 

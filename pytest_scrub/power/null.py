@@ -1,0 +1,138 @@
+"""The claim against its null: what it would cost if its features knew nothing.
+
+A claim that would hold then as well is no evidence for what it says.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
+from pytest_scrub.adversaries.search import Found
+from pytest_scrub.adversaries.worst import until_of
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.errors import ScrubError
+from pytest_scrub.statistics.deciding import beyond
+from pytest_scrub.statistics.intervals import CONFIDENCE, confidence_sequence
+from pytest_scrub.statistics.measuring import Measured, outcome_of_draws
+from pytest_scrub.statistics.sampling import Sample, UnderNull
+from pytest_scrub.verdict import (
+    HELD,
+    NO_FEATURE,
+    NO_ROOM,
+    REFUTED,
+    UNDECIDED,
+    Estimate,
+    Null,
+    Search,
+    WorstOfNull,
+)
+
+FEWEST_REFERENCES = 100  # whose worst swaps give an interval for those of all of them
+
+
+@dataclass(frozen=True)
+class AgainstNull:
+    """What the null says of a claim, by the names that it has in a `Verdict`."""
+
+    null: Null | None
+    null_reason: str | None
+    explained: float | None = None
+    explained_reason: str | None = None
+
+    @property
+    def tells(self) -> bool:
+        """Whether a claim that held is told from its null, or has none."""
+        return self.null_reason == NO_FEATURE or (self.null is not None and self.null.told)
+
+
+def against_null(average: Measured, searched: Search | None) -> AgainstNull:
+    """The null of a claim on the claim's own references, drawn until it is told from the claim.
+
+    Where the claim held and its draws do not tell its null from it, and the claim withstood a
+    search that gates, the null is searched in the same way.
+    """
+    under = average.under_null
+    if under is None:
+        return AgainstNull(None, NO_FEATURE)
+    gates = searched is not None and searched.gates and searched.worst is not None
+    confidence = 1 - (1 - CONFIDENCE) / (1 + gates)
+    try:
+        null = _on_average(average, under, confidence)
+        if average.outcome == HELD and null.outcome != REFUTED and gates:
+            assert searched is not None
+            null = _searched(average, under, null, searched, confidence)
+    except ScrubError as error:
+        return AgainstNull(None, f"its null cannot be judged: {error}")
+    return AgainstNull(null, None, *_explained(average, null))
+
+
+def _on_average(average: Measured, under: UnderNull, confidence: float) -> Null:
+    drawn, acceptance, plan = average.sample, average.acceptance, average.sample.references.plan
+    looks = plan.looks()
+    if average.outcome != HELD:  # then the null decides nothing, and is only shown
+        looks = [max(looks[0], len(drawn))] if acceptance.min_explained is not None else looks[:1]
+    for count in looks:
+        sample = Sample(drawn.references, drawn.swap_set, under.scrubbed(count))
+        found, why = outcome_of_draws(sample, acceptance, under, confidence)
+        if found != UNDECIDED or why == NO_ROOM:
+            break
+    units = sample.units(sample.changes)
+    gap = confidence_sequence(units, acceptance.reach * plan.heaviest, rounding=average.slack)
+    return Null(under.null.what, gap, sample.mean(np.abs(sample.changes)), len(sample), found, why)
+
+
+def _explained(average: Measured, null: Null) -> tuple[float | None, str | None]:
+    """1 - gap / room, or None and why not."""
+    room, around = null.gap.mean, null.gap.around
+    if average.acceptance.metric.worse == "lower":
+        room = -room
+    if room > around:
+        return 1 - average.gap.mean / null.gap.mean, None
+    if math.isinf(around):
+        return None, "too few draws say what the claim costs if its features know nothing"
+    return (
+        None,
+        f"if its features knew nothing the gap would be {null.gap}, not clearly worse than none",
+    )
+
+
+def _searched(
+    average: Measured, under: UnderNull, null: Null, searched: Search, confidence: float
+) -> Null:
+    """The null with the worst swaps that the claim's own search finds for it, on the same
+    references at the same cost, under one permutation."""
+    settings, sides = average.settings, average.acceptance.sides
+    evaluator = average.evaluator.allowing(under.null.space(settings.stream("null, searched")))
+    adversaries = LADDER if settings.adversaries is None else settings.adversaries
+    worst = None
+    for found in climb_ladder(
+        evaluator, adversaries, searched.budget,
+        seed=settings.seed, name=settings.name, until=until_of(settings.deadline), sides=sides,
+    ):  # fmt: skip
+        # what was found among fresh inputs is the claim's own
+        if found.gap is None or found.evaluator is not None:
+            continue
+        interval = _interval(found, evaluator, confidence)
+        is_beyond = beyond(found.gap, interval, searched.tolerance, sides, average.rounding)
+        one = WorstOfNull(found.adversary, interval, is_beyond)
+        if worst is None or (one.beyond, abs(one.gap.mean)) > (worst.beyond, abs(worst.gap.mean)):
+            worst = one
+    return replace(null, worst=worst)
+
+
+def _interval(found: Found, evaluator: Evaluator, confidence: float) -> Estimate:
+    """Of the mean over references of what was found, without ends where too few of them say it."""
+    assert found.changes is not None
+    assert found.swap_set is not None
+    every = np.array_equal(np.unique(found.swap_set.references), evaluator.space.reference_rows)
+    mean = float(found.changes.mean())
+    if found.pointwise and every and len(found.changes) == len(evaluator.space.reference_rows):
+        return Estimate(mean, mean, mean)
+    if len(found.changes) < FEWEST_REFERENCES:
+        return Estimate(mean, -math.inf, math.inf)
+    metric = evaluator.metric
+    return confidence_sequence(found.changes, metric.upper - metric.lower, confidence)
