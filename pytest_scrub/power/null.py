@@ -72,9 +72,10 @@ def against_null(average: Measured, searched: Search | None) -> AgainstNull:
 
 def _on_average(average: Measured, under: UnderNull, confidence: float) -> Null:
     drawn, acceptance, plan = average.sample, average.acceptance, average.sample.references.plan
-    looks = plan.looks()
+    is_drawn = len(drawn) if acceptance.min_explained is not None else 0
+    looks = [count for count in plan.looks() if count >= is_drawn]
     if average.outcome != HELD:  # then the null decides nothing, and is only shown
-        looks = [max(looks[0], len(drawn))] if acceptance.min_explained is not None else looks[:1]
+        looks = looks[:1]
     for count in looks:
         sample = Sample(drawn.references, drawn.swap_set, under.scrubbed(count))
         found, why = outcome_of_draws(sample, acceptance, under, confidence)
