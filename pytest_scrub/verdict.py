@@ -115,11 +115,14 @@ class NodeReport:
     - `agrees_on`: what its donors agree on.
     - `donors`: least, median and most allowed donors of a reference, the row itself included.
     - `with_other`: share of references that have a donor of other content.
-    - `moved`: share of drawn donors whose content differs from the parent's own input.
+    - `moved`: share of drawn donors on which what is read of a leaf differs from that on the
+      parent's own input; of rests and of nodes that are no leaves, those of other content.
     - `must_be_tested`: whether too little of it makes the claim untested.
     - `is_tested`: whether both shares are at least what the claim asks for.
     - `alone`: the gap when only this slot is swapped; None where it was not measured.
     - `wanting`: some values of its features that only one input has, where it is not tested.
+    - `fixed`: what is read never differed, though donors did: it is fixed by what they agree on, so
+      that it holds is no evidence.
     """
 
     slot: str
@@ -132,6 +135,7 @@ class NodeReport:
     is_tested: bool
     alone: Estimate | None
     wanting: tuple[str, ...] = ()
+    fixed: bool = False
 
 
 @dataclass(frozen=True)

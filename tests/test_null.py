@@ -31,9 +31,10 @@ from pytest_scrub.tree.nodes import Node
 from pytest_scrub.verdict import HELD, NO_FEATURE, NO_ROOM, REFUTED, UNDECIDED, UNTESTED, WEAK
 
 ERROR = Metric(
-    "absolute error", lambda out, batch: (out - batch.labels).abs(), lower=0.0, upper=5.0
+    "absolute error", lambda out, batch: (out - batch.labels).abs(), lower=0.0, upper=5.01
 )
-GRAPH = FunctionGraph(A=lambda a: 2 * a, output=lambda A, b: A + b)
+# b is in A as well, so that swapping A moves something where donors agree on a
+GRAPH = FunctionGraph(A=lambda a, b: 2 * a + b / 1000, output=lambda A, b: A + b)
 A, B = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 0, 1, 0, 1])
 
 
@@ -41,7 +42,7 @@ def data(repeats: int = 1) -> Dataset:
     """Each of the six inputs so many times."""
     a, b = (torch.tensor(np.tile(values, repeats), dtype=torch.float64) for values in (A, B))
     features = {"a": a.long(), "b": b.long(), "parity": a.long() % 2}
-    return Dataset({"a": a, "b": b}, labels=2 * a + b, features=features)
+    return Dataset({"a": a, "b": b}, labels=2 * a + 1.001 * b, features=features)
 
 
 def space(root: Node, dataset: Dataset | None = None) -> SwapSpace:
@@ -152,7 +153,8 @@ def expected(feature: np.ndarray[Any, Any]) -> float:
         values = feature[list(order)]
         for row in range(6):
             donors = np.flatnonzero(values == values[row])
-            changes = 2 * A[donors][:, None] + B[None, :] - 2 * A[row] - B[row]
+            value = 2 * A + B / 1000
+            changes = value[donors][:, None] + B[None, :] - value[row] - B[row]
             total += float(np.abs(changes).mean()) / 6
     return total / 720
 
@@ -210,15 +212,15 @@ def test_a_claim_that_says_something_is_told_from_it() -> None:
     assert verdict.outcome == HELD
     assert verdict.null is not None
     assert verdict.null.outcome == REFUTED
-    assert verdict.explained == 1.0
-    assert "explained: 100.0%" in str(verdict)
+    assert verdict.explained == pytest.approx(1.0, abs=1e-2)
+    assert "explained: 99.9%" in str(verdict)
 
 
 @pytest.mark.parametrize(
     ("root", "options", "says"),
     [
         # the tolerance accepts whatever the swaps do
-        (output(module("A", agrees_on="a")), {"tolerance": 4}, "it would hold as well"),
+        (output(module("A", agrees_on="a")), {"tolerance": 5}, "it would hold as well"),
         # what is named is idle: the output does not read it
         (
             output(module("C", agrees_on="parity"), rest=EXACT),
@@ -237,7 +239,9 @@ def test_a_claim_that_its_null_holds_as_well_is_weak(
     root: Node, options: dict[str, Any], says: str
 ) -> None:
     graph = FunctionGraph(
-        A=lambda a: 2 * a, C=lambda a: a % 2, output=lambda A, b, C: A + b + 0 * C
+        A=lambda a, b: 2 * a + b / 1000,
+        C=lambda a, b: a % 2 + b,
+        output=lambda A, b, C: A + b + 0 * C,
     )
     told = {"metric": ERROR, "tolerance": 0.5, "adversaries": (), **options}
     verdict = check(root, graph, data(20), **told)
@@ -247,7 +251,7 @@ def test_a_claim_that_its_null_holds_as_well_is_weak(
 
 def test_what_does_not_show_on_average_may_show_in_a_search() -> None:
     """A signed metric cancels in the null as well; its worst swaps do not."""
-    signed = Metric("difference", lambda out, batch: out - batch.labels, lower=-5.0, upper=5.0)
+    signed = Metric("difference", lambda out, batch: out - batch.labels, lower=-5.01, upper=5.01)
     root = output(module("A", agrees_on="a"), rest=EXACT)
     alone = judged(root, metric=signed, tolerance=1.0)
     assert alone.outcome == WEAK
@@ -300,7 +304,7 @@ def test_where_the_null_costs_nothing_nothing_is_explained() -> None:
 def test_a_room_below_zero_ends_at_once_and_is_weak() -> None:
     # the network is wrong by 5 on every row unless A comes from elsewhere
     graph = FunctionGraph(
-        A=lambda a: a, output=lambda A, a: torch.where(A == a, a + 5.0, a.double())
+        A=lambda a: a, output=lambda A, a: torch.where(A % 2 == a % 2, a + 5.0, a.double())
     )
     dataset = Dataset(
         {"a": torch.arange(40.0).double() % 4},

@@ -304,6 +304,12 @@ def _why_untested(node: NodeReport, verdict: Verdict) -> str:
             f"untested:  {node.slot} takes no donor but the row itself: nothing was swapped; "
             "claim what it agrees on"
         )
+    if node.fixed:
+        return (
+            f"untested:  {node.slot} is the same on all donors that agree on {node.agrees_on}, and "
+            "nothing else was swapped: it holds by construction; agree on less, or let the rest "
+            "be swapped"
+        )
     if node.with_other >= verdict.min_with_other:
         return (
             f"untested:  {node.slot} was swapped in {node.moved:.1%} of the samples (at least "
@@ -327,7 +333,7 @@ def _table(verdict: Verdict) -> Iterator[str]:
     rows = [
         (
             node.slot,
-            node.agrees_on,
+            f"{node.agrees_on}{' (fixes it)' * node.fixed}",
             f"{node.donors[0]}/{node.donors[1]:g}/{node.donors[2]}",
             f"{node.with_other:.0%}",
             "" if node.alone is None else str(node.alone),

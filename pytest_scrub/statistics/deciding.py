@@ -230,9 +230,13 @@ def recovered(
 
 def untested_nodes(nodes: tuple[NodeReport, ...]) -> tuple[NodeReport, ...]:
     """The nodes that the data cannot test; all nodes where none claims anything that could be
-    swapped."""
+    swapped, or where the swaps exchanged equal values."""
     named = tuple(node for node in nodes if not node.is_rest)
-    wanting = tuple(node for node in named if node.must_be_tested and not node.is_tested)
-    if wanting or any(node.must_be_tested for node in named):
+    claiming = tuple(node for node in named if node.must_be_tested)
+    wanting = tuple(node for node in claiming if not node.is_tested)
+    if wanting:
         return wanting
+    if claiming:
+        is_swapped = any(node.is_rest and node.moved > 0 for node in nodes)
+        return claiming if all(node.fixed for node in claiming) and not is_swapped else ()
     return named or nodes or (NO_NODE,)

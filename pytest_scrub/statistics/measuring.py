@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.moved import moved_leaves
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.deciding import Acceptance, recovered, slack, untested_nodes
@@ -173,11 +174,19 @@ def measure(
     if under_null is None and null is not None:
         under_null = UnderNull(evaluator, null, references, settings.stream("null"))
 
+    moves: dict[int, float] = {}
+
+    def nodes_of(drawn: Sample) -> tuple[NodeReport, ...]:
+        if not moves:  # the first draws tell, which every look has
+            found = moved_leaves(evaluator, drawn.swap_set[:BURN_IN])
+            moves.update((slot, float(moved.mean())) for slot, moved in found.items())
+        return _nodes(space, drawn, settings, moves)
+
     def is_decided(drawn: Sample) -> bool:
         if evaluator.progress is not None:
             stands = _interval(drawn, drawn.changes, acceptance)
             evaluator.progress("samples", len(drawn), settings.samples, f"gap {stands}")
-        if untested_nodes(_nodes(space, drawn, settings)):
+        if untested_nodes(nodes_of(drawn)):
             return True
         found, why = outcome_of_draws(drawn, acceptance, under_null)
         if found != HELD or settings.slice_tolerance is None:
@@ -194,7 +203,7 @@ def measure(
     gap = _interval(drawn, drawn.changes, acceptance, alike)
     clean, baseline = drawn.mean(drawn.unscrubbed), drawn.mean(drawn.baseline)
     share, reason = recovered(gap.mean, baseline, clean, acceptance.metric.worse, lost.around)
-    nodes = _nodes(space, drawn, settings)
+    nodes = nodes_of(drawn)
     by_slice = _sliced(space, drawn, settings, acceptance)
     together: OnAverage
     together, why = outcome_of_draws(drawn, acceptance, under_null)
@@ -249,16 +258,21 @@ def _sliced(
     return slices(space, drawn, settings.by, acceptance, settings.slice_tolerance)
 
 
-def _nodes(space: SwapSpace, drawn: Sample, settings: Settings) -> tuple[NodeReport, ...]:
-    """How far every slot is tested, without the gaps."""
-    moved = space.moved(drawn.swap_set)
+def _nodes(
+    space: SwapSpace, drawn: Sample, settings: Settings, moves: Mapping[int, float]
+) -> tuple[NodeReport, ...]:
+    """How far every slot is tested, without the gaps; `moves`: the share of draws that changed what
+    is read of a leaf, by slot."""
+    swapped = space.moved(drawn.swap_set).mean(1)
     found = []
     for i, (slot, support) in enumerate(zip(space.slots, space.support(), strict=True)):
         computed = slot.node.computed_by is not None and not slot.is_rest
         # A computed node takes no activation from a donor: the function itself is put to the test.
-        with_other, swapped = (1.0 if computed else support.share), float(moved[i].mean())
+        with_other = 1.0 if computed else support.share
+        moved = moves.get(i, float(swapped[i]))
+        fixed = moved == 0 and bool(swapped[i] >= settings.min_moved > 0)
         is_tested = with_other >= settings.min_with_other and (
-            computed or swapped >= settings.min_moved
+            computed or fixed or moved >= settings.min_moved
         )
         must_be_tested = not slot.is_rest and not slot.agrees_on.exact
         found.append(
@@ -272,11 +286,12 @@ def _nodes(space: SwapSpace, drawn: Sample, settings: Settings) -> tuple[NodeRep
                     int(support.donors.max()),
                 ),
                 with_other=with_other,
-                moved=swapped,
+                moved=moved,
                 must_be_tested=must_be_tested,
                 is_tested=is_tested,
                 alone=None,
                 wanting=tuple(_wanting(space, slot, i)) if must_be_tested and not is_tested else (),
+                fixed=fixed,
             )
         )
     return tuple(found)
