@@ -37,7 +37,9 @@ ACTIONS = (FAIL, XFAIL, WARN)  # what a claim does that says nothing either way
 EFFORT = {"none": 0, "quick": 2, "default": 20, "thorough": 200}
 # Names that stand in reports beside those of adversaries.
 SAVED, OWN_DRAWS = "saved counterexample", "the claim's own draws"
-LEAST_EXPLAINED = 1e-6  # a share of nothing accepts what knows nothing
+CONFIDENCE = 0.95
+LEAST_SHARE = 1e-6  # a share of nothing asks for nothing
+DEFAULT_ADVERSARIES = 4
 MOST_SEED = 2**128  # as many streams as a name and a seed are told apart by
 MOST_SAMPLES = 10**8  # their references are drawn at once, and take a gigabyte
 MOST_EVALUATIONS = 10**12  # years of any machine
@@ -116,6 +118,13 @@ def _word(words: Collection[str]) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def _confidence(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"takes a share such as 0.95, not {text!r}") from None
 
 
 def _seconds(text: str) -> float | None:
@@ -238,7 +247,7 @@ class Settings:
     min_explained: float | None = _setting(
         None, "the least share of what the claim would cost if its features knew nothing, instead "
         "of `tolerance=`; with several, the strictest counts",
-        _from("a share above 0 and at most 1, such as 0.9", LEAST_EXPLAINED, 1), early=True,
+        _from("a share above 0 and at most 1, such as 0.9", LEAST_SHARE, 1), early=True,
     )  # fmt: skip
     direction: str = _setting(
         EITHER, "`worse` where a metric that gets better is no objection",
@@ -252,6 +261,18 @@ class Settings:
         "the most references drawn, each with one swap of every node; fewer where that decides it",
         _whole_from("a whole number of at least 2", 2),
         _whole_from(f"at most {MOST_SAMPLES:,}", 2, MOST_SAMPLES), read=whole(2), or_none=True,
+    )  # fmt: skip
+    confidence: float = _setting(
+        CONFIDENCE, "how sure a verdict is: at most 1 less this are wrongly refuted, or wrongly "
+        "held; shared among all that can refute the claim",
+        _from("a share from 0.5 to 0.9999, such as 0.95", 0.5, 0.9999), read=_confidence,
+        or_none=True,
+    )  # fmt: skip
+    min_within: float | None = _setting(
+        None, "the least share of single swaps that change the metric by no more than "
+        "`tolerance=`",
+        _from("a share above 0 and below 1, such as 0.95", LEAST_SHARE, 1 - LEAST_SHARE),
+        early=True,
     )  # fmt: skip
     generalize: bool = _setting(
         False, "the interval speaks of the distribution that the rows were drawn from: each "
@@ -354,6 +375,10 @@ class Settings:
         require_acceptance(vars(self))
         for name in SETTINGS:
             _require(name, getattr(self, name))
+        if self.min_within is not None and self.tolerance is None:
+            raise HypothesisError(
+                "min_within= needs tolerance=, the change within which single swaps are to stay"
+            )
         if self.slice_tolerance is not None and self.by is None:
             raise HypothesisError(
                 "slice_tolerance= needs by=, the feature whose values are the slices"
@@ -379,6 +404,14 @@ class Settings:
     def gates(self) -> bool:
         """Whether what is found may refute the claim."""
         return self.adversary == GATE and self.adversarial_tolerance != math.inf
+
+    @property
+    def routes(self) -> int:
+        """How many ways there are to refute the claim, slices aside: its average, single swaps, and
+        each adversary that gates."""
+        adversaries = DEFAULT_ADVERSARIES if self.adversaries is None else len(self.adversaries)
+        searched = adversaries if self.gates and self.searches else 0
+        return 1 + (self.min_within is not None) + searched
 
     @property
     def found_tolerance(self) -> float | None:
@@ -450,6 +483,8 @@ class Options(TypedDict, total=False):
     direction: str
     metric: Metric | Callable[[Tensor, Batch], Tensor] | None
     samples: int | None
+    confidence: float | None
+    min_within: float | None
     generalize: bool
     by: str | None
     slice_tolerance: float | None

@@ -55,7 +55,7 @@ else:  # in JSON, which has no infinity
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % confidence interval, in the metric's unit.
+    """A mean with its confidence interval, in the metric's unit; see `Verdict.confidence`.
 
     - `mean`: of what was drawn.
     - `low`, `high`: the ends of the interval; infinite, and None in JSON, where too few values were
@@ -96,7 +96,7 @@ class Estimate:
 class Share:
     """How large the change of nearly all allowed swaps is at most, from `draws` independent draws.
 
-    With 95 % confidence at least `share` of the allowed swaps change the metric by no more than
+    With the verdict's confidence at least `share` of the allowed swaps change the metric by no more than
     `within`, and at least `tolerated` of them by no more than the tolerance.
     """
 
@@ -123,6 +123,9 @@ class NodeReport:
     - `wanting`: some values of its features that only one input has, where it is not tested.
     - `fixed`: what is read never differed, though donors did: it is fixed by what they agree on, so
       that it holds is no evidence.
+    - `unknowing`: the gap when the features of this slot alone know nothing, all others as claimed;
+      None where it names none that the null permutes.
+    - `says_nothing`: that gap is not told from the claim's own.
     """
 
     slot: str
@@ -136,6 +139,8 @@ class NodeReport:
     alone: Estimate | None
     wanting: tuple[str, ...] = ()
     fixed: bool = False
+    unknowing: Estimate | None = None
+    says_nothing: bool = False
 
 
 @dataclass(frozen=True)
@@ -501,6 +506,8 @@ class Verdict:
     - `null`: what the claim would be if its features knew nothing; None, with the `null_reason`,
       where it has none or none was judged.
     - `explained`: 1 - gap / (the null's gap), or None; `explained_reason`: why it is None.
+    - `confidence`: of the intervals, unless they say otherwise, and of the outcome.
+    - `min_within`: the least share of single swaps that has to stay within the tolerance, or None.
     - `samples`: references drawn until the claim was decided; `budget`: the most that might be.
     - `nodes`: how every slot was tested; `min_with_other`, `min_moved`: the shares below which one
       is untested.
@@ -566,6 +573,8 @@ class Verdict:
     null_reason: str | None = None
     explained: float | None = None
     explained_reason: str | None = None
+    confidence: float = 0.95
+    min_within: float | None = None
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @property

@@ -181,9 +181,7 @@ def test_how_many_are_drawn_at_once_changes_no_figure() -> None:
     null = null_of(evaluator.space)
     assert null is not None
     references = References.of(evaluator, settings)
-    one, other = (
-        UnderNull(evaluator, null, references, settings.stream("null")) for _ in range(2)
-    )
+    one, other = (UnderNull(evaluator, null, references, settings.stream("null")) for _ in range(2))
     one.scrubbed(50)
     one.scrubbed(130)
     assert np.array_equal(one.scrubbed(300), other.scrubbed(300))
@@ -292,7 +290,10 @@ def test_a_share_of_what_the_null_costs_can_be_the_tolerance(
 
 def test_where_the_null_costs_nothing_nothing_is_explained() -> None:
     better = Metric(
-        "closeness to zero", lambda out, batch: -out.abs() * (batch.labels + 1), lower=-400.0, upper=0.0
+        "closeness to zero",
+        lambda out, batch: -out.abs() * (batch.labels + 1),
+        lower=-400.0,
+        upper=0.0,
     )
     verdict = judged(
         output(module("A", agrees_on="parity")), metric=better, tolerance=None, min_explained=0.5
@@ -304,7 +305,7 @@ def test_where_the_null_costs_nothing_nothing_is_explained() -> None:
 def test_a_room_below_zero_ends_at_once_and_is_weak() -> None:
     # the network is wrong by 5 on every row unless A comes from elsewhere
     graph = FunctionGraph(
-        A=lambda a: a, output=lambda A, a: torch.where(A % 2 == a % 2, a + 5.0, a.double())
+        A=lambda a: a, output=lambda A, a: torch.where(a % 2 == A % 2, a + 5.0, a.double())
     )
     dataset = Dataset(
         {"a": torch.arange(40.0).double() % 4},
@@ -333,3 +334,28 @@ def test_a_null_is_shown_where_it_decides_nothing() -> None:
     assert (refuted.outcome, refuted.null is not None) == (REFUTED, True)
     untested = judged(output(module("A", agrees_on=["a", "b"]), rest=EXACT), data(1))
     assert untested.outcome == UNTESTED
+
+
+# Node by node -------------------------------------------------------------------------------------
+
+
+def test_the_table_says_what_each_node_is_worth() -> None:
+    """The gap when the feature of one node alone knows nothing."""
+    graph = FunctionGraph(
+        A=lambda a, b: 2 * a + b / 1000,
+        C=lambda a, b: a % 2 + b,
+        output=lambda A, b, C: A + b + 0 * C,
+    )
+    root = output(module("A", agrees_on="a"), module("C", agrees_on="parity"), rest="b")
+    verdict = check(root, graph, data(20), metric=ERROR, tolerance=0.5, adversaries=())
+    rest, a, c = verdict.nodes
+    assert rest.unknowing is None
+    assert a.unknowing is not None
+    assert a.unknowing.low > 0.5
+    assert not a.says_nothing
+    assert c.unknowing is not None
+    assert c.unknowing.mean < 0.01
+    assert c.says_nothing
+    assert "so it says nothing" in next(
+        line for line in str(verdict).splitlines() if line.startswith("output/C ")
+    )

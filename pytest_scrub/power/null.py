@@ -16,7 +16,7 @@ from pytest_scrub.adversaries.worst import until_of
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.statistics.deciding import beyond
-from pytest_scrub.statistics.intervals import CONFIDENCE, confidence_sequence
+from pytest_scrub.statistics.intervals import confidence_sequence
 from pytest_scrub.statistics.measuring import Measured, outcome_of_draws
 from pytest_scrub.statistics.sampling import Sample, UnderNull
 from pytest_scrub.verdict import (
@@ -59,7 +59,7 @@ def against_null(average: Measured, searched: Search | None) -> AgainstNull:
     if under is None:
         return AgainstNull(None, NO_FEATURE)
     gates = searched is not None and searched.gates and searched.worst is not None
-    confidence = 1 - (1 - CONFIDENCE) / (1 + gates)
+    confidence = 1 - (1 - average.settings.confidence) / (1 + gates)
     try:
         null = _on_average(average, under, confidence)
         if average.outcome == HELD and null.outcome != REFUTED and gates:
@@ -82,7 +82,9 @@ def _on_average(average: Measured, under: UnderNull, confidence: float) -> Null:
         if found != UNDECIDED or why == NO_ROOM:
             break
     units = sample.units(sample.changes)
-    gap = confidence_sequence(units, acceptance.reach * plan.heaviest, rounding=average.slack)
+    gap = confidence_sequence(
+        units, acceptance.reach * plan.heaviest, acceptance.confidence, average.slack
+    )
     return Null(under.null.what, gap, sample.mean(np.abs(sample.changes)), len(sample), found, why)
 
 

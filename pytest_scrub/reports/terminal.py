@@ -17,7 +17,7 @@ from pytest_scrub.reports.strength import (
 )
 from pytest_scrub.settings import EITHER
 from pytest_scrub.statistics.deciding import MOST_SLACK, untested_nodes
-from pytest_scrub.statistics.intervals import CONFIDENCE, FEWEST_CHANGED, fewest_alike
+from pytest_scrub.statistics.intervals import FEWEST_CHANGED, fewest_alike
 from pytest_scrub.verdict import (
     HELD,
     OUTCOMES,
@@ -40,7 +40,7 @@ LEAST_NAME = 24  # characters of a claim's name that a narrow terminal still sho
 # characters of a name that stand beside the figures; where there is less room it stands above them
 LEAST_BESIDE = 40
 FIGURES = (
-    "", "unscrubbed", "scrubbed", "gap (95 %)", "allowed", "recovered", "explained", "worst",
+    "", "unscrubbed", "scrubbed", "gap", "allowed", "recovered", "explained", "worst",
     "power",
 )  # fmt: skip
 
@@ -222,12 +222,18 @@ def _explained(verdict: Verdict) -> Iterator[str]:
     yield from null_lines(verdict)
     if verdict.share is not None:
         share = verdict.share
+        asked = "" if verdict.min_within is None else f"; {verdict.min_within:.1%} are asked for"
         yield (
-            f"single swaps: with 95 % confidence {share.share:.0%} of them stay within "
-            f"{share.within:.4g}, and "
+            f"single swaps: with {_percent(verdict.confidence)} confidence {share.share:.0%} of "
+            f"them stay within {share.within:.4g}, and "
             f"{share.tolerated:.0%} within the tolerance ({share.draws} independent draws)"
+            f"{asked}"
         )
     yield from remedy(verdict)
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.4g} %"
 
 
 def remedy(verdict: Verdict) -> Iterator[str]:
@@ -272,10 +278,10 @@ def _why_undecided(verdict: Verdict) -> str:
         )
     if verdict.undecided != TOO_FEW:
         return f"the interval straddles the tolerance; {_more(verdict)}"
-    draws, confidence, where = verdict.samples, CONFIDENCE, ""
+    draws, confidence, where = verdict.samples, verdict.confidence, ""
     if (culprit := _culprit(verdict)) is not None:
         assert verdict.slices is not None
-        draws, confidence = culprit.samples, 1 - (1 - CONFIDENCE) / len(verdict.slices.slices)
+        draws, confidence = culprit.samples, 1 - (1 - confidence) / len(verdict.slices.slices)
         where = f" where {verdict.slices.by} = {culprit.value}"
     return (
         f"too few of the {draws} draws{where} differ from the others to give an interval for a "
@@ -327,9 +333,12 @@ def _why_untested(node: NodeReport, verdict: Verdict) -> str:
 
 
 def _table(verdict: Verdict) -> Iterator[str]:
-    """Node by node: donors per reference, how often something was swapped, and the gap when only it
-    is."""
-    header = ("node", "agrees on", "donors (min/median/max)", "with another", "gap alone")
+    """Node by node: donors per reference, how often something was swapped, the gap when only it is,
+    and the gap when its features alone know nothing."""
+    header = (
+        "node", "agrees on", "donors (min/median/max)", "with another", "gap alone",
+        "gap if it knew nothing",
+    )  # fmt: skip
     rows = [
         (
             node.slot,
@@ -337,6 +346,9 @@ def _table(verdict: Verdict) -> Iterator[str]:
             f"{node.donors[0]}/{node.donors[1]:g}/{node.donors[2]}",
             f"{node.with_other:.0%}",
             "" if node.alone is None else str(node.alone),
+            ""
+            if node.unknowing is None
+            else f"{node.unknowing}{', so it says nothing' * node.says_nothing}",
         )
         for node in verdict.nodes
     ]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_scrub.settings import EITHER
-from pytest_scrub.statistics.intervals import CONFIDENCE, Numbers, confidence_sequence
+from pytest_scrub.settings import CONFIDENCE, EITHER
+from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
 from pytest_scrub.verdict import (
     HELD,
     NO_ROOM,
@@ -41,6 +41,8 @@ class Acceptance:
     - `min_recovered`: the least share recovered, or None.
     - `min_explained`: the least share of what the claim would cost if its features knew nothing, or
       None.
+    - `min_within`: the least share of single swaps that stay within the tolerance, or None.
+    - `confidence`: of the verdict; `routes`: how many ways there are to refute the claim.
     - `direction`: `"either"`, or `"worse"` where a metric that gets better is no objection.
     """
 
@@ -49,14 +51,23 @@ class Acceptance:
     min_recovered: float | None = None
     direction: str = EITHER
     min_explained: float | None = None
+    min_within: float | None = None
+    confidence: float = CONFIDENCE
+    routes: int = 1
 
     @classmethod
     def of(cls, settings: Settings, metric: Metric) -> Acceptance:
         """What a claim says."""
         return cls(
             metric, settings.tolerance, settings.min_recovered, settings.direction,
-            settings.min_explained,
+            settings.min_explained, settings.min_within, settings.confidence, settings.routes,
         )  # fmt: skip
+
+    @property
+    def to_refute(self) -> float:
+        """The confidence that one of several ways to refute the claim needs, so that all of them
+        together have the claim's own (Bonferroni)."""
+        return 1 - (1 - self.confidence) / self.routes
 
     @property
     def sides(self) -> tuple[bool, bool]:
@@ -76,7 +87,13 @@ class Acceptance:
 
     def with_tolerance(self, tolerance: float) -> Acceptance:
         """The same for another tolerance alone."""
-        return Acceptance(self.metric, float(tolerance), None, self.direction)
+        return replace(
+            self,
+            tolerance=float(tolerance),
+            min_recovered=None,
+            min_explained=None,
+            min_within=None,
+        )
 
     def accepted(self, lost: float = 0.0, room: float = 0.0) -> float:
         """The largest gap in the metric's unit, where the baseline is `lost` away from the
@@ -95,10 +112,13 @@ class Acceptance:
         room: Numbers | None,
         rounding: float,
         *,
-        confidence: float = CONFIDENCE,
+        confidence: float | None = None,
         heaviest: float = 1.0,
     ) -> tuple[Decided, str | None]:
         """Held, refuted or undecided, and why it is undecided.
+
+        It is held where every interval lies within what the claim accepts, and refuted where one
+        lies beyond it that is as much wider as there are ways to refute the claim.
 
         **Arguments**
 
@@ -108,8 +128,19 @@ class Acceptance:
           decision.
         - `rounding`: how far off the mean change may be, as the network computes with so many
           digits.
-        - `confidence`: of the intervals; `heaviest`: the largest weight of a unit.
+        - `confidence`: of all intervals, instead; `heaviest`: the largest weight of a unit.
         """
+        if confidence is None and self.routes > 1:
+            found = self.outcome(
+                changes, lost, room, rounding, confidence=self.confidence, heaviest=heaviest
+            )
+            if found[0] != REFUTED:
+                return found
+            beyond = self.outcome(
+                changes, lost, room, rounding, confidence=self.to_refute, heaviest=heaviest
+            )
+            return beyond if beyond[0] == REFUTED else (UNDECIDED, beyond[1] or STRADDLES)
+        confidence = self.confidence if confidence is None else confidence
         lost, room = (np.zeros(1) if given is None else given for given in (lost, room))
         tolerance = self.accepted(abs(float(lost.mean())), float(room.mean()))
         if not tolerance and not changes.any():

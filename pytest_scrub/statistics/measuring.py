@@ -14,7 +14,6 @@ from pytest_scrub.errors import HypothesisError
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.deciding import Acceptance, recovered, slack, untested_nodes
 from pytest_scrub.statistics.intervals import (
-    CONFIDENCE,
     Numbers,
     confidence_sequence,
     estimate,
@@ -30,6 +29,7 @@ from pytest_scrub.verdict import (
     HELD,
     NO_ROOM,
     REFUTED,
+    STRADDLES,
     UNDECIDED,
     UNTESTED,
     Decided,
@@ -41,8 +41,7 @@ from pytest_scrub.verdict import (
     Slices,
 )
 
-MOST_SAMPLES_PER_NODE = 2000  # the table node by node is for reading, not for deciding
-NODES_SHARE = 5  # samples of all nodes together, for each sample of the claim
+MOST_SAMPLES_PER_NODE = 400  # the table node by node is for reading, not for deciding
 MOST_WANTING = 3  # values of a feature that a message names
 
 
@@ -113,7 +112,10 @@ class Measured:
         they were."""
         if self.settings.generalize:
             return None
-        return share_within(self.sample.changes[:BURN_IN], self.tolerance + self.slack)
+        return share_within(
+            self.sample.changes[:BURN_IN], self.tolerance + self.slack,
+            confidence=self.settings.confidence,
+        )  # fmt: skip
 
     @property
     def looks(self) -> tuple[Look, ...]:
@@ -123,7 +125,8 @@ class Measured:
         counts = [count for count in drawn.references.plan.looks() if count < len(drawn)]
         units = drawn.units(drawn.changes)
         seen = [n // drawn.references.plan.per_unit for n in counts]
-        gaps = [confidence_sequence(units[:n], reach, rounding=self.slack) for n in seen]
+        confidence = self.settings.confidence
+        gaps = [confidence_sequence(units[:n], reach, confidence, self.slack) for n in seen]
         before = [Look(n, gap) for n, gap in zip(counts, gaps, strict=True)]
         return (*before, Look(len(drawn), self.gap))
 
@@ -141,7 +144,8 @@ class Measured:
         population = "swaps drawn from this dataset"
         if self.settings.generalize:
             population = "references drawn as this dataset's were, with its donors"
-        return f"95 % {kind} confidence sequence over {population}"
+        confidence = f"{self.settings.confidence * 100:.4g} %"
+        return f"{confidence} {kind} confidence sequence over {population}"
 
 
 def measure(
@@ -223,7 +227,7 @@ def _interval(
     drawn: Sample, values: Numbers, acceptance: Acceptance, rounding: float = 0.0
 ) -> Estimate:
     reach = acceptance.reach * drawn.references.plan.heaviest
-    return confidence_sequence(drawn.units(values), reach, rounding=rounding)
+    return confidence_sequence(drawn.units(values), reach, acceptance.confidence, rounding)
 
 
 def _sign(acceptance: Acceptance) -> int:
@@ -235,19 +239,40 @@ def outcome_of_draws(
     drawn: Sample,
     acceptance: Acceptance,
     under_null: UnderNull | None,
-    confidence: float = CONFIDENCE,
+    confidence: float | None = None,
 ) -> tuple[Decided, str | None]:
-    """What the draws decide, slices aside, and why they do not."""
+    """What the draws decide, slices aside, and why they do not; `confidence`: of all intervals,
+    instead of the claim's own."""
     lost = room = None
     if acceptance.min_recovered is not None:
         lost = drawn.units(_sign(acceptance) * (drawn.baseline - drawn.unscrubbed))
     if acceptance.min_explained is not None:
         assert under_null is not None
         room = drawn.units(_sign(acceptance) * under_null.changes(len(drawn)))
-    return acceptance.outcome(
+    found = acceptance.outcome(
         drawn.units(drawn.changes), lost, room, drawn.mean(drawn.rounding),
         confidence=confidence, heaviest=drawn.references.plan.heaviest,
     )  # fmt: skip
+    if acceptance.min_within is None or found[0] == REFUTED:
+        return found
+    return _within(drawn, acceptance, found)
+
+
+def _within(
+    drawn: Sample, acceptance: Acceptance, found: tuple[Decided, str | None]
+) -> tuple[Decided, str | None]:
+    """What the share of single swaps decides that stay within the tolerance, where their mean has
+    not refuted the claim."""
+    assert acceptance.min_within is not None
+    assert acceptance.tolerance is not None
+    most = acceptance.tolerance + slack(drawn.mean(drawn.rounding), acceptance.tolerance)
+    inside = drawn.units((np.abs(drawn.changes) <= most).astype(np.float64))
+    heaviest = drawn.references.plan.heaviest
+    if confidence_sequence(inside, heaviest, acceptance.to_refute).high < acceptance.min_within:
+        return REFUTED, None
+    if confidence_sequence(inside, heaviest, acceptance.confidence).low < acceptance.min_within:
+        return UNDECIDED, found[1] or STRADDLES
+    return found
 
 
 def _sliced(
@@ -323,26 +348,33 @@ def percentiles(changes: Numbers) -> tuple[float, ...]:
 
 
 def with_gaps(measured: Measured) -> tuple[NodeReport, ...]:
-    """The reports with the gap when only that slot is swapped, the others EXACT."""
+    """The reports with the gap when only that slot is swapped, the others EXACT, and with the gap
+    when its features alone know nothing."""
     evaluator, drawn = measured.evaluator, measured.sample
-    rng = measured.settings.stream("alone")
-    most = min(
-        MOST_SAMPLES_PER_NODE,
-        max(2, NODES_SHARE * measured.settings.samples // max(1, len(measured.nodes))),
-    )
-    few = drawn.swap_set.references[:most]
+    rng, others = measured.settings.stream("alone"), measured.settings.stream("null, alone")
+    few = drawn.swap_set.references[:MOST_SAMPLES_PER_NODE]
     found = []
     for node in measured.nodes:
         alone = evaluator.space.keep([node.slot]).draw(len(few), rng, few)
         changes = evaluator.evaluate(alone) - drawn.unscrubbed[: len(few)]
-        found.append(replace(node, alone=_alone(changes, measured)))
+        report = replace(node, alone=_alone(changes, measured))
+        if measured.under_null is not None and node.slot in measured.under_null.null.permuted:
+            null = measured.under_null.null.of_one(node.slot)
+            under = UnderNull(evaluator, null, drawn.references, others).changes(len(few))
+            apart = _alone(under - drawn.changes[: len(few)], measured)
+            report = replace(
+                report,
+                unknowing=_alone(under, measured),
+                says_nothing=apart.low <= 0 <= apart.high,
+            )
+        found.append(report)
     return tuple(found)
 
 
 def _alone(changes: Numbers, measured: Measured) -> Estimate:
     """Student's t, and no ends where a metric without bounds has not shown enough for them."""
-    found = estimate(changes)
+    found = estimate(changes, measured.settings.confidence)
     is_known = np.isfinite(measured.acceptance.reach) or has_seen_enough(
-        changes, rounding=measured.slack
+        changes, measured.settings.confidence, measured.slack
     )
     return found if is_known else Estimate(found.mean, -math.inf, math.inf)
