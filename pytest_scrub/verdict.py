@@ -96,8 +96,8 @@ class Estimate:
 class Share:
     """How large the change of nearly all allowed swaps is at most, from `draws` independent draws.
 
-    With the verdict's confidence at least `share` of the allowed swaps change the metric by no more than
-    `within`, and at least `tolerated` of them by no more than the tolerance.
+    With the verdict's confidence at least `share` of the allowed swaps change the metric by no more
+    than `within`, and at least `tolerated` of them by no more than the tolerance.
     """
 
     share: float

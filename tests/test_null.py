@@ -314,8 +314,8 @@ def test_a_room_below_zero_ends_at_once_and_is_weak() -> None:
     )
     verdict = check(
         output(module("A", agrees_on="parity"), rest=EXACT), graph, dataset,
-        metric=Metric("error", ERROR.function, lower=0.0, upper=9.0), min_explained=0.9, adversaries=(),
-        direction="worse",
+        metric=Metric("error", ERROR.function, lower=0.0, upper=9.0),
+        min_explained=0.9, adversaries=(), direction="worse",
     )  # fmt: skip
     assert (verdict.undecided, verdict.outcome) == (NO_ROOM, WEAK)
     assert verdict.samples < verdict.budget

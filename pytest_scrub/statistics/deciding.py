@@ -131,11 +131,11 @@ class Acceptance:
         - `confidence`: of all intervals, instead; `heaviest`: the largest weight of a unit.
         """
         if confidence is None and self.routes > 1:
-            found = self.outcome(
+            within = self.outcome(
                 changes, lost, room, rounding, confidence=self.confidence, heaviest=heaviest
             )
-            if found[0] != REFUTED:
-                return found
+            if within[0] != REFUTED:
+                return within
             beyond = self.outcome(
                 changes, lost, room, rounding, confidence=self.to_refute, heaviest=heaviest
             )
@@ -164,7 +164,7 @@ class Acceptance:
             # beyond a share of a room that may be none is only what is a gap at all
             above = replace(above, low=min(above.low, gap.low))
             gaps.append((above, replace(below, high=max(below.high, gap.high))))
-        of_nothing = []
+        of_nothing: list[tuple[Estimate, Estimate]] = []
         if self.min_recovered is not None:
             rooms.append(interval(lost))
             share = apart(1 - self.min_recovered, lost)

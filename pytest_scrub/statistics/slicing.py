@@ -60,7 +60,7 @@ def slices(
             outcome, why = UNDECIDED, TOO_FEW
             if here.sum() >= FEWEST_OF_A_SLICE:
                 outcome, why = accepted.outcome(
-                    own, None, off, confidence=confidence, heaviest=heaviest
+                    own, None, None, off, confidence=confidence, heaviest=heaviest
                 )
         value = values[space.reference_rows[at]]
         found.append(Slice(_said(value), int(count), int(here.sum()), gap, outcome, why))
