@@ -10,10 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_scrub.adversaries.distributions import WhichNodes as WhichNodes
-    from pytest_scrub.adversaries.distributions import WhichRefinement as WhichRefinement
     from pytest_scrub.adversaries.which_donors import WhichDonors as WhichDonors
     from pytest_scrub.adversaries.which_inputs import WhichInputs as WhichInputs
+    from pytest_scrub.adversaries.which_nodes import WhichNodes as WhichNodes
+    from pytest_scrub.adversaries.which_refinement import WhichRefinement as WhichRefinement
     from pytest_scrub.data.dataset import Dataset as Dataset
     from pytest_scrub.engine.evaluator import Evaluator as Evaluator
     from pytest_scrub.errors import DataError as DataError
@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     from pytest_scrub.verdict import Verdict as Verdict
 
 _HOMES = {
-    "adversaries.distributions": ("WhichNodes", "WhichRefinement"),
+    "adversaries.which_nodes": ("WhichNodes",),
+    "adversaries.which_refinement": ("WhichRefinement",),
     "adversaries.which_donors": ("WhichDonors",),
     "adversaries.which_inputs": ("WhichInputs",),
     "data.dataset": ("Dataset",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
@@ -17,16 +18,18 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.adversaries.candidates import Candidates
-from pytest_scrub.adversaries.distributions import WhichNodes, WhichRefinement
 from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
 from pytest_scrub.adversaries.output_norm import OutputRanking, form_of
 from pytest_scrub.adversaries.search import (
     EVALUATIONS_OF_A_GRADIENT,
     Found,
+    NotSearched,
     Spending,
     concentration,
 )
 from pytest_scrub.adversaries.which_donors import WhichDonors
+from pytest_scrub.adversaries.which_nodes import WhichNodes
+from pytest_scrub.adversaries.which_refinement import WhichRefinement
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.metrics import Metric, cross_entropy, kl_to_clean, zero_one_error
@@ -44,6 +47,13 @@ OUT = Metric("out", lambda out, batch: out)
 
 def generator(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+def why_not(adversary: Any, evaluator: Evaluator, spending: Spending) -> str:
+    """What is said where nothing is searched."""
+    with pytest.raises(NotSearched) as raised:
+        adversary.search(evaluator.space, spending, generator())
+    return str(raised.value)
 
 
 def changes(evaluator: Evaluator, swap_set: SwapSet) -> Numbers:
@@ -660,10 +670,12 @@ def test_no_search_spends_more_than_its_budget(nth: int) -> None:
             WhichRefinement(),
         ):
             spending = Spending(evaluator, budget)
-            found = adversary.search(evaluator.space, spending, generator())
+            found = None
+            with suppress(NotSearched):
+                found = adversary.search(evaluator.space, spending, generator())
             assert spending.evaluations <= budget, (adversary, budget)
             assert not spending.late
-            if found.swap_set is not None:
+            if found is not None:
                 assert evaluator.space.check(found.swap_set) == []
                 if not is_computed(evaluator.hypothesis):
                     np.testing.assert_allclose(
@@ -686,7 +698,8 @@ def test_gradients_count_against_the_budget(graph: str) -> None:
         evaluated.clear()
         sloped.clear()
         spending = Spending(evaluator, budget)
-        WhichDonors(references=references).search(evaluator.space, spending, generator())
+        with suppress(NotSearched):
+            WhichDonors(references=references).search(evaluator.space, spending, generator())
         assert (
             spending.evaluations
             == sum(evaluated) + EVALUATIONS_OF_A_GRADIENT * sum(sloped)
@@ -714,14 +727,9 @@ def test_after_the_deadline_nothing_is_evaluated(adversary: Any) -> None:
         product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
     )
     spending = Spending(evaluator, 10_000, deadline=0.0)
-    found = adversary.search(evaluator.space, spending, generator())
+    assert why_not(adversary, evaluator, spending) == "not searched: the deadline had passed"
     assert spending.late
     assert spending.evaluations == 0
-    assert (found.swap_set, found.gap, found.how) == (
-        None,
-        None,
-        "not searched: the deadline had passed",
-    )
 
 
 @pytest.mark.parametrize(
@@ -738,17 +746,17 @@ def test_a_deadline_ends_a_search(
         product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
     )
     spending = Spending(evaluator, 10_000, deadline=deadline)
-    found = adversary.search(evaluator.space, spending, generator())
+    if adversary.pointwise:
+        found = adversary.search(evaluator.space, spending, generator())
+    else:  # nothing is said of what was chosen and could not be drawn anew
+        assert (
+            why_not(adversary, evaluator, spending)
+            == "not searched to the end: the deadline had passed"
+        )
     assert spending.late
     assert 0 < spending.evaluations < 5000
-    # nothing is said of what was chosen and could not be drawn anew
-    if not isinstance(adversary, WhichDonors):
-        assert (found.swap_set, found.how) == (
-            None,
-            "not searched to the end: the deadline had passed",
-        )
+    if not adversary.pointwise:
         return
-    assert found.swap_set is not None
     assert evaluator.space.check(found.swap_set) == []
     np.testing.assert_allclose(
         found.changes, changes(evaluator, found.swap_set), rtol=0, atol=1e-12
@@ -761,9 +769,12 @@ def test_a_distribution_is_reported_from_enough_draws_or_not_at_all(adversary: A
         product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
     )
     for budget in range(8, 60, 3):
-        found = adversary.search(evaluator.space, Spending(evaluator, budget), generator())
-        assert found.swap_set is None or len(found.swap_set) >= 30
-        assert (found.swap_set is None) == (budget < 38)
+        spending = Spending(evaluator, budget)
+        if budget < 38:
+            assert why_not(adversary, evaluator, spending)
+        else:
+            found = adversary.search(evaluator.space, spending, generator())
+            assert len(found.swap_set) >= 30
 
 
 def test_ranking_looks_at_the_deadline_between_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -807,9 +818,8 @@ def test_evaluations_and_slopes_are_counted() -> None:
     assert (spending.evaluations, spending.left) == (5 + 6, 9)
     spending.changes(evaluator.space.draw(12, generator()))
     assert (spending.evaluations, spending.left) == (23, 0)  # never less than none
-    other = Spending(evaluator, 100)
-    other.changes(swap_set)
-    spending.take_over(other)
+    spending.extend(evaluator.dataset)
+    spending.changes(swap_set)
     assert spending.evaluations == 28
 
 
@@ -839,10 +849,11 @@ def test_ranking_counts_captures_and_multiplications() -> None:
     assert 0 < multiplied < 100
     tried.values(evaluator.space.unswapped(SOME))
     assert spending.ranking - captured == pytest.approx(2 * multiplied)
-    outer = Spending(evaluator, 10)
-    before = outer.ranking
-    outer.take_over(spending)
-    assert outer.ranking - before == pytest.approx(spending.ranking)
+    before = spending.ranking
+    spending.extend(evaluator.dataset)
+    assert spending.ranking == pytest.approx(before)
+    spending.evaluator.unscrubbed(SOME)
+    assert spending.ranking - before == pytest.approx(len(SOME))
 
 
 def test_a_few_donors_are_not_ranked() -> None:
@@ -855,9 +866,8 @@ def test_a_few_donors_are_not_ranked() -> None:
 
 def test_without_a_choice_of_donors_nothing_is_searched() -> None:
     evaluator = Evaluator(product(), MANY, output(module("A", agrees_on=EXACT), rest=EXACT), OUT)
-    found = WhichDonors().search(evaluator.space, Spending(evaluator, 100), generator())
-    assert (found.swap_set, found.how) == (None, "not searched: no slot has a choice of donors")
-    assert found.gap is None
+    why = why_not(WhichDonors(), evaluator, Spending(evaluator, 100))
+    assert why == "not searched: no slot has a choice of donors"
 
 
 def test_fewer_references_are_searched_where_the_budget_is_small() -> None:
@@ -876,19 +886,21 @@ def test_the_ladder_shares_one_budget() -> None:
         product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
     )
     found = climb_ladder(evaluator, LADDER, 4000, seed=0, name="claim")
-    assert [one.adversary for one in found] == [
+    assert [one.attempt.adversary for one in found] == [
         "which nodes",
         "which refinement",
         "which donors",
         "which inputs",
     ]
-    assert sum(one.evaluations for one in found) <= 4000
-    assert all(one.evaluations > 0 and one.ranking >= 0 for one in found[:3])
+    assert sum(one.attempt.evaluations for one in found) <= 4000
+    assert all(one.attempt.evaluations > 0 and one.attempt.ranking >= 0 for one in found[:3])
     again = climb_ladder(evaluator, LADDER, 4000, seed=0, name="claim")
-    assert [one.swap_set for one in again] == [one.swap_set for one in found]
+    assert [one.found and one.found.swap_set for one in again] == [
+        one.found and one.found.swap_set for one in found
+    ]
     late = climb_ladder(evaluator, LADDER, 4000, seed=0, name="claim", until=0.0)
-    assert [one.evaluations for one in late] == [0, 0, 0, 0]
-    assert all(one.late for one in late[:3])
+    assert [one.attempt.evaluations for one in late] == [0, 0, 0, 0]
+    assert all(one.attempt.late for one in late[:3])
 
 
 def test_concentration_is_the_share_with_a_much_used_donor() -> None:
@@ -943,15 +955,16 @@ def test_an_effect_that_cancels_between_nodes_is_found() -> None:
     spending = Spending(evaluator, 3000)
     found = WhichNodes().search(evaluator.space, spending, generator())
     assert abs(found.gap) == pytest.approx(1, abs=0.2)
-    assert found.interval is not None
-    assert found.interval.low > 0.5 or found.interval.high < -0.5
-    assert found.interval.mean == pytest.approx(found.gap)
+    interval = spending.judged(found, WhichNodes.pointwise).attempt.interval
+    assert interval is not None
+    assert interval.low > 0.5 or interval.high < -0.5
+    assert interval.mean == pytest.approx(found.gap)
     assert found.how.startswith("all 3 subsets of nodes: only output/")
-    assert {arm.name: round(arm.gap) for arm in found.arms} == {
+    assert {arm.name: round(arm.gap) for arm in found.tried} == {
         "only output/A swapped": -1, "only output/B swapped": 1,
         "only output/A, output/B swapped": 0,
     }  # fmt: skip
-    assert {arm.name: arm.exact for arm in found.arms}["only output/A swapped"] == ("output/B",)
+    assert {arm.name: arm.exact for arm in found.tried}["only output/A swapped"] == ("output/B",)
     assert found.swap_set is not None
     assert evaluator.space.check(found.swap_set) == []
     swapped = (evaluator.space.moved(found.swap_set)).any(1)
@@ -1023,17 +1036,17 @@ def test_subsets_are_tried_all_or_greedily(count: int) -> None:
     evaluator = Evaluator(graph, SIGNS, root, OUT)
     found = WhichNodes().search(evaluator.space, Spending(evaluator, 60_000), generator())
     assert abs(found.gap) > 0.8  # one of both pairs
-    tried = {tuple(sorted(arm.exact)) for arm in found.arms}
-    assert len(tried) == len(found.arms)
+    tried = {tuple(sorted(arm.exact)) for arm in found.tried}
+    assert len(tried) == len(found.tried)
     if count <= 10:
         assert found.how.startswith(f"all {2**count - 1} subsets of nodes: only output/")
-        assert len(found.arms) == 2**count - 1
+        assert len(found.tried) == 2**count - 1
     else:
         assert f" subsets of {count} nodes, chosen greedily: only output/" in found.how
-        alone = [arm for arm in found.arms if len(arm.exact) == count - 1]
+        alone = [arm for arm in found.tried if len(arm.exact) == count - 1]
         assert len(alone) == count
         assert () in tried
-        assert count < len(found.arms) < 2**count - 1
+        assert count < len(found.tried) < 2**count - 1
 
 
 def test_nodes_that_share_a_donor_are_one() -> None:
@@ -1043,10 +1056,8 @@ def test_nodes_that_share_a_donor_are_one() -> None:
         rest=EXACT,
     )
     evaluator = Evaluator(cancelling(), SIGNS, root, OUT)
-    found = WhichNodes().search(evaluator.space, Spending(evaluator, 1000), generator())
-    assert found.swap_set is None
     assert (
-        found.how
+        why_not(WhichNodes(), evaluator, Spending(evaluator, 1000))
         == "not searched: at most one node is swapped, so no subset differs from the claim"
     )
 
@@ -1057,28 +1068,30 @@ def test_what_cannot_be_searched_says_why(adversary: Any) -> None:
     data = Dataset(SIGNS.inputs, features={"none": [0] * 80, "g": [row % 2 for row in range(80)]})
     evaluator = Evaluator(cancelling(), data, CANCELLING, OUT)
     for budget in (0, 1, 9):
-        found = adversary.search(evaluator.space, Spending(evaluator, budget), generator())
-        assert (found.swap_set, found.how) == (None, "not searched: the budget is too small")
+        why = why_not(adversary, evaluator, Spending(evaluator, budget))
+        assert why == "not searched: the budget is too small"
     three = Dataset(
         {name: rows[:3] for name, rows in SIGNS.inputs.items()},
         features={"none": [0] * 3, "g": [0, 1, 1]},
     )
     evaluator = Evaluator(cancelling(), three, CANCELLING, OUT)
-    found = adversary.search(evaluator.space, Spending(evaluator, 500), generator())
+    spending = Spending(evaluator, 500)
+    why = why_not(adversary, evaluator, spending)
     assert (
-        found.how
+        why
         == "not searched: too few different inputs to choose on one half and report on the other"
     )
-    assert (found.swap_set, found.gap, found.interval) == (None, None, None)
+    attempt = spending.nothing(why).attempt
+    assert (attempt.how, attempt.searched, attempt.refutes) == (why, False, False)
+    assert (attempt.gap, attempt.interval) == (None, None)
 
 
 def test_greedy_search_says_where_it_cannot() -> None:
     graph, root = many_nodes(12)
     evaluator = Evaluator(graph, SIGNS, root, OUT)
     for budget in (0, 50, 100):
-        spending = Spending(evaluator, budget)
-        found = WhichNodes().search(evaluator.space, spending, generator())
-        assert found.how == "not searched: the budget is too small"
+        why = why_not(WhichNodes(), evaluator, Spending(evaluator, budget))
+        assert why == "not searched: the budget is too small"
     for budget in (500, 2000):
         spending = Spending(evaluator, budget)
         assert WhichNodes().search(evaluator.space, spending, generator()).swap_set is not None
@@ -1117,13 +1130,14 @@ def test_a_planted_refinement_is_found() -> None:
     spending = Spending(evaluator, 6000)
     found = WhichRefinement().search(evaluator.space, spending, generator())
     assert abs(found.gap) == pytest.approx(1, abs=0.3)
-    assert found.interval is not None
-    assert found.interval.low > 0.5 or found.interval.high < -0.5
-    gaps = {arm.name: arm.gap for arm in found.arms}
+    interval = spending.judged(found, WhichRefinement.pointwise).attempt.interval
+    assert interval is not None
+    assert interval.low > 0.5 or interval.high < -0.5
+    gaps = {arm.name: arm.gap for arm in found.tried}
     assert gaps["output/A agrees also on f"] == pytest.approx(1, abs=0.4)
     assert gaps["output/A agrees also on h"] == pytest.approx(-1, abs=0.4)
     assert gaps["output/A agrees also on f and h"] == pytest.approx(0, abs=0.3)
-    arm = next(arm for arm in found.arms if arm.name == "output/A agrees also on h")
+    arm = next(arm for arm in found.tried if arm.name == "output/A agrees also on h")
     assert (arm.refined, arm.features, arm.exact) == (("output/A",), ("h",), ())
     assert found.swap_set is not None
     assert evaluator.space.check(found.swap_set) == []
@@ -1135,14 +1149,14 @@ def test_refinements_that_change_nothing_are_not_tried() -> None:
     found = WhichRefinement().search(planted().space, Spending(planted(), 6000), generator())
     assert found.how.startswith("6 refinements by 5 features: output/A agrees also on ")
     tried = {("f",), ("h",), ("noise",), ("f", "h"), ("f", "noise"), ("h", "noise")}
-    assert {arm.features for arm in found.arms} == tried
+    assert {arm.features for arm in found.tried} == tried
 
 
 def test_refinements_are_of_one_node_or_of_all() -> None:
     data = Dataset(SIGNS.inputs, features={"none": [0] * 80, "g": [row % 3 for row in range(80)]})
     evaluator = Evaluator(cancelling(), data, CANCELLING, OUT)
     found = WhichRefinement().search(evaluator.space, Spending(evaluator, 1000), generator())
-    assert {arm.name: arm.refined for arm in found.arms} == {
+    assert {arm.name: arm.refined for arm in found.tried} == {
         "output/A agrees also on g": ("output/A",),
         "output/B agrees also on g": ("output/B",),
         "every node agrees also on g": ("output/A", "output/B"),
@@ -1152,9 +1166,8 @@ def test_refinements_are_of_one_node_or_of_all() -> None:
 @pytest.mark.parametrize("claim", [{"agrees_on": ["f", "h", "noise"]}, {"agrees_on": EXACT}])
 def test_where_no_feature_says_more_nothing_is_refined(claim: Any) -> None:
     evaluator = planted(**claim)
-    found = WhichRefinement().search(evaluator.space, Spending(evaluator, 1000), generator())
-    assert found.how == "not searched: no feature of the dataset says more than the claim does"
-    assert found.swap_set is None
+    why = why_not(WhichRefinement(), evaluator, Spending(evaluator, 1000))
+    assert why == "not searched: no feature of the dataset says more than the claim does"
 
 
 def test_a_column_without_values_for_all_rows_is_left_out() -> None:
@@ -1165,7 +1178,4 @@ def test_a_column_without_values_for_all_rows_is_left_out() -> None:
     graph = FunctionGraph(A=lambda u: u, output=lambda A, w: A * w)
     evaluator = Evaluator(graph, data, output(module("A", **ANY), rest=EXACT), OUT)
     found = WhichRefinement().search(evaluator.space, Spending(evaluator, 1000), generator())
-    assert (
-        found.how.startswith("1 refinements by 1 features: ")
-        or "too few different inputs" in found.how
-    )
+    assert found.how.startswith("1 refinements by 1 features: ")

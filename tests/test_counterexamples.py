@@ -61,15 +61,14 @@ def saved_of(
     dataset: Dataset, worst: SwapSet, minimal: SwapSet | None = None, known: int | None = None
 ) -> Saved:
     minimal = worst[:1] if minimal is None else minimal
-    rows = rows_of(dataset, worst, minimal, known)
+    rows, places = rows_of(dataset, worst, minimal, known)
 
     def swaps(adversary: str, swap_set: SwapSet) -> SavedSwaps:
         clean = np.arange(float(len(swap_set)))
         return SavedSwaps.of(
             adversary,
             swap_set,
-            dataset,
-            rows,
+            places,
             clean=clean,
             scrubbed=clean + 2.5,
             pointwise=adversary == "which donors",

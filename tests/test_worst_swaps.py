@@ -15,6 +15,7 @@ from pytest_scrub import (
     Evaluator,
     FunctionGraph,
     Metric,
+    SwapSet,
     WhichDonors,
     WhichInputs,
     WhichNodes,
@@ -24,7 +25,7 @@ from pytest_scrub import (
     output,
 )
 from pytest_scrub.adversaries.output_norm import form_of
-from pytest_scrub.adversaries.search import Spending
+from pytest_scrub.adversaries.search import NotSearched, Spending
 
 ERROR = Metric("absolute error", lambda out, batch: (out - batch.labels).abs())
 ZERO_ONE = Metric("0-1 error", lambda out, batch: (out != batch.labels).double(), lower=0, upper=1)
@@ -93,7 +94,7 @@ def test_which_nodes_measures_what_it_chose_on_rows_it_had_not_seen(parts: int) 
     spending = Spending(evaluator, budget)
     found = WhichNodes().search(evaluator.space, spending, stream())
     assert found.swap_set is not None
-    assert found.interval is not None
+    assert spending.judged(found, WhichNodes.pointwise).attempt.interval is not None
     assert spending.evaluations <= budget
     kept = np.flatnonzero(evaluator.space.moved(found.swap_set).any(1))
     assert evaluator.space.check(found.swap_set) == []
@@ -101,7 +102,7 @@ def test_which_nodes_measures_what_it_chose_on_rows_it_had_not_seen(parts: int) 
         np.concatenate([found.swap_set.references, found.swap_set.donors[kept].ravel()])
     )
     assert len(used) <= 20  # one half of 40 rows, for references and donors alike
-    assert any(arm.exact for arm in found.arms)
+    assert any(arm.exact for arm in found.tried)
 
 
 def test_an_effect_of_one_node_that_another_cancels_is_found() -> None:
@@ -139,13 +140,20 @@ def test_which_refinement_finds_the_feature_under_which_it_is_worse() -> None:
     evaluator = Evaluator(graph, data, root, metric)
     spending = Spending(evaluator, 20_000)
     found = WhichRefinement().search(evaluator.space, spending, stream())
-    names = {arm.name for arm in found.arms}
+    names = {arm.name for arm in found.tried}
     assert "output/B agrees also on a" in names
     assert not any(
         name.startswith("output/A agrees also on a") and "and" not in name for name in names
     )
     assert found.swap_set is not None
     assert evaluator.space.check(found.swap_set) == []
+
+
+def searched(adversary: Any, evaluator: Evaluator, spending: Spending) -> SwapSet | None:
+    try:
+        return adversary.search(evaluator.space, spending, stream()).swap_set
+    except NotSearched:
+        return None
 
 
 @pytest.mark.parametrize("budget", [0, 1, 5, 8, 9, 10, 27, 100, 1000])
@@ -160,11 +168,10 @@ def test_a_budget_is_kept_to_the_last_evaluation(adversary: Any, budget: int) ->
         graph, data, output(module("A", agrees_on="a"), module("B", agrees_on="c")), ERROR
     )
     spending = Spending(evaluator, budget)
-    found = adversary.search(evaluator.space, spending, stream())
+    found = searched(adversary, evaluator, spending)
     assert spending.evaluations <= budget
-    assert found.swap_set is None or evaluator.space.check(found.swap_set) == []
-    again = adversary.search(evaluator.space, Spending(evaluator, budget), stream())
-    assert again.swap_set == found.swap_set
+    assert found is None or evaluator.space.check(found) == []
+    assert searched(adversary, evaluator, Spending(evaluator, budget)) == found
 
 
 def test_a_metric_that_is_worse_when_lower_and_one_without_a_gradient() -> None:
@@ -194,9 +201,8 @@ def test_nothing_to_search_is_said() -> None:
     evaluator = Evaluator(graph, data, output(module("A", agrees_on="a")), ZERO_ONE)
     frozen = evaluator.space.keep(())
     for adversary in (WhichNodes(), WhichRefinement(), WhichDonors(), WhichInputs()):
-        found = adversary.search(frozen, Spending(evaluator, 100), stream())
-        assert found.swap_set is None
-        assert found.how.startswith("not searched: ")
+        with pytest.raises(NotSearched, match=r"^not searched: "):
+            adversary.search(frozen, Spending(evaluator, 100), stream())
 
 
 def test_the_diagnosis_names_the_missing_feature_first() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
 
-from pytest_scrub.adversaries.search import Spending, swapped_slots
+from pytest_scrub.adversaries.search import NotSearched, Spending, swapped_slots
 from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.statistics.intervals import Numbers
-from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
 REFERENCES = 32  # the worst references of a swap set, among which the most readable is chosen
@@ -20,7 +20,6 @@ FRESH_DRAWS = 8  # random donors of a node alone, for each reference
 
 
 def minimal(
-    space: SwapSpace,
     spending: Spending,
     swap_set: SwapSet,
     changes: Numbers,
@@ -36,38 +35,30 @@ def minimal(
 
     - `swap_set`, `changes`: what breaks the claim, float64 `[R]`.
     - `tolerance`: of the change of one reference, either way.
-
     """
     direction = 1 if changes.mean() > 0 else -1
     order = np.argsort(-direction * changes, kind="stable")
     order = order[direction * changes[order] > tolerance]  # not empty, as their mean is beyond it
     first = order[np.sort(np.unique(swap_set.references[order], return_index=True)[1])[:REFERENCES]]
-    pruning = _Pruning(space, spending, tolerance, direction, rng)
+    pruning = _Pruning(spending, tolerance, direction, rng)
     breaking = pruning.alone(swap_set[first]) or pruning.fewest(swap_set[first])
     return pruning.readable(*breaking)
 
 
 class _Pruning:
     def __init__(
-        self,
-        space: SwapSpace,
-        spending: Spending,
-        tolerance: float,
-        direction: int,
-        rng: np.random.Generator,
+        self, spending: Spending, tolerance: float, direction: int, rng: np.random.Generator
     ) -> None:
-        self.space, self.spending, self.rng = space, spending, rng
+        self.space, self.spending, self.rng = spending.evaluator.space, spending, rng
         self.tolerance, self.direction = tolerance, direction
-        self.nodes = [space.paths[i] for i in swapped_slots(space)]
+        self.nodes = [self.space.paths[i] for i in swapped_slots(self.space)]
 
     def breaks(self, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
         """Which references are allowed and break the claim."""
-        allowed = self.space.allows(swap_set)
-        breaks = np.zeros(len(swap_set), dtype=np.bool_)
-        if allowed.any():
-            breaks[allowed] = (
-                self.direction * self.spending.changes(swap_set[allowed]) > self.tolerance
-            )
+        breaks = self.space.allows(swap_set)
+        if breaks.any():
+            changes = self.spending.changes(swap_set[breaks])
+            breaks[breaks] = self.direction * changes > self.tolerance
         return breaks
 
     def only(self, swap_set: SwapSet, kept: Sequence[str]) -> SwapSet:
@@ -103,23 +94,20 @@ class _Pruning:
         if self.spending.sign != self.direction:
             return  # donors are searched for a worse metric only
         inner = Spending(self.spending.evaluator, ALONE * len(swap_set), self.spending.deadline)
-        worst = WhichDonors(references=swap_set.references).search(
-            self.space.keep([node]), inner, self.rng
-        )
-        if worst.swap_set is not None:
-            yield worst.swap_set
+        donors = WhichDonors(references=swap_set.references)
+        with suppress(NotSearched):
+            yield donors.search(self.space.keep([node]), inner, self.rng).swap_set
 
     def fewest(self, swap_set: SwapSet) -> tuple[SwapSet, list[str]]:
         """Nodes taken out one by one, as long as a reference still breaks without them."""
         kept = list(self.nodes)
         while True:
-            without = [[path for path in kept if path != node] for node in kept]
-            tries = (
-                (self.only(swap_set, fewer), fewer)
-                for fewer in without
-                if fewer and self.spending.left
-            )
-            still = [(tried[self.breaks(tried)], fewer) for tried, fewer in tries]
+            still = []
+            for node in kept:
+                fewer = [path for path in kept if path != node]
+                if fewer and self.spending.left:
+                    tried = self.only(swap_set, fewer)
+                    still.append((tried[self.breaks(tried)], fewer))
             best, fewer = max(still, key=lambda entry: len(entry[0]), default=(swap_set[:0], kept))
             if not len(best):
                 return swap_set, kept
@@ -129,36 +117,24 @@ class _Pruning:
         """For every reference the nearest donors that still break it, and of these references the
         clearest."""
         for node in kept:
-            if not self.spending.left:
-                break
-            swap_set = self._nearest(swap_set, node, kept)
-        show = self.space.dataset.show
-        parents = self.space.parents(swap_set)
-        distance = np.zeros(len(swap_set), dtype=np.int64)
-        for donors, own in zip(swap_set.donors, parents, strict=True):
-            distance += self._differences(donors, own)
-        clearest = min(
-            range(len(swap_set)),
-            key=lambda r: (distance[r], len(show(int(swap_set.references[r])))),
-        )
-        return swap_set[clearest : clearest + 1]
+            if self.spending.left:
+                swap_set = self._nearest(swap_set, node, kept)
+        distance = self._differences(swap_set.donors, self.space.parents(swap_set)).sum(0)
+        shown = [len(self.space.dataset.show(row)) for row in swap_set.references.tolist()]
+        return swap_set[np.lexsort((shown, distance))[:1]]
 
     def _nearest(self, swap_set: SwapSet, node: str, kept: Sequence[str]) -> SwapSet:
         i = self.space.index[node]
         parents = self.space.parents(swap_set)[i]
-        columns, donors = [], []
-        for column, rows in enumerate(self.space.allowed(node, parents)):
-            distance = self._differences(rows, np.full(len(rows), parents[column]))
-            near = np.argsort(distance, kind="stable")
-            near = rows[near[distance[near] > 0]][:NEAREST]
-            columns += [column] * len(near)
-            donors += near.tolist()
-        if not columns:
+        near = [
+            self._near(own, rows)
+            for own, rows in zip(parents, self.space.allowed(node, parents), strict=True)
+        ]
+        rows, which = np.concatenate(near), np.repeat(np.arange(len(near)), list(map(len, near)))
+        if not len(rows):
             return swap_set
-        which, rows = np.array(columns), np.array(donors)
         base = swap_set[which]
-        space = self.space.keep(kept)
-        tried = space.fill(
+        tried = self.space.keep(kept).fill(
             base.references, lambda j, _parents, _settled: rows if j == i else base.donors[j]
         )
         breaks = np.flatnonzero(self.breaks(tried))
@@ -167,10 +143,17 @@ class _Pruning:
         result[:, which[first]] = tried.donors[:, first]
         return self.space.swap_set(swap_set.references, result)
 
+    def _near(self, own: Rows, rows: Rows) -> Rows:
+        """The rows that differ from one, those that differ least first."""
+        distance = self._differences(rows, own)
+        near = np.argsort(distance, kind="stable")
+        return rows[near[distance[near] > 0]][:NEAREST]
+
     def _differences(self, first: Rows, second: Rows) -> npt.NDArray[np.int64]:
-        """In how many places the inputs of two rows differ."""
-        total = np.zeros(len(first), dtype=np.int64)
+        """In how many places the inputs of rows differ from those of others; shaped like
+        `first`."""
+        total = np.zeros(first.shape, dtype=np.int64)
         for tensor in self.space.dataset.inputs.values():
-            differs = tensor[first.copy()] != tensor[second.copy()]
-            total += differs.reshape(len(first), -1).sum(1).cpu().numpy()
+            differs = tensor[np.array(first)] != tensor[np.array(second)]
+            total += differs.reshape(*first.shape, -1).sum(-1).cpu().numpy()
         return total

@@ -14,7 +14,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -26,7 +26,7 @@ from pytest_scrub.common.writing import write_whole
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.statistics.intervals import Numbers
-from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.verdict import Counterexample
 
 if TYPE_CHECKING:
@@ -136,8 +136,7 @@ class SavedSwaps:
         cls,
         adversary: str,
         swap_set: SwapSet,
-        dataset: Dataset,
-        rows: Sequence[SavedRow],
+        places: Mapping[int, int],
         *,
         clean: Numbers,
         scrubbed: Numbers,
@@ -146,13 +145,9 @@ class SavedSwaps:
         """**Arguments**
 
         - `adversary`: which one found it; `pointwise`: whether it is worst for its own references.
-        - `dataset`: the one, perhaps extended, whose rows the swap set means; `rows`: of the file.
+        - `places`: of rows of the dataset among those of the file; see `rows_of`.
         - `clean`, `scrubbed`: float64 `[R]`, the metric of every reference.
         """
-        here = dataset.to("cpu")  # one copy instead of one for every row
-        by_digest = {row.digest: row.row for row in rows}
-        known = np.unique(_columns(swap_set)).tolist()
-        places = {row: by_digest[here.row_digest(row)] for row in known}
         references, *donors = (
             tuple(places[row] for row in line)
             for line in (swap_set.references.tolist(), *swap_set.donors.tolist())
@@ -221,9 +216,9 @@ def written_by() -> str:
 
 def rows_of(
     dataset: Dataset, worst: SwapSet, minimal: SwapSet, known: int | None = None
-) -> tuple[SavedRow, ...]:
+) -> tuple[tuple[SavedRow, ...], dict[int, int]]:
     """Every row that two swap sets name, once: those of the minimal one first, a reference before
-    its donors.
+    its donors. And the place of each row of the dataset among them.
 
     **Arguments**
 
@@ -231,25 +226,24 @@ def rows_of(
     - `known`: how many of its rows the user's own dataset has; the inputs of later ones are saved
       with them.
     """
-    here = dataset.to("cpu")
+    here = dataset.to("cpu")  # one copy instead of one for every row
     found: dict[str, SavedRow] = {}
+    places: dict[int, int] = {}
     for swap_set, longest in ((minimal, SHOWN_OF_MINIMAL), (worst, SHOWN_OF_WORST)):
-        for row in dict.fromkeys(_columns(swap_set).tolist()):
+        columns = np.vstack([swap_set.references, swap_set.donors]).T
+        for row in dict.fromkeys(columns.ravel().tolist()):
             digest = here.row_digest(row)
+            own = found.get(digest)
             is_fresh = known is not None and row >= known
-            before = found.get(digest)
-            if before is None or (before.inputs and not is_fresh):
-                found[digest] = SavedRow(
-                    row=len(found) if before is None else before.row,
-                    digest=digest,
-                    shown=before.shown if before else _shortened(dataset.show(row), longest),
-                    inputs=_inputs(here, row) if is_fresh else None,
-                )
-    return tuple(found.values())
-
-
-def _inputs(dataset: Dataset, row: int) -> dict[str, SavedInput]:
-    return {name: SavedInput.of(tensor[row]) for name, tensor in dataset.inputs.items()}
+            if own is None:
+                shown, inputs = _shortened(dataset.show(row), longest), None
+                if is_fresh:
+                    inputs = {name: SavedInput.of(one[row]) for name, one in here.inputs.items()}
+                own = SavedRow(len(found), digest, shown, inputs)
+            # a row that the dataset has under another number needs none
+            found[digest] = own if is_fresh else replace(own, inputs=None)
+            places[row] = own.row
+    return tuple(found.values()), places
 
 
 def path_for(folder: Path, claim: str) -> Path:
@@ -341,12 +335,6 @@ def set_aside(path: Path) -> Path:
             aside.unlink()
             raise
     raise AssertionError("unreachable")
-
-
-def _columns(swap_set: SwapSet) -> Rows:
-    """int64 `[R * (1 + slots)]`: each reference with its donors."""
-    rows: Rows = np.vstack([swap_set.references, swap_set.donors]).T.reshape(-1)
-    return rows
 
 
 def _shortened(text: str, longest: int, gap: str = " ... ") -> str:

@@ -26,64 +26,52 @@ class _Breaks(Exception):
 
 
 def shrunk(
-    evaluator: Evaluator, swap_set: SwapSet, source: StrategySource, fresh: Sequence[Draw],
+    swap_set: SwapSet,
+    source: StrategySource,
+    fresh: Sequence[Draw],
     tolerance: float,
     spending: Spending,
-) -> tuple[Evaluator, SwapSet]:  # fmt: skip
-    """A swap set of one reference with its fresh donors made as simple as their strategy can.
+) -> tuple[Evaluator, SwapSet]:
+    """A swap set of one reference with its fresh donors made as simple as their strategy can, and
+    the evaluator on the dataset that has them.
 
     **Arguments**
 
-    - `evaluator`: of a dataset whose last rows are `fresh`.
+    - `fresh`: the last rows of the dataset.
     - `tolerance`: the change of the metric that has to be exceeded still, the same way as now.
-    - `spending`: where a deadline is kept.
+    - `spending`: whose evaluator is that of the swap set, and where a deadline is kept.
     """
+    evaluator = spending.evaluator
     first = len(evaluator.dataset) - len(fresh)
-    change = evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)
-    direction = float(np.sign(change[0]))
+    sign = float(np.sign(_change(evaluator, swap_set)))
+
+    def breaking(donor: int, example: Any) -> tuple[Evaluator, SwapSet] | None:
+        """The same swaps with an example in the place of one donor, wherever that stands, if they
+        still break the claim."""
+        if not spending.left:
+            return None
+        extended = evaluator.dataset.extend(*source.encode(example))
+        there = evaluator.on(extended)
+        donors = np.where(swap_set.donors == donor, len(extended) - 1, swap_set.donors)
+        tried = there.space.swap_set(swap_set.references, donors)
+        if there.space.allows(tried).all() and sign * _change(there, tried) > tolerance:
+            return there, tried
+        return None
+
     for i in swapped_slots(evaluator.space):
         donor = int(swap_set.donors[i, 0])
-        if not first <= donor < first + len(fresh) or not spending.left:
-            continue
-
-        attempt = partial(
-            _attempt, evaluator, swap_set, source, donor, direction, tolerance, spending
-        )
-        simplest = _simplest(source, fresh[donor - first], attempt)
-        if simplest is not None:
-            evaluator, swap_set = simplest
+        if first <= donor < first + len(fresh) and spending.left:
+            simplest = _simplest(source, fresh[donor - first], partial(breaking, donor))
+            evaluator, swap_set = simplest or (evaluator, swap_set)
     return evaluator, swap_set
 
 
-def _attempt(  # noqa: PLR0917
-    evaluator: Evaluator,
-    swap_set: SwapSet,
-    source: StrategySource,
-    donor: int,
-    direction: float,
-    tolerance: float,
-    spending: Spending,
-    example: Any,
-) -> tuple[Evaluator, SwapSet] | None:
-    """The same swaps with an example in the place of one donor, wherever that stands, if they still
-    break the claim.
-
-    **Raises** `DataError` for an example that does not fit the data.
-    """
-    if not spending.left:
-        return None
-    extended = evaluator.dataset.extend(*source.encode(example))
-    there = evaluator.on(extended)
-    donors = np.where(swap_set.donors == donor, len(extended) - 1, swap_set.donors)
-    tried = there.space.swap_set(swap_set.references, donors)
-    if not there.space.allows(tried).all():
-        return None
-    change = there.evaluate(tried) - there.unscrubbed(tried.references)
-    return (there, tried) if direction * change[0] > tolerance else None
+def _change(evaluator: Evaluator, swap_set: SwapSet) -> float:
+    return float((evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references))[0])
 
 
 def _simplest(
-    source: StrategySource, draw: Draw, attempt: Callable[[Any], tuple[Evaluator, SwapSet] | None]
+    source: StrategySource, draw: Draw, breaking: Callable[[Any], tuple[Evaluator, SwapSet] | None]
 ) -> tuple[Evaluator, SwapSet] | None:
     found: list[tuple[Evaluator, SwapSet]] = []
 
@@ -98,7 +86,7 @@ def _simplest(
     @given(source.strategy)
     def never_breaks(example: Any) -> None:
         with suppress(DataError):  # an example that does not fit is no counterexample
-            simpler = attempt(example)
+            simpler = breaking(example)
             if simpler is not None:
                 found[:] = [simpler]
                 raise _Breaks

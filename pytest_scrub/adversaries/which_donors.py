@@ -13,6 +13,7 @@ from pytest_scrub.adversaries.candidates import Candidates
 from pytest_scrub.adversaries.search import (
     EVALUATIONS_OF_A_GRADIENT,
     Found,
+    NotSearched,
     Spending,
     swapped_slots,
 )
@@ -44,20 +45,21 @@ class WhichDonors:
 
     references: Rows | None = None
     name: str = "which donors"
+    pointwise: ClassVar[bool] = True
     effort: ClassVar[int] = 4
 
     def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
         """The swap set with the worst donors found for each reference; see `Adversary`."""
         if not swapped_slots(space):
-            return Found(self.name, "not searched: no slot has a choice of donors")
+            raise NotSearched("not searched: no slot has a choice of donors")
         references = self._references(space, spending, rng)
         if space.combinations(references).sum() <= spending.left:
             return self._exhaustive(space, spending, references)
         if not spending.left:
-            return Found(self.name, f"not searched: {spending.why_none}")
+            raise spending.exhausted()
         climb = _Climb(space, spending, references, rng)
         if not climb.begin():
-            return Found(self.name, f"not searched: {spending.why_none}")
+            raise spending.exhausted()
         starts = idle = 0
         while climb.affords(1, len(references)) and idle < IDLE_STARTS:
             tried = climb.tried
@@ -66,9 +68,9 @@ class WhichDonors:
             starts += 1
             idle = 0 if climb.tried > tried else idle + 1
         if not climb.tried:
-            return Found(self.name, f"not searched: {spending.why_none}")
+            raise spending.exhausted()
         how = f"{climb.candidates.how}; coordinate ascent, {starts} start{'s' * (starts != 1)}"
-        return Found(self.name, how, climb.swap_set(climb.best), climb.changes)
+        return Found(how, climb.swap_set(climb.best), climb.changes)
 
     def _references(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Rows:
         if self.references is not None:
@@ -98,7 +100,7 @@ class WhichDonors:
             )
         tried = np.isfinite(changes)  # all, but for a deadline
         if not tried.any():
-            return Found(self.name, f"not searched: {spending.why_none}")
+            raise spending.exhausted()
         found = space.swap_set(references, donors)[tried]
         spending.stands_at(spending.sign * float(changes[tried].mean()))
         how = (
@@ -106,9 +108,7 @@ class WhichDonors:
             if spending.late
             else "every combination of allowed donors"
         )
-        return Found(
-            self.name, how, found, spending.sign * changes[tried], exhaustive=not spending.late
-        )
+        return Found(how, found, spending.sign * changes[tried], exhaustive=not spending.late)
 
 
 @dataclass

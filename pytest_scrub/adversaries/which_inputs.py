@@ -4,10 +4,11 @@ from."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
-from pytest_scrub.adversaries.search import Found, Spending
+from pytest_scrub.adversaries.search import Found, NotSearched, Spending
 from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.errors import DataError
 from pytest_scrub.swaps.space import SwapSpace
@@ -25,50 +26,36 @@ class WhichInputs:
     """
 
     name: str = "which inputs"
+    pointwise: ClassVar[bool] = True
+    effort: ClassVar[int] = 1
 
     def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
         """The swap set with the worst fresh donors found for each reference; see `Adversary`."""
-        dataset, evaluator = space.dataset, spending.evaluator
+        dataset = space.dataset
         if dataset.source is None:
-            return Found(
-                self.name,
-                "not searched: the data come from no strategy (see Dataset.from_strategy)",
+            raise NotSearched(
+                "not searched: the data come from no strategy (see Dataset.from_strategy)"
             )
         count = min(MOST_FRESH, spending.left // EVALUATIONS_PER_INPUT)
         if not count:
-            return Found(self.name, f"not searched: {spending.why_none}")
+            raise spending.exhausted()
         draws = dataset.source.draws(count, int(rng.integers(1 << 31)), spending.deadline)
-        if not draws or not spending.left:
-            why = (
-                "the strategy gives no fresh input that fits the data"
-                if spending.left
-                else spending.why_none
-            )
-            return Found(self.name, f"not searched: {why}")
+        if not spending.left:
+            raise spending.exhausted()
+        if not draws:
+            raise NotSearched("not searched: the strategy gives no fresh input that fits the data")
         try:
             extended = dataset.extend(*dataset.source.batch(draws))
-            there = evaluator.on(extended)
-            fresh = np.arange(len(dataset), len(extended))
-            wider = SwapSpace(
+            fresh = SwapSpace(
                 space.hypothesis,
                 extended,
                 frozen=space.frozen,
                 references=space.reference_rows,
-                donors=fresh,
+                donors=np.arange(len(dataset), len(extended)),
             )
+            spending.extend(extended)
         except DataError as error:
-            return Found(self.name, f"not searched: {error}")
-        inner = Spending(there, spending.left, spending.deadline)
-        found = WhichDonors().search(wider, inner, rng)
-        spending.take_over(inner)
-        if found.swap_set is None:
-            return replace(found, adversary=self.name)
-        how = f"{len(fresh)} fresh inputs; {found.how}"
-        return replace(
-            found,
-            adversary=self.name,
-            how=how,
-            exhaustive=False,
-            evaluator=there,
-            fresh=tuple(draws),
-        )
+            raise NotSearched(f"not searched: {error}") from error
+        found = WhichDonors().search(fresh, spending, rng)
+        how = f"{len(draws)} fresh inputs; {found.how}"
+        return replace(found, how=how, exhaustive=False, fresh=tuple(draws))

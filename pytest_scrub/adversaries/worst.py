@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from pytest_scrub.adversaries.counterexample import described
 from pytest_scrub.adversaries.diagnosis import mends_of, mends_on_average
-from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
+from pytest_scrub.adversaries.ladder import climb_ladder
 from pytest_scrub.adversaries.minimal import minimal
 from pytest_scrub.adversaries.resolving import resolve
 from pytest_scrub.adversaries.saved import (
@@ -27,68 +27,83 @@ from pytest_scrub.adversaries.saved import (
     set_aside,
     written_by,
 )
-from pytest_scrub.adversaries.search import (
-    Found,
-    Spending,
-    concentration,
-    interval_of,
-    refutes,
-)
+from pytest_scrub.adversaries.search import Found, Searched, Spending
 from pytest_scrub.adversaries.shrinking import shrunk
-from pytest_scrub.common.records import shared
+from pytest_scrub.data.strategies import Draw
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError, ScrubError
 from pytest_scrub.settings import OWN_DRAWS, SAVED
-from pytest_scrub.statistics.deciding import beyond
-from pytest_scrub.statistics.measuring import Measured, percentiles
+from pytest_scrub.statistics.deciding import Acceptance, beyond
+from pytest_scrub.statistics.intervals import Numbers
+from pytest_scrub.statistics.measuring import Measured
 from pytest_scrub.statistics.slicing import refuted_slice
 from pytest_scrub.swaps.swap_set import SwapSet
-from pytest_scrub.verdict import REFUTED, Attempt, Mend, Search, Worse
+from pytest_scrub.verdict import REFUTED, Mend, Search
 
 MOST_SAVED = 2000  # references of the worst swap set
-Sides = tuple[bool, bool]
+
+
+@dataclass(frozen=True, eq=False)
+class _Broken:
+    """What breaks the claim.
+
+    - `swap_set`, `changes`: found by `adversary`, with the `fresh` inputs; see `Found`.
+    - `evaluator`: of the swap set.
+    - `tolerance`: what it exceeds.
+    - `pointwise`: see `Adversary`.
+    """
+
+    adversary: str
+    swap_set: SwapSet
+    changes: Numbers
+    evaluator: Evaluator
+    tolerance: float
+    pointwise: bool = True
+    fresh: tuple[Draw, ...] = ()
 
 
 def search(average: Measured) -> Search:
     """The worst allowed swap sets that adversaries find, and what to make of them."""
-    settings, acceptance = average.settings, average.acceptance
+    settings, metric = average.settings, average.evaluator.metric
     tolerance = settings.found_tolerance
-    if tolerance is None:
-        tolerance = average.tolerance
-    sides = acceptance.sides
+    acceptance = average.acceptance.with_tolerance(
+        average.tolerance if tolerance is None else tolerance
+    )
     until = until_of(settings.deadline)
     notes: list[str] = []
+    searched: list[Searched] = []
     file = None if settings.folder is None else path_for(settings.folder, settings.name)
-    found = (
-        []
-        if file is None or settings.anew
-        else _tried_first(file, average.evaluator, tolerance, sides, notes)
-    )
-    is_saved = bool(found)
-    if not found:
-        adversaries = LADDER if settings.adversaries is None else settings.adversaries
-        found = climb_ladder(
-            average.evaluator, adversaries, settings.evaluations,
-            seed=settings.seed, name=settings.name, until=until, sides=sides,
+    if file is not None and not settings.anew:
+        searched = _tried_first(file, average.evaluator, acceptance, notes)
+    is_saved = bool(searched)
+    if not searched:
+        searched = climb_ladder(
+            average.evaluator, settings.adversaries, settings.evaluations, acceptance,
+            seed=settings.seed, name=settings.name, until=until,
         )  # fmt: skip
-    attempts = tuple(_attempt(one, average.evaluator, tolerance, sides) for one in found)
-    worse: Worse = "either" if all(sides) else acceptance.metric.worse
-    result = Search(
-        tolerance, settings.gates, settings.evaluations, attempts, None, (), worse
-    )  # fmt: skip
-    breaking = _broken(average, found, tolerance)
-    if breaking is not None:
-        broken, exceeded = breaking
-        broken, small = _pruned(broken, average, exceeded, until, settings.stream("minimal"))
-        there = broken.evaluator or average.evaluator
-        shown = described(there, small, broken.adversary)
+    broken = _broken(average, searched, acceptance)
+    shown, mends = None, list[Mend]()
+    if broken is not None:
+        broken, small = _pruned(broken, until, settings.stream("minimal"))
+        shown = described(broken.evaluator, small, broken.adversary)
         if file is not None and not is_saved:
-            notes += _save(file, average, broken, small, exceeded)
+            notes += _save(file, average, broken, small)
             shown = replace(shown, file=str(file) if file.exists() else None)
-        result = replace(
-            result, counterexample=shown, mends=_mends(average, found, broken, tolerance, until)
+        mends = (
+            mends_on_average([tried for one in searched for tried in one.tried], average.tolerance)
+            if average.outcome == REFUTED
+            else mends_of(_unlimited(broken, until), broken.swap_set, broken.tolerance)
         )
-    return replace(result, notes=tuple(notes))
+    return Search(
+        tolerance=acceptance.accepted(0.0),
+        gates=settings.gates,
+        budget=settings.evaluations,
+        attempts=tuple(one.attempt for one in searched),
+        counterexample=shown,
+        mends=tuple(mends),
+        worse="either" if all(acceptance.sides) else metric.worse,
+        notes=tuple(notes),
+    )
 
 
 def until_of(deadline: float | None) -> float | None:
@@ -96,88 +111,54 @@ def until_of(deadline: float | None) -> float | None:
     return None if deadline is None else time.monotonic() + deadline
 
 
+def _unlimited(broken: _Broken, until: float | None) -> Spending:
+    return Spending(broken.evaluator, np.iinfo(np.int64).max, until)
+
+
 def _broken(
-    average: Measured, found: Sequence[Found], tolerance: float
-) -> tuple[Found, float] | None:
-    """What breaks the claim, the worst that was found or what refuted it on average, and the
-    tolerance it exceeds."""
-    acceptance, drawn = average.acceptance, average.sample
-    refuting = [
-        one for one in found if refutes(one, average.evaluator, tolerance, acceptance.sides)
-    ]
+    average: Measured, searched: Sequence[Searched], acceptance: Acceptance
+) -> _Broken | None:
+    """What breaks the claim: the worst that was found, or what refuted it on average."""
+    refuting = [one for one in searched if one.attempt.refutes]
     if refuting:
-        return max(refuting, key=lambda one: acceptance.badness(one.gap or 0.0)), tolerance
+        worst = max(refuting, key=lambda one: acceptance.badness(one.attempt.found))
+        found, is_pointwise = worst.found, worst.attempt.interval is None
+        assert found is not None
+        return _Broken(
+            worst.attempt.adversary, found.swap_set, found.changes, worst.evaluator,
+            acceptance.accepted(0.0), is_pointwise, found.fresh,
+        )  # fmt: skip
     if average.outcome != REFUTED:
         return None
-    if beyond(float(drawn.changes.mean()), None, average.tolerance, acceptance.sides):
-        return Found(OWN_DRAWS, "", drawn.swap_set, drawn.changes), average.tolerance
-    of_slice, accepted = refuted_slice(average.slices, drawn, average.evaluator.dataset)
-    return Found(OWN_DRAWS, "", drawn.swap_set[of_slice], drawn.changes[of_slice]), accepted
-
-
-def _attempt(found: Found, evaluator: Evaluator, tolerance: float, sides: Sides) -> Attempt:
-    there = found.evaluator or evaluator
-    clean = scrubbed = share = None
-    if found.swap_set is not None and found.gap is not None:
-        clean = float(there.unscrubbed(found.swap_set.references).mean())
-        scrubbed = clean + found.gap
-        share = concentration(found.swap_set, there.space)
-    return Attempt(**{
-        **shared(Attempt, found),
-        "searched": found.swap_set is not None,
-        "unscrubbed": clean,
-        "scrubbed": scrubbed,
-        "references": 0 if found.swap_set is None else len(found.swap_set),
-        "concentration": share,
-        "refutes": refutes(found, evaluator, tolerance, sides),
-        "changes": () if found.changes is None else percentiles(found.changes),
-    })  # fmt: skip
+    drawn, evaluator, accepted = average.sample, average.evaluator, average.tolerance
+    swap_set, changes = drawn.swap_set, drawn.changes
+    if not beyond(float(changes.mean()), None, accepted, acceptance.sides):
+        of_slice, accepted = refuted_slice(average.slices, drawn, evaluator.dataset)
+        swap_set, changes = swap_set[of_slice], changes[of_slice]
+    return _Broken(OWN_DRAWS, swap_set, changes, evaluator, accepted)
 
 
 def _pruned(
-    broken: Found,
-    average: Measured,
-    tolerance: float,
-    until: float | None,
-    rng: np.random.Generator,
-) -> tuple[Found, SwapSet]:
+    broken: _Broken, until: float | None, rng: np.random.Generator
+) -> tuple[_Broken, SwapSet]:
     """The least of a swap set that still breaks the claim; with what was found on the data that it
     speaks of."""
-    there = broken.evaluator or average.evaluator
-    assert broken.swap_set is not None
-    assert broken.changes is not None
-    spending = Spending(there, np.iinfo(np.int64).max, until)
-    small = minimal(there.space, spending, broken.swap_set, broken.changes, tolerance, rng)
-    source = average.evaluator.dataset.source
-    if source is not None and broken.fresh:
-        there, small = shrunk(there, small, source, broken.fresh, tolerance, spending)
+    there, spending = broken.evaluator, _unlimited(broken, until)
+    small = minimal(spending, broken.swap_set, broken.changes, broken.tolerance, rng)
+    if there.dataset.source is not None and broken.fresh:
+        there, small = shrunk(small, there.dataset.source, broken.fresh, broken.tolerance, spending)
         # rows were only added
         wider = there.space.swap_set(broken.swap_set.references, broken.swap_set.donors)
         broken = replace(broken, evaluator=there, swap_set=wider)
     return broken, small
 
 
-def _mends(
-    average: Measured, found: Sequence[Found], broken: Found, tolerance: float, until: float | None
-) -> tuple[Mend, ...]:
-    """What would mend the claim, for the way in which it was refuted."""
-    if average.outcome == REFUTED:
-        return tuple(mends_on_average(found, average.tolerance))
-    there = broken.evaluator or average.evaluator
-    assert broken.swap_set is not None
-    return tuple(
-        mends_of(
-            there.space, Spending(there, np.iinfo(np.int64).max, until), broken.swap_set, tolerance
-        )
-    )
-
-
 # Saved counterexamples ----------------------------------------------------------------------------
 
 
 def _tried_first(
-    file: Path, evaluator: Evaluator, tolerance: float, sides: Sides, notes: list[str]
-) -> list[Found]:
+    file: Path, evaluator: Evaluator, acceptance: Acceptance, notes: list[str]
+) -> list[Searched]:
     """What was saved for this claim, where it still breaks it; otherwise a note that says why
     not."""
     try:
@@ -191,16 +172,13 @@ def _tried_first(
             aside = f"; set aside as {set_aside(file).name}"
         notes.append(f"{file.name} could not be tried: {error}{aside}")
         return []
-    changes = there.evaluate(swap_set) - there.unscrubbed(swap_set.references)
-    found = Found(
-        SAVED, f"found before by {saved.worst.adversary}", swap_set, changes,
-        evaluations=len(swap_set), evaluator=there,
-    )  # fmt: skip
-    if not saved.worst.pointwise:
-        found = replace(found, interval=interval_of(found, there))
-    if refutes(found, evaluator, tolerance, sides):
-        return [found]
-    notes.append(f"{file.name} no longer breaks the claim (gap {found.gap:.4g})")
+    spending = Spending(there, len(swap_set), name=SAVED, acceptance=acceptance)
+    how = f"found before by {saved.worst.adversary}"
+    found = Found(how, swap_set, spending.changes(swap_set))
+    one = spending.judged(found, bool(saved.worst.pointwise))
+    if one.attempt.refutes:
+        return [replace(one, attempt=replace(one.attempt, ranking=0.0))]  # nothing was ranked
+    notes.append(f"{file.name} no longer breaks the claim (gap {one.attempt.gap:.4g})")
     return []
 
 
@@ -211,28 +189,22 @@ def restored(saved: Saved, swaps: SavedSwaps, evaluator: Evaluator) -> tuple[Swa
     **Raises** `RowsGone`, `ClaimChanged`, or `HypothesisError` where the claim no longer allows it.
     """
     dataset, swap_set = resolve(saved, swaps, evaluator.dataset, evaluator.hypothesis)
-    there = evaluator
-    if dataset is not evaluator.dataset:
-        there = evaluator.on(dataset)
+    there = evaluator if dataset is evaluator.dataset else evaluator.on(dataset)
     violations = there.space.check(swap_set)
     if violations:
         raise HypothesisError(f"the claim no longer allows the saved swaps: {violations[0]}")
     return swap_set, there
 
 
-def _save(
-    file: Path, average: Measured, broken: Found, small: SwapSet, tolerance: float
-) -> list[str]:
+def _save(file: Path, average: Measured, broken: _Broken, small: SwapSet) -> list[str]:
     """Keep what breaks the claim; the problem in words where that fails."""
-    there = broken.evaluator or average.evaluator
-    assert broken.swap_set is not None
-    worst = broken.swap_set[:MOST_SAVED]
-    rows = rows_of(there.dataset, worst, small, len(average.evaluator.dataset))
+    there, worst = broken.evaluator, broken.swap_set[:MOST_SAVED]
+    rows, places = rows_of(there.dataset, worst, small, len(average.evaluator.dataset))
 
     def of(swap_set: SwapSet) -> SavedSwaps:
         clean, scrubbed = there.unscrubbed(swap_set.references), there.evaluate(swap_set)
         return SavedSwaps.of(
-            broken.adversary, swap_set, there.dataset, rows,
+            broken.adversary, swap_set, places,
             clean=clean, scrubbed=scrubbed, pointwise=broken.pointwise,
         )  # fmt: skip
 
@@ -242,7 +214,7 @@ def _save(
         hypothesis=tuple(str(there.hypothesis).split("\n")),
         slots=there.space.paths,
         metric=there.metric.name,
-        tolerance=tolerance,
+        tolerance=broken.tolerance,
         worst=of(worst),
         minimal=of(small),
         rows=rows,

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
-from pytest_scrub.adversaries.search import refutes
+from pytest_scrub.adversaries.ladder import climb_ladder
 from pytest_scrub.adversaries.worst import until_of
 from pytest_scrub.common.records import shared
 from pytest_scrub.engine.evaluator import Evaluator
@@ -87,14 +86,13 @@ def _judged(
     found = measure(evaluator, average.sample.references, settings, average.under_null)
     outcome, gap = found.outcome, found.gap.mean
     if outcome not in (REFUTED, UNTESTED) and searched is not None:
-        sides = found.acceptance.sides
-        adversaries = LADDER if settings.adversaries is None else settings.adversaries
         for one in climb_ladder(
-            evaluator, adversaries, searched.budget // SEARCH_SHARE,
-            seed=settings.seed, name=settings.name, until=until, sides=sides,
+            evaluator, settings.adversaries, searched.budget // SEARCH_SHARE,
+            found.acceptance.with_tolerance(searched.tolerance),
+            seed=settings.seed, name=settings.name, until=until,
         ):  # fmt: skip
-            if one.gap is not None and refutes(one, evaluator, searched.tolerance, sides):
-                outcome, gap = REFUTED, one.gap
+            if one.attempt.refutes:
+                outcome, gap = REFUTED, one.attempt.found
                 break
     return MutantReport(**shared(MutantReport, mutant), outcome=outcome, gap=gap)
 

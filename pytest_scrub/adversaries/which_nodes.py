@@ -1,0 +1,107 @@
+"""*Which nodes*: only some of them swapped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+from typing import ClassVar
+
+import numpy as np
+
+from pytest_scrub.adversaries.distributions import (
+    FEWEST_DRAWS,
+    FEWEST_REPORTED,
+    Comparison,
+    worst_by_halving,
+)
+from pytest_scrub.adversaries.search import (
+    Distribution,
+    Found,
+    NotSearched,
+    Spending,
+    swapped_slots,
+)
+from pytest_scrub.swaps.space import SwapSpace
+
+ALL_SUBSETS_UP_TO = 10  # nodes
+RESTARTS = 3  # of the greedy choice of nodes, beside all and each alone
+
+
+@dataclass(frozen=True)
+class WhichNodes:
+    """Only some of the nodes swapped, the others EXACT: shows effects that cancel between nodes.
+
+    All subsets up to ten nodes (rests count as nodes); above, each alone and a greedy choice with
+    restarts.
+    """
+
+    name: str = "which nodes"
+    pointwise: ClassVar[bool] = False
+    effort: ClassVar[int] = 1
+
+    def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
+        """The subset with the largest mean gap either way; see `Adversary`."""
+        nodes = [space.paths[i] for i in swapped_slots(space)]
+        if len(nodes) <= 1:
+            raise NotSearched(
+                "not searched: at most one node is swapped, so no subset differs from the claim"
+            )
+        if len(nodes) > ALL_SUBSETS_UP_TO:
+            return _greedy(nodes, space, spending, rng)
+        subsets = [
+            _only(kept, nodes)
+            for size in range(1, len(nodes) + 1)
+            for kept in combinations(nodes, size)
+        ]
+        how = f"all {len(subsets)} subsets of nodes"
+        return worst_by_halving(how, subsets, space, spending, rng)
+
+
+def _only(kept: Collection[str], nodes: Sequence[str]) -> Distribution:
+    swapped = [path for path in nodes if path in kept]
+    return Distribution(
+        f"only {', '.join(swapped)} swapped",
+        lambda space: space.keep(swapped),
+        exact=tuple(path for path in nodes if path not in kept),
+    )
+
+
+def _greedy(
+    nodes: Sequence[str], space: SwapSpace, spending: Spending, rng: np.random.Generator
+) -> Found:
+    """Each node alone and all of them, then from several starts the one change of the subset that
+    helps most."""
+    compared = Comparison(space, spending, rng)
+    a_round = len(nodes) + 1
+    draws = max(FEWEST_DRAWS, compared.budget // (len(nodes) * (1 + a_round) * (RESTARTS + 1)))
+    seed = int(rng.integers(1 << 62))
+    floor = max(spending.left - compared.budget, FEWEST_REPORTED)
+    if spending.left < a_round * draws + FEWEST_REPORTED:
+        raise spending.exhausted()
+
+    @cache
+    def badness(kept: frozenset[str]) -> float:
+        if not spending.left:
+            return -math.inf  # the deadline: what was not tried is chosen by nobody
+        subset = _only(kept, nodes)
+        compared.draw(subset, draws, seed)
+        spending.stands_at(compared.gap(compared.worst_first()[0]))
+        return compared.badness(subset)
+
+    everything = frozenset(nodes)
+    starts = [max([everything, *(frozenset([path]) for path in nodes)], key=badness)]
+    for _ in range(RESTARTS):
+        drawn = frozenset(path for path in nodes if rng.random() < 0.5)
+        starts.append(drawn or frozenset(nodes[:1]))
+    for start in starts:
+        kept = start
+        while spending.left - floor >= a_round * draws:
+            best = max((kept ^ {path} for path in nodes if kept != {path}), key=badness)
+            if badness(best) <= badness(kept):
+                break
+            kept = best
+    how = f"{len(compared.tried)} subsets of {len(nodes)} nodes, chosen greedily"
+    return compared.reported(how, compared.worst_first()[0], rng)
