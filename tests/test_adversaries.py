@@ -613,7 +613,7 @@ def test_moving_a_donor_keeps_the_rest_allowed(nth: int) -> None:
         swap_set = space.draw(len(references), rng, references)
         values = {i: rng.normal(size=(len(references), len(tried.rows))) for i in tried.slots}
         for i in tried.slots:
-            donors = tried.drawn(i, swap_set, 1)[:, 0]
+            donors = tried.drawn(i, swap_set)
             for by in (values, None):
                 moved = tried.moved(swap_set, i, donors, by)
                 assert space.check(moved) == []

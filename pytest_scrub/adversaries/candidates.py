@@ -8,21 +8,22 @@ the best they can reach under it, computed from the leaves up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from pytest_scrub.adversaries.output_norm import OutputRanking
-from pytest_scrub.adversaries.search import Spending, swapped_slots
-from pytest_scrub.engine.slopes import Group, first_order, sizes
+from pytest_scrub.adversaries.search import Spending, fits, swapped_slots
+from pytest_scrub.engine.slopes import first_order, sizes
 from pytest_scrub.swaps.slots import REFERENCE
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
 Values = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Groups = tuple[Rows, Mask]  # the group of every reference, [R], and its donors, [groups, D]
 CAPTURED_AT_ONCE = 1024  # rows, between two looks at a deadline
 HASHED_AT_ONCE = 256  # donors' activations, which may be large
 FEW = 16  # donors of a slot that are sooner tried than ranked, as a gradient costs evaluations too
@@ -31,15 +32,6 @@ GRADIENTS = 2  # of a reference that are held at once: each piece of it as it co
 NOISE = 1e-12  # far below any change that is worth finding
 # rows that are ranked; a claim about more is searched among as many of them, drawn at random
 MOST_DONORS = 8192
-
-
-@dataclass(frozen=True)
-class _Classes:
-    """Ranked rows sorted by what a slot agrees on."""
-
-    order: npt.NDArray[np.intp]
-    starts: npt.NDArray[np.intp]
-    of_row: Rows  # [D]: the class of every ranked row
 
 
 class Candidates:
@@ -57,24 +49,22 @@ class Candidates:
     ) -> None:
         self.space, self.spending, self.rng = space, spending, rng
         self.slots = swapped_slots(space)
+        # each slot with those that share its donor
         self.together = {
-            i: [i, *(j for j, s in enumerate(space.slots) if s.shares == i)] for i in self.slots
+            i: [j for j, slot in enumerate(space.slots) if i in (j, slot.shares)]
+            for i in self.slots
         }
         self.moving = {i: self._moving(i) for i in self.slots}
         self.rows = ranked_rows(space, references, rng)
-        self.is_donor = space.is_donor[self.rows]
-        self.kinds = {i: self._kinds(i) for i in range(len(space.slots))}
-        self.classes = {i: self._classes(i) for i in self.slots}
+        self.kinds = np.stack([self._kinds(i) for i in range(len(space.slots))])
         self.distinct = {i: self._distinct(i) for i in self.slots}
         self.are_few = all(self._most_in_a_class(i) <= FEW for i in self.slots)
         self.has_slopes = True  # until a gradient was asked for and there was none
-        self._reached: dict[tuple[tuple[int, ...], int], Rows] = {}
         self.output = OutputRanking(spending, space, self.rows, self.slots)
-        evaluator = spending.evaluator
-        step = len(self.rows) if spending.deadline is None else CAPTURED_AT_ONCE
-        for start in range(0, len(self.rows), step):
+        for start in range(0, len(self.rows), CAPTURED_AT_ONCE):
             if spending.left:
-                evaluator.ensure(evaluator.sites, self.rows[start : start + step])
+                some = self.rows[start : start + CAPTURED_AT_ONCE]
+                spending.evaluator.ensure(spending.evaluator.sites, some)
 
     def _moving(self, i: int) -> list[int]:
         """The slots that take this one's donor: those that share it, and what is EXACT or not
@@ -97,41 +87,45 @@ class Candidates:
         if slot.node.computed_by is not None:
             return self.space.agree(i)
         # sorting such long rows would take far longer than hashing them
-        seen: dict[bytes, int] = {}
+        seen: dict[int, int] = {}
         for start in range(0, len(rows), HASHED_AT_ONCE):
             some = rows[start : start + HASHED_AT_ONCE]
-            gathered = (
-                self.spending.evaluator.gathered(slot.path, some) if self.spending.left else None
-            )
+            if not self.spending.left:
+                break
+            gathered = self.spending.evaluator.gathered(slot.path, some)
             if gathered is None:
                 break
-            contiguous = (
-                gathered.reshape(len(some), -1).contiguous().cpu().view(torch.uint8).numpy()
-            )
-            kinds[some] = [
-                seen.setdefault(blake2b(row, digest_size=16).digest(), len(seen))
-                for row in contiguous
-            ]
+            table = gathered.reshape(len(some), -1).contiguous().cpu().view(torch.uint8).numpy()
+            kinds[some] = [seen.setdefault(hash(row.tobytes()), len(seen)) for row in table]
         return kinds
 
-    def _distinct(self, i: int) -> npt.NDArray[np.bool_]:
+    def _distinct(self, i: int) -> Mask:
         """bool `[D]`: one ranked row of each kind and class, and all that are no donors but of
         themselves."""
+        is_donor = self.space.is_donor[self.rows]
         if self._is_structural(i):
-            return np.ones(len(self.rows), dtype=np.bool_)
-        kinds = [self.classes[i].of_row, *(self.kinds[j][self.rows] for j in self.together[i])]
-        donors = np.flatnonzero(self.is_donor)
-        distinct = ~self.is_donor
-        distinct[donors[np.unique(np.stack(kinds)[:, donors], axis=1, return_index=True)[1]]] = True
+            return np.ones_like(is_donor)
+        donors = np.flatnonzero(is_donor)
+        alike = np.vstack([self.space.agree(i), self.kinds[self.together[i]]])
+        distinct = ~is_donor
+        first = np.unique(alike[:, self.rows[donors]], axis=1, return_index=True)[1]
+        distinct[donors[first]] = True
         return distinct
 
     def _most_in_a_class(self, i: int) -> int:
-        return int(np.bincount(self.classes[i].of_row, self.distinct[i] & self.is_donor).max())
+        tried = self.rows[self.distinct[i] & self.space.is_donor[self.rows]]
+        return int(np.bincount(self.space.agree(i)[tried], minlength=1).max())
 
-    def _classes(self, i: int) -> _Classes:
+    def _is_structural(self, i: int) -> bool:
+        """Whether it says what others may take."""
+        return any(slot.parent in self.together[i] for slot in self.space.slots)
+
+    def _most_of_class(self, i: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """`[R, D]`: the largest value of the ranked rows that agree with each as this slot asks."""
         of_row = np.unique(self.space.agree(i)[self.rows], return_inverse=True)[1]
         order = np.argsort(of_row, kind="stable")
-        return _Classes(order, np.searchsorted(of_row[order], np.arange(of_row.max() + 1)), of_row)
+        starts = np.searchsorted(of_row[order], np.arange(of_row.max() + 1))
+        return np.maximum.reduceat(values[:, order], starts, axis=1)[:, of_row]
 
     def values(self, swap_set: SwapSet) -> dict[int, Values]:
         """For each slot, what each ranked row is worth as its donor, `[R, D]`, up to a constant per
@@ -139,102 +133,86 @@ class Candidates:
         have values too."""
         if self.are_few or not self.has_slopes:
             return {i: self._shuffled(len(swap_set)) for i in self.slots}
-        exact = self.output.values(swap_set)
         # children before parents
         order = [i for i in reversed(self.space.order) if i in self.together]
-        groups = {i: self._groups(i, swap_set.references) for i in order if i not in exact}
-        found = self._first_order(swap_set, groups)
-        values: dict[int, Values] = {}
+        exact = self.output.values(swap_set)
+        values = {i: self.spending.sign * found.cpu().numpy() for i, found in exact.items()}
+        groups = {i: self._groups(i, swap_set.references) for i in order if i not in values}
+        values |= self._first_order(swap_set, groups)
         for i in order:
-            if i in exact:
-                values[i] = self.spending.sign * exact[i].cpu().numpy()
-                continue
-            values[i] = (
-                _among(groups[i], self.spending.sign * found[i])
-                if i in found
-                else self._shuffled(len(swap_set))
-            )
+            if i not in values:
+                values[i] = self._shuffled(len(swap_set))
             for child, slot in enumerate(self.space.slots):
                 if slot.parent in self.moving[i] and child in values:
                     values[i] += self._best(child, values[child])
         return values
 
-    def _first_order(self, swap_set: SwapSet, groups: dict[int, list[Group]]) -> dict[int, Values]:
+    def _shuffled(self, references: int) -> Values:
+        """Values that only say in which order to try."""
+        return NOISE * self.rng.random((references, len(self.rows)))
+
+    def _best(self, child: int, values: Values) -> Values:
+        """`[R, D]`: the most that a slot can be worth when its parent's own input is each of the
+        ranked rows."""
+        of_donors = np.where(self.space.is_donor[self.rows], values, -np.inf)
+        # the row itself is always allowed
+        found: Values = np.maximum(self._most_of_class(child, of_donors), values)
+        return found
+
+    def _first_order(self, swap_set: SwapSet, groups: dict[int, Groups]) -> dict[int, Values]:
         """What each donor would change to first order, `[R, D]`, for the slots whose activations
-        have a gradient.
+        have a gradient; minus infinity for those that are in no group.
 
         The gradients of a few references are in memory at once. Nothing where the deadline passes
         before all are done.
         """
         evaluator, parts = self.spending.evaluator, dict[int, list[Values]]()
         of_one = sum(evaluator.store.bytes_per_row(site) for site in evaluator.sites)
-        step = max(
-            1,
-            evaluator.store.memory.batch_bytes(evaluator.graph.device)
-            // max(1, GRADIENTS * of_one),
-        )
+        memory = evaluator.store.memory.batch_bytes(evaluator.graph.device)
+        step = max(1, memory // max(1, GRADIENTS * of_one))
         self.has_slopes = False
         for start in range(0, len(swap_set), step):
             if start and not self.spending.left:
                 return {}
-            part = swap_set[start : start + step]
-            slopes = self.spending.slopes(part)
+            slopes = self.spending.slopes(swap_set[start : start + step])
             self.has_slopes |= bool(slopes)
-            for i, grouped in groups.items():
-                cut = (
-                    (_within(references, start, start + step), donors)
-                    for references, donors in grouped
-                )
-                here = [group for group in cut if len(group[0])]
-                pairs = sum(len(references) * len(donors) for references, donors in here)
+            for i, (group_of, donors) in groups.items():
+                own = group_of[start : start + step]
+                here = [
+                    (np.flatnonzero(own == group), np.flatnonzero(donors[group]))
+                    for group in np.unique(own)
+                ]
+                pairs = int(donors[own].sum())
                 self.spending.multiplications += sizes(slopes, self.moving[i]) * pairs
                 found = first_order(evaluator.store, slopes, self.moving[i], self.rows, here)
                 if found is not None:
-                    parts.setdefault(i, []).append(found.cpu().numpy())
-        return {i: some[0] if len(some) == 1 else np.concatenate(some) for i, some in parts.items()}
+                    worth = self.spending.sign * found.cpu().numpy()
+                    parts.setdefault(i, []).append(np.where(donors[own], worth, -np.inf))
+        return {i: np.concatenate(some) for i, some in parts.items()}
 
-    def _groups(self, i: int, references: Rows) -> list[Group]:
-        """References that can be given the same donors of a slot, and these: places in `rows`."""
+    def _groups(self, i: int, references: Rows) -> Groups:
+        """References that can be given the same donors of a slot, and these, at most
+        `MOST_AT_ONCE`: others every time."""
         chain = [i]
         while (parent := self.space.slots[chain[-1]].parent) != REFERENCE:
             owner = self.space.slots[parent].shares
             chain.append(parent if owner is None else owner)
-        classes, inverse = np.unique(self.space.agree(chain[-1])[references], return_inverse=True)
-        by_donors: dict[bytes, list[int]] = {}  # different classes may leave the same donors
-        for nth, code in enumerate(classes.tolist()):
-            by_donors.setdefault(
-                self._reachable(tuple(reversed(chain)), code).tobytes(), []
-            ).append(nth)
-        return [
-            (
-                np.flatnonzero(np.isin(inverse, alike)),
-                self._some(np.frombuffer(donors, dtype=np.int64)),
-            )
-            for donors, alike in by_donors.items()
-        ]
-
-    def _some(self, donors: Rows) -> Rows:
-        """At most `MOST_AT_ONCE`, others every time."""
-        return (
-            donors
-            if len(donors) <= MOST_AT_ONCE
-            else np.sort(self.rng.choice(donors, MOST_AT_ONCE, replace=False))
+        top = self.space.agree(chain.pop())
+        classes, class_of = np.unique(top[references], return_inverse=True)
+        reached = top[self.rows] == classes[:, None]
+        for j in reversed(chain):
+            reached = self._most_of_class(j, reached)
+        numbers: dict[bytes, int] = {}  # different classes may leave the same donors
+        group_of = np.array(
+            [numbers.setdefault(donors.tobytes(), len(numbers)) for donors in reached]
         )
-
-    def _reachable(self, chain: tuple[int, ...], code: int) -> Rows:
-        """The ranked rows that can be donors of the last slot of a chain of parents and children,
-        where the first one's have this code."""
-        if (chain, code) not in self._reached:
-            reached = self.space.agree(chain[0])[self.rows] == code
-            for i in chain[1:]:
-                codes = self.space.agree(i)[self.rows]
-                reached = np.isin(codes, codes[reached])
-            self._reached[chain, code] = np.flatnonzero(reached)
-        return self._reached[chain, code]
-
-    def _shuffled(self, references: int) -> Values:
-        """Values that only say in which order to try."""
-        return NOISE * self.rng.random((references, len(self.rows)))
+        groups = reached[np.unique(group_of, return_index=True)[1]]
+        for donors in groups:
+            if donors.sum() > MOST_AT_ONCE:
+                some = self.rng.choice(np.flatnonzero(donors), MOST_AT_ONCE, replace=False)
+                donors[:] = False
+                donors[some] = True
+        return group_of[class_of], groups
 
     @property
     def how(self) -> str:
@@ -246,116 +224,55 @@ class Candidates:
         exact, everything = len(self.output.contributions), len(self.slots)
         ways = []
         if exact:
-            ways.append(
-                f"{'' if exact == everything else f'{exact} of {everything} slots '}exactly up to "
-                "a linear readout"
-            )
+            share = "" if exact == everything else f"{exact} of {everything} slots "
+            ways.append(f"{share}exactly up to a linear readout")
         if exact < everything:
             ways.append("to first order")
-        return (
-            f"ranked {', the others '.join(ways)} "
-            f"({self.spending.evaluator.metric.to_rank_by.name})"
-        )
-
-    def _best(self, child: int, values: Values) -> Values:
-        """`[R, D]`: the most that a slot can be worth when its parent's own input is each of the
-        ranked rows."""
-        classes = self.classes[child]
-        usable = np.where(self.is_donor, values, -np.inf)[:, classes.order]
-        best = np.maximum.reduceat(usable, classes.starts, axis=1)[:, classes.of_row]
-        found: Values = np.maximum(best, values)  # the row itself is always allowed
-        return found
-
-    def allowed(self, i: int, parents: Rows) -> npt.NDArray[np.bool_]:
-        """bool `[R, D]`: the ranked rows that may be the slot's donors, given its parents' own
-        inputs."""
-        codes = self.space.agree(i)
-        agrees = codes[self.rows] == codes[parents][:, None]
-        found: npt.NDArray[np.bool_] = agrees & (self.is_donor | (self.rows == parents[:, None]))
-        return found
-
-    def parents(self, i: int, swap_set: SwapSet) -> Rows:
-        """The own inputs with which a slot's donors have to agree."""
-        parent = self.space.slots[i].parent
-        return swap_set.references if parent == REFERENCE else swap_set.donors[parent]
+        by = self.spending.evaluator.metric.to_rank_by.name
+        return f"ranked {', the others '.join(ways)} ({by})"
 
     def best(self, i: int, swap_set: SwapSet, values: Values, most: int) -> Rows:
         """int64 `[R, <= most]`: the most valuable allowed donors of a slot other than its present
         one; where there are fewer, the present one again."""
-        worth = np.where(
-            self.allowed(i, self.parents(i, swap_set)) & self.distinct[i], values, -np.inf
-        )
+        allowed = fits(self.space, i, self.rows, self.space.parents(swap_set)[i][:, None])
+        worth = np.where(allowed & self.distinct[i], values, -np.inf)
         current = swap_set.donors[i]
         if not self._is_structural(i):
-            kinds = [self.kinds[j] for j in self.together[i]]
-            same = np.all([kind[self.rows] == kind[current][:, None] for kind in kinds], axis=0)
-            worth[same] = -np.inf
-        most = min(most, worth.shape[1])
-        top = torch.from_numpy(worth).topk(most, dim=1)
+            kinds = self.kinds[self.together[i]]
+            worth[(kinds[:, None, self.rows] == kinds[:, current, None]).all(0)] = -np.inf
+        top = torch.from_numpy(worth).topk(min(most, worth.shape[1]), dim=1)
         found: Rows = np.where(
             np.isfinite(top.values.numpy()), self.rows[top.indices.numpy()], current[:, None]
         )
         return found
 
-    def drawn(self, i: int, swap_set: SwapSet, most: int) -> Rows:
-        """int64 `[R, most]`: donors of a slot drawn uniformly from all that are allowed, ranked or
+    def drawn(self, i: int, swap_set: SwapSet) -> Rows:
+        """int64 `[R]`: donors of a slot drawn uniformly from all that are allowed, ranked or
         not."""
-        parents = self.parents(i, swap_set)
-        picked = [self.space.pick(i, parents, self.rng.random(len(parents))) for _ in range(most)]
-        return np.stack(picked, axis=1) if picked else np.empty((len(parents), 0), dtype=np.int64)
-
-    def _is_structural(self, i: int) -> bool:
-        return any(slot.parent in self.together[i] for slot in self.space.slots)
+        parents = self.space.parents(swap_set)[i]
+        return self.space.pick(i, parents, self.rng.random(len(parents)))
 
     def moved(
         self, swap_set: SwapSet, i: int, donors: Rows, values: dict[int, Values] | None
     ) -> SwapSet:
         """The swap set with other donors, int64 `[R]`, in one slot; what is below it and no longer
         agrees takes the most valuable donor that does, or without values the parent's own input."""
-        changed = swap_set.donors.copy()
-        changed[i] = donors
-        touched = {i}
-        for j in self.space.order:
-            slot = self.space.slots[j]
-            if slot.shares is not None:
-                changed[j] = changed[slot.shares]
-                touched |= {j} if slot.shares in touched else set()
-            elif slot.parent in touched and j != i:
-                parents, codes = changed[slot.parent], self.space.agree(j)
-                if slot.path in self.space.frozen:
-                    broken = changed[j] != parents
-                else:
-                    outside = (changed[j] != parents) & ~self.space.is_donor[changed[j]]
-                    broken = (codes[changed[j]] != codes[parents]) | outside
-                if broken.any():
-                    touched.add(j)
-                    changed[j, broken] = self._replacement(j, parents[broken], broken, values)
-        return self.space.swap_set(swap_set.references, changed)
 
-    def _replacement(
-        self, j: int, parents: Rows, broken: npt.NDArray[np.bool_], values: dict[int, Values] | None
-    ) -> Rows:
-        if values is None or j not in values:
-            return parents
-        worth = np.where(self.allowed(j, parents), values[j][broken], -np.inf)
-        best = worth.argmax(1)
-        found: Rows = np.where(np.isfinite(worth.max(1)), self.rows[best], parents)
-        return found
+        def choose(j: int, parents: Rows, _settled: Rows) -> Rows:
+            current = donors if j == i else swap_set.donors[j]
+            broken = ~fits(self.space, j, current, parents)
+            if not broken.any():
+                return current
+            chosen, own = current.copy(), parents[broken]
+            chosen[broken] = own
+            if values is not None and j in values:
+                allowed = fits(self.space, j, self.rows, own[:, None])
+                worth = np.where(allowed, values[j][broken], -np.inf)
+                known = np.isfinite(worth.max(1))
+                chosen[broken] = np.where(known, self.rows[worth.argmax(1)], own)
+            return chosen
 
-
-def _within(references: Rows, start: int, stop: int) -> Rows:
-    """Those in a range, counted from its start."""
-    found: Rows = references[(references >= start) & (references < stop)] - start
-    return found
-
-
-def _among(groups: list[Group], values: Values) -> Values:
-    """The values of what the groups hold; of anything else, minus infinity."""
-    known = np.full_like(values, -np.inf)
-    for references, donors in groups:
-        at = np.ix_(references, donors)
-        known[at] = values[at]
-    return known
+        return self.space.fill(swap_set.references, choose)
 
 
 def ranked_rows(space: SwapSpace, references: Rows, rng: np.random.Generator) -> Rows:

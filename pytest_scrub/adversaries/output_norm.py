@@ -21,6 +21,7 @@ from pytest_scrub.swaps.swap_set import Rows, SwapSet
 SAMPLES = 64  # streams on which a norm's form is measured
 FORM_TOLERANCE = 1e-3  # of the largest normalised value: this only ranks
 MOST_POSITIONS = 8  # that the output is read at; above, a first-order estimate is the cheaper one
+TINY = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,19 @@ class NormForm:
     gain: Tensor
 
     def direction(self, stream: Tensor) -> Tensor:
+        """`u`, in float64."""
+        stream = stream.double()
         return stream - stream.mean(-1, keepdim=True) if self.center else stream
 
 
 def form_of(norm: Callable[[Tensor], Tensor], streams: Tensor) -> NormForm | None:
     """The form of a norm, measured on `streams [n, d_model]`; None where it has another."""
     with torch.no_grad():
-        normed = norm(streams).double()
-        normed = normed - norm(torch.zeros_like(streams[:1])).double()
+        normed = norm(streams).double() - norm(torch.zeros_like(streams[:1])).double()
     for center in (True, False):
-        form = NormForm(center, normed.new_ones(()))
-        unit = form.direction(streams.double())
-        unit = unit / unit.square().mean(-1, keepdim=True).sqrt().clamp(
-            min=torch.finfo(torch.float64).tiny
-        )
-        gain = (normed * unit).sum(0) / unit.square().sum(0).clamp(
-            min=torch.finfo(torch.float64).tiny
-        )
+        unit = NormForm(center, normed).direction(streams)
+        unit = unit / unit.square().mean(-1, keepdim=True).sqrt().clamp(min=TINY)
+        gain = (normed * unit).sum(0) / unit.square().sum(0).clamp(min=TINY)
         if (normed - gain * unit).abs().max() <= FORM_TOLERANCE * normed.abs().max():
             return NormForm(center, gain)
     return None
@@ -67,80 +64,71 @@ class OutputRanking:
     def __init__(
         self, spending: Spending, space: SwapSpace, rows: Rows, slots: Sequence[int]
     ) -> None:
-        self.spending, self.evaluator = spending, spending.evaluator
+        self.spending, self.evaluator, self.space = spending, spending.evaluator, space
         self.contributions: dict[int, Tensor] = {}
-        self._together: dict[int, list[int]] = {}
-        self.space, self.place = space, np.full(len(space.dataset), -1)
-        self.place[rows] = np.arange(len(rows))
         stages = self.evaluator.stages
         if stages is None:
             return
-        own = space.unswapped(np.full(len(rows), rows[0]))
-        streams = self.evaluator.streams(own[: min(1, len(rows))])
-        if streams.ndim != 3 or streams.shape[1] > MOST_POSITIONS:
+        self._own = rows[:1]  # what others are told from
+        self._base = self.evaluator.streams(space.unswapped(self._own))
+        if self._base.ndim != 3 or self._base.shape[1] > MOST_POSITIONS:
             return
-        sample = space.draw(SAMPLES, np.random.default_rng(0))
-        self.form = form_of(stages.norm, self.evaluator.streams(sample).flatten(0, 1))
-        if self.form is None:
+        sample = self.evaluator.streams(space.draw(SAMPLES, np.random.default_rng(0)))
+        form = form_of(stages.norm, sample.flatten(0, 1))
+        if form is None:
             return
-        self._own, self._base = int(rows[0]), streams
+        self._stages, self._form = stages, form
+        self._place = np.full(len(space.dataset), -1)
+        self._place[rows] = np.arange(len(rows))
         for i in slots:
-            self._together[i] = [
-                i,
-                *(j for j, other in enumerate(space.slots) if other.shares == i),
-            ]
-            if all(_adds(space, j) for j in self._together[i]):
+            if all(_adds(space, j) for j in self._together(i)):
                 self.contributions[i] = self._contribution(i, rows)
+
+    def _together(self, i: int) -> list[int]:
+        return [j for j, other in enumerate(self.space.slots) if i in (j, other.shares)]
 
     def _contribution(self, i: int, rows: Rows) -> Tensor:
         """What each row as a donor adds to the stream that one and the same row does not,
         `[rows, K, d_model]`."""
-        assert self.form is not None
-        own = self.space.unswapped(np.full(len(rows), self._own))
+        own = self.space.unswapped(self._own.repeat(len(rows)))
         donors = own.donors.copy()
-        donors[self._together[i]] = rows
+        donors[self._together(i)] = rows
         moved = self.evaluator.streams(self.space.swap_set(own.references, donors))
-        return self.form.direction(moved.double() - self._base.double())
+        return self._form.direction(moved.double() - self._base.double())
 
     def values(self, swap_set: SwapSet) -> dict[int, Tensor]:
         """For each slot, what every donor would change up to a constant per reference, `[R, D]`."""
-        stages = self.evaluator.stages
-        if stages is None or not self.contributions:
+        if not self.contributions:
             return {}
-        assert self.form is not None
         stream = self.evaluator.streams(swap_set)
         with torch.enable_grad():
-            normed = stages.norm(stream).detach().requires_grad_()
-            ranked = self.evaluator.ranked(swap_set.references, stages.unembed(normed)).sum()
+            normed = self._stages.norm(stream).detach().requires_grad_()
+            output = self._stages.unembed(normed)
+            ranked = self.evaluator.ranked(swap_set.references, output).sum()
             if not ranked.requires_grad:
                 return {}
-            slope = torch.autograd.grad(ranked, normed)[0].double() * self.form.gain
-        here = self.form.direction(stream.double())
-        return {
-            i: self._values(i, swap_set, here, self.form.direction(slope))
-            for i in self.contributions
-        }
+            slope = torch.autograd.grad(ranked, normed)[0].double() * self._form.gain
+        here, along = self._form.direction(stream), self._form.direction(slope)
+        return {i: self._values(i, swap_set, here, along) for i in self.contributions}
 
     def _values(self, i: int, swap_set: SwapSet, here: Tensor, slope: Tensor) -> Tensor:
         """`here`, `slope`: `[R, K, d_model]`, both as the norm's direction."""
         contributions = self.contributions[i]
-        places = self.place[swap_set.donors[i]]
-        present = contributions[torch.tensor(places, device=here.device)]
+        places = self._place[swap_set.donors[i]]
+        present = contributions[torch.from_numpy(places).to(here.device)]
         unranked = np.flatnonzero(places < 0)  # donors that were drawn blindly
         if len(unranked):
-            present[torch.tensor(unranked, device=here.device)] = self._contribution(
-                i, swap_set.donors[i, unranked]
-            )
+            donors = swap_set.donors[i, unranked]
+            present[torch.from_numpy(unranked).to(here.device)] = self._contribution(i, donors)
         without = here - present
         values = here.new_zeros(len(here), len(contributions))
         for k in range(here.shape[1]):
-            donors = contributions[:, k]
-            along = (slope[:, k] * without[:, k]).sum(-1, keepdim=True) + slope[:, k] @ donors.T
-            length = without[:, k].square().sum(-1, keepdim=True) + 2 * without[:, k] @ donors.T
-            length = length + donors.square().sum(-1)
-            values += (
-                along / (length / here.shape[-1]).clamp(min=torch.finfo(torch.float64).tiny).sqrt()
-            )
+            donors_at = contributions[:, k]
+            along = (slope[:, k] * without[:, k]).sum(-1, keepdim=True)
+            along = along + slope[:, k] @ donors_at.T
+            length = without[:, k].square().sum(-1, keepdim=True)
+            length = length + 2 * without[:, k] @ donors_at.T + donors_at.square().sum(-1)
+            values += along / (length / here.shape[-1]).clamp(min=TINY).sqrt()
             self.spending.multiplications += 2 * along.numel() * here.shape[-1]
         return values
 
@@ -150,8 +138,4 @@ def _adds(space: SwapSpace, i: int) -> bool:
     slot = space.slots[i]
     if slot.is_rest:
         return slot.path == "output/rest"
-    return slot.node.is_leaf and slot.node.computed_by is None and _depth(slot.path) == 1
-
-
-def _depth(path: str) -> int:
-    return path.count("/")
+    return slot.node.is_leaf and slot.node.computed_by is None and slot.path.count("/") == 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ from pytest_scrub.adversaries.search import (
     swapped_slots,
 )
 from pytest_scrub.statistics.intervals import Numbers
+from pytest_scrub.swaps.slots import REFERENCE
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
@@ -52,63 +54,22 @@ class WhichDonors:
         """The swap set with the worst donors found for each reference; see `Adversary`."""
         if not swapped_slots(space):
             raise NotSearched("not searched: no slot has a choice of donors")
-        references = self._references(space, spending, rng)
+        references = self.references
+        if references is None:
+            references = space.reference_rows
+            most = max(1, min(MOST_REFERENCES, spending.left // EVALUATIONS_PER_REFERENCE))
+            if len(references) > most:
+                references = np.sort(rng.choice(references, most, replace=False))
         if space.combinations(references).sum() <= spending.left:
-            return self._exhaustive(space, spending, references)
+            return _exhaustive(space, spending, references)
         if not spending.left:
             raise spending.exhausted()
         climb = _Climb(space, spending, references, rng)
-        if not climb.begin():
-            raise spending.exhausted()
-        starts = idle = 0
-        while climb.affords(1, len(references)) and idle < IDLE_STARTS:
-            tried = climb.tried
-            climb.start(starts)
-            climb.run()
-            starts += 1
-            idle = 0 if climb.tried > tried else idle + 1
+        starts = climb.climb()
         if not climb.tried:
             raise spending.exhausted()
         how = f"{climb.candidates.how}; coordinate ascent, {starts} start{'s' * (starts != 1)}"
-        return Found(how, climb.swap_set(climb.best), climb.changes)
-
-    def _references(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Rows:
-        if self.references is not None:
-            return self.references
-        most = max(1, min(MOST_REFERENCES, spending.left // EVALUATIONS_PER_REFERENCE))
-        rows = space.reference_rows
-        return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
-
-    def _exhaustive(self, space: SwapSpace, spending: Spending, references: Rows) -> Found:
-        donors, changes = (
-            space.unswapped(references).donors.copy(),
-            np.full(len(references), -np.inf),
-        )
-        place = np.full(len(space.dataset), -1)
-        place[references] = np.arange(len(references))
-        for swap_set, _ in space.enumerate(references):
-            if not spending.left:
-                break  # the deadline: all combinations fit the budget
-            worth = spending.sign * spending.changes(swap_set)
-            where = place[swap_set.references]
-            by_worth = np.lexsort((-worth, where))
-            columns = by_worth[np.unique(where[by_worth], return_index=True)[1]]
-            better = columns[worth[columns] > changes[where[columns]]]
-            changes[where[better]], donors[:, where[better]] = (
-                worth[better],
-                swap_set.donors[:, better],
-            )
-        tried = np.isfinite(changes)  # all, but for a deadline
-        if not tried.any():
-            raise spending.exhausted()
-        found = space.swap_set(references, donors)[tried]
-        spending.stands_at(spending.sign * float(changes[tried].mean()))
-        how = (
-            "combinations of allowed donors, in order"
-            if spending.late
-            else "every combination of allowed donors"
-        )
-        return Found(how, found, spending.sign * changes[tried], exhaustive=not spending.late)
+        return Found(how, climb.swap_set(climb.best), spending.sign * climb.best.worth)
 
 
 @dataclass
@@ -127,6 +88,27 @@ class _Point:
         self.donors[:, which[better]], self.worth[which[better]] = donors[:, better], worth[better]
 
 
+def _exhaustive(space: SwapSpace, spending: Spending, references: Rows) -> Found:
+    worst = _Point(space.unswapped(references).donors.copy(), np.full(len(references), -np.inf))
+    place = np.full(len(space.dataset), -1)
+    place[references] = np.arange(len(references))
+    for swap_set, _ in space.enumerate(references):
+        if not spending.left:
+            break  # the deadline: all combinations fit the budget
+        worth = spending.sign * spending.changes(swap_set)
+        worst.improve(place[swap_set.references], swap_set.donors, worth)
+    tried = np.isfinite(worst.worth)  # all, but for a deadline
+    if not tried.any():
+        raise spending.exhausted()
+    changes = spending.sign * worst.worth[tried]
+    spending.stands_at(float(changes.mean()))
+    how = "every combination of allowed donors"
+    if spending.late:
+        how = "combinations of allowed donors, in order"
+    found = space.swap_set(references, worst.donors)[tried]
+    return Found(how, found, changes, exhaustive=not spending.late)
+
+
 class _Climb:
     """Coordinate ascent for many references at once, and the best that it has seen."""
 
@@ -139,79 +121,70 @@ class _Climb:
         self.best = _Point(space.unswapped(references).donors.copy(), np.zeros(len(references)))
         self.here = self.best
         self.seen: list[set[int]] = [set() for _ in references]
-        self.salt = rng.integers(1, 1 << 62, size=len(space.slots), dtype=np.int64)
+        self.salt = rng.integers(1, 1 << 62, size=(len(space.slots), 1), dtype=np.int64)
         self.tried = 0
-
-    @property
-    def changes(self) -> Numbers:
-        return self.spending.sign * self.best.worth
-
-    def begin(self) -> bool:
-        """Know what nothing swapped changes: nothing, unless a node is computed. False where that
-        is not affordable."""
-        if all(slot.node.computed_by is None for slot in self.space.slots):
-            return True
-        if not self.affords(1, len(self.references)):
-            return False
-        self.best.worth[:] = -np.inf
-        self._try(self.everyone, [self.swap_set(self.best)])
-        return True
 
     def swap_set(self, point: _Point, which: Rows | None = None) -> SwapSet:
         """A point as a swap set, of some of the references."""
         which = self.everyone if which is None else which
         return self.space.swap_set(self.references[which], point.donors[:, which])
 
-    def affords(self, evaluations: int, references: int) -> bool:
-        return self.spending.left >= evaluations * references
+    def affords(self, evaluations: int, which: Rows) -> bool:
+        """Whether each of some references can have so many."""
+        return self.spending.left >= evaluations * len(which)
 
-    def start(self, nth: int) -> None:
+    def climb(self) -> int:
+        """Climb from many starts; how many there were."""
+        # What nothing swapped changes is known: nothing, unless a node is computed.
+        is_computed = any(slot.node.computed_by is not None for slot in self.space.slots)
+        if is_computed and self.affords(1, self.everyone):
+            self.best.worth[:] = -np.inf
+            self._try(self.everyone, [self.swap_set(self.best)])
+        starts = idle = 0
+        while self.affords(1, self.everyone) and idle < IDLE_STARTS:
+            tried = self.tried
+            self._start(starts)
+            for width in WIDTHS:
+                active = self.everyone
+                while len(active) and self.affords(EVALUATIONS_OF_A_GRADIENT + 1, active):
+                    active = active[self._sweep(active, width)]
+            if self.spending.left:
+                self._migrate()
+            starts += 1
+            idle = 0 if self.tried > tried else idle + 1
+        return starts
+
+    def _drawn(self) -> SwapSet:
+        return self.space.draw(len(self.references), self.rng, self.references)
+
+    def _start(self, nth: int) -> None:
         """Go to a random draw, or shift the best in some slots."""
-        start = self.space.draw(len(self.references), self.rng, self.references)
+        start = self._drawn()
         if nth % 2:
             start = self.swap_set(self.best)
             for i in self.rng.permutation(self.candidates.slots)[:SHIFTED]:
-                parents = self.candidates.parents(i, start)
-                donors = self.space.pick(i, parents, self.rng.random(len(parents)))
+                donors = self.candidates.drawn(i, start)
                 start = self.candidates.moved(start, i, donors, None)
         self.here = _Point(start.donors.copy(), np.full(len(self.references), -np.inf))
-        draws = (
-            DRAWS_OF_A_START
-            if nth % 2 == 0 and self.affords(LEAST_TO_DRAW, len(self.references))
-            else 1
-        )
-        others = [
-            self.space.draw(len(self.references), self.rng, self.references)
-            for _ in range(draws - 1)
-        ]
-        self._try(self.everyone, [start, *others], draws)
-
-    def run(self) -> None:
-        """Climb until nothing better is found, or the budget is spent."""
-        for width in WIDTHS:
-            active = self.everyone
-            while len(active) and self.affords(EVALUATIONS_OF_A_GRADIENT + 1, len(active)):
-                active = active[self._sweep(active, width)]
-        if self.spending.left:
-            self._migrate()
+        starts = [start]
+        if nth % 2 == 0 and self.affords(LEAST_TO_DRAW, self.everyone):
+            starts += [self._drawn() for _ in range(DRAWS_OF_A_START - 1)]
+        self._try(self.everyone, starts, len(starts))
 
     def _sweep(self, active: Rows, width: int) -> npt.NDArray[np.bool_]:
         """One visit to every slot; which of the active references got worse."""
         before = self.here.worth[active]
         values = self.candidates.values(self.swap_set(self.here, active))
+        blindly = width // 2  # ranks are estimates: where several are tried, half are drawn blindly
         for i in self.candidates.slots:
             if not self.spending.left:
                 break
             here = self.swap_set(self.here, active)
-            # Ranks are estimates: where several are tried, every other one is drawn blindly.
-            blind = self.candidates.drawn(i, here, width // 2)
-            ranked = self.candidates.best(i, here, values[i], 2 * width)
-            for donors, most in ((ranked, width - width // 2), (blind, width // 2)):
-                self._try(
-                    active,
-                    [self.candidates.moved(here, i, donor, values) for donor in donors.T],
-                    most,
-                )
+            blind = [self.candidates.drawn(i, here) for _ in range(blindly)]
+            ranked = self.candidates.best(i, here, values[i], 2 * width).T
+            for donors, most in ((ranked, width - blindly), (blind, blindly)):
+                tried = [self.candidates.moved(here, i, donor, values) for donor in donors]
+                self._try(active, tried, most)
         better: npt.NDArray[np.bool_] = self.here.worth[active] > before
         return better
 
@@ -220,54 +193,50 @@ class _Climb:
         tops = [
             self.space.agree(i)[self.references]
             for i, slot in enumerate(self.space.slots)
-            if slot.parent < 0
+            if slot.parent == REFERENCE
         ]
         classes = np.unique(np.stack(tops), axis=1, return_inverse=True)[1].reshape(-1)
         order = np.argsort(-self.best.worth, kind="stable")
+        members = [order[classes[order] == c] for c in range(classes.max() + 1)]
         self.here = _Point(self.best.donors.copy(), self.best.worth.copy())
         migrants = []
         for nth in range(2 * MIGRANTS):
-            source = self.everyone.copy()
-            for c in range(classes.max() + 1):
-                members = order[classes[order] == c]
-                source[classes == c] = members[min(nth, len(members) - 1)]
+            source = [members[c][min(nth, len(members[c]) - 1)] for c in classes]
             there = self.space.swap_set(self.references, self.best.donors[:, source])
             donors = np.where(self.space.allows(there), there.donors, self.best.donors)
             migrants.append(self.space.swap_set(self.references, donors))
         self._try(self.everyone, migrants, MIGRANTS)
 
-    def _try(self, active: Rows, swap_sets: Iterable[SwapSet], most: int = 1) -> None:
+    def _try(self, active: Rows, swap_sets: Sequence[SwapSet], most: int = 1) -> None:
         """Evaluate what is new among the swap sets, at most `most` for each reference, and go where
         it is worst."""
         columns: list[int] = []
         donors: list[Rows] = []
-        tried = np.zeros(len(active), dtype=np.int64)
+        tried = Counter[int]()
         left = self.spending.left
         for swap_set in swap_sets:
             for column, key in enumerate(self._keys(swap_set)):
-                if (
-                    tried[column] < most
-                    and len(columns) < left
-                    and key not in self.seen[active[column]]
-                ):
-                    self.seen[active[column]].add(key)
+                seen = self.seen[active[column]]
+                if tried[column] < most and len(columns) < left and key not in seen:
+                    seen.add(key)
                     tried[column] += 1
                     columns.append(column)
                     donors.append(swap_set.donors[:, column])
+        if not columns:
+            return
         self.tried += len(columns)
-        if columns:
-            which = active[np.array(columns)]
-            batch = self.space.swap_set(self.references[which], np.stack(donors, axis=1))
-            worth = self.spending.sign * self.spending.changes(batch)
-            self.here.improve(which, batch.donors, worth)
-            self.best.improve(which, batch.donors, worth)
-            if np.isfinite(self.best.worth).all():
-                self.spending.stands_at(self.spending.sign * float(self.best.worth.mean()))
+        which = active[columns]
+        batch = self.space.swap_set(self.references[which], np.stack(donors, axis=1))
+        worth = self.spending.sign * self.spending.changes(batch)
+        self.here.improve(which, batch.donors, worth)
+        self.best.improve(which, batch.donors, worth)
+        if np.isfinite(self.best.worth).all():
+            self.spending.stands_at(self.spending.sign * float(self.best.worth.mean()))
 
     def _keys(self, swap_set: SwapSet) -> list[int]:
         """Equal for the swaps of one reference that give the same activations to every slot that
         reads any."""
         feeds = [i for i, s in enumerate(self.space.slots) if s.is_rest or s.node.is_leaf]
         kinds = np.stack([self.candidates.kinds[i][swap_set.donors[i]] for i in feeds])
-        keys: list[int] = (kinds * self.salt[feeds, None]).sum(0).tolist()
+        keys: list[int] = (kinds * self.salt[feeds]).sum(0).tolist()
         return keys
