@@ -28,6 +28,7 @@ from pytest_scrub.verdict import (
     NO_ROOM,
     REFUTED,
     TOO_FEW,
+    UNDECIDED,
     UNTESTED,
     WEAK,
     Control,
@@ -95,6 +96,8 @@ def _outcome(
         return REFUTED
     if average.undecided == NO_ROOM:
         return WEAK
+    if average.outcome == HELD and searched is not None and searched.gates and searched.undecided:
+        return UNDECIDED
     is_weak = not against.tells or says_too_little(power, controls)
     return WEAK if average.outcome == HELD and is_weak else average.outcome
 

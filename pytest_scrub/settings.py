@@ -314,6 +314,11 @@ class Settings:
         "default, and `math.inf` only shows what is found",
         _from("a gap, zero or more", 0, math.inf),
     )  # fmt: skip
+    min_explained_at_worst: float | None = _setting(
+        None, "the least share explained of what the search finds for a claim whose features know "
+        "nothing; that of `min_explained=` by default",
+        _from("a share above 0 and at most 1, such as 0.9", LEAST_SHARE, 1), early=True,
+    )  # fmt: skip
     adversary: str = _setting(
         GATE, "`report` shows what is found without refuting", _one_of(GATE, REPORT)
     )
@@ -492,6 +497,7 @@ class Options(TypedDict, total=False):
     min_moved: float | None
     adversaries: Sequence[AnyAdversary] | None
     adversarial_tolerance: float | None
+    min_explained_at_worst: float | None
     adversary: str
     budget: int | None
     min_power: float | None

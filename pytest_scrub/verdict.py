@@ -301,8 +301,7 @@ class Attempt:
     - `gap`: mean change of the metric over the `references` of the worst swap set found; None
       without a search.
     - `unscrubbed`, `scrubbed`: mean metric on these references, or None.
-    - `interval`: of that mean, where the swap set was drawn anew on rows that the search had not
-      seen.
+    - `interval`: of that mean over references; a point where all were searched.
     - `exhaustive`: every combination of allowed donors was evaluated.
     - `evaluations`: scrubbed evaluations spent, a gradient counting as three.
     - `ranking`: what else was computed to choose what to evaluate, in clean forward passes of one
@@ -314,6 +313,11 @@ class Attempt:
     - `changes`: percentiles (0, 1, ... 100) of the change of single references; empty where nothing
       was searched.
     - `curve`: (evaluations, mean gap of the worst so far) along the search.
+    - `pointwise`: whether these are the worst swaps found for each reference, rather than draws
+      from a distribution that was chosen on other rows.
+    - `outcome`: whether the mean lies within the `bound`, in the metric's unit, or beyond it; None
+      where nothing was searched.
+    - `of_null`: what the same search finds for the null, where the bound is a share of it.
     """
 
     adversary: str
@@ -332,6 +336,10 @@ class Attempt:
     refutes: bool
     changes: tuple[float, ...] = ()
     curve: tuple[tuple[int, float], ...] = ()
+    pointwise: bool | None = None
+    outcome: Decided | None = None
+    bound: float | None = None
+    of_null: Estimate | None = None
 
     @property
     def found(self) -> float:
@@ -483,6 +491,11 @@ class Search:
     def refutes(self) -> bool:
         """Whether an allowed swap set beyond the tolerance was found."""
         return any(attempt.refutes for attempt in self.attempts)
+
+    @property
+    def undecided(self) -> Attempt | None:
+        """The first attempt whose budget did not decide whether it refutes."""
+        return next((one for one in self.attempts if one.outcome == UNDECIDED), None)
 
 
 @dataclass(frozen=True)

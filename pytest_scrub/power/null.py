@@ -10,12 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
-from pytest_scrub.adversaries.search import Found
-from pytest_scrub.adversaries.worst import until_of
-from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.adversaries.ladder import climb_ladder
+from pytest_scrub.adversaries.worst import acceptance_of_found, until_of
 from pytest_scrub.errors import ScrubError
-from pytest_scrub.statistics.deciding import beyond
 from pytest_scrub.statistics.intervals import confidence_sequence
 from pytest_scrub.statistics.measuring import Measured, outcome_of_draws
 from pytest_scrub.statistics.sampling import Sample, UnderNull
@@ -25,13 +22,10 @@ from pytest_scrub.verdict import (
     NO_ROOM,
     REFUTED,
     UNDECIDED,
-    Estimate,
     Null,
     Search,
     WorstOfNull,
 )
-
-FEWEST_REFERENCES = 100  # whose worst swaps give an interval for those of all of them
 
 
 @dataclass(frozen=True)
@@ -58,13 +52,17 @@ def against_null(average: Measured, searched: Search | None) -> AgainstNull:
     under = average.under_null
     if under is None:
         return AgainstNull(None, NO_FEATURE)
-    gates = searched is not None and searched.gates and searched.worst is not None
+    gates = (
+        searched is not None
+        and searched.gates
+        and searched.worst is not None
+        and acceptance_of_found(average).tolerance is not None
+    )
     confidence = 1 - (1 - average.settings.confidence) / (1 + gates)
     try:
         null = _on_average(average, under, confidence)
         if average.outcome == HELD and null.outcome != REFUTED and gates:
-            assert searched is not None
-            null = _searched(average, under, null, searched, confidence)
+            null = _searched(average, under, null, confidence)
     except ScrubError as error:
         return AgainstNull(None, f"its null cannot be judged: {error}")
     return AgainstNull(null, None, *_explained(average, null))
@@ -103,39 +101,26 @@ def _explained(average: Measured, null: Null) -> tuple[float | None, str | None]
     )
 
 
-def _searched(
-    average: Measured, under: UnderNull, null: Null, searched: Search, confidence: float
-) -> Null:
-    """The null with the worst swaps that the claim's own search finds for it, on the same
-    references at the same cost, under one permutation."""
-    settings, sides = average.settings, average.acceptance.sides
+def _searched(average: Measured, under: UnderNull, null: Null, confidence: float) -> Null:
+    """The null with the worst swaps that the claim's own search finds for it, under one
+    permutation."""
+    settings = average.settings
     evaluator = average.evaluator.allowing(under.null.space(settings.stream("null, searched")))
-    adversaries = LADDER if settings.adversaries is None else settings.adversaries
+    acceptance = replace(acceptance_of_found(average), confidence=confidence, routes=1)
     worst = None
-    for found in climb_ladder(
-        evaluator, adversaries, searched.budget,
-        seed=settings.seed, name=settings.name, until=until_of(settings.deadline), sides=sides,
+    for one in climb_ladder(
+        evaluator, settings.adversaries, settings.evaluations, acceptance,
+        seed=settings.seed, name=settings.name, until=until_of(settings.deadline),
     ):  # fmt: skip
+        attempt = one.attempt
         # what was found among fresh inputs is the claim's own
-        if found.gap is None or found.evaluator is not None:
+        if attempt.interval is None or one.evaluator is not evaluator:
             continue
-        interval = _interval(found, evaluator, confidence)
-        is_beyond = beyond(found.gap, interval, searched.tolerance, sides, average.rounding)
-        one = WorstOfNull(found.adversary, interval, is_beyond)
-        if worst is None or (one.beyond, abs(one.gap.mean)) > (worst.beyond, abs(worst.gap.mean)):
-            worst = one
+        found = WorstOfNull(attempt.adversary, attempt.interval, attempt.refutes)
+        if worst is None or _badness(found) > _badness(worst):
+            worst = found
     return replace(null, worst=worst)
 
 
-def _interval(found: Found, evaluator: Evaluator, confidence: float) -> Estimate:
-    """Of the mean over references of what was found, without ends where too few of them say it."""
-    assert found.changes is not None
-    assert found.swap_set is not None
-    every = np.array_equal(np.unique(found.swap_set.references), evaluator.space.reference_rows)
-    mean = float(found.changes.mean())
-    if found.pointwise and every and len(found.changes) == len(evaluator.space.reference_rows):
-        return Estimate(mean, mean, mean)
-    if len(found.changes) < FEWEST_REFERENCES:
-        return Estimate(mean, -math.inf, math.inf)
-    metric = evaluator.metric
-    return confidence_sequence(found.changes, metric.upper - metric.lower, confidence)
+def _badness(worst: WorstOfNull) -> tuple[bool, float]:
+    return worst.beyond, abs(worst.gap.mean)

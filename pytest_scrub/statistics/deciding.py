@@ -114,6 +114,7 @@ class Acceptance:
         *,
         confidence: float | None = None,
         heaviest: float = 1.0,
+        exact: bool = False,
     ) -> tuple[Decided, str | None]:
         """Held, refuted or undecided, and why it is undecided.
 
@@ -129,8 +130,9 @@ class Acceptance:
         - `rounding`: how far off the mean change may be, as the network computes with so many
           digits.
         - `confidence`: of all intervals, instead; `heaviest`: the largest weight of a unit.
+        - `exact`: the units are all that there are, so their mean has no interval.
         """
-        if confidence is None and self.routes > 1:
+        if confidence is None and self.routes > 1 and not exact:
             within = self.outcome(
                 changes, lost, room, rounding, confidence=self.confidence, heaviest=heaviest
             )
@@ -148,6 +150,8 @@ class Acceptance:
         reach, alike = self.reach * heaviest, slack(rounding, tolerance)
 
         def interval(values: Numbers, most: float = reach) -> Estimate:
+            if exact:
+                return Estimate(*[float(values.mean())] * 3)
             return confidence_sequence(values, most, confidence, alike)
 
         def apart(part: float, of: Numbers) -> tuple[Estimate, Estimate]:
