@@ -17,6 +17,7 @@ from pytest_scrub.metrics import as_metric
 from pytest_scrub.network import as_graph
 from pytest_scrub.network.precision import precision_of
 from pytest_scrub.power.controls import controls_of
+from pytest_scrub.power.null import AgainstNull, against_null
 from pytest_scrub.power.refuted import power_of, says_too_little
 from pytest_scrub.settings import CheckOptions, Settings, takes
 from pytest_scrub.statistics.measuring import Measured, measure, with_gaps
@@ -24,8 +25,10 @@ from pytest_scrub.statistics.sampling import References
 from pytest_scrub.tree.nodes import Node
 from pytest_scrub.verdict import (
     HELD,
+    NO_ROOM,
     REFUTED,
     TOO_FEW,
+    UNDECIDED,
     UNTESTED,
     WEAK,
     Control,
@@ -69,6 +72,7 @@ def judged(hypothesis: Node, model: Any, data: Dataset, settings: Settings) -> V
     average = measure(evaluator, References.of(evaluator, settings), settings)
     _require_recoverable(average)
     searched = search(average) if average.outcome != UNTESTED and settings.searches else None
+    against = against_null(average, searched)
     power: Power | None = None
     controlled: tuple[Control, ...] = ()
     if average.outcome == HELD:
@@ -78,28 +82,38 @@ def judged(hypothesis: Node, model: Any, data: Dataset, settings: Settings) -> V
             controlled = controls_of(average)
     # nothing is said of data that were changed meanwhile, such as by a metric
     data.require_unchanged()
-    return _verdict(average, searched, power, controlled)
+    return _verdict(average, searched, against, power, controlled)
 
 
 def _outcome(
-    average: Measured, searched: Search | None, power: Power | None, controls: Sequence[Control]
+    average: Measured,
+    searched: Search | None,
+    against: AgainstNull,
+    power: Power | None,
+    controls: Sequence[Control],
 ) -> Outcome:
     if searched is not None and searched.gates and searched.refutes:
         return REFUTED
-    return WEAK if average.outcome == HELD and says_too_little(power, controls) else average.outcome
+    if average.undecided == NO_ROOM:
+        return WEAK
+    if average.outcome == HELD and searched is not None and searched.gates and searched.undecided:
+        return UNDECIDED
+    is_weak = not against.tells or says_too_little(power, controls)
+    return WEAK if average.outcome == HELD and is_weak else average.outcome
 
 
 def _verdict(
     average: Measured,
     searched: Search | None,
+    against: AgainstNull,
     power: Power | None,
     controlled: tuple[Control, ...],
 ) -> Verdict:
     evaluator, settings = average.evaluator, average.settings
     return Verdict(**{
-        **shared(Verdict, average, settings),
+        **shared(Verdict, average, settings, against),
         "claim": settings.name,
-        "outcome": _outcome(average, searched, power, controlled),
+        "outcome": _outcome(average, searched, against, power, controlled),
         "average": average.outcome,
         "hypothesis": str(evaluator.hypothesis),
         "metric": evaluator.metric.name,

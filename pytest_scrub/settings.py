@@ -41,6 +41,9 @@ ACTIONS = (FAIL, XFAIL, WARN)  # what a claim does that says nothing either way
 EFFORT = {"none": 0, "quick": 2, "default": 20, "thorough": 200}
 # Names that stand in reports beside those of adversaries.
 SAVED, OWN_DRAWS = "saved counterexample", "the claim's own draws"
+CONFIDENCE = 0.95
+LEAST_SHARE = 1e-6  # a share of nothing asks for nothing
+DEFAULT_ADVERSARIES = 4
 MOST_SAMPLES = 10**8  # their references are drawn at once, and take a gigabyte
 MOST_EVALUATIONS = 10**12  # years of any machine
 
@@ -118,6 +121,13 @@ def _word(words: Collection[str]) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def _confidence(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"takes a share such as 0.95, not {text!r}") from None
 
 
 def _seconds(text: str) -> float:
@@ -233,6 +243,11 @@ class Settings:
         "and the baseline's sampling error is part of the decision",
         _from("a share of at most 1, such as 0.9", -LARGEST, 1), at_collection=True,
     )  # fmt: skip
+    min_explained: float | None = _setting(
+        None, "the least share of what the claim would cost if its features knew nothing, instead "
+        "of `tolerance=`; with several, the strictest counts",
+        _from("a share above 0 and at most 1, such as 0.9", LEAST_SHARE, 1), at_collection=True,
+    )  # fmt: skip
     direction: str = _setting(
         EITHER, "`worse` where a metric that gets better is no objection",
         _one_of(EITHER, WORSE), at_collection=True,
@@ -246,6 +261,18 @@ class Settings:
         _whole_from("a whole number of at least 2", 2),
         _whole_from(f"at most {MOST_SAMPLES:,}", 2, MOST_SAMPLES), read=whole(2),
         none_is_unset=True,
+    )  # fmt: skip
+    confidence: float = _setting(
+        CONFIDENCE, "how sure a verdict is: at most 1 less this are wrongly refuted, or wrongly "
+        "held; shared among all that can refute the claim",
+        _from("a share from 0.5 to 0.9999, such as 0.95", 0.5, 0.9999), read=_confidence,
+        none_is_unset=True,
+    )  # fmt: skip
+    min_within: float | None = _setting(
+        None, "the least share of single swaps that change the metric by no more than "
+        "`tolerance=`",
+        _from("a share above 0 and below 1, such as 0.95", LEAST_SHARE, 1 - LEAST_SHARE),
+        at_collection=True,
     )  # fmt: skip
     generalize: bool = _setting(
         False, "the interval speaks of the distribution that the rows were drawn from: each "
@@ -266,6 +293,10 @@ class Settings:
         FAIL, "what a claim does where too little can be swapped: fail, xfail or warn", _ACTION,
         read=_word(ACTIONS), in_figures=False, at_collection=True, none_is_unset=True,
     )  # fmt: skip
+    on_weak: str = _setting(
+        FAIL, "what a claim does that held and says too little: fail, xfail or warn", _ACTION,
+        read=_word(ACTIONS), in_figures=False, at_collection=True, none_is_unset=True,
+    )  # fmt: skip
     min_with_other: float = _setting(
         0.10, "a node is untested where a smaller share of the references has another donor for it",
         _SHARE, none_is_unset=True,
@@ -282,6 +313,11 @@ class Settings:
         None, "the largest mean gap of a swap set that is found; the claim's own tolerance by "
         "default, and `math.inf` only shows what is found",
         _from("a gap, zero or more", 0, math.inf),
+    )  # fmt: skip
+    min_explained_at_worst: float | None = _setting(
+        None, "the least share explained of what the search finds for a claim whose features know "
+        "nothing; that of `min_explained=` by default",
+        _from("a share above 0 and at most 1, such as 0.9", LEAST_SHARE, 1), at_collection=True,
     )  # fmt: skip
     adversary: str = _setting(
         GATE, "`report` shows what is found without refuting", _one_of(GATE, REPORT)
@@ -342,6 +378,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         require_meaning(vars(self))
+        if self.min_within is not None and self.tolerance is None:
+            raise HypothesisError(
+                "min_within= needs tolerance=, the change within which single swaps are to stay"
+            )
         if self.slice_tolerance is not None and self.by is None:
             raise HypothesisError(
                 "slice_tolerance= needs by=, the feature whose values are the slices"
@@ -367,6 +407,14 @@ class Settings:
     def gates(self) -> bool:
         """Whether what is found may refute the claim."""
         return self.adversary == GATE and self.adversarial_tolerance != math.inf
+
+    @property
+    def routes(self) -> int:
+        """How many ways there are to refute the claim, slices aside: its average, single swaps, and
+        each adversary that gates."""
+        adversaries = DEFAULT_ADVERSARIES if self.adversaries is None else len(self.adversaries)
+        searched = adversaries if self.gates and self.searches else 0
+        return 1 + (self.min_within is not None) + searched
 
     @property
     def found_tolerance(self) -> float | None:
@@ -397,9 +445,10 @@ def require_meaning(given: Mapping[str, Any], *, at_collection: bool = False) ->
     `at_collection`: whether to look only at settings of which that is known at collection.
     """
     __tracebackhide__ = True
-    if given.get("tolerance") is None and given.get("min_recovered") is None:
+    if all(given.get(name) is None for name in ("tolerance", "min_explained", "min_recovered")):
         raise HypothesisError(
-            "a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered="
+            "a claim needs tolerance= (the largest gap, in the metric's unit), min_explained= or "
+            "min_recovered="
         )
     for name, value in given.items():
         setting = SETTINGS[name]
@@ -432,9 +481,12 @@ class Options(TypedDict, total=False):
 
     tolerance: float | None
     min_recovered: float | None
+    min_explained: float | None
     direction: str
     metric: Metric | Callable[[Tensor, Batch], Tensor] | None
     samples: int | None
+    confidence: float | None
+    min_within: float | None
     generalize: bool
     by: str | None
     slice_tolerance: float | None
@@ -442,6 +494,7 @@ class Options(TypedDict, total=False):
     min_moved: float | None
     adversaries: Sequence[AnyAdversary] | None
     adversarial_tolerance: float | None
+    min_explained_at_worst: float | None
     adversary: str
     budget: int | None
     min_power: float | None
@@ -453,6 +506,7 @@ class ClaimOptions(Options, total=False):
 
     on_undecided: str | None
     on_untested: str | None
+    on_weak: str | None
     model: str
     data: str
 

@@ -39,7 +39,14 @@ OUTCOMES: dict[Outcome, Mark] = {  # what asks for a look first
     HELD: Mark("green", "●"),
 }
 Worse = Literal["higher", "lower", "either"]
-TOO_FEW, ROUNDED, STRADDLES = "too few draws", "rounding", "straddles"  # why a claim is undecided
+# why a claim is undecided
+TOO_FEW, ROUNDED, STRADDLES = "too few draws", "rounding", "straddles"
+NO_ROOM = "no room"
+# why a claim has no null
+NO_FEATURE = (
+    "no node names a feature that could know anything: the claim says that something does not "
+    "matter"
+)
 if TYPE_CHECKING:
     End = float
 else:  # in JSON, which has no infinity
@@ -48,7 +55,7 @@ else:  # in JSON, which has no infinity
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % confidence interval, in the metric's unit.
+    """A mean with its confidence interval, in the metric's unit; see `Verdict.confidence`.
 
     - `mean`: of what was drawn.
     - `low`, `high`: the ends of the interval; infinite, and None in JSON, where too few values were
@@ -89,8 +96,8 @@ class Estimate:
 class Share:
     """How large the change of nearly all allowed swaps is at most, from `draws` independent draws.
 
-    With 95 % confidence at least `share` of the allowed swaps change the metric by no more than
-    `within`, and at least `tolerated` of them by no more than the tolerance.
+    With the verdict's confidence at least `share` of the allowed swaps change the metric by no more
+    than `within`, and at least `tolerated` of them by no more than the tolerance.
     """
 
     share: float
@@ -108,11 +115,17 @@ class NodeReport:
     - `agrees_on`: what its donors agree on.
     - `donors`: least, median and most allowed donors of a reference, the row itself included.
     - `with_other`: share of references that have a donor of other content.
-    - `moved`: share of drawn donors whose content differs from the parent's own input.
+    - `moved`: share of drawn donors on which what is read of a leaf differs from that on the
+      parent's own input; of rests and of nodes that are no leaves, those of other content.
     - `must_be_tested`: whether too little of it makes the claim untested.
     - `is_tested`: whether both shares are at least what the claim asks for.
     - `alone`: the gap when only this slot is swapped; None where it was not measured.
     - `wanting`: some values of its features that only one input has, where it is not tested.
+    - `fixed`: what is read never differed, though donors did: it is fixed by what they agree on, so
+      that it holds is no evidence.
+    - `unknowing`: the gap when the features of this slot alone know nothing, all others as claimed;
+      None where it names none that the null permutes.
+    - `says_nothing`: that gap is not told from the claim's own.
     """
 
     slot: str
@@ -125,6 +138,9 @@ class NodeReport:
     is_tested: bool
     alone: Estimate | None
     wanting: tuple[str, ...] = ()
+    fixed: bool = False
+    unknowing: Estimate | None = None
+    says_nothing: bool = False
 
 
 @dataclass(frozen=True)
@@ -285,8 +301,7 @@ class Attempt:
     - `gap`: mean change of the metric over the `references` of the worst swap set found; None
       without a search.
     - `unscrubbed`, `scrubbed`: mean metric on these references, or None.
-    - `interval`: of that mean, where the swap set was drawn anew on rows that the search had not
-      seen.
+    - `interval`: of that mean over references; a point where all were searched.
     - `exhaustive`: every combination of allowed donors was evaluated.
     - `evaluations`: scrubbed evaluations spent, a gradient counting as three.
     - `ranking`: what else was computed to choose what to evaluate, in clean forward passes of one
@@ -298,6 +313,11 @@ class Attempt:
     - `changes`: percentiles (0, 1, ... 100) of the change of single references; empty where nothing
       was searched.
     - `curve`: (evaluations, mean gap of the worst so far) along the search.
+    - `pointwise`: whether these are the worst swaps found for each reference, rather than draws
+      from a distribution that was chosen on other rows.
+    - `outcome`: whether the mean lies within the `bound`, in the metric's unit, or beyond it; None
+      where nothing was searched.
+    - `of_null`: what the same search finds for the null, where the bound is a share of it.
     """
 
     adversary: str
@@ -316,6 +336,10 @@ class Attempt:
     refutes: bool
     changes: tuple[float, ...] = ()
     curve: tuple[tuple[int, float], ...] = ()
+    pointwise: bool | None = None
+    outcome: Decided | None = None
+    bound: float | None = None
+    of_null: Estimate | None = None
 
     @property
     def found(self) -> float:
@@ -363,6 +387,49 @@ class Counterexample:
     clean_output: str
     scrubbed_output: str
     file: str | None = None
+
+
+@dataclass(frozen=True)
+class WorstOfNull:
+    """The worst that an adversary finds for the null.
+
+    - `adversary`: its name; `gap`: the mean over references, with its interval.
+    - `beyond`: whether that is shown to lie beyond what the claim accepts of what is found.
+    """
+
+    adversary: str
+    gap: Estimate
+    beyond: bool
+
+
+@dataclass(frozen=True)
+class Null:
+    """What the claim would be if its features knew nothing, on the same references.
+
+    - `what`: how it differs from the claim, in words.
+    - `gap`: its metric minus the unscrubbed one; `absolute_change`: the mean of its absolute
+      change.
+    - `samples`: references drawn until it was told from the claim, or until it was known that they
+      do not tell it.
+    - `outcome`: of the null, judged on average as the claim is: `"refuted"` where it is shown to
+      lie beyond what the claim accepts.
+    - `undecided`: why it is undecided, as in a `Verdict`.
+    - `worst`: what the claim's search finds for it, where the average does not tell it from the
+      claim.
+    """
+
+    what: str
+    gap: Estimate
+    absolute_change: float
+    samples: int
+    outcome: Decided
+    undecided: str | None = None
+    worst: WorstOfNull | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether it is shown to lie beyond what the claim accepts."""
+        return self.outcome == REFUTED or (self.worst is not None and self.worst.beyond)
 
 
 @dataclass(frozen=True)
@@ -425,6 +492,11 @@ class Search:
         """Whether an allowed swap set beyond the tolerance was found."""
         return any(attempt.refutes for attempt in self.attempts)
 
+    @property
+    def undecided(self) -> Attempt | None:
+        """The first attempt whose budget did not decide whether it refutes."""
+        return next((one for one in self.attempts if one.outcome == UNDECIDED), None)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -444,6 +516,11 @@ class Verdict:
     - `share`: what single swaps do, from independent draws; None where they were too few.
     - `baseline`: mean metric when the whole output comes from an unrelated row.
     - `recovered`: 1 - gap / (baseline - unscrubbed), or None; `recovered_reason`: why it is None.
+    - `null`: what the claim would be if its features knew nothing; None, with the `null_reason`,
+      where it has none or none was judged.
+    - `explained`: 1 - gap / (the null's gap), or None; `explained_reason`: why it is None.
+    - `confidence`: of the intervals, unless they say otherwise, and of the outcome.
+    - `min_within`: the least share of single swaps that has to stay within the tolerance, or None.
     - `samples`: references drawn until the claim was decided; `budget`: the most that might be.
     - `nodes`: how every slot was tested; `min_with_other`, `min_moved`: the shares below which one
       is untested.
@@ -461,8 +538,9 @@ class Verdict:
     - `rounding`: how far off the gap may be, as the network computes with so many digits; a
       hundredth of the tolerance of it decides nothing, and where it is more than that, neither does
       the rest of it.
-    - `undecided`: why the average is undecided: `"too few draws"`, `"rounding"`, or `"straddles"`
-      where the interval holds the tolerance; None where it is not.
+    - `undecided`: why the average is undecided: `"too few draws"`, `"rounding"`, `"straddles"`
+      where the interval holds the tolerance, or `"no room"` where the null costs nothing; None
+      where it is not.
     - `schema_version`: another one for whatever a reader of this one would not understand.
     """
 
@@ -504,6 +582,12 @@ class Verdict:
     controls: tuple[Control, ...] = ()
     rounding: float = 0.0
     undecided: str | None = None
+    null: Null | None = None
+    null_reason: str | None = None
+    explained: float | None = None
+    explained_reason: str | None = None
+    confidence: float = 0.95
+    min_within: float | None = None
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @property

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from pytest_scrub.adversaries.search import Adversary, NotSearched, Searched, Spending
+import numpy as np
+
+from pytest_scrub.adversaries.search import Adversary, Found, NotSearched, Searched, Spending
+from pytest_scrub.adversaries.sequence import Sequence as References
 from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.adversaries.which_inputs import WhichInputs
 from pytest_scrub.adversaries.which_nodes import WhichNodes
@@ -21,6 +24,7 @@ def climb_ladder(
     adversaries: Sequence[Adversary] | None,
     budget: int,
     acceptance: Acceptance,
+    null: Evaluator | None = None,
     *,
     seed: int,
     name: str,
@@ -33,6 +37,7 @@ def climb_ladder(
     - `adversaries`: None = the whole ladder.
     - `budget`: evaluations for all of them.
     - `acceptance`: of what they find.
+    - `null`: of the claim's null, where what they find is held against what they find for it.
     - `seed`, `name`: the random streams are derived from both, one for each adversary.
     - `until`: `time.monotonic()` after which no new batch starts.
     """
@@ -41,13 +46,39 @@ def climb_ladder(
     left = budget
     for i, adversary in enumerate(adversaries):
         efforts = [getattr(other, "effort", 1) for other in adversaries[i:]]
-        part = left * efforts[0] // sum(efforts)
-        spending = Spending(evaluator, part, until, adversary.name, acceptance)
-        try:
-            found = adversary.search(evaluator.space, spending, stream(seed, name, adversary.name))
-            one = spending.judged(found, getattr(adversary, "pointwise", True))
-        except NotSearched as why:
-            one = spending.nothing(str(why), why.tried)
-        searched.append(one)
+        spending = Spending(
+            evaluator, left * efforts[0] // sum(efforts), until, adversary.name, acceptance
+        )
+
+        def randomness(adversary: Adversary = adversary) -> np.random.Generator:
+            return stream(seed, name, adversary.name)
+
+        searched.append(_searched(adversary, spending, null, randomness))
         left -= spending.evaluations
     return searched
+
+
+def _searched(
+    adversary: Adversary,
+    spending: Spending,
+    null: Evaluator | None,
+    randomness: Callable[[], np.random.Generator],
+) -> Searched:
+    """What one adversary finds, against what it finds for the null."""
+    space, acceptance = spending.evaluator.space, spending.acceptance
+    references = References(acceptance, null)
+    spending.by_reference = references.run
+    try:
+        found = adversary.search(space, spending, randomness())
+        of_null, exact = references.of_null, references.is_exact
+        if not references.ran and isinstance(found, Found):
+            rows = np.sort(found.swap_set.references)
+            chosen = getattr(adversary, "references", None) is not None
+            exact = chosen or np.array_equal(rows, np.sort(space.reference_rows))
+            if null is not None:
+                again = Spending(null, spending.budget, spending.deadline, acceptance=acceptance)
+                of_null = again.changes(adversary.search(null.space, again, randomness()).swap_set)
+        pointwise = getattr(adversary, "pointwise", True)
+        return spending.judged(found, pointwise=pointwise, of_null=of_null, exact=exact)
+    except NotSearched as why:
+        return spending.nothing(str(why), why.tried)

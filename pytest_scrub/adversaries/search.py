@@ -13,17 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pytest_scrub.adversaries.bound import by_distribution, by_references
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.data.strategies import Draw
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.slopes import Slope
 from pytest_scrub.errors import HypothesisError
-from pytest_scrub.statistics.deciding import Acceptance, beyond
-from pytest_scrub.statistics.intervals import Numbers, seen_once
+from pytest_scrub.statistics.deciding import Acceptance
+from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.statistics.measuring import percentiles
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
-from pytest_scrub.verdict import Attempt
+from pytest_scrub.verdict import REFUTED, Attempt
 
 EVALUATIONS_OF_A_GRADIENT = 3  # the backward pass costs twice the forward pass, as usual
 MOST_OF_A_CURVE = 100  # points
@@ -113,6 +114,13 @@ class Adversary(Protocol):
         ...
 
 
+# The space, what may be spent, the references, and what was found for a pilot group of them.
+SearchGroup = Callable[
+    ["SwapSpace", "Spending", Rows, np.random.Generator, "SwapSet | None"], Found
+]
+ByReference = Callable[[SearchGroup, "SwapSpace", "Spending", np.random.Generator], Found]
+
+
 @dataclass(frozen=True, eq=False)
 class Searched:
     """What one adversary found, measured.
@@ -139,6 +147,9 @@ class Spending:
     - `deadline`: `time.monotonic()` after which no new batch starts, or None.
     - `name`: of the adversary, for progress and reports.
     - `acceptance`: what may be found; by default, anything.
+
+    `by_reference` searches references group after group until they decide; where it is None, some
+    of them are searched at once.
     """
 
     def __init__(
@@ -149,6 +160,7 @@ class Spending:
         name: str = "searching",
         acceptance: Acceptance | None = None,
     ) -> None:
+        self.by_reference: ByReference | None = None
         self.evaluator, self.budget, self.deadline = evaluator, evaluations, deadline
         self.name, self.acceptance = name, acceptance or Acceptance(evaluator.metric)
         self.sign = 1 if evaluator.metric.worse == "higher" else -1  # times a gap: higher is worse
@@ -245,27 +257,21 @@ class Spending:
         )  # fmt: skip
         return Searched(attempt, self.evaluator, tried=tried)
 
-    def judged(self, found: Found, pointwise: bool) -> Searched:
+    def judged(
+        self, found: Found, *, pointwise: bool, of_null: Numbers | None = None, exact: bool = False
+    ) -> Searched:
         """What an adversary found, with its changes as they are and not as it says.
+
+        **Arguments**
+
+        - `pointwise`: see `Adversary`.
+        - `of_null`: what is found for the null, float64; of the same references where pointwise.
+        - `exact`: these references are all that there are.
 
         **Raises** `HypothesisError` where it is not allowed, or not of this claim.
         """
-        space, acceptance = self.evaluator.space, self.acceptance
-        if not isinstance(found, Found):
-            raise HypothesisError(
-                f"the adversary {self.name!r} has to return Found(...), not {found!r}"
-            )
-        if not len(found.swap_set):
-            raise HypothesisError(
-                f"the adversary {self.name!r} found a swap set without references; where it "
-                "finds nothing, raise NotSearched(why)"
-            )
-        violations = space.check(found.swap_set)
-        if violations:
-            raise HypothesisError(
-                f"the adversary {self.name!r} found swaps that the claim does not allow: "
-                f"{violations[0]}"
-            )
+        space = self.evaluator.space
+        self._require_allowed(found)
         attempt = self.nothing(found.how).attempt  # what is read from here on ranks nothing
         clean = self.evaluator.unscrubbed(found.swap_set.references)
         if self._last is not None and self._last[0] is found.swap_set:
@@ -275,22 +281,46 @@ class Spending:
         rounding = self.evaluator.rounding * float(
             np.maximum(np.abs(clean), np.abs(clean + changes)).mean()
         )
+        if pointwise:
+            decision = by_references(self.acceptance, changes, of_null, rounding, exact=exact)
+        else:
+            decision = by_distribution(self.acceptance, changes, of_null, rounding)
         gap, unscrubbed = float(changes.mean()), float(clean.mean())
-        interval = None if pointwise else seen_once(changes, acceptance.reach, rounding)
         attempt = replace(
             attempt,
             searched=True,
             gap=gap,
-            interval=interval,
+            interval=decision.interval,
             unscrubbed=unscrubbed,
             scrubbed=unscrubbed + gap,
             references=len(found.swap_set),
             exhaustive=found.exhaustive,
             concentration=concentration(found.swap_set, space),
-            refutes=beyond(gap, interval, acceptance.accepted(0.0), acceptance.sides, rounding),
+            refutes=decision.outcome == REFUTED,
+            outcome=decision.outcome,
+            bound=decision.bound if math.isfinite(decision.bound) else None,
+            of_null=decision.of_null,
+            pointwise=pointwise,
             changes=percentiles(changes),
         )
         return Searched(attempt, self.evaluator, replace(found, changes=changes), found.tried)
+
+    def _require_allowed(self, found: Found) -> None:
+        if not isinstance(found, Found):
+            raise HypothesisError(
+                f"the adversary {self.name!r} has to return Found(...), not {found!r}"
+            )
+        if not len(found.swap_set):
+            raise HypothesisError(
+                f"the adversary {self.name!r} found a swap set without references; where it "
+                "finds nothing, raise NotSearched(why)"
+            )
+        violations = self.evaluator.space.check(found.swap_set)
+        if violations:
+            raise HypothesisError(
+                f"the adversary {self.name!r} found swaps that the claim does not allow: "
+                f"{violations[0]}"
+            )
 
 
 def concentration(swap_set: SwapSet, space: SwapSpace) -> float:

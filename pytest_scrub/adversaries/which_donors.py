@@ -54,22 +54,36 @@ class WhichDonors:
         """The swap set with the worst donors found for each reference; see `Adversary`."""
         if not swapped_slots(space):
             raise NotSearched("not searched: no slot has a choice of donors")
+        if self.references is None and spending.by_reference is not None:
+            return spending.by_reference(_search, space, spending, rng)
         references = self.references
         if references is None:
             references = space.reference_rows
             most = max(1, min(MOST_REFERENCES, spending.left // EVALUATIONS_PER_REFERENCE))
             if len(references) > most:
                 references = np.sort(rng.choice(references, most, replace=False))
-        if space.combinations(references).sum() <= spending.left:
-            return _exhaustive(space, spending, references)
-        if not spending.left:
-            raise spending.exhausted()
-        climb = _Climb(space, spending, references, rng)
-        starts = climb.climb()
-        if not climb.seen:
-            raise spending.exhausted()
-        how = f"{climb.candidates.how}; coordinate ascent, {starts} start{'s' * (starts != 1)}"
-        return Found(how, climb.swap_set(climb.best), spending.sign * climb.best.worth)
+        return _search(space, spending, references, rng)
+
+
+def _search(
+    space: SwapSpace,
+    spending: Spending,
+    references: Rows,
+    rng: np.random.Generator,
+    learned: SwapSet | None = None,
+) -> Found:
+    """The worst donors of these references; `learned`: what was found for others, which is tried
+    instead of what is found for one another."""
+    if space.combinations(references).sum() <= spending.left:
+        return _exhaustive(space, spending, references)
+    if not spending.left:
+        raise spending.exhausted()
+    climb = _Climb(space, spending, references, rng, learned)
+    starts = climb.climb()
+    if not climb.seen:
+        raise spending.exhausted()
+    how = f"{climb.candidates.how}; coordinate ascent, {starts} start{'s' * (starts != 1)}"
+    return Found(how, climb.swap_set(climb.best), spending.sign * climb.best.worth)
 
 
 @dataclass
@@ -113,9 +127,15 @@ class _Climb:
     """Coordinate ascent for many references at once, and the best that it has seen."""
 
     def __init__(
-        self, space: SwapSpace, spending: Spending, references: Rows, rng: np.random.Generator
+        self,
+        space: SwapSpace,
+        spending: Spending,
+        references: Rows,
+        rng: np.random.Generator,
+        learned: SwapSet | None = None,
     ) -> None:
         self.space, self.spending, self.references, self.rng = space, spending, references, rng
+        self.learned = learned
         self.candidates = Candidates(space, spending, references, rng)
         self.everyone = np.arange(len(references))
         self.best = _Point(space.unswapped(references).donors.copy(), np.zeros(len(references)))
@@ -191,20 +211,28 @@ class _Climb:
 
     def _migrate(self) -> None:
         """Try for each reference what was found for others that must agree on the same."""
+        source, best = self.references, self.best.donors
+        order = np.argsort(-self.best.worth, kind="stable")
+        if self.learned is not None:
+            source, best = self.learned.references, self.learned.donors
+            order = np.arange(len(source))
         tops = [
-            self.space.agree(i)[self.references]
+            self.space.agree(i)
             for i, slot in enumerate(self.space.slots)
             if slot.parent == REFERENCE
         ]
         classes = np.unique(np.stack(tops), axis=1, return_inverse=True)[1].reshape(-1)
-        order = np.argsort(-self.best.worth, kind="stable")
-        members = [order[classes[order] == c] for c in range(classes.max() + 1)]
+        theirs = classes[source[order]]
+        members = {c: order[theirs == c] for c in np.unique(classes[self.references])}
         self.here = _Point(self.best.donors.copy(), self.best.worth.copy())
         migrants = []
         for nth in range(2 * MIGRANTS):
-            source = [members[c][min(nth, len(members[c]) - 1)] for c in classes]
-            there = self.space.swap_set(self.references, self.best.donors[:, source])
-            donors = np.where(self.space.allows(there), there.donors, self.best.donors)
+            donors = self.best.donors.copy()
+            for column, c in enumerate(classes[self.references]):
+                if len(members[c]):
+                    donors[:, column] = best[:, members[c][min(nth, len(members[c]) - 1)]]
+            allowed = self.space.allows(self.space.swap_set(self.references, donors))
+            donors = np.where(allowed, donors, self.best.donors)
             migrants.append(self.space.swap_set(self.references, donors))
         self._try(self.everyone, migrants, MIGRANTS)
 

@@ -3,6 +3,7 @@ explained."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,12 +28,12 @@ from pytest_scrub.adversaries.saved import (
     set_aside,
     written_by,
 )
-from pytest_scrub.adversaries.search import Found, Searched, Spending
+from pytest_scrub.adversaries.search import Searched, Spending
 from pytest_scrub.adversaries.shrinking import shrunk
 from pytest_scrub.data.strategies import Draw
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError, ScrubError
-from pytest_scrub.settings import OWN_DRAWS, SAVED
+from pytest_scrub.settings import EFFORT, OWN_DRAWS
 from pytest_scrub.statistics.deciding import Acceptance, beyond
 from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.statistics.measuring import Measured
@@ -65,28 +66,25 @@ class _Broken:
 def search(average: Measured) -> Search:
     """The worst allowed swap sets that adversaries find, and what to make of them."""
     settings, metric = average.settings, average.evaluator.metric
-    tolerance = settings.found_tolerance
-    acceptance = average.acceptance.with_tolerance(
-        average.tolerance if tolerance is None else tolerance
-    )
+    acceptance, null = acceptance_of_found(average), null_of_found(average)
     until = until_of(settings.deadline)
     notes: list[str] = []
-    searched: list[Searched] = []
     file = None if settings.folder is None else path_for(settings.folder, settings.name)
     if file is not None and not settings.anew:
-        searched = _tried_first(file, average.evaluator, acceptance, notes)
-    is_saved = bool(searched)
-    if not searched:
-        searched = climb_ladder(
-            average.evaluator, settings.adversaries, settings.evaluations, acceptance,
-            seed=settings.seed, name=settings.name, until=until,
-        )  # fmt: skip
+        notes += _saved_before(file, average.evaluator, acceptance)
+    budget = settings.evaluations
+    if average.outcome == REFUTED:  # a counterexample is all that is left to be found
+        budget = min(budget, EFFORT["quick"] * settings.samples)
+    searched = climb_ladder(
+        average.evaluator, settings.adversaries, budget, acceptance, null,
+        seed=settings.seed, name=settings.name, until=until,
+    )  # fmt: skip
     broken = _broken(average, searched, acceptance)
     shown, mends = None, list[Mend]()
     if broken is not None:
         broken, small = _pruned(broken, until, settings.stream("minimal"))
         shown = described(broken.evaluator, small, broken.adversary)
-        if file is not None and not is_saved:
+        if file is not None:
             notes += _save(file, average, broken, small)
             shown = replace(shown, file=str(file) if file.exists() else None)
         mends = (
@@ -94,16 +92,45 @@ def search(average: Measured) -> Search:
             if average.outcome == REFUTED
             else mends_of(_unlimited(broken, until), broken.swap_set, broken.tolerance)
         )
-    return Search(
-        tolerance=acceptance.accepted(0.0),
+    found = Search(
+        tolerance=average.tolerance,
         gates=settings.gates,
-        budget=settings.evaluations,
+        budget=budget,
         attempts=tuple(one.attempt for one in searched),
         counterexample=shown,
         mends=tuple(mends),
         worse="either" if all(acceptance.sides) else metric.worse,
         notes=tuple(notes),
     )
+    bound = None if found.worst is None else found.worst.bound
+    return found if bound is None else replace(found, tolerance=bound)
+
+
+def acceptance_of_found(average: Measured) -> Acceptance:
+    """What a claim accepts of swaps that are found: what it accepts on average, unless it says
+    otherwise."""
+    settings, acceptance = average.settings, average.acceptance
+    absolute, share = settings.found_tolerance, settings.min_explained_at_worst
+    if absolute is None and share is None:
+        share = acceptance.min_explained
+        lost = abs(average.baseline - average.unscrubbed)
+        absolute = replace(acceptance, min_explained=None).accepted(lost)
+    return replace(
+        acceptance,
+        tolerance=None if absolute is None or math.isinf(absolute) else absolute,
+        min_recovered=None,
+        min_explained=share,
+        min_within=None,
+    )
+
+
+def null_of_found(average: Measured) -> Evaluator | None:
+    """The evaluator of the claim's null, where what is found is held against it: under one
+    permutation."""
+    under = average.under_null
+    if under is None or acceptance_of_found(average).min_explained is None:
+        return None
+    return average.evaluator.allowing(under.null.space(average.settings.stream("null, searched")))
 
 
 def until_of(deadline: float | None) -> float | None:
@@ -122,11 +149,11 @@ def _broken(
     refuting = [one for one in searched if one.attempt.refutes]
     if refuting:
         worst = max(refuting, key=lambda one: acceptance.badness(one.attempt.found))
-        found, is_pointwise = worst.found, worst.attempt.interval is None
+        found = worst.found
         assert found is not None
         return _Broken(
             worst.attempt.adversary, found.swap_set, found.changes, worst.evaluator,
-            acceptance.accepted(0.0), is_pointwise, found.fresh,
+            worst.attempt.bound or 0.0, bool(worst.attempt.pointwise), found.fresh,
         )  # fmt: skip
     if average.outcome != REFUTED:
         return None
@@ -156,30 +183,28 @@ def _pruned(
 # Saved counterexamples ----------------------------------------------------------------------------
 
 
-def _tried_first(
-    file: Path, evaluator: Evaluator, acceptance: Acceptance, notes: list[str]
-) -> list[Searched]:
-    """What was saved for this claim, where it still breaks it; otherwise a note that says why
-    not."""
+def _saved_before(file: Path, evaluator: Evaluator, acceptance: Acceptance) -> list[str]:
+    """What has become of the counterexample that was saved for this claim, in words: it decides
+    nothing."""
     try:
         saved = load(file)
-        swap_set, there = restored(saved, saved.worst, evaluator)
+        swap_set, there = restored(saved, saved.minimal, evaluator)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ScrubError) as error:
         aside = ""
         if isinstance(error, DamagedFile) and not isinstance(error, NewerFile):
             aside = f"; set aside as {set_aside(file).name}"
-        notes.append(f"{file.name} could not be tried: {error}{aside}")
-        return []
-    spending = Spending(there, len(swap_set), name=SAVED, acceptance=acceptance)
-    how = f"found before by {saved.worst.adversary}"
-    found = Found(how, swap_set, spending.changes(swap_set))
-    one = spending.judged(found, saved.worst.pointwise is not False)
-    if one.attempt.refutes:
-        return [replace(one, attempt=replace(one.attempt, ranking=0.0))]  # nothing was ranked
-    notes.append(f"{file.name} no longer breaks the claim (gap {one.attempt.gap:.4g})")
-    return []
+        return [f"{file.name} could not be tried: {error}{aside}"]
+    gap = float((there.evaluate(swap_set) - there.unscrubbed(swap_set.references)).mean())
+    breaks = acceptance.tolerance is not None and beyond(
+        gap, None, acceptance.tolerance, acceptance.sides
+    )
+    still = "still has" if breaks else "now has"
+    return [
+        f"the counterexample of an earlier run, {file.name}, {still} the gap {gap:.4g}; it decides "
+        "nothing"
+    ]
 
 
 def restored(saved: Saved, swaps: SavedSwaps, evaluator: Evaluator) -> tuple[SwapSet, Evaluator]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -112,6 +113,12 @@ class Evaluator:
             self.metric,
             store=self.store.beside(self.graph, dataset),
         )
+
+    def allowing(self, space: SwapSpace) -> Evaluator:
+        """The same where other swaps of the same slots are allowed."""
+        other = copy(self)
+        other.space = space
+        return other
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:

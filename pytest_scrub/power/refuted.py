@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from pytest_scrub.adversaries.ladder import climb_ladder
-from pytest_scrub.adversaries.worst import until_of
+from pytest_scrub.adversaries.worst import acceptance_of_found, null_of_found, until_of
 from pytest_scrub.common.records import shared
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import ScrubError
@@ -83,12 +83,12 @@ def _judged(
 ) -> MutantReport:
     samples = max(2, average.settings.samples // SAMPLE_SHARE)
     settings = replace(average.settings, samples=samples, by=None, slice_tolerance=None)
-    found = measure(evaluator, average.sample.references, settings)
+    found = measure(evaluator, average.sample.references, settings, average.under_null)
     outcome, gap = found.outcome, found.gap.mean
     if outcome not in (REFUTED, UNTESTED) and searched is not None:
         for one in climb_ladder(
             evaluator, settings.adversaries, searched.budget // SEARCH_SHARE,
-            found.acceptance.with_tolerance(searched.tolerance),
+            acceptance_of_found(average), null_of_found(average),
             seed=settings.seed, name=settings.name, until=until,
         ):  # fmt: skip
             if one.attempt.refutes:

@@ -74,13 +74,13 @@ class Untested(ClaimFailed):
 
 
 class Weak(ClaimFailed):
-    """The claim holds, and says too little: false claims made from it hold too, or it holds where
-    it should not."""
+    """The claim holds, and says too little: it would hold as well if its features knew nothing,
+    false claims made from it hold too, or it holds where it should not."""
 
 
 class ScrubWarning(UserWarning):
-    """A claim that is undecided or untested, where a setting lets it pass; or activations that
-    could not be kept."""
+    """A claim that is undecided, untested or weak, where a setting lets it pass; or activations
+    that could not be kept."""
 
     __module__ = "pytest_scrub"
 
@@ -114,7 +114,7 @@ def claim(
     """Make a test of a function that takes fixtures and returns a hypothesis.
 
     Its options are [what a claim can be told](writing-claims.md#options), `tolerance=` or
-    `min_recovered=` among them; `help(claim)` lists them.
+    `min_explained=` among them; `help(claim)` lists them.
 
     **Raises** `HypothesisError` at collection for a tolerance that is missing or negative, for an
     unknown word or option, and for a function that pytest cannot call with fixtures; what else is

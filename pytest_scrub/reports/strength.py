@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_scrub.verdict import HELD, Control, Power, Slices, Verdict
+from pytest_scrub.verdict import HELD, NO_FEATURE, NO_ROOM, Control, Power, Slices, Verdict
 
 MOST_SLICES = 10  # lines
 
@@ -80,9 +80,48 @@ def strength_lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
             yield from (f"  {line}" for line in lines)
 
 
+def null_lines(verdict: Verdict) -> Iterator[str]:
+    """What the claim would be if its features knew nothing, and how much it explains."""
+    null = verdict.null
+    if null is None:
+        yield f"null:      none, as {verdict.null_reason}"
+        return
+    yield (
+        f"null:      with {null.what} the gap would be {null.gap}, mean absolute change "
+        f"{null.absolute_change:.4g} ({null.samples} samples)"
+    )
+    if null.worst is not None:
+        yield f"           and the worst found by {null.worst.adversary} {null.worst.gap}"
+    if verdict.explained is None:
+        yield f"explained: not defined, as {verdict.explained_reason}"
+    else:
+        yield f"explained: {verdict.explained:.1%} of what the claim would cost then"
+
+
+def no_better(verdict: Verdict) -> str | None:
+    """How a claim that held is not told from its null; None where it is, or has none."""
+    null = verdict.null
+    if null is None:
+        is_exempt = verdict.null_reason is None or verdict.null_reason == NO_FEATURE
+        return None if is_exempt else verdict.null_reason
+    if null.told:
+        return None
+    if null.outcome == HELD:
+        return f"it would hold as well with {null.what} (gap {null.gap})"
+    if null.undecided == NO_ROOM:
+        return (
+            f"with {null.what} the metric would be no worse (gap {null.gap}), so there is nothing "
+            "to explain; signed metrics can cancel in the null too, a divergence does not"
+        )
+    return (
+        f"{null.samples} samples do not show that it would fail with {null.what} (gap {null.gap}); "
+        "draw more with samples= or --scrub-samples"
+    )
+
+
 def why_weak(verdict: Verdict) -> str:
     """Why a claim that held is weak, in one line."""
-    reasons = []
+    reasons = [reason] if (reason := no_better(verdict)) else []
     for says, holds in (
         ("it holds as well", True),
         ("these samples do not decide whether it holds", False),
@@ -101,4 +140,5 @@ def why_weak(verdict: Verdict) -> str:
             f"{share} of the false claims made from it are refuted, where {power.required:.0%} are "
             "asked for"
         )
-    return f"claim weak: it {HELD}, but {'; '.join(reasons)}"
+    held = f"it {HELD}, but " if verdict.average == HELD else ""
+    return f"claim weak: {held}{'; '.join(reasons)}"

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_scrub.reports.counterexample import search_lines
 from pytest_scrub.reports.run import Claimed
-from pytest_scrub.reports.strength import control_lines, power_lines, slice_lines, why_weak
+from pytest_scrub.reports.strength import (
+    control_lines,
+    null_lines,
+    power_lines,
+    slice_lines,
+    why_weak,
+)
 from pytest_scrub.settings import EITHER
 from pytest_scrub.statistics.deciding import MOST_SLACK, untested_nodes
-from pytest_scrub.statistics.intervals import CONFIDENCE, FEWEST_CHANGED, fewest_alike
+from pytest_scrub.statistics.intervals import FEWEST_CHANGED, fewest_alike
 from pytest_scrub.verdict import (
     HELD,
     OUTCOMES,
@@ -34,7 +40,10 @@ COLOURS: dict[str, str] = {outcome: mark.colour for outcome, mark in OUTCOMES.it
 LEAST_NAME = 24  # characters of a claim's name that a narrow terminal still shows
 # characters of a name that stand beside the figures; where there is less room it stands above them
 LEAST_BESIDE = 40
-FIGURES = ("", "unscrubbed", "scrubbed", "gap (95 %)", "allowed", "recovered", "worst", "power")
+FIGURES = (
+    "", "unscrubbed", "scrubbed", "gap", "allowed", "recovered", "explained", "worst",
+    "power",
+)  # fmt: skip
 
 
 def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, str]]:
@@ -81,6 +90,7 @@ def _figures(verdict: Verdict) -> tuple[str, ...]:
         _gap(verdict),
         f"{verdict.tolerance:.3g}",
         "" if verdict.recovered is None else f"{verdict.recovered:.1%}",
+        "" if verdict.explained is None else f"{verdict.explained:.1%}",
         "" if verdict.search is None else "-" if worst is None else f"{worst.found:.3g}",
         "" if power is None else f"{power.refuted}/{len(power.mutants)}",
     )
@@ -196,14 +206,21 @@ def _explained(verdict: Verdict) -> Iterator[str]:
             f"recovered: {verdict.recovered:.1%} of the way from the random baseline "
             f"{verdict.baseline:.4g}"
         )
+    yield from null_lines(verdict)
     if verdict.share is not None:
         share = verdict.share
+        asked = "" if verdict.min_within is None else f"; {verdict.min_within:.1%} are asked for"
         yield (
-            f"single swaps: with 95 % confidence {share.share:.0%} of them stay within "
-            f"{share.within:.4g}, and "
+            f"single swaps: with {_percent(verdict.confidence)} confidence {share.share:.0%} of "
+            f"them stay within {share.within:.4g}, and "
             f"{share.tolerated:.0%} within the tolerance ({share.draws} independent draws)"
+            f"{asked}"
         )
     yield from remedy(verdict)
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.4g} %"
 
 
 def remedy(verdict: Verdict) -> Iterator[str]:
@@ -245,10 +262,10 @@ def _why_undecided(verdict: Verdict) -> str:
         )
     if verdict.undecided != TOO_FEW:
         return f"the interval straddles the tolerance; {_more(verdict)}"
-    draws, confidence, where = verdict.samples, CONFIDENCE, ""
+    draws, confidence, where = verdict.samples, verdict.confidence, ""
     if (deciding := _deciding_slice(verdict)) is not None:
         slices, one = deciding
-        draws, confidence = one.samples, 1 - (1 - CONFIDENCE) / len(slices.slices)
+        draws, confidence = one.samples, 1 - (1 - confidence) / len(slices.slices)
         where = f" where {slices.by} = {one.value}"
     return (
         f"too few of the {draws} draws{where} differ from the others to give an interval for a "
@@ -277,6 +294,12 @@ def _why_untested(node: NodeReport, verdict: Verdict) -> str:
             f"untested:  {node.slot} takes no donor but the row itself: nothing was swapped; "
             "claim what it agrees on"
         )
+    if node.fixed:
+        return (
+            f"untested:  {node.slot} is the same on all donors that agree on {node.agrees_on}, and "
+            "nothing else was swapped: it holds by construction; agree on less, or let the rest "
+            "be swapped"
+        )
     if node.with_other >= verdict.min_with_other:
         return (
             f"untested:  {node.slot} was swapped in {node.moved:.1%} of the samples (at least "
@@ -294,16 +317,22 @@ def _why_untested(node: NodeReport, verdict: Verdict) -> str:
 
 
 def _table(verdict: Verdict) -> Iterator[str]:
-    """Node by node: donors per reference, how often something was swapped, and the gap when only it
-    is."""
-    header = ("node", "agrees on", "donors (min/median/max)", "with another", "gap alone")
+    """Node by node: donors per reference, how often something was swapped, the gap when only it is,
+    and the gap when its features alone know nothing."""
+    header = (
+        "node", "agrees on", "donors (min/median/max)", "with another", "gap alone",
+        "gap if it knew nothing",
+    )  # fmt: skip
     rows = (
         (
             node.slot,
-            node.agrees_on,
+            f"{node.agrees_on}{' (fixes it)' * node.fixed}",
             f"{node.donors[0]}/{node.donors[1]:g}/{node.donors[2]}",
             f"{node.with_other:.0%}",
             "" if node.alone is None else str(node.alone),
+            ""
+            if node.unknowing is None
+            else f"{node.unknowing}{', so it says nothing' * node.says_nothing}",
         )
         for node in verdict.nodes
     )

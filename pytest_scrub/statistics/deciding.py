@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from pytest_scrub.settings import EITHER
-from pytest_scrub.statistics.intervals import CONFIDENCE, Numbers, confidence_sequence
+import numpy as np
+
+from pytest_scrub.settings import CONFIDENCE, EITHER
+from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
 from pytest_scrub.verdict import (
     HELD,
+    NO_ROOM,
     REFUTED,
     ROUNDED,
     STRADDLES,
@@ -35,6 +39,10 @@ class Acceptance:
     - `metric`: gives the unit, the bounds, and which way is worse.
     - `tolerance`: the largest gap, in the metric's unit; None where only `min_recovered` says it.
     - `min_recovered`: the least share recovered, or None.
+    - `min_explained`: the least share of what the claim would cost if its features knew nothing, or
+      None.
+    - `min_within`: the least share of single swaps that stay within the tolerance, or None.
+    - `confidence`: of the verdict; `routes`: how many ways there are to refute the claim.
     - `direction`: `"either"`, or `"worse"` where a metric that gets better is no objection.
     """
 
@@ -42,11 +50,24 @@ class Acceptance:
     tolerance: float | None = None
     min_recovered: float | None = None
     direction: str = EITHER
+    min_explained: float | None = None
+    min_within: float | None = None
+    confidence: float = CONFIDENCE
+    routes: int = 1
 
     @classmethod
     def of(cls, settings: Settings, metric: Metric) -> Acceptance:
         """What a claim says."""
-        return cls(metric, settings.tolerance, settings.min_recovered, settings.direction)
+        return cls(
+            metric, settings.tolerance, settings.min_recovered, settings.direction,
+            settings.min_explained, settings.min_within, settings.confidence, settings.routes,
+        )  # fmt: skip
+
+    @property
+    def to_refute(self) -> float:
+        """The confidence that one of several ways to refute the claim needs, so that all of them
+        together have the claim's own (Bonferroni)."""
+        return 1 - (1 - self.confidence) / self.routes
 
     @property
     def sides(self) -> tuple[bool, bool]:
@@ -66,68 +87,106 @@ class Acceptance:
 
     def with_tolerance(self, tolerance: float) -> Acceptance:
         """The same for another tolerance alone."""
-        return Acceptance(self.metric, float(tolerance), None, self.direction)
+        return replace(
+            self,
+            tolerance=float(tolerance),
+            min_recovered=None,
+            min_explained=None,
+            min_within=None,
+        )
 
-    def accepted(self, room: float) -> float:
-        """The largest gap in the metric's unit, where the baseline is worse by `room`."""
+    def accepted(self, lost: float = 0.0, room: float = 0.0) -> float:
+        """The largest gap in the metric's unit, where the baseline is `lost` away from the
+        unscrubbed metric, and the null worse by `room`."""
         limits = [math.inf if self.tolerance is None else float(self.tolerance)]
         if self.min_recovered is not None:
-            limits.append((1 - self.min_recovered) * room)
+            limits.append((1 - self.min_recovered) * lost)
+        if self.min_explained is not None:
+            limits.append((1 - self.min_explained) * max(room, 0.0))
         return min(limits)
 
     def outcome(
         self,
         changes: Numbers,
+        lost: Numbers | None,
         room: Numbers | None,
         rounding: float,
         *,
-        confidence: float = CONFIDENCE,
+        confidence: float | None = None,
         heaviest: float = 1.0,
+        exact: bool = False,
     ) -> tuple[Decided, str | None]:
         """Held, refuted or undecided, and why it is undecided.
+
+        It is held where every interval lies within what the claim accepts, and refuted where one
+        lies beyond it that is as much wider as there are ways to refute the claim.
 
         **Arguments**
 
         - `changes`: scrubbed minus unscrubbed metric of every unit drawn so far, float64 `[units]`.
-        - `room`: how much worse the baseline is on the same units; read where a share has to be
-          recovered, so that the error of the sampled baseline is part of the decision.
+        - `lost`, `room`: how much worse the baseline, and the null, are on the same units; read
+          where a share of it is to be recovered, or explained, so that their error is part of the
+          decision.
         - `rounding`: how far off the mean change may be, as the network computes with so many
           digits.
-        - `confidence`: of the intervals; `heaviest`: the largest weight of a unit.
+        - `confidence`: of all intervals, instead; `heaviest`: the largest weight of a unit.
+        - `exact`: the units are all that there are, so their mean has no interval.
         """
-        tolerance = self.accepted(0.0 if room is None else abs(float(room.mean())))
+        if confidence is None and self.routes > 1 and not exact:
+            within = self.outcome(
+                changes, lost, room, rounding, confidence=self.confidence, heaviest=heaviest
+            )
+            if within[0] != REFUTED:
+                return within
+            beyond = self.outcome(
+                changes, lost, room, rounding, confidence=self.to_refute, heaviest=heaviest
+            )
+            return beyond if beyond[0] == REFUTED else (UNDECIDED, beyond[1] or STRADDLES)
+        confidence = self.confidence if confidence is None else confidence
+        lost, room = (np.zeros(1) if given is None else given for given in (lost, room))
+        tolerance = self.accepted(abs(float(lost.mean())), float(room.mean()))
         if not tolerance and not changes.any():
             rounding = 0.0  # no tolerance asks for the very same numbers, and these are
         reach, alike = self.reach * heaviest, slack(rounding, tolerance)
-        gap = confidence_sequence(changes, reach, confidence, alike)
-        if not gap.is_known:
-            return UNDECIDED, TOO_FEW
+
+        def interval(values: Numbers, most: float = reach) -> Estimate:
+            if exact:
+                return Estimate(*[float(values.mean())] * 3)
+            return confidence_sequence(values, most, confidence, alike)
+
+        def apart(part: float, of: Numbers) -> tuple[Estimate, Estimate]:
+            """Gap minus, and plus, this part of what is lost."""
+            most = reach * (1 + abs(part))
+            return interval(changes - part * of, most), interval(changes + part * of, most)
+
+        gap = interval(changes)
         gaps = [] if self.tolerance is None else [(gap + -self.tolerance, gap + self.tolerance)]
+        rooms = []
+        if self.min_explained is not None:
+            rooms.append(interval(room))
+            above, below = apart(1 - self.min_explained, room)
+            # beyond a share of a room that may be none is only what is a gap at all
+            above = replace(above, low=min(above.low, gap.low))
+            gaps.append((above, replace(below, high=max(below.high, gap.high))))
+        of_nothing: list[tuple[Estimate, Estimate]] = []
         if self.min_recovered is not None:
-            assert room is not None
-            lost, share = (
-                confidence_sequence(room, reach, confidence, alike),
-                1 - self.min_recovered,
-            )
-            above, below = (
-                confidence_sequence(changes + way * share * room, reach * (1 + abs(share)),
-                confidence, alike)
-                for way in (-1, 1)
-            )  # fmt: skip
-            if not (lost.is_known and above.is_known and below.is_known):
-                return UNDECIDED, TOO_FEW
-            if lost.low <= 0:
-                # nothing is known to be lost, so no share of it can be recovered
-                return UNDECIDED, STRADDLES
-            gaps.append((above, below))
+            rooms.append(interval(lost))
+            share = apart(1 - self.min_recovered, lost)
+            # nothing is known to be lost, so no share of it can be recovered
+            (gaps if rooms[-1].low > 0 else of_nothing).append(share)
+        if not all(one.is_known for one in chain([gap], rooms, *gaps, *of_nothing)):
+            return UNDECIDED, TOO_FEW
         found = self._together(gaps, tolerance, rounding)
-        if found != UNDECIDED:
+        if found == REFUTED or (found == HELD and all(one.low > 0 for one in rooms)):
             return found, None
+        if self.min_explained is not None and rooms[0].high <= 0:
+            return UNDECIDED, NO_ROOM
         without, all_of_it = (
             self._together(gaps, tolerance, 0.0),
             self._together(gaps, math.inf, rounding),
         )
-        return found, STRADDLES if without == all_of_it == UNDECIDED else ROUNDED
+        by_rounding = found == UNDECIDED and (without, all_of_it) != (UNDECIDED, UNDECIDED)
+        return UNDECIDED, ROUNDED if by_rounding else STRADDLES
 
     def _together(
         self, gaps: list[tuple[Estimate, Estimate]], tolerance: float, rounding: float
@@ -206,9 +265,13 @@ def recovered(
 
 def untested_nodes(nodes: tuple[NodeReport, ...]) -> tuple[NodeReport, ...]:
     """The nodes that the data cannot test; all nodes where none claims anything that could be
-    swapped."""
+    swapped, or where the swaps exchanged equal values."""
     named = tuple(node for node in nodes if not node.is_rest)
-    wanting = tuple(node for node in named if node.must_be_tested and not node.is_tested)
-    if wanting or any(node.must_be_tested for node in named):
+    claiming = tuple(node for node in named if node.must_be_tested)
+    wanting = tuple(node for node in claiming if not node.is_tested)
+    if wanting:
         return wanting
+    if claiming:
+        is_swapped = any(node.is_rest and node.moved > 0 for node in nodes)
+        return claiming if all(node.fixed for node in claiming) and not is_swapped else ()
     return named or nodes or (NO_NODE,)

@@ -11,9 +11,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from pytest_scrub.settings import CONFIDENCE
 from pytest_scrub.verdict import Estimate, Share
 
-CONFIDENCE = 0.95
 # draws at which the asymptotic sequence is tightest; at a fifth or five times as many it is 12 %
 # wider
 TUNED_AT = 800
@@ -29,7 +29,7 @@ FEWEST_ALIKE = 3000
 Numbers = npt.NDArray[np.float64]
 
 
-def estimate(values: Numbers) -> Estimate:
+def estimate(values: Numbers, confidence: float = CONFIDENCE) -> Estimate:
     """Mean of independent samples with Student's t interval, for one look; a point where they are
     all the same, and without ends where there is but one."""
     from scipy import stats
@@ -39,7 +39,7 @@ def estimate(values: Numbers) -> Estimate:
     mean, error = float(values.mean()), float(stats.sem(values))
     if error == 0:
         return Estimate(mean, mean, mean)
-    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=mean, scale=error)
+    low, high = stats.t.interval(confidence, len(values) - 1, loc=mean, scale=error)
     return Estimate(mean, float(low), float(high))
 
 
@@ -171,20 +171,22 @@ def fewest_alike(confidence: float = CONFIDENCE) -> int:
     return math.ceil(FEWEST_ALIKE * math.log(1 - confidence) / math.log(1 - CONFIDENCE))
 
 
-def share_within(changes: Numbers, tolerance: float, share: float = 0.95) -> Share | None:
+def share_within(
+    changes: Numbers, tolerance: float, share: float = 0.95, confidence: float = CONFIDENCE
+) -> Share | None:
     """What independent draws say of single swaps, by order statistics; None where they are too few.
 
-    The r-th smallest of n absolute changes is an upper limit for the `share` quantile with 95 %
-    confidence where a binomial of n and `share` lies below r with 95 % probability (David and
+    The r-th smallest of n absolute changes is an upper limit for the `share` quantile with a
+    confidence of c where a binomial of n and `share` lies below r with probability c (David and
     Nagaraja, "Order Statistics", section 7.1).
     """
     from scipy import stats
 
     n = len(changes)
-    at = int(stats.binom.ppf(CONFIDENCE, n, share)) + 1
+    at = int(stats.binom.ppf(confidence, n, share)) + 1
     if at > n:
         return None
     sizes = np.sort(np.abs(changes))
     kept = int((sizes <= tolerance).sum())
-    least = stats.binomtest(kept, n, alternative="greater").proportion_ci(CONFIDENCE).low
+    least = stats.binomtest(kept, n, alternative="greater").proportion_ci(confidence).low
     return Share(share, float(sizes[at - 1]), float(least), n)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.moved import moved_leaves
+from pytest_scrub.errors import HypothesisError
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.deciding import Acceptance, recovered, slack, untested_nodes
 from pytest_scrub.statistics.intervals import (
@@ -18,13 +20,16 @@ from pytest_scrub.statistics.intervals import (
     has_seen_enough,
     share_within,
 )
-from pytest_scrub.statistics.sampling import BURN_IN, References, Sample, sample
+from pytest_scrub.statistics.sampling import BURN_IN, References, Sample, UnderNull, sample
 from pytest_scrub.statistics.slicing import outcome_of, slices, why_of
+from pytest_scrub.swaps.null import null_of
 from pytest_scrub.swaps.slots import Slot
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.verdict import (
     HELD,
+    NO_ROOM,
     REFUTED,
+    STRADDLES,
     UNDECIDED,
     UNTESTED,
     Decided,
@@ -36,8 +41,7 @@ from pytest_scrub.verdict import (
     Slices,
 )
 
-MOST_SAMPLES_PER_NODE = 2000  # the table node by node is for reading, not for deciding
-NODES_SHARE = 5  # samples of all nodes together, for each sample of the claim
+MOST_SAMPLES_PER_NODE = 400  # the table node by node is for reading, not for deciding
 MOST_WANTING = 3  # values of a feature that a message names
 
 
@@ -60,6 +64,7 @@ class Measured:
     recovered: float | None
     recovered_reason: str | None
     undecided: str | None
+    under_null: UnderNull | None
 
     @property
     def acceptance(self) -> Acceptance:
@@ -107,7 +112,10 @@ class Measured:
         they were."""
         if self.settings.generalize:
             return None
-        return share_within(self.sample.changes[:BURN_IN], self.tolerance + self.slack)
+        return share_within(
+            self.sample.changes[:BURN_IN], self.tolerance + self.slack,
+            confidence=self.settings.confidence,
+        )  # fmt: skip
 
     @property
     def looks(self) -> tuple[Look, ...]:
@@ -117,7 +125,8 @@ class Measured:
         counts = [count for count in drawn.references.plan.looks() if count < len(drawn)]
         units = drawn.units(drawn.changes)
         seen = [n // drawn.references.plan.per_unit for n in counts]
-        gaps = [confidence_sequence(units[:n], reach, rounding=self.slack) for n in seen]
+        confidence = self.settings.confidence
+        gaps = [confidence_sequence(units[:n], reach, confidence, self.slack) for n in seen]
         before = [Look(n, gap) for n, gap in zip(counts, gaps, strict=True)]
         return (*before, Look(len(drawn), self.gap))
 
@@ -135,15 +144,22 @@ class Measured:
         population = "swaps drawn from this dataset"
         if self.settings.generalize:
             population = "references drawn as this dataset's were, with its donors"
-        return f"95 % {kind} confidence sequence over {population}"
+        confidence = f"{self.settings.confidence * 100:.4g} %"
+        return f"{confidence} {kind} confidence sequence over {population}"
 
 
-def measure(evaluator: Evaluator, references: References, settings: Settings) -> Measured:
+def measure(
+    evaluator: Evaluator,
+    references: References,
+    settings: Settings,
+    under_null: UnderNull | None = None,
+) -> Measured:
     """Draw swaps until the claim is decided, or the budget is spent.
 
     **Arguments**
 
     - `evaluator`, `references`: the claim's own, or those of a mutant of it.
+    - `under_null`: of the claim, where a mutant is to explain as much of it.
 
     Undecided where a share is to be recovered of nothing; `recovered_reason` tells.
 
@@ -153,28 +169,48 @@ def measure(evaluator: Evaluator, references: References, settings: Settings) ->
     if settings.by is not None:
         space.dataset.feature(settings.by)  # a wrong name is told before anything is drawn
 
+    null = under_null.null if under_null else null_of(space)
+    if null is None and acceptance.min_explained is not None:
+        raise HypothesisError(
+            "min_explained= is a share of what the claim's features explain, and it names none: "
+            "give tolerance= instead"
+        )
+    if under_null is None and null is not None:
+        under_null = UnderNull(evaluator, null, references, settings.stream("null"))
+
+    moves: dict[int, float] = {}
+
+    def nodes_of(drawn: Sample) -> tuple[NodeReport, ...]:
+        if not moves:  # the first draws tell, which every look has
+            found = moved_leaves(evaluator, drawn.swap_set[:BURN_IN])
+            moves.update((slot, float(moved.mean())) for slot, moved in found.items())
+        return _nodes(space, drawn, settings, moves)
+
     def is_decided(drawn: Sample) -> bool:
         if evaluator.progress is not None:
             stands = _interval(drawn, drawn.changes, acceptance)
             evaluator.progress("samples", len(drawn), settings.samples, f"gap {stands}")
-        if untested_nodes(_nodes(space, drawn, settings)):
+        if untested_nodes(nodes_of(drawn)):
             return True
-        found, _ = _outcome(drawn, acceptance)
+        found, why = outcome_of_draws(drawn, acceptance, under_null)
         if found != HELD or settings.slice_tolerance is None:
-            return found != UNDECIDED
+            return found != UNDECIDED or why == NO_ROOM
         return outcome_of(_sliced(space, drawn, settings, acceptance)) != UNDECIDED
 
     drawn = sample(evaluator, references, settings.stream("draw"), is_decided, settings.samples)
     lost = _interval(drawn, drawn.baseline - drawn.unscrubbed, acceptance)
-    tolerance = acceptance.accepted(abs(lost.mean))
+    room = 0.0
+    if acceptance.min_explained is not None and under_null is not None:
+        room = _sign(acceptance) * drawn.mean(under_null.changes(len(drawn)))
+    tolerance = acceptance.accepted(abs(lost.mean), room)
     alike = slack(drawn.mean(drawn.rounding), tolerance)
     gap = _interval(drawn, drawn.changes, acceptance, alike)
     clean, baseline = drawn.mean(drawn.unscrubbed), drawn.mean(drawn.baseline)
     share, reason = recovered(gap.mean, baseline, clean, acceptance.metric.worse, lost.around)
-    nodes = _nodes(space, drawn, settings)
+    nodes = nodes_of(drawn)
     by_slice = _sliced(space, drawn, settings, acceptance)
     together: OnAverage
-    together, why = _outcome(drawn, acceptance)
+    together, why = outcome_of_draws(drawn, acceptance, under_null)
     if untested_nodes(nodes):
         together, why = UNTESTED, None
     elif together != REFUTED and outcome_of(by_slice) != HELD:
@@ -183,7 +219,7 @@ def measure(evaluator: Evaluator, references: References, settings: Settings) ->
         together = outcome_of(by_slice)
     return Measured(
         evaluator, settings, drawn, gap, together, tolerance, nodes, by_slice, baseline, share,
-        reason, why,
+        reason, why, under_null,
     )  # fmt: skip
 
 
@@ -191,19 +227,52 @@ def _interval(
     drawn: Sample, values: Numbers, acceptance: Acceptance, rounding: float = 0.0
 ) -> Estimate:
     reach = acceptance.reach * drawn.references.plan.heaviest
-    return confidence_sequence(drawn.units(values), reach, rounding=rounding)
+    return confidence_sequence(drawn.units(values), reach, acceptance.confidence, rounding)
 
 
-def _outcome(drawn: Sample, acceptance: Acceptance) -> tuple[Decided, str | None]:
-    """What the draws decide, slices aside, and why they do not."""
-    room = None
+def _sign(acceptance: Acceptance) -> int:
+    """1 where a higher metric is worse, else -1."""
+    return 1 if acceptance.metric.worse == "higher" else -1
+
+
+def outcome_of_draws(
+    drawn: Sample,
+    acceptance: Acceptance,
+    under_null: UnderNull | None,
+    confidence: float | None = None,
+) -> tuple[Decided, str | None]:
+    """What the draws decide, slices aside, and why they do not; `confidence`: of all intervals,
+    instead of the claim's own."""
+    lost = room = None
     if acceptance.min_recovered is not None:
-        sign = 1 if acceptance.metric.worse == "higher" else -1
-        room = drawn.units(sign * (drawn.baseline - drawn.unscrubbed))
-    changes, rounding = drawn.units(drawn.changes), drawn.mean(drawn.rounding)
-    return acceptance.outcome(
-        changes, room, rounding, heaviest=drawn.references.plan.heaviest
+        lost = drawn.units(_sign(acceptance) * (drawn.baseline - drawn.unscrubbed))
+    if acceptance.min_explained is not None:
+        assert under_null is not None
+        room = drawn.units(_sign(acceptance) * under_null.changes(len(drawn)))
+    found = acceptance.outcome(
+        drawn.units(drawn.changes), lost, room, drawn.mean(drawn.rounding),
+        confidence=confidence, heaviest=drawn.references.plan.heaviest,
     )  # fmt: skip
+    if acceptance.min_within is None or found[0] == REFUTED:
+        return found
+    return _within(drawn, acceptance, found)
+
+
+def _within(
+    drawn: Sample, acceptance: Acceptance, found: tuple[Decided, str | None]
+) -> tuple[Decided, str | None]:
+    """What the share of single swaps decides that stay within the tolerance, where their mean has
+    not refuted the claim."""
+    assert acceptance.min_within is not None
+    assert acceptance.tolerance is not None
+    most = acceptance.tolerance + slack(drawn.mean(drawn.rounding), acceptance.tolerance)
+    inside = drawn.units((np.abs(drawn.changes) <= most).astype(np.float64))
+    heaviest = drawn.references.plan.heaviest
+    if confidence_sequence(inside, heaviest, acceptance.to_refute).high < acceptance.min_within:
+        return REFUTED, None
+    if confidence_sequence(inside, heaviest, acceptance.confidence).low < acceptance.min_within:
+        return UNDECIDED, found[1] or STRADDLES
+    return found
 
 
 def _sliced(
@@ -214,16 +283,21 @@ def _sliced(
     return slices(space, drawn, settings.by, acceptance, settings.slice_tolerance)
 
 
-def _nodes(space: SwapSpace, drawn: Sample, settings: Settings) -> tuple[NodeReport, ...]:
-    """How far every slot is tested, without the gaps."""
-    moved = space.moved(drawn.swap_set)
+def _nodes(
+    space: SwapSpace, drawn: Sample, settings: Settings, moves: Mapping[int, float]
+) -> tuple[NodeReport, ...]:
+    """How far every slot is tested, without the gaps; `moves`: the share of draws that changed what
+    is read of a leaf, by slot."""
+    swapped = space.moved(drawn.swap_set).mean(1)
     found = []
     for i, (slot, support) in enumerate(zip(space.slots, space.support(), strict=True)):
         computed = slot.node.computed_by is not None and not slot.is_rest
         # A computed node takes no activation from a donor: the function itself is put to the test.
-        with_other, swapped = (1.0 if computed else support.share), float(moved[i].mean())
+        with_other = 1.0 if computed else support.share
+        moved = moves.get(i, float(swapped[i]))
+        fixed = moved == 0 and bool(swapped[i] >= settings.min_moved > 0)
         is_tested = with_other >= settings.min_with_other and (
-            computed or swapped >= settings.min_moved
+            computed or fixed or moved >= settings.min_moved
         )
         must_be_tested = not slot.is_rest and not slot.agrees_on.exact
         found.append(
@@ -237,11 +311,12 @@ def _nodes(space: SwapSpace, drawn: Sample, settings: Settings) -> tuple[NodeRep
                     int(support.donors.max()),
                 ),
                 with_other=with_other,
-                moved=swapped,
+                moved=moved,
                 must_be_tested=must_be_tested,
                 is_tested=is_tested,
                 alone=None,
                 wanting=tuple(_wanting(space, slot, i)) if must_be_tested and not is_tested else (),
+                fixed=fixed,
             )
         )
     return tuple(found)
@@ -273,26 +348,33 @@ def percentiles(changes: Numbers) -> tuple[float, ...]:
 
 
 def with_gaps(measured: Measured) -> tuple[NodeReport, ...]:
-    """The reports with the gap when only that slot is swapped, the others EXACT."""
+    """The reports with the gap when only that slot is swapped, the others EXACT, and with the gap
+    when its features alone know nothing."""
     evaluator, drawn = measured.evaluator, measured.sample
-    rng = measured.settings.stream("alone")
-    most = min(
-        MOST_SAMPLES_PER_NODE,
-        max(2, NODES_SHARE * measured.settings.samples // max(1, len(measured.nodes))),
-    )
-    few = drawn.swap_set.references[:most]
+    rng, others = measured.settings.stream("alone"), measured.settings.stream("null, alone")
+    few = drawn.swap_set.references[:MOST_SAMPLES_PER_NODE]
     found = []
     for node in measured.nodes:
         alone = evaluator.space.keep([node.slot]).draw(len(few), rng, few)
         changes = evaluator.evaluate(alone) - drawn.unscrubbed[: len(few)]
-        found.append(replace(node, alone=_alone(changes, measured)))
+        report = replace(node, alone=_alone(changes, measured))
+        if measured.under_null is not None and node.slot in measured.under_null.null.permuted:
+            null = measured.under_null.null.of_one(node.slot)
+            under = UnderNull(evaluator, null, drawn.references, others).changes(len(few))
+            apart = _alone(under - drawn.changes[: len(few)], measured)
+            report = replace(
+                report,
+                unknowing=_alone(under, measured),
+                says_nothing=apart.low <= 0 <= apart.high,
+            )
+        found.append(report)
     return tuple(found)
 
 
 def _alone(changes: Numbers, measured: Measured) -> Estimate:
     """Student's t, and no ends where a metric without bounds has not shown enough for them."""
-    found = estimate(changes)
+    found = estimate(changes, measured.settings.confidence)
     is_known = np.isfinite(measured.acceptance.reach) or has_seen_enough(
-        changes, rounding=measured.slack
+        changes, measured.settings.confidence, measured.slack
     )
     return found if is_known else Estimate(found.mean, -math.inf, math.inf)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,12 +11,15 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.intervals import Numbers
+from pytest_scrub.swaps.null import Null
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.nodes import ANYTHING, output
 
 BURN_IN = 400  # units drawn before the first look: the asymptotic intervals need some
 BATCH = 200  # units between two looks
+DRAWS_OF_A_PERMUTATION = 40  # at least
+ROWS_OF_A_DRAW = 500  # of the data, for which a permutation has one draw more
 FEWEST_UNITS = 50  # references of different content that can speak for others
 
 
@@ -146,6 +149,42 @@ class References:
         """How much worse the baseline is, by all of the references."""
         count = len(self.plan.rows)
         return abs(float(self.plan.units(self.baseline(count) - self.unscrubbed(count)).mean()))
+
+
+class UnderNull:
+    """The references of a claim under its null: float64 metrics, drawn as they are asked for.
+
+    Every few draws have a permutation of their own, so the figures speak of all of them.
+    """
+
+    def __init__(
+        self, evaluator: Evaluator, null: Null, references: References, rng: np.random.Generator
+    ) -> None:
+        self.null, self._references = null, references
+        self._evaluator, self._rng = evaluator, rng
+        self._scrubbed = np.empty(0)
+        # a permutation sorts all rows once
+        self._together = max(DRAWS_OF_A_PERMUTATION, len(evaluator.dataset) // ROWS_OF_A_DRAW)
+
+    def scrubbed(self, count: int) -> Numbers:
+        """The metric of the first `count` references, each with one swap that the null allows.
+
+        **Raises** `ScrubError` where swaps that the null allows cannot be evaluated.
+        """
+        rows, drawn = self._references.plan.rows, []
+        for start in range(len(self._scrubbed), count, self._together):
+            some = rows[start : start + self._together]
+            drawn.append(self.null.space(self._rng).draw(len(some), self._rng, some))
+        if drawn:
+            donors = np.concatenate([one.donors for one in drawn], axis=1)
+            of = rows[len(self._scrubbed) : len(self._scrubbed) + donors.shape[1]]
+            swap_set = replace(drawn[0], references=of, donors=donors)
+            self._scrubbed = np.concatenate([self._scrubbed, self._evaluator.evaluate(swap_set)])
+        return self._scrubbed[:count]
+
+    def changes(self, count: int) -> Numbers:
+        """Null minus unscrubbed metric of the first `count` references."""
+        return self.scrubbed(count) - self._references.unscrubbed(count)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.statistics.deciding import Acceptance, slack
-from pytest_scrub.statistics.intervals import CONFIDENCE, confidence_sequence
+from pytest_scrub.statistics.intervals import confidence_sequence
 from pytest_scrub.statistics.sampling import Sample
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import Agreement
@@ -27,8 +27,8 @@ def slices(
     - `by`: the feature.
     - `tolerance`: the largest gap of a slice, or None to report only.
 
-    Intervals hold for all slices together: each has a confidence of `1 - 0.05 / slices`
-    (Bonferroni).
+    Intervals hold for all slices together: the error that the claim's confidence leaves is shared
+    among them, and, where they gate, among all that can refute the claim (Bonferroni).
 
     **Raises** `DataError` where the dataset has no such feature.
     """
@@ -37,7 +37,8 @@ def slices(
     kinds, first, counts = np.unique(
         codes[space.reference_rows], return_index=True, return_counts=True
     )
-    confidence = 1 - (1 - CONFIDENCE) / len(kinds)
+    routes = len(kinds) + (0 if tolerance is None else acceptance.routes)
+    confidence = 1 - (1 - acceptance.confidence) / routes
     accepted = None if tolerance is None else acceptance.with_tolerance(tolerance)
     drawn = codes[sample.swap_set.references[:: sample.references.plan.per_unit]]
     changes, rounding = sample.units(sample.changes), sample.units(sample.rounding)
@@ -59,7 +60,7 @@ def slices(
             outcome, why = UNDECIDED, TOO_FEW
             if here.sum() >= FEWEST_OF_A_SLICE:
                 outcome, why = accepted.outcome(
-                    own, None, off, confidence=confidence, heaviest=heaviest
+                    own, None, None, off, confidence=confidence, heaviest=heaviest
                 )
         value = values[space.reference_rows[at]]
         found.append(Slice(_said(value), int(count), int(here.sum()), gap, outcome, why))

@@ -16,7 +16,7 @@ from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, said_a
 from pytest_scrub.swaps.slots import REFERENCE, Slot, owners_first, slots_of, with_agreement
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.join import join
-from pytest_scrub.tree.nodes import EXACT, ROOT, Agreement, Node
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, ROOT, Agreement, Node
 
 if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
@@ -50,6 +50,19 @@ class Support:
     slot: str
     donors: Rows
     share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Unknowing:
+    """Features that know nothing: those of some slots have the values of other rows.
+
+    - `rows`: int64 `[rows]`, the row whose values each row has instead.
+    - `features`: slot path to the features that do. A computed node, which reads the values of its
+      donor, takes any donor instead.
+    """
+
+    rows: Rows
+    features: Mapping[str, Agreement]
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,7 @@ class SwapSpace:
     - `dataset`: gives rows, features, and which rows may be references and donors.
     - `frozen`: paths of slots that are not swapped.
     - `references`, `donors`: int64 rows, instead of the dataset's own; see `within`.
+    - `unknowing`: what of the agreements is with the values of other rows; see `Null`.
 
     **Raises** `DataError` for a feature that the dataset lacks or cannot compute.
     """
@@ -109,6 +123,7 @@ class SwapSpace:
         frozen: Collection[str] = (),
         references: Rows | None = None,
         donors: Rows | None = None,
+        unknowing: Unknowing | None = None,
     ) -> None:
         if hypothesis.components != (ROOT,):
             with said_at(hypothesis):
@@ -123,12 +138,22 @@ class SwapSpace:
         self.paths = tuple(slot.path for slot in self.slots)
         self.order = owners_first(self.slots)
         self.frozen = self._frozen(frozen)
-        by_agreement: dict[Agreement, _Classes] = {}
+        self.unknowing = unknowing
+        classes: dict[tuple[Agreement, Agreement], _Classes] = {}
         for slot in self.slots:
-            if slot.agrees_on not in by_agreement:
-                codes = self._codes(slot)
-                by_agreement[slot.agrees_on] = _Classes.of(codes, self.donor_rows)
-        self._classes = [by_agreement[slot.agrees_on] for slot in self.slots]
+            if self._parts(slot) not in classes:
+                classes[self._parts(slot)] = _Classes.of(self._codes(slot), self.donor_rows)
+        self._classes = [classes[self._parts(slot)] for slot in self.slots]
+
+    def _parts(self, slot: Slot) -> tuple[Agreement, Agreement]:
+        """What a slot agrees on with the values of the rows themselves, and with those of
+        others."""
+        if self.unknowing is None or slot.agrees_on.exact:
+            return slot.agrees_on, ANYTHING
+        other = self.unknowing.features.get(slot.path, ANYTHING)
+        own = (name for name in slot.agrees_on.features if name not in other.features)
+        computed = slot.node.computed_by is not None and not slot.is_rest
+        return Agreement(tuple(own)), ANYTHING if computed else other
 
     def _frozen(self, frozen: Collection[str]) -> frozenset[str]:
         """A slot that shares a donor moves with its owner."""
@@ -136,11 +161,17 @@ class SwapSpace:
         return frozenset(path for path in self.paths if owners[path] in frozen)
 
     def _codes(self, slot: Slot) -> Rows:
+        own, other = self._parts(slot)
         with said_at(slot.node):
             try:
-                return self.dataset.codes(slot.agrees_on)
+                codes = self.dataset.codes(own)
+                if self.unknowing is None or other == ANYTHING:
+                    return codes
+                permuted = self.dataset.codes(other)[self.unknowing.rows]
             except DataError as error:
                 raise DataError(f"{slot.path}: {error}") from error
+        both = permuted * (int(codes.max()) + 1) + codes
+        return np.unique(both, return_inverse=True)[1].reshape(-1) if codes.any() else permuted
 
     @cached_property
     def index(self) -> Mapping[str, int]:
@@ -165,8 +196,9 @@ class SwapSpace:
         """The swap sets on these references with donors among these; both int64 rows of the
         dataset."""
         return SwapSpace(
-            self.hypothesis, self.dataset, frozen=self.frozen, references=references, donors=donors
-        )
+            self.hypothesis, self.dataset, frozen=self.frozen, references=references, donors=donors,
+            unknowing=self.unknowing,
+        )  # fmt: skip
 
     def refine(self, slots: Collection[str], extra: Agreement) -> SwapSpace:
         """The swap sets in which these slots, and those that share their donors, agree on `extra`
@@ -180,6 +212,7 @@ class SwapSpace:
             frozen=self.frozen,
             references=self.reference_rows,
             donors=self.donor_rows,
+            unknowing=self.unknowing,
         )
 
     def join(self, other: Node | Agreement) -> SwapSpace:
@@ -195,6 +228,7 @@ class SwapSpace:
             frozen=self.frozen & paths,
             references=self.reference_rows,
             donors=self.donor_rows,
+            unknowing=self.unknowing,
         )
 
     def draw(self, n: int, rng: np.random.Generator, references: Rows | None = None) -> SwapSet:

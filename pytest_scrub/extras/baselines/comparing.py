@@ -20,7 +20,8 @@ from typing import NamedTuple
 from pytest_scrub.extras.baselines.limits import GAP, POWER, WORST, Limit, Limits
 from pytest_scrub.extras.baselines.saved import NOT_KEPT, Baseline, Refuted, Worst
 from pytest_scrub.reports.run import INTERRUPTED, Run
-from pytest_scrub.statistics.intervals import CONFIDENCE, widened
+from pytest_scrub.settings import CONFIDENCE
+from pytest_scrub.statistics.intervals import widened
 from pytest_scrub.verdict import REFUTED, Estimate
 
 MOVED, WITHIN, UNCHANGED, NOT_COMPARED = "moved", "within", "unchanged", "not compared"

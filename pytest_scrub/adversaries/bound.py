@@ -1,0 +1,105 @@
+"""What the swap sets that a search finds decide: their mean over references, and its interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pytest_scrub.statistics.deciding import Acceptance
+from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
+from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Decided, Estimate
+
+# References below which the mean of their worst swaps decides nothing, unless they are all.
+FEWEST_TO_REFUTE, FEWEST_TO_HOLD = 100, 200
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided, and by what.
+
+    - `interval`: of the mean change; a point where it is of all references.
+    - `of_null`: that of what was found for the null, where the two are compared.
+    - `bound`: the largest mean that the claim accepts, in the metric's unit.
+    """
+
+    outcome: Decided
+    interval: Estimate
+    of_null: Estimate | None
+    bound: float
+
+
+def by_references(
+    acceptance: Acceptance,
+    changes: Numbers,
+    of_null: Numbers | None,
+    rounding: float,
+    *,
+    exact: bool,
+) -> Decision:
+    """By the worst swaps of each reference.
+
+    **Arguments**
+
+    - `changes`, `of_null`: of the metric, float64 `[R]`, on the same references.
+    - `rounding`: how far off their mean may be.
+    - `exact`: the references are all that there are.
+    """
+    sign = 1 if acceptance.metric.worse == "higher" else -1
+    room = None if of_null is None else sign * of_null
+    outcome, _ = acceptance.outcome(changes, None, room, rounding, exact=exact)
+    fewest = {HELD: FEWEST_TO_HOLD, REFUTED: FEWEST_TO_REFUTE}.get(outcome, 0)
+
+    def interval(values: Numbers) -> Estimate:
+        if exact:
+            return Estimate(*[float(values.mean())] * 3)
+        return confidence_sequence(values, acceptance.reach, acceptance.confidence)
+
+    return Decision(
+        outcome if exact or len(changes) >= fewest else UNDECIDED,
+        interval(changes),
+        None if of_null is None else interval(of_null),
+        acceptance.accepted(0.0, 0.0 if room is None else float(room.mean())),
+    )
+
+
+def by_distribution(
+    acceptance: Acceptance, changes: Numbers, of_null: Numbers | None, rounding: float
+) -> Decision:
+    """By draws from a distribution that was chosen on other rows, and from the one that was chosen
+    for the null; the two are no pairs."""
+    if of_null is None:
+        outcome, _ = acceptance.outcome(changes, None, None, rounding)
+        own = confidence_sequence(changes, acceptance.reach, acceptance.confidence)
+        return Decision(outcome, own, None, acceptance.accepted())
+    absolute = replace(acceptance, min_explained=None)
+    outcomes = {_relative(acceptance, changes, of_null)}
+    if acceptance.tolerance is not None:
+        outcomes.add(absolute.outcome(changes, None, None, rounding)[0])
+    own, null = (
+        confidence_sequence(values, acceptance.reach, acceptance.confidence)
+        for values in (changes, of_null)
+    )
+    sign = 1 if acceptance.metric.worse == "higher" else -1
+    outcome = next((one for one in (REFUTED, UNDECIDED) if one in outcomes), HELD)
+    return Decision(outcome, own, null, acceptance.accepted(0.0, sign * null.mean))
+
+
+def _relative(acceptance: Acceptance, changes: Numbers, of_null: Numbers) -> Decided:
+    """Whether the mean change is at most the share of the null's that need not be explained."""
+    assert acceptance.min_explained is not None
+    share, above, below = 1 - acceptance.min_explained, *acceptance.sides
+    sign = 1 if acceptance.metric.worse == "higher" else -1
+
+    def intervals(confidence: float) -> tuple[Estimate, Estimate]:
+        both = 1 - (1 - confidence) / 2
+        own = confidence_sequence(changes, acceptance.reach, both)
+        return own, confidence_sequence(sign * of_null, acceptance.reach, both)
+
+    own, null = intervals(acceptance.to_refute)
+    most = share * max(null.high, 0.0)
+    if (above and own.low > most) or (below and own.high < -most):
+        return REFUTED
+    own, null = intervals(acceptance.confidence)
+    least = share * null.low
+    if least > 0 and (not above or own.high <= least) and (not below or own.low >= -least):
+        return HELD
+    return UNDECIDED

@@ -1,0 +1,139 @@
+"""The mean over random references of the worst that a search finds for each, and its interval.
+
+How hard one reference is searched is settled beforehand, and so is what else may be tried for it:
+what was found for others comes from a pilot group alone. So references are independent draws,
+results only decide whether more of them follow, and the mean has an interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from pytest_scrub.adversaries.bound import FEWEST_TO_HOLD, by_references
+from pytest_scrub.adversaries.search import Found, NotSearched, SearchGroup, Spending
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.statistics.deciding import Acceptance
+from pytest_scrub.statistics.intervals import Numbers
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import Rows
+from pytest_scrub.verdict import UNDECIDED
+
+PILOT = 20  # references whose worst donors are tried for all others
+GROUP = 50  # references between two looks
+# Evaluations of one reference. So few find nearly all that many do, and many references decide.
+EFFORT, EFFORT_OF_A_SLOT = 20, 4
+REFERENCES = 2250  # of a usual budget; with a larger one each is searched harder
+FEWEST_REFERENCES = 300  # of any budget, where slots are so many that each would take more
+UNLIMITED = np.iinfo(np.int64).max
+
+
+class Sequence:
+    """References searched group after group, until what is found is decided.
+
+    **Arguments**
+
+    - `acceptance`: of the mean of what is found.
+    - `null`: the evaluator of the claim's null, where what is found is held against what is found
+      for it: searched on the same references, just as hard.
+    """
+
+    def __init__(self, acceptance: Acceptance, null: Evaluator | None = None) -> None:
+        self.acceptance, self.null = acceptance, null
+        self.ran = self.is_exact = False
+        self.of_null: Numbers | None = None
+
+    def run(
+        self, search: SearchGroup, space: SwapSpace, spending: Spending, rng: np.random.Generator
+    ) -> Found:
+        """What is found for all groups but the pilot. **Raises** `NotSearched` where nothing is
+        affordable."""
+        self.ran = True
+        rows = rng.permutation(space.reference_rows)
+        each = _effort(space, spending.left)
+        at_once = len(rows) <= FEWEST_TO_HOLD or space.combinations(rows).sum() <= spending.left
+        sides = [_Side(search, space, spending, rng)]
+        if self.null is not None:
+            other = np.random.default_rng(int(rng.integers(1 << 62)))
+            unlimited = Spending(self.null, UNLIMITED, spending.deadline)
+            sides.append(_Side(search, self.null.space, unlimited, other))
+        ends = [len(rows)] if at_once else [*range(PILOT, len(rows), GROUP), len(rows)]
+        for start, stop in pairwise([0, *ends]):
+            most = spending.left if at_once else each * (stop - start)
+            if start > PILOT and sides[0].total - spending.evaluations < most:
+                break
+            try:
+                for side in sides:
+                    side.add(rows[start:stop], most)
+            except NotSearched:
+                if start <= PILOT:
+                    raise
+                break
+            self.is_exact = stop == len(rows) and not spending.late
+            if (at_once or start) and self._is_decided(*sides):
+                break
+            if spending.late:
+                break
+        spending.budget = sides[0].total
+        return sides[0].together(with_pilot=self.is_exact)
+
+    def _is_decided(self, own: _Side, null: _Side | None = None) -> bool:
+        changes = own.changes(with_pilot=self.is_exact)
+        if null is not None:
+            self.of_null = null.changes(with_pilot=self.is_exact)
+        decision = by_references(
+            self.acceptance, changes, self.of_null, own.rounding(changes), exact=self.is_exact
+        )
+        return decision.outcome != UNDECIDED
+
+
+class _Side:
+    """The search for the claim, or for its null, and what it found group after group."""
+
+    def __init__(
+        self, search: SearchGroup, space: SwapSpace, spending: Spending, rng: np.random.Generator
+    ) -> None:
+        self.search, self.space, self.spending, self.rng = search, space, spending, rng
+        self.total = spending.budget
+        self.found: list[Found] = []
+
+    def add(self, group: Rows, most: int) -> None:
+        """Search a group with at most so many evaluations. **Raises** `NotSearched`."""
+        learned = self.found[0].swap_set if self.found else None
+        self.spending.budget = min(self.total, self.spending.evaluations + most)
+        self.found.append(self.search(self.space, self.spending, group, self.rng, learned))
+
+    def groups(self, *, with_pilot: bool) -> list[Found]:
+        """What was found; a first group is no pilot where it is the only one."""
+        return self.found if with_pilot or len(self.found) == 1 else self.found[1:]
+
+    def changes(self, *, with_pilot: bool) -> Numbers:
+        """Float64 `[R]`."""
+        return np.concatenate([one.changes for one in self.groups(with_pilot=with_pilot)])
+
+    def together(self, *, with_pilot: bool) -> Found:
+        """All groups as one swap set."""
+        groups = self.groups(with_pilot=with_pilot)
+        references = np.concatenate([one.swap_set.references for one in groups])
+        donors = np.concatenate([one.swap_set.donors for one in groups], axis=1)
+        return replace(
+            groups[-1],
+            swap_set=self.space.swap_set(references, donors),
+            changes=self.changes(with_pilot=with_pilot),
+            exhaustive=all(one.exhaustive for one in groups),
+        )
+
+    def rounding(self, changes: Numbers) -> float:
+        """How far off the mean change may be, as the network computes with so many digits."""
+        evaluator = self.spending.evaluator
+        references = [one.swap_set.references for one in self.found]
+        clean = np.abs(self.spending.unscrubbed(np.concatenate(references))).mean()
+        return evaluator.rounding * float(clean + np.abs(changes).mean())
+
+
+def _effort(space: SwapSpace, budget: int) -> int:
+    """Evaluations of one reference."""
+    of_slots = min(EFFORT_OF_A_SLOT * len(space.slots), budget // FEWEST_REFERENCES)
+    return max(EFFORT, of_slots, budget // REFERENCES)

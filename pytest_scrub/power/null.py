@@ -1,0 +1,126 @@
+"""The claim against its null: what it would cost if its features knew nothing.
+
+A claim that would hold then as well is no evidence for what it says.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pytest_scrub.adversaries.ladder import climb_ladder
+from pytest_scrub.adversaries.worst import acceptance_of_found, until_of
+from pytest_scrub.errors import ScrubError
+from pytest_scrub.statistics.intervals import confidence_sequence
+from pytest_scrub.statistics.measuring import Measured, outcome_of_draws
+from pytest_scrub.statistics.sampling import Sample, UnderNull
+from pytest_scrub.verdict import (
+    HELD,
+    NO_FEATURE,
+    NO_ROOM,
+    REFUTED,
+    UNDECIDED,
+    Null,
+    Search,
+    WorstOfNull,
+)
+
+
+@dataclass(frozen=True)
+class AgainstNull:
+    """What the null says of a claim, by the names that it has in a `Verdict`."""
+
+    null: Null | None
+    null_reason: str | None
+    explained: float | None = None
+    explained_reason: str | None = None
+
+    @property
+    def tells(self) -> bool:
+        """Whether a claim that held is told from its null, or has none."""
+        return self.null_reason == NO_FEATURE or (self.null is not None and self.null.told)
+
+
+def against_null(average: Measured, searched: Search | None) -> AgainstNull:
+    """The null of a claim on the claim's own references, drawn until it is told from the claim.
+
+    Where the claim held and its draws do not tell its null from it, and the claim withstood a
+    search that gates, the null is searched in the same way.
+    """
+    under = average.under_null
+    if under is None:
+        return AgainstNull(None, NO_FEATURE)
+    gates = (
+        searched is not None
+        and searched.gates
+        and searched.worst is not None
+        and acceptance_of_found(average).tolerance is not None
+    )
+    confidence = 1 - (1 - average.settings.confidence) / (1 + gates)
+    try:
+        null = _on_average(average, under, confidence)
+        if average.outcome == HELD and null.outcome != REFUTED and gates:
+            null = _searched(average, under, null, confidence)
+    except ScrubError as error:
+        return AgainstNull(None, f"its null cannot be judged: {error}")
+    return AgainstNull(null, None, *_explained(average, null))
+
+
+def _on_average(average: Measured, under: UnderNull, confidence: float) -> Null:
+    drawn, acceptance, plan = average.sample, average.acceptance, average.sample.references.plan
+    is_drawn = len(drawn) if acceptance.min_explained is not None else 0
+    looks = [count for count in plan.looks() if count >= is_drawn]
+    if average.outcome != HELD:  # then the null decides nothing, and is only shown
+        looks = looks[:1]
+    for count in looks:
+        sample = Sample(drawn.references, drawn.swap_set, under.scrubbed(count))
+        found, why = outcome_of_draws(sample, acceptance, under, confidence)
+        if found != UNDECIDED or why == NO_ROOM:
+            break
+    units = sample.units(sample.changes)
+    gap = confidence_sequence(
+        units, acceptance.reach * plan.heaviest, acceptance.confidence, average.slack
+    )
+    return Null(under.null.what, gap, sample.mean(np.abs(sample.changes)), len(sample), found, why)
+
+
+def _explained(average: Measured, null: Null) -> tuple[float | None, str | None]:
+    """1 - gap / room, or None and why not."""
+    room, around = null.gap.mean, null.gap.around
+    if average.acceptance.metric.worse == "lower":
+        room = -room
+    if room > around:
+        return 1 - average.gap.mean / null.gap.mean, None
+    if math.isinf(around):
+        return None, "too few draws say what the claim costs if its features know nothing"
+    return (
+        None,
+        f"if its features knew nothing the gap would be {null.gap}, not clearly worse than none",
+    )
+
+
+def _searched(average: Measured, under: UnderNull, null: Null, confidence: float) -> Null:
+    """The null with the worst swaps that the claim's own search finds for it, under one
+    permutation."""
+    settings = average.settings
+    evaluator = average.evaluator.allowing(under.null.space(settings.stream("null, searched")))
+    acceptance = replace(acceptance_of_found(average), confidence=confidence, routes=1)
+    worst = None
+    for one in climb_ladder(
+        evaluator, settings.adversaries, settings.evaluations, acceptance,
+        seed=settings.seed, name=settings.name, until=until_of(settings.deadline),
+    ):  # fmt: skip
+        attempt = one.attempt
+        # what was found among fresh inputs is the claim's own
+        if attempt.interval is None or one.evaluator is not evaluator:
+            continue
+        found = WorstOfNull(attempt.adversary, attempt.interval, attempt.refutes)
+        if worst is None or _badness(found) > _badness(worst):
+            worst = found
+    return replace(null, worst=worst)
+
+
+def _badness(worst: WorstOfNull) -> tuple[bool, float]:
+    return worst.beyond, abs(worst.gap.mean)

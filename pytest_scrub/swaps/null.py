@@ -1,0 +1,101 @@
+"""The null of a claim: the swaps it would allow if its features knew nothing.
+
+What a claim explains is measured against it: a claim that holds just as well when the values of its
+features are permuted says nothing of what its components compute. Features that know nothing have
+as many values of the same frequencies; dropping them instead would reward a feature for leaving few
+donors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pytest_scrub.swaps.slots import REFERENCE, Slot
+from pytest_scrub.swaps.space import SwapSpace, Unknowing
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, Agreement, Node
+
+
+@dataclass(frozen=True, eq=False)
+class Null:
+    """What a claim would be if its features knew nothing.
+
+    - `claimed`: the swaps that the claim allows.
+    - `what`: how the null differs from the claim, in words.
+    - `hypothesis`: its tree, with the same slots.
+    - `permuted`: slot path to the features whose values are permuted there; empty where what was
+      `EXACT` becomes `ANYTHING` instead.
+    """
+
+    claimed: SwapSpace
+    what: str
+    hypothesis: Node
+    permuted: Mapping[str, Agreement]
+
+    def space(self, rng: np.random.Generator) -> SwapSpace:
+        """The swaps that it allows, under one permutation for the whole tree.
+
+        The values of features are permuted among the contents of the dataset, so rows that are
+        equal keep equal values.
+        """
+        claimed = self.claimed
+        contents, first, content = np.unique(
+            claimed.dataset.content, return_index=True, return_inverse=True
+        )
+        rows = first[rng.permutation(len(contents))][content.reshape(-1)]
+        return SwapSpace(
+            self.hypothesis,
+            claimed.dataset,
+            frozen=claimed.frozen,
+            references=claimed.reference_rows,
+            donors=claimed.donor_rows,
+            unknowing=Unknowing(rows, self.permuted) if self.permuted else None,
+        )
+
+    def of_one(self, path: str) -> Null:
+        """The same where only the feature of one slot knows nothing."""
+        return replace(self, permuted={path: self.permuted[path]})
+
+
+def null_of(space: SwapSpace) -> Null | None:
+    """The null of the claim whose swaps these are; None where it names nothing that could know
+    anything.
+
+    Features of nodes below the root are permuted. Where none names one, nodes that are `EXACT`
+    beside a rest that is not become `ANYTHING` ("this suffices" against "nothing is kept"); where
+    there are none, the features of rests are permuted; where there are none, the root's. All else
+    stays. A computed node takes any donor, and computes from its true values.
+    """
+    own = [slot for slot in space.slots if not slot.is_rest and slot.node is not space.hypothesis]
+    if permuted := _features(own):
+        return Null(space, "features permuted", space.hypothesis, permuted)
+    dropped = _beside_swapped_rests(space.hypothesis)
+    if dropped != space.hypothesis:
+        return Null(space, "what is EXACT may be ANYTHING", dropped, {})
+    if permuted := _features([slot for slot in space.slots if slot.is_rest]):
+        return Null(space, "features of rests permuted", space.hypothesis, permuted)
+    if permuted := _features([slot for slot in space.slots if slot.parent == REFERENCE]):
+        return Null(space, "features of the output permuted", space.hypothesis, permuted)
+    return None
+
+
+def _features(slots: list[Slot]) -> dict[str, Agreement]:
+    return {
+        slot.path: slot.agrees_on
+        for slot in slots
+        if slot.agrees_on.features and not slot.agrees_on.exact
+    }
+
+
+def _beside_swapped_rests(node: Node) -> Node:
+    """The tree in which nodes that are EXACT beside a rest that is swapped agree on nothing."""
+    swaps = node.rest is not None and not node.rest.exact
+    return replace(
+        node,
+        reads=tuple(
+            replace(below, agrees_on=ANYTHING) if swaps and below.agrees_on == EXACT else below
+            for below in map(_beside_swapped_rests, node.reads)
+        ),
+    )
