@@ -170,5 +170,5 @@ def test_an_infinite_adversarial_tolerance_shows_and_never_gates() -> None:
         )
         for how in ({}, {"adversarial_tolerance": math.inf}, {"adversary": "report"})
     )
-    assert (gated.outcome, shown.outcome) == ("refuted", "held")
+    assert (gated.outcome, shown.average) == ("refuted", "held")
     assert shown.to_json() == reported.to_json()

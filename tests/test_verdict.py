@@ -45,12 +45,17 @@ def test_a_verdict_is_made_of_plain_values() -> None:
             return all(map(plain, value))
         return value is None or type(value) in (bool, int, float, str)
 
-    parts = ("gap", "nodes", "share", "circuit", "looks")
+    parts = ("gap", "nodes", "share", "circuit", "looks", "null")
     fields = {name: value for name, value in vars(VERDICT).items() if name not in parts}
     assert plain(fields), {name: type(value) for name, value in fields.items()}
     assert plain(vars(VERDICT.gap))
     for node in VERDICT.nodes:
-        assert plain({name: value for name, value in vars(node).items() if name != "alone"}), node
+        gaps = ("alone", "unknowing")
+        assert plain({name: value for name, value in vars(node).items() if name not in gaps}), node
+        assert all(plain(vars(gap)) for name in gaps if (gap := getattr(node, name)) is not None)
+    assert VERDICT.null is not None
+    assert plain({name: value for name, value in vars(VERDICT.null).items() if name != "gap"})
+    assert plain(vars(VERDICT.null.gap))
     assert plain(VERDICT.circuit.levels)
     assert all(plain(vars(node)) for node in VERDICT.circuit.nodes)
     assert all(plain(look.samples) and plain(vars(look.gap)) for look in VERDICT.looks)

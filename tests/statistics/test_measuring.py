@@ -58,7 +58,7 @@ def three(batch: Any) -> Any:
 )
 def test_drawing_stops_when_it_is_decided(tolerance: float, outcome: str, most: int) -> None:
     found = verdict(tolerance=tolerance)
-    assert found.outcome == outcome
+    assert found.average == outcome
     assert found.samples <= most <= found.budget == 4000
     assert (found.samples - BURN_IN) % BATCH == 0
 
@@ -144,9 +144,9 @@ def test_a_metric_without_bounds_that_never_changes_takes_3000_draws() -> None:
     idle = Metric("idle", lambda out, batch: batch.inputs["a"] ** 2)
     assert verdict(metric=idle, samples=2999).undecided == "too few draws"
     held = verdict(metric=idle)
-    assert (held.outcome, held.samples, held.gap) == ("held", 3000, Estimate(0, 0, 0))
+    assert (held.average, held.samples, held.gap) == ("held", 3000, Estimate(0, 0, 0))
     assert (
-        verdict(metric=replace(idle, lower=0, upper=20), tolerance=2.0, samples=300).outcome
+        verdict(metric=replace(idle, lower=0, upper=20), tolerance=2.0, samples=300).average
         == "held"
     )
     for alone in (node.alone for node in held.nodes):
@@ -210,7 +210,7 @@ def test_large_terms_swallow_no_slice() -> None:
 def test_no_tolerance_asks_for_the_same_numbers() -> None:
     data = rows(NOISE.float(), torch.zeros(ROWS))
     same = Metric("own", lambda out, batch: 3 + batch.inputs["a"].double())
-    assert verdict(data=data, metric=same, tolerance=0).outcome == "held"
+    assert verdict(data=data, metric=same, tolerance=0).average == "held"
     nearly = Metric("noise", lambda out, batch: 3 + 1e-9 * (out - 5))
     found = verdict(data=data, metric=nearly, tolerance=0)
     assert (found.outcome, found.undecided) == ("undecided", "rounding")
@@ -240,11 +240,13 @@ def test_better_is_no_objection_where_only_worse_counts(worse: str, outcome: str
     )
     assert verdict(metric=falls, tolerance=0.5).outcome == "refuted"
     one_sided = verdict(metric=falls, tolerance=0.5, direction="worse")
-    assert (one_sided.outcome, one_sided.direction) == (outcome, "worse")
+    assert (one_sided.average, one_sided.direction) == (outcome, "worse")
     searched = verdict(
         metric=falls, tolerance=0.5, direction="worse", adversaries=None, samples=500
     )
-    assert searched.outcome == outcome
+    assert searched.average == outcome
+    assert searched.search is not None
+    assert searched.search.refutes == (outcome == "refuted")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -264,8 +266,9 @@ def test_which_nodes_looks_the_same_way(seed: int) -> None:
             direction=direction,
             seed=seed,
         )  # fmt: skip
-        assert found.outcome == outcome
+        assert found.average == "held"
         assert found.search is not None
+        assert found.search.refutes == (outcome == "refuted")
         worst = found.search.worst
         assert worst is not None
         assert worst.gap == pytest.approx(-4.0 if direction == "either" else 0.6, abs=0.1)
@@ -324,14 +327,14 @@ def test_the_thresholds_can_be_set() -> None:
     )
     halves = rows(features={"half": [0] * 150 + list(range(1, 851))})
     root = output(module("A", agrees_on="half"))
-    assert verdict(root, halves).outcome == "held"
+    assert verdict(root, halves).average == "held"
     assert verdict(root, halves, min_with_other=0.2).outcome == "untested"
     assert verdict(root, halves, min_moved=0.2).outcome == "untested"
     assert verdict(output(module("A", agrees_on="pairs")), pairs).outcome == "untested"
     assert (
         verdict(
             output(module("A", agrees_on="pairs")), pairs, min_with_other=0.0, min_moved=0.0
-        ).outcome
+        ).average
         == "held"
     )
     with pytest.raises(HypothesisError, match=r"^min_moved= is a share from 0 to 1, not 2$"):

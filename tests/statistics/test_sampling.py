@@ -86,7 +86,7 @@ def test_drawing_rows_again_does_not_narrow_what_is_said_of_others() -> None:
         )
         for on in (False, True)
     )
-    assert here.outcome == "held"
+    assert here.average == "held"
     assert there.outcome == "undecided"
     assert there.gap.around > 3 * here.gap.around
     assert here.share is not None

@@ -21,7 +21,7 @@ def test_the_gap_by_the_values_of_a_feature() -> None:
         upper=2,
     )
     found = verdict(metric=only_in_3, by="slice", tolerance=1.0)
-    assert found.outcome == "held"
+    assert found.average == "held"
     assert found.slices is not None
     assert (found.slices.by, found.slices.tolerance) == ("slice", None)
     assert found.slices.slices[0].value == "3"
@@ -56,7 +56,7 @@ def test_the_worst_slice_may_gate() -> None:
     assert found.search.counterexample is not None  # of that slice, and beyond its tolerance
     assert found.search.counterexample.gap == 2
     assert (
-        verdict(metric=only_in_3, by="slice", tolerance=1.0, slice_tolerance=3.0).outcome == "held"
+        verdict(metric=only_in_3, by="slice", tolerance=1.0, slice_tolerance=3.0).average == "held"
     )
 
 
