@@ -14,7 +14,6 @@ SHORT = 60  # lines of code; what is shorter is tested with what uses it
 # Modules, and folders of them, that are tested with what they are parts of.
 ELSEWHERE = {
     "__init__.py": "pytest_edge/test_cost.py",
-    "plugin.py": "pytest_edge/test_options.py",
     "judge.py": "whole/test_any_claim.py",
     "meaning.py": "whole/test_engine_against_reference.py",
     "common/calls.py": "common/test_user_code.py",
@@ -24,8 +23,12 @@ ELSEWHERE = {
     "network/adapter.py": "network/test_bridge.py",
     "network/hooked.py": "network/compat_hooked_transformer.py",  # make compat
     "engine/plan.py": "whole/test_fast_paths.py",
-    "engine/explain.py": "pytest_edge/test_fixtures.py",
     "adversaries/which_donors.py": "adversaries/test_search.py",
+    "adversaries/which_nodes.py": "adversaries/test_distributions.py",
+    "adversaries/which_refinement.py": "adversaries/test_distributions.py",
+    "data/tensors.py": "data/test_dataset.py",
+    "adversaries/bound.py": "adversaries/test_sequence.py",
+    "power/null.py": "swaps/test_null.py",
     "adversaries/counterexample.py": "pytest_edge/test_adversaries.py",
     "adversaries/minimal.py": "pytest_edge/test_adversaries.py",
     "adversaries/shrinking.py": "pytest_edge/test_adversaries.py",
