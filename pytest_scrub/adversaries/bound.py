@@ -45,7 +45,7 @@ def by_references(
     """
     sign = 1 if acceptance.metric.worse == "higher" else -1
     room = None if of_null is None else sign * of_null
-    outcome, _ = acceptance.outcome(changes, None, room, rounding, exact=exact)
+    outcome = _outcome(acceptance, changes, room, rounding, exact=exact)
     fewest = {HELD: FEWEST_TO_HOLD, REFUTED: FEWEST_TO_REFUTE}.get(outcome, 0)
 
     def interval(values: Numbers) -> Estimate:
@@ -67,7 +67,7 @@ def by_distribution(
     """By draws from a distribution that was chosen on other rows, and from the one that was chosen
     for the null; the two are no pairs."""
     if of_null is None:
-        outcome, _ = acceptance.outcome(changes, None, None, rounding)
+        outcome = _outcome(acceptance, changes, None, rounding)
         own = confidence_sequence(changes, acceptance.reach, acceptance.confidence)
         return Decision(outcome, own, None, acceptance.accepted())
     absolute = replace(acceptance, min_explained=None)
@@ -81,6 +81,25 @@ def by_distribution(
     sign = 1 if acceptance.metric.worse == "higher" else -1
     outcome = next((one for one in (REFUTED, UNDECIDED) if one in outcomes), HELD)
     return Decision(outcome, own, null, acceptance.accepted(0.0, sign * null.mean))
+
+
+def _outcome(
+    acceptance: Acceptance,
+    changes: Numbers,
+    room: Numbers | None,
+    rounding: float,
+    *,
+    exact: bool = False,
+) -> Decided:
+    """By the acceptance; where a share of the null is accepted and nothing is known of it, no more
+    than the tolerance may decide, and only against the claim."""
+    if room is not None or acceptance.min_explained is None:
+        return acceptance.outcome(changes, None, room, rounding, exact=exact)[0]
+    if acceptance.tolerance is None:
+        return UNDECIDED
+    absolute = replace(acceptance, min_explained=None)
+    outcome, _ = absolute.outcome(changes, None, None, rounding, exact=exact)
+    return REFUTED if outcome == REFUTED else UNDECIDED
 
 
 def _relative(acceptance: Acceptance, changes: Numbers, of_null: Numbers) -> Decided:

@@ -15,6 +15,7 @@ from pytest_scrub.adversaries.which_refinement import WhichRefinement
 from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.statistics.deciding import Acceptance
+from pytest_scrub.statistics.intervals import Numbers
 
 LADDER: tuple[Adversary, ...] = (WhichNodes(), WhichRefinement(), WhichDonors(), WhichInputs())
 
@@ -76,9 +77,23 @@ def _searched(
             chosen = getattr(adversary, "references", None) is not None
             exact = chosen or np.array_equal(rows, np.sort(space.reference_rows))
             if null is not None:
-                again = Spending(null, spending.budget, spending.deadline, acceptance=acceptance)
-                of_null = again.changes(adversary.search(null.space, again, randomness()).swap_set)
+                of_null = _of_null(adversary, spending, null, randomness())
+                # what is paired needs the same references
+                same = of_null is not None and len(of_null) == len(rows)
+                of_null = of_null if same or not getattr(adversary, "pointwise", True) else None
         pointwise = getattr(adversary, "pointwise", True)
         return spending.judged(found, pointwise=pointwise, of_null=of_null, exact=exact)
     except NotSearched as why:
         return spending.nothing(str(why), why.tried)
+
+
+def _of_null(
+    adversary: Adversary, spending: Spending, null: Evaluator, rng: np.random.Generator
+) -> Numbers | None:
+    """What the same search finds for the null; None where it finds nothing, and nothing is known
+    then."""
+    again = Spending(null, spending.budget, spending.deadline, acceptance=spending.acceptance)
+    try:
+        return again.changes(adversary.search(null.space, again, rng).swap_set)
+    except NotSearched:
+        return None

@@ -64,25 +64,41 @@ class Sequence:
             most = spending.left if at_once else each * (stop - start)
             if start > PILOT and sides[0].total - spending.evaluations < most:
                 break
+            complete = len(sides[0].found)
             try:
                 for side in sides:
                     side.add(rows[start:stop], most)
             except NotSearched:
                 if start <= PILOT:
                     raise
+            late = any(side.spending.late for side in sides)
+            if (
+                late
+                or len(sides[0].found) != len(sides[-1].found)
+                or complete == len(sides[0].found)
+            ):
+                # a group that was not searched to its end, for the claim and its null, is none
+                for side in sides:
+                    del side.found[max(complete, 1) :]
                 break
-            self.is_exact = stop == len(rows) and not spending.late
+            self.is_exact = stop == len(rows)
             if (at_once or start) and self._is_decided(*sides):
                 break
-            if spending.late:
-                break
+        self._align(*sides)
         spending.budget = sides[0].total
         return sides[0].together(with_pilot=self.is_exact)
 
+    def _align(self, own: _Side, null: _Side | None = None) -> None:
+        """What is found for the null on the references of what is found; None where a deadline left
+        some of them out."""
+        if null is not None:
+            of_null = null.changes(with_pilot=self.is_exact)
+            same = len(of_null) == len(own.changes(with_pilot=self.is_exact))
+            self.of_null = of_null if same else None
+
     def _is_decided(self, own: _Side, null: _Side | None = None) -> bool:
         changes = own.changes(with_pilot=self.is_exact)
-        if null is not None:
-            self.of_null = null.changes(with_pilot=self.is_exact)
+        self._align(own, null)
         decision = by_references(
             self.acceptance, changes, self.of_null, own.rounding(changes), exact=self.is_exact
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.moved import moved_leaves
-from pytest_scrub.errors import HypothesisError
+from pytest_scrub.errors import HypothesisError, ScrubError
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.deciding import Acceptance, recovered, slack, untested_nodes
 from pytest_scrub.statistics.intervals import (
@@ -360,7 +360,11 @@ def with_gaps(measured: Measured) -> tuple[NodeReport, ...]:
         report = replace(node, alone=_alone(changes, measured))
         if measured.under_null is not None and node.slot in measured.under_null.null.permuted:
             null = measured.under_null.null.of_one(node.slot)
-            under = UnderNull(evaluator, null, drawn.references, others).changes(len(few))
+            try:
+                under = UnderNull(evaluator, null, drawn.references, others).changes(len(few))
+            except ScrubError:  # as the verdict says of the whole null
+                found.append(report)
+                continue
             apart = _alone(under - drawn.changes[: len(few)], measured)
             report = replace(
                 report,
