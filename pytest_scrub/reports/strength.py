@@ -84,7 +84,8 @@ def null_lines(verdict: Verdict) -> Iterator[str]:
     """What the claim would be if its features knew nothing, and how much it explains."""
     null = verdict.null
     if null is None:
-        yield f"null:      none, as {verdict.null_reason}"
+        if verdict.null_reason is not None:
+            yield f"null:      none, as {verdict.null_reason}"
         return
     yield (
         f"null:      with {null.what} the gap would be {null.gap}, mean absolute change "

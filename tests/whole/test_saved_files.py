@@ -16,6 +16,25 @@ from tests.places import SAVED
 BASELINE = SAVED / "baseline"
 COUNTEREXAMPLES = sorted((SAVED / "counterexamples").glob("*.json"))
 CLAIMS = json.loads((SAVED / "claims.json").read_text())["claims"]
+LATER = {  # fields that came after these files were written: what they are read as
+    **dict.fromkeys(("null", "null_reason", "explained", "explained_reason", "min_within")),
+    "confidence": 0.95,
+    **dict.fromkeys(("pointwise", "outcome", "bound", "of_null")),
+    "fixed": False,
+    "unknowing": None,
+    "says_nothing": False,
+}
+
+
+def as_then(now: Any, then: Any) -> Any:
+    """A record as it was written then, where what came later says nothing."""
+    if isinstance(now, dict):
+        later = now.keys() - then.keys()
+        assert {name: now[name] for name in later} == {name: LATER[name] for name in later}
+        return {name: as_then(value, then[name]) for name, value in now.items() if name in then}
+    if isinstance(now, list):
+        return [as_then(*each) for each in zip(now, then, strict=True)]
+    return now
 
 
 def test_every_shape_of_a_file_is_there() -> None:
@@ -51,6 +70,7 @@ def test_a_counterexample_is_read_and_written_as_it_was(tmp_path: Path, path: Pa
 def test_a_verdict_is_read_and_says_the_same(claim: dict[str, Any]) -> None:
     if claim["verdict"] is not None:
         verdict = Verdict.from_json(json.dumps(claim["verdict"]))
-        assert json.loads(verdict.to_json()) == claim["verdict"]
-        said = str(verdict).splitlines()[0]
+        assert as_then(json.loads(verdict.to_json()), claim["verdict"]) == claim["verdict"]
+        said, *story = str(verdict).splitlines()
         assert said.startswith("claim held") if verdict.held else said in claim["message"]
+        assert not [line for line in story if line.startswith(("null:", "explained:"))]
