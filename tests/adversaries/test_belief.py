@@ -31,6 +31,7 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.reports.figures import figures
 from pytest_scrub.reports.terminal import story
 from pytest_scrub.statistics.deciding import Acceptance
+from pytest_scrub.tree.nodes import Node
 
 ROWS = 200
 SIGNS = torch.where(
@@ -39,17 +40,30 @@ SIGNS = torch.where(
 GRAPH = FunctionGraph(A=lambda a: a, B=lambda b: b, output=lambda A, B: A + B)
 DATA = Dataset(
     {"a": SIGNS, "b": SIGNS.flip(0)},
-    features={"a": SIGNS, "half": [row % 2 for row in range(ROWS)], "row": range(ROWS)},
+    features={
+        "a": SIGNS,
+        "b": SIGNS.flip(0),
+        "half": [row % 2 for row in range(ROWS)],
+        "row": range(ROWS),
+    },
 )
 # Scrubbed, the sum is another one, and on average the same: allowed swaps that all raise it break
 # the claim.
 SUM = Metric("sum", lambda out, batch: out, lower=-2.0, upper=2.0)
 ROOT = output(module("A", agrees_on="half"), module("B", agrees_on="half"))
+# No allowed swaps change the sum, and those of features that know nothing do.
+TRUE = output(module("A", agrees_on="a"), module("B", agrees_on="b"))
+SQUARE = Metric(
+    "square",
+    lambda out, batch: (out - batch.inputs["a"] - batch.inputs["b"]) ** 2,
+    lower=0.0,
+    upper=16.0,
+)
 
 
-def judged(**options: Any) -> Verdict:
+def judged(root: Node = ROOT, **options: Any) -> Verdict:
     return check(
-        ROOT,
+        root,
         GRAPH,
         DATA,
         **{"metric": SUM, "tolerance": 0.5, "samples": 600, "budget": 1500, **options},
@@ -92,7 +106,7 @@ def test_changes_that_are_overstated_refute_nothing() -> None:
             found, swap_set=space.unswapped(found.swap_set.references), changes=found.changes + 9.0
         )
 
-    found = judged(adversaries=[Tells(nothing)])
+    found = judged(TRUE, metric=SQUARE, adversaries=[Tells(nothing)], budget=8000)
     assert found.outcome == "held"
     assert found.search is not None
     assert [(attempt.gap, attempt.refutes) for attempt in found.search.attempts] == [(0.0, False)]
@@ -154,29 +168,35 @@ def test_adversaries_have_names_of_their_own(adversaries: Any, why: str) -> None
         judged(adversaries=adversaries)
 
 
-def test_no_name_decides_what_a_saved_find_is(tmp_path: Path) -> None:
-    first = judged(adversaries=[Mine(name="mine")], folder=tmp_path)
+def test_no_saved_find_decides_whatever_its_file_says(tmp_path: Path) -> None:
+    adversary = Mine(name="mine")
+    first = judged(adversaries=[adversary], folder=tmp_path)
     assert first.outcome == "refuted"
-    again = judged(adversaries=[Mine(name="mine")], folder=tmp_path)
-    assert again.outcome == "refuted"
-    assert again.search is not None
-    assert [attempt.how for attempt in again.search.attempts] == ["found before by mine"]
-    assert again.search.notes == ()
-    assert again.search.worst is not None
     assert first.search is not None
-    assert first.search.worst is not None
-    # the worst for its references, not drawn from a distribution
-    assert again.search.worst.interval is None
-    assert again.search.worst.gap == pytest.approx(first.search.worst.gap)
+    assert first.search.counterexample is not None
     (file,) = tmp_path.glob("*.json")
+    note = (
+        f"the counterexample of an earlier run, {file.name}, still has the gap "
+        f"{first.search.counterexample.gap:.4g}; it decides nothing"
+    )
     record = json.loads(file.read_text())
     assert [record[part].pop("pointwise") for part in ("worst", "minimal")] == [True, True]
     record["worst"]["adversary"] = record["minimal"]["adversary"] = "which donors"
-    file.write_text(json.dumps(record))  # as before it was said
+    for written in (file.read_text(), json.dumps(record)):  # and as before it was said
+        file.write_text(written)
+        again = judged(adversaries=[adversary], folder=tmp_path)
+        assert again.search is not None
+        assert again.search.notes == (note,)
+        # all else is what it is without a file
+        assert replace(again, search=replace(again.search, notes=())) == first
+    held = judged(TRUE, metric=SQUARE, adversaries=[adversary], folder=tmp_path, budget=8000)
+    assert held.outcome == "held"
+    assert held.search is not None
+    (note,) = held.search.notes
+    assert note.startswith(
+        f"{file.name} could not be tried: the claim no longer allows the saved swaps: output/A: "
+    )
     assert judged(adversaries=[], folder=tmp_path).search is None
-    older = judged(adversaries=[WhichDonors()], folder=tmp_path).search
-    assert older is not None
-    assert [attempt.interval for attempt in older.attempts] == [None]
 
 
 def test_no_name_decides_the_share_of_the_budget() -> None:
@@ -202,7 +222,7 @@ def test_no_name_decides_the_share_of_the_budget() -> None:
      ({"deadline": 1e-9}, "the deadline had passed")],
 )  # fmt: skip
 def test_nothing_searched_is_no_figure(options: Any, why: str) -> None:
-    found = judged(**options)
+    found = judged(TRUE, metric=SQUARE, **options)
     assert found.outcome == "held"
     assert found.search is not None
     assert found.search.worst is None
@@ -273,5 +293,5 @@ def test_no_more_refinements_are_made_than_can_be_tried(
             WhichRefinement().search(evaluator.space, spending, rng)
     else:
         found = WhichRefinement().search(evaluator.space, spending, rng)
-        assert found.how.startswith("the first 51 refinements by 63 features")
+        assert found.how.startswith("the first 51 refinements by 64 features")
     assert 0 < len(parted) < (30 if late else 200)

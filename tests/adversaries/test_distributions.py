@@ -55,7 +55,7 @@ def test_an_effect_that_cancels_between_nodes_is_found() -> None:
     spending = Spending(evaluator, 3000)
     found = WhichNodes().search(evaluator.space, spending, generator())
     assert abs(found.gap) == pytest.approx(1, abs=0.2)
-    interval = spending.judged(found, WhichNodes.pointwise).attempt.interval
+    interval = spending.judged(found, pointwise=WhichNodes.pointwise).attempt.interval
     assert interval is not None
     assert interval.low > 0.5 or interval.high < -0.5
     assert interval.mean == pytest.approx(found.gap)
@@ -207,7 +207,7 @@ def test_a_planted_refinement_is_found() -> None:
     spending = Spending(evaluator, 6000)
     found = WhichRefinement().search(evaluator.space, spending, generator())
     assert abs(found.gap) == pytest.approx(1, abs=0.3)
-    interval = spending.judged(found, WhichRefinement.pointwise).attempt.interval
+    interval = spending.judged(found, pointwise=WhichRefinement.pointwise).attempt.interval
     assert interval is not None
     assert interval.low > 0.5 or interval.high < -0.5
     gaps = {arm.name: arm.gap for arm in found.tried}

@@ -94,7 +94,7 @@ def test_which_nodes_measures_what_it_chose_on_rows_it_had_not_seen(parts: int) 
     spending = Spending(evaluator, budget)
     found = WhichNodes().search(evaluator.space, spending, stream())
     assert found.swap_set is not None
-    assert spending.judged(found, WhichNodes.pointwise).attempt.interval is not None
+    assert spending.judged(found, pointwise=WhichNodes.pointwise).attempt.interval is not None
     assert spending.evaluations <= budget
     kept = np.flatnonzero(evaluator.space.moved(found.swap_set).any(1))
     assert evaluator.space.check(found.swap_set) == []
