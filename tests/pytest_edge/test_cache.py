@@ -20,9 +20,12 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+# it tells the sign of the first number, by one unit; all others disturb it a little
 def network():
     torch.manual_seed(0)
     first, second = nn.Linear(6, 16), nn.Linear(16, 3)
+    first.weight.data[0] = 9 * torch.eye(6)[0]
+    second.weight.data[:2, 0] = torch.tensor([-3.0, 3.0])
     return nn.Sequential(OrderedDict(first=first, bend=nn.Tanh(), second=second))
 """
 CONFTEST = """

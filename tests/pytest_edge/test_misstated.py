@@ -286,7 +286,8 @@ def test_a_typo_is_no_refutation(suite: Suite) -> None:
         ("claim", "write @claim(tolerance=...) with a tolerance, not a bare @claim"),
         (
             "claim()",
-            "a claim needs tolerance= (the largest gap, in the metric's unit) or min_recovered=",
+            "a claim needs tolerance= (the largest gap, in the metric's unit), min_explained= or "
+            "min_recovered=",
         ),
         (
             "claim(tolerance=-0.1)",
