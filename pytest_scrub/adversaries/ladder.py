@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.statistics.deciding import Acceptance
 from pytest_scrub.statistics.intervals import Numbers
+from pytest_scrub.verdict import REFUTED, UNDECIDED
 
 LADDER: tuple[Adversary, ...] = (WhichNodes(), WhichRefinement(), WhichDonors(), WhichInputs())
 
@@ -82,7 +84,12 @@ def _searched(
                 same = of_null is not None and len(of_null) == len(rows)
                 of_null = of_null if same or not getattr(adversary, "pointwise", True) else None
         pointwise = getattr(adversary, "pointwise", True)
-        return spending.judged(found, pointwise=pointwise, of_null=of_null, exact=exact)
+        judged = spending.judged(found, pointwise=pointwise, of_null=of_null, exact=exact)
+        if references.is_thorough or (judged.attempt.outcome == REFUTED and of_null is None):
+            return judged
+        # a harder search finds something worse, and for the null too
+        undecided = replace(judged.attempt, outcome=UNDECIDED, refutes=False)
+        return replace(judged, attempt=undecided)
     except NotSearched as why:
         return spending.nothing(str(why), why.tried)
 

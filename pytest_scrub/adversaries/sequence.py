@@ -43,6 +43,7 @@ class Sequence:
     def __init__(self, acceptance: Acceptance, null: Evaluator | None = None) -> None:
         self.acceptance, self.null = acceptance, null
         self.ran = self.is_exact = False
+        self.is_thorough = True  # no reference was searched less hard than was settled
         self.of_null: Numbers | None = None
 
     def run(
@@ -53,7 +54,9 @@ class Sequence:
         self.ran = True
         rows = rng.permutation(space.reference_rows)
         each = _effort(space, spending.left)
-        at_once = len(rows) <= FEWEST_TO_HOLD or space.combinations(rows).sum() <= spending.left
+        is_exhaustive = space.combinations(rows).sum() <= spending.left
+        at_once = is_exhaustive or len(rows) <= FEWEST_TO_HOLD
+        self.is_thorough = is_exhaustive or not at_once or each * len(rows) <= spending.left
         sides = [_Side(search, space, spending, rng)]
         if self.null is not None:
             other = np.random.default_rng(int(rng.integers(1 << 62)))
@@ -72,6 +75,7 @@ class Sequence:
                 if start <= PILOT:
                     raise
             late = any(side.spending.late for side in sides)
+            self.is_thorough &= not late
             if (
                 late
                 or len(sides[0].found) != len(sides[-1].found)

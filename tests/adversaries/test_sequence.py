@@ -32,7 +32,8 @@ from pytest_scrub.adversaries.sequence import EFFORT, GROUP, PILOT
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.statistics.deciding import Acceptance
 from pytest_scrub.statistics.intervals import confidence_sequence
-from pytest_scrub.swaps.space import SwapSet, SwapSpace
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import SwapSet
 from tests.adversaries.problems import OUT, generator
 
 ROWS = 1200
@@ -216,10 +217,15 @@ def test_where_the_budget_ends_it_is_undecided() -> None:
 
 # --- verdicts -------------------------------------------------------------------------------------
 
+
 # Ten bins of a number: swaps within one cost 0.033 on average and 0.075 at worst; with bins that
 # know nothing, a third, and at worst three quarters.
-NUMBERS = torch.rand(2000, generator=torch.Generator().manual_seed(0)).double()
-BINNED = Dataset({"x": NUMBERS}, labels=NUMBERS, features={"bin": (10 * NUMBERS).int()})
+def numbers(rows: int) -> Dataset:
+    x = torch.rand(rows, generator=torch.Generator().manual_seed(0)).double()
+    return Dataset({"x": x}, labels=x, features={"bin": (10 * x).int()})
+
+
+BINNED = numbers(2000)
 BINS = output(module("A", agrees_on="bin"))
 ERROR = Metric("absolute error", lambda out, batch: (out - batch.labels).abs())
 
@@ -259,8 +265,8 @@ def test_a_small_search_decides_nothing(tolerance: float) -> None:
 
 @pytest.mark.parametrize(("tolerance", "outcome"), [(0.15, "held"), (0.05, "refuted")])
 def test_a_small_dataset_is_searched_altogether(tolerance: float, outcome: str) -> None:
-    numbers = torch.arange(60).double() / 60
-    data = Dataset({"x": numbers}, labels=numbers, features={"bin": torch.arange(60) // 6})
+    x = torch.arange(60).double() / 60
+    data = Dataset({"x": x}, labels=x, features={"bin": torch.arange(60) // 6})
     verdict = binned(tolerance, data, adversaries=[WhichDonors()])
     assert (verdict.average, verdict.outcome) == ("held", outcome)
     assert verdict.search is not None
@@ -269,6 +275,21 @@ def test_a_small_dataset_is_searched_altogether(tolerance: float, outcome: str) 
     assert attempt.interval is not None
     # of six numbers in a bin, a sixtieth apart, the farthest are 5, 4, 3, 3, 4 and 5 of them away
     assert attempt.interval.low == attempt.interval.high == pytest.approx(4 / 60)
+
+
+@pytest.mark.parametrize("budget", [150, 300, 1000, 2000])
+def test_a_dataset_that_is_searched_a_little_holds_nothing(budget: int) -> None:
+    """All references were searched, and none as hard as is usual; what was found all the same is no
+    more than there is."""
+    data = numbers(150)
+    verdict = binned(0.15, data, budget=budget)
+    assert (verdict.average, verdict.outcome) == ("held", "undecided")
+    assert verdict.search is not None
+    (attempt,) = verdict.search.attempts
+    assert (attempt.references, attempt.outcome) == (150, "undecided")
+    assert binned(0.15, data, budget=150 * EFFORT).outcome == "held"
+    assert binned(0.05, data, budget=2000).outcome == "refuted"
+    assert binned(0.05, data, budget=300).outcome == "undecided"
 
 
 # --- what is decided by changes -------------------------------------------------------------------
@@ -303,7 +324,7 @@ def test_heavy_tails_seldom_decide_a_mean_of_exactly_the_bound(name: str, mean: 
     rng, acceptance = generator(1), Acceptance(OUT, float(mean))
     wrong = 0
     for _ in range(200):
-        changes = {
+        changes: Any = {
             "lognormal": lambda: rng.lognormal(size=2000),
             "Pareto": lambda: 1 + rng.pareto(3, size=2000),
             "one in twenty": lambda: np.where(rng.random(2000) < 0.05, 20, rng.random(2000) / 100),
