@@ -27,6 +27,7 @@ from pytest_scrub.verdict import (
     UNDECIDED,
     UNTESTED,
     WEAK,
+    Attempt,
     NodeReport,
     Slice,
     Slices,
@@ -170,6 +171,11 @@ def headline(verdict: Verdict) -> str:
             f"{gap.removeprefix('gap ')} on average, but {worst.found:.4g} for "
             f"allowed swaps found by {worst.adversary}"
         )
+    if (attempt := _undecided_search(verdict)) is not None:
+        return (
+            f"claim undecided: {gap} on average, but {attempt.interval} for the worst swaps found "
+            f"by {attempt.adversary}"
+        )
     if (deciding := _deciding_slice(verdict)) is not None:
         slices, one = deciding
         return (
@@ -178,6 +184,13 @@ def headline(verdict: Verdict) -> str:
             "each slice"
         )
     return f"claim {verdict.outcome}: {gap}"
+
+
+def _undecided_search(verdict: Verdict) -> Attempt | None:
+    """The search that did not decide a claim that held on average."""
+    if verdict.outcome != UNDECIDED or verdict.average != HELD or verdict.search is None:
+        return None
+    return verdict.search.undecided
 
 
 def _deciding_slice(verdict: Verdict) -> tuple[Slices, Slice] | None:
@@ -247,6 +260,8 @@ def remedy(verdict: Verdict) -> Iterator[str]:
             "held on average only: nothing was searched for worse swaps "
             f"({verdict.search.unsearched})"
         )
+    elif (attempt := _undecided_search(verdict)) is not None:
+        yield f"undecided: {_why_search_is_undecided(attempt, verdict)}"
     elif verdict.average == UNDECIDED:
         yield f"undecided: {_why_undecided(verdict)}"
 
@@ -272,6 +287,17 @@ def _why_undecided(verdict: Verdict) -> str:
         f"metric without bounds: {FEWEST_CHANGED} have to, or none of {fewest_alike(confidence)}; "
         f"{_more(verdict)}, or give the metric its bounds, if it has any: Metric(..., lower=, "
         "upper=)"
+    )
+
+
+def _why_search_is_undecided(attempt: Attempt, verdict: Verdict) -> str:
+    """What would decide a claim that held on average, but whose search is undecided."""
+    assert verdict.search is not None
+    bound = "the null's share" if attempt.bound is None else f"{attempt.bound:.4g}"
+    more = "a later deadline=" if attempt.late else f"a budget= above {verdict.search.budget}"
+    return (
+        f"what {attempt.adversary} found for {attempt.references} references does not say on which "
+        f"side of {bound} the worst swaps lie; search more, with {more}"
     )
 
 

@@ -30,6 +30,7 @@ from pytest_scrub.adversaries.ladder import climb_ladder
 from pytest_scrub.adversaries.search import Found, NotSearched, Searched, Spending
 from pytest_scrub.adversaries.sequence import EFFORT, GROUP, PILOT
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.reports.terminal import headline, remedy
 from pytest_scrub.statistics.deciding import Acceptance
 from pytest_scrub.statistics.intervals import confidence_sequence
 from pytest_scrub.swaps.space import SwapSpace
@@ -258,9 +259,16 @@ def test_a_small_search_decides_nothing(tolerance: float) -> None:
     assert verdict.search is not None
     (attempt,) = verdict.search.attempts
     assert (attempt.outcome, attempt.refutes) == ("undecided", False)
-    assert 0 < attempt.references <= 50
+    assert attempt.references == 50
     assert attempt.interval is not None
-    assert "undecided" in str(verdict).lower()
+    assert headline(verdict) == (
+        f"claim undecided: gap {verdict.gap} in absolute error, tolerance {tolerance} on average, "
+        f"but {attempt.interval} for the worst swaps found by which donors"
+    )
+    assert list(remedy(verdict)) == [
+        f"undecided: what which donors found for 50 references does not say on which side of "
+        f"{tolerance} the worst swaps lie; search more, with a budget= above 1000"
+    ]
 
 
 @pytest.mark.parametrize(("tolerance", "outcome"), [(0.15, "held"), (0.05, "refuted")])
