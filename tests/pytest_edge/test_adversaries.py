@@ -307,8 +307,9 @@ def test_every_adversary_says_what_it_did_and_what_it_cost(bits: Suite) -> None:
     of = dict(line.strip().split(": ", 1) for line in lines[start + 1 : start + 5])
     assert list(of) == ["which nodes", "which refinement", "which donors", "which inputs"]
     assert of["which donors"] == (
-        "true worst gap 0.5 [0.5, 0.5], which refutes; every combination of allowed donors; 4 references, "
-        f"ten donors take part in 75%; {searched(ran).attempts[2].evaluations} evaluations"
+        "true worst gap 0.5 [0.5, 0.5], which refutes; every combination of allowed donors; "
+        "4 references, ten donors take part in 75%; "
+        f"{searched(ran).attempts[2].evaluations} evaluations"
     )
     assert (
         of["which inputs"]
@@ -524,7 +525,8 @@ def test_an_adversary_of_ones_own_is_searched_shown_and_gates(bits: Suite, adver
         start = lines.index("adversaries (tolerance 0.3; 4000 evaluations at most):")
         assert lines[start + 1].startswith("  all draws: worst gap ")
         assert lines[start + 2].startswith(
-            f"  worst of some draws: worst gap {worst.interval}, which refutes; 200 draws; 200 references, "
+            f"  worst of some draws: worst gap {worst.interval}, which refutes; 200 draws; "
+            "200 references, "
         )
         assert lines[start + 3] == "  nothing: not searched: it is Sunday"
         assert "counterexample (pruned from worst of some draws):" in lines

@@ -219,9 +219,9 @@ def test_claims_without_a_verdict_are_not_saved(four: Suite) -> None:
 
 
 def test_another_seed_is_no_movement(two: Suite) -> None:
-    two.run("--scrub-save", adversary="quick")
+    two.run("--scrub-save", adversary="default")
     for seed in range(1, 6):
-        ran = two.run("--scrub-compare", f"--scrub-seed={seed}", adversary="quick")
+        ran = two.run("--scrub-compare", f"--scrub-seed={seed}", adversary="default")
         assert ran.result.ret == OK, ran.text
         assert "not compared: another seed" in compared(ran.text)
 

@@ -25,7 +25,7 @@ def network():
     torch.manual_seed(0)
     first, second = nn.Linear(6, 16), nn.Linear(16, 3)
     first.weight.data[0] = 9 * torch.eye(6)[0]
-    second.weight.data[:2, 0] = torch.tensor([-3.0, 3.0])
+    second.weight.data[:2, 0] = torch.tensor([-9.0, 9.0])
     return nn.Sequential(OrderedDict(first=first, bend=nn.Tanh(), second=second))
 """
 CONFTEST = """
@@ -165,7 +165,7 @@ def test_cache_clear_forgets(cached: Cached) -> None:
         (
             "conftest.py",
             "ModuleGraph(network())",
-            "ModuleGraph(network(), output=lambda out: -out)",
+            "ModuleGraph(network(), output=lambda out: 2 * out)",
         ),
     ],
     ids=["class", "attribute", "weights", "data", "output"],

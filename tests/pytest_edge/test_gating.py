@@ -189,11 +189,11 @@ def test_a_claim_without_the_power_it_asks_for_fails_as_weak(suite: Suite) -> No
     ran = suite.run()
     assert ran.outcomes == {"passed": 1, "xfailed": 1, "failed": 1}
     assert ran.messages["test_weak"].splitlines()[0] == (
-        "Weak: claim weak: it held, but 60% of the false claims made from it are refuted, where 90% "
-        "are asked for"
+        "Weak: claim weak: it held, but 60% of the false claims made from it are refuted, where "
+        "90% are asked for"
     )
     assert "it would hold without it" in ran.reports["test_weak"]
-    ran.result.stdout.fnmatch_lines(["weak *test_weak*"])
+    ran.result.stdout.fnmatch_lines(["test_claims.py::test_weak", "weak * 3/5"])
 
 
 def test_the_worst_slice_is_named(suite: Suite) -> None:

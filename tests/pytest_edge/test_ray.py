@@ -84,11 +84,11 @@ def test_the_same_verdicts(
     suite: Suite, cluster: str, tasks: list[dict[str, int]], ini: bool
 ) -> None:
     suite.write(MANY_ROWS + HELD + RESTS)
-    here = suite.run(MANY, adversary="quick")
+    here = suite.run(MANY, adversary="default")
     suite.forget()
     if ini:
         suite.pytester.makeini(f"[pytest]\nscrub_ray = {cluster}")
-    there = suite.run(MANY, *([] if ini else [f"--scrub-ray={cluster}"]), adversary="quick")
+    there = suite.run(MANY, *([] if ini else [f"--scrub-ray={cluster}"]), adversary="default")
     assert here.outcomes == {"passed": 1, "failed": 2}
     assert_same(there, here)
     assert len(tasks) == 1

@@ -43,6 +43,7 @@ def test_the_failure_has_a_table_of_the_nodes(four: Suite) -> None:
     header = next(i for i, line in enumerate(lines) if line.startswith("node "))
     assert re.split(r"\s{2,}", lines[header]) == [
         "node", "agrees on", "donors (min/median/max)", "with another", "gap alone",
+        "gap if it knew nothing",
     ]  # fmt: skip
     rows = {line.split()[0]: re.split(r"\s{2,}", line) for line in lines[header + 1 : header + 3]}
     b, rest = nodes["output/B"], nodes["output/rest"]
@@ -52,6 +53,7 @@ def test_the_failure_has_a_table_of_the_nodes(four: Suite) -> None:
         f"{b.donors[0]}/{b.donors[1]:g}/{b.donors[2]}",
         "100%",
         str(b.alone),
+        f"{b.unknowing}, so it says nothing",
     ]
     assert rows["output/rest"] == ["output/rest", "ANYTHING", "64/64/64", "100%", str(rest.alone)]
     # The rest moves the label's own evidence, B next to nothing.

@@ -23,11 +23,11 @@ DYING = """
             os.kill(os.getpid(), signal.SIGKILL)
         return torch.nn.functional.cross_entropy(output, batch.labels, reduction="none")
 
-    dying = Metric("dying", loss, lower=0.0, upper=5.0)  # where nothing changes, bounds decide
+    dying = Metric("dying", loss, lower=0.0, upper=5.0)
 
     @claim(tolerance=0.5, metric=dying)
     def test_dies():
-        return output(module("A", agrees_on="a"), rest="row")
+        return output(module("A", agrees_on="a"), rest="a")
 
     @pytest.mark.parametrize("nth", range(4))
     @claim(tolerance=0.5)
