@@ -57,8 +57,8 @@ class WhichRefinement:
 def _refinements(
     space: SwapSpace, nodes: Sequence[str], names: Sequence[str]
 ) -> Iterator[Distribution]:
-    """Refinements that leave a slot fewer donors, none of them twice; each is made as it is asked
-    for."""
+    """Refinements that leave a slot fewer donors, and some slot another than its own input, none of
+    them twice; each is made as it is asked for."""
     places = [(path,) for path in nodes] + ([tuple(nodes)] if len(nodes) > 1 else [])
     # Whose donor a slot takes, itself or another's; a computed node takes none.
     owners = [
@@ -70,6 +70,13 @@ def _refinements(
     def part(agreement: Agreement) -> int:
         """How the rows are parted: a number for each way, whatever the agreement is called."""
         return hash(_parted(space.dataset.codes(agreement)))
+
+    @cache
+    def tells_all_apart(agreement: Agreement) -> bool:
+        """Whether no input agrees with another."""
+        codes = space.dataset.codes(agreement)
+        both = np.unique(np.stack([codes, space.dataset.content]), axis=1)
+        return both.shape[1] == len(np.unique(codes))
 
     seen: set[frozenset[tuple[int, int]]] = {frozenset()}
     for features in (pair for size in (1, 2) for pair in combinations(names, size)):
@@ -83,6 +90,11 @@ def _refinements(
             if key in seen:
                 continue
             seen.add(key)
+            refined = [
+                slot.agrees_on | extra for i, slot in enumerate(space.slots) if owners[i] in place
+            ]
+            if {*place} == {*nodes} and None not in owners and all(map(tells_all_apart, refined)):
+                continue
             where = "every node" if len(place) > 1 else place[0]
             yield Distribution(
                 f"{where} agrees also on {extra}",

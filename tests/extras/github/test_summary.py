@@ -40,7 +40,7 @@ def verdict() -> Verdict:
         network,
         data,
         tolerance=0.5,
-        samples=40,
+        samples=400,
         name="test_a.py::test_it",
     )
 
