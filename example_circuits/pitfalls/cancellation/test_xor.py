@@ -9,6 +9,7 @@ from pytest_scrub import (
     ANYTHING,
     Evaluator,
     RefutedByAdversary,
+    Weak,
     claim,
     module,
     output,
@@ -22,6 +23,8 @@ def z2_is_irrelevant():
     return output(module("z1", agrees_on="z1"), module("z2", agrees_on=ANYTHING))
 
 
+# it holds, and would hold as well if its feature knew nothing
+@pytest.mark.xfail(raises=Weak, strict=True)
 @claim(tolerance=TOLERANCE, metric=zero_one_error(), model="xor", data="bits", adversaries=[])
 def test_the_average_does_not_notice():
     return z2_is_irrelevant()
