@@ -74,12 +74,12 @@ def compared(text: str) -> str:
 def test_an_unchanged_suite_is_as_it_was_in_every_mode(
     two: Suite, mode: tuple[str, ...], alone: bool
 ) -> None:
-    ran = two.run("--scrub-save", "--scrub-mutate", adversary="quick")
+    ran = two.run("--scrub-save", "--scrub-mutate", adversary="default")
     assert ran.result.ret == OK
     ran.result.stdout.fnmatch_lines(["wrote the figures of 2 claims to .scrub?baselines?main"])
     before = files(two)
     ran = two.run(
-        "--scrub-compare", "--scrub-save", "--scrub-mutate", *mode, alone=alone, adversary="quick"
+        "--scrub-compare", "--scrub-save", "--scrub-mutate", *mode, alone=alone, adversary="default"
     )
     assert ran.result.ret == OK
     assert "2 claims compared: no outcome changed" in compared(ran.text)
@@ -109,15 +109,15 @@ def test_a_perturbed_weight_fails_in_every_mode(
 
 def test_the_exit_code_is_ones_own_where_every_test_passes(two: Suite) -> None:
     """A gate that stays open would not be seen among failures."""
-    two.run("--scrub-save", adversary="quick")
+    two.run("--scrub-save", adversary="default")
     sharpen(two, 1.9)
     only = ("--scrub-compare", "-k", "held")
     for alone, mode in ((False, "-n0"), (True, "-n2")):
-        ran = two.run(*only, mode, alone=alone, adversary="quick")
+        ran = two.run(*only, mode, alone=alone, adversary="default")
         assert ran.outcomes.keys() <= {"passed", "deselected"}
         assert ran.result.ret == FAILED
         assert "test_held: worst moved by +" in compared(ran.text)
-    assert two.run(*only, "--scrub-compare-fail=worst:50%", adversary="quick").result.ret == OK
+    assert two.run(*only, "--scrub-compare-fail=worst:50%", adversary="default").result.ret == OK
 
 
 LATER = """
@@ -174,7 +174,7 @@ def test_what_was_decided_before_an_interrupt_is_saved_and_compared(
 
 
 def test_what_is_in_a_file(two: Suite) -> None:
-    ran = two.run("--scrub-save=first.one", "--scrub-mutate", "--scrub-seed=3", adversary="quick")
+    ran = two.run("--scrub-save=first.one", "--scrub-mutate", "--scrub-seed=3", adversary="default")
     found, verdict = records(two, "first.one")["test_held"], ran.verdicts["test_held"]
     assert list(found) == sorted(found)
     figures = found["figures"]
@@ -300,13 +300,13 @@ def test_another_claim_cannot_be_compared(two: Suite, old: str, new: str, said: 
 
 
 def test_changed_data_are_named(two: Suite) -> None:
-    two.run("--scrub-save", adversary="quick")
+    two.run("--scrub-save", adversary="default")
     two.extend_conftest("""
         @pytest.fixture(scope="session")
         def scrub_data():
             return rows(66)
     """)
-    ran = two.run("--scrub-compare", "-k", "held", adversary="quick")
+    ran = two.run("--scrub-compare", "-k", "held", adversary="default")
     assert "the data changed" in compared(ran.text)
     assert "weights" not in compared(ran.text)
     assert "not compared: other data" in compared(ran.text)

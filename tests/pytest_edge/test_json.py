@@ -53,6 +53,7 @@ def test_workers_change_nothing_in_a_valid_file(four: Suite) -> None:
             workers,
             "--scrub-json=claims.json",
             "--scrub-mutate",
+            "--scrub-samples=1500",
             alone=workers != "-n0",
             adversary="quick",
         )
@@ -75,7 +76,7 @@ def test_workers_change_nothing_in_a_valid_file(four: Suite) -> None:
             "def test_refuted():"
         ]
         assert found[-1]["run"]["options"] == [
-            "--scrub-seed=0", "--scrub-samples=200", "--scrub-adversary=quick", "--scrub-mutate",
+            "--scrub-seed=0", "--scrub-samples=1500", "--scrub-adversary=quick", "--scrub-mutate",
         ]  # fmt: skip
     assert_same_figures(*(timeless(one) for one in found))
 
@@ -152,7 +153,7 @@ def test_junit_has_every_figure(suite: Suite, workers: str) -> None:
             pass
     """)
     ran = suite.run(
-        workers, "--scrub-mutate", "--scrub-seed=3", alone=workers != "-n0", adversary="quick"
+        workers, "--scrub-mutate", "--scrub-seed=3", alone=workers != "-n0", adversary="default"
     )
     assert ran.outcomes == {"passed": 2, "failed": 1}
     found = properties(suite.pytester.path / "junit.xml")
