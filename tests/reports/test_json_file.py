@@ -72,7 +72,7 @@ def verdicts() -> dict[str, Verdict]:
         UNTESTED: (output(module("A", agrees_on="row")), {"tolerance": 0.5}),
         WEAK: (output(module("A", agrees_on="a")), {"tolerance": 100, "min_power": 0.9}),
     }
-    usual: dict[str, Any] = {"samples": 200, "adversaries": (WhichDonors(),), "budget": 400}
+    usual: dict[str, Any] = {"samples": 200, "adversaries": (WhichDonors(),), "budget": 2000}
     judged = {
         outcome: check(
             claim, network, data, seed=0, name=outcome, **{**usual, "controls": True, **options}
