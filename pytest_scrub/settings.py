@@ -360,12 +360,11 @@ class Settings:
         _is("a text", lambda value: isinstance(value, str)),
     )  # fmt: skip
     folder: Path | None = _setting(
-        None, "where a counterexample is saved, and tried first the next time",
+        None, "where a counterexample is saved; a note says what became of the one that lies there",
         _is("a pathlib.Path", lambda value: isinstance(value, Path)),
     )  # fmt: skip
     anew: bool = _setting(
-        False, "search even where a saved counterexample still breaks the claim; the worst that is "
-        "found then depends on nothing but the seed", _SWITCH,
+        False, "take no notice of a saved counterexample, which decides nothing anyway", _SWITCH,
     )  # fmt: skip
     store: ActivationStore | Callable[[Any, Dataset], ActivationStore] | None = _setting(
         None, "clean activations shared with other claims about the same network and data, or what "

@@ -222,7 +222,7 @@ class Suite:
         return sorted((self.pytester.path / FOLDER).glob("*"))
 
     def forget(self) -> None:
-        """Delete the counterexamples: what was saved is tried first, which is another search."""
+        """Delete the counterexamples: a note says what became of one that was saved."""
         shutil.rmtree(self.pytester.path / FOLDER, ignore_errors=True)
 
     def run(
