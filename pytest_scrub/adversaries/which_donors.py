@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -88,22 +88,29 @@ def _search(
 
 @dataclass
 class _Point:
-    """One swap set for every reference, int64 `[slots, R]`, and how bad each is, float64 `[R]`."""
+    """One swap set for every reference, int64 `[slots, R]`, and how bad each is, float64 `[R]`.
+
+    `noise`: differences up to it are none, float64 `[R]`; as a share of how bad it is, `rounding`.
+    """
 
     donors: Rows
     worth: Numbers
+    noise: Numbers
+    rounding: float
 
     def improve(self, which: Rows, donors: Rows, worth: Numbers) -> None:
         """Take over, for the references `which` (with repetitions), what is worse than what is
-        here."""
+        here, by more than the last digits: those depend on what else is in a batch."""
         by_worth = np.lexsort((-worth, which))
         first = by_worth[np.unique(which[by_worth], return_index=True)[1]]
-        better = first[worth[first] > self.worth[which[first]]]
+        noise = self.noise[which[first]] + self.rounding * np.abs(worth[first])
+        better = first[worth[first] > self.worth[which[first]] + noise]
         self.donors[:, which[better]], self.worth[which[better]] = donors[:, better], worth[better]
 
 
 def _exhaustive(space: SwapSpace, spending: Spending, references: Rows) -> Found:
-    worst = _Point(space.unswapped(references).donors.copy(), np.full(len(references), -np.inf))
+    here = space.unswapped(references).donors.copy()
+    worst = _Point(here, np.full(len(references), -np.inf), np.zeros(len(references)), 0.0)
     place = np.full(len(space.dataset), -1)
     place[references] = np.arange(len(references))
     for swap_set, _ in space.enumerate(references):
@@ -138,7 +145,10 @@ class _Climb:
         self.learned = learned
         self.candidates = Candidates(space, spending, references, rng)
         self.everyone = np.arange(len(references))
-        self.best = _Point(space.unswapped(references).donors.copy(), np.zeros(len(references)))
+        rounding = spending.evaluator.rounding
+        noise = rounding * np.abs(spending.unscrubbed(references))
+        here = space.unswapped(references).donors.copy()
+        self.best = _Point(here, np.zeros(len(references)), noise, rounding)
         self.here = self.best
         self.seen: set[tuple[int, int]] = set()  # references, and what was tried for each
         # of the slots that read a donor's activations; others only say what those may take
@@ -186,7 +196,8 @@ class _Climb:
             for i in self.rng.permutation(self.candidates.slots)[:SHIFTED]:
                 donors = self.candidates.drawn(i, start)
                 start = self.candidates.moved(start, i, donors, None)
-        self.here = _Point(start.donors.copy(), np.full(len(self.references), -np.inf))
+        nowhere = np.full(len(self.references), -np.inf)
+        self.here = replace(self.best, donors=start.donors.copy(), worth=nowhere)
         starts = [start]
         if nth % 2 == 0 and self.affords(LEAST_TO_DRAW, self.everyone):
             starts += [self._drawn() for _ in range(DRAWS_OF_A_START - 1)]
@@ -224,7 +235,7 @@ class _Climb:
         classes = np.unique(np.stack(tops), axis=1, return_inverse=True)[1].reshape(-1)
         theirs = classes[source[order]]
         members = {c: order[theirs == c] for c in np.unique(classes[self.references])}
-        self.here = _Point(self.best.donors.copy(), self.best.worth.copy())
+        self.here = replace(self.best, donors=self.best.donors.copy(), worth=self.best.worth.copy())
         migrants = []
         for nth in range(2 * MIGRANTS):
             donors = self.best.donors.copy()

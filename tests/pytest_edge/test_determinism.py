@@ -29,7 +29,7 @@ def test_the_order_does_not_matter(modules: Suite) -> None:
     in_order = modules.run().verdicts
     assert list(in_order) == ["test_a", "test_b", "test_c", "test_d"]
     orders = set()
-    for seed in sized((1, 2), (1, 2, 3)):
+    for seed in sized((1, 3), (1, 2, 3)):
         shuffled = modules.run("-p", "randomly", f"--randomly-seed={seed}").verdicts
         orders.add(tuple(shuffled))
         assert_same(in_order, shuffled)
