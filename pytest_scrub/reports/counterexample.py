@@ -37,11 +37,19 @@ def _attempt(attempt: Attempt) -> str:
     parts = [
         f"{attempt.adversary}: {'worst ' if not attempt.exhaustive else 'true worst '}gap {gap}"
         f"{', which refutes' if attempt.refutes else ''}",
+        *_against_null(attempt),
         f"{attempt.how}",
         f"{attempt.references} references, ten donors take part in {attempt.concentration:.0%}",
         cost + (", stopped by the deadline" if attempt.late else ""),
     ]
     return "; ".join(parts)
+
+
+def _against_null(attempt: Attempt) -> Iterator[str]:
+    """What the same search finds for the null, where that is the measure."""
+    if attempt.of_null is not None:
+        explained = 1 - attempt.found / attempt.of_null.mean if attempt.of_null.mean else 0.0
+        yield f"{attempt.of_null} for the null: {explained:.1%} explained"
 
 
 def counterexample_lines(counterexample: Counterexample) -> Iterator[str]:

@@ -18,6 +18,7 @@ from pytest_scrub import (
     HypothesisError,
     Metric,
     Verdict,
+    WhichDonors,
     check,
     module,
     output,
@@ -359,3 +360,16 @@ def test_the_table_says_what_each_node_is_worth() -> None:
     assert "so it says nothing" in next(
         line for line in str(verdict).splitlines() if line.startswith("output/C ")
     )
+
+
+def test_the_search_says_how_much_is_explained_at_the_worst() -> None:
+    root = output(module("A", agrees_on="a"), rest=EXACT)
+    verdict = judged(root, tolerance=None, min_explained=0.9, adversaries=[WhichDonors()])
+    assert verdict.outcome == HELD
+    assert verdict.search is not None
+    (attempt,) = verdict.search.attempts
+    assert attempt.of_null is not None
+    assert attempt.found == pytest.approx(0.001, abs=1e-4)  # b, where A is one of another b
+    assert attempt.of_null.mean > 1
+    assert attempt.bound == pytest.approx(0.1 * attempt.of_null.mean)
+    assert "for the null: 100.0% explained" in str(verdict)
