@@ -24,6 +24,7 @@ ELSEWHERE = {
     "network/hooked.py": "network/compat_hooked_transformer.py",  # make compat
     "engine/plan.py": "whole/test_fast_paths.py",
     "adversaries/which_donors.py": "adversaries/test_search.py",
+    "adversaries/ladder.py": "adversaries/test_sequence.py",
     "adversaries/which_nodes.py": "adversaries/test_distributions.py",
     "adversaries/which_refinement.py": "adversaries/test_distributions.py",
     "data/tensors.py": "data/test_dataset.py",
