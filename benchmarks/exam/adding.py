@@ -6,6 +6,8 @@ networks are, it is a little off: every part looks at a digit that is not its ow
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -85,6 +87,7 @@ def questions() -> list[k.Question]:
     ground = k.Ground("adding", graph(), data(), {"tolerance": 0.5})
     sheet = k.Sheet(ground, enumerated)
     _true(sheet)
+    _finer(sheet)
     _false(sheet)
     _apart(sheet)
     return sheet.questions
@@ -109,6 +112,17 @@ def _true(sheet: k.Sheet) -> None:
     sheet.true("one of three carries does not matter", output(one, rest=EXACT))
     node = module("low", agrees_on="low", computed_by=itself)
     sheet.true("low is computed", output(node, rest=EXACT))
+
+
+def _finer(sheet: k.Sheet) -> None:
+    nodes: dict[str, tuple[Callable[[object], Node], list[object]]] = {
+        "low": (low, [["low", "high"], ["low", "carry"], ["units", "a1"]]),
+        "carry": (carries, [["carry", "low"], ["carry", "high"], "units"]),
+        "high": (high, [["high", "low"], ["high", "carry"], ["a1", "b1"]]),
+    }
+    for name, (node, features) in nodes.items():
+        for feature in features:
+            sheet.finer(f"{name} agrees on {feature}", output(node(feature), rest=EXACT))
 
 
 def _false(sheet: k.Sheet) -> None:

@@ -70,6 +70,7 @@ def questions() -> list[k.Question]:
     ground = k.Ground("bracketing", graph(), data(), {"tolerance": 0.2})
     sheet = k.Sheet(ground, enumerated)
     _true(sheet)
+    _finer(sheet)
     _false(sheet)
     fixed = output(module("first", agrees_on="opens"), rest=EXACT)
     sheet.apart(k.TAUTOLOGY, "first agrees on what it is", fixed)
@@ -96,6 +97,13 @@ def _true(sheet: k.Sheet) -> None:
     read = module("depths", agrees_on="difference")
     node = module("total", agrees_on="count", reads=[read])
     sheet.true("the total reads the depths", output(node, rest=EXACT))
+
+
+def _finer(sheet: k.Sheet) -> None:
+    for feature in (["count", "horizon"], ["difference", "opens"], ["count", "closes"]):
+        sheet.finer(f"the total agrees on {feature}", output(total(feature), rest=EXACT))
+    for feature in (["horizon", "count"], ["lowest"], ["horizon", "difference"]):
+        sheet.finer(f"the lowest depth agrees on {feature}", output(lowest(feature), rest=EXACT))
 
 
 def _false(sheet: k.Sheet) -> None:

@@ -71,6 +71,8 @@ def _pronouns() -> list[k.Question]:
     sheet.true("the pronoun knows the sex", output(module("pronoun", agrees_on="sex"), rest=EXACT))
     node = module("pronoun", agrees_on="sex")
     sheet.true("the style is in the rest", output(node))
+    node = module("pronoun", agrees_on=["sex", "template"])
+    sheet.finer("the pronoun knows sex and template", output(node, rest=EXACT))
     style_only = output(module("style", agrees_on=ANYTHING), rest=EXACT)
     sheet.true("the style does not matter", style_only)
     return sheet.questions
@@ -120,7 +122,7 @@ def _leaks() -> list[k.Question]:
     main, side = torch.cartesian_prod(torch.arange(6), torch.arange(21)).T
     features = {"main": main, "side": side}
     questions = []
-    for part, says in ((0.6, k.TRUE), (0.8, k.TRUE), (1.25, k.FALSE), (1.6, k.FALSE), (3, k.FALSE)):
+    for part in (0.3, 0.6, 0.8, 0.9, 1.25, 1.6, 3):
         inputs = {"main": main, "side": side}
         data = Dataset(inputs, labels=main.float(), features=features, name="main and side")
         # a side is ten away from the largest and from the smallest, on average
@@ -128,6 +130,7 @@ def _leaks() -> list[k.Question]:
         ground = k.Ground(f"leak of {part:g}", graph, data, {"tolerance": 0.5, "metric": VALUE})
         sheet = k.Sheet(ground, enumerated)
         node = output(module("reader", agrees_on="main"), rest=EXACT)
+        says = k.TRUE if part < 1 else k.FALSE
         sheet.add(says, k.AS_IT_IS if says == k.TRUE else k.LEAK, "the reader knows main", node)
         questions += sheet.questions
     return questions

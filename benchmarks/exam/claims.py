@@ -33,7 +33,9 @@ KINDS = (
     WRONG_FEATURE, LOTTERY, COARSER, OTHER_COMPONENT, DROPPED, SWAPPED, WRONG_POSITION, REDUNDANT,
     TAUTOLOGY, CANCELS, MEMORISED, LEAK,
 )  # fmt: skip
-AS_IT_IS = "as it is"  # of those that are true
+# Kinds of claims that are true.
+AS_IT_IS = "as it is"
+FINER = "finer feature"  # what it says, and more that happens not to hurt
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,7 @@ class Known:
 class Question:
     """A claim with its answer.
 
-    - `kind`: one of `KINDS`, or `AS_IT_IS`.
+    - `kind`: one of `KINDS`, or, of what is true, `AS_IT_IS` or `FINER`.
     - `truth`: `TRUE`, `FALSE` or `APART`.
     - `proof`: how the answer is found anew, or why it is so by construction, in one line.
     """
@@ -102,6 +104,9 @@ class Sheet:
 
     def true(self, name: str, says: Node, **given: Any) -> None:
         self.add(TRUE, given.pop("kind", AS_IT_IS), name, says, **given)
+
+    def finer(self, name: str, says: Node, **given: Any) -> None:
+        self.add(TRUE, FINER, name, says, **given)
 
     def false(self, kind: str, name: str, says: Node, **given: Any) -> None:
         self.add(FALSE, kind, name, says, **given)

@@ -74,6 +74,11 @@ def parts() -> dict[str, Tensor]:
     return found
 
 
+def parts_sum() -> Tensor:
+    """The logits, as a sum of their parts."""
+    return torch.stack(list(parts().values())).sum(0)
+
+
 def rows() -> Tensor:
     a, b = torch.cartesian_prod(torch.arange(P), torch.arange(P)).T
     return torch.stack([a, b, torch.full_like(a, EQUALS)], 1)
@@ -122,7 +127,7 @@ def wrong_answers(leaves: Sequence[tuple[Sequence[str], str]]) -> k.Known:
             margin = margin + _worst_of_class(value - value[:, [right]], codes)[codes[rows]]
         margin[:, right] = -torch.inf
         wrong[rows] = (margin > 0).any(1)
-    return Extremes(float("nan"), float(wrong.double().mean()), 0.0).known(OPTIONS["tolerance"])  # type: ignore[arg-type]
+    return Extremes(None, float(wrong.double().mean()), 0.0).known(OPTIONS["tolerance"])  # type: ignore[arg-type]
 
 
 def _codes(feature: str) -> Tensor:
@@ -173,6 +178,7 @@ def _claims() -> Iterator[tuple[str, str, str, Leaves, dict[str, Any]]]:
     yield k.TRUE, k.AS_IT_IS, "heads add nothing of their own", [(ALL_HEADS, "anything")], {}
     yield k.TRUE, k.AS_IT_IS, "each for itself", [(("mlp",), "sum"), (ALL_HEADS, "sum")], {}
     yield k.TRUE, k.AS_IT_IS, "the rest is any", mlp_only, {"rest": ANYTHING}
+    yield k.TRUE, k.AS_IT_IS, "heads know the pair", [(ALL_HEADS, "pair")], {"samples": 30_000}
     yield k.FALSE, k.WRONG_FEATURE, "the MLP knows the difference", [(("mlp",), "difference")], {}
     yield k.FALSE, k.WRONG_FEATURE, "the MLP knows a", [(("mlp",), "a")], {}
     yield k.FALSE, k.COARSER, "the MLP knows half of the sum", [(("mlp",), "half")], {}

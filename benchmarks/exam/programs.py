@@ -86,6 +86,9 @@ def _adder() -> list[k.Question]:
     sheet.true(
         "no head is read by the output", output(idle, mlp(0, agrees_on=ANYTHING), rest=EXACT)
     )
+    for more in ("a1", "low"):
+        node = last(mlp, 1, agrees_on=["total", more])
+        sheet.finer(f"MLP 1 agrees on {more} as well", output(node))
     _false_of_adder(sheet, total, part)
     return sheet.questions
 
@@ -136,6 +139,9 @@ def _inductor() -> list[k.Question]:
     value = embed(agrees_on="answer", pos="where", into="v")
     query = embed(agrees_on="last", pos=-1, into="q")
     sheet.true("head 1.0 writes the answer", output(last(head, 1, 0, agrees_on="answer")))
+    for more in ("where", "last"):
+        node = last(head, 1, 0, agrees_on=["answer", more])
+        sheet.finer(f"head 1.0 agrees on {more} as well", output(node))
     sheet.true("and copies it from where it stands", match(value, rest=["last", "where"]))
     sheet.true("whatever it asks, where it finds it", match(value, rest="where"))
     sheet.true("it asks with the last letter", match(query, rest=["last", "where", "answer"]))
@@ -205,6 +211,9 @@ def _counter() -> list[k.Question]:
         return last(head, 0, 0, agrees_on=agrees_on)
 
     sheet.true("MLP 1 says whether there are many", output(last(mlp, 1, agrees_on="many")))
+    for more in (["many", "first"], ["ones"]):
+        node = last(mlp, 1, agrees_on=more)
+        sheet.finer(f"MLP 1 agrees on {more}", output(node))
     sheet.true("MLP 1 reads the count", many(last(mlp, 0, agrees_on="ones")))
     sheet.true("of the count only many matters", many(last(mlp, 0, agrees_on="many")))
     sheet.true("nothing else is read", many(last(mlp, 0, agrees_on="many"), rest=ANYTHING))
@@ -310,6 +319,8 @@ def _sorter() -> list[k.Question]:
         return output(head(1, 0, agrees_on=EXACT, reads=children, rest=EXACT), rest=EXACT)
 
     sheet.true("head 1.0 writes what the list holds", output(head(1, 0, agrees_on="content")))
+    node = head(1, 0, agrees_on=["content", "largest_at"])
+    sheet.finer("head 1.0 agrees on where the largest is as well", output(node, rest=EXACT))
     sheet.true("each in its place", output(*placed(*names), rest=EXACT))
     sheet.true("keys are the order", reads(mlp(0, agrees_on="order", into="k")))
     false = sheet.false

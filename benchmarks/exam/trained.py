@@ -44,6 +44,10 @@ BELIEVED = (
     "believed: at its worst it explains 0.95 or more of what the same search of fixed effort finds "
     "for permuted features, on 30 references"
 )
+BELIEVED_FALSE = (
+    "believed: 0.96 on average, and 0.7 of what the same search finds for permuted features, since "
+    "the letter that is looked for stands elsewhere in the rest as well"
+)
 
 
 def questions() -> Iterator[k.Question]:
@@ -93,7 +97,10 @@ def _induction() -> list[k.Question]:
     _false_of_induction(sheet)
     query = embed(agrees_on="last_token", into="q", pos=-1)
     fixed = head(1, 0, agrees_on=EXACT, reads=[query], rest=EXACT)
-    sheet.apart(k.TAUTOLOGY, "the query is the last token", output(fixed, rest=EXACT))
+    sheet.apart(
+        k.TAUTOLOGY, "the query is the last token", output(fixed, rest=EXACT),
+        proof="what is embedded of a token is the token's, wherever it comes from",
+    )  # fmt: skip
     return sheet.questions
 
 
@@ -120,6 +127,7 @@ def _false_of_induction(sheet: k.Sheet) -> None:
         k.DROPPED,
         "no second occurrence",
         said(test_induction.test_no_second_occurrence_in_the_rest),
+        proof=BELIEVED_FALSE,
     )
     swapped = said(
         test_induction.both_heads,
@@ -130,7 +138,7 @@ def _false_of_induction(sheet: k.Sheet) -> None:
     before = said(
         test_induction.both_heads,
         head(0, 1, agrees_on=here, into="k", pos="before"), test_induction.VALUE,
-        test_induction.QUERY, rest="last_token",
+        test_induction.QUERY,
     )  # fmt: skip
     false(k.WRONG_POSITION, "the key one place before", before)
     idle = output(head(1, 0, agrees_on=ANYTHING), rest=EXACT)
@@ -237,7 +245,7 @@ def first_letters(network: Any) -> Callable[[k.Question], k.Known]:
                 bad = wrong[letters].any(0)
             worst[here] = bad[here].double()
         highest = float((worst - clean).mean())
-        return Extremes(float("nan"), highest, 0.0).known(question.told["tolerance"])
+        return Extremes(None, highest, 0.0).known(question.told["tolerance"])
 
     return proof
 
