@@ -58,16 +58,18 @@ def by_name(sheet, *names):
     return [found[name] for name in names]
 
 
+OF_ADDING = (
+    "low is the low digit", "high reads a1 alone", "carries are in the rest", "low is always zero",
+    "two of three carries do not matter", "low, but for two sums",
+)  # fmt: skip
+OF_CANCELLING = (
+    "the second bit does not matter", "the guard knows odd", "both from one row do not matter",
+    "the pronoun knows template",
+)  # fmt: skip
 ENUMERATED = [
-    *by_name(
-        adding.questions(), "low is the low digit", "high reads a1 alone",
-        "carries are in the rest", "low is always zero", "two of three carries do not matter", "low, but for two sums",
-    ),
-    *by_name(
-        cancelling.questions(), "the second bit does not matter", "the guard knows odd",
-        "both from one row do not matter", "the pronoun knows template",
-    ),
-]  # fmt: skip
+    *by_name(adding.questions(), *OF_ADDING),
+    *by_name(cancelling.questions(), *OF_CANCELLING),
+]
 
 
 @each("question", ENUMERATED, ids=lambda question: question.name)

@@ -178,7 +178,7 @@ def _claims() -> Iterator[tuple[str, str, str, Leaves, dict[str, Any]]]:
     yield k.TRUE, k.AS_IT_IS, "heads add nothing of their own", [(ALL_HEADS, "anything")], {}
     yield k.TRUE, k.AS_IT_IS, "each for itself", [(("mlp",), "sum"), (ALL_HEADS, "sum")], {}
     yield k.TRUE, k.AS_IT_IS, "the rest is any", mlp_only, {"rest": ANYTHING}
-    yield k.TRUE, k.AS_IT_IS, "heads know the pair", [(ALL_HEADS, "pair")], {"samples": 30_000}
+    yield k.APART, k.REDUNDANT, "heads know the pair", [(ALL_HEADS, "pair")], {"samples": 30_000}
     yield k.FALSE, k.WRONG_FEATURE, "the MLP knows the difference", [(("mlp",), "difference")], {}
     yield k.FALSE, k.WRONG_FEATURE, "the MLP knows a", [(("mlp",), "a")], {}
     yield k.FALSE, k.COARSER, "the MLP knows half of the sum", [(("mlp",), "half")], {}
