@@ -116,7 +116,7 @@ def _true(sheet: k.Sheet) -> None:
 
 def _finer(sheet: k.Sheet) -> None:
     nodes: dict[str, tuple[Callable[[object], Node], list[object]]] = {
-        "low": (low, [["low", "high"], ["low", "carry"], ["units", "a1"]]),
+        "low": (low, [["low", "high"], ["low", "carry"], ["units", "b1"]]),
         "carry": (carries, [["carry", "low"], ["carry", "high"], "units"]),
         "high": (high, [["high", "low"], ["high", "carry"], ["a1", "b1"]]),
     }

@@ -21,10 +21,11 @@ from pytest_scrub import (
     zero_one_error,
 )
 from pytest_scrub.metrics import Batch
+from pytest_scrub.tree.nodes import AgreesOn, Node
 
 
 def questions() -> list[k.Question]:
-    return [*_pronouns(), *_differences(), *_leaks(), *_guards(), *_xor()]
+    return [*_pronouns(), *_differences(), *_opposed(), *_leaks(), *_guards(), *_xor()]
 
 
 def _value(output: Tensor, batch: Batch) -> Tensor:
@@ -114,6 +115,37 @@ def _differences() -> list[k.Question]:
     )
     signed.false(k.CANCELS, "neither matters", idle)
     return signed.questions
+
+
+def _opposed() -> list[k.Question]:
+    """One part helps, and one is wrong about as much: swapping both changes nothing on average."""
+    c, s, w = torch.cartesian_prod(torch.arange(8), torch.arange(2), torch.arange(2)).T
+
+    def helps(s: Tensor, c: Tensor) -> Tensor:
+        return 2 * s - 1 + 0.005 * c
+
+    def errs(w: Tensor, c: Tensor) -> Tensor:
+        return 2 * w - 1 - 0.005 * c
+
+    def answer(helps: Tensor, errs: Tensor, c: Tensor) -> Tensor:
+        return c + helps + errs
+
+    labels = (c + (2 * s - 1) - (2 * w - 1)).float()
+    features = {"c": c, "s": s, "w": w, "s_and_c": 8 * s + c}
+    data = Dataset({"c": c, "s": s, "w": w}, labels=labels, features=features, name="opposed")
+    graph = FunctionGraph(helps=helps, errs=errs, output=answer)
+    options = {"tolerance": 0.5, "metric": squared_error()}
+    sheet = k.Sheet(k.Ground("opposed parts", graph, data, options), enumerated)
+
+    def both(helps: AgreesOn, errs: AgreesOn) -> Node:
+        nodes = module("helps", agrees_on=helps), module("errs", agrees_on=errs)
+        return output(*nodes, rest=EXACT)
+
+    sheet.true("each knows its own", both("s", "w"))
+    sheet.false(k.CANCELS, "neither part matters", both(ANYTHING, ANYTHING))
+    sheet.false(k.CANCELS, "both parts know c", both("c", "c"))
+    sheet.false(k.SWAPPED, "each knows the other's", both("w", "s"))
+    return sheet.questions
 
 
 def _leaks() -> list[k.Question]:

@@ -92,7 +92,7 @@ def _of_merging(sheet: k.Sheet) -> None:
     sheet.true("what the list holds is all there is", output(agrees_on="content"))
     both = group([module("front"), module("back")], agrees_on="content")
     sheet.true("both halves of one list", output(both))
-    sheet.finer("front agrees on more", output(part("front", ["front", "pivot"]), rest=EXACT))
+    sheet.finer("front agrees on more", output(part("front", ["front", "last"]), rest=EXACT))
     sheet.finer("back agrees on more", output(part("back", ["back", "front"]), rest=EXACT))
     sheet.true("the back is in the rest", output(halves[0], rest="back"))
 
@@ -117,8 +117,8 @@ def _of_dividing(sheet: k.Sheet) -> None:
     sheet.true("smaller and larger", output(*parts, rest=EXACT))
     sheet.true("the pivot", output(part("pivot", "pivot"), rest=EXACT))
     for name in ("smaller", "larger"):
-        node = part(name, [name, "pivot"])
-        sheet.finer(f"{name} agrees on the pivot as well", output(node, rest=EXACT))
+        node = part(name, [name, "last"])
+        sheet.finer(f"{name} agrees on the last as well", output(node, rest=EXACT))
     sheet.true("the rest knows the pivot", output(*parts, rest="pivot"))
 
     def false(kind: str, name: str, *reads: Node, rest: object = EXACT) -> None:
