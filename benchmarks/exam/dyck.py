@@ -109,6 +109,8 @@ def data() -> Dataset:
         "opens": tokens[:, 0] == 0, "middle": middle, "front_holds": in_front,
         "back_holds": below == 0, "lottery": lottery(len(tokens)),
         "mostly_balanced": memorised(balanced.long().numpy(), share=0.01),
+        "nearly_balanced": memorised(balanced.long().numpy(), share=0.001),
+        "balanced_but_one": balanced & (tokens != torch.arange(LENGTH) % 2).any(1),
         "front": tokens[:, :HALF] @ 2 ** torch.arange(HALF),
         "back": tokens[:, HALF:] @ 2 ** torch.arange(HALF),
     }  # fmt: skip
@@ -235,6 +237,8 @@ def _of_whole_strings() -> list[tuple[str, str, str, str, Any]]:
         (k.FALSE, k.COARSER, "the sum knows the depth alone", "pool", "never_below"),
         (k.FALSE, k.WRONG_FEATURE, "the sum knows the first bracket", "pool", "opens"),
         (k.FALSE, k.MEMORISED, "the answer, but for one in a hundred", "pool", "mostly_balanced"),
+        (k.FALSE, k.MEMORISED, "the answer, but for one in a thousand", "pool", "nearly_balanced"),
+        (k.FALSE, k.MEMORISED, "the answer, but for one string", "pool", "balanced_but_one"),
         (k.FALSE, k.DROPPED, "the final depth alone", "pool", "final"),
     ]
 

@@ -92,7 +92,8 @@ def data() -> Dataset:
     features = {
         "a": a, "b": b, "sum": total, "difference": (a - b) % P, "half": total // 2,
         "pair": torch.minimum(a, b) * P + torch.maximum(a, b), "lottery": lottery(len(tokens)),
-        "mostly_sum": memorised(total.numpy(), share=0.01), "low": total % 10,
+        "mostly_sum": memorised(total.numpy(), share=0.01),
+        "nearly_sum": memorised(total.numpy(), share=0.001), "low": total % 10,
         "a_or_b": torch.minimum(a, b),
     }  # fmt: skip
     return Dataset(tokens, labels=total, label_pos=-1, features=features, name="sums mod 113")
@@ -185,13 +186,10 @@ def _claims() -> Iterator[tuple[str, str, str, Leaves, dict[str, Any]]]:
     yield k.FALSE, k.COARSER, "the MLP knows the last digit", [(("mlp",), "low")], {}
     yield k.FALSE, k.LOTTERY, "the MLP, by lot", [(("mlp",), "lottery")], {"samples": 30_000}
     yield k.FALSE, k.MEMORISED, "the sum, but for one in a hundred", [(("mlp",), "mostly_sum")], {}
-    yield (
-        k.FALSE,
-        k.OTHER_COMPONENT,
-        "heads write the sum",
-        [(ALL_HEADS, "sum")],
-        {"rest": ANYTHING},
-    )
+    nearly: Leaves = [(("mlp",), "nearly_sum")]
+    yield k.FALSE, k.MEMORISED, "the sum, but for one in a thousand", nearly, {}
+    heads: Leaves = [(ALL_HEADS, "sum")]
+    yield k.FALSE, k.OTHER_COMPONENT, "heads write the sum", heads, {"rest": ANYTHING}
     yield k.FALSE, k.DROPPED, "the smaller summand is enough", [(("mlp",), "a_or_b")], {}
 
 

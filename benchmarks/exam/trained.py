@@ -83,6 +83,7 @@ def _induction() -> list[k.Question]:
     data = data.with_features({
         "lottery": lottery(len(data)), "half": answer > 13, "before": where - 1,
         "mostly_answer": memorised(answer, share=0.02),
+        "nearly_answer": memorised(answer, share=0.001),
     })  # fmt: skip
     sheet = k.Sheet(k.Ground("induction", made(induction.scrub_model), data, EXPLAINED), BELIEVED)
     names = (
@@ -147,6 +148,9 @@ def _false_of_induction(sheet: k.Sheet) -> None:
     false(k.MEMORISED, "the answer, but for one in fifty", output(*both("mostly_answer")),
           proof="every value has rows with another answer, and such donors do what a wrong answer "
           "does")  # fmt: skip
+    false(k.MEMORISED, "the answer, but for one in a thousand", output(*both("nearly_answer")),
+          proof="nine of 26 values have a row with another answer, which is such a donor",
+          )  # fmt: skip
     false(k.CANCELS, "heads know the last token", output(*both("last_token"), rest=EXACT),
           proof="donors with answers of the first half alone raise the difference, whatever the "
           "reference", metric=HALVES, min_explained=None, tolerance=0.3)  # fmt: skip
