@@ -48,6 +48,7 @@ bench: $(STAMP) ## the figures of the README, on one thread
 	$(BIN)/python benchmarks/donor_search.py
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python -m benchmarks.mutants
+	$(BIN)/python -m benchmarks.exam
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python -m benchmarks.peers

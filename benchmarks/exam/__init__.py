@@ -1,0 +1,1 @@
+"""Claims whose truth is known, on networks whose circuit is known, and what becomes of them."""
