@@ -22,7 +22,11 @@ from pytest_scrub import check
 
 FIFTY, REPEATS = 50, 3
 CLAIMS = {
-    "refined": (induction, test_induction.test_refined, {"min_explained": test_induction.EXPLAINED}),
+    "refined": (
+        induction,
+        test_induction.test_refined,
+        {"min_explained": test_induction.EXPLAINED},
+    ),
     "spelled out": (
         induction,
         test_induction.test_previous_token_head_moves_the_embedding,
