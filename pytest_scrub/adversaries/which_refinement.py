@@ -76,7 +76,7 @@ def _refinements(
         """Whether no input agrees with another."""
         codes = space.dataset.codes(agreement)
         both = np.unique(np.stack([codes, space.dataset.content]), axis=1)
-        return both.shape[1] == len(np.unique(codes))
+        return bool(both.shape[1] == len(np.unique(codes)))
 
     seen: set[frozenset[tuple[int, int]]] = {frozenset()}
     for features in (pair for size in (1, 2) for pair in combinations(names, size)):
