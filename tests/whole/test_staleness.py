@@ -228,7 +228,7 @@ def test_it_is_noticed_at_every_entry(entry: Callable[[Scrub, ActivationStore], 
 def test_a_store_of_another_network_or_other_data_is_refused() -> None:
     network, data = Network().eval(), rows()
     store = ActivationStore(as_graph(network), data)
-    assert check(NOTHING, network, data, store=store, **SETTINGS).outcome == "held"
+    assert check(NOTHING, network, data, store=store, **SETTINGS).average == "held"
     with pytest.raises(
         ModelError, match=r"^store= has activations of another network; leave store= out"
     ):
