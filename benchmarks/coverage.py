@@ -74,7 +74,7 @@ def tally(
 def first_decided(acceptance: Acceptance, values: Numbers, looks: Sequence[int]) -> int | None:
     """How many draws decide it, or None."""
     return next(
-        (n for n in looks if acceptance.outcome(values[:n], None, 0.0)[0] != UNDECIDED), None
+        (n for n in looks if acceptance.outcome(values[:n], None, None, 0.0)[0] != UNDECIDED), None
     )
 
 
