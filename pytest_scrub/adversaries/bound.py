@@ -51,7 +51,9 @@ def by_references(
     def interval(values: Numbers) -> Estimate:
         if exact:
             return Estimate(*[float(values.mean())] * 3)
-        return confidence_sequence(values, acceptance.reach, acceptance.confidence)
+        return confidence_sequence(
+            values, acceptance.reach, acceptance.confidence, alike=FEWEST_TO_HOLD
+        )
 
     return Decision(
         outcome if exact or len(changes) >= fewest else UNDECIDED,
@@ -94,11 +96,13 @@ def _outcome(
     """By the acceptance; where a share of the null is accepted and nothing is known of it, no more
     than the tolerance may decide, and only against the claim."""
     if room is not None or acceptance.min_explained is None:
-        return acceptance.outcome(changes, None, room, rounding, exact=exact)[0]
+        return acceptance.outcome(changes, None, room, rounding, exact=exact, alike=FEWEST_TO_HOLD)[
+            0
+        ]
     if acceptance.tolerance is None:
         return UNDECIDED
     absolute = replace(acceptance, min_explained=None)
-    outcome, _ = absolute.outcome(changes, None, None, rounding, exact=exact)
+    outcome, _ = absolute.outcome(changes, None, None, rounding, exact=exact, alike=FEWEST_TO_HOLD)
     return REFUTED if outcome == REFUTED else UNDECIDED
 
 

@@ -115,6 +115,7 @@ class Acceptance:
         confidence: float | None = None,
         heaviest: float = 1.0,
         exact: bool = False,
+        alike: int | None = None,
     ) -> tuple[Decided, str | None]:
         """Held, refuted or undecided, and why it is undecided.
 
@@ -131,15 +132,28 @@ class Acceptance:
           digits.
         - `confidence`: of all intervals, instead; `heaviest`: the largest weight of a unit.
         - `exact`: the units are all that there are, so their mean has no interval.
+        - `alike`: see `confidence_sequence`.
         """
         if confidence is None and self.routes > 1 and not exact:
             within = self.outcome(
-                changes, lost, room, rounding, confidence=self.confidence, heaviest=heaviest
+                changes,
+                lost,
+                room,
+                rounding,
+                confidence=self.confidence,
+                heaviest=heaviest,
+                alike=alike,
             )
             if within[0] != REFUTED:
                 return within
             beyond = self.outcome(
-                changes, lost, room, rounding, confidence=self.to_refute, heaviest=heaviest
+                changes,
+                lost,
+                room,
+                rounding,
+                confidence=self.to_refute,
+                heaviest=heaviest,
+                alike=alike,
             )
             return beyond if beyond[0] == REFUTED else (UNDECIDED, beyond[1] or STRADDLES)
         confidence = self.confidence if confidence is None else confidence
@@ -147,12 +161,12 @@ class Acceptance:
         tolerance = self.accepted(abs(float(lost.mean())), float(room.mean()))
         if not tolerance and not changes.any():
             rounding = 0.0  # no tolerance asks for the very same numbers, and these are
-        reach, alike = self.reach * heaviest, slack(rounding, tolerance)
+        reach, least = self.reach * heaviest, slack(rounding, tolerance)
 
         def interval(values: Numbers, most: float = reach) -> Estimate:
             if exact:
                 return Estimate(*[float(values.mean())] * 3)
-            return confidence_sequence(values, most, confidence, alike)
+            return confidence_sequence(values, most, confidence, least, alike)
 
         def apart(part: float, of: Numbers) -> tuple[Estimate, Estimate]:
             """Gap minus, and plus, this part of what is lost."""

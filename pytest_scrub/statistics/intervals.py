@@ -56,7 +56,11 @@ def seen_once(values: Numbers, reach: float, rounding: float) -> Estimate:
 
 
 def confidence_sequence(
-    values: Numbers, reach: float = math.inf, confidence: float = CONFIDENCE, rounding: float = 0.0
+    values: Numbers,
+    reach: float = math.inf,
+    confidence: float = CONFIDENCE,
+    rounding: float = 0.0,
+    alike: int | None = None,
 ) -> Estimate:
     """The mean of the draws so far, with an interval that may be looked at after every draw.
 
@@ -68,13 +72,14 @@ def confidence_sequence(
       burn-in.
     - `confidence`: 0.95 by default; more where several sequences are looked at together.
     - `rounding`: differences up to this are none.
+    - `alike`: how many equal draws of an unbounded metric are enough; `fewest_alike` by default.
 
     **Returns** an `Estimate`, without ends where an unbounded metric has not shown enough; see
     `has_seen_enough`.
     """
     if math.isfinite(reach):
         return _betting(values, reach, 1 - confidence)
-    if not has_seen_enough(values, confidence, rounding):
+    if not has_seen_enough(values, confidence, rounding, alike):
         return Estimate(float(values.mean()), -math.inf, math.inf)
     return _asymptotic(values, 1 - confidence)
 
@@ -155,7 +160,9 @@ def _betting(values: Numbers, reach: float, alpha: float) -> Estimate:
     return Estimate(mean, min(low, mean), max(high, mean))
 
 
-def has_seen_enough(values: Numbers, confidence: float = CONFIDENCE, rounding: float = 0.0) -> bool:
+def has_seen_enough(
+    values: Numbers, confidence: float = CONFIDENCE, rounding: float = 0.0, alike: int | None = None
+) -> bool:
     """Whether these draws of an unbounded metric have an interval for their mean.
 
     Where nearly all draws are equal, those that are not decide the mean, and few of them are no
@@ -163,7 +170,9 @@ def has_seen_enough(values: Numbers, confidence: float = CONFIDENCE, rounding: f
     all are equal, it takes many of them to say that hardly any is not.
     """
     unlike = int((np.abs(values - np.median(values)) > rounding).sum())
-    return unlike >= FEWEST_CHANGED or (not unlike and len(values) >= fewest_alike(confidence))
+    return unlike >= FEWEST_CHANGED or (
+        not unlike and len(values) >= (alike or fewest_alike(confidence))
+    )
 
 
 def fewest_alike(confidence: float = CONFIDENCE) -> int:

@@ -342,3 +342,17 @@ def test_heavy_tails_seldom_decide_a_mean_of_exactly_the_bound(name: str, mean: 
             for n in range(FEWEST_TO_REFUTE, 2001, GROUP)
         )
     assert wrong / 200 < 0.1
+
+
+def test_a_search_that_changes_nothing_at_all_is_believed_from_200_references() -> None:
+    """The average of an unbounded metric needs 3,000 draws that are all alike to hold; a search
+    after it, that finds nothing for any reference, does not need as many once more."""
+    accepts = Acceptance(Metric("any", lambda out, batch: out), tolerance=0.1, routes=5)
+    outcomes = [
+        by_references(accepts, np.zeros(n), None, 1e-9, exact=False).outcome for n in (199, 200)
+    ]
+    assert outcomes == ["undecided", "held"]
+    one_of_them = np.zeros(400)
+    one_of_them[7] = 1e-3
+    assert by_references(accepts, one_of_them, None, 1e-9, exact=False).outcome == "undecided"
+    assert accepts.outcome(np.zeros(2999), None, None, 1e-9)[0] == "undecided"
