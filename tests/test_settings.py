@@ -142,3 +142,11 @@ def test_an_option_is_added_in_one_file(tmp_path):
     )
     run = json.loads((tmp_path / "claims.json").read_text())["run"]
     assert run["options"] == ["--scrub-seed=0", "--scrub-patience=7"]
+
+
+def test_the_error_is_shared_among_as_many_adversaries_as_there_are() -> None:
+    """The settings count them without knowing them."""
+    from pytest_scrub.adversaries.ladder import LADDER
+    from pytest_scrub.settings import DEFAULT_ADVERSARIES
+
+    assert len(LADDER) == DEFAULT_ADVERSARIES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pytest_scrub.statistics.deciding import Acceptance
+from pytest_scrub.statistics.deciding import Acceptance, Interval
 from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Decided, Estimate
 
@@ -43,22 +43,19 @@ def by_references(
     - `rounding`: how far off their mean may be.
     - `exact`: the references are all that there are.
     """
-    sign = 1 if acceptance.metric.worse == "higher" else -1
-    room = None if of_null is None else sign * of_null
-    outcome = _outcome(acceptance, changes, room, rounding, exact=exact)
+    room = None if of_null is None else acceptance.sign * of_null
+    interval = _point if exact else _of_a_search
+    outcome = _outcome(acceptance, changes, room, rounding, interval)
     fewest = {HELD: FEWEST_TO_HOLD, REFUTED: FEWEST_TO_REFUTE}.get(outcome, 0)
-
-    def interval(values: Numbers) -> Estimate:
-        if exact:
-            return Estimate(*[float(values.mean())] * 3)
-        return confidence_sequence(
-            values, acceptance.reach, acceptance.confidence, alike=FEWEST_TO_HOLD
-        )
-
+    own, null = (
+        None if values is None else interval(values, acceptance.reach, acceptance.confidence, 0.0)
+        for values in (changes, of_null)
+    )
+    assert own is not None
     return Decision(
         outcome if exact or len(changes) >= fewest else UNDECIDED,
-        interval(changes),
-        None if of_null is None else interval(of_null),
+        own,
+        null,
         acceptance.accepted(0.0, 0.0 if room is None else float(room.mean())),
     )
 
@@ -69,7 +66,7 @@ def by_distribution(
     """By draws from a distribution that was chosen on other rows, and from the one that was chosen
     for the null; the two are no pairs."""
     if of_null is None:
-        outcome = _outcome(acceptance, changes, None, rounding)
+        outcome = _outcome(acceptance, changes, None, rounding, _of_a_search)
         own = confidence_sequence(changes, acceptance.reach, acceptance.confidence)
         return Decision(outcome, own, None, acceptance.accepted())
     absolute = replace(acceptance, min_explained=None)
@@ -80,9 +77,8 @@ def by_distribution(
         confidence_sequence(values, acceptance.reach, acceptance.confidence)
         for values in (changes, of_null)
     )
-    sign = 1 if acceptance.metric.worse == "higher" else -1
     outcome = next((one for one in (REFUTED, UNDECIDED) if one in outcomes), HELD)
-    return Decision(outcome, own, null, acceptance.accepted(0.0, sign * null.mean))
+    return Decision(outcome, own, null, acceptance.accepted(0.0, acceptance.sign * null.mean))
 
 
 def _outcome(
@@ -90,32 +86,39 @@ def _outcome(
     changes: Numbers,
     room: Numbers | None,
     rounding: float,
-    *,
-    exact: bool = False,
+    interval: Interval,
 ) -> Decided:
     """By the acceptance; where a share of the null is accepted and nothing is known of it, no more
     than the tolerance may decide, and only against the claim."""
     if room is not None or acceptance.min_explained is None:
-        return acceptance.outcome(changes, None, room, rounding, exact=exact, alike=FEWEST_TO_HOLD)[
-            0
-        ]
+        return acceptance.outcome(changes, None, room, rounding, interval=interval)[0]
     if acceptance.tolerance is None:
         return UNDECIDED
     absolute = replace(acceptance, min_explained=None)
-    outcome, _ = absolute.outcome(changes, None, None, rounding, exact=exact, alike=FEWEST_TO_HOLD)
+    outcome, _ = absolute.outcome(changes, None, None, rounding, interval=interval)
     return REFUTED if outcome == REFUTED else UNDECIDED
+
+
+def _of_a_search(values: Numbers, reach: float, confidence: float, rounding: float) -> Estimate:
+    """Of the mean of what a search found; the average before it has seen as many as it needs."""
+    return confidence_sequence(values, reach, confidence, rounding, alike=FEWEST_TO_HOLD)
+
+
+def _point(values: Numbers, reach: float, confidence: float, rounding: float) -> Estimate:
+    """Of all references: their mean itself."""
+    mean = float(values.mean())
+    return Estimate(mean, mean, mean)
 
 
 def _relative(acceptance: Acceptance, changes: Numbers, of_null: Numbers) -> Decided:
     """Whether the mean change is at most the share of the null's that need not be explained."""
     assert acceptance.min_explained is not None
     share, above, below = 1 - acceptance.min_explained, *acceptance.sides
-    sign = 1 if acceptance.metric.worse == "higher" else -1
 
     def intervals(confidence: float) -> tuple[Estimate, Estimate]:
         both = 1 - (1 - confidence) / 2
         own = confidence_sequence(changes, acceptance.reach, both)
-        return own, confidence_sequence(sign * of_null, acceptance.reach, both)
+        return own, confidence_sequence(acceptance.sign * of_null, acceptance.reach, both)
 
     own, null = intervals(acceptance.to_refute)
     most = share * max(null.high, 0.0)

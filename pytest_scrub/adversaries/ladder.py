@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from pytest_scrub.adversaries.search import Adversary, Found, NotSearched, Searched, Spending
-from pytest_scrub.adversaries.sequence import Sequence as References
+from pytest_scrub.adversaries.sequence import ReferenceSequence
 from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.adversaries.which_inputs import WhichInputs
 from pytest_scrub.adversaries.which_nodes import WhichNodes
@@ -69,7 +69,7 @@ def _searched(
 ) -> Searched:
     """What one adversary finds, against what it finds for the null."""
     space, acceptance = spending.evaluator.space, spending.acceptance
-    references = References(acceptance, null)
+    references = ReferenceSequence(acceptance, null)
     spending.by_reference = references.run
     try:
         found = adversary.search(space, spending, randomness())

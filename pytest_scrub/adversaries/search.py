@@ -28,6 +28,7 @@ from pytest_scrub.verdict import REFUTED, Attempt
 
 EVALUATIONS_OF_A_GRADIENT = 3  # the backward pass costs twice the forward pass, as usual
 MOST_OF_A_CURVE = 100  # points
+UNLIMITED = int(np.iinfo(np.int64).max)  # evaluations, where the deadline alone is kept
 MOST_USED = 10  # donors whose share of the references says how concentrated a swap set is
 
 
@@ -163,7 +164,7 @@ class Spending:
         self.by_reference: ByReference | None = None
         self.evaluator, self.budget, self.deadline = evaluator, evaluations, deadline
         self.name, self.acceptance = name, acceptance or Acceptance(evaluator.metric)
-        self.sign = 1 if evaluator.metric.worse == "higher" else -1  # times a gap: higher is worse
+        self.sign = self.acceptance.sign
         self.evaluations = 0
         self.multiplications = 0.0
         self.late = False

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from pytest_scrub.adversaries.bound import FEWEST_TO_HOLD, by_references
-from pytest_scrub.adversaries.search import Found, NotSearched, SearchGroup, Spending
+from pytest_scrub.adversaries.search import UNLIMITED, Found, NotSearched, SearchGroup, Spending
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.statistics.deciding import Acceptance
 from pytest_scrub.statistics.intervals import Numbers
@@ -27,10 +27,9 @@ GROUP = 50  # references between two looks
 EFFORT, EFFORT_OF_A_SLOT = 20, 4
 REFERENCES = 2250  # of a usual budget; with a larger one each is searched harder
 FEWEST_REFERENCES = 300  # of any budget, where slots are so many that each would take more
-UNLIMITED = np.iinfo(np.int64).max
 
 
-class Sequence:
+class ReferenceSequence:
     """References searched group after group, until what is found is decided.
 
     **Arguments**
@@ -88,23 +87,22 @@ class Sequence:
             self.is_exact = stop == len(rows)
             if (at_once or start) and self._is_decided(*sides):
                 break
-        self._align(*sides)
+        self.of_null = self._of_null(*sides)
         spending.budget = sides[0].total
         return sides[0].together(with_pilot=self.is_exact)
 
-    def _align(self, own: _Side, null: _Side | None = None) -> None:
+    def _of_null(self, own: _Side, null: _Side | None = None) -> Numbers | None:
         """What is found for the null on the references of what is found; None where a deadline left
         some of them out."""
-        if null is not None:
-            of_null = null.changes(with_pilot=self.is_exact)
-            same = len(of_null) == len(own.changes(with_pilot=self.is_exact))
-            self.of_null = of_null if same else None
+        if null is None:
+            return None
+        changes, of_null = (side.changes(with_pilot=self.is_exact) for side in (own, null))
+        return of_null if len(of_null) == len(changes) else None
 
-    def _is_decided(self, own: _Side, null: _Side | None = None) -> bool:
-        changes = own.changes(with_pilot=self.is_exact)
-        self._align(own, null)
+    def _is_decided(self, *sides: _Side) -> bool:
+        changes, of_null = sides[0].changes(with_pilot=self.is_exact), self._of_null(*sides)
         decision = by_references(
-            self.acceptance, changes, self.of_null, own.rounding(changes), exact=self.is_exact
+            self.acceptance, changes, of_null, sides[0].rounding(changes), exact=self.is_exact
         )
         return decision.outcome != UNDECIDED
 

@@ -28,7 +28,7 @@ from pytest_scrub.adversaries.saved import (
     set_aside,
     written_by,
 )
-from pytest_scrub.adversaries.search import Searched, Spending
+from pytest_scrub.adversaries.search import UNLIMITED, Searched, Spending
 from pytest_scrub.adversaries.shrinking import shrunk
 from pytest_scrub.data.strategies import Draw
 from pytest_scrub.engine.evaluator import Evaluator
@@ -37,6 +37,7 @@ from pytest_scrub.settings import EFFORT, OWN_DRAWS
 from pytest_scrub.statistics.deciding import Acceptance, beyond
 from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.statistics.measuring import Measured
+from pytest_scrub.statistics.sampling import UnderNull
 from pytest_scrub.statistics.slicing import refuted_slice
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.verdict import REFUTED, Mend, Search
@@ -125,11 +126,15 @@ def acceptance_of_found(average: Measured) -> Acceptance:
 
 
 def null_of_found(average: Measured) -> Evaluator | None:
-    """The evaluator of the claim's null, where what is found is held against it: under one
-    permutation."""
+    """The evaluator of the claim's null, where what is found is held against it."""
     under = average.under_null
     if under is None or acceptance_of_found(average).min_explained is None:
         return None
+    return under_one_permutation(average, under)
+
+
+def under_one_permutation(average: Measured, under: UnderNull) -> Evaluator:
+    """The evaluator of the claim's null as it is searched: features are permuted once for all."""
     return average.evaluator.allowing(under.null.space(average.settings.stream("null, searched")))
 
 
@@ -139,7 +144,7 @@ def until_of(deadline: float | None) -> float | None:
 
 
 def _unlimited(broken: _Broken, until: float | None) -> Spending:
-    return Spending(broken.evaluator, np.iinfo(np.int64).max, until)
+    return Spending(broken.evaluator, UNLIMITED, until)
 
 
 def _broken(

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pytest_scrub.adversaries.ladder import climb_ladder
-from pytest_scrub.adversaries.worst import acceptance_of_found, until_of
+from pytest_scrub.adversaries.worst import acceptance_of_found, under_one_permutation, until_of
 from pytest_scrub.errors import ScrubError
-from pytest_scrub.statistics.intervals import confidence_sequence
-from pytest_scrub.statistics.measuring import Measured, outcome_of_draws
+from pytest_scrub.statistics.measuring import Measured, interval_of_draws, outcome_of_draws
 from pytest_scrub.statistics.sampling import Sample, UnderNull
 from pytest_scrub.verdict import (
     HELD,
@@ -79,18 +78,13 @@ def _on_average(average: Measured, under: UnderNull, confidence: float) -> Null:
         found, why = outcome_of_draws(sample, acceptance, under, confidence)
         if found != UNDECIDED or why == NO_ROOM:
             break
-    units = sample.units(sample.changes)
-    gap = confidence_sequence(
-        units, acceptance.reach * plan.heaviest, acceptance.confidence, average.slack
-    )
+    gap = interval_of_draws(sample, sample.changes, acceptance, average.slack)
     return Null(under.null.what, gap, sample.mean(np.abs(sample.changes)), len(sample), found, why)
 
 
 def _explained(average: Measured, null: Null) -> tuple[float | None, str | None]:
     """1 - gap / room, or None and why not."""
-    room, around = null.gap.mean, null.gap.around
-    if average.acceptance.metric.worse == "lower":
-        room = -room
+    room, around = average.acceptance.sign * null.gap.mean, null.gap.around
     if room > around:
         return 1 - average.gap.mean / null.gap.mean, None
     if math.isinf(around):
@@ -105,7 +99,7 @@ def _searched(average: Measured, under: UnderNull, null: Null, confidence: float
     """The null with the worst swaps that the claim's own search finds for it, under one
     permutation."""
     settings = average.settings
-    evaluator = average.evaluator.allowing(under.null.space(settings.stream("null, searched")))
+    evaluator = under_one_permutation(average, under)
     acceptance = replace(acceptance_of_found(average), confidence=confidence, routes=1)
     worst = None
     for one in climb_ladder(

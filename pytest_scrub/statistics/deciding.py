@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pytest_scrub.metrics import Metric
     from pytest_scrub.settings import Settings
 
+# values, the largest absolute one that there can be, confidence, and what is no difference
+Interval = Callable[[Numbers, float, float, float], Estimate]
 MOST_SLACK = 0.01  # of the tolerance: rounding is given no more, however large it is
 NO_NODE = NodeReport("output", "nothing", False, (1, 1.0, 1), 0.0, 0.0, False, False, None)
 
@@ -105,6 +108,11 @@ class Acceptance:
             limits.append((1 - self.min_explained) * max(room, 0.0))
         return min(limits)
 
+    @property
+    def sign(self) -> int:
+        """Times a change: positive where the metric gets worse."""
+        return 1 if self.metric.worse == "higher" else -1
+
     def outcome(
         self,
         changes: Numbers,
@@ -114,8 +122,7 @@ class Acceptance:
         *,
         confidence: float | None = None,
         heaviest: float = 1.0,
-        exact: bool = False,
-        alike: int | None = None,
+        interval: Interval = confidence_sequence,
     ) -> tuple[Decided, str | None]:
         """Held, refuted or undecided, and why it is undecided.
 
@@ -131,47 +138,43 @@ class Acceptance:
         - `rounding`: how far off the mean change may be, as the network computes with so many
           digits.
         - `confidence`: of all intervals, instead; `heaviest`: the largest weight of a unit.
-        - `exact`: the units are all that there are, so their mean has no interval.
-        - `alike`: see `confidence_sequence`.
+        - `interval`: of a mean; called as `confidence_sequence` is.
         """
-        if confidence is None and self.routes > 1 and not exact:
-            within = self.outcome(
-                changes,
-                lost,
-                room,
-                rounding,
-                confidence=self.confidence,
-                heaviest=heaviest,
-                alike=alike,
-            )
-            if within[0] != REFUTED:
-                return within
-            beyond = self.outcome(
-                changes,
-                lost,
-                room,
-                rounding,
-                confidence=self.to_refute,
-                heaviest=heaviest,
-                alike=alike,
-            )
-            return beyond if beyond[0] == REFUTED else (UNDECIDED, beyond[1] or STRADDLES)
-        confidence = self.confidence if confidence is None else confidence
-        lost, room = (np.zeros(1) if given is None else given for given in (lost, room))
+        none = np.zeros(1)
+        lost, room = none if lost is None else lost, none if room is None else room
         tolerance = self.accepted(abs(float(lost.mean())), float(room.mean()))
         if not tolerance and not changes.any():
             rounding = 0.0  # no tolerance asks for the very same numbers, and these are
         reach, least = self.reach * heaviest, slack(rounding, tolerance)
 
-        def interval(values: Numbers, most: float = reach) -> Estimate:
-            if exact:
-                return Estimate(*[float(values.mean())] * 3)
-            return confidence_sequence(values, most, confidence, least, alike)
+        def at(confidence: float) -> tuple[Decided, str | None]:
+            def sized(values: Numbers, times: float = 1.0) -> Estimate:
+                return interval(values, reach * times, confidence, least)
+
+            return self._decided(changes, lost, room, rounding, tolerance, sized)
+
+        found = at(self.confidence if confidence is None else confidence)
+        if found[0] != REFUTED or confidence is not None or self.routes == 1:
+            return found
+        beyond = at(self.to_refute)
+        return beyond if beyond[0] == REFUTED else (UNDECIDED, beyond[1] or STRADDLES)
+
+    def _decided(
+        self,
+        changes: Numbers,
+        lost: Numbers,
+        room: Numbers,
+        rounding: float,
+        tolerance: float,
+        interval: Callable[..., Estimate],
+    ) -> tuple[Decided, str | None]:
+        """What intervals of one confidence decide; `interval`: of values, and how many times as
+        large as a change they may be."""
 
         def apart(part: float, of: Numbers) -> tuple[Estimate, Estimate]:
             """Gap minus, and plus, this part of what is lost."""
-            most = reach * (1 + abs(part))
-            return interval(changes - part * of, most), interval(changes + part * of, most)
+            times = 1 + abs(part)
+            return interval(changes - part * of, times), interval(changes + part * of, times)
 
         gap = interval(changes)
         gaps = [] if self.tolerance is None else [(gap + -self.tolerance, gap + self.tolerance)]

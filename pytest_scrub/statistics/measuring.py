@@ -133,7 +133,7 @@ class Measured:
     @property
     def share_worse(self) -> float:
         """Share of samples whose metric got worse, by more than the last digits of a network."""
-        worse = self.sample.changes * (1 if self.evaluator.metric.worse == "higher" else -1)
+        worse = self.sample.changes * self.acceptance.sign
         return self.sample.mean((worse > self.slack).astype(np.float64))
 
     @property
@@ -188,7 +188,7 @@ def measure(
 
     def is_decided(drawn: Sample) -> bool:
         if evaluator.progress is not None:
-            stands = _interval(drawn, drawn.changes, acceptance)
+            stands = interval_of_draws(drawn, drawn.changes, acceptance)
             evaluator.progress("samples", len(drawn), settings.samples, f"gap {stands}")
         if untested_nodes(nodes_of(drawn)):
             return True
@@ -198,13 +198,13 @@ def measure(
         return outcome_of(_sliced(space, drawn, settings, acceptance)) != UNDECIDED
 
     drawn = sample(evaluator, references, settings.stream("draw"), is_decided, settings.samples)
-    lost = _interval(drawn, drawn.baseline - drawn.unscrubbed, acceptance)
+    lost = interval_of_draws(drawn, drawn.baseline - drawn.unscrubbed, acceptance)
     room = 0.0
     if acceptance.min_explained is not None and under_null is not None:
-        room = _sign(acceptance) * drawn.mean(under_null.changes(len(drawn)))
+        room = acceptance.sign * drawn.mean(under_null.changes(len(drawn)))
     tolerance = acceptance.accepted(abs(lost.mean), room)
     alike = slack(drawn.mean(drawn.rounding), tolerance)
-    gap = _interval(drawn, drawn.changes, acceptance, alike)
+    gap = interval_of_draws(drawn, drawn.changes, acceptance, alike)
     clean, baseline = drawn.mean(drawn.unscrubbed), drawn.mean(drawn.baseline)
     share, reason = recovered(gap.mean, baseline, clean, acceptance.metric.worse, lost.around)
     nodes = nodes_of(drawn)
@@ -223,16 +223,12 @@ def measure(
     )  # fmt: skip
 
 
-def _interval(
+def interval_of_draws(
     drawn: Sample, values: Numbers, acceptance: Acceptance, rounding: float = 0.0
 ) -> Estimate:
+    """Of the mean of one value for each sample; differences up to `rounding` are none."""
     reach = acceptance.reach * drawn.references.plan.heaviest
     return confidence_sequence(drawn.units(values), reach, acceptance.confidence, rounding)
-
-
-def _sign(acceptance: Acceptance) -> int:
-    """1 where a higher metric is worse, else -1."""
-    return 1 if acceptance.metric.worse == "higher" else -1
 
 
 def outcome_of_draws(
@@ -245,10 +241,10 @@ def outcome_of_draws(
     instead of the claim's own."""
     lost = room = None
     if acceptance.min_recovered is not None:
-        lost = drawn.units(_sign(acceptance) * (drawn.baseline - drawn.unscrubbed))
+        lost = drawn.units(acceptance.sign * (drawn.baseline - drawn.unscrubbed))
     if acceptance.min_explained is not None:
         assert under_null is not None
-        room = drawn.units(_sign(acceptance) * under_null.changes(len(drawn)))
+        room = drawn.units(acceptance.sign * under_null.changes(len(drawn)))
     found = acceptance.outcome(
         drawn.units(drawn.changes), lost, room, drawn.mean(drawn.rounding),
         confidence=confidence, heaviest=drawn.references.plan.heaviest,

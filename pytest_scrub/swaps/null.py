@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from pytest_scrub.swaps.slots import REFERENCE, Slot
 from pytest_scrub.swaps.space import SwapSpace, Unknowing
+from pytest_scrub.swaps.swap_set import Rows
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, Agreement, Node
 
 
@@ -40,18 +42,29 @@ class Null:
         The values of features are permuted among the contents of the dataset, so rows that are
         equal keep equal values.
         """
+        first, content = self._contents
+        rows = first[rng.permutation(len(first))][content]
+        return self._known.under(Unknowing(rows, self.permuted))
+
+    @cached_property
+    def _contents(self) -> tuple[Rows, Rows]:
+        """A row of each content, and which content each row has."""
+        content = self.claimed.dataset.content
+        _, first, of_row = np.unique(content, return_index=True, return_inverse=True)
+        return first, of_row.reshape(-1)
+
+    @cached_property
+    def _known(self) -> SwapSpace:
+        """The swaps that its tree allows where all features know what they know."""
         claimed = self.claimed
-        contents, first, content = np.unique(
-            claimed.dataset.content, return_index=True, return_inverse=True
-        )
-        rows = first[rng.permutation(len(contents))][content.reshape(-1)]
+        if self.hypothesis is claimed.hypothesis:
+            return claimed
         return SwapSpace(
             self.hypothesis,
             claimed.dataset,
             frozen=claimed.frozen,
             references=claimed.reference_rows,
             donors=claimed.donor_rows,
-            unknowing=Unknowing(rows, self.permuted) if self.permuted else None,
         )
 
     def of_one(self, path: str) -> Null:

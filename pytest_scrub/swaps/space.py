@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pytest_scrub.data.columns import row_codes
 from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, said_at
 from pytest_scrub.swaps.slots import REFERENCE, Slot, owners_first, slots_of, with_agreement
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
@@ -139,11 +140,33 @@ class SwapSpace:
         self.order = owners_first(self.slots)
         self.frozen = self._frozen(frozen)
         self.unknowing = unknowing
-        classes: dict[tuple[Agreement, Agreement], _Classes] = {}
-        for slot in self.slots:
-            if self._parts(slot) not in classes:
-                classes[self._parts(slot)] = _Classes.of(self._codes(slot), self.donor_rows)
-        self._classes = [classes[self._parts(slot)] for slot in self.slots]
+        self._classes = self._agreeing({})
+
+    def _agreeing(self, known: dict[tuple[Agreement, Agreement], _Classes]) -> list[_Classes]:
+        """One for every slot, of which some are known."""
+        parts = [self._parts(slot) for slot in self.slots]
+        for part, slot in zip(parts, self.slots, strict=True):
+            if part not in known:
+                known[part] = _Classes.of(self._codes(slot), self.donor_rows)
+        return [known[part] for part in parts]
+
+    def under(self, unknowing: Unknowing) -> SwapSpace:
+        """The same where the features of some slots know nothing."""
+        same = copy(self)
+        known = dict(zip(map(self._parts, self.slots), self._classes, strict=True))
+        same.unknowing = unknowing
+        same._classes = same._agreeing(known)
+        return same
+
+    def _like(self, hypothesis: Node, **changed: Any) -> SwapSpace:
+        """The same but for this."""
+        own = {
+            "frozen": self.frozen,
+            "references": self.reference_rows,
+            "donors": self.donor_rows,
+            "unknowing": self.unknowing,
+        }
+        return SwapSpace(hypothesis, self.dataset, **{**own, **changed})
 
     def _parts(self, slot: Slot) -> tuple[Agreement, Agreement]:
         """What a slot agrees on with the values of the rows themselves, and with those of
@@ -170,8 +193,7 @@ class SwapSpace:
                 permuted = self.dataset.codes(other)[self.unknowing.rows]
             except DataError as error:
                 raise DataError(f"{slot.path}: {error}") from error
-        both = permuted * (int(codes.max()) + 1) + codes
-        return np.unique(both, return_inverse=True)[1].reshape(-1) if codes.any() else permuted
+        return permuted if own == ANYTHING else row_codes(len(codes), [permuted, codes])
 
     @cached_property
     def index(self) -> Mapping[str, int]:
@@ -195,10 +217,7 @@ class SwapSpace:
     def within(self, references: Rows, donors: Rows) -> SwapSpace:
         """The swap sets on these references with donors among these; both int64 rows of the
         dataset."""
-        return SwapSpace(
-            self.hypothesis, self.dataset, frozen=self.frozen, references=references, donors=donors,
-            unknowing=self.unknowing,
-        )  # fmt: skip
+        return self._like(self.hypothesis, references=references, donors=donors)
 
     def refine(self, slots: Collection[str], extra: Agreement) -> SwapSpace:
         """The swap sets in which these slots, and those that share their donors, agree on `extra`
@@ -206,14 +225,7 @@ class SwapSpace:
         sharing = {
             s.path for s in self.slots if s.shares is not None and self.paths[s.shares] in slots
         }
-        return SwapSpace(
-            with_agreement(self.hypothesis, {*slots, *sharing}, extra),
-            self.dataset,
-            frozen=self.frozen,
-            references=self.reference_rows,
-            donors=self.donor_rows,
-            unknowing=self.unknowing,
-        )
+        return self._like(with_agreement(self.hypothesis, {*slots, *sharing}, extra))
 
     def join(self, other: Node | Agreement) -> SwapSpace:
         """The swap sets that also `other` allows; see `pytest_scrub.join`."""
@@ -222,14 +234,7 @@ class SwapSpace:
         if isinstance(both, Agreement):
             return self.keep(())
         paths = {slot.path for slot in slots_of(both)}
-        return SwapSpace(
-            both,
-            self.dataset,
-            frozen=self.frozen & paths,
-            references=self.reference_rows,
-            donors=self.donor_rows,
-            unknowing=self.unknowing,
-        )
+        return self._like(both, frozen=self.frozen & paths)
 
     def draw(self, n: int, rng: np.random.Generator, references: Rows | None = None) -> SwapSet:
         """`n` independent samples: a uniform reference, and for every slot a uniform allowed donor.
