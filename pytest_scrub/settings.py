@@ -39,6 +39,8 @@ FAIL, XFAIL, WARN = "fail", "xfail", "warn"
 ACTIONS = (FAIL, XFAIL, WARN)  # what a claim does that says nothing either way
 # Evaluations for each sample of a claim that has no budget.
 EFFORT = {"none": 0, "quick": 2, "default": 20, "thorough": 200}
+# Evaluations of any search that has no budget: fewer leave most claims undecided.
+LEAST_SEARCH = 8_000
 # Names that stand in reports beside those of adversaries.
 SAVED, OWN_DRAWS = "saved counterexample", "the claim's own draws"
 CONFIDENCE = 0.95
@@ -324,7 +326,8 @@ class Settings:
     )
     budget: int | None = _setting(
         None, "evaluations for all adversaries together; by default 20 for each sample, or as "
-        "many as `--scrub-adversary` says", _whole_from("a whole number of evaluations", 0),
+        "many as `--scrub-adversary` says, and 8,000 at least",
+        _whole_from("a whole number of evaluations", 0),
         _whole_from(f"at most {MOST_EVALUATIONS:,} evaluations", 0, MOST_EVALUATIONS),
     )  # fmt: skip
     effort: str = _setting(
@@ -400,7 +403,9 @@ class Settings:
     @property
     def evaluations(self) -> int:
         """The budget of all adversaries together."""
-        return EFFORT[self.effort] * self.samples if self.budget is None else self.budget
+        if self.budget is not None:
+            return self.budget
+        return max(EFFORT[self.effort] * self.samples, LEAST_SEARCH) if self.searches else 0
 
     @property
     def gates(self) -> bool:

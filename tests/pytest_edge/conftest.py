@@ -87,7 +87,7 @@ def test_held():
 def test_refuted():
     return output(module("B", agrees_on="b"))
 
-@claim(tolerance=1, samples=20)
+@claim(tolerance=1, samples=20, adversary="report")
 def test_undecided():
     return output(module("B", agrees_on="b"))
 

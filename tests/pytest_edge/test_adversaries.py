@@ -81,14 +81,14 @@ def searched(ran: Ran, name: str = "test_falls") -> Search:
 @pytest.mark.parametrize(
     ("ini", "argument", "budget"),
     [
-        ("", None, 4000),
-        ("scrub_adversary = quick", None, 400),
-        ("scrub_adversary = default", None, 4000),
+        ("", None, 8000),
+        ("scrub_adversary = quick", None, 8000),
+        ("scrub_adversary = default", None, 8000),
         ("scrub_adversary = thorough", None, 40_000),
         ("scrub_adversary = none", None, None),
-        ("scrub_adversary = none", "quick", 400),
+        ("scrub_adversary = none", "quick", 8000),
         ("scrub_adversary = thorough", "none", None),
-        ("scrub_adversary = typo", "quick", 400),
+        ("scrub_adversary = typo", "quick", 8000),
     ],
 )
 def test_how_long_to_search(
@@ -109,8 +109,8 @@ def test_a_claims_own_budget_comes_before_the_options(bits: Suite) -> None:
 
 
 def test_a_budget_is_counted_by_the_samples_of_the_claim(bits: Suite) -> None:
-    bits.write(FALLS.replace("0.3", "0.3, samples=1000"))
-    assert searched(bits.run(adversary="quick")).budget == 2000
+    bits.write(FALLS.replace("0.3", "0.3, samples=5000"))
+    assert searched(bits.run(adversary="quick")).budget == 10_000
 
 
 def test_a_deadline_in_the_ini_file_ends_the_search_and_a_verdict_is_given_all_the_same(
@@ -303,7 +303,7 @@ def test_every_adversary_says_what_it_did_and_what_it_cost(bits: Suite) -> None:
     bits.write(FALLS)
     ran = bits.run(adversary="default")
     lines = ran.reports["test_falls"].splitlines()
-    start = lines.index("adversaries (tolerance 0.3; 4000 evaluations at most):")
+    start = lines.index("adversaries (tolerance 0.3; 8000 evaluations at most):")
     of = dict(line.strip().split(": ", 1) for line in lines[start + 1 : start + 5])
     assert list(of) == ["which nodes", "which refinement", "which donors", "which inputs"]
     assert of["which donors"] == (
@@ -454,7 +454,7 @@ def test_the_fixture_scrub_searches_and_saves_nothing(bits: Suite) -> None:
                 claimed, model=xor, data=bits, name="own", metric=zero_one_error(), tolerance=0.3
             )
             assert (verdict.average, verdict.outcome) == ("held", "refuted")
-            assert verdict.search.budget == 4000
+            assert verdict.search.budget == 8000
     """)
     assert bits.run(adversary="default").outcomes == {"passed": 1}
     assert not bits.saved
@@ -514,7 +514,7 @@ def test_an_adversary_of_ones_own_is_searched_shown_and_gates(bits: Suite, adver
     assert (worst.gap, worst.refutes, worst.references) == (1.0, True, 200)
     assert worst.interval is not None
     assert worst.interval.low > 0.3
-    assert (draws.evaluations, worst.evaluations, nothing.evaluations) == (800, 2400, 0)
+    assert (draws.evaluations, worst.evaluations, nothing.evaluations) == (1600, 4800, 0)
     assert draws.interval is not None
     assert draws.interval.low < 0 < draws.interval.high
     assert (draws.refutes, nothing.refutes) == (False, False)
@@ -522,7 +522,7 @@ def test_an_adversary_of_ones_own_is_searched_shown_and_gates(bits: Suite, adver
         assert ran.verdicts["test_falls"].outcome == "refuted"
         assert ran.messages["test_falls"].splitlines()[0].endswith("found by worst of some draws")
         lines = ran.reports["test_falls"].splitlines()
-        start = lines.index("adversaries (tolerance 0.3; 4000 evaluations at most):")
+        start = lines.index("adversaries (tolerance 0.3; 8000 evaluations at most):")
         assert lines[start + 1].startswith("  all draws: worst gap ")
         assert lines[start + 2].startswith(
             f"  worst of some draws: worst gap {worst.interval}, which refutes; 200 draws; "
