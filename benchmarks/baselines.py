@@ -50,7 +50,7 @@ def pytest_fixture_setup(fixturedef, request):
         random = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             weight += noise * weight.std() * random
-        fixturedef.cached_result = (found.again(), *fixturedef.cached_result[1:])
+        fixturedef.cached_result = (found.rebuilt(), *fixturedef.cached_result[1:])
     return found
 """
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.metrics import cross_entropy, zero_one_error
-from pytest_scrub.statistics.deciding import Acceptance
+from pytest_scrub.statistics.acceptance import Acceptance
 from pytest_scrub.statistics.intervals import confidence_sequence, estimate
 from pytest_scrub.statistics.sampling import BATCH, BURN_IN, Plan
 from pytest_scrub.verdict import UNDECIDED
@@ -57,8 +57,10 @@ def tally(
     for run in range(runs):
         values = draw(np.random.default_rng(run))
         every = Plan(np.zeros(BUDGET, dtype=np.int64)).looks()
-        looks = [n for n in every if confidence_sequence(values[:n], acceptance.reach).is_known]
-        sequences = [confidence_sequence(values[:n], acceptance.reach) for n in looks]
+        looks = [
+            n for n in every if confidence_sequence(values[:n], acceptance.largest_change).is_known
+        ]
+        sequences = [confidence_sequence(values[:n], acceptance.largest_change) for n in looks]
         found.covered += all(one.low <= gap <= one.high for one in sequences)
         found.covered_by_t += all(
             one.low <= gap <= one.high for one in (estimate(values[:n]) for n in looks)

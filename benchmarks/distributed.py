@@ -98,18 +98,18 @@ def main() -> None:
     print(f"starting and joining a cluster: {time.perf_counter() - started:.1f} s")
     from ray import cloudpickle
 
-    from pytest_scrub.extras.ray.crew import RayCrew
+    from pytest_scrub.extras.ray.executor import RayExecutor
 
-    crew, meter = RayCrew(), Meter()
+    executor, meter = RayExecutor(), Meter()
     numbers = torch.randn(2000, 4, generator=torch.Generator().manual_seed(0))
     toy = FunctionGraph(A=lambda tokens: tokens, output=lambda A: A)
     toys = Dataset(numbers, labels=(numbers[:, 0] > 0).long(), features={"sign": numbers[:, 0] > 0})
-    for who in (None, crew):
+    for who in (None, executor):
         own = Evaluator(
             toy,
             toys,
             output(module("A", agrees_on="sign")),
-            store=ActivationStore(toy, toys, crew=who),
+            store=ActivationStore(toy, toys, executor=who),
         )
         here, there = cost(own, 200 * SHARD, meter if who else None)
         name = "as a task" if who else "in this process"
@@ -126,7 +126,8 @@ def main() -> None:
         as_graph(GPT2LMHeadModel(GPT2Config(n_layer=layers)).eval()) for layers in (1, 12)
     )
     sources = [
-        crew._sent_store(ActivationStore(graph, data, crew=crew)).source for graph in (small, large)
+        executor._sent_store(ActivationStore(graph, data, executor=executor)).source
+        for graph in (small, large)
     ]
     weights = sum(
         {
@@ -139,8 +140,10 @@ def main() -> None:
         ("four leaf heads", large, HEADS, 2048, SHARD),
         ("a module, everything above it rerun", ModuleGraph(modules), MODULE, 128, SHARD_OF_RERUNS),
     ):
-        for who in (None, crew):
-            own = Evaluator(graph, data, hypothesis, store=ActivationStore(graph, data, crew=who))
+        for who in (None, executor):
+            own = Evaluator(
+                graph, data, hypothesis, store=ActivationStore(graph, data, executor=who)
+            )
             own.ensure(own.sites, np.arange(ROWS))
             here, there = cost(own, count, meter if who else None)
             name = f"{meter.workers} workers" if who else "in this process"
@@ -149,7 +152,7 @@ def main() -> None:
                 "evaluation",
                 flush=True,
             )
-        task = crew._claim(own, own.sites), own.space.draw(size, np.random.default_rng(0))
+        task = executor._claim(own, own.sites), own.space.draw(size, np.random.default_rng(0))
         print(f"a task of {size} of these: {len(cloudpickle.dumps(task))} bytes in, {8 * size} out")
     cluster.leave()
 

@@ -59,7 +59,7 @@ class _Written(Protocol):
 
 
 @contextmanager
-def said_at(*nodes: _Written) -> Iterator[None]:
+def located_at(*nodes: _Written) -> Iterator[None]:
     """An error that is raised in it is about these nodes, unless it knows others already: it gets
     their lines, which a traceback shows below the sentence."""
     try:
@@ -73,7 +73,7 @@ def said_at(*nodes: _Written) -> Iterator[None]:
         raise
 
 
-def hides(failure: Any) -> bool:
+def hides_scrub_errors(failure: Any) -> bool:
     """For `__tracebackhide__` of modules that users call in fixtures: a `ScrubError` is shown on
     the user's own line, anything else with its whole traceback."""
     return bool(failure.errisinstance(ScrubError))

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_scrub.adversaries.worst import search
-from pytest_scrub.common.calls import shown
-from pytest_scrub.common.records import shared
+from pytest_scrub.common.calls import short_repr
+from pytest_scrub.common.records import fields_of
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.circuit import circuit_of
 from pytest_scrub.engine.evaluator import Evaluator
@@ -19,8 +19,8 @@ from pytest_scrub.network.precision import precision_of
 from pytest_scrub.power.controls import controls_of
 from pytest_scrub.power.null import AgainstNull, against_null
 from pytest_scrub.power.refuted import power_of, says_too_little
-from pytest_scrub.settings import CheckOptions, Settings, takes
-from pytest_scrub.statistics.measuring import Measured, measure, with_gaps
+from pytest_scrub.settings import CheckOptions, Settings, with_options_of
+from pytest_scrub.statistics.average import Measured, measure, with_gaps
 from pytest_scrub.statistics.sampling import References
 from pytest_scrub.tree.nodes import Node
 from pytest_scrub.verdict import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@takes(CheckOptions, of_run=False)
+@with_options_of(CheckOptions, of_run=False)
 def check(hypothesis: Node, model: Any, data: Dataset, **options: Unpack[CheckOptions]) -> Verdict:
     """Whether a hypothesis predicts rightly that the swaps it allows leave the metric alone.
 
@@ -111,7 +111,7 @@ def _verdict(
 ) -> Verdict:
     evaluator, settings = average.evaluator, average.settings
     return Verdict(**{
-        **shared(Verdict, average, settings, against),
+        **fields_of(Verdict, average, settings, against),
         "claim": settings.name,
         "outcome": _outcome(average, searched, against, power, controlled),
         "average": average.outcome,
@@ -142,12 +142,12 @@ def _store_of(
         if not callable(store) or not isinstance(made := store(model, data), ActivationStore):
             raise HypothesisError(
                 "store= is an ActivationStore, or a function of network and data that returns "
-                f"one, not {shown(store)}"
+                f"one, not {short_repr(store)}"
             )
         return made
     data.require_unchanged()
     return (
-        ActivationStore(as_graph(model).again(), data)
+        ActivationStore(as_graph(model).rebuilt(), data)
         if store is None
         else store.current(as_graph(model), data)
     )

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pytest_scrub.common.user_code import called, require_takes
+from pytest_scrub.common.user_code import call_user_function, require_arguments
 from pytest_scrub.errors import DataError
 from pytest_scrub.tree.nodes import Span
 
@@ -118,7 +118,7 @@ class Metric:
                     "batch)"
                 )
             if function is not None:
-                require_takes(what, function, ("output", "batch"))
+                require_arguments(what, function, ("output", "batch"))
         bounds = (self.lower, self.upper)
         if not all(map(_is_number, bounds)) or not self.lower < self.upper:
             raise DataError(
@@ -153,7 +153,7 @@ class Metric:
         """`[B]` float64. **Raises** `DataError` for what is not one real number per reference
         within the bounds, or where the function raises."""
         rows = batch.rows.clone()
-        value = called(
+        value = call_user_function(
             f"the metric {self.name}", self.function, output.to(torch.float64, copy=True), batch
         )
         if isinstance(value, Metric):

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from pytest_scrub.pytest_edge.claim_list import start
+
 # Registered as fixtures by being here.
 from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
     scrub,
@@ -18,10 +20,9 @@ from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
     scrub_seed,
     scrub_session,
 )
-from pytest_scrub.pytest_edge.ids import id_of, is_ours
-from pytest_scrub.pytest_edge.listing import start
+from pytest_scrub.pytest_edge.items import id_of, is_ours
 from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, OPTIONS, option, require_known
-from pytest_scrub.pytest_edge.replaying import only_replayed
+from pytest_scrub.pytest_edge.replay import only_replayed
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for one in OPTIONS:
         option(config, one.name)
     if not hasattr(config, "workerinput"):
-        from pytest_scrub.pytest_edge.reporting import Reporting
+        from pytest_scrub.pytest_edge.run_reports import Reporting
 
         config.pluginmanager.register(Reporting(config), "scrub-reporting")
     if address := option(config, "ray"):

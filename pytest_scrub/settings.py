@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, TypeVar
 
-from pytest_scrub.common.calls import LARGEST, is_number, is_whole, shown, with_plain_arguments
+from pytest_scrub.common.calls import LARGEST, is_number, is_whole, short_repr, with_plain_arguments
 from pytest_scrub.common.records import LARGEST_SEED
 from pytest_scrub.errors import HypothesisError
 
@@ -42,7 +42,7 @@ EFFORT = {"none": 0, "quick": 2, "default": 20, "thorough": 200}
 # Evaluations of any search that has no budget: fewer leave most claims undecided.
 LEAST_SEARCH = 8_000
 # Names that stand in reports beside those of adversaries.
-SAVED, OWN_DRAWS = "saved counterexample", "the claim's own draws"
+SAVED, DRAWN_BY_CLAIM = "saved counterexample", "the claim's own draws"
 CONFIDENCE = 0.95
 LEAST_SHARE = 1e-6  # a share of nothing asks for nothing
 DEFAULT_ADVERSARIES = 4
@@ -146,7 +146,7 @@ def _is(what: str, fits: Callable[[Any], bool]) -> Check:
     def check(name: str, value: object) -> None:
         __tracebackhide__ = True  # at collection the error stands on the line of the decorator
         if not fits(value):
-            raise HypothesisError(f"{name}= is {what}, not {shown(value)}")
+            raise HypothesisError(f"{name}= is {what}, not {short_repr(value)}")
 
     return check
 
@@ -170,7 +170,9 @@ def _names_a_fixture(name: str, value: object) -> None:
 
 def _are_adversaries(name: str, value: object) -> None:
     if not isinstance(value, (list, tuple)):
-        raise HypothesisError(f"{name}= takes a list such as [WhichDonors()], not {shown(value)}")
+        raise HypothesisError(
+            f"{name}= takes a list such as [WhichDonors()], not {short_repr(value)}"
+        )
     for adversary in value:
         _is_adversary(name, adversary)
     names = [adversary.name for adversary in value]
@@ -184,10 +186,10 @@ def _are_adversaries(name: str, value: object) -> None:
 def _is_adversary(option: str, adversary: object) -> None:
     if not callable(getattr(adversary, "search", None)) or isinstance(adversary, type):
         raise HypothesisError(
-            f"{option}= takes adversaries such as WhichDonors(), not {shown(adversary)}"
+            f"{option}= takes adversaries such as WhichDonors(), not {short_repr(adversary)}"
         )
     name, effort = getattr(adversary, "name", None), getattr(adversary, "effort", 1)
-    if not isinstance(name, str) or not name or name in (SAVED, OWN_DRAWS):
+    if not isinstance(name, str) or not name or name in (SAVED, DRAWN_BY_CLAIM):
         raise HypothesisError(
             f"the adversary {adversary!r} needs a name= of its own for reports, not {name!r}"
         )
@@ -366,7 +368,7 @@ class Settings:
         None, "where a counterexample is saved; a note says what became of the one that lies there",
         _is("a pathlib.Path", lambda value: isinstance(value, Path)),
     )  # fmt: skip
-    anew: bool = _setting(
+    ignores_saved: bool = _setting(
         False, "take no notice of a saved counterexample, which decides nothing anyway", _SWITCH,
     )  # fmt: skip
     store: ActivationStore | Callable[[Any, Dataset], ActivationStore] | None = _setting(
@@ -421,7 +423,7 @@ class Settings:
         return 1 + (self.min_within is not None) + searched
 
     @property
-    def found_tolerance(self) -> float | None:
+    def tolerance_of_search(self) -> float | None:
         """What swap sets that are found may reach; None for the claim's own tolerance, also where
         infinity says that they only are shown."""
         return None if self.adversarial_tolerance == math.inf else self.adversarial_tolerance
@@ -430,7 +432,7 @@ class Settings:
 SETTINGS: Mapping[str, Setting] = {one.name: one.metadata["setting"] for one in fields(Settings)}
 FIXTURES = [name for name, one in SETTINGS.items() if one.checks == (_names_a_fixture,)]
 # The option of the command line that says a setting for all claims.
-TWINS: Mapping[str, Option] = {
+COMMAND_LINE_OPTIONS: Mapping[str, Option] = {
     name: Option(
         one.option or name.replace("_", "-"),
         one.read,
@@ -463,7 +465,7 @@ def require_meaning(given: Mapping[str, Any], *, at_collection: bool = False) ->
                 check(name, value)
 
 
-def stated(given: Mapping[str, Any]) -> dict[str, Any]:
+def set_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Those options of a claim that are not what they are anyway, in the order of the table.
 
     What the run may say is one of them even where it is the default: the claim comes first.
@@ -520,7 +522,7 @@ class ScrubOptions(Options, total=False):
 
     mutate: bool
     folder: Path | None
-    anew: bool
+    ignores_saved: bool
 
 
 class CheckOptions(ScrubOptions, total=False):
@@ -533,7 +535,7 @@ class CheckOptions(ScrubOptions, total=False):
     progress: Progress | None
 
 
-def takes(options: type, *, of_run: bool) -> Callable[[Function], Function]:
+def with_options_of(options: type, *, of_run: bool) -> Callable[[Function], Function]:
     """Shows the options of a function as `inspect.signature` and `help` are to show them.
 
     **Arguments**

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import pytest_scrub
-from pytest_scrub.common.records import UNKNOWN_ENDS, parsed, read, written
+from pytest_scrub.common.records import UNKNOWN_ENDS, as_plain_dict, parse_json, read_record
 
 SCHEMA_VERSION: Final = 1
 
@@ -612,9 +612,9 @@ class Verdict:
     def to_json(self) -> str:
         """All fields as one line of JSON; NaN never occurs, and an end of an interval that is not
         known is null."""
-        return json.dumps(written(self), allow_nan=False)
+        return json.dumps(as_plain_dict(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
         """**Raises** `ValueError` for what is no verdict, or one of another schema version."""
-        return read(cls, parsed(text))
+        return read_record(cls, parse_json(text))

@@ -22,7 +22,7 @@ def cluster() -> Iterator[str]:
         os.environ.setdefault(name, value)
     import ray
 
-    import pytest_scrub.extras.ray.crew
+    import pytest_scrub.extras.ray.executor
     import pytest_scrub.pytest_edge.ray  # noqa: F401  # a run in this process forgets what it was first to import
 
     ray.init("local", num_cpus=2, object_store_memory=1 << 28, include_dashboard=False, **QUIET)

@@ -24,7 +24,7 @@ ELSEWHERE = {
     "network/hooked.py": "network/compat_hooked_transformer.py",  # make compat
     "engine/plan.py": "whole/test_fast_paths.py",
     "adversaries/which_donors.py": "adversaries/test_search.py",
-    "adversaries/ladder.py": "adversaries/test_sequence.py",
+    "adversaries/in_turn.py": "adversaries/test_sequence.py",
     "adversaries/which_nodes.py": "adversaries/test_distributions.py",
     "adversaries/which_refinement.py": "adversaries/test_distributions.py",
     "data/tensors.py": "data/test_dataset.py",
@@ -32,11 +32,11 @@ ELSEWHERE = {
     "power/null.py": "swaps/test_null.py",
     "adversaries/counterexample.py": "pytest_edge/test_adversaries.py",
     "adversaries/minimal.py": "pytest_edge/test_adversaries.py",
-    "adversaries/shrinking.py": "pytest_edge/test_adversaries.py",
-    "reports": "pytest_edge/test_reporting.py",
-    "extras/baselines/lines.py": "extras/baselines/test_comparing.py",
-    "extras/ray/worker.py": "extras/ray/test_crew.py",
-    "pytest_edge/progress.py": "pytest_edge/test_reporting.py",
+    "adversaries/simpler_inputs.py": "pytest_edge/test_adversaries.py",
+    "reports": "pytest_edge/test_run_reports.py",
+    "extras/baselines/text.py": "extras/baselines/test_comparison.py",
+    "extras/ray/worker.py": "extras/ray/test_executor.py",
+    "pytest_edge/progress.py": "pytest_edge/test_run_reports.py",
 }
 
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

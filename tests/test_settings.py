@@ -146,7 +146,7 @@ def test_an_option_is_added_in_one_file(tmp_path):
 
 def test_the_error_is_shared_among_as_many_adversaries_as_there_are() -> None:
     """The settings count them without knowing them."""
-    from pytest_scrub.adversaries.ladder import LADDER
+    from pytest_scrub.adversaries.in_turn import ALL_ADVERSARIES
     from pytest_scrub.settings import DEFAULT_ADVERSARIES
 
-    assert len(LADDER) == DEFAULT_ADVERSARIES
+    assert len(ALL_ADVERSARIES) == DEFAULT_ADVERSARIES

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_scrub.statistics.deciding import (
+from pytest_scrub.statistics.acceptance import (
     NO_NODE,
 )
 from pytest_scrub.tree.nodes import module, output
@@ -20,7 +20,7 @@ from pytest_scrub.verdict import (
     Estimate,
     Verdict,
 )
-from tests.statistics.test_deciding import TESTED, verdict_on
+from tests.statistics.test_acceptance import TESTED, verdict_on
 
 VERDICT = verdict_on(
     output(module("A", agrees_on="b"), module("b", agrees_on="b")), tolerance=0.1, samples=100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pytest_scrub.statistics.deciding import Acceptance, Interval
+from pytest_scrub.statistics.acceptance import Acceptance, Interval
 from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Decided, Estimate
 
@@ -48,7 +48,9 @@ def by_references(
     outcome = _outcome(acceptance, changes, room, rounding, interval)
     fewest = {HELD: FEWEST_TO_HOLD, REFUTED: FEWEST_TO_REFUTE}.get(outcome, 0)
     own, null = (
-        None if values is None else interval(values, acceptance.reach, acceptance.confidence, 0.0)
+        None
+        if values is None
+        else interval(values, acceptance.largest_change, acceptance.confidence, 0.0)
         for values in (changes, of_null)
     )
     assert own is not None
@@ -67,14 +69,14 @@ def by_distribution(
     for the null; the two are no pairs."""
     if of_null is None:
         outcome = _outcome(acceptance, changes, None, rounding, _of_a_search)
-        own = confidence_sequence(changes, acceptance.reach, acceptance.confidence)
+        own = confidence_sequence(changes, acceptance.largest_change, acceptance.confidence)
         return Decision(outcome, own, None, acceptance.accepted())
     absolute = replace(acceptance, min_explained=None)
     outcomes = {_relative(acceptance, changes, of_null)}
     if acceptance.tolerance is not None:
         outcomes.add(absolute.outcome(changes, None, None, rounding)[0])
     own, null = (
-        confidence_sequence(values, acceptance.reach, acceptance.confidence)
+        confidence_sequence(values, acceptance.largest_change, acceptance.confidence)
         for values in (changes, of_null)
     )
     outcome = next((one for one in (REFUTED, UNDECIDED) if one in outcomes), HELD)
@@ -99,12 +101,12 @@ def _outcome(
     return REFUTED if outcome == REFUTED else UNDECIDED
 
 
-def _of_a_search(values: Numbers, reach: float, confidence: float, rounding: float) -> Estimate:
+def _of_a_search(values: Numbers, largest: float, confidence: float, rounding: float) -> Estimate:
     """Of the mean of what a search found; the average before it has seen as many as it needs."""
-    return confidence_sequence(values, reach, confidence, rounding, alike=FEWEST_TO_HOLD)
+    return confidence_sequence(values, largest, confidence, rounding, alike=FEWEST_TO_HOLD)
 
 
-def _point(values: Numbers, reach: float, confidence: float, rounding: float) -> Estimate:
+def _point(values: Numbers, largest: float, confidence: float, rounding: float) -> Estimate:
     """Of all references: their mean itself."""
     mean = float(values.mean())
     return Estimate(mean, mean, mean)
@@ -117,8 +119,8 @@ def _relative(acceptance: Acceptance, changes: Numbers, of_null: Numbers) -> Dec
 
     def intervals(confidence: float) -> tuple[Estimate, Estimate]:
         both = 1 - (1 - confidence) / 2
-        own = confidence_sequence(changes, acceptance.reach, both)
-        return own, confidence_sequence(acceptance.sign * of_null, acceptance.reach, both)
+        own = confidence_sequence(changes, acceptance.largest_change, both)
+        return own, confidence_sequence(acceptance.sign * of_null, acceptance.largest_change, both)
 
     own, null = intervals(acceptance.to_refute)
     most = share * max(null.high, 0.0)

@@ -16,7 +16,7 @@ import torch
 
 from pytest_scrub.adversaries.output_norm import OutputRanking
 from pytest_scrub.adversaries.search import Spending, fits, sharing, swapped_slots
-from pytest_scrub.engine.slopes import first_order, sizes
+from pytest_scrub.engine.gradients import first_order, sizes
 from pytest_scrub.swaps.slots import REFERENCE
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
@@ -248,7 +248,7 @@ class Candidates:
         parents = self.space.parents(swap_set)[i]
         return self.space.pick(i, parents, self.rng.random(len(parents)))
 
-    def moved(
+    def with_donors(
         self, swap_set: SwapSet, i: int, donors: Rows, values: dict[int, Values] | None
     ) -> SwapSet:
         """The swap set with other donors, int64 `[R]`, in one slot; what is below it and no longer

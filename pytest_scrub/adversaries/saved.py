@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from pytest_scrub.common.records import Malformed, parsed, read, written
-from pytest_scrub.common.writing import write_whole
+from pytest_scrub.common.records import Malformed, as_plain_dict, parse_json, read_record
+from pytest_scrub.common.whole_files import write_file
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.statistics.intervals import Numbers
@@ -259,12 +259,12 @@ def save(path: Path, saved: Saved) -> None:
     **Raises** `OSError` where it cannot be written, and `ValueError` for a number that is not
     finite; the old file stays as it was.
     """
-    record = written(saved)
+    record = as_plain_dict(saved)
     for row in record["rows"]:
         inputs = row.pop("inputs")
         if inputs is not None:
             row["inputs"] = dict(sorted(inputs.items()))
-    write_whole(path, _pretty(record) + "\n")
+    write_file(path, _pretty(record) + "\n")
 
 
 def load(path: Path) -> Saved:
@@ -272,9 +272,9 @@ def load(path: Path) -> Saved:
     version's, and `OSError`."""
     content = path.read_bytes()
     try:
-        record = parsed(content)
+        record = parse_json(content)
         _require_known(path, record)
-        saved = read(Saved, record)
+        saved = read_record(Saved, record)
         for why in _contradictions(saved):
             raise Malformed(why)
     except Malformed as error:

@@ -17,11 +17,11 @@ from pytest_scrub.adversaries.bound import by_distribution, by_references
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.data.strategies import Draw
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.engine.slopes import Slope
+from pytest_scrub.engine.gradients import ActivationGradient
 from pytest_scrub.errors import HypothesisError
-from pytest_scrub.statistics.deciding import Acceptance
+from pytest_scrub.statistics.acceptance import Acceptance
+from pytest_scrub.statistics.average import percentiles
 from pytest_scrub.statistics.intervals import Numbers
-from pytest_scrub.statistics.measuring import percentiles
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.verdict import REFUTED, Attempt
@@ -209,7 +209,7 @@ class Spending:
         self._last = swap_set, found
         return found
 
-    def slopes(self, swap_set: SwapSet) -> list[Slope]:
+    def slopes(self, swap_set: SwapSet) -> list[ActivationGradient]:
         """The evaluator's slopes at a swap set."""
         self.evaluations += EVALUATIONS_OF_A_GRADIENT * len(swap_set)
         return self.evaluator.slopes(swap_set)

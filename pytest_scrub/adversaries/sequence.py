@@ -15,7 +15,7 @@ import numpy as np
 from pytest_scrub.adversaries.bound import FEWEST_TO_HOLD, by_references
 from pytest_scrub.adversaries.search import UNLIMITED, Found, NotSearched, SearchGroup, Spending
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.statistics.deciding import Acceptance
+from pytest_scrub.statistics.acceptance import Acceptance
 from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows

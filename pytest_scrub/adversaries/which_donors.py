@@ -195,7 +195,7 @@ class _Climb:
             start = self.swap_set(self.best)
             for i in self.rng.permutation(self.candidates.slots)[:SHIFTED]:
                 donors = self.candidates.drawn(i, start)
-                start = self.candidates.moved(start, i, donors, None)
+                start = self.candidates.with_donors(start, i, donors, None)
         nowhere = np.full(len(self.references), -np.inf)
         self.here = replace(self.best, donors=start.donors.copy(), worth=nowhere)
         starts = [start]
@@ -215,7 +215,7 @@ class _Climb:
             blind = [self.candidates.drawn(i, here) for _ in range(blindly)]
             ranked = self.candidates.best(i, here, values[i], 2 * width).T
             for donors, most in ((ranked, width - blindly), (blind, blindly)):
-                tried = [self.candidates.moved(here, i, donor, values) for donor in donors]
+                tried = [self.candidates.with_donors(here, i, donor, values) for donor in donors]
                 self._try(active, tried, most)
         better: npt.NDArray[np.bool_] = self.here.worth[active] > before
         return better

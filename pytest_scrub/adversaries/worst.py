@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from pytest_scrub.adversaries.counterexample import described
-from pytest_scrub.adversaries.diagnosis import mends_of, mends_on_average
-from pytest_scrub.adversaries.ladder import climb_ladder
+from pytest_scrub.adversaries.in_turn import search_in_turn
 from pytest_scrub.adversaries.minimal import minimal
-from pytest_scrub.adversaries.resolving import resolve
+from pytest_scrub.adversaries.repairs import repairs_of, repairs_on_average
 from pytest_scrub.adversaries.saved import (
     DamagedFile,
     NewerFile,
@@ -28,17 +27,18 @@ from pytest_scrub.adversaries.saved import (
     set_aside,
     written_by,
 )
+from pytest_scrub.adversaries.saved_rows import resolve
 from pytest_scrub.adversaries.search import UNLIMITED, Searched, Spending
-from pytest_scrub.adversaries.shrinking import shrunk
+from pytest_scrub.adversaries.simpler_inputs import shrunk
 from pytest_scrub.data.strategies import Draw
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError, ScrubError
-from pytest_scrub.settings import EFFORT, OWN_DRAWS
-from pytest_scrub.statistics.deciding import Acceptance, beyond
+from pytest_scrub.settings import DRAWN_BY_CLAIM, EFFORT
+from pytest_scrub.statistics.acceptance import Acceptance, beyond
+from pytest_scrub.statistics.average import Measured
 from pytest_scrub.statistics.intervals import Numbers
-from pytest_scrub.statistics.measuring import Measured
 from pytest_scrub.statistics.sampling import UnderNull
-from pytest_scrub.statistics.slicing import refuted_slice
+from pytest_scrub.statistics.slices import refuted_slice
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.verdict import REFUTED, Mend, Search
 
@@ -68,15 +68,15 @@ def search(average: Measured) -> Search:
     """The worst allowed swap sets that adversaries find, and what to make of them."""
     settings, metric = average.settings, average.evaluator.metric
     acceptance, null = acceptance_of_found(average), null_of_found(average)
-    until = until_of(settings.deadline)
+    until = deadline_from_now(settings.deadline)
     notes: list[str] = []
     file = None if settings.folder is None else path_for(settings.folder, settings.name)
-    if file is not None and not settings.anew:
+    if file is not None and not settings.ignores_saved:
         notes += _saved_before(file, average.evaluator, acceptance)
     budget = settings.evaluations
     if average.outcome == REFUTED:  # a counterexample is all that is left to be found
         budget = min(budget, EFFORT["quick"] * settings.samples)
-    searched = climb_ladder(
+    searched = search_in_turn(
         average.evaluator, settings.adversaries, budget, acceptance, null,
         seed=settings.seed, name=settings.name, until=until,
     )  # fmt: skip
@@ -89,9 +89,11 @@ def search(average: Measured) -> Search:
             notes += _save(file, average, broken, small)
             shown = replace(shown, file=str(file) if file.exists() else None)
         mends = (
-            mends_on_average([tried for one in searched for tried in one.tried], average.tolerance)
+            repairs_on_average(
+                [tried for one in searched for tried in one.tried], average.tolerance
+            )
             if average.outcome == REFUTED
-            else mends_of(_unlimited(broken, until), broken.swap_set, broken.tolerance)
+            else repairs_of(_unlimited(broken, until), broken.swap_set, broken.tolerance)
         )
     found = Search(
         tolerance=average.tolerance,
@@ -111,7 +113,7 @@ def acceptance_of_found(average: Measured) -> Acceptance:
     """What a claim accepts of swaps that are found: what it accepts on average, unless it says
     otherwise."""
     settings, acceptance = average.settings, average.acceptance
-    absolute, share = settings.found_tolerance, settings.min_explained_at_worst
+    absolute, share = settings.tolerance_of_search, settings.min_explained_at_worst
     if absolute is None and share is None:
         share = acceptance.min_explained
         lost = abs(average.baseline - average.unscrubbed)
@@ -138,7 +140,7 @@ def under_one_permutation(average: Measured, under: UnderNull) -> Evaluator:
     return average.evaluator.allowing(under.null.space(average.settings.stream("null, searched")))
 
 
-def until_of(deadline: float | None) -> float | None:
+def deadline_from_now(deadline: float | None) -> float | None:
     """When so many seconds have passed from now on, as `time.monotonic()`."""
     return None if deadline is None else time.monotonic() + deadline
 
@@ -167,7 +169,7 @@ def _broken(
     if not beyond(float(changes.mean()), None, accepted, acceptance.sides):
         of_slice, accepted = refuted_slice(average.slices, drawn, evaluator.dataset)
         swap_set, changes = swap_set[of_slice], changes[of_slice]
-    return _Broken(OWN_DRAWS, swap_set, changes, evaluator, accepted)
+    return _Broken(DRAWN_BY_CLAIM, swap_set, changes, evaluator, accepted)
 
 
 def _pruned(

@@ -80,7 +80,7 @@ def as_plain(value: Any) -> Any:
     return value.item() if is_scalar else value
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value as messages show it: in one line, and not all of what is long."""
     # Python refuses to write out the largest
     if isinstance(value, int) and value.bit_length() > LONGEST:

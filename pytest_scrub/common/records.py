@@ -24,7 +24,7 @@ class NoNumber:
     it."""
 
 
-def shared(kind: type, *sources: object) -> dict[str, Any]:
+def fields_of(kind: type, *sources: object) -> dict[str, Any]:
     """Values for the fields of a dataclass, each from the first of these objects that has it."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
@@ -33,7 +33,7 @@ def shared(kind: type, *sources: object) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not _ABSENT}
 
 
-def written(record: Any) -> dict[str, Any]:
+def as_plain_dict(record: Any) -> dict[str, Any]:
     """A record as JSON may keep it: null for an end of an interval that is not known."""
     fields: dict[str, Any] = dataclasses.asdict(record, dict_factory=_finite)
     return fields
@@ -46,7 +46,7 @@ def _finite(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     }
 
 
-def parsed(text: str | bytes) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """What a text of JSON holds. **Raises** `Malformed` where it is none."""
     try:
         return json.loads(
@@ -76,7 +76,7 @@ def _int(text: str) -> object:
     return number if abs(number) <= LARGEST_SEED else NoNumber()
 
 
-def read(kind: type[_Kind], record: Any) -> _Kind:
+def read_record(kind: type[_Kind], record: Any) -> _Kind:
     """What was parsed, as a record.
 
     **Raises** `Malformed` for another schema version, a field that is missing or that none knows,
@@ -92,7 +92,7 @@ def read(kind: type[_Kind], record: Any) -> _Kind:
         found = msgspec.convert(record, kind)
     except msgspec.ValidationError as error:
         raise Malformed(str(error)) from None
-    for unknown in _unknown(record, written(found)):
+    for unknown in _unknown(record, as_plain_dict(found)):
         raise Malformed(unknown)
     return found
 

@@ -9,7 +9,7 @@ from typing import Any
 from pytest_scrub.errors import DataError, Place, ScrubError
 
 
-def require_takes(
+def require_arguments(
     what: str,
     function: Callable[..., Any],
     arguments: Sequence[str],
@@ -29,7 +29,7 @@ def require_takes(
         ) from None
 
 
-def called(
+def call_user_function(
     what: str, function: Callable[..., Any], *arguments: Any, kind: type[ScrubError] = DataError
 ) -> Any:
     """What a user's function returns for these arguments.

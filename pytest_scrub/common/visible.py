@@ -14,7 +14,7 @@ def visible_lines(text: str) -> str:
     return "\n".join(visible(line.expandtabs()) for line in text.split("\n"))
 
 
-def sendable(text: str) -> str:
+def utf8_safe(text: str) -> str:
     """The text as UTF-8 can have it: a lone surrogate, on which pytest-xdist would break down, is
     its escape."""
     return str(text).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_scrub.errors import DataError, hides
+from pytest_scrub.errors import DataError, hides_scrub_errors
 
-__tracebackhide__ = hides
+__tracebackhide__ = hides_scrub_errors
 
 Ints = NDArray[np.int64]
 ROUNDING = 1e-5  # of a float32 that is computed for many rows or for few

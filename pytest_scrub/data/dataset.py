@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_scrub.common.calls import shown
-from pytest_scrub.common.user_code import called
+from pytest_scrub.common.calls import short_repr
+from pytest_scrub.common.user_code import call_user_function
 from pytest_scrub.common.visible import visible
 from pytest_scrub.data import files
 from pytest_scrub.data.columns import Ints, checked_column, first_unlike, row_codes, value_codes
@@ -34,7 +34,7 @@ from pytest_scrub.data.tensors import (
     require_names,
 )
 from pytest_scrub.data.unchanged import bytes_of, mark_of, still_is
-from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, hides
+from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, hides_scrub_errors
 from pytest_scrub.tree.nodes import Agreement, Span, position
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pytest_scrub.data.strategies import StrategySource
 
 __all__ = ["Dataset", "Positions"]
-__tracebackhide__ = hides
+__tracebackhide__ = hides_scrub_errors
 
 # How many rows a feature's function is called for once more: a coin would fall the same way once in
 # 2^64.
@@ -224,7 +224,9 @@ class Dataset:
     def _computed(self, name: str, inputs: Mapping[str, Tensor]) -> NDArray[Any]:
         """What a feature's function gives for inputs, of which it gets a copy."""
         copies = {key: tensor.clone() for key, tensor in inputs.items()}
-        column = called(f"the function of {feature_text(name)}", self._features[name], copies)
+        column = call_user_function(
+            f"the function of {feature_text(name)}", self._features[name], copies
+        )
         return _frozen(checked_column(name, column, len(next(iter(inputs.values())))))
 
     def _require_same_alone(self, name: str, values: NDArray[Any]) -> None:
@@ -316,9 +318,9 @@ class Dataset:
         ids = next((row[name] for name in TOKEN_NAMES if name in row), next(iter(row.values())))
         # before calling it: Hugging Face's tokenizers are callable too
         if hasattr(self._show, "decode"):
-            return called("decode() of show=", self._show.decode, ids.tolist())
+            return call_user_function("decode() of show=", self._show.decode, ids.tolist())
         if self._show is not None:
-            return called("the function show=", self._show, row)
+            return call_user_function("the function show=", self._show, row)
         if ids.ndim == 1 and not ids.is_floating_point():
             return " ".join(str(token) for token in ids.tolist())
         shown = {
@@ -504,7 +506,7 @@ def _label_pos(spec: Any) -> int | slice | Span | str | None:
         return position(spec, "the labels")
     except HypothesisError:
         raise DataError(
-            f"label_pos= takes an int, a slice or the name of a feature, not {shown(spec)}; for "
+            f"label_pos= takes an int, a slice or the name of a feature, not {short_repr(spec)}; for "
             "several give a feature with a mask"
         ) from None
 

@@ -15,11 +15,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from pytest_scrub.common.user_code import called
+from pytest_scrub.common.user_code import call_user_function
 from pytest_scrub.data.names import MASK, TOKEN_NAMES, TOKENS, Field, Names
-from pytest_scrub.errors import DataError, did_you_mean, hides
+from pytest_scrub.errors import DataError, did_you_mean, hides_scrub_errors
 
-__tracebackhide__ = hides
+__tracebackhide__ = hides_scrub_errors
 
 
 def from_npz(path: str | Path, *, inputs: Names, **fields: Any) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def from_jsonl(
         # Copies: what a function changes in a record would be changed for all that read it after
         # it.
         return [
-            called(f"a function of records, on {where},", of, deepcopy(record))
+            call_user_function(f"a function of records, on {where},", of, deepcopy(record))
             if callable(of)
             else _field_of(record, of, where)
             for where, record in records

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_scrub.data.columns import Ints
-from pytest_scrub.errors import DataError, hides
+from pytest_scrub.errors import DataError, hides_scrub_errors
 from pytest_scrub.tree.nodes import Span
 
-__tracebackhide__ = hides
+__tracebackhide__ = hides_scrub_errors
 
 
 @dataclass(frozen=True, eq=False)

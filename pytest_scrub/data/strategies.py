@@ -26,9 +26,9 @@ from torch import Tensor
 from pytest_scrub.common.seeds import stream
 from pytest_scrub.data.files import by_input, padded
 from pytest_scrub.data.names import LABELS
-from pytest_scrub.errors import DataError, hides
+from pytest_scrub.errors import DataError, hides_scrub_errors
 
-__tracebackhide__ = hides
+__tracebackhide__ = hides_scrub_errors
 
 BYTES = 1 << 16  # for one example; one that needs more is left out
 TRIES, FEWEST_TRIES = 20, 1000  # for each row that is asked for, and at least

@@ -10,12 +10,12 @@ import numpy as np
 
 from pytest_scrub.data.names import LABELS, TOKENS
 from pytest_scrub.data.unchanged import bytes_of
-from pytest_scrub.errors import DataError, hides
+from pytest_scrub.errors import DataError, hides_scrub_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__tracebackhide__ = hides
+__tracebackhide__ = hides_scrub_errors
 
 
 def input_text(name: str) -> str:

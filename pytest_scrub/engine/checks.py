@@ -9,9 +9,9 @@ from itertools import combinations
 import numpy as np
 import torch
 
-from pytest_scrub.common.user_code import require_takes
+from pytest_scrub.common.user_code import require_arguments
 from pytest_scrub.data.dataset import Dataset, Positions
-from pytest_scrub.errors import DataError, HypothesisError, said_at
+from pytest_scrub.errors import DataError, HypothesisError, located_at
 from pytest_scrub.metrics import MetricPosition
 from pytest_scrub.network.graph import ModelGraph, Site, require_component
 from pytest_scrub.swaps.slots import node_paths
@@ -19,7 +19,7 @@ from pytest_scrub.tree.nodes import ROOT, Node, Span
 
 
 @dataclass
-class Checked:
+class CheckedHypothesis:
     """A hypothesis whose names, slots and positions are known to exist.
 
     - `positions`: node path to its positions; None where the node names none. Those of the output
@@ -77,12 +77,14 @@ class Checked:
         return self._examples[site]
 
 
-def check(graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPosition) -> Checked:
+def check_hypothesis(
+    graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPosition
+) -> CheckedHypothesis:
     """Every static error, but for features, which the swap space checks.
 
     **Raises** `HypothesisError` or `DataError` with the node's path and what to do.
     """
-    checked = Checked(graph, dataset)
+    checked = CheckedHypothesis(graph, dataset)
     pos = dataset.label_pos if metric_pos is None else metric_pos
     if pos is not None:
         where = "pos= of the metric" if metric_pos is not None else "label_pos= of the Dataset"
@@ -92,24 +94,24 @@ def check(graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPos
     paths = node_paths(root)
     nodes = {path: node for path, node, _ in paths}
     for path, node, parent in paths:
-        with said_at(node):
+        with located_at(node):
             _check_node(checked, path, node)
             if parent is not None:
                 _check_edge(checked, path, node, nodes[parent])
     for (first, a, parent), (second, b, other) in combinations(paths, 2):
         if parent is not None and parent == other:
-            with said_at(a, b):
+            with located_at(a, b):
                 _check_siblings(checked, nodes[parent], {first: a, second: b})
     # where a node's value is looked at, None for anywhere
     seen = {ROOT: checked.output}
     for path, node, parent in paths:
         if parent is not None:
-            with said_at(node):
+            with located_at(node):
                 seen[path] = _seen(checked, path, node, nodes[parent], seen[parent])
     return checked
 
 
-def _check_node(checked: Checked, path: str, node: Node) -> None:
+def _check_node(checked: CheckedHypothesis, path: str, node: Node) -> None:
     for component in node.components:
         require_component(checked.graph, component, path)
     checked.positions.setdefault(path)
@@ -131,7 +133,7 @@ def _check_node(checked: Checked, path: str, node: Node) -> None:
         )
 
 
-def _check_edge(checked: Checked, path: str, node: Node, parent: Node) -> None:
+def _check_edge(checked: CheckedHypothesis, path: str, node: Node, parent: Node) -> None:
     graph, above, anywhere = checked.graph, parent.component, checked.is_anywhere(node)
     if node.via == "direct" and not graph.reads_directly:
         raise HypothesisError(
@@ -160,7 +162,7 @@ def _check_edge(checked: Checked, path: str, node: Node, parent: Node) -> None:
                 f"have {numbers}"
             )
     if node.computed_by is not None and node.agrees_on is not None:
-        require_takes(
+        require_arguments(
             f"{path}: computed_by=", node.computed_by, node.agrees_on.features, HypothesisError
         )
     is_sum = checked.adding(node) == node.components and not anywhere
@@ -189,13 +191,13 @@ def _listed(slots: tuple[str, ...]) -> str:
     )
 
 
-def _slots(checked: Checked, parent: Node, node: Node, component: str) -> set[str]:
+def _slots(checked: CheckedHypothesis, parent: Node, node: Node, component: str) -> set[str]:
     """The parent's slots into which a member of the node goes."""
     slots = checked.graph.slots(parent.component, component, checked.is_anywhere(node))
     return {slot for slot in slots if node.into in (None, slot)}
 
 
-def _check_siblings(checked: Checked, parent: Node, children: dict[str, Node]) -> None:
+def _check_siblings(checked: CheckedHypothesis, parent: Node, children: dict[str, Node]) -> None:
     """**Raises** where two children claim the same edge."""
     a, b = children.values()
     if not any(
@@ -222,7 +224,7 @@ def _check_siblings(checked: Checked, parent: Node, children: dict[str, Node]) -
 
 
 def _seen(
-    checked: Checked, path: str, child: Node, parent: Node, seen: Positions | None
+    checked: CheckedHypothesis, path: str, child: Node, parent: Node, seen: Positions | None
 ) -> Positions | None:
     """The positions at which a child is looked at, of a parent that is looked at at `seen`.
 

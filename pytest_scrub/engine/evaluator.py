@@ -13,15 +13,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pytest_scrub.common.calls import as_plain, is_whole, shown
-from pytest_scrub.common.user_code import called
+from pytest_scrub.common.calls import as_plain, is_whole, short_repr
+from pytest_scrub.common.user_code import call_user_function
 from pytest_scrub.data.dataset import Dataset, Positions
-from pytest_scrub.engine.checks import check, require_floating
-from pytest_scrub.engine.company import ProvedSizes, difference_in_words, off_by
+from pytest_scrub.engine.checks import check_hypothesis, require_floating
+from pytest_scrub.engine.gradients import ActivationGradient, Gathered, WatchedStore, joined
 from pytest_scrub.engine.plan import Step, compile_plan
-from pytest_scrub.engine.slopes import Gathered, Slope, WatchedStore, joined
+from pytest_scrub.engine.row_independence import (
+    ProvedSizes,
+    difference_in_words,
+    relative_difference,
+)
 from pytest_scrub.engine.store import ActivationStore, Progress
-from pytest_scrub.errors import DataError, HypothesisError, ModelError, said_at
+from pytest_scrub.errors import DataError, HypothesisError, ModelError, located_at
 from pytest_scrub.metrics import Batch, Metric, as_metric, is_real, kind_of
 from pytest_scrub.network.graph import Clean, ModelGraph, Site, Stages, Where, at_rows, select
 from pytest_scrub.network.precision import rounding_of
@@ -30,7 +34,7 @@ from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.nodes import ROOT, Node
 
-# References in one piece of work for a crew. The last digits of a figure depend on what is computed
+# References in one piece of work for an executor. The last digits of a figure depend on what is computed
 # together, so a piece has one size, however many there are to do them. Handing one over costs about
 # two milliseconds: a few hundred sums of cached activations take longer, and so does a handful of
 # reruns of a network.
@@ -87,7 +91,7 @@ class Evaluator:
         batch_size = as_plain(batch_size)
         if batch_size is not None and not is_whole(batch_size, 1, math.inf):
             raise HypothesisError(
-                f"batch_size= is a whole number of at least 1, not {shown(batch_size)}"
+                f"batch_size= is a whole number of at least 1, not {short_repr(batch_size)}"
             )
         self.graph, self.dataset, self.hypothesis = graph, dataset, hypothesis
         self.metric = as_metric(metric)
@@ -97,7 +101,7 @@ class Evaluator:
             raise ModelError(
                 "store= has activations of another graph; make the evaluator of store.graph"
             )
-        self.checked = check(graph, dataset, hypothesis, self.metric.pos)
+        self.checked = check_hypothesis(graph, dataset, hypothesis, self.metric.pos)
         self.plan = compile_plan(hypothesis, self.checked)
         self._clean = graph.reader(ROOT, (), self.checked.output)
         self.batch_size, self.progress = batch_size, progress
@@ -111,7 +115,7 @@ class Evaluator:
             dataset,
             self.hypothesis,
             self.metric,
-            store=self.store.beside(self.graph, dataset),
+            store=self.store.for_dataset(self.graph, dataset),
         )
 
     def allowing(self, space: SwapSpace) -> Evaluator:
@@ -146,11 +150,13 @@ class Evaluator:
 
         **Raises** `DataError` where the swap set is not one of this hypothesis and dataset.
         """
-        crew, size = self.store.crew, SHARD_OF_RERUNS if self._reruns else SHARD
-        if crew is not None and len(swap_set) > size:  # a lone piece is done here as soon as there
+        executor, size = self.store.executor, SHARD_OF_RERUNS if self._reruns else SHARD
+        if (
+            executor is not None and len(swap_set) > size
+        ):  # a lone piece is done here as soon as there
             self._prepare(swap_set)
             pieces = [swap_set[start : start + size] for start in range(0, len(swap_set), size)]
-            parts = self._collected(crew.scrubbed(self, pieces), size, len(swap_set), SCRUBBED)
+            parts = self._collected(executor.scrubbed(self, pieces), size, len(swap_set), SCRUBBED)
         else:
             parts = self._each_batch(swap_set, lambda rows: self._scrubbed(rows).cpu().numpy())
         return np.concatenate([np.empty(0), *parts])
@@ -172,9 +178,9 @@ class Evaluator:
             return np.empty(0)
         rows, back = np.unique(references, return_inverse=True)
         self.ensure(self.clean_sites, rows)
-        crew, size = self.store.crew, SHARD
-        if crew is not None and len(rows) > size:
-            results = crew.unscrubbed(self, np.split(rows, range(size, len(rows), size)))
+        executor, size = self.store.executor, SHARD
+        if executor is not None and len(rows) > size:
+            results = executor.unscrubbed(self, np.split(rows, range(size, len(rows), size)))
         else:
             size = self._columns(self.clean_sites)
             batches = torch.split(self._on_device(rows), size)
@@ -189,7 +195,7 @@ class Evaluator:
         """How far off the metric may be, as a share of it."""
         return rounding_of(self.graph, self.clean_outputs(self.space.reference_rows[:1]))
 
-    def slopes(self, swap_set: SwapSet) -> list[Slope]:
+    def slopes(self, swap_set: SwapSet) -> list[ActivationGradient]:
         """How the metric would change, to first order, with every clean activation that is
         gathered.
 
@@ -199,7 +205,7 @@ class Evaluator:
         **Raises** `ModelError` where a function overwrites what its gradient needs.
         """
 
-        def differentiate(rows: Tensor) -> list[Slope]:
+        def differentiate(rows: Tensor) -> list[ActivationGradient]:
             gathered: list[Gathered] = []
             with torch.enable_grad():
                 output = self._output(rows, gathered)
@@ -351,7 +357,7 @@ class Evaluator:
         clean = self._clean_output(rows[REFERENCE]) if self.metric.needs_clean else None
         for some in ([-1], [-1, 0]):
             few = rows[:, some]
-            off = off_by(self._output(few), output[some], output)
+            off = relative_difference(self._output(few), output[some], output)
             if off:
                 raise ModelError(
                     f"{self.graph.source}: the scrubbed output of a row depends on the rows beside "
@@ -408,7 +414,7 @@ class Evaluator:
         carrier = rows[step.carrier]
         where = inherited if step.positions is None else at_rows(step.positions, carrier)
         if step.node.computed_by is not None:
-            with said_at(step.node):
+            with located_at(step.node):
                 return [self._computed(step, rows[step.donor], where)]
         clean: Clean = self.store
         if gathered is not None:
@@ -425,7 +431,7 @@ class Evaluator:
         values: list[Tensor] = []
         for child in step.children:
             here, there = rows[step.carrier], rows[child.carrier]
-            with said_at(child.node):
+            with located_at(child.node):
                 self._require_as_many(child.path, child.positions, here, there)
             values += self._values(child, rows, where if child.same else None, gathered)
         return values
@@ -456,7 +462,7 @@ class Evaluator:
             self.dataset.feature(name)[rows.cpu().numpy()] for name in step.node.agrees_on.features
         ]
         what, clean = f"{step.path}: computed_by=", self.checked.example(step.node.components[0])
-        given = called(what, step.node.computed_by, *features, kind=HypothesisError)
+        given = call_user_function(what, step.node.computed_by, *features, kind=HypothesisError)
         value = _computed_value(what, given, clean, rows)
         whole = (len(rows), *clean.shape[1:])
         wanted = whole if where is None else (len(rows), where.shape[-1], *whole[2:])

@@ -39,13 +39,13 @@ def free_bytes(device: torch.device) -> int:
 
 
 @dataclass(eq=False)
-class Kept:
+class CachedSite:
     """The activations of one site, in memory or in a file.
 
     - `values`: `[places, ...]`; places are the rows of different content. On torch's meta device,
       where they lie in a file.
     - `filled`: `[places]`, those that are there.
-    - `shelved`: `[places]`, those that the disk cache has.
+    - `on_disk`: `[places]`, those that the disk cache has.
     - `device`: where they are used.
     - `used`: when they were last needed.
     """
@@ -54,11 +54,11 @@ class Kept:
     filled: npt.NDArray[np.bool_]
     device: torch.device
     used: int = 0
-    shelved: npt.NDArray[np.bool_] = field(init=False)
+    on_disk: npt.NDArray[np.bool_] = field(init=False)
     _file: BinaryIO | None = None
 
     def __post_init__(self) -> None:
-        self.shelved = np.zeros_like(self.filled)
+        self.on_disk = np.zeros_like(self.filled)
 
     @property
     def in_file(self) -> bool:
@@ -122,7 +122,7 @@ class Kept:
         if self._file is not None:
             self._file.close()
         self.values, self._file = self.values.new_empty((0, *self.values.shape[1:])), None
-        self.filled[:] = self.shelved[:] = False
+        self.filled[:] = self.on_disk[:] = False
 
 
 def _records(values: Tensor) -> npt.NDArray[np.uint8]:
@@ -152,7 +152,7 @@ class Memory:
 
     def __init__(self, limit: int | None = None, folder: Path | None = None) -> None:
         self.limit, self.folder = limit, folder
-        self._all: WeakSet[Kept] = WeakSet()
+        self._all: WeakSet[CachedSite] = WeakSet()
         self._clock = count(1)
         self._needed_since = 0
 
@@ -161,7 +161,7 @@ class Memory:
         """Bytes of activations in memory."""
         return sum(kept.bytes for kept in self._all if not kept.in_file)
 
-    def _idle(self, *, in_file: bool) -> list[Kept]:
+    def _idle(self, *, in_file: bool) -> list[CachedSite]:
         """What is not needed now and lies there, that which was not needed for longest first."""
         idle = (
             kept
@@ -170,13 +170,13 @@ class Memory:
         )
         return sorted(idle, key=lambda kept: kept.used)
 
-    def need(self, those: list[Kept]) -> None:
+    def need(self, those: list[CachedSite]) -> None:
         """Note that these are needed now, together."""
         self._needed_since = next(self._clock)
         for kept in those:
             kept.used = next(self._clock)
 
-    def new(self, places: int, like: Tensor) -> Kept:
+    def new(self, places: int, like: Tensor) -> CachedSite:
         """Room for so many activations like those of `like [B, ...]`; what was not needed for
         longest makes way.
 
@@ -184,7 +184,7 @@ class Memory:
         """
         values = torch.empty((places, *like.shape[1:]), dtype=like.dtype, device="meta")
         filled = np.zeros(places, dtype=np.bool_)
-        kept = Kept(values, filled, like.device, next(self._clock))
+        kept = CachedSite(values, filled, like.device, next(self._clock))
         if self._makes_room(kept.bytes):
             kept.values = torch.empty_like(values, device=like.device)
         else:
@@ -202,7 +202,7 @@ class Memory:
             self._to_file(movable.pop(0))
         return True
 
-    def _to_file(self, kept: Kept) -> None:
+    def _to_file(self, kept: CachedSite) -> None:
         while True:
             try:
                 return kept.to_file(self.folder)

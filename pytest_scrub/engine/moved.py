@@ -11,7 +11,7 @@ import torch
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.plan import Step
-from pytest_scrub.network.graph import at_rows, inside
+from pytest_scrub.network.graph import at_rows, projected_onto
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
 SAME = 1e-5  # of the root mean square of an activation: a smaller change is none
@@ -55,7 +55,9 @@ def _differ(
     )
     for site in step.sites:
         value, before = (
-            inside(evaluator.store.take(site, rows, at_rows(at, rows)).double(), step.node.subspace)
+            projected_onto(
+                evaluator.store.take(site, rows, at_rows(at, rows)).double(), step.node.subspace
+            )
             for rows in (there, here)
         )
         usual = before.square().mean().sqrt()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_scrub.data.dataset import Positions
-from pytest_scrub.engine.checks import Checked
-from pytest_scrub.network.graph import Edit, Reader, Site, kept
+from pytest_scrub.engine.checks import CheckedHypothesis
+from pytest_scrub.network.graph import Edit, Reader, Site, kept_positions
 from pytest_scrub.swaps.slots import REFERENCE, node_paths, slots_of
 from pytest_scrub.tree.nodes import ROOT, Node
 
@@ -46,7 +46,7 @@ class Step:
             yield from child.walk()
 
 
-def compile_plan(root: Node, checked: Checked) -> Step:
+def compile_plan(root: Node, checked: CheckedHypothesis) -> Step:
     """The root step of a hypothesis that passed the static checks."""
     graph, paths = checked.graph, node_paths(root)
     slots = {slot.path: i for i, slot in enumerate(slots_of(root))}
@@ -78,7 +78,7 @@ def compile_plan(root: Node, checked: Checked) -> Step:
                 as_mine = child_path not in everywhere
                 below.append(step(child_path, child, at if as_mine else None, as_mine))
         elif node.computed_by is None:
-            sites = tuple(graph.value_site(part, kept(at)) for part in parts)
+            sites = tuple(graph.value_site(part, kept_positions(at)) for part in parts)
         return Step(
             path=path,
             node=node,

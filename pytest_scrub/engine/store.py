@@ -19,8 +19,12 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
 
 from pytest_scrub.data.dataset import Dataset
-from pytest_scrub.engine.company import ProvedSizes, difference_in_words, off_by
-from pytest_scrub.engine.memory import Kept, Memory, Places
+from pytest_scrub.engine.memory import CachedSite, Memory, Places
+from pytest_scrub.engine.row_independence import (
+    ProvedSizes,
+    difference_in_words,
+    relative_difference,
+)
 from pytest_scrub.errors import DataError, ModelError
 from pytest_scrub.metrics import Metric
 from pytest_scrub.network.graph import ModelGraph, Site, Where
@@ -41,7 +45,7 @@ PROBE_ROWS = 8
 RERUN_ROWS = 8
 # About how many tensors as large as its largest activation a forward pass has at the same time.
 COPIES_OF_A_RUN = 4
-# Seconds of capturing after which processes that share a shelf look what the others have.
+# Seconds of capturing after which processes that share a disk cache look what the others have.
 EXCHANGE_EVERY = 0.5
 # Seconds of capturing that are worth a file.
 FEWEST_SECONDS = 0.05
@@ -49,11 +53,11 @@ FEWEST_SECONDS = 0.05
 Filled = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.float64]
 Fresh = Callable[[Sequence[Site], Places], dict[Site, Tensor]]
-"""Captures sites anew at a few places, to compare what a shelf has with what the network
+"""Captures sites anew at a few places, to compare what a disk cache has with what the network
 computes."""
 
 
-class Shelf(Protocol):
+class DiskCache(Protocol):
     """Where the activations of one network on one dataset outlive the store."""
 
     def load(
@@ -63,12 +67,12 @@ class Shelf(Protocol):
         filled."""
         ...
 
-    def keep(self, found: Mapping[Site, Kept]) -> None:
+    def keep(self, found: Mapping[Site, CachedSite]) -> None:
         """Keep these, the last used last. Never raises for what the file system cannot do."""
         ...
 
 
-class Crew(Protocol):
+class Executor(Protocol):
     """Others who take work off this process. They do pieces of it in any order, and give what they
     came to in the order of the pieces.
 
@@ -94,7 +98,7 @@ class Crew(Protocol):
 
 
 class Evaluates(Protocol):
-    """What a crew has to know of an evaluator to make another like it."""
+    """What an executor has to know of an evaluator to make another like it."""
 
     store: ActivationStore
     dataset: Dataset
@@ -121,10 +125,10 @@ class ActivationStore:
     - `graph`, `dataset`: the network, which is proved on the first rows, and the inputs.
     - `memory`: what activations may take there, together with those of other stores; by default
       there is no limit.
-    - `shelf`: makes the shelf where they are looked up before they are captured; by default there
+    - `disk_cache`: makes the disk cache where they are looked up before they are captured; by default there
       is none.
-    - `turn`: which of how many processes this is that capture at the same time and share the shelf.
-    - `crew`: who captures many of them, and evaluates many swaps; by default this process does.
+    - `turn`: which of how many processes this is that capture at the same time and share the disk cache.
+    - `executor`: who captures many of them, and evaluates many swaps; by default this process does.
 
     **Raises** `DataError` where they are on different devices, `ModelError` where the proof fails.
     """
@@ -134,11 +138,16 @@ class ActivationStore:
         graph: ModelGraph,
         dataset: Dataset,
         memory: Memory | None = None,
-        shelf: Callable[[ModelGraph, Dataset, int], Shelf | None] | None = None,
+        disk_cache: Callable[[ModelGraph, Dataset, int], DiskCache | None] | None = None,
         turn: tuple[int, int] = (0, 1),
-        crew: Crew | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        self.graph, self.dataset, self.memory, self.crew = graph, dataset, memory or Memory(), crew
+        self.graph, self.dataset, self.memory, self.executor = (
+            graph,
+            dataset,
+            memory or Memory(),
+            executor,
+        )
         self._turn = turn
         kinds = dataset.device.type, graph.device.type
         if kinds != ("cpu", "cpu") and dataset.device != graph.device:
@@ -150,7 +159,7 @@ class ActivationStore:
             dataset.content, return_index=True, return_inverse=True
         )
         self._place_of_row = torch.from_numpy(place_of_row).to(dataset.device)
-        self._kept: dict[Site, Kept] = {}
+        self._kept: dict[Site, CachedSite] = {}
         self._version = graph.version()
         graph.require_usable(dataset.inputs)
         self._bytes_of_a_run = self._proved()
@@ -158,11 +167,13 @@ class ActivationStore:
         self._state = State(graph)
         self._proved_sizes: defaultdict[Site, ProvedSizes] = defaultdict(ProvedSizes)
         self._unshared = 0.0  # seconds of capturing that no other process knows of
-        self._shelf = None if shelf is None else shelf(graph, dataset, len(self._row_of_place))
+        self._disk_cache = (
+            None if disk_cache is None else disk_cache(graph, dataset, len(self._row_of_place))
+        )
 
-    def beside(self, graph: ModelGraph, dataset: Dataset) -> ActivationStore:
-        """A store of another network or other data that shares this one's memory and crew."""
-        return ActivationStore(graph, dataset, self.memory, crew=self.crew)
+    def for_dataset(self, graph: ModelGraph, dataset: Dataset) -> ActivationStore:
+        """A store of another network or other data that shares this one's memory and executor."""
+        return ActivationStore(graph, dataset, self.memory, executor=self.executor)
 
     def _proved(self) -> int:
         """Prove the graph's arithmetic. **Returns** the bytes of the largest activation of a row
@@ -196,13 +207,13 @@ class ActivationStore:
                 "store= has activations of another dataset; leave store= out, or give the one it "
                 "is of"
             )
-        parts = graph.computing()
-        if graph is not self.graph and (parts is None or parts != self.graph.computing()):
+        parts = graph.computed_by_objects()
+        if graph is not self.graph and (parts is None or parts != self.graph.computed_by_objects()):
             raise ModelError(
                 "store= has activations of another network; leave store= out, or give the one it "
                 "is of"
             )
-        return self if not self.is_stale() else self.beside(self.graph.again(), dataset)
+        return self if not self.is_stale() else self.for_dataset(self.graph.rebuilt(), dataset)
 
     def is_stale(self) -> bool:
         """Whether the network is another one than when this store was made, however it was changed.
@@ -222,7 +233,7 @@ class ActivationStore:
             at = self._kept[site].filled[places]
             index = torch.from_numpy(places[at]).to(self.dataset.device)
             own = self._kept[site].gather(index)
-            if off_by(values[at], own, own):
+            if relative_difference(values[at], own, own):
                 return True
         return False
 
@@ -243,7 +254,7 @@ class ActivationStore:
         places = self._place_of_row.index_select(0, rows)
         return self._kept[site].gather(places, where if site.positions is None else None)
 
-    def kept(self, site: Site) -> Kept:
+    def site_cache(self, site: Site) -> CachedSite:
         """What there is of a site that `ensure` has seen."""
         return self._kept[site]
 
@@ -300,14 +311,14 @@ class ActivationStore:
     def _captured(
         self, sites: Sequence[Site], todo: Places
     ) -> Iterable[tuple[Places, dict[Site, Tensor]]]:
-        """Batches of what is to do, as they are captured: all of them where a crew does it, or the
+        """Batches of what is to do, as they are captured: all of them where an executor does it, or the
         next one."""
-        if self.crew is not None and len(todo) > CAPTURE_BATCH:
+        if self.executor is not None and len(todo) > CAPTURE_BATCH:
             batches = np.split(todo, range(CAPTURE_BATCH, len(todo), CAPTURE_BATCH))
             asked = [(self._incomplete(sites, places), places) for places in batches]
-            return zip(batches, self.crew.captured(self, asked), strict=True)
+            return zip(batches, self.executor.captured(self, asked), strict=True)
         size, (nth, of) = self._rows_at_once(sites), self._turn
-        # Processes that share a shelf begin at different places.
+        # Processes that share a disk cache begin at different places.
         start = len(todo) // size * nth // of * size
         places = todo[start : start + size]
         started = time.monotonic()
@@ -362,7 +373,11 @@ class ActivationStore:
             again = self.run(sites, np.array([*places[some], *beside]))
             for site in sites:
                 mine, whole = again[site][: len(some)], captured[site]
-                off = off_by(mine, whole[some], whole) if len(whole) == size else math.inf
+                off = (
+                    relative_difference(mine, whole[some], whole)
+                    if len(whole) == size
+                    else math.inf
+                )
                 if off:
                     self._refuse_dependence(site, places, len(some) + len(beside), off)
         for site in sites:
@@ -370,7 +385,7 @@ class ActivationStore:
 
     def _refuse_dependence(self, site: Site, places: Places, few: int, off: float) -> NoReturn:
         once, again = (self.run([site], places)[site] for _ in range(2))
-        if off_by(once, again, again):
+        if relative_difference(once, again, again):
             raise ModelError(
                 f"{self.graph.source}: the {site} differs between two runs on the same inputs; "
                 "make it deterministic"
@@ -399,16 +414,16 @@ class ActivationStore:
     # What outlives the store ----------------------------------------------------------------------
 
     def keep(self) -> None:
-        """Put on the shelf what was captured since, unless the network or the data were changed."""
-        if self._shelf is None or self._weights_changed() or self.dataset.is_changed:
+        """Put on the disk cache what was captured since, unless the network or the data were changed."""
+        if self._disk_cache is None or self._weights_changed() or self.dataset.is_changed:
             return
         last_used_last = sorted(self._kept.items(), key=lambda entry: entry[1].used)
-        new = {site: kept for site, kept in last_used_last if (kept.filled & ~kept.shelved).any()}
+        new = {site: kept for site, kept in last_used_last if (kept.filled & ~kept.on_disk).any()}
         if new and self._state.is_current():
-            self._shelf.keep(new)
+            self._disk_cache.keep(new)
 
     def _share(self, seconds: float) -> bool:
-        """Put on the shelf what took longer than this to capture, for processes that share it."""
+        """Put on the disk cache what took longer than this to capture, for processes that share it."""
         if self._turn[1] == 1 or self._unshared < seconds:
             return False
         self.keep()
@@ -416,12 +431,12 @@ class ActivationStore:
         return True
 
     def _load(self, sites: Sequence[Site]) -> None:
-        if self._shelf is None or self._weights_changed():
+        if self._disk_cache is None or self._weights_changed():
             return
         have = {site: self._filled(site) for site in sites}
-        for site, places, values in self._shelf.load(have, self._fresh):
+        for site, places, values in self._disk_cache.load(have, self._fresh):
             self._put(site, places, values)
-            self._kept[site].shelved[places] = True
+            self._kept[site].on_disk[places] = True
 
     def _fresh(self, sites: Sequence[Site], places: Places) -> dict[Site, Tensor]:
         batches = np.split(places, range(CAPTURE_BATCH, len(places), CAPTURE_BATCH))

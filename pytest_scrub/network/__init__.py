@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pytest_scrub.errors import ModelError, hides
+from pytest_scrub.errors import ModelError, hides_scrub_errors
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.network.modules import ModuleGraph
 from pytest_scrub.network.plain import FunctionGraph
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_scrub.network.loading import Config
 
-__tracebackhide__ = hides
+__tracebackhide__ = hides_scrub_errors
 
 __all__ = ["FunctionGraph", "ModelGraph", "ModuleGraph", "ResidualGraph", "as_graph", "load_model"]
 

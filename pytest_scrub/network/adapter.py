@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pytest_scrub.errors import ModelError, hides
+from pytest_scrub.errors import ModelError, hides_scrub_errors
 from pytest_scrub.network.parts import Attention, Mlp
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_scrub.network.parts import Norm
 
-__tracebackhide__ = hides
+__tracebackhide__ = hides_scrub_errors
 
 Hooks = list[tuple[str, Callable[..., Any]]]  # hook point, function of (value, hook)
 TOKENS, MASK = "tokens", "attention_mask"
@@ -63,7 +63,7 @@ class Transformer(ABC):
         self.n_heads, self.d_model, self.d_head = weight.shape
         self.dtype, self.device = weight.dtype, weight.device
 
-    def again(self) -> Self:
+    def rebuilt(self) -> Self:
         """The transformer as its weights are now."""
         return type(self)(self.model)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pytest_scrub.errors import hides
+from pytest_scrub.errors import hides_scrub_errors
 from pytest_scrub.network.adapter import MASK, Hooks, Transformer, cap, flat, view, weights
 from pytest_scrub.network.parts import Attention, Mlp
 from pytest_scrub.network.rotary import rotate_native, rotation, turn_halves
@@ -17,7 +17,7 @@ from pytest_scrub.network.rotary import rotate_native, rotation, turn_halves
 if TYPE_CHECKING:
     from pytest_scrub.network.parts import Norm, Rotate
 
-__tracebackhide__ = hides
+__tracebackhide__ = hides_scrub_errors
 
 BRIDGE_COMPONENTS = {"embed", "pos_embed", "rotary_emb", "blocks", "ln_final", "unembed"}
 NEEDED_COMPONENTS = ("embed", "blocks", "ln_final", "unembed")

@@ -228,7 +228,7 @@ class ModelGraph(ABC):
 
     def unchanged(self, component: str, where: Positions | None) -> Reader:
         """The component's clean value, as it is kept."""
-        site = self.value_site((component,), kept(where))
+        site = self.value_site((component,), kept_positions(where))
         return Reader(lambda clean, carrier, at, _: clean.take(site, carrier, at), (site,))
 
     @abstractmethod
@@ -263,14 +263,14 @@ class ModelGraph(ABC):
         """How they are combined, as far as text says it."""
 
     @abstractmethod
-    def again(self) -> ModelGraph:
+    def rebuilt(self) -> ModelGraph:
         """The graph of the same network as its weights are now."""
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
         """Everything learned, by name; the network's own tensors."""
         return self.tensors()
 
-    def computing(self) -> tuple[Any, ...] | None:
+    def computed_by_objects(self) -> tuple[Any, ...] | None:
         """The torch modules, functions and classes that it is computed by; None where they do not
         say enough."""
         return None
@@ -317,7 +317,7 @@ def same_numbers(first: Tensor, second: Tensor) -> bool:
     return torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)
 
 
-def inside(difference: Tensor, subspace: Subspace | None) -> Tensor:
+def projected_onto(difference: Tensor, subspace: Subspace | None) -> Tensor:
     """The part of `[..., d_model]` inside the subspace; all of it without one."""
     if subspace is None:
         return difference
@@ -374,7 +374,7 @@ def patched(name: str, value: Tensor, edits: Edits, rows: Tensor) -> Tensor:
         if at is None and edit.subspace is None:
             value = new.expand_as(value)
         else:
-            value = add_at(value, None, inside(new - select(value, at), edit.subspace), at)
+            value = add_at(value, None, projected_onto(new - select(value, at), edit.subspace), at)
     return value
 
 
@@ -391,6 +391,6 @@ def _on_device(positions: Positions, device: torch.device) -> Tensor:
     return torch.tensor(positions.index, device=device)
 
 
-def kept(positions: Positions | None) -> FixedPositions:
+def kept_positions(positions: Positions | None) -> FixedPositions:
     """The positions a site has to keep: those that are the same for every row, or all."""
     return tuple(positions.index.tolist()) if positions is not None and positions.static else None

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pytest_scrub.errors import ModelError, did_you_mean, hides
+from pytest_scrub.errors import ModelError, did_you_mean, hides_scrub_errors
 
 if TYPE_CHECKING:
     from transformer_lens.config import TransformerBridgeConfig
     from transformer_lens.model_bridge import TransformerBridge
 
-__tracebackhide__ = hides
+__tracebackhide__ = hides_scrub_errors
 
 Config = Mapping[str, Any] | str | Path | None
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_scrub.data.dataset import Positions
-from pytest_scrub.errors import ModelError, hides
+from pytest_scrub.errors import ModelError, hides_scrub_errors
 from pytest_scrub.network.graph import (
     Clean,
     Component,
@@ -31,7 +31,7 @@ from pytest_scrub.network.graph import (
 from pytest_scrub.network.vocabulary import ids_required
 from pytest_scrub.tree.nodes import ROOT
 
-__tracebackhide__ = hides
+__tracebackhide__ = hides_scrub_errors
 
 LONE_INPUT = "tokens"  # what a dataset calls its input when it was given one tensor and no name
 
@@ -264,10 +264,10 @@ class ModuleGraph(ModelGraph):
     def weights(self) -> Iterable[tuple[str, Tensor]]:
         return self.module.named_parameters()
 
-    def computing(self) -> tuple[Any, ...]:
+    def computed_by_objects(self) -> tuple[Any, ...]:
         return type(self), self.module, self._output
 
-    def again(self) -> ModuleGraph:
+    def rebuilt(self) -> ModuleGraph:
         return ModuleGraph(self.module, self._output)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_scrub.common.calls import shown
-from pytest_scrub.common.user_code import called
+from pytest_scrub.common.calls import short_repr
+from pytest_scrub.common.user_code import call_user_function
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network.code import code_text, is_set
@@ -102,7 +102,7 @@ class FunctionGraph(ModelGraph):
         except (TypeError, ValueError):  # no function, or one written in C
             raise ModelError(
                 f"node {name!r} has to be a Python function of the nodes and inputs it reads, not "
-                f"{shown(node)}"
+                f"{short_repr(node)}"
             ) from None
         if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters):
             raise ModelError(
@@ -145,7 +145,7 @@ class FunctionGraph(ModelGraph):
         **Raises** `ModelError`, also where the function does.
         """
         arguments = (reads[argument].clone() for argument in self.parts[name].arguments)
-        value = called(f"node {name!r}", self.nodes[name], *arguments, kind=ModelError)
+        value = call_user_function(f"node {name!r}", self.nodes[name], *arguments, kind=ModelError)
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != rows:
             raise ModelError(
                 f"node {name!r} has to return a tensor with one value for each of the {rows} rows"
@@ -210,5 +210,5 @@ class FunctionGraph(ModelGraph):
     def weights(self) -> Iterable[tuple[str, Tensor]]:
         return ()  # functions are not learned
 
-    def again(self) -> FunctionGraph:
+    def rebuilt(self) -> FunctionGraph:
         return type(self)(**self.nodes)

@@ -81,11 +81,11 @@ class ResidualGraph(ModelGraph):
     def text(self) -> Sequence[str]:
         return self.source, str(self.transformer.causal), str(self.components)
 
-    def computing(self) -> tuple[Any, ...]:
+    def computed_by_objects(self) -> tuple[Any, ...]:
         return type(self), type(self.transformer), self.transformer.model
 
-    def again(self) -> ResidualGraph:
-        return ResidualGraph(self.transformer.again())
+    def rebuilt(self) -> ResidualGraph:
+        return ResidualGraph(self.transformer.rebuilt())
 
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
         seen = self._seen(inputs, {hook for site in sites for hook in self._hooks(site)})

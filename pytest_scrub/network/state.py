@@ -16,13 +16,13 @@ from pytest_scrub.network.graph import ModelGraph
 def described(graph: ModelGraph) -> Spelled | None:
     """Attributes, hooks and code, and the weights beside them; None where the code cannot be
     seen."""
-    return None if graph.computing() is None else spelled(graph, _computing)
+    return None if graph.computed_by_objects() is None else spelled(graph, _computing)
 
 
 def _computing(graph: ModelGraph) -> list[Any]:
     after = torch_module._global_forward_hooks.values()
     before = torch_module._global_forward_pre_hooks.values()
-    return [*(graph.computing() or ()), "hooks", *after, "pre-hooks", *before]
+    return [*(graph.computed_by_objects() or ()), "hooks", *after, "pre-hooks", *before]
 
 
 class State:

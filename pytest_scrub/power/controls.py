@@ -9,9 +9,9 @@ from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.network.graph import ModelGraph
-from pytest_scrub.network.shuffling import shuffled
+from pytest_scrub.network.shuffled import shuffled
 from pytest_scrub.power.mutants import permuted_everywhere
-from pytest_scrub.statistics.measuring import Measured, measure
+from pytest_scrub.statistics.average import Measured, measure
 from pytest_scrub.statistics.sampling import References
 from pytest_scrub.tree.nodes import ANYTHING, Node, output
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Control
@@ -47,7 +47,7 @@ def _control(
     try:
         store = average.evaluator.store
         if graph is not average.evaluator.graph:
-            store = store.beside(graph, dataset)
+            store = store.for_dataset(graph, dataset)
         evaluator = Evaluator(graph, dataset, hypothesis, metric, store=store)
         anything = Evaluator(graph, dataset, output(agrees_on=ANYTHING), metric, store=store)
         references = References(plan, evaluator, anything, settings.stream("baseline"))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pytest_scrub.data.columns import Ints, value_codes
 from pytest_scrub.data.dataset import Dataset
-from pytest_scrub.engine.checks import Checked, check
+from pytest_scrub.engine.checks import CheckedHypothesis, check_hypothesis
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.swaps.slots import Slot, node_paths, slots_of
@@ -220,7 +220,7 @@ class _Maker:
     ) -> None:
         self.graph = cast(ModelGraph, _OneRow(graph))
         self.dataset, self.claim, self.metric_pos, self.rng = dataset, claim, metric_pos, rng
-        self.checked = check(self.graph, dataset, claim, metric_pos)
+        self.checked = check_hypothesis(self.graph, dataset, claim, metric_pos)
         self._columns: dict[tuple[str, str], tuple[str, Dataset]] = {}
         self.rows = np.union1d(dataset.reference_rows, dataset.donor_rows)
         # By path, so that what is drawn does not depend on the order of siblings.
@@ -413,7 +413,7 @@ class _Maker:
             return
         try:
             slots_of(root)
-            checked = check(self.graph, dataset, root, self.metric_pos)
+            checked = check_hypothesis(self.graph, dataset, root, self.metric_pos)
         except ScrubError:
             return
         if self._counts_stay(root, dataset, checked) and self._can_be_swapped(root, checked):
@@ -442,7 +442,7 @@ class _Maker:
                     return False
         return True
 
-    def _counts_stay(self, root: Node, dataset: Dataset, checked: Checked) -> bool:
+    def _counts_stay(self, root: Node, dataset: Dataset, checked: CheckedHypothesis) -> bool:
         """Whether rows only stand in for rows with as many positions, wherever a column says
         where."""
         agreements = {slot.path: slot.agrees_on for slot in slots_of(root)}
@@ -459,7 +459,7 @@ class _Maker:
                 return False
         return True
 
-    def _can_be_swapped(self, root: Node, checked: Checked) -> bool:
+    def _can_be_swapped(self, root: Node, checked: CheckedHypothesis) -> bool:
         """Whether what is swapped at some positions only leaves something to compute from, or what
         the claim itself leaves."""
         nodes = {path: node for path, node, _ in node_paths(root)}

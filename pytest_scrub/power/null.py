@@ -10,10 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pytest_scrub.adversaries.ladder import climb_ladder
-from pytest_scrub.adversaries.worst import acceptance_of_found, under_one_permutation, until_of
+from pytest_scrub.adversaries.in_turn import search_in_turn
+from pytest_scrub.adversaries.worst import (
+    acceptance_of_found,
+    deadline_from_now,
+    under_one_permutation,
+)
 from pytest_scrub.errors import ScrubError
-from pytest_scrub.statistics.measuring import Measured, interval_of_draws, outcome_of_draws
+from pytest_scrub.statistics.average import Measured, interval_of_draws, outcome_of_draws
 from pytest_scrub.statistics.sampling import Sample, UnderNull
 from pytest_scrub.verdict import (
     HELD,
@@ -102,9 +106,9 @@ def _searched(average: Measured, under: UnderNull, null: Null, confidence: float
     evaluator = under_one_permutation(average, under)
     acceptance = replace(acceptance_of_found(average), confidence=confidence, routes=1)
     worst = None
-    for one in climb_ladder(
+    for one in search_in_turn(
         evaluator, settings.adversaries, settings.evaluations, acceptance,
-        seed=settings.seed, name=settings.name, until=until_of(settings.deadline),
+        seed=settings.seed, name=settings.name, until=deadline_from_now(settings.deadline),
     ):  # fmt: skip
         attempt = one.attempt
         # what was found among fresh inputs is the claim's own

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from pytest_scrub.adversaries.ladder import climb_ladder
-from pytest_scrub.adversaries.worst import acceptance_of_found, null_of_found, until_of
-from pytest_scrub.common.records import shared
+from pytest_scrub.adversaries.in_turn import search_in_turn
+from pytest_scrub.adversaries.worst import acceptance_of_found, deadline_from_now, null_of_found
+from pytest_scrub.common.records import fields_of
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.power.mutants import Mutant, mutants
-from pytest_scrub.statistics.measuring import Measured, measure
+from pytest_scrub.statistics.average import Measured, measure
 from pytest_scrub.statistics.sampling import BURN_IN
 from pytest_scrub.verdict import REFUTED, UNTESTED, Control, MutantReport, Power, Search
 
@@ -37,7 +37,7 @@ def power_of(average: Measured, searched: Search | None) -> Power:
     )  # fmt: skip
     gates = searched is not None and searched.gates and not searched.refutes
     evaluators = _evaluators(average, found.mutants)
-    until = until_of(settings.deadline)
+    until = deadline_from_now(settings.deadline)
     reports, equivalent, left_out = [], found.equivalent, found.left_out
     for i, (mutant, its) in enumerate(zip(found.mutants, evaluators, strict=True)):
         try:
@@ -86,7 +86,7 @@ def _judged(
     found = measure(evaluator, average.sample.references, settings, average.under_null)
     outcome, gap = found.outcome, found.gap.mean
     if outcome not in (REFUTED, UNTESTED) and searched is not None:
-        for one in climb_ladder(
+        for one in search_in_turn(
             evaluator, settings.adversaries, searched.budget // SEARCH_SHARE,
             acceptance_of_found(average), null_of_found(average),
             seed=settings.seed, name=settings.name, until=until,
@@ -94,7 +94,7 @@ def _judged(
             if one.attempt.refutes:
                 outcome, gap = REFUTED, one.attempt.found
                 break
-    return MutantReport(**shared(MutantReport, mutant), outcome=outcome, gap=gap)
+    return MutantReport(**fields_of(MutantReport, mutant), outcome=outcome, gap=gap)
 
 
 def says_too_little(power: Power | None, controls: Sequence[Control]) -> bool:

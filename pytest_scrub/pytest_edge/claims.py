@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_scrub.common.visible import sendable
+from pytest_scrub.common.visible import utf8_safe
 from pytest_scrub.errors import HypothesisError, Place, ScrubError
-from pytest_scrub.pytest_edge.ids import id_of
+from pytest_scrub.pytest_edge.items import id_of
 from pytest_scrub.pytest_edge.options import VERDICT_PROPERTY
-from pytest_scrub.pytest_edge.replaying import replay
+from pytest_scrub.pytest_edge.replay import replay
 from pytest_scrub.settings import (
     FAIL,
     FIXTURES,
@@ -25,8 +25,8 @@ from pytest_scrub.settings import (
     ClaimOptions,
     Settings,
     require_meaning,
-    stated,
-    takes,
+    set_options,
+    with_options_of,
 )
 from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
 
@@ -45,7 +45,7 @@ class _Reported(pytest.fail.Exception):  # type: ignore[misc, name-defined]
 
     def __init__(self, message: str) -> None:
         # pytest prints the message alone, without our frames
-        super().__init__(sendable(message), pytrace=False)
+        super().__init__(utf8_safe(message), pytrace=False)
 
 
 class ClaimFailed(_Reported):
@@ -106,7 +106,7 @@ FAILURES: dict[str, type[ClaimFailed]] = {
 }
 
 
-@takes(ClaimOptions, of_run=True)
+@with_options_of(ClaimOptions, of_run=True)
 def claim(
     *bare: NoReturn,  # what `@claim` without parentheses passes
     **options: Unpack[ClaimOptions],
@@ -123,7 +123,7 @@ def claim(
     __tracebackhide__ = True
     if bare or callable(options.get("tolerance")):
         raise HypothesisError("write @claim(tolerance=...) with a tolerance, not a bare @claim")
-    given = stated(options)
+    given = set_options(options)
     require_meaning(given, at_collection=True)
     return functools.partial(_as_test, options=given)
 
@@ -248,7 +248,7 @@ def _raise_if_broken(function: Callable[..., Any], replayed: Replay) -> None:
 
     if replayed.breaks:
         raise_at(function, Refuted(replay_text(replayed)))
-    warnings.warn_explicit(ScrubWarning(sendable(replay_text(replayed))), None, *_place(function))
+    warnings.warn_explicit(ScrubWarning(utf8_safe(replay_text(replayed))), None, *_place(function))
 
 
 def _raise_unless_held(function: Callable[..., Any], verdict: Verdict, settings: Settings) -> None:
@@ -260,7 +260,7 @@ def _raise_unless_held(function: Callable[..., Any], verdict: Verdict, settings:
     from pytest_scrub.reports.terminal import headline
 
     action = getattr(settings, f"on_{verdict.outcome}", FAIL)
-    said = sendable(headline(verdict))
+    said = utf8_safe(headline(verdict))
     if action == WARN:
         warnings.warn_explicit(ScrubWarning(said), None, *_place(function))
         return

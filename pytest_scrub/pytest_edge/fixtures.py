@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_scrub.pytest_edge.ids import id_of
+from pytest_scrub.pytest_edge.items import id_of
 from pytest_scrub.pytest_edge.options import FOLDER, option
-from pytest_scrub.settings import TWINS
+from pytest_scrub.settings import COMMAND_LINE_OPTIONS
 
 if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
-    from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
+    from pytest_scrub.extras.disk_cache.folder import BoundedFolder
     from pytest_scrub.pytest_edge.session import Scrub, Session
 
 
@@ -23,19 +23,19 @@ def scrub_session(pytestconfig: pytest.Config) -> Iterator[Session]:
     """What all claims of this session share: options and clean activations."""
     from pytest_scrub.pytest_edge.claims import ScrubWarning
     from pytest_scrub.pytest_edge.progress import shown_on_terminal
-    from pytest_scrub.pytest_edge.replaying import replayed
+    from pytest_scrub.pytest_edge.replay import replayed
     from pytest_scrub.pytest_edge.session import Session
 
     ray = pytestconfig.pluginmanager.get_plugin("scrub-ray")
-    for_all = {name: option(pytestconfig, twin.name) for name, twin in TWINS.items()}
+    for_all = {name: option(pytestconfig, twin.name) for name, twin in COMMAND_LINE_OPTIONS.items()}
     # baselines need what depends on nothing but the seed
-    for_all["anew"] = bool(option(pytestconfig, "save") or option(pytestconfig, "compare"))
+    for_all["ignores_saved"] = bool(option(pytestconfig, "save") or option(pytestconfig, "compare"))
     session = Session(
         for_all,
         folder=pytestconfig.rootpath / FOLDER,
         replay=replayed(pytestconfig),
         cache=_cache(pytestconfig),
-        crew=None if ray is None else ray.crew,
+        executor=None if ray is None else ray.executor,
         memory=option(pytestconfig, "memory"),
         turn=_turn(pytestconfig),
         show_progress=shown_on_terminal(pytestconfig),
@@ -61,7 +61,7 @@ def _cache(config: pytest.Config) -> BoundedFolder | None:
     cache, limit = getattr(config, "cache", None), int(option(config, "cache")) << 20
     if cache is None or not limit:  # it is not there with -p no:cacheprovider
         return None
-    from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
+    from pytest_scrub.extras.disk_cache.folder import BoundedFolder
 
     try:
         return BoundedFolder(cache.mkdir("scrub"), limit)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_scrub.extras.ray.cluster import LOCAL, Cluster
-from pytest_scrub.pytest_edge.ids import is_ours
+from pytest_scrub.pytest_edge.items import is_ours
 from pytest_scrub.pytest_edge.options import as_usage_error, option
 
 if TYPE_CHECKING:
-    from pytest_scrub.extras.ray.crew import RayCrew
+    from pytest_scrub.extras.ray.executor import RayExecutor
 
 ADDRESS = "scrub_ray"  # what the controller of pytest-xdist tells its workers
 
@@ -34,7 +34,7 @@ class RayHooks:
         nobody joins."""
         runs_none = self.config.option.collectonly or option(self.config, "list")
         if not runs_none and any(map(is_ours, session.items)):
-            _ = self.crew
+            _ = self.executor
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -51,13 +51,13 @@ class RayHooks:
         return self.cluster.address
 
     @cached_property
-    def crew(self) -> RayCrew:
+    def executor(self) -> RayExecutor:
         """Who does the work; joins the cluster. **Raises** `pytest.UsageError`."""
         with as_usage_error():
             self.cluster.join()
-        from pytest_scrub.extras.ray.crew import RayCrew
+        from pytest_scrub.extras.ray.executor import RayExecutor
 
-        return RayCrew()
+        return RayExecutor()
 
     def pytest_unconfigure(self) -> None:
         """Leave the cluster, and end it where it was started here."""

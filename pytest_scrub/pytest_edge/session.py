@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pytest_scrub.pytest_edge.amounts import amount
 from pytest_scrub.pytest_edge.options import MEMORY
-from pytest_scrub.settings import CheckOptions, ScrubOptions, Settings, stated, takes
+from pytest_scrub.settings import CheckOptions, ScrubOptions, Settings, set_options, with_options_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pytest_scrub.engine.evaluator import Evaluator
     from pytest_scrub.engine.explain import Explanation
     from pytest_scrub.engine.memory import Memory
-    from pytest_scrub.engine.store import ActivationStore, Crew, Progress
-    from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
+    from pytest_scrub.engine.store import ActivationStore, Executor, Progress
+    from pytest_scrub.extras.disk_cache.folder import BoundedFolder
     from pytest_scrub.swaps.space import SwapSpace
     from pytest_scrub.swaps.swap_set import SwapSet
     from pytest_scrub.tree.nodes import Node
@@ -47,7 +47,7 @@ class Session:
     - `folder`: where counterexamples of claims are kept; None keeps none.
     - `replay`: the saved counterexample that is evaluated alone, `--scrub-replay`.
     - `cache`: where activations outlive the session; None keeps none.
-    - `crew`: who captures and evaluates, `--scrub-ray`; by default this process does.
+    - `executor`: who captures and evaluates, `--scrub-ray`; by default this process does.
     - `memory`: `--scrub-memory`, what activations may take there: the share of each of the
       processes of a run.
     - `turn`: which of how many processes this is.
@@ -58,7 +58,7 @@ class Session:
     folder: Path | None = None
     replay: Saved | None = None
     cache: BoundedFolder | None = None
-    crew: Crew | None = None
+    executor: Executor | None = None
     memory: str = MEMORY
     turn: tuple[int, int] = (0, 1)
     show_progress: ShowProgress = lambda _: nullcontext()
@@ -75,7 +75,7 @@ class Session:
         `DataError` where the data were.
         """
         from pytest_scrub.engine.store import ActivationStore
-        from pytest_scrub.extras.disk_cache.activations import shelf_of
+        from pytest_scrub.extras.disk_cache.activations import activation_files
         from pytest_scrub.network import as_graph
 
         data.require_unchanged()
@@ -83,10 +83,10 @@ class Session:
         *_, store = self._stores.pop(key, (None,))
         if store is None or store.is_stale():
             # a graph that was made before may hold what its weights were then
-            graph = as_graph(model).again()
-            shelf = None if self.cache is None else partial(shelf_of, self.cache)
+            graph = as_graph(model).rebuilt()
+            disk_cache = None if self.cache is None else partial(activation_files, self.cache)
             memory = self._memory(graph.device)
-            store = ActivationStore(graph, data, memory, shelf, self.turn, self.crew)
+            store = ActivationStore(graph, data, memory, disk_cache, self.turn, self.executor)
         # network and data live as long as their entry, so that its key is never that of others
         self._stores[key] = model, data, store
         while len(self._stores) > STORES_KEPT:
@@ -111,9 +111,9 @@ class Session:
 
     def settings(self, options: Mapping[str, Any], **beside: Any) -> Settings:
         """A claim's options, and those of the run where it has none of its own."""
-        return Settings(**{**self.for_all, **stated(options), **beside})
+        return Settings(**{**self.for_all, **set_options(options), **beside})
 
-    @takes(CheckOptions, of_run=True)
+    @with_options_of(CheckOptions, of_run=True)
     def check(
         self, hypothesis: Any, *, model: Any, data: Any, **options: Unpack[CheckOptions]
     ) -> Verdict:
@@ -151,7 +151,7 @@ class Scrub:
     data: Dataset
     name: str
 
-    @takes(ScrubOptions, of_run=True)
+    @with_options_of(ScrubOptions, of_run=True)
     def check(self, hypothesis: Node, **options: Unpack[ScrubOptions]) -> Verdict:
         """The verdict on a hypothesis; `options` as for `pytest_scrub.check`. Nothing is raised
         where it is refuted."""

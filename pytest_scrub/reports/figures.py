@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any
 
 from pytest_scrub.common.calls import as_plain
-from pytest_scrub.common.visible import sendable
+from pytest_scrub.common.visible import utf8_safe
 from pytest_scrub.verdict import Verdict
 
 Scalar = str | float | int | bool
@@ -62,7 +62,7 @@ def figures(verdict: Verdict) -> dict[str, Scalar]:
     # numbers of numpy's, and lone surrogates, do not get from a worker of pytest-xdist to the
     # controller
     return {
-        name: sendable(value) if isinstance(value, str) else as_plain(value)
+        name: utf8_safe(value) if isinstance(value, str) else as_plain(value)
         for name, value in found.items()
         if value is not None and (not isinstance(value, float) or math.isfinite(value))
     }

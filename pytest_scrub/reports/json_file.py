@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_scrub.common.records import shared, written
+from pytest_scrub.common.records import as_plain_dict, fields_of
 from pytest_scrub.reports.run import Entry, Run, RunFacts
 from pytest_scrub.verdict import SCHEMA_VERSION
 
@@ -29,7 +29,7 @@ class Document:
 
 def to_json(run: Run) -> str:
     """The document, in ASCII, so that whatever is in a string survives."""
-    claims = tuple(Entry(**shared(Entry, one)) for one in run.claims)
-    document = Document(SCHEMA_VERSION, RunFacts(**shared(RunFacts, run)), claims)
-    fields = {"$schema": SCHEMA_ID, **written(document)}
+    claims = tuple(Entry(**fields_of(Entry, one)) for one in run.claims)
+    document = Document(SCHEMA_VERSION, RunFacts(**fields_of(RunFacts, run)), claims)
+    fields = {"$schema": SCHEMA_ID, **as_plain_dict(document)}
     return json.dumps(fields, indent=2, allow_nan=False) + "\n"

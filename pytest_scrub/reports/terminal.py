@@ -16,7 +16,7 @@ from pytest_scrub.reports.strength import (
     why_weak,
 )
 from pytest_scrub.settings import EITHER
-from pytest_scrub.statistics.deciding import MOST_SLACK, untested_nodes
+from pytest_scrub.statistics.acceptance import MOST_SLACK, untested_nodes
 from pytest_scrub.statistics.intervals import FEWEST_CHANGED, fewest_alike
 from pytest_scrub.verdict import (
     HELD,
@@ -103,12 +103,12 @@ def _gap(verdict: Verdict) -> str:
     )
 
 
-def beside_result(verdict: Verdict) -> str:
+def verbose_suffix(verdict: Verdict) -> str:
     """What a claim's line says after its result in a verbose run."""
     return f"{verdict.outcome} {_gap(verdict)} of {verdict.tolerance:.3g}"
 
 
-def as_it_runs(verdict: Verdict, seconds: float, width: int) -> str:
+def progress_line(verdict: Verdict, seconds: float, width: int) -> str:
     """One line for a claim that has just been judged."""
     gap = f"{_gap(verdict)} of {verdict.tolerance:.3g}"
     figures = f"  {verdict.outcome:<9} {gap:<24} {seconds:6.1f} s  "

@@ -43,21 +43,23 @@ def estimate(values: Numbers, confidence: float = CONFIDENCE) -> Estimate:
     return Estimate(mean, float(low), float(high))
 
 
-def seen_once(values: Numbers, reach: float, rounding: float) -> Estimate:
+def seen_once(values: Numbers, largest: float, rounding: float) -> Estimate:
     """`estimate`, where it decides: values that are all alike say nothing of how far others lie
     from them.
 
     What holds for every number of draws is said of a bounded metric then, and nothing of another
-    one before there are as many as `fewest_alike`. `reach` and `rounding` are those of
+    one before there are as many as `fewest_alike`. `largest` and `rounding` are those of
     `confidence_sequence`.
     """
     is_spread = bool((np.abs(values - np.median(values)) > rounding).any())
-    return estimate(values) if is_spread else confidence_sequence(values, reach, rounding=rounding)
+    return (
+        estimate(values) if is_spread else confidence_sequence(values, largest, rounding=rounding)
+    )
 
 
 def confidence_sequence(
     values: Numbers,
-    reach: float = math.inf,
+    largest: float = math.inf,
     confidence: float = CONFIDENCE,
     rounding: float = 0.0,
     alike: int | None = None,
@@ -67,7 +69,7 @@ def confidence_sequence(
     **Arguments**
 
     - `values`: float64 `[draws]`, independent and of one distribution.
-    - `reach`: the largest absolute value that any draw can have. Where it is finite the sequence is
+    - `largest`: the largest absolute value that any draw can have. Where it is finite the sequence is
       one by betting, which holds for every number of draws; else the asymptotic one, which needs a
       burn-in.
     - `confidence`: 0.95 by default; more where several sequences are looked at together.
@@ -77,8 +79,8 @@ def confidence_sequence(
     **Returns** an `Estimate`, without ends where an unbounded metric has not shown enough; see
     `has_seen_enough`.
     """
-    if math.isfinite(reach):
-        return _betting(values, reach, 1 - confidence)
+    if math.isfinite(largest):
+        return _betting(values, largest, 1 - confidence)
     if not has_seen_enough(values, confidence, rounding, alike):
         return Estimate(float(values.mean()), -math.inf, math.inf)
     return _asymptotic(values, 1 - confidence)
@@ -120,7 +122,7 @@ def widened(estimate: Estimate, draws: int, confidence: float) -> Estimate:
     )
 
 
-def _betting(values: Numbers, reach: float, alpha: float) -> Estimate:
+def _betting(values: Numbers, largest: float, alpha: float) -> Estimate:
     """Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (JRSS B
     2024): the hedged capital of Theorem 3, with the predictable variance of equation (26). The
     stake is split between bets that are tightest after different numbers of draws: a mean of
@@ -131,9 +133,9 @@ def _betting(values: Numbers, reach: float, alpha: float) -> Estimate:
     interval, whose ends are found by bisection.
     """
     mean = float(values.mean())
-    if reach == 0:
+    if largest == 0:
         return Estimate(mean, mean, mean)
-    unit = np.clip((values / reach + 1) / 2, 0, 1)
+    unit = np.clip((values / largest + 1) / 2, 0, 1)
     t = np.arange(1, len(unit) + 1)
     means = (0.5 + np.cumsum(unit)) / (t + 1)
     variances = (0.25 + np.cumsum((unit - means) ** 2)) / (t + 1)
@@ -156,7 +158,7 @@ def _betting(values: Numbers, reach: float, alpha: float) -> Estimate:
             inside, outside = (middle, outside) if is_kept(middle) else (inside, middle)
         return outside  # the interval is never too narrow
 
-    low, high = ((2 * end(outside) - 1) * reach for outside in (NEAREST, 1 - NEAREST))
+    low, high = ((2 * end(outside) - 1) * largest for outside in (NEAREST, 1 - NEAREST))
     return Estimate(mean, min(low, mean), max(high, mean))
 
 

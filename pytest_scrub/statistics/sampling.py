@@ -82,7 +82,7 @@ class Plan:
         return means if self.weights is None else means * self.weights[: len(means)]
 
     @property
-    def heaviest(self) -> float:
+    def largest_weight(self) -> float:
         """The largest weight of a unit."""
         return 1.0 if self.weights is None else float(self.weights.max())
 

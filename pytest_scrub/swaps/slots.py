@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
-from pytest_scrub.errors import HypothesisError, said_at
+from pytest_scrub.errors import HypothesisError, located_at
 from pytest_scrub.tree.nodes import ANYTHING, ROOT, Agreement, Node
 
 REFERENCE = -1  # the parent of a slot whose donor must agree with the reference itself
@@ -60,7 +60,7 @@ def slots_of(root: Node) -> tuple[Slot, ...]:
 
     def add(slot: Slot) -> None:
         if slot.path in index:
-            with said_at(slots[index[slot.path]].node, slot.node):
+            with located_at(slots[index[slot.path]].node, slot.node):
                 raise HypothesisError(
                     f"two slots would be called {slot.path}; give one of the nodes another name="
                 )
@@ -80,7 +80,7 @@ def slots_of(root: Node) -> tuple[Slot, ...]:
 
 
 def _with_shares(slots: list[Slot], slot: Slot) -> Slot:
-    with said_at(slot.node):
+    with located_at(slot.node):
         return replace(slot, shares=_shared(slots, slot))
 
 

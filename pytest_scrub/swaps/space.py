@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.data.columns import row_codes
-from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, said_at
+from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, located_at
 from pytest_scrub.swaps.slots import REFERENCE, Slot, owners_first, slots_of, with_agreement
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.join import join
@@ -127,7 +127,7 @@ class SwapSpace:
         unknowing: Unknowing | None = None,
     ) -> None:
         if hypothesis.components != (ROOT,):
-            with said_at(hypothesis):
+            with located_at(hypothesis):
                 raise HypothesisError(
                     f"a hypothesis starts at output(...), not at {hypothesis.component}"
                 )
@@ -185,7 +185,7 @@ class SwapSpace:
 
     def _codes(self, slot: Slot) -> Rows:
         own, other = self._parts(slot)
-        with said_at(slot.node):
+        with located_at(slot.node):
             try:
                 codes = self.dataset.codes(own)
                 if self.unknowing is None or other == ANYTHING:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import reduce
 
-from pytest_scrub.errors import HypothesisError, said_at
+from pytest_scrub.errors import HypothesisError, located_at
 from pytest_scrub.tree.nodes import (
     ANYTHING,
     EXACT,
@@ -56,7 +56,7 @@ def join(first: Node | Agreement, second: Node | Agreement) -> Node | Agreement:
 
 def _join_nodes(a: Node, b: Node) -> Node:
     """Two claims about the same edges; a donor that is shared is settled among the siblings."""
-    with said_at(a, b):
+    with located_at(a, b):
         return _join_claims(a, b)
 
 

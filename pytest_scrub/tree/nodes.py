@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar, Union
 
 import numpy as np
 
-from pytest_scrub.common.calls import shown, with_plain_arguments
-from pytest_scrub.errors import HypothesisError, Place, said_at
+from pytest_scrub.common.calls import short_repr, with_plain_arguments
+from pytest_scrub.errors import HypothesisError, Place, located_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -247,7 +247,7 @@ def _agreement(of: AgreesOn, *, where: str) -> Agreement:
         if not isinstance(name, str):
             raise HypothesisError(
                 f"{where} takes the name of a feature of the dataset, a list of names, EXACT or "
-                f"ANYTHING, not {shown(name)}"
+                f"ANYTHING, not {short_repr(name)}"
             )
     if not names:
         raise HypothesisError(
@@ -269,7 +269,7 @@ def position(pos: object, where: str) -> Position | None:
         if span.step != 0:
             return span
     raise HypothesisError(
-        f"pos= of {where} takes an int, a slice or the name of a dataset column, not {shown(pos)}"
+        f"pos= of {where} takes an int, a slice or the name of a dataset column, not {short_repr(pos)}"
     )
 
 
@@ -334,12 +334,12 @@ def _children(what: str, reads: Sequence[Node]) -> tuple[Node, ...]:
             given = (
                 "a list; write output(*nodes)"
                 if what == ROOT and isinstance(child, list)
-                else shown(child)
+                else short_repr(child)
             )
             raise HypothesisError(
                 f"{where} takes nodes such as head(1, 0, agrees_on=...), not {given}"
             )
-        with said_at(child):
+        with located_at(child):
             if child.components == (ROOT,):
                 raise HypothesisError(
                     f"{what} reads output, but output is the root: a hypothesis has exactly one"
@@ -374,7 +374,9 @@ def _node(components: tuple[str, ...], **claim: Unpack[NodeOptions]) -> Node:
     given: dict[str, Any] = {name: value for name, value in claim.items() if value is not None}
     for option, (fits, meant) in _KINDS.items():
         if option in given and not fits(given[option]):
-            raise HypothesisError(f"{option}= of {what} is {meant}, not {shown(given[option])}")
+            raise HypothesisError(
+                f"{option}= of {what} is {meant}, not {short_repr(given[option])}"
+            )
     children = _children(what, claim.get("reads", ()))
     for option in ("agrees_on", "rest"):
         if option in given:
@@ -405,7 +407,7 @@ def _counted(what: str, number: object) -> int:
     with suppress(TypeError):
         if 0 <= (counted := _whole(number)) < MOST_LAYERS:
             return counted
-    raise HypothesisError(f"{what} is a whole number counted from 0, not {shown(number)}")
+    raise HypothesisError(f"{what} is a whole number counted from 0, not {short_repr(number)}")
 
 
 @_constructor
@@ -479,7 +481,7 @@ def module(path: str, /, **claim: Unpack[NodeOptions]) -> Node:
     `head`."""
     if not isinstance(path, str):
         raise HypothesisError(
-            f"module takes the name of a module, an input or a node, not {shown(path)}"
+            f"module takes the name of a module, an input or a node, not {short_repr(path)}"
         )
     return _node((path,), **claim)
 
@@ -499,13 +501,13 @@ def group(members: Sequence[Node | str], **claim: Unpack[NodeOptions]) -> Node:
     names: list[str] = []
     if isinstance(members, Mapping) or not isinstance(members, (Node, Iterable)):
         raise HypothesisError(
-            f"a group takes a list of nodes such as head(1, 0), not {shown(members)}"
+            f"a group takes a list of nodes such as head(1, 0), not {short_repr(members)}"
         )
     for member in [members] if isinstance(members, (str, Node)) else members:
         node = Node((member,), None) if isinstance(member, str) else member
         if not isinstance(node, Node):
             raise HypothesisError(
-                f"a group takes nodes such as head(1, 0), or names of components, not {shown(node)}"
+                f"a group takes nodes such as head(1, 0), or names of components, not {short_repr(node)}"
             )
         if node != Node(node.components, None):
             raise HypothesisError(

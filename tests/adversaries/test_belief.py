@@ -23,14 +23,14 @@ from pytest_scrub import (
     module,
     output,
 )
-from pytest_scrub.adversaries.ladder import climb_ladder
+from pytest_scrub.adversaries.in_turn import search_in_turn
 from pytest_scrub.adversaries.search import Found, NotSearched, Spending
 from pytest_scrub.adversaries.which_nodes import WhichNodes
 from pytest_scrub.adversaries.which_refinement import WhichRefinement
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.reports.figures import figures
 from pytest_scrub.reports.terminal import story
-from pytest_scrub.statistics.deciding import Acceptance
+from pytest_scrub.statistics.acceptance import Acceptance
 from pytest_scrub.tree.nodes import Node
 
 ROWS = 200
@@ -202,7 +202,7 @@ def test_no_saved_find_decides_whatever_its_file_says(tmp_path: Path) -> None:
 def test_no_name_decides_the_share_of_the_budget() -> None:
     evaluator = Evaluator(GRAPH, DATA, ROOT, SUM)
     spent = [
-        climb_ladder(
+        search_in_turn(
             evaluator, [WhichNodes(), donors], 3000, Acceptance(SUM, 0.5), seed=0, name="claim"
         )
         for donors in (WhichDonors(), Mine(name="mine"))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.adversaries.candidates import Candidates
-from pytest_scrub.adversaries.ladder import LADDER, climb_ladder
+from pytest_scrub.adversaries.in_turn import ALL_ADVERSARIES, search_in_turn
 from pytest_scrub.adversaries.search import (
     EVALUATIONS_OF_A_GRADIENT,
     Found,
@@ -32,7 +32,7 @@ from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.metrics import Metric, cross_entropy, kl_to_clean, zero_one_error
 from pytest_scrub.network import FunctionGraph
-from pytest_scrub.statistics.deciding import Acceptance
+from pytest_scrub.statistics.acceptance import Acceptance
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, head, mlp, module, output
 from tests.adversaries.problems import (
     ANY,
@@ -643,7 +643,7 @@ def test_the_ladder_shares_one_budget() -> None:
         product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
     )
     accepts = Acceptance(OUT, 4.0)
-    found = climb_ladder(evaluator, LADDER, 4000, accepts, seed=0, name="claim")
+    found = search_in_turn(evaluator, ALL_ADVERSARIES, 4000, accepts, seed=0, name="claim")
     assert [one.attempt.adversary for one in found] == [
         "which nodes",
         "which refinement",
@@ -652,11 +652,13 @@ def test_the_ladder_shares_one_budget() -> None:
     ]
     assert sum(one.attempt.evaluations for one in found) <= 4000
     assert all(one.attempt.evaluations > 0 and one.attempt.ranking >= 0 for one in found[:3])
-    again = climb_ladder(evaluator, LADDER, 4000, accepts, seed=0, name="claim")
+    again = search_in_turn(evaluator, ALL_ADVERSARIES, 4000, accepts, seed=0, name="claim")
     assert [one.found and one.found.swap_set for one in again] == [
         one.found and one.found.swap_set for one in found
     ]
-    late = climb_ladder(evaluator, LADDER, 4000, accepts, seed=0, name="claim", until=0.0)
+    late = search_in_turn(
+        evaluator, ALL_ADVERSARIES, 4000, accepts, seed=0, name="claim", until=0.0
+    )
     assert [one.attempt.evaluations for one in late] == [0, 0, 0, 0]
     assert all(one.attempt.late for one in late[:3])
 

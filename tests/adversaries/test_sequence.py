@@ -26,12 +26,12 @@ from pytest_scrub.adversaries.bound import (
     by_distribution,
     by_references,
 )
-from pytest_scrub.adversaries.ladder import climb_ladder
+from pytest_scrub.adversaries.in_turn import search_in_turn
 from pytest_scrub.adversaries.search import Found, NotSearched, Searched, Spending
 from pytest_scrub.adversaries.sequence import EFFORT, GROUP, PILOT
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.reports.terminal import headline, remedy
-from pytest_scrub.statistics.deciding import Acceptance
+from pytest_scrub.statistics.acceptance import Acceptance
 from pytest_scrub.statistics.intervals import confidence_sequence
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import SwapSet
@@ -98,7 +98,7 @@ def searched(
     # the null of this claim allows what it does, and is another one all the same
     null = claim.allowing(SwapSpace(ROOT, claim.dataset)) if "min_explained" in accepts else None
     acceptance = Acceptance(OUT, tolerance, **accepts)
-    (found,) = climb_ladder(claim, [adversary], budget, acceptance, null, seed=0, name="claim")
+    (found,) = search_in_turn(claim, [adversary], budget, acceptance, null, seed=0, name="claim")
     return found
 
 

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 from hypothesis import given
 
-from pytest_scrub.common.records import Malformed, parsed, shared, written
+from pytest_scrub.common.records import Malformed, as_plain_dict, fields_of, parse_json
 from pytest_scrub.verdict import OUTCOMES, Attempt, Estimate, Outcome, Verdict
 from tests.example_verdicts import attempt, verdict, whole
 from tests.reference.edits import edited
@@ -71,9 +71,9 @@ def test_no_edit_does_more_than_be_refused(text: str) -> None:
 
 def test_ends_that_are_not_known_are_null_and_come_back() -> None:
     one = verdict(gap=Estimate(0.5, -math.inf, math.inf))
-    assert parsed(one.to_json())["gap"] == {"mean": 0.5, "low": None, "high": None}
+    assert parse_json(one.to_json())["gap"] == {"mean": 0.5, "low": None, "high": None}
     assert Verdict.from_json(one.to_json()) == one
-    assert written(one.gap) == {"mean": 0.5, "low": None, "high": None}
+    assert as_plain_dict(one.gap) == {"mean": 0.5, "low": None, "high": None}
 
 
 def test_a_seed_may_be_as_large_as_seeds_are() -> None:
@@ -85,10 +85,10 @@ def test_what_is_shared_is_that_of_the_first_that_has_it() -> None:
     class Found:
         adversary, gap, more = "mine", 2.5, None
 
-    values = shared(Attempt, Found(), attempt())
+    values = fields_of(Attempt, Found(), attempt())
     assert (values["adversary"], values["gap"], values["how"]) == ("mine", 2.5, attempt().how)
     assert values.keys() == {field.name for field in fields(Attempt)}
-    assert shared(Estimate, Found()) == {}
+    assert fields_of(Estimate, Found()) == {}
 
 
 def test_every_outcome_has_its_marks() -> None:

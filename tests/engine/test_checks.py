@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pytest_scrub.data.dataset import Dataset
-from pytest_scrub.engine.checks import Checked, check
+from pytest_scrub.engine.checks import CheckedHypothesis, check_hypothesis
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError, HypothesisError, ModelError, ScrubError
 from pytest_scrub.metrics import Metric, squared_error
@@ -148,7 +148,7 @@ def test_an_unknown_component_is_refused(
     transformer: ModelGraph, root: Node, sentence: str
 ) -> None:
     with refuses(sentence):
-        check(transformer, DATA, root, None)
+        check_hypothesis(transformer, DATA, root, None)
 
 
 def test_a_long_list_of_components_is_cut() -> None:
@@ -157,7 +157,7 @@ def test_a_long_list_of_components_is_cut() -> None:
         "output/x: the network has no component 'x'; it has input0, input1, input2, input3, "
         "input4, input5, input6, input7, input8, input9, ..., output"
     ):
-        check(many, NUMBERS, output(module("x", **F)), None)
+        check_hypothesis(many, NUMBERS, output(module("x", **F)), None)
 
 
 # --- what cannot be read --------------------------------------------------------------------------
@@ -202,11 +202,11 @@ def test_what_a_component_does_not_read_is_refused(
     transformer: ModelGraph, root: Node, sentence: str
 ) -> None:
     with refuses(sentence):
-        check(transformer, DATA, root, None)
+        check_hypothesis(transformer, DATA, root, None)
 
 
 def test_a_function_reads_only_its_arguments() -> None:
-    check(
+    check_hypothesis(
         FUNCTIONS,
         NUMBERS,
         output(module("C", **F, reads=[module("A", **F), module("a", **F, via="any")])),
@@ -215,19 +215,23 @@ def test_a_function_reads_only_its_arguments() -> None:
     with refuses(
         "output/A: output cannot read A directly; use via='any' for every path between them"
     ):
-        check(FUNCTIONS, NUMBERS, output(module("A", **F)), None)
+        check_hypothesis(FUNCTIONS, NUMBERS, output(module("A", **F)), None)
     with refuses("output/C/A/b: A cannot read b, which is not computed before it"):
         inner = module("A", **F, reads=[module("b", **F, via="any")])
-        check(FUNCTIONS, NUMBERS, output(module("C", **F, reads=[inner])), None)
+        check_hypothesis(FUNCTIONS, NUMBERS, output(module("C", **F, reads=[inner])), None)
 
 
 def test_a_module_reads_what_was_computed_before(modules: ModelGraph) -> None:
-    check(modules, VECTORS, output(module("second", **F, reads=[module("first", **F)])), None)
+    check_hypothesis(
+        modules, VECTORS, output(module("second", **F, reads=[module("first", **F)])), None
+    )
     with refuses(
         "output/first/second: first cannot read second, which is computed later or not at all "
         "before it"
     ):
-        check(modules, VECTORS, output(module("first", **F, reads=[module("second", **F)])), None)
+        check_hypothesis(
+            modules, VECTORS, output(module("first", **F, reads=[module("second", **F)])), None
+        )
 
 
 def test_modules_are_never_read_directly(modules: ModelGraph) -> None:
@@ -235,8 +239,8 @@ def test_modules_are_never_read_directly(modules: ModelGraph) -> None:
         "output/first: components of torch module Residual are always read along every path; leave "
         "via= out"
     ):
-        check(modules, VECTORS, output(module("first", **F, via="direct")), None)
-    check(modules, VECTORS, output(module("first", **F, via="any")), None)
+        check_hypothesis(modules, VECTORS, output(module("first", **F, via="direct")), None)
+    check_hypothesis(modules, VECTORS, output(module("first", **F, via="any")), None)
 
 
 def test_a_module_that_is_never_called_cannot_be_claimed(modules: ModelGraph) -> None:
@@ -245,7 +249,7 @@ def test_a_module_that_is_never_called_cannot_be_claimed(modules: ModelGraph) ->
         "module in it",
         ModelError,
     ):
-        check(modules, VECTORS, output(module("unused", **F)), None)
+        check_hypothesis(modules, VECTORS, output(module("unused", **F)), None)
 
 
 @pytest.mark.parametrize(
@@ -278,15 +282,15 @@ def test_a_slot_that_is_not_there_is_refused(
     transformer: ModelGraph, root: Node, sentence: str
 ) -> None:
     with refuses(sentence):
-        check(transformer, DATA, root, None)
+        check_hypothesis(transformer, DATA, root, None)
 
 
 def test_the_slots_of_a_function_are_its_arguments() -> None:
-    check(FUNCTIONS, NUMBERS, output(module("b", **F, via="any", into="C")), None)
+    check_hypothesis(FUNCTIONS, NUMBERS, output(module("b", **F, via="any", into="C")), None)
     with refuses("output/C[b]: output reads C in one way only, without into=, not into='b'"):
-        check(FUNCTIONS, NUMBERS, output(module("C", **F, into="b")), None)
+        check_hypothesis(FUNCTIONS, NUMBERS, output(module("C", **F, into="b")), None)
     with refuses("output/a[B]: output reads a into C or b, not into='B'"):
-        check(FUNCTIONS, NUMBERS, output(module("a", **F, via="any", into="B")), None)
+        check_hypothesis(FUNCTIONS, NUMBERS, output(module("a", **F, via="any", into="B")), None)
 
 
 # --- masks and subspaces --------------------------------------------------------------------------
@@ -297,8 +301,8 @@ def test_without_an_attention_mask_there_is_no_mask(transformer: ModelGraph) -> 
         "output/head1.0/mask: the inputs have no 'attention_mask', so every key is visible and "
         "mask swaps nothing"
     ):
-        check(transformer, UNMASKED, output(head(1, 0, **F, reads=[mask(**F)])), None)
-    check(transformer, DATA, output(head(1, 0, **F, reads=[mask(**F)])), None)
+        check_hypothesis(transformer, UNMASKED, output(head(1, 0, **F, reads=[mask(**F)])), None)
+    check_hypothesis(transformer, DATA, output(head(1, 0, **F, reads=[mask(**F)])), None)
 
 
 @pytest.mark.parametrize(
@@ -314,13 +318,17 @@ def test_a_mask_is_a_leaf_of_visible_keys(transformer: ModelGraph, node: Node) -
         "output/head1.0/mask: mask is a leaf of visible keys; leave reads=, subspace= and "
         "computed_by= out"
     ):
-        check(transformer, DATA, output(head(1, 0, **F, reads=[node])), None)
+        check_hypothesis(transformer, DATA, output(head(1, 0, **F, reads=[node])), None)
 
 
 def test_a_subspace_has_the_width_of_the_stream(transformer: ModelGraph) -> None:
-    check(transformer, DATA, output(head(1, 0, **F, subspace=np.eye(D_MODEL)[:, :3])), None)
+    check_hypothesis(
+        transformer, DATA, output(head(1, 0, **F, subspace=np.eye(D_MODEL)[:, :3])), None
+    )
     with refuses("output/head1.0: subspace= has 4 rows, but activations of head1.0 have 8 numbers"):
-        check(transformer, DATA, output(head(1, 0, **F, subspace=np.eye(4)[:, :3])), None)
+        check_hypothesis(
+            transformer, DATA, output(head(1, 0, **F, subspace=np.eye(4)[:, :3])), None
+        )
 
 
 @pytest.mark.parametrize(
@@ -332,25 +340,25 @@ def test_so_it_has_where_no_stream_tells_the_width(shape: tuple[int, ...], numbe
     data = Dataset({"a": torch.ones(shape)}, features={"f": [0] * 4})
     root = output(module("a", agrees_on="f", subspace=np.eye(4)))
     with refuses(f"output/a: subspace= has 4 rows, but activations of a have {numbers}"):
-        check(FunctionGraph(output=lambda a: a), data, root, None)
+        check_hypothesis(FunctionGraph(output=lambda a: a), data, root, None)
 
 
 def test_a_computed_group_is_read_directly(transformer: ModelGraph) -> None:
     def computed(**options: Any) -> Node:
         return output(group(["head1.0", "mlp0"], **F, computed_by=lambda f: f, **options))
 
-    check(transformer, DATA, computed(), None)
+    check_hypothesis(transformer, DATA, computed(), None)
     with refuses(
         "output/group(head1.0+mlp0): computed_by= of a group gives the sum of its members, so "
         "they must be read directly"
     ):
-        check(transformer, DATA, computed(via="any"), None)
+        check_hypothesis(transformer, DATA, computed(via="any"), None)
     both = group(["A", "B"], **F, computed_by=lambda f: f)
     with refuses(
         "output/C/group(A+B): computed_by= of a group gives the sum of its members, so they must "
         "be read directly"
     ):  # the arguments of a function are no sum
-        check(FUNCTIONS, NUMBERS, output(module("C", **F, reads=[both])), None)
+        check_hypothesis(FUNCTIONS, NUMBERS, output(module("C", **F, reads=[both])), None)
 
 
 # --- positions ------------------------------------------------------------------------------------
@@ -379,12 +387,12 @@ def test_a_computed_group_is_read_directly(transformer: ModelGraph) -> None:
 )
 def test_positions_have_to_be_there(transformer: ModelGraph, pos: Any, sentence: str) -> None:
     with refuses(sentence, DataError):
-        check(transformer, DATA, output(head(1, 0, **F, pos=pos)), None)
+        check_hypothesis(transformer, DATA, output(head(1, 0, **F, pos=pos)), None)
 
 
 @pytest.mark.parametrize("pos", [3, -4, slice(1, 4), "start", "ends"])
 def test_positions_that_are_there(transformer: ModelGraph, pos: Any) -> None:
-    checked = check(transformer, DATA, output(head(1, 0, **F, pos=pos)), None)
+    checked = check_hypothesis(transformer, DATA, output(head(1, 0, **F, pos=pos)), None)
     (found,) = [positions for path, positions in checked.positions.items() if path != "output"]
     assert found is not None
     assert found.static == (not isinstance(pos, str))
@@ -394,7 +402,7 @@ def test_the_output_is_read_where_the_metric_or_the_labels_say(transformer: Mode
     root = output(head(1, 0, **F))
 
     def read(dataset: Dataset, pos: Any) -> Any:
-        found = check(transformer, dataset, root, pos).output
+        found = check_hypothesis(transformer, dataset, root, pos).output
         return None if found is None else found.index.tolist()
 
     labelled = Dataset(TOKENS, labels=[0, 1, 0, 1], label_pos=-1, features=COLUMNS)
@@ -408,7 +416,7 @@ def test_the_output_is_read_where_the_metric_or_the_labels_say(transformer: Mode
         "pos= of the metric is 4, but positions go from -4 to 3",
         DataError,
     ):
-        check(transformer, DATA, root, 4)
+        check_hypothesis(transformer, DATA, root, 4)
 
 
 def test_a_number_for_each_input_has_no_positions() -> None:
@@ -419,11 +427,11 @@ def test_a_number_for_each_input_has_no_positions() -> None:
     with refuses(
         "pos= of output/A@0: A has no positions, one number for each input; leave pos= out"
     ):
-        check(graph, scalars, output(module("A", **F, pos=0)), None)
+        check_hypothesis(graph, scalars, output(module("A", **F, pos=0)), None)
     with refuses(
         "pos= of the metric: output has no positions, one number for each input; leave pos= out"
     ):
-        check(graph, scalars, output(module("A", **F)), 0)
+        check_hypothesis(graph, scalars, output(module("A", **F)), 0)
 
 
 # --- the same edge twice --------------------------------------------------------------------------
@@ -491,7 +499,7 @@ def test_no_edge_is_claimed_twice(
         f"output/{first} and output/{second} claim the same edge into {parent} twice; join them "
         "into one node, or part them by into=, pos= or orthogonal subspaces"
     ):
-        check(transformer, DATA, output(*reads), None)
+        check_hypothesis(transformer, DATA, output(*reads), None)
 
 
 @pytest.mark.parametrize(
@@ -512,22 +520,22 @@ def test_no_edge_is_claimed_twice(
     ],
 )
 def test_edges_that_are_told_apart(transformer: ModelGraph, reads: Any) -> None:
-    check(transformer, DATA, output(*reads), None)
+    check_hypothesis(transformer, DATA, output(*reads), None)
 
 
 def test_functions_and_modules_are_told_apart_too(modules: ModelGraph) -> None:
     twice = "; join them into one node, or part them by into=, pos= or orthogonal subspaces"
     with refuses(f"output/C/A and output/C/A#2 claim the same edge into C twice{twice}"):
         reads = [module("A", **F), module("A", **F)]
-        check(FUNCTIONS, NUMBERS, output(module("C", **F, reads=reads)), None)
+        check_hypothesis(FUNCTIONS, NUMBERS, output(module("C", **F, reads=reads)), None)
     with refuses(f"output/a and output/a[C] claim the same edge into output twice{twice}"):
         reads = [module("a", **F, via="any"), module("a", **F, via="any", into="C")]
-        check(FUNCTIONS, NUMBERS, output(*reads), None)
-    check(
+        check_hypothesis(FUNCTIONS, NUMBERS, output(*reads), None)
+    check_hypothesis(
         FUNCTIONS, NUMBERS, output(*(module("a", **F, via="any", into=slot) for slot in "Cb")), None
     )
     # A direct child beside one along every path is another component.
-    check(
+    check_hypothesis(
         FUNCTIONS,
         NUMBERS,
         output(module("C", **F), module("b", **F), module("a", **F, via="any")),
@@ -536,7 +544,9 @@ def test_functions_and_modules_are_told_apart_too(modules: ModelGraph) -> None:
     with refuses(
         f"output/first and output/group(first+second) claim the same edge into output twice{twice}"
     ):
-        check(modules, VECTORS, output(module("first", **F), group(["first", "second"], **F)), None)
+        check_hypothesis(
+            modules, VECTORS, output(module("first", **F), group(["first", "second"], **F)), None
+        )
 
 
 # --- where nobody looks ---------------------------------------------------------------------------
@@ -547,17 +557,17 @@ def test_what_is_put_where_nobody_looks_is_refused(transformer: ModelGraph) -> N
         "output/head0.0@1: output is read at position 3 only, so swapping head0.0 at 1 would "
         "change nothing"
     ):
-        check(transformer, DATA, output(head(0, 0, **F, pos=1)), 3)
+        check_hypothesis(transformer, DATA, output(head(0, 0, **F, pos=1)), 3)
     with refuses(
         "output/mlp1@0:2: output is read at position 2, 3 only, so swapping mlp1 at 0, 1 would "
         "change nothing"
     ):
-        check(transformer, DATA, output(mlp(1, **F, pos=slice(0, 2))), slice(2, 4))
+        check_hypothesis(transformer, DATA, output(mlp(1, **F, pos=slice(0, 2))), slice(2, 4))
     with refuses(
         "output/head1.0@3/embed[q]@1: head1.0 is read at position 3 only, so swapping embed at 1 "
         "would change nothing"
     ):
-        check(
+        check_hypothesis(
             transformer,
             DATA,
             output(head(1, 0, **F, pos=3, reads=[embed(**F, into="q", pos=1)])),
@@ -568,7 +578,7 @@ def test_what_is_put_where_nobody_looks_is_refused(transformer: ModelGraph) -> N
         "0 would change nothing"
     ):  # neither mlp1 nor head1.0 says where, but nothing else reads them
         inner = head(1, 0, **F, reads=[embed(**F, into="q", pos=0)])
-        check(transformer, DATA, output(mlp(1, **F, reads=[inner])), 3)
+        check_hypothesis(transformer, DATA, output(mlp(1, **F, reads=[inner])), 3)
 
 
 @pytest.mark.parametrize(
@@ -601,7 +611,7 @@ def test_what_is_put_where_nobody_looks_is_refused(transformer: ModelGraph) -> N
 def test_what_somebody_may_look_at(
     transformer: ModelGraph, reads: list[Node], metric_pos: Any
 ) -> None:
-    check(transformer, DATA, output(*reads), metric_pos)
+    check_hypothesis(transformer, DATA, output(*reads), metric_pos)
 
 
 def test_a_function_may_look_at_other_positions() -> None:
@@ -617,8 +627,10 @@ def test_a_function_may_look_at_other_positions() -> None:
 
 
 def test_a_checked_hypothesis_knows_its_positions(transformer: ModelGraph) -> None:
-    checked = check(transformer, DATA, output(head(1, 0, **F, pos=1, reads=[embed(**F)])), 1)
-    assert isinstance(checked, Checked)
+    checked = check_hypothesis(
+        transformer, DATA, output(head(1, 0, **F, pos=1, reads=[embed(**F)])), 1
+    )
+    assert isinstance(checked, CheckedHypothesis)
     assert {
         path: positions and positions.index.tolist()
         for path, positions in checked.positions.items()
@@ -658,7 +670,7 @@ def test_an_error_about_two_nodes_has_the_lines_of_both(transformer: ModelGraph)
         head(1, 0, **F),
     ]
     with pytest.raises(HypothesisError) as raised:
-        check(transformer, DATA, output(*twice), None)
+        check_hypothesis(transformer, DATA, output(*twice), None)
     assert raised.value.places == (twice[0].place, twice[1].place)
     with pytest.raises(HypothesisError) as raised:
         SwapSpace(output(mlp(0, **F, name="a"), mlp(1, **F, name="a", shares="b")), DATA)

@@ -121,7 +121,7 @@ def test_on_a_full_disk_what_was_not_needed_for_longest_is_captured_again(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     store.ensure([sites["B"]], np.arange(7))
-    assert [store.kept(site).filled.any() for site in sites.values()] == [False, True, True]
+    assert [store.site_cache(site).filled.any() for site in sites.values()] == [False, True, True]
     store.ensure([sites["a"]], np.arange(7))
     everything = torch.arange(7)
     np.testing.assert_array_equal(

@@ -19,7 +19,7 @@ from pytest_scrub import (
     module,
     output,
 )
-from pytest_scrub.network.shuffling import shuffled
+from pytest_scrub.network.shuffled import shuffled
 from tests.power.test_refuted import ROWS, judged
 
 

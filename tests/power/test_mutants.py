@@ -11,7 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from pytest_scrub.data.dataset import Dataset
-from pytest_scrub.engine.checks import check
+from pytest_scrub.engine.checks import check_hypothesis
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.metrics import Metric, squared_error
@@ -88,7 +88,7 @@ def made(
     """The mutants of one kind, all of which the static checks and the swap space accept."""
     found = mutants(graph, data, root, -1, np.random.default_rng(seed), most)
     for mutant in found.mutants:
-        check(graph, mutant.dataset, mutant.hypothesis, -1)
+        check_hypothesis(graph, mutant.dataset, mutant.hypothesis, -1)
         SwapSpace(mutant.hypothesis, mutant.dataset)
         assert mutant.node in {path for path, _, _ in node_paths(root)}
         assert mutant.means.startswith("the claim does not depend on ")

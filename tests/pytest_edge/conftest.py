@@ -29,10 +29,10 @@ for _module in (
     "scipy.stats",
     "torch._dynamo",  # by torch's own counter of multiplications
     "pytest_scrub.judge",
-    "pytest_scrub.adversaries.ladder",
+    "pytest_scrub.adversaries.in_turn",
     "pytest_scrub.pytest_edge.claims",
     "pytest_scrub.engine.explain",
-    "pytest_scrub.pytest_edge.replaying",
+    "pytest_scrub.pytest_edge.replay",
     "pytest_scrub.reports.counterexample",
     "pytest_scrub.pytest_edge.progress",
     "pytest_scrub.reports.terminal",

@@ -66,16 +66,16 @@ def assert_same(there: Ran, here: Ran) -> None:
 @pytest.fixture
 def tasks(cluster: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     """What crews of runs in this process have given out."""
-    from pytest_scrub.extras.ray import crew
+    from pytest_scrub.extras.ray import executor
 
     given: list[dict[str, int]] = []
 
-    class Counted(crew.RayCrew):  # type: ignore[misc]
+    class Counted(executor.RayExecutor):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             given.append(self.tasks)
 
-    monkeypatch.setattr(crew, "RayCrew", Counted)
+    monkeypatch.setattr(executor, "RayExecutor", Counted)
     return given
 
 
@@ -122,7 +122,7 @@ def test_workers_of_xdist_share_one_cluster_which_ends_with_them(suite: Suite) -
 
             yield
             pathlib.Path(f"{worker_id}.txt").write_text(ray.get_runtime_context().gcs_address)
-            assert all(scrub_session.crew.tasks.values())
+            assert all(scrub_session.executor.tasks.values())
     """)
     there = suite.run(MANY, "--scrub-ray=local", "-n", "2", "--dist", "loadfile", alone=True)
     assert_same(there, here)

@@ -70,7 +70,7 @@ def test_an_unbounded_metric_has_the_asymptotic_sequence() -> None:
 
 def test_the_ends_of_a_bounded_metric_are_where_a_bettor_wins() -> None:
     values = np.random.default_rng(0).choice([-1.0, 0, 1], 150, p=[0.1, 0.6, 0.3])
-    found = confidence_sequence(values, reach=2.0)
+    found = confidence_sequence(values, largest=2.0)
     for end, outside in ((found.low, -1e-4), (found.high, 1e-4)):
         unit = (values / 2 + 1) / 2
         at = (end / 2 + 1) / 2
@@ -82,16 +82,16 @@ def test_the_ends_of_a_bounded_metric_are_where_a_bettor_wins() -> None:
         )
 
 
-@pytest.mark.parametrize("reach", [math.inf, 1.0])
+@pytest.mark.parametrize("largest", [math.inf, 1.0])
 @pytest.mark.parametrize("share", [0.02, 0.3])
-def test_a_sequence_may_be_looked_at_often(reach: float, share: float) -> None:
+def test_a_sequence_may_be_looked_at_often(largest: float, share: float) -> None:
     missed = {"sequence": 0, "one look": 0}
     runs = sized(40, 400)
     for run in range(runs):
         values = (np.random.default_rng(run).random(2000) < share).astype(np.float64)
         looks = range(400, 2001, 100)
         missed["sequence"] += any(
-            not _covers(confidence_sequence(values[:n], reach), share) for n in looks
+            not _covers(confidence_sequence(values[:n], largest), share) for n in looks
         )
         missed["one look"] += any(
             abs(values[:n].mean() - share) > 1.96 * values[:n].std() / n**0.5 for n in looks
@@ -105,12 +105,12 @@ def _covers(found: Estimate, mean: float) -> bool:
 
 
 @given(arrays(np.float64, st.integers(2, 60), elements=st.floats(-1, 1)), st.floats(1, 10))
-def test_an_interval_holds_its_mean_and_stays_in_reach(values: Values, reach: float) -> None:
-    for found in (confidence_sequence(values), confidence_sequence(values, reach)):
+def test_an_interval_holds_its_mean_and_stays_in_reach(values: Values, largest: float) -> None:
+    for found in (confidence_sequence(values), confidence_sequence(values, largest)):
         assert found.low <= found.mean <= found.high
         assert found.mean == values.mean()
-    assert -reach - 1e-6 <= found.low <= found.high <= reach + 1e-6
-    other = confidence_sequence(-values, reach)
+    assert -largest - 1e-6 <= found.low <= found.high <= largest + 1e-6
+    other = confidence_sequence(-values, largest)
     assert (other.low, other.high) == (
         pytest.approx(-found.high, abs=1e-6),
         pytest.approx(-found.low, abs=1e-6),
@@ -129,12 +129,12 @@ def test_an_interval_scales_with_the_unit(values: Values, unit: float) -> None:
 
 def test_more_draws_and_less_confidence_make_it_narrower() -> None:
     values = np.random.default_rng(0).choice([-1.0, 0, 1], 4000, p=[0.1, 0.8, 0.1])
-    for reach in (math.inf, 1.0):
-        widths = [confidence_sequence(values[:n], reach).around for n in (100, 400, 1600)]
+    for largest in (math.inf, 1.0):
+        widths = [confidence_sequence(values[:n], largest).around for n in (100, 400, 1600)]
         assert widths == sorted(widths, reverse=True)
         assert (
-            confidence_sequence(values, reach, 0.999).around
-            > confidence_sequence(values, reach, 0.9).around
+            confidence_sequence(values, largest, 0.999).around
+            > confidence_sequence(values, largest, 0.9).around
         )
 
 
@@ -150,7 +150,7 @@ def test_few_changes_have_no_interval() -> None:
     assert confidence_sequence(rare) == Estimate(rare.mean(), -math.inf, math.inf)
     assert str(confidence_sequence(rare)) == "0.00725 [?, ?]"
     # the bound takes care of what was not seen
-    assert confidence_sequence(rare, reach=1.0).is_known
+    assert confidence_sequence(rare, largest=1.0).is_known
     rare[FEWEST_CHANGED - 1] = 1.0
     assert has_seen_enough(rare)
     assert confidence_sequence(rare).is_known

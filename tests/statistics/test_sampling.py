@@ -17,7 +17,7 @@ from pytest_scrub import (
 )
 from pytest_scrub.statistics.sampling import FEWEST_UNITS, Plan
 from pytest_scrub.swaps.space import SwapSpace
-from tests.statistics.test_measuring import NOISE, verdict
+from tests.statistics.test_average import NOISE, verdict
 
 
 def drawn_from(count: int, budget: int, **options: Any) -> Plan:
@@ -43,7 +43,7 @@ def test_rows_of_equal_content_are_one_reference() -> None:
     assert len(plan.weights) == 151 == len({row // 2 for row in plan.rows.tolist()})
     assert plan.weights.mean() == pytest.approx(1)
     assert sorted(set(np.round(plan.weights * 301 / 151, 9))) == [1, 2]
-    assert plan.heaviest == pytest.approx(2 * 151 / 301)
+    assert plan.largest_weight == pytest.approx(2 * 151 / 301)
 
 
 def test_the_weighted_mean_is_that_over_rows() -> None:

@@ -32,7 +32,7 @@ import pytest_scrub
 from benchmarks import published_brackets as published
 from pytest_scrub import Dataset, claim
 from pytest_scrub.pytest_edge.options import OPTIONS
-from pytest_scrub.settings import SETTINGS, TWINS, CheckOptions, ClaimOptions
+from pytest_scrub.settings import COMMAND_LINE_OPTIONS, SETTINGS, CheckOptions, ClaimOptions
 from pytest_scrub.tree.nodes import NodeOptions
 from tests.places import ROOT
 from tests.sizes import only_in_full
@@ -247,7 +247,11 @@ def of_a_claim(names: Iterable[str]) -> Iterator[str]:
     for name, setting in SETTINGS.items():
         if name in names:
             default = "none" if setting.default is None else f"`{setting.default!r}`"
-            twin = f"`--scrub-{TWINS[name].name}`" if name in TWINS else ""
+            twin = (
+                f"`--scrub-{COMMAND_LINE_OPTIONS[name].name}`"
+                if name in COMMAND_LINE_OPTIONS
+                else ""
+            )
             yield f"| `{name}=` | {default} | {twin} | {setting.help} |"
 
 

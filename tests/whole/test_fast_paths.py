@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_scrub import ANYTHING, Dataset, Evaluator, Metric, embed, head, meaning, mlp, output
-from pytest_scrub.engine.memory import Kept, Memory
+from pytest_scrub.engine.memory import CachedSite, Memory
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.extras.disk_cache.activations import shelf_of
-from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
+from pytest_scrub.extras.disk_cache.activations import activation_files
+from pytest_scrub.extras.disk_cache.folder import BoundedFolder
 from pytest_scrub.network import as_graph
 from pytest_scrub.network.graph import Site
 from pytest_scrub.network.kinds.head import Head
@@ -102,7 +102,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
     )  # fmt: skip
     noting(Rerun, "own", {"a rerun starts above the first layer": lambda run, name: run.first > 0})
     noting(
-        Kept, "gather",
+        CachedSite, "gather",
         {
             "gathered from a file": lambda kept, *_: kept.in_file,
             "gathered at positions from a file": lambda kept, places,
@@ -207,8 +207,8 @@ def test_activations_in_files_and_in_memory(taken: Taken, tmp_path: Path) -> Non
 def test_activations_of_another_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, turn: tuple[int, int]
 ) -> None:
-    """Everything that is gathered was read from the shelf; another store has put it there."""
-    shelf = functools.partial(shelf_of, BoundedFolder(tmp_path, 1 << 26))
+    """Everything that is gathered was read from the disk cache; another store has put it there."""
+    disk_cache = functools.partial(activation_files, BoundedFolder(tmp_path, 1 << 26))
     loaded, captured = Counter[str](), list[int]()
     capture = ActivationStore._capture
 
@@ -221,7 +221,7 @@ def test_activations_of_another_run(
 
     class Second(ActivationStore):
         def ensure(self, sites, rows, progress=None):
-            first = ActivationStore(self.graph, self.dataset, shelf=shelf, turn=turn)
+            first = ActivationStore(self.graph, self.dataset, disk_cache=disk_cache, turn=turn)
             first.ensure(sites, rows)
             first.keep()
             before = len(captured)
@@ -229,7 +229,7 @@ def test_activations_of_another_run(
             loaded["captured again"] += len(captured) - before
             loaded["sites"] += len(sites)
 
-    agree("native", lambda graph, dataset: Second(graph, dataset, shelf=shelf))
+    agree("native", lambda graph, dataset: Second(graph, dataset, disk_cache=disk_cache))
     assert captured
     assert loaded["sites"]
     assert not loaded["captured again"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_scrub.adversaries import saved
-from pytest_scrub.extras.baselines.saved import load
+from pytest_scrub.extras.baselines.files import load
 from pytest_scrub.verdict import Verdict
 from tests.places import SAVED
 

@@ -32,10 +32,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pytest_scrub import Dataset
-from pytest_scrub.engine.company import off_by
-from pytest_scrub.engine.memory import Kept
+from pytest_scrub.engine.memory import CachedSite
+from pytest_scrub.engine.row_independence import relative_difference
 from pytest_scrub.engine.store import Fresh
-from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
+from pytest_scrub.extras.disk_cache.folder import BoundedFolder
 from pytest_scrub.network.digests import digest_of
 from pytest_scrub.network.graph import ModelGraph, Site
 from pytest_scrub.network.state import described
@@ -67,7 +67,7 @@ class _File(NamedTuple):
     checksum: str
 
 
-class ActivationShelf:
+class ActivationFiles:
     """The files of one network on one dataset.
 
     **Arguments**
@@ -105,11 +105,11 @@ class ActivationShelf:
                 self.folder.touch(file.path)
                 yield file.site, file.places, values
 
-    def keep(self, found: Mapping[Site, Kept]) -> None:
+    def keep(self, found: Mapping[Site, CachedSite]) -> None:
         room = self.folder.limit
         for site in reversed(list(found)):  # what was used last is wanted most
             kept, small = found[site], self._small(site)
-            is_wanted = kept.filled & ~kept.shelved
+            is_wanted = kept.filled & ~kept.on_disk
             for path in small:
                 is_wanted[self._files[path]] = True
             places = np.flatnonzero(is_wanted & kept.filled)
@@ -138,7 +138,7 @@ class ActivationShelf:
                     found.append(path)
         return found if len(found) >= FEW_FILES else []
 
-    def _write(self, site: Site, kept: Kept, places: Places) -> bool:
+    def _write(self, site: Site, kept: CachedSite, places: Places) -> bool:
         values = kept.gather(torch.from_numpy(places).to(kept.device)).cpu().contiguous()
         checksum = self._checksum(site, places, values)
         metadata = {"parts": self.parts, "site": _as_text(site), "checksum": checksum}
@@ -151,7 +151,7 @@ class ActivationShelf:
         )
         if written:
             self._files[path] = places
-            kept.shelved[places] = True
+            kept.on_disk[places] = True
         return written
 
     # Reading --------------------------------------------------------------------------------------
@@ -170,7 +170,9 @@ class ActivationShelf:
         for file, some in zip(files, chosen, strict=True):
             at = np.searchsorted(together, file.places[some])
             stored = _read(file.path, partial(_rows, some))
-            if stored is not None and not off_by(computed[file.site].cpu()[at], stored, stored):
+            if stored is not None and not relative_difference(
+                computed[file.site].cpu()[at], stored, stored
+            ):
                 self._unread[file.path] = file
             # as it was written, so it is the network that has changed
             elif self._values(file) is not None:
@@ -238,13 +240,13 @@ def _rows(some: Places, opened: Any) -> Tensor:
     return torch.cat([rows[i : i + 1] for i in some.tolist()])
 
 
-def shelf_of(
+def activation_files(
     folder: BoundedFolder, graph: ModelGraph, dataset: Dataset, places: int
-) -> ActivationShelf | None:
+) -> ActivationFiles | None:
     """What a folder has of a network on a dataset of so many different rows; None where its code is
     not known by the versions of packages."""
     parts = key_parts(graph, dataset)
-    return None if parts is None else ActivationShelf(folder, graph.source, places, parts)
+    return None if parts is None else ActivationFiles(folder, graph.source, places, parts)
 
 
 def key_parts(graph: ModelGraph, dataset: Dataset) -> dict[str, str] | None:

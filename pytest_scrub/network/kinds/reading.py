@@ -24,8 +24,8 @@ from pytest_scrub.network.graph import (
     Where,
     add_at,
     at_rows,
-    inside,
-    kept,
+    kept_positions,
+    projected_onto,
     select,
     summed,
 )
@@ -62,7 +62,7 @@ class Child:
         self.is_z = edit.site.kind == "z"
         self.is_product = self.is_z and edit.at is None and edit.subspace is None
         at = None if self.is_whole else where
-        self.own = replace(edit.site, positions=kept(at if edit.at is None else edit.at))
+        self.own = replace(edit.site, positions=kept_positions(at if edit.at is None else edit.at))
 
 
 class SlotInput:
@@ -85,7 +85,7 @@ class SlotInput:
         is_linear = part.reads_unnormed and self.products == self.direct
         self.is_projected = slot in HEAD_SLOTS and (is_linear or not self.direct) and not self.rerun
         kind, name = (slot, part.name) if self.is_projected else ("stream", part.point)
-        self.start = Site(kind, (name,), kept(where if self.in_place else None))
+        self.start = Site(kind, (name,), kept_positions(where if self.in_place else None))
 
     def sites(self, parts: Mapping[str, Part]) -> Iterator[Site]:
         """All clean activations that it takes."""
@@ -192,7 +192,7 @@ class Batch:
                 change = self._change(child)
                 if child.is_z:
                     change = change @ widened(child.component.output_weights)
-            stream = add_at(stream, where, inside(change, child.edit.subspace), at)
+            stream = add_at(stream, where, projected_onto(change, child.edit.subspace), at)
         return stream.to(start.dtype)
 
     def product(self, source: SlotInput) -> tuple[Tensor, Tensor]:

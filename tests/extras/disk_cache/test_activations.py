@@ -21,7 +21,7 @@ import pytest_scrub.extras.disk_cache.activations as activations
 from pytest_scrub import ANYTHING, Dataset, FunctionGraph, Metric, ModuleGraph, head, module, output
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.extras.disk_cache.bounded import BoundedFolder
+from pytest_scrub.extras.disk_cache.folder import BoundedFolder
 from pytest_scrub.network import as_graph
 from pytest_scrub.network.graph import Site
 from pytest_scrub.pytest_edge.session import STORES_KEPT, Session
@@ -235,7 +235,7 @@ def test_what_memory_has_no_room_for_is_kept_as_well(runs: Runs) -> None:
     store = session.store(network(), rows())
     for site in (HIDDEN, Site("value", ("0",)), HIDDEN):
         store.ensure([site], everything)
-        assert store.kept(site).in_file
+        assert store.site_cache(site).in_file
     assert runs.captured == 2 * ROWS
     session.close()
     runs.session().store(network(), rows()).ensure([HIDDEN], everything)
@@ -565,14 +565,14 @@ def test_a_file_that_changes_between_two_looks_is_not_believed(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was compared with the network is not what is read later."""
-    first, compare = runs.run(), activations.ActivationShelf._compare
+    first, compare = runs.run(), activations.ActivationFiles._compare
 
-    def then_damaged(shelf, files, fresh):
-        compare(shelf, files, fresh)
+    def then_damaged(disk_cache, files, fresh):
+        compare(disk_cache, files, fresh)
         for file in files:
             rewritten(exchanged)(file.path)
 
-    monkeypatch.setattr(activations.ActivationShelf, "_compare", then_damaged)
+    monkeypatch.setattr(activations.ActivationFiles, "_compare", then_damaged)
     second = runs.run()
     assert second.captured == first.captured
     assert second.verdict == first.verdict

@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.fixture
-def crew(cluster: str) -> Any:
-    from pytest_scrub.extras.ray.crew import RayCrew
+def executor(cluster: str) -> Any:
+    from pytest_scrub.extras.ray.executor import RayExecutor
 
-    return RayCrew()
+    return RayExecutor()

@@ -91,11 +91,11 @@ def loss(output: Tensor, batch: Batch) -> Tensor:
 
 
 def evaluator(
-    network: Any, data: Dataset, hypothesis: Any, crew: Any = None, **options: Any
+    network: Any, data: Dataset, hypothesis: Any, executor: Any = None, **options: Any
 ) -> Evaluator:
     graph = as_graph(network)
     return Evaluator(
-        graph, data, hypothesis, store=ActivationStore(graph, data, crew=crew), **options
+        graph, data, hypothesis, store=ActivationStore(graph, data, executor=executor), **options
     )
 
 

@@ -43,16 +43,16 @@ def chunks_of(shared: Any, site: Any) -> Any:
     return dict(shared._published.values())[site]
 
 
-def test_activations_are_few_chunks_however_they_came(crew: Any) -> None:
+def test_activations_are_few_chunks_however_they_came(executor: Any) -> None:
     """Logarithmically many, each place in one of them; what was sent altogether is a small
     multiple."""
     graph, data = functions(), numbers()
-    store = ActivationStore(graph, data, crew=crew)
+    store = ActivationStore(graph, data, executor=executor)
     own = Evaluator(graph, data, output(module("A", agrees_on="sign")), loss, store=store)
     sites, sent, seen = own.sites, 0, set()
     for start in range(0, ROWS, 30):
         store.ensure(sites, np.arange(start, start + 30))
-        shared = crew._sent_store(store)
+        shared = executor._sent_store(store)
         shared.chunks(store, sites)
         for site in sites:
             for places, chunk in chunks_of(shared, site):
@@ -69,12 +69,12 @@ def test_activations_are_few_chunks_however_they_came(crew: Any) -> None:
     np.testing.assert_allclose(figures(own), here, rtol=1e-6)
 
 
-def test_activations_that_were_forgotten_are_sent_anew(crew: Any) -> None:
+def test_activations_that_were_forgotten_are_sent_anew(executor: Any) -> None:
     import ray
 
-    own = evaluator(functions(), numbers(), output(module("A", agrees_on="sign")), crew)
-    before, shared = figures(own), crew._sent_store(own.store)
-    kept = [own.store.kept(site) for site in own.sites]
+    own = evaluator(functions(), numbers(), output(module("A", agrees_on="sign")), executor)
+    before, shared = figures(own), executor._sent_store(own.store)
+    kept = [own.store.site_cache(site) for site in own.sites]
     own.store._kept.clear()
     own.ensure(own.sites, np.arange(4))
     shared.chunks(own.store, own.sites)
@@ -85,8 +85,8 @@ def test_activations_that_were_forgotten_are_sent_anew(crew: Any) -> None:
     assert ray.get(shared.chunks(own.store, ())) == {}
 
 
-def test_a_row_that_nobody_has_captured_is_never_made_up(crew: Any) -> None:
-    own = evaluator(functions(), numbers(), output(module("A", agrees_on="sign")), crew)
+def test_a_row_that_nobody_has_captured_is_never_made_up(executor: Any) -> None:
+    own = evaluator(functions(), numbers(), output(module("A", agrees_on="sign")), executor)
     own.store.ensure(own.sites, np.arange(4))
     own.store.ensure = lambda *_: None  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="was not captured on all rows"):
@@ -119,12 +119,12 @@ def _where(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_weights_and_activations_are_in_memory_once(crew: Any, tmp_path: Path) -> None:
+def test_weights_and_activations_are_in_memory_once(executor: Any, tmp_path: Path) -> None:
     import ray
 
-    own = evaluator(Perceptron(4000), numbers(), MODULE, crew)
+    own = evaluator(Perceptron(4000), numbers(), MODULE, executor)
     own.ensure(own.sites, np.arange(100))
-    claim, where = crew._claim(own, own.sites), ray.remote(_where)
+    claim, where = executor._claim(own, own.sites), ray.remote(_where)
     (one, *mine), (other, *theirs) = ray.get(
         [where.remote(claim, own.sites[0], tmp_path) for _ in range(2)]
     )

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from pytest_scrub import ScrubError, Verdict
 from pytest_scrub.adversaries.saved import path_for
-from pytest_scrub.common.records import Malformed, parsed, read, shared, written
+from pytest_scrub.common.records import Malformed, as_plain_dict, fields_of, parse_json, read_record
 from pytest_scrub.errors import did_you_mean
 from pytest_scrub.reports.run import Run
 from pytest_scrub.verdict import HELD, Estimate, OnAverage, Outcome, Search
@@ -123,7 +123,7 @@ class Baseline:
     def of(cls, verdict: Verdict, versions: Mapping[str, str]) -> Baseline:
         """Rounded as it is written."""
         return cls(**{
-            **shared(cls, verdict),
+            **fields_of(cls, verdict),
             "hypothesis": tuple(verdict.hypothesis.split("\n")),
             "tolerance": _rounded(verdict.tolerance),
             "figures": _figures(verdict),
@@ -136,7 +136,9 @@ class Baseline:
         """Sorted, one value a line; what cannot be printed is escaped, other text stays as it is
         read."""
         text = (
-            json.dumps(written(self), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+            json.dumps(
+                as_plain_dict(self), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
+            )
             + "\n"
         )
         return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
@@ -181,7 +183,7 @@ def load(folder: Path) -> dict[str, Baseline]:
 
 
 def _parsed(content: bytes) -> Baseline:
-    baseline = read(Baseline, parsed(content))
+    baseline = read_record(Baseline, parse_json(content))
     for why in _contradictions(baseline):
         raise Malformed(why)
     return baseline

@@ -25,7 +25,7 @@ from pytest_scrub import (
     module,
     output,
 )
-from pytest_scrub.engine.company import off_by
+from pytest_scrub.engine.row_independence import relative_difference
 from pytest_scrub.network import as_graph
 from pytest_scrub.network.graph import ModelGraph
 from tests.reference.generate import Architecture, build
@@ -261,12 +261,16 @@ def test_batch_normalisation() -> None:
 
 def test_how_far_apart() -> None:
     whole = torch.tensor([3.0, 4.0, 5.0])
-    assert off_by(whole, whole + 1e-5, whole) == 0
-    assert off_by(whole, whole + 0.1, whole) == pytest.approx(0.1 / (50 / 3) ** 0.5, rel=1e-5)
-    assert off_by(whole[:2], whole, whole) == float("inf")
-    assert off_by(whole, whole * torch.nan, whole) == float("inf")
-    assert off_by(whole * torch.nan, whole * torch.nan, whole) == 0
-    assert off_by(torch.tensor([1, 2]), torch.tensor([1, 3]), torch.tensor([1, 2])) == float("inf")
+    assert relative_difference(whole, whole + 1e-5, whole) == 0
+    assert relative_difference(whole, whole + 0.1, whole) == pytest.approx(
+        0.1 / (50 / 3) ** 0.5, rel=1e-5
+    )
+    assert relative_difference(whole[:2], whole, whole) == float("inf")
+    assert relative_difference(whole, whole * torch.nan, whole) == float("inf")
+    assert relative_difference(whole * torch.nan, whole * torch.nan, whole) == 0
+    assert relative_difference(
+        torch.tensor([1, 2]), torch.tensor([1, 3]), torch.tensor([1, 2])
+    ) == float("inf")
 
 
 # Modules that are not what they were on the first batch -------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pytest_scrub.extras.baselines.comparing import (
+from pytest_scrub.extras.baselines.comparison import (
     Comparison,
     FigureChange,
     Pair,
@@ -21,9 +21,9 @@ from pytest_scrub.extras.baselines.comparing import (
     gap_change,
     shares_differ,
 )
+from pytest_scrub.extras.baselines.files import Baseline, Refuted
 from pytest_scrub.extras.baselines.limits import NONE, Limit, Limits, parsed
-from pytest_scrub.extras.baselines.lines import comparison_lines
-from pytest_scrub.extras.baselines.saved import Baseline, Refuted
+from pytest_scrub.extras.baselines.text import comparison_lines
 from pytest_scrub.statistics.intervals import confidence_sequence, widened
 from pytest_scrub.verdict import Estimate, MutantReport, Power, Verdict
 from tests.example_verdicts import attempt, claimed, run, search, verdict

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.data.dataset import Dataset
-from pytest_scrub.statistics.deciding import Acceptance, slack
+from pytest_scrub.statistics.acceptance import Acceptance, slack
 from pytest_scrub.statistics.intervals import confidence_sequence
 from pytest_scrub.statistics.sampling import Sample
 from pytest_scrub.swaps.space import SwapSpace
@@ -43,7 +43,7 @@ def slices(
     drawn = codes[sample.swap_set.references[:: sample.references.plan.per_unit]]
     changes, rounding = sample.units(sample.changes), sample.units(sample.rounding)
     weights = sample.units(np.ones(len(sample)))
-    heaviest = sample.references.plan.heaviest
+    largest_weight = sample.references.plan.largest_weight
     found = []
     for kind, at, count in zip(kinds, first, counts, strict=True):
         here = drawn == kind
@@ -55,12 +55,14 @@ def slices(
                 float(rounding[here].mean() / weights[here].mean()),
             )
             alike = off if accepted is None else slack(off, accepted.accepted(0.0))
-            gap = confidence_sequence(own, acceptance.reach * heaviest, confidence, alike)
+            gap = confidence_sequence(
+                own, acceptance.largest_change * largest_weight, confidence, alike
+            )
         if accepted is not None:
             outcome, why = UNDECIDED, TOO_FEW
             if here.sum() >= FEWEST_OF_A_SLICE:
                 outcome, why = accepted.outcome(
-                    own, None, None, off, confidence=confidence, heaviest=heaviest
+                    own, None, None, off, confidence=confidence, largest_weight=largest_weight
                 )
         value = values[space.reference_rows[at]]
         found.append(Slice(_said(value), int(count), int(here.sum()), gap, outcome, why))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.engine.slopes import Slope, first_order, sizes
+from pytest_scrub.engine.gradients import ActivationGradient, first_order, sizes
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.metrics import Metric, cross_entropy, kl_to_clean, zero_one_error
 from pytest_scrub.network import FunctionGraph, ModelGraph, as_graph
@@ -589,7 +589,7 @@ PLACED = output(
 )
 def test_slopes_do_not_depend_on_the_batch_size(root: Node, label_pos: Any) -> None:
     swap_set = None
-    found: list[list[Slope]] = []
+    found: list[list[ActivationGradient]] = []
     for batch_size in (None, 1, 3):
         evaluator = Evaluator(
             transformer("LN"), dataset(label_pos), root, Metric("bent", bent), batch_size=batch_size

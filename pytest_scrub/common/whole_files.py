@@ -14,7 +14,7 @@ UNFINISHED = ".tmp"
 
 
 @contextmanager
-def exchanged(path: Path) -> Iterator[Path]:
+def replaced_at_end(path: Path) -> Iterator[Path]:
     """A name beside `path` to write a file under, which takes its place at the end; its folder is
     made.
 
@@ -31,7 +31,7 @@ def exchanged(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def require_room(path: Path) -> None:
+def require_writable(path: Path) -> None:
     """**Raises** `OSError` where no file of this name can be made now, nor the folders it lies in;
     leaves nothing."""
     if path.exists() and not path.is_file():
@@ -43,13 +43,13 @@ def require_room(path: Path) -> None:
         pass
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
     """Write UTF-8 text. A lone surrogate, which is no UTF-8, is written as its escape.
 
     **Raises** `OSError` where it cannot be written, for instance on a full disk; the old file stays
     as it was.
     """
-    with exchanged(path) as temporary, temporary.open("xb") as file:
+    with replaced_at_end(path) as temporary, temporary.open("xb") as file:
         file.write(text.encode("utf-8", "backslashreplace"))
         file.flush()
         os.fsync(file.fileno())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_scrub.common.writing import UNFINISHED, exchanged
+from pytest_scrub.common.whole_files import UNFINISHED, replaced_at_end
 
 ABANDONED = 3600  # seconds after which an unfinished file is taken for one of a killed run
 
@@ -45,7 +45,7 @@ class BoundedFolder:
         if not self._is_writable or size > self.limit:
             return False
         try:
-            with exchanged(path) as temporary:
+            with replaced_at_end(path) as temporary:
                 self._make_room(size, path)
                 save(temporary)
         except (OSError, SafetensorError) as error:

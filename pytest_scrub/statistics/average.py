@@ -12,7 +12,7 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.moved import moved_leaves
 from pytest_scrub.errors import HypothesisError, ScrubError
 from pytest_scrub.settings import Settings
-from pytest_scrub.statistics.deciding import Acceptance, recovered, slack, untested_nodes
+from pytest_scrub.statistics.acceptance import Acceptance, recovered, slack, untested_nodes
 from pytest_scrub.statistics.intervals import (
     Numbers,
     confidence_sequence,
@@ -21,7 +21,7 @@ from pytest_scrub.statistics.intervals import (
     share_within,
 )
 from pytest_scrub.statistics.sampling import BURN_IN, References, Sample, UnderNull, sample
-from pytest_scrub.statistics.slicing import outcome_of, slices, why_of
+from pytest_scrub.statistics.slices import outcome_of, slices, why_of
 from pytest_scrub.swaps.null import null_of
 from pytest_scrub.swaps.slots import Slot
 from pytest_scrub.swaps.space import SwapSpace
@@ -121,12 +121,12 @@ class Measured:
     def looks(self) -> tuple[Look, ...]:
         """The gap at every look, the last one included."""
         drawn = self.sample
-        reach = self.acceptance.reach * drawn.references.plan.heaviest
+        largest = self.acceptance.largest_change * drawn.references.plan.largest_weight
         counts = [count for count in drawn.references.plan.looks() if count < len(drawn)]
         units = drawn.units(drawn.changes)
         seen = [n // drawn.references.plan.per_unit for n in counts]
         confidence = self.settings.confidence
-        gaps = [confidence_sequence(units[:n], reach, confidence, self.slack) for n in seen]
+        gaps = [confidence_sequence(units[:n], largest, confidence, self.slack) for n in seen]
         before = [Look(n, gap) for n, gap in zip(counts, gaps, strict=True)]
         return (*before, Look(len(drawn), self.gap))
 
@@ -139,7 +139,7 @@ class Measured:
     @property
     def interval_kind(self) -> str:
         """Which swaps and which statistics the interval speaks of."""
-        bounded = np.isfinite(self.acceptance.reach)
+        bounded = np.isfinite(self.acceptance.largest_change)
         kind = "betting" if bounded else "asymptotic"
         population = "swaps drawn from this dataset"
         if self.settings.generalize:
@@ -227,8 +227,8 @@ def interval_of_draws(
     drawn: Sample, values: Numbers, acceptance: Acceptance, rounding: float = 0.0
 ) -> Estimate:
     """Of the mean of one value for each sample; differences up to `rounding` are none."""
-    reach = acceptance.reach * drawn.references.plan.heaviest
-    return confidence_sequence(drawn.units(values), reach, acceptance.confidence, rounding)
+    largest = acceptance.largest_change * drawn.references.plan.largest_weight
+    return confidence_sequence(drawn.units(values), largest, acceptance.confidence, rounding)
 
 
 def outcome_of_draws(
@@ -247,7 +247,7 @@ def outcome_of_draws(
         room = drawn.units(acceptance.sign * under_null.changes(len(drawn)))
     found = acceptance.outcome(
         drawn.units(drawn.changes), lost, room, drawn.mean(drawn.rounding),
-        confidence=confidence, heaviest=drawn.references.plan.heaviest,
+        confidence=confidence, largest_weight=drawn.references.plan.largest_weight,
     )  # fmt: skip
     if acceptance.min_within is None or found[0] == REFUTED:
         return found
@@ -263,10 +263,16 @@ def _within(
     assert acceptance.tolerance is not None
     most = acceptance.tolerance + slack(drawn.mean(drawn.rounding), acceptance.tolerance)
     inside = drawn.units((np.abs(drawn.changes) <= most).astype(np.float64))
-    heaviest = drawn.references.plan.heaviest
-    if confidence_sequence(inside, heaviest, acceptance.to_refute).high < acceptance.min_within:
+    largest_weight = drawn.references.plan.largest_weight
+    if (
+        confidence_sequence(inside, largest_weight, acceptance.to_refute).high
+        < acceptance.min_within
+    ):
         return REFUTED, None
-    if confidence_sequence(inside, heaviest, acceptance.confidence).low < acceptance.min_within:
+    if (
+        confidence_sequence(inside, largest_weight, acceptance.confidence).low
+        < acceptance.min_within
+    ):
         return UNDECIDED, found[1] or STRADDLES
     return found
 
@@ -374,7 +380,7 @@ def with_gaps(measured: Measured) -> tuple[NodeReport, ...]:
 def _alone(changes: Numbers, measured: Measured) -> Estimate:
     """Student's t, and no ends where a metric without bounds has not shown enough for them."""
     found = estimate(changes, measured.settings.confidence)
-    is_known = np.isfinite(measured.acceptance.reach) or has_seen_enough(
+    is_known = np.isfinite(measured.acceptance.largest_change) or has_seen_enough(
         changes, measured.settings.confidence, measured.slack
     )
     return found if is_known else Estimate(found.mean, -math.inf, math.inf)

@@ -79,7 +79,7 @@ class Acceptance:
         return two or self.metric.worse == "higher", two or self.metric.worse == "lower"
 
     @property
-    def reach(self) -> float:
+    def largest_change(self) -> float:
         """The largest absolute change that the metric's bounds allow."""
         return self.metric.upper - self.metric.lower
 
@@ -121,7 +121,7 @@ class Acceptance:
         rounding: float,
         *,
         confidence: float | None = None,
-        heaviest: float = 1.0,
+        largest_weight: float = 1.0,
         interval: Interval = confidence_sequence,
     ) -> tuple[Decided, str | None]:
         """Held, refuted or undecided, and why it is undecided.
@@ -137,7 +137,7 @@ class Acceptance:
           decision.
         - `rounding`: how far off the mean change may be, as the network computes with so many
           digits.
-        - `confidence`: of all intervals, instead; `heaviest`: the largest weight of a unit.
+        - `confidence`: of all intervals, instead; `largest_weight`: the largest weight of a unit.
         - `interval`: of a mean; called as `confidence_sequence` is.
         """
         none = np.zeros(1)
@@ -145,11 +145,11 @@ class Acceptance:
         tolerance = self.accepted(abs(float(lost.mean())), float(room.mean()))
         if not tolerance and not changes.any():
             rounding = 0.0  # no tolerance asks for the very same numbers, and these are
-        reach, least = self.reach * heaviest, slack(rounding, tolerance)
+        largest, least = self.largest_change * largest_weight, slack(rounding, tolerance)
 
         def at(confidence: float) -> tuple[Decided, str | None]:
             def sized(values: Numbers, times: float = 1.0) -> Estimate:
-                return interval(values, reach * times, confidence, least)
+                return interval(values, largest * times, confidence, least)
 
             return self._decided(changes, lost, room, rounding, tolerance, sized)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_scrub.extras.disk_cache.bounded import ABANDONED, BoundedFolder
+from pytest_scrub.extras.disk_cache.folder import ABANDONED, BoundedFolder
 
 
 def filled(folder: BoundedFolder, name: str, size: int, age: float) -> Path:

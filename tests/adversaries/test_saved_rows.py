@@ -15,13 +15,13 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pytest_scrub.adversaries import resolving
-from pytest_scrub.adversaries.resolving import ClaimChanged, RowsGone, resolve
+from pytest_scrub.adversaries import saved_rows
 from pytest_scrub.adversaries.saved import (
     Saved,
     load,
     save,
 )
+from pytest_scrub.adversaries.saved_rows import ClaimChanged, RowsGone, resolve
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError, ScrubError
@@ -324,9 +324,9 @@ def test_several_inputs_of_several_types(tmp_path: Path) -> None:
 REPLAY = """
 import sys
 from pathlib import Path
-from tests.adversaries.test_resolving import gap_of, replay_data, REPLAYED
+from tests.adversaries.test_saved_rows import gap_of, replay_data, REPLAYED
 from pytest_scrub.adversaries.saved import load
-from pytest_scrub.adversaries.resolving import resolve
+from pytest_scrub.adversaries.saved_rows import resolve
 saved = load(Path(sys.argv[1]))
 print(repr(gap_of(*resolve(saved, saved.worst, replay_data(flip=True), REPLAYED))))
 """
@@ -382,8 +382,8 @@ def test_rows_are_hashed_once_and_forgotten_with_their_dataset(
     resolve(saved, saved.worst, dataset, TWO)
     resolve(saved, saved.minimal, dataset, TWO)
     assert calls == list(range(6))
-    assert dataset in resolving._FOUND
-    before = len(resolving._FOUND)
+    assert dataset in saved_rows._FOUND
+    before = len(saved_rows._FOUND)
     del dataset
     gc.collect()
-    assert len(resolving._FOUND) < before
+    assert len(saved_rows._FOUND) < before

@@ -15,14 +15,19 @@ from pytest_scrub.adversaries.which_nodes import WhichNodes
 from pytest_scrub.adversaries.which_refinement import WhichRefinement
 from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.statistics.deciding import Acceptance
+from pytest_scrub.statistics.acceptance import Acceptance
 from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.verdict import REFUTED, UNDECIDED
 
-LADDER: tuple[Adversary, ...] = (WhichNodes(), WhichRefinement(), WhichDonors(), WhichInputs())
+ALL_ADVERSARIES: tuple[Adversary, ...] = (
+    WhichNodes(),
+    WhichRefinement(),
+    WhichDonors(),
+    WhichInputs(),
+)
 
 
-def climb_ladder(
+def search_in_turn(
     evaluator: Evaluator,
     adversaries: Sequence[Adversary] | None,
     budget: int,
@@ -44,7 +49,7 @@ def climb_ladder(
     - `seed`, `name`: the random streams are derived from both, one for each adversary.
     - `until`: `time.monotonic()` after which no new batch starts.
     """
-    adversaries = LADDER if adversaries is None else adversaries
+    adversaries = ALL_ADVERSARIES if adversaries is None else adversaries
     searched: list[Searched] = []
     left = budget
     for i, adversary in enumerate(adversaries):

@@ -18,7 +18,7 @@ from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.judge import check
 from pytest_scrub.metrics import Metric
 from pytest_scrub.network.plain import FunctionGraph
-from pytest_scrub.statistics.deciding import (
+from pytest_scrub.statistics.acceptance import (
     NO_NODE,
     Acceptance,
     beyond,

@@ -92,9 +92,9 @@ def pieces(count: int, size: int) -> int:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_metric_of_every_reference(crew: Any, name: str) -> None:
+def test_the_metric_of_every_reference(executor: Any, name: str) -> None:
     network, data, hypothesis = (make() if callable(make) else make for make in NETWORKS[name])
-    here, there = (figures(evaluator(network, data, hypothesis, who)) for who in (None, crew))
+    here, there = (figures(evaluator(network, data, hypothesis, who)) for who in (None, executor))
     for mine, theirs in zip(here, there, strict=True):
         assert mine.std() > 0
         np.testing.assert_allclose(theirs, mine, rtol=1e-6)
@@ -105,9 +105,9 @@ def test_the_metric_of_every_reference(crew: Any, name: str) -> None:
             .references
         )
     )
-    assert crew.tasks["scrubbed"] == pieces(600, SHARD_OF_RERUNS if name == "module" else SHARD)
-    assert crew.tasks["unscrubbed"] == pieces(read, SHARD)
-    assert crew.tasks["captured"] > 1
+    assert executor.tasks["scrubbed"] == pieces(600, SHARD_OF_RERUNS if name == "module" else SHARD)
+    assert executor.tasks["unscrubbed"] == pieces(read, SHARD)
+    assert executor.tasks["captured"] > 1
 
 
 @pytest.mark.parametrize(
@@ -118,35 +118,35 @@ def test_the_metric_of_every_reference(crew: Any, name: str) -> None:
         pytest.param("module", marks=only_in_full),
     ],
 )
-def test_whole_verdicts(crew: Any, name: str) -> None:
+def test_whole_verdicts(executor: Any, name: str) -> None:
     network, data, hypothesis = (make() if callable(make) else make for make in NETWORKS[name])
     graph = as_graph(network)
     found = [
         check(
             hypothesis, graph, data, tolerance=0.02, samples=800, budget=3000,
             by=data.feature_names[0], controls=True,
-            store=ActivationStore(graph, data, crew=who),
+            store=ActivationStore(graph, data, executor=who),
         ).to_json()
-        for who in (None, crew)
+        for who in (None, executor)
     ]  # fmt: skip
     here, there = (re.split(r"(-?\d+\.\d+(?:e-?\d+)?)", text) for text in found)
     assert there[::2] == here[::2]  # all but the numbers that are no whole ones
     np.testing.assert_allclose(
         np.array(there[1::2], float), np.array(here[1::2], float), rtol=1e-5, atol=1e-7
     )
-    assert all(crew.tasks.values())
+    assert all(executor.tasks.values())
 
 
-def test_a_lone_piece_is_done_here(crew: Any) -> None:
-    own = evaluator(Perceptron(), numbers(), MODULE, crew)
+def test_a_lone_piece_is_done_here(executor: Any) -> None:
+    own = evaluator(Perceptron(), numbers(), MODULE, executor)
     few = own.space.draw(SHARD_OF_RERUNS, np.random.default_rng(0))
     own.evaluate(few)
     own.unscrubbed(few.references)
-    assert not any(crew.tasks.values())
+    assert not any(executor.tasks.values())
 
 
 def test_code_that_no_worker_can_import(
-    crew: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    executor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "only_mine.py").write_text(
         "FACTOR = 3\n\ndef metric(output, batch):\n    return output[:, 0] * FACTOR\n"
@@ -155,12 +155,12 @@ def test_code_that_no_worker_can_import(
     only_mine = importlib.import_module("only_mine")
     here, there = (
         evaluator(Perceptron(), numbers(), MODULE, who, metric=only_mine.metric)
-        for who in (None, crew)
+        for who in (None, executor)
     )
     np.testing.assert_allclose(figures(there), figures(here), rtol=1e-6)
 
 
-def test_the_default_type_of_torch_goes_along(crew: Any) -> None:
+def test_the_default_type_of_torch_goes_along(executor: Any) -> None:
     graph = FunctionGraph(
         A=lambda tokens: tokens, output=lambda A: A[:, :3] * torch.full((3,), 0.1)
     )
@@ -173,14 +173,14 @@ def test_the_default_type_of_torch_goes_along(crew: Any) -> None:
         try:
             here, there = (
                 figures(evaluator(graph, data, hypothesis, who, metric=loss))
-                for who in (None, crew)
+                for who in (None, executor)
             )
         finally:
             torch.set_default_dtype(torch.float32)
         np.testing.assert_allclose(there, here, rtol=1e-12)  # 0.1 is another number as a float32
 
 
-def test_features_that_only_a_mutant_has(crew: Any) -> None:
+def test_features_that_only_a_mutant_has(executor: Any) -> None:
     """A claim is sent with its own features, and without the inputs that are there already."""
     import ray
 
@@ -190,11 +190,11 @@ def test_features_that_only_a_mutant_has(crew: Any) -> None:
     hypothesis = output(module("A", agrees_on="other"))
     graph = FunctionGraph(A=lambda tokens: tokens, output=lambda A: A[:, :3])
     here, there = (
-        Evaluator(graph, more, hypothesis, store=ActivationStore(graph, data, crew=who))
-        for who in (None, crew)
+        Evaluator(graph, more, hypothesis, store=ActivationStore(graph, data, executor=who))
+        for who in (None, executor)
     )
     np.testing.assert_allclose(figures(there), figures(here), rtol=1e-6)
-    claim = crew._claim(there, there.sites)
+    claim = executor._claim(there, there.sites)
     sent, known = (
         len(packed.payload) + sum(array.nbytes for array in packed.arrays)
         for packed in ray.get([claim.claim, claim.source.data])
@@ -202,13 +202,13 @@ def test_features_that_only_a_mutant_has(crew: Any) -> None:
     assert sent < wide.nbytes / 2 < wide.nbytes < known
 
 
-def test_progress_is_told_as_results_arrive(crew: Any) -> None:
+def test_progress_is_told_as_results_arrive(executor: Any) -> None:
     told: list[tuple[str, int, int]] = []
     own = evaluator(
         Perceptron(),
         numbers(),
         MODULE,
-        crew,
+        executor,
         progress=lambda what, n, of, _: told.append((what, n, of)),
     )
     own.evaluate(own.space.draw(100, np.random.default_rng(0)))
@@ -217,16 +217,18 @@ def test_progress_is_told_as_results_arrive(crew: Any) -> None:
     ]
 
 
-def test_changed_weights_are_another_network(crew: Any) -> None:
+def test_changed_weights_are_another_network(executor: Any) -> None:
     graph = as_graph(Perceptron())
     before = figures(
-        Evaluator(graph, numbers(), MODULE, store=ActivationStore(graph, numbers(), crew=crew))
+        Evaluator(
+            graph, numbers(), MODULE, store=ActivationStore(graph, numbers(), executor=executor)
+        )
     )
     with torch.no_grad():
         graph.module[2].weight.mul_(2)
     changed = [
-        figures(Evaluator(graph, data, MODULE, store=ActivationStore(graph, data, crew=who)))
-        for who, data in ((None, numbers()), (crew, numbers()))
+        figures(Evaluator(graph, data, MODULE, store=ActivationStore(graph, data, executor=who)))
+        for who, data in ((None, numbers()), (executor, numbers()))
     ]
     assert abs(changed[0][0] - before[0]).max() > 0.1
     np.testing.assert_allclose(changed[1], changed[0], rtol=1e-6)
@@ -235,7 +237,7 @@ def test_changed_weights_are_another_network(crew: Any) -> None:
 # Workers that die ---------------------------------------------------------------------------------
 
 
-def test_a_worker_that_dies_of_a_task_loses_nothing(crew: Any, tmp_path: Path) -> None:
+def test_a_worker_that_dies_of_a_task_loses_nothing(executor: Any, tmp_path: Path) -> None:
     flag = tmp_path / "died"
 
     def die_once() -> None:
@@ -245,14 +247,14 @@ def test_a_worker_that_dies_of_a_task_loses_nothing(crew: Any, tmp_path: Path) -
 
     here = figures(evaluator(Perceptron(), numbers(), MODULE, metric=loss), 100)
     there = figures(
-        evaluator(Perceptron(), numbers(), MODULE, crew, metric=on_workers(die_once)), 100
+        evaluator(Perceptron(), numbers(), MODULE, executor, metric=on_workers(die_once)), 100
     )
     assert flag.exists()
     np.testing.assert_allclose(there, here, rtol=1e-6)
 
 
 @only_in_full
-def test_a_worker_that_is_killed_from_outside_loses_nothing(crew: Any, tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_from_outside_loses_nothing(executor: Any, tmp_path: Path) -> None:
     def busy() -> None:
         (tmp_path / f"{os.getpid()}-{time.monotonic_ns()}").touch()
         time.sleep(0.3)
@@ -264,7 +266,7 @@ def test_a_worker_that_is_killed_from_outside_loses_nothing(crew: Any, tmp_path:
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=on_workers(busy))
+    own = evaluator(Perceptron(), numbers(), MODULE, executor, metric=on_workers(busy))
     drawn = own.space.draw(100, np.random.default_rng(0))
     there = own.evaluate(drawn)
     killer.join()
@@ -277,11 +279,11 @@ def test_a_worker_that_is_killed_from_outside_loses_nothing(crew: Any, tmp_path:
 @only_in_full
 @pytest.mark.usefixtures("cluster")
 def test_a_task_that_kills_every_worker_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_scrub.extras.ray import crew as module_
+    from pytest_scrub.extras.ray import executor as module_
 
     monkeypatch.setattr(module_, "RETRIES", 1)  # workers take a second or two to start
-    crew = module_.RayCrew()
-    own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=on_workers(die))
+    executor = module_.RayExecutor()
+    own = evaluator(Perceptron(), numbers(), MODULE, executor, metric=on_workers(die))
     drawn = own.space.draw(SHARD_OF_RERUNS + 1, np.random.default_rng(0))
     started = time.monotonic()
     with pytest.raises(
@@ -291,18 +293,20 @@ def test_a_task_that_kills_every_worker_is_one_error(monkeypatch: pytest.MonkeyP
         own.evaluate(drawn)
     assert time.monotonic() - started < 120
     # and whoever comes next has workers again
-    own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=loss)
+    own = evaluator(Perceptron(), numbers(), MODULE, executor, metric=loss)
     assert own.evaluate(drawn).shape == (len(drawn),)
 
 
 def test_a_cluster_that_loses_all_its_processors_is_one_error(
-    crew: Any, monkeypatch: pytest.MonkeyPatch
+    executor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 
-    from pytest_scrub.extras.ray import crew as module_
+    from pytest_scrub.extras.ray import executor as module_
 
-    own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=on_workers(lambda: time.sleep(3)))
+    own = evaluator(
+        Perceptron(), numbers(), MODULE, executor, metric=on_workers(lambda: time.sleep(3))
+    )
     monkeypatch.setattr(module_, "PATIENCE", 0.1)
     monkeypatch.setattr(ray, "cluster_resources", dict)
     with pytest.raises(ScrubError, match="no processor left"):
@@ -318,7 +322,7 @@ def interrupts() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interrupts")
-def test_an_interrupt_ends_waiting(crew: Any, tmp_path: Path) -> None:
+def test_an_interrupt_ends_waiting(executor: Any, tmp_path: Path) -> None:
     def wait() -> None:
         (tmp_path / "begun").touch()
         time.sleep(4)
@@ -328,7 +332,7 @@ def test_an_interrupt_ends_waiting(crew: Any, tmp_path: Path) -> None:
             time.sleep(0.01)
         os.kill(DRIVER, signal.SIGINT)
 
-    own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=on_workers(wait))
+    own = evaluator(Perceptron(), numbers(), MODULE, executor, metric=on_workers(wait))
     drawn = own.space.draw(100, np.random.default_rng(0))
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
@@ -360,19 +364,19 @@ def raise_hypothesis_error() -> None:
     ],
 )
 def test_what_a_task_raises_is_raised_here(
-    crew: Any, action: Callable[[], None], error: type[Exception], text: str
+    executor: Any, action: Callable[[], None], error: type[Exception], text: str
 ) -> None:
-    own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=on_workers(action))
+    own = evaluator(Perceptron(), numbers(), MODULE, executor, metric=on_workers(action))
     with pytest.raises(error) as raised:
         own.evaluate(own.space.draw(100, np.random.default_rng(0)))
     assert type(raised.value) is error
     assert text in str(raised.value)
 
 
-def test_what_is_wrong_is_said_in_the_same_words(crew: Any) -> None:
+def test_what_is_wrong_is_said_in_the_same_words(executor: Any) -> None:
     """A metric of the wrong shape, and activations that are not finite."""
     said = []
-    for who in (None, crew):
+    for who in (None, executor):
         own = evaluator(
             Perceptron(), numbers(), MODULE, who, metric=Metric("bad", lambda output, _: output[:5])
         )
@@ -384,7 +388,7 @@ def test_what_is_wrong_is_said_in_the_same_words(crew: Any) -> None:
         graph = FunctionGraph(A=lambda tokens: tokens * 0, output=lambda A: A)
         data = Dataset(broken, labels=torch.zeros(ROWS, dtype=torch.long))
         with pytest.raises(ModelError, match="NaN or infinite on row 700") as raised:
-            ActivationStore(graph, data, crew=who).ensure(
+            ActivationStore(graph, data, executor=who).ensure(
                 [graph.value_site(("A",), None)], np.arange(ROWS)
             )
         said.append(str(raised.value))
@@ -421,9 +425,9 @@ class Locked(Perceptron):
     ],
 )
 def test_what_cannot_be_sent_is_named(
-    crew: Any, network: Any, features: Any, metric: Any, what: str
+    executor: Any, network: Any, features: Any, metric: Any, what: str
 ) -> None:
-    own = evaluator(network(), numbers(**features), MODULE, crew, metric=metric)
+    own = evaluator(network(), numbers(**features), MODULE, executor, metric=metric)
     with pytest.raises(
         ScrubError,
         match=rf"^{what} cannot be sent to Ray's workers \(TypeError: .*\); let it hold no",
@@ -431,12 +435,12 @@ def test_what_cannot_be_sent_is_named(
         own.evaluate(own.space.draw(100, np.random.default_rng(0)))
 
 
-def test_other_versions_on_a_worker(crew: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_versions_on_a_worker(executor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from pytest_scrub.extras.ray import worker
 
     there = tuple({**dict(worker.VERSIONS), "torch": "1.0"}.items())
     monkeypatch.setattr(worker, "Source", partial(worker.Source, versions=there))
-    own = evaluator(Perceptron(), numbers(), MODULE, crew)
+    own = evaluator(Perceptron(), numbers(), MODULE, executor)
     with pytest.raises(
         ModelError,
         match=r"a Ray worker has torch \S+, this process 1\.0; install the same everywhere",
@@ -444,7 +448,7 @@ def test_other_versions_on_a_worker(crew: Any, monkeypatch: pytest.MonkeyPatch) 
         own.evaluate(own.space.draw(100, np.random.default_rng(0)))
 
 
-def test_a_package_that_workers_lack(crew: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_workers_lack(executor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     def f(*_: Any) -> None:
@@ -453,15 +457,17 @@ def test_a_package_that_workers_lack(crew: Any, monkeypatch: pytest.MonkeyPatch)
     lacking = type(sys)("only_here")
     f.__module__, f.__qualname__, lacking.f = lacking.__name__, "f", f  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "only_here", lacking)
-    own = evaluator(Perceptron(), numbers(), MODULE, crew, metric=Metric("mine", loss, stand_in=f))  # type: ignore[arg-type]
+    own = evaluator(
+        Perceptron(), numbers(), MODULE, executor, metric=Metric("mine", loss, stand_in=f)
+    )  # type: ignore[arg-type]
     drawn = own.space.draw(100, np.random.default_rng(0))
     with pytest.raises(
         ModelError,
         match=r"cannot import .* \(No module named 'only_here'\); install the same packages",
     ):
         own.evaluate(drawn)
-    crew._remote = dict.fromkeys(crew._remote, ray.remote(f))
+    executor._remote = dict.fromkeys(executor._remote, ray.remote(f))
     with pytest.raises(
         ScrubError, match="Ray's workers cannot import pytest_scrub; install it on every machine"
     ):
-        evaluator(Perceptron(), numbers(), MODULE, crew).evaluate(drawn)
+        evaluator(Perceptron(), numbers(), MODULE, executor).evaluate(drawn)

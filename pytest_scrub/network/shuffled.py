@@ -33,7 +33,7 @@ def shuffled(graph: ModelGraph, rng: np.random.Generator) -> Iterator[ModelGraph
             order = torch.from_numpy(rng.permutation(original.numel())).to(original.device)
             # Through .data the tensor's count of changes stays: after this it is what it was.
             tensor.data.copy_(original.flatten()[order].view_as(original))
-        yield graph.again()
+        yield graph.rebuilt()
     finally:
         for tensor, original in zip(weights, originals, strict=True):
             tensor.data.copy_(original)

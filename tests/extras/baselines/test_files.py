@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_scrub.common.writing import write_whole
-from pytest_scrub.extras.baselines.saved import Baseline, BaselineError, Figures, load, texts
+from pytest_scrub.common.whole_files import write_file
+from pytest_scrub.extras.baselines.files import Baseline, BaselineError, Figures, load, texts
 from pytest_scrub.verdict import Estimate, Verdict
 from tests.example_verdicts import claimed, refuted, run, verdict, whole
 
@@ -27,7 +27,7 @@ def save(folder: Path, *verdicts: Verdict) -> dict[str, str]:
         )
     )
     for name, text in found.items():
-        write_whole(folder / name, text)
+        write_file(folder / name, text)
     return found
 
 

@@ -29,7 +29,7 @@ class ProvedSizes:
         self.least, self.most = min(size, self.least), max(size, self.most)
 
 
-def off_by(mine: Tensor, theirs: Tensor, scale_of: Tensor) -> float:
+def relative_difference(mine: Tensor, theirs: Tensor, scale_of: Tensor) -> float:
     """How far two computations of the same rows are apart, in root mean squares of the finite
     numbers of `scale_of`; 0 within rounding, infinite where they cannot be compared."""
     if mine.shape != theirs.shape or mine.dtype != theirs.dtype:

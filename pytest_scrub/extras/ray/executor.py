@@ -19,7 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
 from pytest_scrub import Dataset, ModelError, ScrubError, SwapSet
-from pytest_scrub.engine.memory import Kept
+from pytest_scrub.engine.memory import CachedSite
 from pytest_scrub.engine.store import ActivationStore, Evaluates
 from pytest_scrub.extras.ray import worker
 from pytest_scrub.extras.ray.packed import pack, pack_data, unpack
@@ -45,7 +45,7 @@ Chunks = list[tuple[npt.NDArray[np.intp], ray.ObjectRef]]
 """The activations of one site in the object store, and at which places each chunk of them is."""
 
 
-class RayCrew:
+class RayExecutor:
     """Does pieces of work as tasks on the Ray cluster that this process has joined.
 
     - `tasks`: how many of each kind were given out.
@@ -176,13 +176,13 @@ class _SentStore:
     def __init__(self, source: worker.Source) -> None:
         self.source = source
         # by what the store has of a site: where it forgets that, the chunks are let go
-        self._published: WeakKeyDictionary[Kept, tuple[Site, Chunks]] = WeakKeyDictionary()
+        self._published: WeakKeyDictionary[CachedSite, tuple[Site, Chunks]] = WeakKeyDictionary()
         self._last_sent: dict[Site, tuple[ray.ObjectRef, ...]] | None = None
 
     def chunks(self, store: ActivationStore, sites: Sequence[Site]) -> ray.ObjectRef:
         """Where the activations are that the store has of these sites, and of others."""
         for site in sites:
-            kept = store.kept(site)
+            kept = store.site_cache(site)
             _publish(kept, self._published.setdefault(kept, (site, []))[1])
         now = {
             site: tuple(chunk for _, chunk in chunks) for site, chunks in self._published.values()
@@ -192,7 +192,7 @@ class _SentStore:
         return self._chunks
 
 
-def _publish(kept: Kept, chunks: Chunks) -> None:
+def _publish(kept: CachedSite, chunks: Chunks) -> None:
     """Put what was captured since into the object store.
 
     A chunk takes in those before it that are not much larger, so there are few of them and each

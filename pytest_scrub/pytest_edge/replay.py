@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_scrub.pytest_edge.ids import id_of
+from pytest_scrub.pytest_edge.items import id_of
 from pytest_scrub.pytest_edge.options import FOLDER, named, option
-from pytest_scrub.settings import OWN_DRAWS, Settings
+from pytest_scrub.settings import DRAWN_BY_CLAIM, Settings
 
 if TYPE_CHECKING:
     from pytest_scrub.adversaries.saved import Replay, Saved
@@ -25,13 +25,13 @@ def replay(saved: Saved, evaluator: Evaluator, settings: Settings) -> Replay:
     from pytest_scrub.adversaries.counterexample import described
     from pytest_scrub.adversaries.saved import Replay
     from pytest_scrub.adversaries.worst import restored
-    from pytest_scrub.statistics.deciding import Acceptance, beyond
+    from pytest_scrub.statistics.acceptance import Acceptance, beyond
     from pytest_scrub.statistics.sampling import References
 
     acceptance = Acceptance.of(settings, evaluator.metric)
-    tolerance = settings.found_tolerance
+    tolerance = settings.tolerance_of_search
     # what refuted the average is no search's find
-    if tolerance is None or saved.minimal.adversary == OWN_DRAWS:
+    if tolerance is None or saved.minimal.adversary == DRAWN_BY_CLAIM:
         room = 0.0
         if acceptance.min_recovered is not None:
             room = References.of(evaluator, settings).room

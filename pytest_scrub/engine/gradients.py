@@ -31,7 +31,7 @@ Group = tuple[Rows, Rows]
 
 
 @dataclass(frozen=True)
-class Slope:
+class ActivationGradient:
     """The gradient of the metric with respect to one activation that a slot's donors give.
 
     - `slot`: index of the slot, or `REFERENCE`.
@@ -53,11 +53,11 @@ class Slope:
         return self.at if isinstance(self.at, Tensor) and self.at.ndim == 2 else None
 
 
-Gathered = tuple[Tensor, Callable[[Tensor], Slope]]
+Gathered = tuple[Tensor, Callable[[Tensor], ActivationGradient]]
 """An activation gathered for a batch, and what makes a slope of its gradient."""
 
 
-def joined(parts: Sequence[Slope]) -> Slope:
+def joined(parts: Sequence[ActivationGradient]) -> ActivationGradient:
     """The slopes of consecutive batches as one."""
     at = parts[0].at
     if parts[0].at_references is not None:
@@ -89,7 +89,7 @@ class WatchedStore:
         if not value.is_floating_point():
             return value
         value = value.detach().requires_grad_()
-        self.gathered.append((value, partial(Slope, self.step.carrier, source, at)))
+        self.gathered.append((value, partial(ActivationGradient, self.step.carrier, source, at)))
         return value
 
     def _rule(self, site: Site, rows: Tensor, where: Where) -> Where | Positions:
@@ -107,7 +107,7 @@ class WatchedStore:
 
 def first_order(
     store: ActivationStore,
-    slopes: Sequence[Slope],
+    slopes: Sequence[ActivationGradient],
     slots: Sequence[int],
     donors: Rows,
     groups: Sequence[Group] | None = None,
@@ -146,13 +146,13 @@ def first_order(
     return scores
 
 
-def _values(store: ActivationStore, slope: Slope, rows: Tensor) -> Tensor:
+def _values(store: ActivationStore, slope: ActivationGradient, rows: Tensor) -> Tensor:
     if isinstance(slope.source, str):
         return store.inputs(rows)[slope.source]
     at = at_rows(slope.at, rows) if isinstance(slope.at, Positions) else slope.at
     return store.take(slope.source, rows, at if slope.at_references is None else None)
 
 
-def sizes(slopes: Sequence[Slope], slots: Sequence[int]) -> int:
+def sizes(slopes: Sequence[ActivationGradient], slots: Sequence[int]) -> int:
     """How many numbers of one donor `first_order` multiplies for these slots, for one reference."""
     return sum(slope.gradient[0].numel() for slope in slopes if slope.slot in slots)

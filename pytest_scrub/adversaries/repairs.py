@@ -16,7 +16,7 @@ MOST_MENDS = 5
 MOST_EXACT = 2  # nodes made EXACT: with more of them a claim says little
 
 
-def mends_on_average(tried: Iterable[Distribution], tolerance: float) -> list[Mend]:
+def repairs_on_average(tried: Iterable[Distribution], tolerance: float) -> list[Mend]:
     """The smallest additions to a claim under which its mean gap came within the tolerance,
     smallest first.
 
@@ -45,7 +45,7 @@ def _size(one: Distribution) -> tuple[int, int, float]:
     return len(one.exact or one.refined), len(one.features) or 3, abs(one.gap)
 
 
-def mends_of(spending: Spending, swap_set: SwapSet, tolerance: float) -> list[Mend]:
+def repairs_of(spending: Spending, swap_set: SwapSet, tolerance: float) -> list[Mend]:
     """The smallest additions to a claim that rule out enough of this swap set to bring its gap
     within the tolerance.
 

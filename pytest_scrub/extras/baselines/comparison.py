@@ -17,8 +17,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pytest_scrub.extras.baselines.files import NOT_KEPT, Baseline, Refuted, Worst
 from pytest_scrub.extras.baselines.limits import GAP, POWER, WORST, Limit, Limits
-from pytest_scrub.extras.baselines.saved import NOT_KEPT, Baseline, Refuted, Worst
 from pytest_scrub.reports.run import INTERRUPTED, Run
 from pytest_scrub.settings import CONFIDENCE
 from pytest_scrub.statistics.intervals import widened

@@ -10,7 +10,7 @@ from pytest_scrub import (
     HypothesisError,
     Metric,
 )
-from tests.statistics.test_measuring import ROWS, SLICE, rows, three, verdict
+from tests.statistics.test_average import ROWS, SLICE, rows, three, verdict
 
 
 def test_the_gap_by_the_values_of_a_feature() -> None:

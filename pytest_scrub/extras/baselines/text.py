@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_scrub.common.visible import visible
-from pytest_scrub.extras.baselines.comparing import (
+from pytest_scrub.extras.baselines.comparison import (
     MOVED,
     NOT_COMPARED,
     UNCHANGED,
@@ -13,7 +13,7 @@ from pytest_scrub.extras.baselines.comparing import (
     Comparison,
     FigureChange,
 )
-from pytest_scrub.extras.baselines.saved import Refuted
+from pytest_scrub.extras.baselines.files import Refuted
 from pytest_scrub.reports.terminal import table_lines
 from pytest_scrub.verdict import Estimate
 

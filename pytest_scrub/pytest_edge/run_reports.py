@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_scrub.common.writing import require_room, write_whole
+from pytest_scrub.common.whole_files import require_writable, write_file
 from pytest_scrub.pytest_edge.options import (
     CLAIM_PROPERTY,
     FOLDER,
@@ -31,12 +31,12 @@ from pytest_scrub.pytest_edge.options import (
     option,
     text_of,
 )
-from pytest_scrub.pytest_edge.replaying import replayed
-from pytest_scrub.settings import SETTINGS, TWINS
+from pytest_scrub.pytest_edge.replay import replayed
+from pytest_scrub.settings import COMMAND_LINE_OPTIONS, SETTINGS
 
 if TYPE_CHECKING:
-    from pytest_scrub.extras.baselines.comparing import Comparison
-    from pytest_scrub.extras.baselines.saved import Baseline
+    from pytest_scrub.extras.baselines.comparison import Comparison
+    from pytest_scrub.extras.baselines.files import Baseline
     from pytest_scrub.reports.run import Claimed, Result, Run
     from pytest_scrub.verdict import Verdict
 
@@ -87,7 +87,7 @@ class Reporting:
             files["save"] = self._folder("save") / "claim.json"
         for name, path in files.items():
             try:
-                require_room(path)
+                require_writable(path)
             except OSError as error:
                 raise pytest.UsageError(
                     f"{named(self.config, name)}: {path} cannot be written "
@@ -105,7 +105,7 @@ class Reporting:
                 "baseline with --scrub-compare"
             )
         if self._is_asked("compare"):
-            from pytest_scrub.extras.baselines.saved import load
+            from pytest_scrub.extras.baselines.files import load
 
             with as_usage_error():
                 self._baseline = load(self._folder("compare"))
@@ -226,7 +226,7 @@ class Reporting:
             room = ROOM - (path.stat().st_size if path.is_file() else 0)
             self._write(path, step_summary(self.run, room), _append)
         if self._is_asked("compare"):
-            from pytest_scrub.extras.baselines.comparing import compare
+            from pytest_scrub.extras.baselines.comparison import compare
 
             name, limits = (option(self.config, one) for one in ("compare", "compare-fail"))
             self._comparison = compare(self.run, name, self._baseline, limits)
@@ -235,7 +235,7 @@ class Reporting:
 
     def _save(self) -> None:
         """Writes a file for every claim that was judged; those of others stay as they are."""
-        from pytest_scrub.extras.baselines.saved import texts
+        from pytest_scrub.extras.baselines.files import texts
 
         folder, found = self._folder("save"), texts(self.run)
         # where one could not be written, nor could any other
@@ -248,7 +248,7 @@ class Reporting:
         self._written.append(text)
 
     def _write(
-        self, path: Path, text: str, write: Callable[[Path, str], None] = write_whole
+        self, path: Path, text: str, write: Callable[[Path, str], None] = write_file
     ) -> bool:
         try:
             write(path, text)
@@ -277,12 +277,12 @@ class Reporting:
             start = "\n  " if self._is_below_a_claim else ""
             self._is_below_a_claim = False
             return category, f"{start}{letter}", word
-        from pytest_scrub.reports.terminal import COLOURS, as_it_runs, beside_result
+        from pytest_scrub.reports.terminal import COLOURS, progress_line, verbose_suffix
 
-        said = f"{word if isinstance(word, str) else word[0]} {beside_result(verdict)}"
+        said = f"{word if isinstance(word, str) else word[0]} {verbose_suffix(verdict)}"
         room = self.config.get_terminal_writer().fullwidth - PROGRESS
         self._is_below_a_claim = True
-        line = f"\n{as_it_runs(verdict, report.duration, room)}"
+        line = f"\n{progress_line(verdict, report.duration, room)}"
         return category, line, (said, {COLOURS[verdict.outcome]: True})
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -292,7 +292,7 @@ class Reporting:
             self._write_claims(terminalreporter)
         quiet = self.config.get_verbosity() < 0
         if self._comparison is not None:
-            from pytest_scrub.extras.baselines.lines import comparison_lines
+            from pytest_scrub.extras.baselines.text import comparison_lines
 
             terminalreporter.write_sep("=", f"compared with the baseline {self._comparison.name}")
             for fails, line in comparison_lines(self._comparison, only_failing=quiet):
@@ -417,7 +417,7 @@ def _message(report: pytest.TestReport) -> str | None:
 def _options_of_figures(config: pytest.Config) -> list[str]:
     """The options that figures depend on, as far as they are not what they are anyway."""
     found = []
-    for name, one in TWINS.items():
+    for name, one in COMMAND_LINE_OPTIONS.items():
         text = text_of(config, one)
         if SETTINGS[name].in_figures and (name == "seed" or text != one.default):
             found.append(f"--scrub-{one.name}{'' if one.read is bool else f'={text}'}")
