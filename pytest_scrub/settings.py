@@ -311,7 +311,7 @@ class Settings:
     )  # fmt: skip
     adversaries: Sequence[AnyAdversary] | None = _setting(
         None, "what searches for the allowed swaps that make the claim look worst, such as "
-        "`[WhichDonors()]`; the whole ladder by default, nothing where empty", _are_adversaries,
+        "`[WhichDonors()]`; all by default, none where empty", _are_adversaries,
     )  # fmt: skip
     adversarial_tolerance: float | None = _setting(
         None, "the largest mean gap of a swap set that is found; the claim's own tolerance by "

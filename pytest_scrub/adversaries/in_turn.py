@@ -1,4 +1,4 @@
-"""The ladder: every adversary in turn, weakest first, within one budget."""
+"""Every adversary in turn, weakest first, within one budget."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def search_in_turn(
 
     **Arguments**
 
-    - `adversaries`: None = the whole ladder.
+    - `adversaries`: None = all there are.
     - `budget`: evaluations for all of them.
     - `acceptance`: of what they find.
     - `null`: of the claim's null, where what they find is held against what they find for it.

@@ -506,8 +506,8 @@ def _label_pos(spec: Any) -> int | slice | Span | str | None:
         return position(spec, "the labels")
     except HypothesisError:
         raise DataError(
-            f"label_pos= takes an int, a slice or the name of a feature, not {short_repr(spec)}; for "
-            "several give a feature with a mask"
+            "label_pos= takes an int, a slice or the name of a feature, not "
+            f"{short_repr(spec)}; for several give a feature with a mask"
         ) from None
 
 

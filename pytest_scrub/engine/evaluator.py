@@ -34,10 +34,10 @@ from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.nodes import ROOT, Node
 
-# References in one piece of work for an executor. The last digits of a figure depend on what is computed
-# together, so a piece has one size, however many there are to do them. Handing one over costs about
-# two milliseconds: a few hundred sums of cached activations take longer, and so does a handful of
-# reruns of a network.
+# References in one piece of work for an executor. The last digits of a figure depend on what is
+# computed together, so a piece has one size, however many there are to do them. Handing one over
+# costs about two milliseconds: a few hundred sums of cached activations take longer, and so does a
+# handful of reruns of a network.
 SHARD = 256
 SHARD_OF_RERUNS = 32
 FLOAT64_BYTES = 8

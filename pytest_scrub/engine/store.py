@@ -125,9 +125,10 @@ class ActivationStore:
     - `graph`, `dataset`: the network, which is proved on the first rows, and the inputs.
     - `memory`: what activations may take there, together with those of other stores; by default
       there is no limit.
-    - `disk_cache`: makes the disk cache where they are looked up before they are captured; by default there
-      is none.
-    - `turn`: which of how many processes this is that capture at the same time and share the disk cache.
+    - `disk_cache`: makes the disk cache where they are looked up before they are captured; by
+      default there is none.
+    - `turn`: which of how many processes this is that capture at the same time and share the disk
+      cache.
     - `executor`: who captures many of them, and evaluates many swaps; by default this process does.
 
     **Raises** `DataError` where they are on different devices, `ModelError` where the proof fails.
@@ -311,8 +312,8 @@ class ActivationStore:
     def _captured(
         self, sites: Sequence[Site], todo: Places
     ) -> Iterable[tuple[Places, dict[Site, Tensor]]]:
-        """Batches of what is to do, as they are captured: all of them where an executor does it, or the
-        next one."""
+        """Batches of what is to do, as they are captured: all of them where an executor does it, or
+        the next one."""
         if self.executor is not None and len(todo) > CAPTURE_BATCH:
             batches = np.split(todo, range(CAPTURE_BATCH, len(todo), CAPTURE_BATCH))
             asked = [(self._incomplete(sites, places), places) for places in batches]
@@ -414,7 +415,8 @@ class ActivationStore:
     # What outlives the store ----------------------------------------------------------------------
 
     def keep(self) -> None:
-        """Put on the disk cache what was captured since, unless the network or the data were changed."""
+        """Put into the disk cache what was captured since, unless the network or the data were
+        changed."""
         if self._disk_cache is None or self._weights_changed() or self.dataset.is_changed:
             return
         last_used_last = sorted(self._kept.items(), key=lambda entry: entry[1].used)
@@ -423,7 +425,8 @@ class ActivationStore:
             self._disk_cache.keep(new)
 
     def _share(self, seconds: float) -> bool:
-        """Put on the disk cache what took longer than this to capture, for processes that share it."""
+        """Put into the disk cache what took longer than this to capture, for processes that share
+        it."""
         if self._turn[1] == 1 or self._unshared < seconds:
             return False
         self.keep()

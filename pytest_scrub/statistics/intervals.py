@@ -69,9 +69,9 @@ def confidence_sequence(
     **Arguments**
 
     - `values`: float64 `[draws]`, independent and of one distribution.
-    - `largest`: the largest absolute value that any draw can have. Where it is finite the sequence is
-      one by betting, which holds for every number of draws; else the asymptotic one, which needs a
-      burn-in.
+    - `largest`: the largest absolute value that any draw can have. Where it is finite the sequence
+      is one by betting, which holds for every number of draws; else the asymptotic one, which needs
+      a burn-in.
     - `confidence`: 0.95 by default; more where several sequences are looked at together.
     - `rounding`: differences up to this are none.
     - `alike`: how many equal draws of an unbounded metric are enough; `fewest_alike` by default.

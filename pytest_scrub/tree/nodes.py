@@ -269,7 +269,8 @@ def position(pos: object, where: str) -> Position | None:
         if span.step != 0:
             return span
     raise HypothesisError(
-        f"pos= of {where} takes an int, a slice or the name of a dataset column, not {short_repr(pos)}"
+        f"pos= of {where} takes an int, a slice or the name of a dataset column, not "
+        f"{short_repr(pos)}"
     )
 
 
@@ -507,7 +508,8 @@ def group(members: Sequence[Node | str], **claim: Unpack[NodeOptions]) -> Node:
         node = Node((member,), None) if isinstance(member, str) else member
         if not isinstance(node, Node):
             raise HypothesisError(
-                f"a group takes nodes such as head(1, 0), or names of components, not {short_repr(node)}"
+                "a group takes nodes such as head(1, 0), or names of components, not "
+                f"{short_repr(node)}"
             )
         if node != Node(node.components, None):
             raise HypothesisError(

@@ -638,7 +638,7 @@ def test_fewer_references_are_searched_where_the_budget_is_small() -> None:
         assert len(found.swap_set) == len(set(found.swap_set.references.tolist())) == references
 
 
-def test_the_ladder_shares_one_budget() -> None:
+def test_all_in_turn_share_one_budget() -> None:
     evaluator = Evaluator(
         product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
     )
