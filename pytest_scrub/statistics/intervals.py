@@ -43,20 +43,6 @@ def estimate(values: Numbers, confidence: float = CONFIDENCE) -> Estimate:
     return Estimate(mean, float(low), float(high))
 
 
-def seen_once(values: Numbers, largest: float, rounding: float) -> Estimate:
-    """`estimate`, where it decides: values that are all alike say nothing of how far others lie
-    from them.
-
-    What holds for every number of draws is said of a bounded metric then, and nothing of another
-    one before there are as many as `fewest_alike`. `largest` and `rounding` are those of
-    `confidence_sequence`.
-    """
-    is_spread = bool((np.abs(values - np.median(values)) > rounding).any())
-    return (
-        estimate(values) if is_spread else confidence_sequence(values, largest, rounding=rounding)
-    )
-
-
 def confidence_sequence(
     values: Numbers,
     largest: float = math.inf,

@@ -261,7 +261,8 @@ def test_after_the_deadline_a_counterexample_is_shown_as_it_was_found(
 def test_mutants_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[float] = []
     monkeypatch.setattr(
-        "pytest_scrub.power.refuted.search_in_turn", lambda *_, until, **__: ends.append(until) or []
+        "pytest_scrub.power.refuted.search_in_turn",
+        lambda *_, until, **__: ends.append(until) or [],
     )
     root = output(module("A", agrees_on="a"), module("B", agrees_on="a"))
     check(root, GRAPH, DATA, metric=SUM, tolerance=0.5, samples=600, mutate=True, deadline=1e-9)

@@ -17,10 +17,8 @@ from pytest_scrub.statistics.intervals import (
     FEWEST_CHANGED,
     TUNED_AT,
     confidence_sequence,
-    estimate,
     fewest_alike,
     has_seen_enough,
-    seen_once,
     share_within,
 )
 from pytest_scrub.verdict import Estimate
@@ -199,10 +197,8 @@ def test_the_statement_on_single_swaps_is_right_95_times_in_100(draws: int) -> N
 @pytest.mark.parametrize("draws", [2, 30, 2999])
 def test_values_that_are_all_alike_decide_nothing_where_they_are_few(draws: int) -> None:
     alike = np.full(draws, 0.5) + 1e-9 * np.arange(draws)
-    assert not seen_once(alike, math.inf, 1e-4).is_known
-    bounded = seen_once(np.full(draws, 0.5), 1.0, 0.0)
+    assert not confidence_sequence(alike, rounding=1e-4).is_known
+    bounded = confidence_sequence(np.full(draws, 0.5), 1.0)
     assert bounded.is_known
     assert bounded.low < 0.5
-    assert seen_once(np.full(3000, 0.5), math.inf, 0.0).low == 0.5
-    spread = np.arange(float(draws))
-    assert seen_once(spread, math.inf, 0.0) == estimate(spread)
+    assert confidence_sequence(np.full(3000, 0.5)).low == 0.5
