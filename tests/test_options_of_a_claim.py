@@ -144,7 +144,7 @@ def test_the_effort_of_a_session_knows_samples_of_any_kind() -> None:
         scrub.check(CLAIM, tolerance=0.5, samples=samples) for samples in (80, np.int64(80))
     )
     assert plain.search is not None
-    assert plain.search.budget == 160
+    assert plain.search.budget == 8000
     assert other.to_json() == plain.to_json()
 
 

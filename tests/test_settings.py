@@ -17,6 +17,7 @@ import pytest_scrub
 from pytest_scrub import check, claim
 from pytest_scrub.pytest_edge.session import Scrub
 from pytest_scrub.settings import SETTINGS, CheckOptions, ClaimOptions, ScrubOptions, Settings
+from tests.sizes import only_in_full
 
 TAKES = {claim: ClaimOptions, check: CheckOptions, Scrub.check: ScrubOptions}
 
@@ -107,6 +108,7 @@ def test_lets_weak_pass():
 """
 
 
+@only_in_full
 def test_an_option_is_added_in_one_file(tmp_path):
     """In a copy of the package: two entries more, and signatures, help, the command line, its twin
     in the ini file, the listing and what figures depend on know it."""

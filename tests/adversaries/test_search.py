@@ -54,7 +54,7 @@ from tests.adversaries.problems import (
     why_not,
 )
 from tests.reference.toy_problems import ToyProblem, problems_without_likes, toy_problems
-from tests.sizes import FULL
+from tests.sizes import FULL, sized
 
 # --- problems whose worst swap set is known -------------------------------------------------------
 
@@ -180,7 +180,7 @@ def is_computed(root: Node) -> bool:
     return root.computed_by is not None or any(map(is_computed, root.reads))
 
 
-@pytest.mark.parametrize("nth", range(8))
+@pytest.mark.parametrize("nth", range(sized(3, 8)))
 def test_everything_is_tried_where_the_budget_allows_it(nth: int) -> None:
     problem = small_toys()[nth]
     spending = Spending(problem.evaluator, problem.combinations)

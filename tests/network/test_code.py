@@ -18,6 +18,7 @@ from pytest_scrub.network.code import spelled
 from tests.extras.disk_cache.test_activations import Block, transformer
 from tests.places import ROOT
 from tests.reference.generate import Architecture, build
+from tests.sizes import only_in_full
 
 
 def test_every_package_that_a_network_is_of_has_its_version_in_the_key() -> None:
@@ -61,6 +62,7 @@ def test_a_hook_is_known_by_what_it_does() -> None:
     assert len({digest(factor) for factor in (None, 2.0, 3.0)}) == 3
 
 
+@only_in_full
 def test_digests_are_the_same_in_another_process() -> None:
     """Sets have another order there, and objects other addresses."""
     there = subprocess.run(

@@ -27,6 +27,7 @@ from pytest_scrub.errors import ModelError
 from pytest_scrub.network.loading import load_raw, save_native
 from pytest_scrub.network.transformer_lens import parts_of
 from tests.reference.configurations import GPT2, GROUPED
+from tests.sizes import only_in_full
 
 FIELDS: dict[str, Any] = {
     "d_model": 8,
@@ -412,6 +413,7 @@ def test_hooked_transformer_configs_that_do_not_fit(
     refused(reason, tmp_path / "net.pt", config={**FIELDS, **fields})
 
 
+@only_in_full
 def test_the_paren_checker_gives_its_published_loss(differences: Any) -> None:
     """Chan et al. 2022's network; loss and accuracy were measured with its own code (see the docs
     on references)."""

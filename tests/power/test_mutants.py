@@ -41,7 +41,7 @@ from tests.reference.generate import (
     positions,
     small_transformers,
 )
-from tests.sizes import sized
+from tests.sizes import only_in_full, sized
 
 LENGTH = 4
 ROWS = 24
@@ -724,7 +724,7 @@ def test_a_claim_without_features_has_nothing_to_permute() -> None:
 EXAMPLES = sized(12, 400)
 
 
-@pytest.mark.parametrize("kind", ["native", "gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["native", pytest.param("gpt2", marks=only_in_full), "llama"])
 def test_every_mutant_can_be_evaluated_and_is_not_the_claim(kind: str) -> None:
     settings(max_examples=EXAMPLES)(given(data=st.data())(mutants_are_sound))(kind=kind)
 

@@ -334,6 +334,7 @@ def test_one_reference_and_one_node_are_left_of_what_refutes_on_average(suite: S
     assert first.where == "on average"
 
 
+@only_in_full
 def test_the_summary_has_the_worst_under_workers_too(bits: Suite) -> None:
     bits.write(FALLS + HOLDS)
     one = bits.run(adversary="default")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.pytest_edge.conftest import Suite
+from tests.sizes import only_in_full
 
 # Every forward pass of the network, with what it is for, is noted in a file that all workers write
 # to.
@@ -218,6 +219,7 @@ def test_a_network_of_own_code_is_captured_in_every_run(cached: Cached) -> None:
     assert {name: (one.gap, one.outcome) for name, one in own.verdicts.items()} == figures
 
 
+@only_in_full
 def test_workers(cached: Cached) -> None:
     """They read and write by themselves; the second run has what both have captured, and of the
     same file both."""

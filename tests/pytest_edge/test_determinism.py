@@ -118,6 +118,7 @@ def test_two_workers_say_what_one_says(modules: Suite) -> None:
     assert_same(plain, modules.run("-n", "2", adversary="quick").verdicts)
 
 
+@only_in_full
 def test_groups_of_tests_change_nothing(modules: Suite) -> None:
     """pytest-xdist writes them into the ids of tests where pytest is older than 9.2."""
     plain = modules.run(adversary="quick").verdicts

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.pytest_edge.conftest import Suite
+from tests.sizes import only_in_full
 
 THREE = """
     @claim(tolerance=0.5)
@@ -39,7 +40,7 @@ def commands(text: str) -> list[str]:
     return re.findall(r"^::(?:error|warning) .*$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=only_in_full)])
 def test_claims_are_annotated_once_at_their_lines(suite: Suite, step: Path, workers: str) -> None:
     ran = suite.run(workers, alone=workers != "-n0")
     lines = (suite.pytester.path / "test_claims.py").read_text().splitlines()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.pytest_edge.conftest import Suite
+from tests.sizes import only_in_full
 
 # See conftest.py: what an inner run would be the first to import.
 importlib.import_module("pytest_scrub.extras.html.page")
@@ -48,6 +49,7 @@ def test_the_page_of_a_run(four: Suite, html: Path) -> None:
     assert ran.result.ret == pytest.ExitCode.TESTS_FAILED
 
 
+@only_in_full
 def test_workers_make_the_same_page(four: Suite, html: Path) -> None:
     other = html.with_name("workers.html")
     assert four.run(f"--scrub-html={html}", "-n0", alone=True).outcomes == {

@@ -15,8 +15,9 @@ from pytest_scrub.reports.json_file import SCHEMA_ID
 from pytest_scrub.verdict import SCHEMA_VERSION, Verdict
 from tests.published_schema import PUBLISHED
 from tests.pytest_edge.conftest import Suite, assert_same_figures
+from tests.sizes import only_in_full
 
-WORKERS = pytest.mark.parametrize("workers", ["-n0", "-n2"])
+WORKERS = pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=only_in_full)])
 
 
 def document(suite: Suite, name: str = "claims.json") -> dict[str, Any]:

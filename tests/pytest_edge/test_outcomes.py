@@ -68,6 +68,7 @@ def test_two_workers_say_what_one_says(four: Suite) -> None:
     assert len(two.summary) == 8
 
 
+@only_in_full
 def test_two_workers_pass_where_all_claims_hold(suite: Suite) -> None:
     suite.write("""
         @pytest.mark.parametrize("tolerance", range(2))

@@ -14,6 +14,7 @@ import pytest
 from pytest_scrub.verdict import Verdict
 from tests.pytest_edge.conftest import TORCH_CLAIMS, Ran, Suite
 from tests.pytest_edge.test_cost import report_loaded
+from tests.sizes import only_in_full
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -109,6 +110,7 @@ def test_the_same_verdicts_of_a_torch_module(
     assert all(tasks[0].values())
 
 
+@only_in_full
 def test_workers_of_xdist_share_one_cluster_which_ends_with_them(suite: Suite) -> None:
     suite.write(MANY_ROWS + HELD)
     suite.write(MANY_ROWS + RESTS, name="test_others")
@@ -220,6 +222,7 @@ def test_ray_is_not_imported_without_the_option(suite: Suite) -> None:
     ran.result.stdout.fnmatch_lines(["loaded: torch end"])
 
 
+@only_in_full
 def test_what_a_claim_holds_that_cannot_be_sent(suite: Suite, cluster: str) -> None:
     suite.write(
         MANY_ROWS

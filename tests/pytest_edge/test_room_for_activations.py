@@ -47,6 +47,7 @@ def held(suite: Suite) -> tuple[int, int]:
     return int(everything), int(here)
 
 
+@only_in_full
 def test_ten_times_what_there_is_room_for(suite: Suite) -> None:
     suite.extend_conftest(NOTE)
     suite.write(FOUR_OUTCOMES)

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.pytest_edge.conftest import FOUR_OUTCOMES, Suite
+from tests.sizes import only_in_full
 
 ESCAPE = "\x1b"
 
@@ -301,7 +302,7 @@ def test_colours_where_they_are_asked_for(four: Suite) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of Unix")
-@pytest.mark.parametrize("flag", ["-v", "-q"])
+@pytest.mark.parametrize("flag", ["-v", pytest.param("-q", marks=only_in_full)])
 def test_a_terminal_gets_progress_unless_it_is_quiet(four: Suite, flag: str) -> None:
     import pty
 

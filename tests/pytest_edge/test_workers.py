@@ -8,6 +8,7 @@ import json
 import pytest
 
 from tests.pytest_edge.conftest import Suite
+from tests.sizes import only_in_full
 
 # The network itself kills the process that runs it, in the search of one claim.
 DYING = """
@@ -70,6 +71,7 @@ def test_a_worker_that_dies_in_a_search_fails_its_claim_alone(
     assert len(claims) == len(whole.verdicts)
 
 
+@only_in_full
 def test_a_baseline_of_a_run_with_a_dead_worker_keeps_its_old_figures(
     suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

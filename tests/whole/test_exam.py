@@ -21,6 +21,7 @@ from pytest_scrub import meaning
 from pytest_scrub.metrics import Batch
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.every_swap import Functions, every_swap, truth_of
+from tests.sizes import only_in_full
 
 each = pytest.mark.parametrize
 
@@ -66,13 +67,20 @@ OF_CANCELLING = (
     "the second bit does not matter", "the guard knows odd", "both from one row do not matter",
     "the pronoun knows template",
 )  # fmt: skip
+SLOW = {"high reads a1 alone"}
 ENUMERATED = [
     *by_name(adding.questions(), *OF_ADDING),
     *by_name(cancelling.questions(), *OF_CANCELLING),
 ]
 
 
-@each("question", ENUMERATED, ids=lambda question: question.name)
+@each(
+    "question",
+    [
+        pytest.param(one, id=one.name, marks=only_in_full if one.name in SLOW else ())
+        for one in ENUMERATED
+    ],
+)
 def test_truths_agree_with_another_enumeration(question):
     """The tests' own, which shares nothing with the package but the tree."""
     ground, data = question.ground, question.ground.data
@@ -126,7 +134,7 @@ def test_how_far_a_leak_reaches_is_known_in_closed_form():
             assert found.lowest == pytest.approx(-part * 0.5)
 
 
-@each("name", ["modular addition", "dyck"])
+@each("name", ["modular addition", pytest.param("dyck", marks=only_in_full)])
 def test_networks_of_others_are_taken_apart_as_they_compute(name):
     where = {"modular addition": modular, "dyck": dyck}[name]
     if where.folder() is None:

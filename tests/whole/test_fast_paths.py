@@ -139,7 +139,7 @@ def test_reading_takes_its_short_cuts(taken: Taken) -> None:
         (None, "heads are added to queries, keys and values"),
     ],
 )
-@pytest.mark.parametrize("kind", ["native", "rotary"])
+@pytest.mark.parametrize("kind", ["native", pytest.param("rotary", marks=only_in_full)])
 @pytest.mark.parametrize("into", [None, "k", "v", "q"])
 def test_heads_that_read_heads(
     taken: Taken, norm: str | None, way: str, kind: str, into: str | None
@@ -186,7 +186,7 @@ def test_a_rerun_starts_where_something_changes(taken: Taken) -> None:
     assert taken["a rerun starts above the first layer"]
 
 
-@pytest.mark.parametrize("kind", ["native", "llama"])
+@pytest.mark.parametrize("kind", ["native", pytest.param("llama", marks=only_in_full)])
 def test_activations_in_files(taken: Taken, kind: str, tmp_path: Path) -> None:
     agree(kind, lambda graph, dataset: ActivationStore(graph, dataset, Memory(0, tmp_path)))
     assert taken["gathered from a file"]

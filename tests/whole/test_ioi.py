@@ -159,7 +159,7 @@ def test_the_circuit_has_26_heads():
     "name",
     [
         pytest.param("two levels", marks=only_in_full),
-        "copied tokens",
+        pytest.param("copied tokens", marks=only_in_full),
         pytest.param("circuit", marks=only_in_full),
         "duplicate token heads",
     ],

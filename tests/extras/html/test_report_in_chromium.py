@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.pytest_edge.conftest import Suite
+from tests.sizes import only_in_full
 
 CHROMIUM = next(
     (
@@ -22,7 +23,6 @@ CHROMIUM = next(
     None,
 )
 QUIET = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"]
-WIDTHS = (1280, 390)
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine: the report is not looked at"
@@ -193,8 +193,15 @@ def background(page: Any) -> str:
     return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 1280),
+        ("dark", 390),
+        pytest.param("light", 390, marks=only_in_full),
+        pytest.param("dark", 1280, marks=only_in_full),
+    ],
+)
 def test_everything_can_be_clicked(report: Path, browser: Any, width: int, scheme: str) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     seen = Seen(page, report)

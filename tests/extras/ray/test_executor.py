@@ -217,6 +217,7 @@ def test_progress_is_told_as_results_arrive(executor: Any) -> None:
     ]
 
 
+@only_in_full
 def test_changed_weights_are_another_network(executor: Any) -> None:
     graph = as_graph(Perceptron())
     before = figures(

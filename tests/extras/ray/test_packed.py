@@ -35,6 +35,7 @@ from tests.extras.ray.networks import (
     numbers,
     tokens,
 )
+from tests.sizes import only_in_full
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -119,6 +120,7 @@ def _where(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@only_in_full
 def test_weights_and_activations_are_in_memory_once(executor: Any, tmp_path: Path) -> None:
     import ray
 
