@@ -170,11 +170,13 @@ def measure(
         space.dataset.feature(settings.by)  # a wrong name is told before anything is drawn
 
     null = under_null.null if under_null else null_of(space)
-    if null is None and acceptance.min_explained is not None:
-        raise HypothesisError(
-            "min_explained= is a share of what the claim's features explain, and it names none: "
-            "give tolerance= instead"
-        )
+    shares = {"min_explained": "tolerance", "min_explained_at_worst": "adversarial_tolerance"}
+    for name, instead in shares.items():
+        if null is None and getattr(settings, name) is not None:
+            raise HypothesisError(
+                f"{name}= is a share of what the claim's features explain, and it names none: "
+                f"give {instead}= instead"
+            )
     if under_null is None and null is not None:
         under_null = UnderNull(evaluator, null, references, settings.stream("null"))
 

@@ -326,6 +326,8 @@ def test_a_room_below_zero_ends_at_once_and_is_weak() -> None:
 def test_a_share_of_nothing_is_a_misstatement() -> None:
     with pytest.raises(HypothesisError, match=r"min_explained= is a share of what .* names none"):
         judged(output(agrees_on=ANYTHING), tolerance=None, min_explained=0.9)
+    with pytest.raises(HypothesisError, match=r"min_explained_at_worst= is .* adversarial_tol"):
+        judged(output(agrees_on=ANYTHING), min_explained_at_worst=0.9)
     with pytest.raises(HypothesisError, match=r"min_explained= is a share above 0"):
         judged(output(module("A", agrees_on="a")), tolerance=None, min_explained=0.0)
 
