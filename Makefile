@@ -1,4 +1,4 @@
-# `make demo` and `make test` need nothing but Python 3.10 or later and a package index.
+# `make demo` and `make test` need nothing but Python 3.11 or later, as the exact versions in constraints.txt do, and a package index.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
