@@ -58,7 +58,8 @@ def pytest_fixture_setup(fixturedef, request):
 def run(folder: Path, *args: str, noise: float = 0.0, weight: str = WEIGHT) -> tuple[int, str]:
     """The exit code, and what was said of the baseline."""
     environment = {
-        **os.environ, "PYTHONPATH": str(folder), "NOISE": str(noise), "WEIGHT": weight,
+        **os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
+        "NOISE": str(noise), "WEIGHT": weight,
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "100",
     }  # fmt: skip

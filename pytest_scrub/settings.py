@@ -38,7 +38,7 @@ GATE, REPORT = "gate", "report"
 FAIL, XFAIL, WARN = "fail", "xfail", "warn"
 ACTIONS = (FAIL, XFAIL, WARN)  # what a claim does that says nothing either way
 # Evaluations for each sample of a claim that has no budget.
-EFFORT = {"none": 0, "quick": 2, "default": 20, "thorough": 200}
+EFFORT = {"none": 0, "quick": 2, "default": 20, "thorough": 200, REPORT: 20}
 # Evaluations of any search that has no budget: fewer leave most claims undecided.
 LEAST_SEARCH = 8_000
 # Names that stand in reports beside those of adversaries.
@@ -334,7 +334,8 @@ class Settings:
     )  # fmt: skip
     effort: str = _setting(
         "default", "how long adversaries search: none, quick (2 evaluations for each sample), "
-        "default (20) or thorough (200)", read=_word(EFFORT), option="adversary",
+        "default (20) or thorough (200); report searches as default does, and what is found "
+        "refutes no claim, whatever it says itself", read=_word(EFFORT), option="adversary",
     )  # fmt: skip
     deadline: float | None = _setting(
         None, "seconds after which the search of one claim ends early, and says so",
@@ -412,6 +413,12 @@ class Settings:
     @property
     def gates(self) -> bool:
         """Whether what is found may refute the claim."""
+        return self.would_gate and self.effort != REPORT
+
+    @property
+    def would_gate(self) -> bool:
+        """The same, whatever the run says: where that only shows what is found, the average and the
+        search are as sure as where searches gate, and so their figures are the same."""
         return self.adversary == GATE and self.adversarial_tolerance != math.inf
 
     @property
@@ -419,7 +426,7 @@ class Settings:
         """How many ways there are to refute the claim, slices aside: its average, single swaps, and
         each adversary that gates."""
         adversaries = DEFAULT_ADVERSARIES if self.adversaries is None else len(self.adversaries)
-        searched = adversaries if self.gates and self.searches else 0
+        searched = adversaries if self.would_gate and self.searches else 0
         return 1 + (self.min_within is not None) + searched
 
     @property

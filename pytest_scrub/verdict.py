@@ -24,6 +24,22 @@ OnAverage = Literal[Decided, "untested"]
 Outcome = Literal[OnAverage, "weak"]
 
 
+# One word for a claim that was refuted, but not on average.
+FELL: Final = "fell"
+Word = Literal[Outcome, "fell"]
+
+
+def word_of(outcome: Outcome, average: OnAverage) -> Word:
+    """The outcome in a word, where to be refuted on average and to fall to a search are two."""
+    return FELL if outcome == REFUTED and average != REFUTED else outcome
+
+
+def result_of(outcome: Outcome, average: OnAverage) -> str:
+    """The same in words."""
+    word = word_of(outcome, average)
+    return f"{average} on average, fell to the search" if word == FELL else word
+
+
 class Mark(NamedTuple):
     """What tells an outcome from others in reports: a colour of terminals, and a sign."""
 
@@ -31,8 +47,9 @@ class Mark(NamedTuple):
     sign: str
 
 
-OUTCOMES: dict[Outcome, Mark] = {  # what asks for a look first
+OUTCOMES: dict[Word, Mark] = {  # what asks for a look first
     REFUTED: Mark("red", "✖"),
+    FELL: Mark("red", "▼"),
     WEAK: Mark("yellow", "▲"),
     UNDECIDED: Mark("yellow", "◆"),
     UNTESTED: Mark("yellow", "□"),
@@ -72,11 +89,12 @@ class Estimate:
                 object.__setattr__(self, end, far)
 
     def __str__(self) -> str:
-        return (
-            f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
-            if self.is_known
-            else f"{self.mean:.4g} [?, ?]"
-        )
+        return format(self)
+
+    def __format__(self, digits: str) -> str:
+        digits = digits or ".4g"
+        ends = f"{self.low:{digits}}, {self.high:{digits}}" if self.is_known else "?, ?"
+        return f"{self.mean:{digits}} [{ends}]"
 
     def __add__(self, shift: float) -> Estimate:
         return Estimate(self.mean + shift, self.low + shift, self.high + shift)
@@ -498,13 +516,26 @@ class Search:
         return next((one for one in self.attempts if one.outcome == UNDECIDED), None)
 
 
+class Deciding(NamedTuple):
+    """The figure that decided a claim.
+
+    - `gap`: with its interval; `of`: what the claim accepts of it, in the metric's unit.
+    - `what`: what it is of, empty for the average.
+    """
+
+    gap: Estimate
+    of: float
+    what: str = ""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The outcome of one claim, in plain Python values.
 
     - `claim`: the id of its test; `hypothesis`: it as text; `metric`: its name.
     - `outcome`: `"held"`, `"refuted"`, `"undecided"`, `"untested"`, or `"weak"` where it held and
-      says too little; `average` is that of uniformly drawn swaps alone, its slices included.
+      says too little; `average` is that of uniformly drawn swaps alone, its slices included. What
+      is refuted, and not so on average, fell to the search.
     - `search`: what the adversaries found; None where none was asked.
     - `tolerance`: the largest gap that the claim accepts, in the metric's unit; `direction` is
       `"worse"` where only a worse metric counts, else `"either"`.
@@ -594,6 +625,49 @@ class Verdict:
     def held(self) -> bool:
         """Whether the prediction held; nothing else passes."""
         return self.outcome == HELD
+
+    @property
+    def word(self) -> Word:
+        """The outcome, where to be refuted on average and to fall to a search are two."""
+        return word_of(self.outcome, self.average)
+
+    @property
+    def result(self) -> str:
+        """The same in words."""
+        return result_of(self.outcome, self.average)
+
+    @property
+    def deciding(self) -> Deciding:
+        """The figure that decided the claim."""
+        search, slices, attempt = self.search, self.slices, None
+        if search is not None and self.word == FELL:
+            attempt = search.worst
+        elif search is not None and self.outcome == UNDECIDED and self.average == HELD:
+            attempt = search.undecided
+        if search is not None and attempt is not None:
+            bound = attempt.bound
+            return Deciding(
+                attempt.interval or Estimate(attempt.found, -math.inf, math.inf),
+                search.tolerance if bound is None else bound,
+                f"found by {attempt.adversary}",
+            )
+        if slices is not None and slices.tolerance is not None:
+            for one in slices.slices:
+                if one.gap is not None and one.outcome == self.outcome != HELD:
+                    return Deciding(one.gap, slices.tolerance, f"where {slices.by} = {one.value}")
+        if (
+            self.min_within is not None
+            and self.outcome == REFUTED
+            and abs(self.gap.mean) <= self.tolerance
+        ):
+            sizes = sorted(map(abs, self.changes))
+            size = sizes[math.ceil(self.min_within * (len(sizes) - 1))]
+            return Deciding(
+                Estimate(size, size, size),
+                self.tolerance,
+                f"for {self.min_within:.4g} of the swaps",
+            )
+        return Deciding(self.gap, self.tolerance)
 
     def __str__(self) -> str:
         """The whole story as text, whether it held or not."""

@@ -152,3 +152,11 @@ def test_the_error_is_shared_among_as_many_adversaries_as_there_are() -> None:
     from pytest_scrub.settings import DEFAULT_ADVERSARIES
 
     assert len(ALL_ADVERSARIES) == DEFAULT_ADVERSARIES
+
+
+def test_a_run_that_only_shows_what_is_found_is_as_sure_as_one_that_gates() -> None:
+    gating, shown = Settings(tolerance=1), Settings(tolerance=1, effort="report")
+    assert (shown.gates, shown.would_gate, shown.searches) == (False, True, True)
+    assert (shown.routes, shown.evaluations) == (gating.routes, gating.evaluations)
+    own = Settings(tolerance=1, adversary="report")
+    assert (own.gates, own.routes) == (False, 1)

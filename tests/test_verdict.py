@@ -17,9 +17,13 @@ from pytest_scrub.tree.nodes import module, output
 from pytest_scrub.verdict import (
     HELD,
     REFUTED,
+    Deciding,
     Estimate,
+    Slice,
+    Slices,
     Verdict,
 )
+from tests.example_verdicts import attempt, refuted, search, verdict
 from tests.statistics.test_acceptance import TESTED, verdict_on
 
 VERDICT = verdict_on(
@@ -77,3 +81,46 @@ def test_nan_never_travels() -> None:
 def test_a_verdict_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         VERDICT.outcome = HELD  # type: ignore[misc]
+
+
+# Two results --------------------------------------------------------------------------------------
+
+
+def test_to_fall_to_a_search_is_another_result_than_to_be_refuted() -> None:
+    assert (refuted().word, refuted().result) == ("fell", "held on average, fell to the search")
+    assert refuted(average="undecided").result == "undecided on average, fell to the search"
+    both = refuted(average="refuted")
+    assert (both.word, both.result) == ("refuted", "refuted")
+    assert (verdict().word, verdict().result) == ("held", "held")
+
+
+def test_the_figure_that_decided() -> None:
+    interval = Estimate(0.9, 0.8, 1.0)
+    found = attempt(interval=interval, bound=0.3)
+    fell = refuted(search=search(attempts=(found,)))
+    assert fell.deciding == Deciding(interval, 0.3, "found by which donors")
+    # of a file from before there were intervals of searches
+    old = refuted().deciding
+    assert (old.gap.is_known, old.of, old.what) == (False, 0.5, "found by which donors")
+    shown = verdict(search=search(attempts=(found,), gates=False))
+    assert shown.deciding == Deciding(shown.gap, 0.5)
+    on_average = refuted(average="refuted")
+    assert on_average.deciding == Deciding(on_average.gap, 0.5)
+
+    straddling = attempt(gap=0.4, interval=interval, bound=0.3, outcome="undecided", refutes=False)
+    open_search = search(attempts=(straddling,))
+    assert verdict(outcome="undecided", search=open_search).deciding.what == "found by which donors"
+    both = verdict(outcome="undecided", average="undecided", search=open_search)
+    assert both.deciding.what == ""
+
+    slices = Slices(
+        "last", 0.2, (Slice("x", 3, 9, interval, "refuted"), Slice("y", 1, 0, None, None))
+    )
+    sliced = verdict(outcome="refuted", average="refuted", slices=slices)
+    assert sliced.deciding == Deciding(interval, 0.2, "where last = x")
+    assert verdict(slices=slices).deciding.what == ""
+
+    within = verdict(
+        outcome="refuted", average="refuted", min_within=0.95, changes=(0.0,) * 80 + (2.0,) * 21
+    )
+    assert within.deciding == Deciding(Estimate(2, 2, 2), 0.5, "for 0.95 of the swaps")

@@ -57,14 +57,18 @@ def against_null(average: Measured, searched: Search | None) -> AgainstNull:
         return AgainstNull(None, NO_FEATURE)
     gates = (
         searched is not None
-        and searched.gates
+        and average.settings.would_gate
         and searched.worst is not None
         and acceptance_of_found(average).tolerance is not None
     )
     confidence = 1 - (1 - average.settings.confidence) / (1 + gates)
+    # a search that the run only shows may have found what would refute the claim
+    withstood = searched is not None and (
+        searched.gates or not (searched.refutes or searched.undecided)
+    )
     try:
         null = _on_average(average, under, confidence)
-        if average.outcome == HELD and null.outcome != REFUTED and gates:
+        if average.outcome == HELD and null.outcome != REFUTED and gates and withstood:
             null = _searched(average, under, null, confidence)
     except ScrubError as error:
         return AgainstNull(None, f"its null cannot be judged: {error}")

@@ -35,7 +35,7 @@ def power_of(average: Measured, searched: Search | None) -> Power:
         evaluator.graph, evaluator.dataset, evaluator.hypothesis, evaluator.metric.pos,
         settings.stream("mutants"), MOST_MUTANTS,
     )  # fmt: skip
-    gates = searched is not None and searched.gates and not searched.refutes
+    gates = searched is not None and settings.would_gate and not searched.refutes
     evaluators = _evaluators(average, found.mutants)
     until = deadline_from_now(settings.deadline)
     reports, equivalent, left_out = [], found.equivalent, found.left_out

@@ -28,7 +28,7 @@ from pytest_scrub.settings import (
     set_options,
     with_options_of,
 )
-from pytest_scrub.verdict import REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
+from pytest_scrub.verdict import FELL, REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,7 +61,8 @@ class Refuted(ClaimFailed):
 
 
 class RefutedByAdversary(Refuted):
-    """The claim holds on average, and an adversary found allowed swaps beyond the tolerance."""
+    """The claim held on average, fell to the search: an adversary found allowed swaps beyond what
+    it accepts."""
 
 
 class Undecided(ClaimFailed):
@@ -100,6 +101,7 @@ NOT_CALLED = (
 )
 FAILURES: dict[str, type[ClaimFailed]] = {
     REFUTED: Refuted,
+    FELL: RefutedByAdversary,
     UNDECIDED: Undecided,
     UNTESTED: Untested,
     WEAK: Weak,
@@ -274,9 +276,7 @@ def failure(verdict: Verdict) -> ClaimFailed:
     """What a claim that did not hold raises; its message is the report."""
     from pytest_scrub.reports.terminal import story
 
-    by_adversary = verdict.outcome == REFUTED and verdict.average != REFUTED
-    kind = RefutedByAdversary if by_adversary else FAILURES[verdict.outcome]
-    return kind(story(verdict))
+    return FAILURES[verdict.word](story(verdict))
 
 
 def raise_at(

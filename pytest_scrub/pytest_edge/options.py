@@ -114,7 +114,7 @@ OPTIONS = (
         "compare-fail",
         parsed,
         "how far figures may move, such as gap:10%%,worst:0.05",
-        "gap:0,worst:0,power:0",
+        "gap:0,null:0,explained:0,worst:0,power:0",
     ),
     Option(
         "cache",

@@ -32,7 +32,7 @@ from pytest_scrub.pytest_edge.options import (
     text_of,
 )
 from pytest_scrub.pytest_edge.replay import replayed
-from pytest_scrub.settings import COMMAND_LINE_OPTIONS, SETTINGS
+from pytest_scrub.settings import COMMAND_LINE_OPTIONS, REPORT, SETTINGS
 
 if TYPE_CHECKING:
     from pytest_scrub.extras.baselines.comparison import Comparison
@@ -178,6 +178,9 @@ class Reporting:
             rerun=shlex.join(["pytest", test, *_options_of_figures(self.config)]),
             verdict=verdict,
             is_marked=_is_marked(shown),
+            is_expected=verdict is not None
+            and result == "xfailed"
+            and not _is_let_pass(last, verdict),
             at=self._node_line(shown),
         )
 
@@ -283,13 +286,15 @@ class Reporting:
         room = self.config.get_terminal_writer().fullwidth - PROGRESS
         self._is_below_a_claim = True
         line = f"\n{progress_line(verdict, report.duration, room)}"
-        return category, line, (said, {COLOURS[verdict.outcome]: True})
+        return category, line, (said, {COLOURS[verdict.word]: True})
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The figures of every claim in the order of the test ids, what moved, and what was written
         or could not be."""
         if self._reports and self.run.judged:
             self._write_claims(terminalreporter)
+        if self._runs and self._began and (said := self.run.ungated or _ungated(self.config)):
+            terminalreporter.write_line(said, yellow=True, bold=True)
         quiet = self.config.get_verbosity() < 0
         if self._comparison is not None:
             from pytest_scrub.extras.baselines.text import comparison_lines
@@ -324,11 +329,13 @@ class Reporting:
 
         claims, width = self.run.claims, self.config.get_terminal_writer().fullwidth
         terminalreporter.write_sep("=", "claims")
-        for outcome, line in summary_lines(claims, width):
-            terminalreporter.write_line(line, **{COLOURS.get(outcome, "bold"): True})
+        for word, line in summary_lines(claims, width):
+            terminalreporter.write_line(line, **{COLOURS.get(word, "bold"): True})
         untold = [one.verdict for one in claims if one.verdict and one.result != "failed"]
         for line in strength_lines(untold):
             terminalreporter.write_line(line)
+        terminalreporter.write_line("")
+        terminalreporter.write_line(self.run.told)
 
     def _write_reasons(self) -> None:
         """Why the run fails though its tests may have passed; nothing pytest says comes after
@@ -370,6 +377,12 @@ def _claims(count: int) -> str:
     return f"{count} claim{'s were' if count != 1 else ' was'}"
 
 
+def _ungated(config: pytest.Config) -> str:
+    """Of a run whose searches do not gate, though no claim was searched: a test may have one judged
+    by itself."""
+    return "searches do not gate in this run" if option(config, "adversary") == REPORT else ""
+
+
 def _result(phases: dict[str, pytest.TestReport]) -> Result:
     """What pytest made of a claim, from its phases.
 
@@ -397,6 +410,15 @@ def _verdict(report: Any) -> Verdict | None:
 def _line(report: pytest.TestReport) -> int:
     """Of the test, from 1."""
     return (report.location[1] or 0) + 1
+
+
+def _is_let_pass(report: pytest.TestReport, verdict: Verdict) -> bool:
+    """Whether it is a setting, and no mark, that makes an xfail of a claim that says nothing: then
+    the reason is the verdict's."""
+    from pytest_scrub.common.visible import utf8_safe
+    from pytest_scrub.reports.terminal import headline
+
+    return str(getattr(report, "wasxfail", "")).endswith(utf8_safe(headline(verdict)))
 
 
 def _is_marked(report: pytest.TestReport) -> bool:

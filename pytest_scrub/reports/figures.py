@@ -18,6 +18,7 @@ NO_FIGURES = {
 }  # fmt: skip
 # where a verdict has what its own fields do not say; of several things, how many they are
 PLACES = {
+    "result": "result",
     "gap": "gap.mean",
     "gap_low": "gap.low",
     "gap_high": "gap.high",

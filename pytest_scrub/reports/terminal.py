@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_scrub.common.visible import visible
 from pytest_scrub.reports.counterexample import search_lines
 from pytest_scrub.reports.run import Claimed
 from pytest_scrub.reports.strength import (
@@ -19,6 +20,7 @@ from pytest_scrub.settings import EITHER
 from pytest_scrub.statistics.acceptance import MOST_SLACK, untested_nodes
 from pytest_scrub.statistics.intervals import FEWEST_CHANGED, fewest_alike
 from pytest_scrub.verdict import (
+    FELL,
     HELD,
     OUTCOMES,
     REFUTED,
@@ -28,6 +30,8 @@ from pytest_scrub.verdict import (
     UNTESTED,
     WEAK,
     Attempt,
+    Deciding,
+    Estimate,
     NodeReport,
     Slice,
     Slices,
@@ -48,16 +52,19 @@ FIGURES = (
 
 
 def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, str]]:
-    """`(outcome, line)` for a header and each claim; where a line would be too wide, the name has
+    """`(word, line)` for a header and each claim; where a line would be too wide, the name has
     one of its own.
 
     Columns that no claim has anything for are left out, and names are cut that are wider than the
     terminal.
     """
     verdicts = [one.verdict for one in claims if one.verdict is not None]
-    table = zip(FIGURES, *map(_figures, verdicts), strict=True)
-    columns = [column for column in table if any(column[1:])]
-    widths = [max(map(len, column)) for column in columns]
+    for whole in (True, False):
+        table = zip(FIGURES, *(_figures(one, whole=whole) for one in verdicts), strict=True)
+        columns = [column for column in table if any(column[1:])]
+        widths = [max(map(len, column)) for column in columns]
+        if sum(widths) + len(widths) <= width:
+            break
     padded = [
         [cell.rjust(size) if i else cell.ljust(size) for cell in column]
         for i, (column, size) in enumerate(zip(columns, widths, strict=True))
@@ -73,45 +80,71 @@ def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, 
         name = _shortened(one.test, room)
         if one.verdict is None:
             text = f"{one.outcome:<10} {one.test}: {one.message or 'no verdict'}"
-            yield one.outcome, text if len(text) <= width else f"{text[: width - 3]}..."
+            yield one.word, text if len(text) <= width else f"{text[: width - 3]}..."
         elif name_above:
             yield "", name
-            yield one.outcome, lines.pop(0).rstrip()
+            yield one.verdict.word, lines.pop(0).rstrip()
         else:
-            yield one.outcome, f"{lines.pop(0)}{gap}{name}"
+            yield one.verdict.word, f"{lines.pop(0)}{gap}{name}"
 
 
-def _figures(verdict: Verdict) -> tuple[str, ...]:
+def _figures(verdict: Verdict, *, whole: bool) -> tuple[str, ...]:
+    """The cells of a claim; `whole`: with what the worst found was held against."""
     worst = None if verdict.search is None else verdict.search.worst
+    found = worst_found(verdict) if whole or worst is None else f"{worst.found:.3g}"
     power = verdict.power
     return (
-        verdict.outcome,
+        verdict.word,
         f"{verdict.unscrubbed:.3g}",
         f"{verdict.scrubbed:.3g}",
-        _gap(verdict),
+        _around(verdict.gap),
         f"{verdict.tolerance:.3g}",
         "" if verdict.recovered is None else f"{verdict.recovered:.1%}",
         "" if verdict.explained is None else f"{verdict.explained:.1%}",
-        "" if verdict.search is None else "-" if worst is None else f"{worst.found:.3g}",
+        found or ("" if verdict.search is None else "-"),
         "" if power is None else f"{power.refuted}/{len(power.mutants)}",
     )
 
 
-def _gap(verdict: Verdict) -> str:
-    return (
-        f"{verdict.gap.mean:.3g} ± {f'{verdict.gap.around:.2g}' if verdict.gap.is_known else '?'}"
-    )
+def worst_found(verdict: Verdict) -> str:
+    """The worst that was found, if any; with what is accepted of it where that decided, and that it
+    is only shown where it decides nothing."""
+    search = verdict.search
+    if search is None or (worst := search.worst) is None:
+        return ""
+    decided = verdict.deciding
+    if decided.what == f"found by {worst.adversary}":
+        return f"{decided.gap.mean:.3g} of {decided.of:.3g}"
+    return f"{worst.found:.3g}{', shown' * (not search.gates)}"
+
+
+def _around(gap: Estimate) -> str:
+    return f"{gap.mean:.3g} ± {f'{gap.around:.2g}' if gap.is_known else '?'}"
 
 
 def verbose_suffix(verdict: Verdict) -> str:
     """What a claim's line says after its result in a verbose run."""
-    return f"{verdict.outcome} {_gap(verdict)} of {verdict.tolerance:.3g}"
+    decided = verdict.deciding
+    if not decided.what:
+        return f"{verdict.result} {_around(decided.gap)} of {decided.of:.3g}"
+    return f"{verdict.result}: {_decided(decided)}"
+
+
+def _decided(decided: Deciding) -> str:
+    """The figure that decided a claim, where that was not its average."""
+    return f"{decided.gap:.3g} of {decided.of:.3g}, {visible(decided.what)}"
 
 
 def progress_line(verdict: Verdict, seconds: float, width: int) -> str:
-    """One line for a claim that has just been judged."""
-    gap = f"{_gap(verdict)} of {verdict.tolerance:.3g}"
-    figures = f"  {verdict.outcome:<9} {gap:<24} {seconds:6.1f} s  "
+    """One line for a claim that has just been judged: with the figure that decided it, and as much
+    about that as there is room for."""
+    decided = verdict.deciding
+    short = f"{_around(decided.gap)} of {decided.of:.3g}"
+    said = [short]
+    if decided.what:
+        said = [_decided(decided), f"{decided.gap:.3g} of {decided.of:.3g}", short]
+    lines = [f"  {verdict.word:<9} {gap:<24} {seconds:6.1f} s  " for gap in said]
+    figures = next((one for one in lines if len(one) + LEAST_NAME <= width), lines[-1])
     name = verdict.claim.rpartition("::")[2]
     return figures + _shortened(name, max(width - len(figures), LEAST_NAME))
 
@@ -130,7 +163,7 @@ def framed(verdict: Verdict) -> Panel:
     from rich.text import Text
 
     return Panel(
-        Text(story(verdict)), title=Text(verdict.claim), border_style=COLOURS[verdict.outcome]
+        Text(story(verdict)), title=Text(verdict.claim), border_style=COLOURS[verdict.word]
     )
 
 
@@ -162,14 +195,11 @@ def headline(verdict: Verdict) -> str:
         return f"claim untested: too little is swapped at {names}"
     if verdict.outcome == WEAK:
         return why_weak(verdict)
-    if verdict.search is not None and verdict.outcome == REFUTED and verdict.average != REFUTED:
-        worst = verdict.search.worst
-        assert worst is not None  # one of them refuted it
-        on_average = "holds" if verdict.average == HELD else "is undecided"
+    if verdict.word == FELL:
+        decided = verdict.deciding
         return (
-            f"claim {on_average} on average and falls to the adversary: "
-            f"{gap.removeprefix('gap ')} on average, but {worst.found:.4g} for "
-            f"allowed swaps found by {worst.adversary}"
+            f"claim {verdict.result}: {decided.gap} of {decided.of:.4g}, {decided.what}; on "
+            f"average {gap}"
         )
     if (attempt := _undecided_search(verdict)) is not None:
         return (
@@ -260,10 +290,21 @@ def remedy(verdict: Verdict) -> Iterator[str]:
             "held on average only: nothing was searched for worse swaps "
             f"({verdict.search.unsearched})"
         )
+    elif verdict.average == HELD and (found := _would_refute(verdict)) is not None:
+        yield (
+            f"held on average only: {found.interval or found.found} found by {found.adversary} is "
+            "shown and does not gate, and would refute it"
+        )
     elif (attempt := _undecided_search(verdict)) is not None:
         yield f"undecided: {_why_search_is_undecided(attempt, verdict)}"
     elif verdict.average == UNDECIDED:
         yield f"undecided: {_why_undecided(verdict)}"
+
+
+def _would_refute(verdict: Verdict) -> Attempt | None:
+    """What a search found that lies beyond what is accepted, where it is only shown."""
+    search = verdict.search
+    return None if search is None or search.gates or not search.refutes else search.worst
 
 
 def _why_undecided(verdict: Verdict) -> str:

@@ -87,9 +87,9 @@ def _asymptotic_radius(n: int, alpha: float) -> float:
     return math.sqrt(2 * (n * rho + 1) / (n**2 * rho) * math.log(math.sqrt(n * rho + 1) / alpha))
 
 
-def widened(estimate: Estimate, draws: int, confidence: float) -> Estimate:
-    """A confidence sequence's interval at a higher confidence than 0.95, where the draws themselves
-    are gone.
+def widened(estimate: Estimate, draws: int, confidence: float, was: float = CONFIDENCE) -> Estimate:
+    """A confidence sequence's interval at another confidence than it `was` made with, where the
+    draws themselves are gone.
 
     An asymptotic one widens just as if it were computed anew, and by as much as Student's t is
     wider than a normal distribution, as few draws do not know their spread; one by betting is taken
@@ -100,7 +100,7 @@ def widened(estimate: Estimate, draws: int, confidence: float) -> Estimate:
     if draws < 2:
         return Estimate(estimate.mean, -math.inf, math.inf)
     tail = (1 - confidence) / 2
-    factor = _asymptotic_radius(draws, 1 - confidence) / _asymptotic_radius(draws, 1 - CONFIDENCE)
+    factor = _asymptotic_radius(draws, 1 - confidence) / _asymptotic_radius(draws, 1 - was)
     factor *= float(stats.t.isf(tail, draws - 1) / stats.norm.isf(tail))
     mean = estimate.mean
     return Estimate(

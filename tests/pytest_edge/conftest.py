@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from pytest_scrub.pytest_edge.options import FOLDER, VERDICT_PROPERTY
-from pytest_scrub.verdict import Verdict
+from pytest_scrub.verdict import OUTCOMES, Verdict
 
 # A run in this process forgets the modules that it was first to import; importing these again for
 # every run is slow, and crashes the interpreter for some of their kind.
@@ -138,6 +138,7 @@ TORCH_CLAIMS = """
 """
 
 FEW = "--scrub-samples=200"
+WORDS = tuple(OUTCOMES)
 
 
 @dataclass(frozen=True)
@@ -176,18 +177,17 @@ class Ran:
         )
         found = []
         for above, line in itertools.pairwise(section[:end]):
-            if line.startswith(("held", "refuted", "undecided", "untested", "weak")):
+            if line.startswith(WORDS):
                 found.append(line if "::" in line else f"{line}  {above}")
         return found
 
     @property
     def as_it_ran(self) -> list[str]:
         """The lines that stand where a dot would, one for each claim."""
-        outcomes = ("held", "refuted", "undecided", "untested", "weak")
         return [
             line
             for line in self.text.splitlines()
-            if line.startswith(tuple(f"  {word} " for word in outcomes))
+            if line.startswith(tuple(f"  {word} " for word in WORDS))
         ]
 
     def crash(self, name: str) -> Any:

@@ -89,6 +89,7 @@ def searched(ran: Ran, name: str = "test_falls") -> Search:
         ("scrub_adversary = none", "quick", 8000),
         ("scrub_adversary = thorough", "none", None),
         ("scrub_adversary = typo", "quick", 8000),
+        ("scrub_adversary = report", "default", 8000),
     ],
 )
 def test_how_long_to_search(
@@ -139,13 +140,14 @@ def test_these_very_words(bits: Suite) -> None:
     bits.write(FALLS + UNDECIDED)
     ran = bits.run(adversary="default")
     for name, average in (
-        ("test_falls", "holds on average"),
-        ("test_undecided", "is undecided on average"),
+        ("test_falls", "held on average"),
+        ("test_undecided", "undecided on average"),
     ):
         verdict = ran.verdicts[name]
         words = (
-            f"claim {average} and falls to the adversary: {verdict.gap} in 0-1 error, tolerance "
-            f"{verdict.tolerance:g} on average, but 0.5 for allowed swaps found by which donors"
+            f"claim {average}, fell to the search: 0.5 [0.5, 0.5] of {verdict.tolerance:g}, found "
+            f"by which donors; on average gap {verdict.gap} in 0-1 error, tolerance "
+            f"{verdict.tolerance:g}"
         )
         assert ran.reports[name].splitlines()[0] == words
         assert ran.messages[name].splitlines()[0] == f"RefutedByAdversary: {words}"
@@ -189,11 +191,99 @@ def test_what_is_found_can_be_shown_without_failing(bits: Suite) -> None:
     verdict = ran.verdicts["test_falls"]
     assert (verdict.outcome, verdict.average, verdict.held) == ("held", "held", True)
     assert (searched(ran).refutes, searched(ran).gates) == (True, False)
-    assert [line.split()[-2] for line in ran.summary if "test_falls" in line] == ["0.5"]
+    assert [line.split()[-3:-1] for line in ran.summary if "test_falls" in line] == [
+        ["0.5,", "shown"]
+    ]
+    assert "\nsearches did not gate 2 of 2 claims: 1 would have fallen to the search\n" in ran.text
     assert (
         "adversaries (tolerance 0.3, shown only; 400 evaluations at most):"
         in ran.reports["test_average"]
     )
+
+
+GATING = FALLS.replace("0.3", "0.3, adversary='gate'").replace("test_falls", "test_gates")
+UNGATED = "searches did not gate 4 of 4 claims: 3 would have fallen to the search"
+
+
+@pytest.mark.parametrize("ini", [False, True])
+@pytest.mark.parametrize("quiet", ["-q", "-v"])
+def test_a_run_can_show_what_is_found_for_every_claim(bits: Suite, ini: bool, quiet: str) -> None:
+    bits.write(FALLS + GATING + UNDECIDED + HOLDS)
+    if ini:
+        bits.pytester.makeini("[pytest]\nscrub_adversary = report")
+    gated = bits.run(adversary="default")
+    assert gated.outcomes == {"failed": 3, "passed": 1}
+    bits.forget()
+    ran = bits.run(quiet, "--scrub-json=claims.json", adversary=None if ini else "report")
+    assert ran.outcomes == {"failed": 1, "passed": 3}
+    assert {name: verdict.outcome for name, verdict in ran.verdicts.items()} == {
+        "test_falls": "held", "test_gates": "held", "test_undecided": "undecided",
+        "test_holds": "held",
+    }  # fmt: skip
+    assert f"\n{UNGATED}\n" in ran.text
+    for name, verdict in ran.verdicts.items():
+        gates = gated.verdicts[name].search
+        assert gates is not None
+        assert verdict.search is not None
+        assert verdict.search.gates is False
+        # as sure of what is found as if it decided
+        assert verdict.search.attempts == gates.attempts
+        assert verdict.gap == gated.verdicts[name].gap
+    document = json.loads((bits.pytester.path / "claims.json").read_text())
+    assert "--scrub-adversary=report" in document["run"]["options"]
+    assert [one["verdict"]["search"]["gates"] for one in document["claims"]] == [False] * 4
+
+
+def test_a_run_that_only_shows_what_is_found_says_so_without_a_claim(suite: Suite) -> None:
+    suite.write("""
+        def test_ordinary(scrub):
+            assert scrub.check(output(module("A", agrees_on="a")), tolerance=0.05).held
+    """)
+    assert suite.run(adversary="default").outcomes == {"failed": 1}
+    ran = suite.run(adversary="report")
+    assert ran.outcomes == {"passed": 1}
+    assert "\nsearches do not gate in this run\n" in ran.text
+
+
+def test_pages_say_that_searches_did_not_gate(bits: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    bits.write(FALLS + GATING + UNDECIDED + HOLDS)
+    summary, page = (bits.pytester.path / name for name in ("summary.md", "report.html"))
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    bits.run(f"--scrub-html={page}", adversary="report")
+    assert f"**{UNGATED}**" in summary.read_text()
+    assert f"<b>{UNGATED}</b>" in page.read_text()
+    assert (
+        "found by which donors is shown and does not gate, and would refute it" in page.read_text()
+    )
+
+
+def test_a_null_that_only_a_search_tells_is_told_where_it_only_shows(suite: Suite) -> None:
+    """A claim that withstands the search holds whether it gates or not."""
+    suite.write("""
+        @claim(tolerance=2, adversarial_tolerance=2)
+        def test_it():
+            return output(module("A", agrees_on="a"))
+    """)
+    gated, shown = (suite.run(adversary=word).verdicts["test_it"] for word in ("default", "report"))
+    assert gated.null is not None
+    assert gated.null.worst is not None
+    assert gated.outcome == shown.outcome
+    assert shown.null == gated.null
+
+
+def test_a_claim_that_would_fall_is_weak_where_only_its_search_tells_the_null(suite: Suite) -> None:
+    """What a search finds for the null is no evidence for a claim that did not withstand it."""
+    suite.write("""
+        @claim(tolerance=2, adversarial_tolerance=0.05)
+        def test_would_fall_is_weak():
+            return output(module("A", agrees_on="a"))
+    """)
+    gated, shown = (
+        suite.run(adversary=word).verdicts["test_would_fall_is_weak"]
+        for word in ("default", "report")
+    )
+    assert gated.result == "held on average, fell to the search"
+    assert (shown.average, shown.outcome) == ("held", "weak")
 
 
 @pytest.mark.parametrize(
@@ -338,7 +428,7 @@ def test_one_reference_and_one_node_are_left_of_what_refutes_on_average(suite: S
 def test_the_summary_has_the_worst_under_workers_too(bits: Suite) -> None:
     bits.write(FALLS + HOLDS)
     one = bits.run(adversary="default")
-    assert [line.split()[0] for line in one.summary] == ["refuted", "held"]
+    assert [line.split()[0] for line in one.summary] == ["fell", "held"]
     assert [line.split()[-2] for line in one.summary] == ["0.5", "0"]
     [header] = [line for line in one.text.splitlines() if line.endswith("  claim")]
     assert header.split()[-2:] == ["worst", "claim"]
@@ -521,7 +611,7 @@ def test_an_adversary_of_ones_own_is_searched_shown_and_gates(bits: Suite, adver
     assert (draws.refutes, nothing.refutes) == (False, False)
     if adversary == "gate":
         assert ran.verdicts["test_falls"].outcome == "refuted"
-        assert ran.messages["test_falls"].splitlines()[0].endswith("found by worst of some draws")
+        assert ", found by worst of some draws;" in ran.messages["test_falls"].splitlines()[0]
         lines = ran.reports["test_falls"].splitlines()
         start = lines.index("adversaries (tolerance 0.3; 8000 evaluations at most):")
         assert lines[start + 1].startswith("  all draws: worst gap ")

@@ -4,6 +4,7 @@ was."""
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,9 @@ def test_a_perturbed_weight_fails_in_every_mode(
     assert ran.result.ret == FAILED
     new = ran.verdicts["test_refuted"].gap.mean
     said = compared(ran.text)
-    assert "1 of 2 claims not as in the baseline 'main':" in said
+    assert "2 of 2 claims not as in the baseline 'main':" in said
+    # its gap did not move, but what it would cost if it knew nothing
+    assert "test_held: null moved by +" in said
     assert f"test_refuted: gap moved by {new - old:+.3g} from {old:.4g} to {new:.4g}" in said
     assert "the network's weights changed" in said
     assert "if that is meant, save the new figures with --scrub-save=main" in said
@@ -226,6 +229,42 @@ def test_another_seed_is_no_movement(two: Suite) -> None:
         assert "not compared: another seed" in compared(ran.text)
 
 
+def test_a_worst_of_some_references_is_compared_under_any_seed(suite: Suite) -> None:
+    suite.extend_conftest("""
+        @pytest.fixture(scope="session")
+        def scrub_data():
+            return rows(4000)
+    """)
+    suite.write("""
+        @claim(tolerance=0.9, adversaries=[WhichDonors()])
+        def test_it():
+            return output(module("A", agrees_on="a"))
+    """)
+    searched = {"adversary": "default"}
+    verdict = suite.run("--scrub-save", **searched).verdicts["test_it"]
+    assert verdict.search is not None
+    assert verdict.search.worst is not None
+    assert verdict.search.worst.interval is not None
+    assert verdict.search.worst.interval.around > 0
+    for seed in range(1, 5):
+        ran = suite.run("--scrub-compare", f"--scrub-seed={seed}", **searched)
+        assert ran.result.ret == OK, ran.text
+        assert re.search(r"\nworst 0\.\d+ 0\.\d+ \S+ ± \S+ 0 within\n", compared(ran.text))
+    sharpen(suite, 1)
+    ran = suite.run("--scrub-compare", "--scrub-seed=5", **searched)
+    assert ran.outcomes == {"passed": 1}
+    assert ran.result.ret == FAILED
+    assert "worst moved by +" in compared(ran.text)
+
+
+def test_a_run_of_another_confidence_is_compared_by_its_own_intervals(two: Suite) -> None:
+    two.run("--scrub-save", "--scrub-confidence=0.99")
+    assert {one["confidence"] for one in records(two).values()} == {0.99}
+    ran = two.run("--scrub-compare", "--scrub-seed=1")
+    assert ran.result.ret == OK
+    assert "the interval: 99 % asymptotic" in compared(ran.text)
+
+
 def test_an_outcome_that_changed_fails_whatever_the_limits(two: Suite) -> None:
     # of one that names no feature, whose null is no objection where it is held
     claims = CLAIMS.replace(
@@ -344,7 +383,7 @@ def test_claims_of_one_side_alone_are_told_and_pass(two: Suite) -> None:
 def test_a_quiet_run_tells_what_fails(two: Suite) -> None:
     two.run("--scrub-save")
     sharpen(two, 4)
-    ran = two.run("--scrub-compare", "-q")
+    ran = two.run("--scrub-compare", "-q", "--scrub-compare-fail=null:9")
     assert "test_held: held" not in compared(ran.text)
     assert "test_refuted: gap moved by" in compared(ran.text)
 
@@ -352,9 +391,10 @@ def test_a_quiet_run_tells_what_fails(two: Suite) -> None:
 def test_limits_in_the_ini_file(two: Suite) -> None:
     two.run("--scrub-save")
     sharpen(two, 4)
-    two.pytester.makeini("[pytest]\nscrub_compare = main\nscrub_compare_fail = gap:300%")
+    two.pytester.makeini("[pytest]\nscrub_compare = main\nscrub_compare_fail = gap:300%,null:2")
     assert two.run().result.ret == OK
-    assert two.run("--scrub-compare-fail=gap:10%").result.ret == FAILED
+    assert two.run("--scrub-compare-fail=gap:10%,null:2").result.ret == FAILED
+    assert two.run("--scrub-compare-fail=gap:300%").result.ret == FAILED
 
 
 # Bad input ----------------------------------------------------------------------------------------
@@ -371,7 +411,7 @@ def stderr(suite: Suite, *args: str) -> str:
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
-        ("gaps:1", "knows the figures gap, worst, power, not 'gaps'"),
+        ("gaps:1", "knows the figures gap, null, explained, worst, power, not 'gaps'"),
         ("gap", "does not say how far 'gap' may move; write gap:0.05 or gap:10%"),
         ("gap:ten", "takes a number of zero or more for 'gap', or a percentage, not 'ten'"),
         ("gap:-1", "takes a number of zero or more for 'gap', or a percentage, not '-1'"),
@@ -424,11 +464,11 @@ def test_a_name_that_is_a_test_to_run(two: Suite) -> None:
             "its schema is 2, not 1",
         ),
         (
-            lambda text: text.replace('"samples": 200', '"samples": "many"'),
+            lambda text: text.replace('\n  "samples": 200', '\n  "samples": "many"'),
             "Expected `int`, got `str` - at `$.samples`",
         ),
         (
-            lambda text: text.replace('"samples": 200', '"samples": true'),
+            lambda text: text.replace('\n  "samples": 200', '\n  "samples": true'),
             "Expected `int`, got `bool` - at `$.samples`",
         ),
         (lambda text: text.replace('"samples"', '"sample"'), "missing required field `samples`"),

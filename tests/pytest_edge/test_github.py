@@ -59,7 +59,7 @@ def test_claims_are_annotated_once_at_their_lines(suite: Suite, step: Path, work
         f"::warning file={file},line={line['test_untested']},title=untested (xfailed)%3A "
     )
     summary = step.read_text()
-    assert summary.startswith("## Claims: 1 held, 1 refuted, 1 untested\n")
+    assert summary.startswith("## Claims: 1 refuted; 1 untested; 1 held\n")
     assert summary.count("```mermaid") == 3
     assert summary.count("<table>") == 1
 

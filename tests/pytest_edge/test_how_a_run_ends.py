@@ -168,7 +168,7 @@ def test_a_claim_that_is_interrupted_did_not_pass(
         ran.result.stdout.fnmatch_lines(
             [said, "::warning file=test_claims.py,*title=interrupted*test_running::*"]
         )
-    assert "## Claims: 1 held, 1 interrupted" in (suite.pytester.path / "summary.md").read_text()
+    assert "## Claims: 1 held; 1 interrupted" in (suite.pytester.path / "summary.md").read_text()
     assert "interrupted" in (suite.pytester.path / "claims.html").read_text()
 
 

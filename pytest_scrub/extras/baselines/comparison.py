@@ -6,8 +6,13 @@ the limit, at a confidence that is corrected for all gaps and powers of the run 
 depend on one another). Runs with the same seed depend on one another, too, so each of the two
 intervals gets half of the error.
 
-The worst that was found has no interval: it is compared where both runs searched alike, with the
-same seed. Nor is an outcome that only the search decided a change where the seeds differ.
+So it is with what the claim would cost if its features knew nothing, and with what is explained of
+that: their intervals follow from those of both gaps, so they cost no confidence of their own.
+
+The worst that was found is compared where both runs searched alike: where it is a mean over some
+references, by its intervals. Where it is that of all of them, or of a distribution that the search
+chose, another seed finds another one, and it is compared with the same seed alone. Nor is an
+outcome that only the search decided a change where the seeds differ.
 """
 
 from __future__ import annotations
@@ -18,12 +23,21 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pytest_scrub.extras.baselines.files import NOT_KEPT, Baseline, Refuted, Worst
-from pytest_scrub.extras.baselines.limits import GAP, POWER, WORST, Limit, Limits
+from pytest_scrub.extras.baselines.limits import (
+    EXPLAINED,
+    GAP,
+    NULL,
+    POWER,
+    WORST,
+    Limit,
+    Limits,
+)
 from pytest_scrub.reports.run import INTERRUPTED, Run
 from pytest_scrub.settings import CONFIDENCE
 from pytest_scrub.statistics.intervals import widened
-from pytest_scrub.verdict import REFUTED, Estimate
+from pytest_scrub.verdict import REFUTED, Estimate, result_of
 
+_LEAST = 1e-6  # by which shares may differ that are the same
 MOVED, WITHIN, UNCHANGED, NOT_COMPARED = "moved", "within", "unchanged", "not compared"
 
 
@@ -65,7 +79,7 @@ class Pair(NamedTuple):
 class FigureChange:
     """One figure of one claim.
 
-    - `figure`: `"gap"`, `"worst"` or `"power"`.
+    - `figure`: `"gap"`, `"null"`, `"explained"`, `"worst"` or `"power"`.
     - `old`, `new`: None where there is none.
     - `by`: new minus old, with its corrected interval; None where they are not compared.
     - `limit`: how far it may move, in the figure's unit.
@@ -86,7 +100,7 @@ class FigureChange:
 class ClaimComparison:
     """What moved of one claim.
 
-    - `was`, `now`: its outcome, or what pytest made of a claim that has no verdict now.
+    - `was`, `now`: its outcome in words, or what pytest made of a claim that has no verdict now.
     - `figures`: its figures; empty where they cannot be compared.
     - `changed`: what else is not what it was, in words.
     - `incomparable`: why it is another claim by now, empty where it is the same.
@@ -155,14 +169,15 @@ def compare(run: Run, name: str, baselines: Mapping[str, Baseline], limits: Limi
         for test, verdict in verdicts.items()
         if test in baselines
     }
-    figures = sum(1 + _have_powers(pair) for pair in pairs.values() if not pair.incomparable)
+    figures = sum(map(_intervals, pairs.values()))
     confidence = 1 - (1 - CONFIDENCE) / max(1, figures)
     claims = []
     for test, one in here.items():
         if test in pairs:
             claims.append(_compared(pairs[test], limits, confidence))
         elif test in baselines and not one.is_marked:
-            was, changed = baselines[test].outcome, ("it has no verdict now",)
+            old, changed = baselines[test], ("it has no verdict now",)
+            was = result_of(old.outcome, old.average)
             claims.append(ClaimComparison(test, was, one.outcome, changed=changed))
     files = {_file(one.test) for one in run.claims}
     in_one = {
@@ -189,13 +204,15 @@ def _compared(pair: Pair, limits: Limits, confidence: float) -> ClaimComparison:
     old, new = pair
     changes = (
         gap_change(pair, limits[GAP], confidence),
-        _worst_change(pair, limits[WORST]),
+        _null_change(pair, limits[NULL], confidence),
+        _explained_change(pair, limits[EXPLAINED], confidence),
+        _worst_change(pair, limits[WORST], confidence),
         _power_change(pair, limits[POWER], confidence),
     )
     return ClaimComparison(
         old.claim,
-        old.outcome,
-        new.outcome,
+        result_of(old.outcome, old.average),
+        result_of(new.outcome, new.average),
         () if pair.incomparable else tuple(change for change in changes if change is not None),
         tuple(_changed(pair)),
         pair.incomparable,
@@ -243,31 +260,93 @@ def gap_change(pair: Pair, limit: Limit, confidence: float) -> FigureChange:
     old, new = (one.figures.gap for one in pair)
     room = limit.of(max(abs(old.mean), min(one.tolerance for one in pair)))
     why, by = "", None
-    if old.is_known and new.is_known:
-        by = difference(old, pair.old.samples, new, pair.new.samples, confidence)
-    else:
-        why = f"too few draws {'then' if new.is_known else 'now'} to know its interval"
+    if not (why := _unknown(old, new)):
+        by = difference(*both(pair, GAP, confidence))
     return FigureChange(GAP, old.mean, new.mean, by, room, _judged(by, room, pair.last_digit), why)
 
 
-def difference(
-    old: Estimate, old_draws: int, new: Estimate, new_draws: int, confidence: float
-) -> Estimate:
-    """New minus old of two means; each interval gets half of the error, however they depend on one
-    another."""
+def _unknown(old: Estimate, new: Estimate) -> str:
+    """Which of two intervals has no ends, or nothing."""
+    if old.is_known and new.is_known:
+        return ""
+    return f"too few draws {'then' if new.is_known else 'now'} to know its interval"
+
+
+def both(pair: Pair, figure: str, confidence: float) -> tuple[Estimate, Estimate]:
+    """A figure then and now, each interval with half of the error, so that both hold however they
+    depend on one another; from that of the claim's own confidence."""
     half = (1 + confidence) / 2
-    before, after = widened(old, old_draws, half), widened(new, new_draws, half)
-    return Estimate(new.mean - old.mean, after.low - before.high, after.high - before.low)
+
+    def widest(one: Baseline) -> Estimate:
+        figures, estimate, draws = one.figures, one.figures.gap, one.samples
+        if figure == NULL and figures.null is not None:
+            estimate, draws = figures.null.gap, figures.null.samples
+        if figure == WORST and figures.worst is not None:
+            estimate, draws = figures.worst.known, figures.worst.references
+        return widened(estimate, draws, half, one.confidence)
+
+    return widest(pair.old), widest(pair.new)
 
 
-def _worst_change(pair: Pair, limit: Limit) -> FigureChange | None:
+def difference(old: Estimate, new: Estimate) -> Estimate:
+    """New minus old."""
+    return Estimate(new.mean - old.mean, new.low - old.high, new.high - old.low)
+
+
+def _null_change(pair: Pair, limit: Limit, confidence: float) -> FigureChange | None:
+    old, new = (one.figures.null for one in pair)
+    if old is None:  # an older file says nothing of it
+        return None
+    if new is None:
+        return _of_one_side(NULL, old.gap.mean, None, "judged")
+    room, by = limit.of(old.gap.mean), None
+    if not (why := _unknown(old.gap, new.gap)):
+        by = difference(*both(pair, NULL, confidence))
+    verdict = _judged(by, room, pair.last_digit)
+    return FigureChange(NULL, old.gap.mean, new.gap.mean, by, room, verdict, why)
+
+
+def _explained_change(pair: Pair, limit: Limit, confidence: float) -> FigureChange | None:
+    then, now = (one.figures.null for one in pair)
+    if then is None:
+        return None
+    old, new = then.explained, None if now is None else now.explained
+    if old is None or new is None:
+        return _of_one_side(EXPLAINED, old, new, "defined")
+    shares = [
+        _explained(old, *(both(pair, of, confidence)[0] for of in (GAP, NULL))),
+        _explained(new, *(both(pair, of, confidence)[1] for of in (GAP, NULL))),
+    ]
+    by, why = None, ""
+    if None in shares:
+        when = "then" if shares[0] is None else "now"
+        why = f"what there is to explain may have been nothing {when}"
+    else:
+        by = difference(*filter(None, shares))
+    room = limit.of(old)
+    return FigureChange(EXPLAINED, old, new, by, room, _judged(by, room, _LEAST), why)
+
+
+def _explained(share: float, gap: Estimate, null: Estimate) -> Estimate | None:
+    """A share explained with the interval that those of both gaps leave it; None where the null may
+    cost nothing."""
+    if not (gap.is_known and null.is_known) or null.low <= 0 <= null.high:
+        return None
+    ends = [1 - one / of for one in (gap.low, gap.high) for of in (null.low, null.high)]
+    return Estimate(share, min(share, *ends), max(share, *ends))
+
+
+def _worst_change(pair: Pair, limit: Limit, confidence: float) -> FigureChange | None:
     old, new = (one.figures.worst for one in pair)
     if old is None or new is None:
         then, now = (None if one is None else one.gap for one in (old, new))
         return _of_one_side(WORST, then, now, "searched")
     room, by = limit.of(old.gap), Estimate(*[new.gap - old.gap] * 3)
     # what is the same is so however it was found
-    why = _other_search(pair, old, new) if abs(by.mean) > pair.last_digit else ""
+    is_same = abs(by.mean) <= pair.last_digit
+    why = "" if is_same else _other_search(pair, old, new) or _unknown(old.known, new.known)
+    if not (is_same or why):
+        by = difference(*both(pair, WORST, confidence))
     found = None if why else by
     return FigureChange(
         WORST, old.gap, new.gap, found, room, _judged(found, room, pair.last_digit), why
@@ -276,8 +355,10 @@ def _worst_change(pair: Pair, limit: Limit) -> FigureChange | None:
 
 def _other_search(pair: Pair, old: Worst, new: Worst) -> str:
     """Why two searches may have found different worsts of the same claim, or nothing."""
+    sampled = all(one.pointwise and not one.is_point for one in (old, new))
+    other_seed = pair.old.seed != pair.new.seed
     reasons = {
-        "another seed": pair.old.seed != pair.new.seed,
+        "another seed": other_seed and not (sampled and old.by == new.by),
         "other data": pair.old.dataset_digest != pair.new.dataset_digest,
         "another search": (old.budget, old.tried) != (new.budget, new.tried),
         "a deadline ended the search": old.late or new.late,
@@ -293,6 +374,16 @@ def _of_one_side(
         return None
     why = f"{found} {'now' if old is None else 'then'} alone"
     return FigureChange(figure, old, new, None, 0.0, NOT_COMPARED, why)
+
+
+def _intervals(pair: Pair) -> int:
+    """How many figures of a claim have intervals that may miss, among which the error is shared."""
+    if pair.incomparable:
+        return 0
+    nulls, worsts = ([getattr(one.figures, of) for one in pair] for of in ("null", "worst"))
+    return (
+        1 + _have_powers(pair) + all(nulls) + (all(worsts) and not any(w.is_point for w in worsts))
+    )
 
 
 def _have_powers(pair: Pair) -> bool:

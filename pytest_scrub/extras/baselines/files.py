@@ -19,6 +19,7 @@ from pytest_scrub.adversaries.saved import path_for
 from pytest_scrub.common.records import Malformed, as_plain_dict, fields_of, parse_json, read_record
 from pytest_scrub.errors import did_you_mean
 from pytest_scrub.reports.run import Run
+from pytest_scrub.settings import CONFIDENCE
 from pytest_scrub.verdict import HELD, Estimate, OnAverage, Outcome, Search
 
 SCHEMA_VERSION: Final = 1
@@ -40,6 +41,8 @@ class Worst:
     - `gap`: mean over so many `references`; `by`: the adversary.
     - `budget`: evaluations that all of them together might spend; `tried`: those that searched.
     - `late`: a deadline ended the search of one of them.
+    - `interval`: of the gap; a point where all references were searched, and None in older files.
+    - `pointwise`: whether it is the worst of each reference, as in an `Attempt`.
     """
 
     gap: float
@@ -48,6 +51,28 @@ class Worst:
     budget: int
     tried: tuple[str, ...]
     late: bool
+    interval: Estimate | None = None
+    pointwise: bool | None = None
+
+    @property
+    def known(self) -> Estimate:
+        """The gap with its interval, a point where none is known of."""
+        return self.interval or Estimate(self.gap, self.gap, self.gap)
+
+    @property
+    def is_point(self) -> bool:
+        """Whether nothing is said of other references."""
+        return self.known.low == self.known.high
+
+
+@dataclass(frozen=True)
+class Unknowing:
+    """What the claim would be if its features knew nothing: its `gap`, from so many `samples`, and
+    how much the claim has `explained` of it, None where that has no meaning."""
+
+    gap: Estimate
+    samples: int
+    explained: float | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +96,7 @@ class Figures:
     """What may move; all but `recovered` and `power` in the metric's unit. As in a `Verdict`.
 
     - `worst`, `power`: None where nothing was searched, or no mutant judged.
+    - `null`: None where the claim has none, and in older files.
     """
 
     gap: Estimate
@@ -80,6 +106,7 @@ class Figures:
     recovered: float | None
     worst: Worst | None
     power: Refuted | None
+    null: Unknowing | None = None
 
     @property
     def scale(self) -> float:
@@ -90,7 +117,9 @@ class Figures:
     def last_digit(self) -> float:
         """By how much figures may differ that are the same: one unit of the last digit that is
         kept."""
-        return _unit(max(self.scale, 0.0 if self.worst is None else abs(self.worst.gap)))
+        worst = 0.0 if self.worst is None else self.worst.gap
+        null = 0.0 if self.null is None else self.null.gap.mean
+        return _unit(max(self.scale, abs(worst), abs(null)))
 
 
 @dataclass(frozen=True)
@@ -100,6 +129,7 @@ class Baseline:
     - `average`: the outcome without what adversaries found; `hypothesis`: its lines.
     - `interval`: which swaps and which statistics that of the gap speaks of.
     - `versions`: of Python and the packages that figures depend on.
+    - `confidence`: of the intervals.
     """
 
     claim: str
@@ -117,6 +147,7 @@ class Baseline:
     dataset: str
     dataset_digest: str
     versions: Mapping[str, str]
+    confidence: float = CONFIDENCE
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @classmethod
@@ -196,8 +227,14 @@ def _contradictions(one: Baseline) -> Iterator[str]:
         yield f"its tolerance is {one.tolerance:g}, less than none"
     if one.samples < 2:
         yield f"its figures are of {one.samples} samples"
-    if not gap.low <= gap.mean <= gap.high:
+    if not _holds_its_mean(gap):
         yield f"its gap {gap} lies outside its interval"
+    if not 0.5 <= one.confidence < 1:
+        yield f"the confidence of its intervals is {one.confidence:g}"
+    if figures.null is not None and not _holds_its_mean(figures.null.gap):
+        yield f"the gap of its null {figures.null.gap} lies outside its interval"
+    if figures.worst is not None and not _holds_its_mean(figures.worst.known):
+        yield f"its worst {figures.worst.known} lies outside its interval"
     if abs(figures.scrubbed - figures.unscrubbed - gap.mean) > 2 * _unit(figures.scale):
         yield f"its gap {gap.mean:g} is not scrubbed minus unscrubbed metric"
     if one.average == HELD and gap.around > WIDEST * (one.tolerance + abs(gap.mean)) + _unit(
@@ -208,18 +245,33 @@ def _contradictions(one: Baseline) -> Iterator[str]:
         yield f"its power is {power}"
 
 
+def _holds_its_mean(estimate: Estimate) -> bool:
+    return estimate.low <= estimate.mean <= estimate.high
+
+
 def _figures(verdict: Verdict) -> Figures:
     scale = max(abs(verdict.unscrubbed), abs(verdict.scrubbed))
-    search, power = verdict.search, verdict.power
+    search, power, null = verdict.search, verdict.power, verdict.null
     return Figures(
-        gap=Estimate(*(_rounded(end, scale) for end in astuple(verdict.gap))),
+        gap=_estimate(verdict.gap, scale),
         unscrubbed=_rounded(verdict.unscrubbed, scale),
         scrubbed=_rounded(verdict.scrubbed, scale),
         baseline=_rounded(verdict.baseline, scale),
         recovered=None if verdict.recovered is None else _rounded(verdict.recovered, 1.0),
         worst=None if search is None else _worst(search, scale),
         power=None if power is None else Refuted(power.refuted, len(power.mutants)),
+        null=None
+        if null is None
+        else Unknowing(
+            _estimate(null.gap, scale),
+            null.samples,
+            None if verdict.explained is None else _rounded(verdict.explained, 1.0),
+        ),
     )
+
+
+def _estimate(estimate: Estimate, scale: float) -> Estimate:
+    return Estimate(*(_rounded(end, scale) for end in astuple(estimate)))
 
 
 def _worst(search: Search, scale: float) -> Worst | None:
@@ -233,6 +285,8 @@ def _worst(search: Search, scale: float) -> Worst | None:
         budget=search.budget,
         tried=tuple(attempt.adversary for attempt in searched),
         late=any(attempt.late for attempt in searched),
+        interval=None if worst.interval is None else _estimate(worst.interval, scale),
+        pointwise=worst.pointwise,
     )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-GAP, WORST, POWER = "gap", "worst", "power"
-FIGURES = (GAP, WORST, POWER)
+GAP, NULL, EXPLAINED, WORST, POWER = "gap", "null", "explained", "worst", "power"
+FIGURES = (GAP, NULL, EXPLAINED, WORST, POWER)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pytest_scrub import Verdict
 from pytest_scrub.common.visible import visible
 from pytest_scrub.reports.circuit import names, rest, stated
-from pytest_scrub.verdict import OUTCOMES, UNTESTED, CircuitNode, Outcome
+from pytest_scrub.verdict import OUTCOMES, UNTESTED, CircuitNode, Word
 
 MOST_CHARACTERS = 50_000  # of a diagram; Mermaid refuses more, and more than 500 edges
 MOST_EDGES = 500
@@ -45,12 +45,12 @@ def _lines(verdict: Verdict) -> Iterator[str]:
             arrow = "-.->" if node.along_every_path else "-->"
             slot = "" if not node.into else f'|"{_quoted(node.into)}"|'
             yield f"  {ids[node.path]} {arrow}{slot} {ids[node.parent]}"
-    classes: dict[str, Outcome] = {
+    classes: dict[str, Word] = {
         ids[node.slot]: UNTESTED
         for node in verdict.nodes
         if not node.is_tested and node.slot in ids
     }
-    classes |= {ids[node.path]: verdict.outcome for node in nodes if node.parent is None}
+    classes |= {ids[node.path]: verdict.word for node in nodes if node.parent is None}
     for outcome in dict.fromkeys(classes.values()):
         yield f"  classDef {outcome} {STYLES[outcome]}"
         yield (

@@ -18,18 +18,17 @@ from pytest_scrub.reports.run import (
     INTERRUPTED,
     PASSED,
     XFAILED,
-    XPASSED,
     Claimed,
     Run,
 )
-from pytest_scrub.reports.terminal import story
-from pytest_scrub.verdict import UNDECIDED, UNTESTED
+from pytest_scrub.reports.terminal import story, worst_found
+from pytest_scrub.verdict import UNDECIDED, UNTESTED, WEAK
 
 # bytes of a step's summary; GitHub shows nothing of one that is larger than 1 MiB
 ROOM = 1024 * 1024 - 4096
 NOTE = 200  # bytes for saying what is left out
 FAILURES = (FAILED, ERROR)
-COLUMNS = ("claim", "verdict", "gap (95 %)", "tolerance", "recovered", "worst found", "power")
+COLUMNS = ("claim", "verdict", "gap on average", "tolerance", "recovered", "worst found", "power")
 
 
 # Annotations --------------------------------------------------------------------------------------
@@ -48,26 +47,17 @@ def workflow_commands(run: Run, folder: str = "") -> list[str]:
 def _level(one: Claimed) -> str | None:
     if one.result in FAILURES:
         return "error"
-    let_pass = one.result in (PASSED, XFAILED) and one.outcome in (UNDECIDED, UNTESTED)
-    return "warning" if let_pass or one.result == INTERRUPTED else None
+    let_pass = one.result in (PASSED, XFAILED) and one.outcome in (UNDECIDED, UNTESTED, WEAK)
+    return "warning" if (let_pass and not one.is_expected) or one.result == INTERRUPTED else None
 
 
 def _command(level: str, one: Claimed, folder: str) -> str:
     named, line = one.at or (one.file, one.line)
     file = posixpath.normpath(posixpath.join(folder, named.replace("\\", "/")))
-    title = f"{_outcome_text(one)}: {one.test.rpartition('::')[2]}"
+    title = f"{one.told}{one.beside}: {one.test.rpartition('::')[2]}"
     text = f"{visible(one.message or one.outcome)}\n{one.rerun}"
     where = f"file={_property(file)},line={line},title={_property(title)}"
     return f"::{level} {where}::{_escaped(visible_lines(text))}"
-
-
-def _outcome_text(one: Claimed) -> str:
-    """What became of a claim, in a word or two."""
-    if one.verdict is None:
-        return one.outcome
-    if one.verdict.held and one.result in FAILURES:
-        return f"{one.outcome}, but its test {'has an error' if one.result == ERROR else 'failed'}"
-    return f"{one.outcome} ({one.result})" if one.result in (XFAILED, XPASSED) else one.outcome
 
 
 def _escaped(text: str) -> str:
@@ -90,15 +80,14 @@ def step_summary(run: Run, room: int = ROOM) -> str:
     and it says so; nothing is left where there is no room for that. The table is HTML, in which
     nothing but HTML's own signs can be syntax.
     """
-    counts = Counter(one.outcome for one in run.claims)
-    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "none"
     early = "\n\nThe run was interrupted: claims may be missing." if run.interrupted else ""
     parts: dict[str, list[str | None]] = {
         "rows of the table": [_row(one) for one in run.claims],
         "texts of failures": [_failure(one) for one in run.claims if one.result in FAILURES],
         "diagrams": [_diagram(one.test, one.verdict) for one in run.claims if one.verdict],
     }
-    head = f"## Claims: {told}{early}\n\n"
+    ungated = f"\n\n**{run.ungated}**" if run.ungated else ""
+    head = f"## Claims: {run.told}{early}{ungated}\n\n"
     room -= _size(head) + _size(_table([])) + NOTE
     if room < 0:
         return ""
@@ -127,7 +116,7 @@ def _table(rows: Sequence[str]) -> str:
 
 
 def _row(one: Claimed) -> str:
-    outcome = html.escape(_outcome_text(one))
+    outcome = html.escape(f"{one.told}{one.beside}")
     file, colons, test = one.test.partition("::")
     # as a whole it is too wide
     name = f"{_code(file + colons)}<br>{_code(test)}" if colons else _code(file)
@@ -146,7 +135,7 @@ def _figures(verdict: Verdict) -> Iterator[str]:
     elif (worst := search.worst) is None:
         yield f"- ({html.escape(visible(str(search.unsearched)))})"
     else:
-        yield f"{worst.found:.4g} by {_code(worst.adversary)}"
+        yield f"{worst_found(verdict)} by {_code(worst.adversary)}"
     yield "" if power is None else f"{power.refuted} of {len(power.mutants)}"
 
 
@@ -161,7 +150,9 @@ def _failure(one: Claimed) -> str:
     if one.verdict is not None and one.verdict.held:
         found = f"{one.message or one.result}\n\n{found}"
     return _folded(
-        f"{_code(one.test)}: {html.escape(_outcome_text(one))}", "text", f"{found}\n\n{one.rerun}"
+        f"{_code(one.test)}: {html.escape(one.told + one.beside)}",
+        "text",
+        f"{found}\n\n{one.rerun}",
     )
 
 

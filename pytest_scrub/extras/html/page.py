@@ -7,7 +7,6 @@ import functools
 import hashlib
 import re
 import shlex
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +20,28 @@ from pytest_scrub.extras.html.aligned import aligned
 from pytest_scrub.extras.html.diagram import diagram
 from pytest_scrub.reports.circuit import rest, stated
 from pytest_scrub.reports.run import Run
-from pytest_scrub.reports.terminal import headline, remedy
-from pytest_scrub.verdict import OUTCOMES
+from pytest_scrub.reports.terminal import headline, remedy, worst_found
+from pytest_scrub.verdict import OUTCOMES, Word
 
 TEMPLATES = Path(__file__).parent / "templates"
-# In the order of the page's counts; the signs are those of the markers in its plot.
+# The signs are those of the markers in its plot.
 SIGNS = {"error": "✖", "failed": "✖"} | {word: mark.sign for word, mark in OUTCOMES.items()}
 
 
 def page(run: Run) -> str:
     """One HTML file with all claims of a run: nothing is loaded, and nothing of what claims or data
     say is executed."""
-    counts = Counter[str](one.outcome for one in run.claims)
-    words = [*SIGNS, *sorted(counts.keys() - SIGNS)]
     verdicts = {f"#claim-{i}": one.verdict for i, one in enumerate(run.claims, 1) if one.verdict}
     script = hashlib.sha256(_source("page.js").encode()).digest()
     return _environment().get_template("page.html").render(
-        run=run, counts=[(word, counts[word]) for word in words if counts[word]],
-        overview=plots.overview(verdicts),
-        plotted={verdict.outcome for verdict in run.judged},
+        run=run, overview=plots.overview(verdicts),
+        plotted=sorted({(verdict.word, verdict.result) for verdict in run.judged}, key=_first),
         script_hash=base64.b64encode(script).decode(),
     )  # fmt: skip
+
+
+def _first(told: tuple[Word, str]) -> int:
+    return list(OUTCOMES).index(told[0])
 
 
 def fragment(verdict: Verdict) -> str:
@@ -67,7 +67,7 @@ def _environment() -> Environment:
         "one_line": lambda text: text.replace("\n", "↵"),
     }
     shown = (
-        aligned, diagram, headline, remedy, rest, stated,
+        aligned, diagram, headline, remedy, rest, stated, worst_found,
         plots.distributions, plots.convergence, plots.search_curves, plots.dashes,
     )  # fmt: skip
     environment.globals |= {"signs": SIGNS, "source": _source}

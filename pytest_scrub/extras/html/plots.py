@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pytest_scrub import Verdict
 from pytest_scrub.common.visible import visible
+from pytest_scrub.verdict import FELL, HELD, UNDECIDED, Attempt, Word
 
 LONGEST_NAME = 40  # characters of a claim's name in a plot
 ROW = 19.5  # for each claim
@@ -88,8 +89,8 @@ class Plot:
 
 
 def overview(verdicts: Mapping[str, Verdict]) -> Plot | None:
-    """The gap of every claim as a share of its tolerance, with its interval and the worst that was
-    found.
+    """The figure that decided every claim as a share of what is accepted of it, with its interval;
+    beside it the average and the worst that was found, where they did not decide.
 
     **Arguments**
 
@@ -102,13 +103,17 @@ def overview(verdicts: Mapping[str, Verdict]) -> Plot | None:
         return None
     series, names = [], {}
     for row, verdict in enumerate(rows.values()):
-        gap, search, y = verdict.gap, verdict.search, float(-row)
-        low, high, mean = (end / verdict.tolerance for end in (gap.low, gap.high, gap.mean))
-        series.append(Series(f"bar {verdict.outcome}", [(low, y), (high, y)]))
-        series.append(Series(verdict.outcome, [(mean, y)], verdict.outcome))
-        if search is not None and search.worst is not None and search.tolerance > 0:
-            worst = search.worst.found / search.tolerance
-            series.append(Series("worst", [(worst, y)], "stroke"))
+        decided, search, y = verdict.deciding, verdict.search, float(-row)
+        low, high, mean = (
+            _share(end, decided.of) for end in (decided.gap.low, decided.gap.high, decided.gap.mean)
+        )
+        if decided.what:
+            series.append(Series("plain", [(verdict.gap.mean / verdict.tolerance, y)], "dot"))
+        worst = None if search is None or search.tolerance <= 0 else search.worst
+        if search and worst and decided.what != f"found by {worst.adversary}":
+            series.append(Series("worst", [(worst.found / search.tolerance, y)], "stroke"))
+        series.append(Series(f"bar {verdict.word}", [(low, y), (high, y)]))
+        series.append(Series(verdict.word, [(mean, y)], verdict.word))
         names[y] = _short_name(verdict.claim)
     return Plot(
         _gap_axis([-1.0, 1.0, *_coordinates(0, series)], 1.0),
@@ -121,6 +126,11 @@ def overview(verdicts: Mapping[str, Verdict]) -> Plot | None:
         width=475,
         height=ROW * len(rows),
     )
+
+
+def _share(gap: float, of: float) -> float:
+    """Of what is accepted; infinite where that is nothing."""
+    return gap / of if of > 0 else math.copysign(math.inf, gap) if gap else 0.0
 
 
 def distributions(verdict: Verdict) -> Plot | None:
@@ -186,8 +196,13 @@ def search_curves(verdict: Verdict) -> Plot | None:
         corners = [(after[0], before[1]) for before, after in pairwise(points)]
         steps = [*points[:1], *chain(*zip(corners, points[1:], strict=True))]
         series.append(Series("curve worst", steps, None, dashes(nth)))
-        series.append(Series("worst", steps[-1:], "refuted" if attempt.refutes else "held"))
+        series.append(Series("worst", steps[-1:], _mark(attempt)))
     return _counted("evaluations", series, verdict, search.tolerance)
+
+
+def _mark(attempt: Attempt) -> Word:
+    """At the end of an attempt's curve."""
+    return FELL if attempt.refutes else UNDECIDED if attempt.outcome == UNDECIDED else HELD
 
 
 def _counted(label: str, series: Sequence[Series], verdict: Verdict, tolerance: float) -> Plot:

@@ -15,6 +15,7 @@ from pytest_scrub.extras.baselines.comparison import (
     Comparison,
     FigureChange,
     Pair,
+    both,
     compare,
     difference,
     fisher,
@@ -25,7 +26,7 @@ from pytest_scrub.extras.baselines.files import Baseline, Refuted
 from pytest_scrub.extras.baselines.limits import NONE, Limit, Limits, parsed
 from pytest_scrub.extras.baselines.text import comparison_lines
 from pytest_scrub.statistics.intervals import confidence_sequence, widened
-from pytest_scrub.verdict import Estimate, MutantReport, Power, Verdict
+from pytest_scrub.verdict import Estimate, MutantReport, Null, Power, Search, Verdict
 from tests.example_verdicts import attempt, claimed, run, search, verdict
 
 VERSIONS = {"python": "3.12.0", "torch": "2.13.0"}  # those of `run`
@@ -55,7 +56,7 @@ def verdicts_of(comparison: Comparison) -> dict[str, str]:
 
 def test_limits_are_numbers_or_shares() -> None:
     found = parsed(" gap: 10% , power:0.25,")
-    assert found == {"gap": Limit(0.1, True), "worst": Limit(), "power": Limit(0.25)}
+    assert found == {**NONE, "gap": Limit(0.1, True), "power": Limit(0.25)}
     assert found["gap"].of(-4.0) == pytest.approx(0.4)
     assert found["power"].of(0.5) == 0.25
     assert parsed("") == NONE
@@ -74,10 +75,13 @@ def test_a_share_of_a_gap_is_one_of_the_tolerance_where_that_is_larger() -> None
 
 @pytest.mark.parametrize("draws", [400, 4000])
 @pytest.mark.parametrize("confidence", [0.99, 0.9995])
-def test_widening_is_what_the_draws_would_have_given(draws: int, confidence: float) -> None:
+@pytest.mark.parametrize("was", [0.9, 0.95, 0.999])
+def test_widening_is_what_the_draws_would_have_given(
+    draws: int, confidence: float, was: float
+) -> None:
     values = np.random.default_rng(0).normal(3, 2, draws)
     found, expected = (
-        widened(confidence_sequence(values), draws, confidence),
+        widened(confidence_sequence(values, confidence=was), draws, confidence, was),
         confidence_sequence(values, confidence=confidence),
     )
     assert found.mean == expected.mean
@@ -96,7 +100,14 @@ def test_a_difference_has_both_intervals() -> None:
     old, new = Estimate(1.0, 0.9, 1.3), Estimate(2.0, 1.8, 2.1)
     half = 0.995  # of 0.99
     before, after = widened(old, 400, half), widened(new, 800, half)
-    found = difference(old, 400, new, 800, 0.99)
+    pair = Pair(
+        *(
+            Baseline.of(verdict(gap=gap, samples=samples), VERSIONS)
+            for gap, samples in ((old, 400), (new, 800))
+        )
+    )
+    assert both(pair, "gap", 0.99) == (before, after)
+    found = difference(before, after)
     assert found == Estimate(1.0, after.low - before.high, after.high - before.low)
     assert found.low < 1.0 - 0.3 - 0.2
     assert found.high > 1.0 + 0.1 + 0.1
@@ -177,9 +188,21 @@ def drawn(
     return found, count
 
 
-def suite_of(rng: np.random.Generator, shift: float = 0.0) -> list[Verdict]:
-    """Claims with gaps from far below their tolerance to far above it, and the power of some; one
-    may be shifted."""
+def null_of(rng: np.random.Generator, rate: float) -> Null:
+    gap, samples = drawn(rng, rate)
+    return Null("features permuted", gap, gap.mean, samples, "refuted")
+
+
+def found_by_search(rng: np.random.Generator, rate: float) -> Search:
+    """The worst swaps of each of some references, searched until that is decided."""
+    gap, references = drawn(rng, rate, tolerance=2.0)
+    one = attempt(gap=gap.mean, interval=gap, references=references, pointwise=True)
+    return search(attempts=(one,))
+
+
+def suite_of(rng: np.random.Generator, shift: float = 0.0, seed: int = 0) -> list[Verdict]:
+    """Claims with gaps from far below their tolerance to far above it, some with a null, a worst
+    found and a power; one may be shifted."""
     found = []
     for i, rate in enumerate(np.geomspace(0.02, 3, 40)):
         gap, samples = drawn(rng, float(rate), shift if i == 20 else 0.0)
@@ -191,21 +214,26 @@ def suite_of(rng: np.random.Generator, shift: float = 0.0) -> list[Verdict]:
         }
         if i % 4 == 0:
             facts["power"] = power(int(rng.binomial(12, 0.8)), 12)
-        found.append(verdict(claim=f"test_it.py::test_{i}", outcome="held", **facts))
+            facts["null"] = null = null_of(rng, float(rate) * 3 + 1)
+            facts["explained"] = 1 - gap.mean / null.gap.mean
+            facts["search"] = found_by_search(rng, float(rate) * 2 + 1)
+        found.append(verdict(claim=f"test_it.py::test_{i}", outcome="held", seed=seed, **facts))
     return found
 
 
 def test_nothing_moved_under_twenty_seeds() -> None:
-    """Fifty figures a run; uncorrected intervals for one look would cry wolf in nearly every
+    """Seventy figures a run; uncorrected intervals for one look would cry wolf in nearly every
     run."""
     rng = np.random.default_rng(1)
     old = {one.claim: Baseline.of(one, VERSIONS) for one in suite_of(rng)}
     naive = 0
-    for _ in range(20):
-        new = suite_of(rng)
+    for seed in range(1, 21):
+        new = suite_of(rng, seed=seed)
         found = compare(run(*(claimed(one, one.claim) for one in new)), "main", old, NONE)
-        assert found.confidence == 1 - 0.05 / 50
+        assert found.confidence == 1 - 0.05 / 70
         assert not found.fails, list(comparison_lines(found))
+        compared = [change for claim in found.claims for change in claim.figures if change.by]
+        assert len(compared) == 80  # of what is explained the intervals are those of both gaps
         # At 400 draws the sequence's radius is 3.08 standard errors; 1.96 * sqrt(2) of them are for
         # one look at one.
         naive += any(
@@ -289,6 +317,132 @@ def test_another_search_has_another_worst(facts: dict[str, Any], why: str) -> No
     assert verdicts_of(moved(searched(0.9), searched(0.9, **facts)))["worst"] == "unchanged"
 
 
+def with_interval(gap: float, around: float = 0.05, **facts: Any) -> Verdict:
+    own = {"pointwise": True} | {
+        name: facts.pop(name) for name in ("pointwise", "adversary") if name in facts
+    }
+    interval = Estimate(gap, gap - around, gap + around)
+    one = attempt(gap=gap, interval=interval, references=400, refutes=True, **own)
+    return verdict(search=search(attempts=(one,)), **facts)
+
+
+def test_the_worst_of_some_references_is_compared_by_its_intervals() -> None:
+    old = with_interval(0.9)
+    # neither interval holds the mean of the other, and yet they may be of the same
+    assert verdicts_of(moved(old, with_interval(0.99)))["worst"] == "within"
+    found = moved(old, with_interval(1.2))
+    assert verdicts_of(found)["worst"] == "moved"
+    assert found.fails
+    change = found.claims[0].figures[-1]
+    assert change.by is not None
+    before, after = (
+        widened(Estimate(gap, gap - 0.05, gap + 0.05), 400, (1 + found.confidence) / 2)
+        for gap in (0.9, 1.2)
+    )
+    assert change.by.low == pytest.approx(after.low - before.high, abs=1e-5)
+    limit = parsed(f"worst:{change.by.low + 0.01}")
+    assert verdicts_of(moved(old, with_interval(1.2), limit))["worst"] == "within"
+    unknown = replace(old, search=replace(old.search, attempts=(
+        replace(old.search.attempts[0], interval=Estimate(0.9, -math.inf, math.inf)),
+    )))  # fmt: skip
+    assert verdicts_of(moved(unknown, with_interval(1.2)))["worst"] == (
+        "too few draws then to know its interval"
+    )
+    # of a file from before there were intervals
+    assert verdicts_of(moved(searched(0.9), with_interval(0.92)))["worst"] == "within"
+
+
+def test_under_another_seed_the_worst_is_that_of_other_references() -> None:
+    old, far = with_interval(0.9), with_interval(1.2, seed=8)
+    assert verdicts_of(moved(old, far))["worst"] == "moved"
+    assert verdicts_of(moved(old, with_interval(0.99, seed=8)))["worst"] == "within"
+    # a distribution that was chosen, the mean over all references, or what another one found
+    for facts in ({"pointwise": False}, {"pointwise": None}, {"around": 0}, {"adversary": "mine"}):
+        other = with_interval(1.2, seed=8, **facts)
+        assert verdicts_of(moved(old, other))["worst"] in ("another seed", "another search")
+        assert not moved(old, other).fails
+
+
+def with_null(cost: float, around: float = 0.1, **facts: Any) -> Verdict:
+    interval = Estimate(cost, cost - around, cost + around)
+    null = Null("features permuted", interval, cost, 400, "refuted")
+    return verdict(**{"null": null, "explained": 1 - 0.01 / cost, **facts})
+
+
+def test_what_the_claim_would_cost_if_its_features_knew_nothing() -> None:
+    old = with_null(2.0)
+    assert verdicts_of(moved(old, old)) == dict.fromkeys(("gap", "null", "explained"), "unchanged")
+    near = verdicts_of(moved(old, with_null(2.2, seed=8)))
+    assert near == {"gap": "unchanged", "null": "within", "explained": "within"}
+    found = moved(old, with_null(1.0, seed=8))
+    assert verdicts_of(found)["null"] == "moved"
+    assert found.fails
+    assert not moved(old, with_null(1.0), parsed("null:0.8")).fails
+    assert not moved(old, with_null(1.0), parsed("null:40%")).fails
+    # the gap and its null moved together, and a share of it is as it was
+    larger = with_null(4.0, gap=Estimate(0.02, -0.01, 0.05), scrubbed=0.145, explained=1 - 0.02 / 4)
+    assert verdicts_of(moved(old, larger))["explained"] == "unchanged"
+
+
+def test_what_is_explained_may_move_where_neither_gap_may() -> None:
+    def explaining(gap: float, null: float) -> Verdict:
+        interval = Estimate(gap, gap - 0.01, gap + 0.01)
+        facts = {"gap": interval, "scrubbed": 0.125 + gap, "explained": 1 - gap / null}
+        return with_null(null, 0.02, **facts)
+
+    limits = parsed("gap:1,null:1")
+    old, new = explaining(0.1, 1.0), explaining(0.6, 1.0)
+    found = moved(old, new, limits)
+    assert verdicts_of(found) == {"gap": "within", "null": "unchanged", "explained": "moved"}
+    assert not moved(old, new, parsed("gap:1,null:1,explained:0.5")).fails
+    change = found.claims[0].figures[-1]
+    assert change.by is not None
+    assert change.by.low < -0.5 < change.by.high < -0.3
+
+
+def test_a_null_that_may_cost_nothing_explains_nothing_to_compare() -> None:
+    old, new = with_null(2.0), with_null(0.05, 0.045)
+    why = "what there is to explain may have been nothing now"
+    found = moved(old, replace(new, explained=0.8))
+    assert verdicts_of(found)["explained"] == why
+    assert verdicts_of(found)["null"] == "moved"
+    none = replace(new, explained=None)
+    assert verdicts_of(moved(old, none))["explained"] == "defined then alone"
+
+
+def test_a_baseline_without_a_null_compares_gaps_alone() -> None:
+    assert verdicts_of(moved(verdict(), with_null(2.0))) == {"gap": "unchanged"}
+    found = verdicts_of(moved(with_null(2.0), verdict()))
+    assert found["null"] == "judged then alone"
+
+
+@pytest.mark.parametrize(("then", "now"), [(0.95, 0.99), (0.99, 0.95), (0.99, 0.99)])
+def test_intervals_are_widened_from_the_confidence_that_they_have(then: float, now: float) -> None:
+    values = np.random.default_rng(0).normal(0, 1, 800)
+    old, new = (
+        verdict(
+            gap=(gap := confidence_sequence(values, confidence=confidence)), confidence=confidence,
+            samples=800, unscrubbed=0.0, scrubbed=gap.mean, tolerance=2,
+        )
+        for confidence in (then, now)
+    )  # fmt: skip
+    pair = Pair(Baseline.of(old, VERSIONS), Baseline.of(new, VERSIONS))
+    expected = confidence_sequence(values, confidence=0.99).around
+    for found in both(pair, "gap", 0.98):  # half of the error for each
+        assert found.around == pytest.approx(expected, rel=0.01)
+
+
+def test_to_be_refuted_on_average_is_another_outcome_than_to_fall_to_the_search() -> None:
+    fell, refuted = (
+        searched(0.9, outcome="refuted"),
+        searched(0.9, outcome="refuted", average="refuted"),
+    )
+    found = moved(fell, refuted)
+    assert found.fails
+    text = "\n".join(line for _, line in comparison_lines(found))
+    assert "was held on average, fell to the search and is refuted" in text
+
+
 @pytest.mark.parametrize(
     ("facts", "fails"),
     [
@@ -308,8 +462,8 @@ def test_an_outcome_that_only_a_search_decided(facts: dict[str, Any], fails: boo
         assert found.fails is fails
         text = "\n".join(line for _, line in comparison_lines(found))
         assert (
-            f"{fallen.outcome} -> {held.outcome}" in text
-            or f"{held.outcome} -> {fallen.outcome}" in text
+            f"{fallen.result} -> {held.result}" in text
+            or f"{held.result} -> {fallen.result}" in text
         )
         assert ("another seed finds something else" in text) is not fails
 

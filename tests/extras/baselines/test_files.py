@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from pytest_scrub.common.whole_files import write_file
 from pytest_scrub.extras.baselines.files import Baseline, BaselineError, Figures, load, texts
-from pytest_scrub.verdict import Estimate, Verdict
-from tests.example_verdicts import claimed, refuted, run, verdict, whole
+from pytest_scrub.verdict import Estimate, Null, Verdict
+from tests.example_verdicts import attempt, claimed, refuted, run, search, verdict, whole
 
 
 def save(folder: Path, *verdicts: Verdict) -> dict[str, str]:
@@ -66,13 +66,19 @@ def test_an_end_of_an_interval_that_is_not_known(tmp_path: Path) -> None:
         ("figures.gap.low", 1.0, "lies outside its interval"),
         ("figures.unscrubbed", 1e308, "is not scrubbed minus unscrubbed metric"),
         ("figures.power.refuted", 10**6, "its power is 1000000/"),
+        ("figures.worst.interval.low", 1e308, "its worst 0.9 [1e+308, 1] lies outside"),
+        ("figures.null.gap.high", -1e308, "the gap of its null 2 [1.5, -1e+308] lies outside"),
+        ("confidence", 1.0, "the confidence of its intervals is 1"),
+        ("confidence", 0.0, "the confidence of its intervals is 0"),
         ("figures.power.refuted", -1, "its power is -1/"),
     ],
 )
 def test_figures_that_would_let_everything_pass(
     tmp_path: Path, path: str, value: Any, why: str
 ) -> None:
-    (name,) = save(tmp_path, whole())
+    null = Null("features permuted", Estimate(2.0, 1.5, 2.5), 2.0, 400, "refuted")
+    found = search(attempts=(attempt(interval=Estimate(0.9, 0.8, 1.0)),))
+    (name,) = save(tmp_path, whole(null=null, search=found))
     record = json.loads((tmp_path / name).read_text())
     *parts, last = path.split(".")
     inner = record

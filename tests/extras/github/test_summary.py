@@ -19,7 +19,16 @@ from pytest_scrub.judge import check
 from pytest_scrub.network.plain import FunctionGraph
 from pytest_scrub.reports.run import ERROR, FAILED, PASSED, SKIPPED, XFAILED, Claimed, Run
 from pytest_scrub.tree.nodes import module, output
-from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, UNTESTED, Circuit, CircuitNode, Verdict
+from pytest_scrub.verdict import (
+    HELD,
+    REFUTED,
+    UNDECIDED,
+    UNTESTED,
+    WEAK,
+    Circuit,
+    CircuitNode,
+    Verdict,
+)
 from tests.example_verdicts import claimed as example
 from tests.example_verdicts import run
 
@@ -72,6 +81,7 @@ def a_run(*claims: Claimed, interrupted: bool = False) -> Run:
         (FAILED, REFUTED, "error"), (FAILED, UNDECIDED, "error"), (ERROR, HELD, "error"),
         (FAILED, HELD, "error"),
         (PASSED, UNDECIDED, "warning"), (XFAILED, UNTESTED, "warning"),
+        (PASSED, WEAK, "warning"),
         (PASSED, HELD, None), (XFAILED, REFUTED, None), (SKIPPED, None, None),
         (FAILED, None, "error"),
     ],
@@ -122,13 +132,15 @@ def test_the_summary_has_counts_figures_texts_and_diagrams(verdict: Verdict) -> 
     run = a_run(
         claimed(verdict, PASSED), claimed(verdict, FAILED, REFUTED, test="t.py::bad"),
         claimed(None, SKIPPED),
-        claimed(verdict, XFAILED, REFUTED, test="t.py::known"), interrupted=True,
+        claimed(verdict, XFAILED, REFUTED, test="t.py::known", is_expected=True), interrupted=True,
     )  # fmt: skip
     text = step_summary(run)
-    assert text.startswith("## Claims: 1 held, 2 refuted, 1 skipped\n\nThe run was interrupted")
+    assert text.startswith(
+        "## Claims: 1 refuted; 1 held; 1 skipped; 1 xfailed as expected\n\nThe run was interrupted"
+    )
     rows = re.findall(r"<tr>(<td>.*)</tr>", text)
     assert [re.findall("<td>(.*?)</td>", row)[1] for row in rows] == [
-        "held", "<b>refuted</b>", "skipped", "refuted (xfailed)",
+        "held", "<b>refuted</b>", "skipped", "refuted (xfailed as expected)",
     ]  # fmt: skip
     assert re.findall("<td>(.*?)</td>", rows[0])[2:4] == [str(verdict.gap), "0.5"]
     assert text.count("```text\nclaim refuted") == 1  # of what failed, and of nothing else
@@ -223,7 +235,9 @@ def test_a_circuit_is_drawn_as_it_is_stated(verdict: Verdict) -> None:
         replace(verdict.nodes[0], slot="output/A", is_tested=True),
     )
     drawn = flowchart(
-        replace(verdict, outcome=REFUTED, circuit=Circuit(("l",), nodes), nodes=slots)
+        replace(
+            verdict, outcome=REFUTED, average=REFUTED, circuit=Circuit(("l",), nodes), nodes=slots
+        )
     )
     assert drawn == "\n".join([  # parsed and drawn by Mermaid 11
         "flowchart BT",

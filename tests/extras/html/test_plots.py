@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_scrub.extras.html.page import fragment, page
+from pytest_scrub.extras.html.plots import Plot, overview
 from pytest_scrub.verdict import Estimate, Look
 from tests.example_verdicts import (
     attempt,
@@ -93,6 +94,38 @@ def test_an_interval_without_ends_is_drawn_across() -> None:
 def test_the_limit_of_a_search_that_looks_one_way_is_one_line() -> None:
     both, one = (fragment(refuted(search=search(worse=worse))) for worse in ("either", "higher"))
     assert both.count('class="limit"') == 2 * one.count('class="limit"') > 0
+
+
+def marks(plot: Plot) -> dict[str, float]:
+    """Marker to where it stands, of a plot of one claim."""
+    return {one.marker: one.points[0][0] for one in plot.series if one.marker is not None}
+
+
+def test_the_figure_that_decided_is_what_is_marked() -> None:
+    found = attempt(interval=Estimate(0.9, 0.8, 1.0), bound=0.3)
+    fell = overview({"#a": refuted(search=search(attempts=(found,)))})
+    assert fell is not None
+    assert marks(fell) == pytest.approx({"fell": 3.0, "dot": 0.02})
+    bar = next(one.points for one in fell.series if one.style == "bar fell")
+    assert [at for at, _ in bar] == pytest.approx([0.8 / 0.3, 1.0 / 0.3])
+
+    straddling = replace(found, refutes=False, outcome="undecided")
+    undecided = overview({
+        "#a": verdict(outcome="undecided", search=search(attempts=(straddling,)))
+    })  # fmt: skip
+    assert undecided is not None
+    assert marks(undecided) == pytest.approx({"undecided": 3.0, "dot": 0.02})
+
+    shown = overview({"#a": verdict(search=search(attempts=(found,), gates=False))})
+    assert shown is not None
+    assert marks(shown) == pytest.approx({"held": 0.02, "stroke": 1.8})
+
+
+def test_what_is_found_where_nothing_is_accepted_stands_at_the_end() -> None:
+    found = attempt(interval=Estimate(0.9, 0.8, 1.0), bound=0.0)
+    plot = overview({"#a": refuted(search=search(attempts=(found,)))})
+    assert plot is not None
+    assert plot.x_of(marks(plot)["fell"]) == plot.left + plot.width
 
 
 def test_names_in_the_plot_of_all_lead_to_their_claims_and_are_cut() -> None:

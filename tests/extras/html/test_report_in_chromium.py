@@ -206,7 +206,7 @@ def test_everything_can_be_clicked(report: Path, browser: Any, width: int, schem
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     seen = Seen(page, report)
     title = page.title()
-    assert title == "4 claims: 1 failed, 1 refuted, 1 untested, 1 held"
+    assert title == "4 claims: 1 failed; 1 refuted; 1 untested; 1 held"
     assert seen.is_narrow_enough()
     sort_by_every_column(page)
     filter_in_every_way(page)
@@ -237,6 +237,47 @@ def test_a_link_to_a_claim_opens_it(report: Path, browser: Any) -> None:
     page.goto(f"{report.as_uri()}#claim-2")
     assert page.locator("details.claim[open]").count() == 1
     assert page.locator("#claim-2").get_attribute("open") is not None
+
+
+def test_what_fell_to_a_search_and_what_was_expected_are_filtered_for_themselves(
+    suite: Suite, browser: Any
+) -> None:
+    suite.write("""
+        @claim(tolerance=0.05)
+        def test_falls():
+            return output(module("A", agrees_on="a"))
+
+        @claim(tolerance=0.5)
+        def test_refuted():
+            return output(module("B", agrees_on="b"))
+
+        @pytest.mark.xfail(raises=Refuted, strict=True)
+        @claim(tolerance=0.5)
+        def test_known():
+            return output(module("B", agrees_on="b"))
+    """)
+    path = suite.pytester.path / "report.html"
+    suite.run(f"--scrub-html={path}", adversary="default")
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    seen = Seen(page, path)
+    assert seen.is_narrow_enough()
+    assert page.locator("#outcome option").all_inner_texts() == [
+        "all", "refuted", "held on average, fell to the search", "xfailed as expected",
+    ]  # fmt: skip
+    for told, name in (
+        ("refuted", "test_refuted"),
+        ("held on average, fell to the search", "test_falls"),
+        ("xfailed as expected", "test_known"),
+    ):
+        page.locator("#outcome").select_option(told)
+        assert page.locator("#overview tbody tr:visible a").all_inner_texts() == [name]
+    # the figure that decided lies outside of the band
+    band = page.locator("figure.wide .band").bounding_box()
+    mark = page.locator("figure.wide .mark.fell").bounding_box()
+    dot = page.locator("figure.wide .mark.plain").bounding_box()
+    assert dot["x"] < band["x"] + band["width"] < mark["x"]
+    assert page.locator("figure.wide .mark.worst").count() == 2
+    assert seen.problems == []
 
 
 def test_without_its_script_the_page_says_the_same(report: Path, browser: Any) -> None:
