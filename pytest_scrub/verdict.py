@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import pytest_scrub
@@ -60,11 +60,13 @@ class Estimate:
     - `mean`: of what was drawn.
     - `low`, `high`: the ends of the interval; infinite, and None in JSON, where too few values were
       seen to know them.
+    - `exact`: it is of all that there are, so that it has no interval: both ends are the mean.
     """
 
     mean: float
     low: End
     high: End
+    exact: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         for end, far in UNKNOWN_ENDS.items():
@@ -72,14 +74,14 @@ class Estimate:
                 object.__setattr__(self, end, far)
 
     def __str__(self) -> str:
-        return (
-            f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
-            if self.is_known
-            else f"{self.mean:.4g} [?, ?]"
-        )
+        if self.exact:
+            return f"{self.mean:.4g} (exact)"
+        ends = f"{self.low:.4g}, {self.high:.4g}" if self.is_known else "?, ?"
+        return f"{self.mean:.4g} [{ends}]"
 
     def __add__(self, shift: float) -> Estimate:
-        return Estimate(self.mean + shift, self.low + shift, self.high + shift)
+        ends = self.low + shift, self.high + shift
+        return Estimate(self.mean + shift, *ends, exact=self.exact)
 
     @property
     def is_known(self) -> bool:
@@ -97,13 +99,15 @@ class Share:
     """How large the change of nearly all allowed swaps is at most, from `draws` independent draws.
 
     With the verdict's confidence at least `share` of the allowed swaps change the metric by no more
-    than `within`, and at least `tolerated` of them by no more than the tolerance.
+    than `within`, and at least `tolerated` of them by no more than the tolerance; where it is
+    `exact`, from all that there are and their probabilities, and without a doubt.
     """
 
     share: float
     within: float
     tolerated: float
     draws: int
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -347,6 +351,11 @@ class Attempt:
         assert self.gap is not None
         return self.gap
 
+    def told(self, gap: Estimate) -> str:
+        """A mean that it found, as text: where all references were searched, but not all of their
+        swaps, that is exact, and the worst there is may be worse."""
+        return str(gap) if self.exhaustive else str(gap).replace("(exact)", "(all references)")
+
 
 @dataclass(frozen=True)
 class Swap:
@@ -521,7 +530,8 @@ class Verdict:
     - `explained`: 1 - gap / (the null's gap), or None; `explained_reason`: why it is None.
     - `confidence`: of the intervals, unless they say otherwise, and of the outcome.
     - `min_within`: the least share of single swaps that has to stay within the tolerance, or None.
-    - `samples`: references drawn until the claim was decided; `budget`: the most that might be.
+    - `samples`: references drawn until the claim was decided, or, where the gap is exact, all
+      allowed swap sets; `budget`: the most that might be.
     - `nodes`: how every slot was tested; `min_with_other`, `min_moved`: the shares below which one
       is untested.
     - `seed`: that all random streams come from; `model`, `dataset`: their names.
@@ -589,6 +599,11 @@ class Verdict:
     confidence: float = 0.95
     min_within: float | None = None
     schema_version: Literal[1] = SCHEMA_VERSION
+
+    @property
+    def exact(self) -> bool:
+        """Whether all that was compared on average was enumerated, and nothing of it drawn."""
+        return self.gap.exact and (self.null is None or self.null.gap.exact)
 
     @property
     def held(self) -> bool:

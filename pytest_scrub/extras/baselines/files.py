@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -135,11 +135,11 @@ class Baseline:
     def to_json(self) -> str:
         """Sorted, one value a line; what cannot be printed is escaped, other text stays as it is
         read."""
+        record = as_plain_dict(self)
+        if not self.figures.gap.exact:  # files of what was drawn stay as they were
+            del record["figures"]["gap"]["exact"]
         text = (
-            json.dumps(
-                as_plain_dict(self), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
-            )
-            + "\n"
+            json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         )
         return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
@@ -210,9 +210,11 @@ def _contradictions(one: Baseline) -> Iterator[str]:
 
 def _figures(verdict: Verdict) -> Figures:
     scale = max(abs(verdict.unscrubbed), abs(verdict.scrubbed))
-    search, power = verdict.search, verdict.power
+    gap, search, power = verdict.gap, verdict.search, verdict.power
     return Figures(
-        gap=Estimate(*(_rounded(end, scale) for end in astuple(verdict.gap))),
+        gap=Estimate(
+            *(_rounded(end, scale) for end in (gap.mean, gap.low, gap.high)), exact=gap.exact
+        ),
         unscrubbed=_rounded(verdict.unscrubbed, scale),
         scrubbed=_rounded(verdict.scrubbed, scale),
         baseline=_rounded(verdict.baseline, scale),
