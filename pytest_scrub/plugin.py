@@ -23,6 +23,7 @@ from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
 from pytest_scrub.pytest_edge.items import id_of, is_ours
 from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, OPTIONS, option, require_known
 from pytest_scrub.pytest_edge.replay import only_replayed
+from pytest_scrub.pytest_edge.suite_error import asked, share
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,6 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     require_known(config)
     for one in OPTIONS:
         option(config, one.name)
+    asked(config)
     if not hasattr(config, "workerinput"):
         from pytest_scrub.pytest_edge.run_reports import Reporting
 
@@ -74,6 +76,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("claim") is not None:
             item.user_properties.append((CLAIM_PROPERTY, id_of(item)))
     only_replayed(config, items)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is left then is run: with --scrub-suite-error, its claims share that."""
+    share(session.config, session.items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

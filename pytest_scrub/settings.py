@@ -44,6 +44,7 @@ LEAST_SEARCH = 8_000
 # Names that stand in reports beside those of adversaries.
 SAVED, DRAWN_BY_CLAIM = "saved counterexample", "the claim's own draws"
 CONFIDENCE = 0.95
+LEAST_CONFIDENCE, MOST_CONFIDENCE = 0.5, 0.9999
 LEAST_SHARE = 1e-6  # a share of nothing asks for nothing
 DEFAULT_ADVERSARIES = 4
 MOST_SAMPLES = 10**8  # their references are drawn at once, and take a gigabyte
@@ -130,6 +131,15 @@ def _confidence(text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"takes a share such as 0.95, not {text!r}") from None
+
+
+def error_of_a_run(text: str) -> float:
+    """Reads a probability that a run of at least one claim can have."""
+    most = 1 - LEAST_CONFIDENCE
+    with suppress(ValueError):
+        if 0 < (error := float(text)) <= most:
+            return error
+    raise ValueError(f"takes a probability above 0 and at most {most}, such as 0.05, not {text!r}")
 
 
 def _seconds(text: str) -> float:
@@ -269,7 +279,10 @@ class Settings:
     confidence: float = _setting(
         CONFIDENCE, "how sure a verdict is: at most 1 less this are wrongly refuted, or wrongly "
         "held; shared among all that can refute the claim",
-        _from("a share from 0.5 to 0.9999, such as 0.95", 0.5, 0.9999), read=_confidence,
+        _from(
+            f"a share from {LEAST_CONFIDENCE} to {MOST_CONFIDENCE}, such as 0.95",
+            LEAST_CONFIDENCE, MOST_CONFIDENCE,
+        ), read=_confidence,
         none_is_unset=True,
     )  # fmt: skip
     min_within: float | None = _setting(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import pytest_scrub
@@ -77,11 +77,13 @@ class Estimate:
     - `mean`: of what was drawn.
     - `low`, `high`: the ends of the interval; infinite, and None in JSON, where too few values were
       seen to know them.
+    - `exact`: it is of all that there are, so that it has no interval: both ends are the mean.
     """
 
     mean: float
     low: End
     high: End
+    exact: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         for end, far in UNKNOWN_ENDS.items():
@@ -93,11 +95,14 @@ class Estimate:
 
     def __format__(self, digits: str) -> str:
         digits = digits or ".4g"
+        if self.exact:
+            return f"{self.mean:{digits}} (exact)"
         ends = f"{self.low:{digits}}, {self.high:{digits}}" if self.is_known else "?, ?"
         return f"{self.mean:{digits}} [{ends}]"
 
     def __add__(self, shift: float) -> Estimate:
-        return Estimate(self.mean + shift, self.low + shift, self.high + shift)
+        ends = self.low + shift, self.high + shift
+        return Estimate(self.mean + shift, *ends, exact=self.exact)
 
     @property
     def is_known(self) -> bool:
@@ -115,13 +120,15 @@ class Share:
     """How large the change of nearly all allowed swaps is at most, from `draws` independent draws.
 
     With the verdict's confidence at least `share` of the allowed swaps change the metric by no more
-    than `within`, and at least `tolerated` of them by no more than the tolerance.
+    than `within`, and at least `tolerated` of them by no more than the tolerance; where it is
+    `exact`, from all that there are and their probabilities, and without a doubt.
     """
 
     share: float
     within: float
     tolerated: float
     draws: int
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -365,6 +372,11 @@ class Attempt:
         assert self.gap is not None
         return self.gap
 
+    def told(self, gap: Estimate) -> str:
+        """A mean that it found, as text: where all references were searched, but not all of their
+        swaps, that is exact, and the worst there is may be worse."""
+        return str(gap) if self.exhaustive else str(gap).replace("(exact)", "(all references)")
+
 
 @dataclass(frozen=True)
 class Swap:
@@ -552,7 +564,8 @@ class Verdict:
     - `explained`: 1 - gap / (the null's gap), or None; `explained_reason`: why it is None.
     - `confidence`: of the intervals, unless they say otherwise, and of the outcome.
     - `min_within`: the least share of single swaps that has to stay within the tolerance, or None.
-    - `samples`: references drawn until the claim was decided; `budget`: the most that might be.
+    - `samples`: references drawn until the claim was decided, or, where the gap is exact, all
+      allowed swap sets; `budget`: the most that might be.
     - `nodes`: how every slot was tested; `min_with_other`, `min_moved`: the shares below which one
       is untested.
     - `seed`: that all random streams come from; `model`, `dataset`: their names.
@@ -622,6 +635,11 @@ class Verdict:
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @property
+    def exact(self) -> bool:
+        """Whether all that was compared on average was enumerated, and nothing of it drawn."""
+        return self.gap.exact and (self.null is None or self.null.gap.exact)
+
+    @property
     def held(self) -> bool:
         """Whether the prediction held; nothing else passes."""
         return self.outcome == HELD
@@ -646,8 +664,9 @@ class Verdict:
             attempt = search.undecided
         if search is not None and attempt is not None:
             bound = attempt.bound
+            found = attempt.interval or Estimate(attempt.found, -math.inf, math.inf)
             return Deciding(
-                attempt.interval or Estimate(attempt.found, -math.inf, math.inf),
+                replace(found, exact=found.exact and attempt.exhaustive),
                 search.tolerance if bound is None else bound,
                 f"found by {attempt.adversary}",
             )

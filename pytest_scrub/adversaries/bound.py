@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pytest_scrub.statistics.acceptance import Acceptance, Interval
-from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
+from pytest_scrub.statistics.intervals import Numbers, confidence_sequence, point
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Decided, Estimate
 
 # References below which the mean of their worst swaps decides nothing, unless they are all.
@@ -44,7 +44,7 @@ def by_references(
     - `exact`: the references are all that there are.
     """
     room = None if of_null is None else acceptance.sign * of_null
-    interval = _point if exact else _of_a_search
+    interval = point if exact else _of_a_search
     outcome = _outcome(acceptance, changes, room, rounding, interval)
     fewest = {HELD: FEWEST_TO_HOLD, REFUTED: FEWEST_TO_REFUTE}.get(outcome, 0)
     own, null = (
@@ -104,12 +104,6 @@ def _outcome(
 def _of_a_search(values: Numbers, largest: float, confidence: float, rounding: float) -> Estimate:
     """Of the mean of what a search found; the average before it has seen as many as it needs."""
     return confidence_sequence(values, largest, confidence, rounding, alike=FEWEST_TO_HOLD)
-
-
-def _point(values: Numbers, largest: float, confidence: float, rounding: float) -> Estimate:
-    """Of all references: their mean itself."""
-    mean = float(values.mean())
-    return Estimate(mean, mean, mean)
 
 
 def _relative(acceptance: Acceptance, changes: Numbers, of_null: Numbers) -> Decided:

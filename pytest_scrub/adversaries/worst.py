@@ -38,7 +38,7 @@ from pytest_scrub.statistics.acceptance import Acceptance, beyond
 from pytest_scrub.statistics.average import Measured
 from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.statistics.sampling import UnderNull
-from pytest_scrub.statistics.slices import refuted_slice
+from pytest_scrub.statistics.slices import outcome_of, refuted_slice
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.verdict import REFUTED, Mend, Search
 
@@ -162,14 +162,28 @@ def _broken(
             worst.attempt.adversary, found.swap_set, found.changes, worst.evaluator,
             worst.attempt.bound or 0.0, bool(worst.attempt.pointwise), found.fresh,
         )  # fmt: skip
-    if average.outcome != REFUTED:
-        return None
+    return _by_its_draws(average, acceptance) if average.outcome == REFUTED else None
+
+
+def _by_its_draws(average: Measured, acceptance: Acceptance) -> _Broken:
+    """What of the claim's own draws refuted it on average."""
     drawn, evaluator, accepted = average.sample, average.evaluator, average.tolerance
-    swap_set, changes = drawn.swap_set, drawn.changes
-    if not beyond(float(changes.mean()), None, accepted, acceptance.sides):
-        of_slice, accepted = refuted_slice(average.slices, drawn, evaluator.dataset)
-        swap_set, changes = swap_set[of_slice], changes[of_slice]
-    return _Broken(DRAWN_BY_CLAIM, swap_set, changes, evaluator, accepted)
+    changes, weights = drawn.changes, drawn.weights
+    those = np.ones(len(drawn), dtype=np.bool_)
+    by_mean = beyond(drawn.mean(changes), None, accepted, acceptance.sides)
+    by_slice = not by_mean and outcome_of(average.slices) == REFUTED
+    if by_slice:
+        those, accepted = refuted_slice(average.slices, drawn, evaluator.dataset)
+    by_single_swaps = not (by_mean or by_slice)
+    if by_single_swaps:
+        is_above = (changes > accepted).sum() >= (changes < -accepted).sum()
+    else:
+        own = None if weights is None else weights[those]
+        is_above = np.average(changes[those], weights=own) > 0
+    if drawn.exact or by_single_swaps:
+        # a swap set knows no probabilities: those beyond what is accepted by themselves
+        those &= (changes if is_above else -changes) > accepted
+    return _Broken(DRAWN_BY_CLAIM, drawn.swap_set[those], changes[those], evaluator, accepted)
 
 
 def _pruned(

@@ -43,7 +43,7 @@ def _control(
 ) -> Control:
     metric = average.evaluator.metric
     settings = replace(average.settings, by=None, slice_tolerance=None)
-    plan = average.sample.references.plan
+    plan = average.references.plan
     try:
         store = average.evaluator.store
         if graph is not average.evaluator.graph:

@@ -76,13 +76,14 @@ def against_null(average: Measured, searched: Search | None) -> AgainstNull:
 
 
 def _on_average(average: Measured, under: UnderNull, confidence: float) -> Null:
-    drawn, acceptance, plan = average.sample, average.acceptance, average.sample.references.plan
+    drawn, acceptance, plan = average.sample, average.acceptance, average.references.plan
     is_drawn = len(drawn) if acceptance.min_explained is not None else 0
     looks = [count for count in plan.looks() if count >= is_drawn]
     if average.outcome != HELD:  # then the null decides nothing, and is only shown
         looks = looks[:1]
-    for count in looks:
-        sample = Sample(drawn.references, drawn.swap_set, under.scrubbed(count))
+    every = under.every if drawn.exact else None
+    for count in looks if every is None else [len(every)]:
+        sample = every or Sample(drawn.references, drawn.swap_set, under.scrubbed(count))
         found, why = outcome_of_draws(sample, acceptance, under, confidence)
         if found != UNDECIDED or why == NO_ROOM:
             break
@@ -93,6 +94,8 @@ def _on_average(average: Measured, under: UnderNull, confidence: float) -> Null:
 def _explained(average: Measured, null: Null) -> tuple[float | None, str | None]:
     """1 - gap / room, or None and why not."""
     room, around = average.acceptance.sign * null.gap.mean, null.gap.around
+    if null.gap.exact:  # up to the last digits of the network
+        around = average.rounding
     if room > around:
         return 1 - average.gap.mean / null.gap.mean, None
     if math.isinf(around):

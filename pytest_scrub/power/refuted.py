@@ -60,7 +60,7 @@ def power_of(average: Measured, searched: Search | None) -> Power:
 def _evaluators(average: Measured, found: Sequence[Mutant]) -> list[Evaluator]:
     """Their evaluators, once what the first draws of all of them need has been captured
     together."""
-    own, rows = average.evaluator, average.sample.references.plan.rows[:BURN_IN]
+    own, rows = average.evaluator, average.references.plan.rows[:BURN_IN]
     evaluators = [
         Evaluator(own.graph, mutant.dataset, mutant.hypothesis, own.metric, store=own.store)
         for mutant in found
@@ -83,7 +83,7 @@ def _judged(
 ) -> MutantReport:
     samples = max(2, average.settings.samples // SAMPLE_SHARE)
     settings = replace(average.settings, samples=samples, by=None, slice_tolerance=None)
-    found = measure(evaluator, average.sample.references, settings, average.under_null)
+    found = measure(evaluator, average.references, settings, average.under_null)
     outcome, gap = found.outcome, found.gap.mean
     if outcome not in (REFUTED, UNTESTED) and searched is not None:
         for one in search_in_turn(

@@ -25,13 +25,18 @@ def scrub_session(pytestconfig: pytest.Config) -> Iterator[Session]:
     from pytest_scrub.pytest_edge.progress import shown_on_terminal
     from pytest_scrub.pytest_edge.replay import replayed
     from pytest_scrub.pytest_edge.session import Session
+    from pytest_scrub.pytest_edge.suite_error import shared_by
 
     ray = pytestconfig.pluginmanager.get_plugin("scrub-ray")
     for_all = {name: option(pytestconfig, twin.name) for name, twin in COMMAND_LINE_OPTIONS.items()}
     # baselines need what depends on nothing but the seed
     for_all["ignores_saved"] = bool(option(pytestconfig, "save") or option(pytestconfig, "compare"))
+    shared = shared_by(pytestconfig)
+    if shared is not None:
+        for_all["confidence"] = shared.confidence
     session = Session(
         for_all,
+        shared=shared,
         folder=pytestconfig.rootpath / FOLDER,
         replay=replayed(pytestconfig),
         cache=_cache(pytestconfig),

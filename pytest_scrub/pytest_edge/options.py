@@ -14,7 +14,7 @@ import pytest
 from pytest_scrub.errors import ScrubError, did_you_mean
 from pytest_scrub.extras.baselines.limits import parsed
 from pytest_scrub.pytest_edge.amounts import amount
-from pytest_scrub.settings import COMMAND_LINE_OPTIONS, Option, whole
+from pytest_scrub.settings import COMMAND_LINE_OPTIONS, Option, error_of_a_run, whole
 
 FOLDER = ".scrub"  # under pytest's root: one file for each claim that was refuted
 # that of every report of a claim, whether it comes to a verdict or not: the test's id
@@ -90,6 +90,12 @@ def _amount(text: str) -> str:
 
 OPTIONS = (
     *COMMAND_LINE_OPTIONS.values(),
+    Option(
+        "suite-error",
+        error_of_a_run,
+        "how likely any verdict of the run may be wrong, such as 0.05: shared among its claims, "
+        "instead of a confidence for each",
+    ),
     Option("replay", _file, "a saved counterexample to evaluate alone, such as .scrub/NAME.json"),
     Option(
         "html",

@@ -32,6 +32,7 @@ from pytest_scrub.pytest_edge.options import (
     text_of,
 )
 from pytest_scrub.pytest_edge.replay import replayed
+from pytest_scrub.pytest_edge.suite_error import EACH, NAME, SuiteError, asked, of_report
 from pytest_scrub.settings import COMMAND_LINE_OPTIONS, REPORT, SETTINGS
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Reporting:
         started = datetime.fromtimestamp(self.started, timezone.utc)
         return Run(
             claims=tuple(sorted(claims, key=lambda claimed: claimed.test)),
-            options=tuple(_options_of_figures(self.config)),
+            options=(*_options_of_figures(self.config), *_options_of_the_run(self.config)),
             versions=_versions(),
             started=started.isoformat(timespec="seconds"),
             seconds=time.time() - self.started,
@@ -167,6 +168,7 @@ class Reporting:
         shown = next((report for report in phases.values() if report.failed), last)
         result, verdict = _result(phases), _verdict(last)
         test = str(dict(first.user_properties)[CLAIM_PROPERTY])
+        shared = of_report(self.config, first)
         return Claimed(
             test=test,
             file=first.location[0],
@@ -175,7 +177,7 @@ class Reporting:
             outcome=result if verdict is None else verdict.outcome,
             seconds=sum(report.duration for report in phases.values()),
             message=_message(shown) or NOT_RUN.get(result),
-            rerun=shlex.join(["pytest", test, *_options_of_figures(self.config)]),
+            rerun=shlex.join(["pytest", test, *_options_of_figures(self.config, shared)]),
             verdict=verdict,
             is_marked=_is_marked(shown),
             is_expected=verdict is not None
@@ -331,6 +333,10 @@ class Reporting:
         terminalreporter.write_sep("=", "claims")
         for word, line in summary_lines(claims, width):
             terminalreporter.write_line(line, **{COLOURS.get(word, "bold"): True})
+        reports = (next(iter(phases.values())) for phases in self._reports.values())
+        shared = (of_report(self.config, report) for report in reports)
+        for said in dict.fromkeys(filter(None, shared)):
+            terminalreporter.write_line(str(said))
         untold = [one.verdict for one in claims if one.verdict and one.result != "failed"]
         for line in strength_lines(untold):
             terminalreporter.write_line(line)
@@ -436,11 +442,20 @@ def _message(report: pytest.TestReport) -> str | None:
     return next(iter(text.strip().splitlines()), None)
 
 
-def _options_of_figures(config: pytest.Config) -> list[str]:
-    """The options that figures depend on, as far as they are not what they are anyway."""
+def _options_of_the_run(config: pytest.Config) -> list[str]:
+    """What figures depend on that is shared among all claims of the run."""
+    error = asked(config)
+    return [] if error is None else [f"--scrub-{NAME}={error}"]
+
+
+def _options_of_figures(config: pytest.Config, shared: SuiteError | None = None) -> list[str]:
+    """The options that figures of one claim depend on, as far as they are not what they are anyway;
+    alone, it has the confidence that it had among others."""
     found = []
     for name, one in COMMAND_LINE_OPTIONS.items():
         text = text_of(config, one)
+        if name == EACH and shared is not None:
+            text = str(shared.confidence)
         if SETTINGS[name].in_figures and (name == "seed" or text != one.default):
             found.append(f"--scrub-{one.name}{'' if one.read is bool else f'={text}'}")
     return found

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_scrub.engine.memory import Memory
     from pytest_scrub.engine.store import ActivationStore, Executor, Progress
     from pytest_scrub.extras.disk_cache.folder import BoundedFolder
+    from pytest_scrub.pytest_edge.suite_error import SuiteError
     from pytest_scrub.swaps.space import SwapSpace
     from pytest_scrub.swaps.swap_set import SwapSet
     from pytest_scrub.tree.nodes import Node
@@ -44,6 +45,7 @@ class Session:
     network and data.
 
     - `for_all`: settings of all claims, where a claim does not say its own.
+    - `shared`: the error of the run that its claims share, `--scrub-suite-error`, or None.
     - `folder`: where counterexamples of claims are kept; None keeps none.
     - `replay`: the saved counterexample that is evaluated alone, `--scrub-replay`.
     - `cache`: where activations outlive the session; None keeps none.
@@ -55,6 +57,7 @@ class Session:
     """
 
     for_all: Mapping[str, Any]
+    shared: SuiteError | None = None
     folder: Path | None = None
     replay: Saved | None = None
     cache: BoundedFolder | None = None
@@ -110,8 +113,15 @@ class Session:
         return () if self.cache is None else tuple(dict.fromkeys(self.cache.notes))
 
     def settings(self, options: Mapping[str, Any], **beside: Any) -> Settings:
-        """A claim's options, and those of the run where it has none of its own."""
-        return Settings(**{**self.for_all, **set_options(options), **beside})
+        """A claim's options, and those of the run where it has none of its own.
+
+        **Raises** `HypothesisError` for a value that has no meaning, and where the claim is less
+        sure than an error allows that the claims of the run share.
+        """
+        settings = Settings(**{**self.for_all, **set_options(options), **beside})
+        if self.shared is not None:
+            self.shared.require_enough(settings.confidence)
+        return settings
 
     @with_options_of(CheckOptions, of_run=True)
     def check(

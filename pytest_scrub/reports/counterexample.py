@@ -30,7 +30,7 @@ def search_lines(search: Search) -> Iterator[str]:
 def _attempt(attempt: Attempt) -> str:
     if not attempt.searched or attempt.concentration is None:
         return f"{attempt.adversary}: {attempt.how}"
-    gap = f"{attempt.found:.4g}" if attempt.interval is None else str(attempt.interval)
+    gap = f"{attempt.found:.4g}" if attempt.interval is None else attempt.told(attempt.interval)
     cost = f"{attempt.evaluations} evaluations"
     if attempt.ranking:
         cost += f" and {attempt.ranking:.4g} forward passes to rank"
@@ -49,7 +49,7 @@ def _against_null(attempt: Attempt) -> Iterator[str]:
     """What the same search finds for the null, where that is the measure."""
     if attempt.of_null is not None:
         explained = 1 - attempt.found / attempt.of_null.mean if attempt.of_null.mean else 0.0
-        yield f"{attempt.of_null} for the null: {explained:.1%} explained"
+        yield f"{attempt.told(attempt.of_null)} for the null: {explained:.1%} explained"
 
 
 def counterexample_lines(counterexample: Counterexample) -> Iterator[str]:

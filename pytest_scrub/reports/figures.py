@@ -22,6 +22,7 @@ PLACES = {
     "gap": "gap.mean",
     "gap_low": "gap.low",
     "gap_high": "gap.high",
+    "gap_exact": "gap.exact",
     "swaps_share": "share.share",
     "swaps_within": "share.within",
     "swaps_tolerated": "share.tolerated",

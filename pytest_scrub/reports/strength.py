@@ -12,7 +12,10 @@ MOST_SLICES = 10  # lines
 def slice_lines(sliced: Slices) -> Iterator[str]:
     """The gap of every slice, worst first."""
     gate = "shown only" if sliced.tolerance is None else f"each within {sliced.tolerance:.4g}"
-    yield f"by {sliced.by} ({gate}; intervals corrected for {len(sliced.slices)} slices):"
+    sure = f"intervals corrected for {len(sliced.slices)} slices"
+    if all(one.gap is not None and one.gap.exact for one in sliced.slices):
+        sure = "of all allowed swap sets"
+    yield f"by {sliced.by} ({gate}; {sure}):"
     for one in sliced.slices[:MOST_SLICES]:
         gap = "not drawn" if one.gap is None else f"gap {one.gap}"
         outcome = "" if one.outcome is None else f", {one.outcome}"
@@ -89,7 +92,8 @@ def null_lines(verdict: Verdict) -> Iterator[str]:
         return
     yield (
         f"null:      with {null.what} the gap would be {null.gap}, mean absolute change "
-        f"{null.absolute_change:.4g} ({null.samples} samples)"
+        f"{null.absolute_change:.4g} "
+        f"({f'all {null.samples} swap sets' if null.gap.exact else f'{null.samples} samples'})"
     )
     if null.worst is not None:
         yield f"           and the worst found by {null.worst.adversary} {null.worst.gap}"

@@ -119,6 +119,8 @@ def worst_found(verdict: Verdict) -> str:
 
 
 def _around(gap: Estimate) -> str:
+    if gap.exact:
+        return f"{gap.mean:.3g} (exact)"
     return f"{gap.mean:.3g} ± {f'{gap.around:.2g}' if gap.is_known else '?'}"
 
 
@@ -176,6 +178,8 @@ def story(verdict: Verdict) -> str:
         (control_lines, verdict.controls),
     )
     drawn = f"{verdict.samples} of at most {verdict.budget} samples"
+    if verdict.gap.exact:
+        drawn = f"all {verdict.samples} swap sets"
     parts = [
         [headline(verdict)],
         _explained(verdict),
@@ -252,12 +256,13 @@ def _explained(verdict: Verdict) -> Iterator[str]:
     yield from null_lines(verdict)
     if verdict.share is not None:
         share = verdict.share
+        sure, of = f"with {_percent(verdict.confidence)} confidence ", "independent draws"
+        if share.exact:
+            sure, of = "", "swap sets, which are all"
         asked = "" if verdict.min_within is None else f"; {verdict.min_within:.1%} are asked for"
         yield (
-            f"single swaps: with {_percent(verdict.confidence)} confidence {share.share:.0%} of "
-            f"them stay within {share.within:.4g}, and "
-            f"{share.tolerated:.0%} within the tolerance ({share.draws} independent draws)"
-            f"{asked}"
+            f"single swaps: {sure}{share.share:.0%} of them stay within {share.within:.4g}, and "
+            f"{share.tolerated:.0%} within the tolerance ({share.draws} {of}){asked}"
         )
     yield from remedy(verdict)
 

@@ -1,26 +1,43 @@
-"""The first half of checking a claim: what uniformly drawn allowed swaps do on average."""
+"""The first half of checking a claim: what uniformly drawn allowed swaps do on average.
+
+Where all of them are few enough, each is evaluated, and weighs as it is likely to be drawn.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.moved import moved_leaves
 from pytest_scrub.errors import HypothesisError, ScrubError
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.acceptance import Acceptance, recovered, slack, untested_nodes
+from pytest_scrub.statistics.enumerating import how_many
 from pytest_scrub.statistics.intervals import (
+    ADDED_UP,
     Numbers,
+    all_within,
     confidence_sequence,
     estimate,
     has_seen_enough,
+    point,
+    quantile,
     share_within,
 )
-from pytest_scrub.statistics.sampling import BURN_IN, References, Sample, UnderNull, sample
+from pytest_scrub.statistics.sampling import (
+    BURN_IN,
+    References,
+    Sample,
+    UnderNull,
+    every,
+    sample,
+)
 from pytest_scrub.statistics.slices import outcome_of, slices, why_of
 from pytest_scrub.swaps.null import null_of
 from pytest_scrub.swaps.slots import Slot
@@ -49,11 +66,13 @@ MOST_WANTING = 3  # values of a feature that a message names
 class Measured:
     """What the draws of one claim say: its figures by the names that they have in a `Verdict`.
 
+    - `references`: what is drawn, whether the claim's own sample is or not.
     - `outcome`: what the gap and the slices decide.
     """
 
     evaluator: Evaluator
     settings: Settings
+    references: References
     sample: Sample
     gap: Estimate
     outcome: OnAverage
@@ -94,7 +113,7 @@ class Measured:
     @property
     def changes(self) -> tuple[float, ...]:
         """Of single samples."""
-        return percentiles(self.sample.changes)
+        return percentiles(self.sample.changes, self.sample.weights)
 
     @property
     def rounding(self) -> float:
@@ -110,17 +129,19 @@ class Measured:
     def share(self) -> Share | None:
         """What single swaps do. The first draws tell it: how many there are did not depend on what
         they were."""
+        most, drawn = self.tolerance + self.slack, self.sample
         if self.settings.generalize:
             return None
-        return share_within(
-            self.sample.changes[:BURN_IN], self.tolerance + self.slack,
-            confidence=self.settings.confidence,
-        )  # fmt: skip
+        if drawn.weights is not None:
+            return all_within(drawn.changes, drawn.weights, most)
+        return share_within(drawn.changes[:BURN_IN], most, confidence=self.settings.confidence)
 
     @property
     def looks(self) -> tuple[Look, ...]:
         """The gap at every look, the last one included."""
         drawn = self.sample
+        if drawn.exact:
+            return (Look(len(drawn), self.gap),)
         largest = self.acceptance.largest_change * drawn.references.plan.largest_weight
         counts = [count for count in drawn.references.plan.looks() if count < len(drawn)]
         units = drawn.units(drawn.changes)
@@ -138,7 +159,23 @@ class Measured:
 
     @property
     def interval_kind(self) -> str:
-        """Which swaps and which statistics the interval speaks of."""
+        """Which swaps and which statistics the interval speaks of; that there is none where all is
+        enumerated that is compared, and what cannot be where the claim's own swaps can."""
+        drawn, most = self._kind_of_draws, self.settings.samples
+        if self.sample.exact:
+            exact = "exact: every allowed swap set, each as likely as it is drawn"
+            if self.under_null is None or self.under_null.is_enumerable:
+                return exact
+            return f"{exact}; its null has more than {most}: {drawn}"
+        if self.settings.generalize or how_many([self.evaluator.space], apart=True) > most:
+            return drawn
+        beside = _too_many(self.references, self.settings, self.under_null)
+        if beside is None:
+            return drawn
+        return f"{drawn}; not exact, as {beside} has more than {most} swap sets"
+
+    @property
+    def _kind_of_draws(self) -> str:
         bounded = np.isfinite(self.acceptance.largest_change)
         kind = "betting" if bounded else "asymptotic"
         population = "swaps drawn from this dataset"
@@ -180,13 +217,7 @@ def measure(
     if under_null is None and null is not None:
         under_null = UnderNull(evaluator, null, references, settings.stream("null"))
 
-    moves: dict[int, float] = {}
-
-    def nodes_of(drawn: Sample) -> tuple[NodeReport, ...]:
-        if not moves:  # the first draws tell, which every look has
-            found = moved_leaves(evaluator, drawn.swap_set[:BURN_IN])
-            moves.update((slot, float(moved.mean())) for slot, moved in found.items())
-        return _nodes(space, drawn, settings, moves)
+    nodes_of = _Nodes(evaluator, settings)
 
     def is_decided(drawn: Sample) -> bool:
         if evaluator.progress is not None:
@@ -199,38 +230,89 @@ def measure(
             return found != UNDECIDED or why == NO_ROOM
         return outcome_of(_sliced(space, drawn, settings, acceptance)) != UNDECIDED
 
-    drawn = sample(evaluator, references, settings.stream("draw"), is_decided, settings.samples)
-    lost = interval_of_draws(drawn, drawn.baseline - drawn.unscrubbed, acceptance)
-    room = 0.0
-    if acceptance.min_explained is not None and under_null is not None:
-        room = acceptance.sign * drawn.mean(under_null.changes(len(drawn)))
-    tolerance = acceptance.accepted(abs(lost.mean), room)
+    drawn = _all_there_is(evaluator, references, settings, under_null)
+    if drawn is None:
+        drawn = sample(evaluator, references, settings.stream("draw"), is_decided, settings.samples)
+    base = drawn.baseline
+    lost, tolerance = _accepted(drawn, base, acceptance, under_null)
     alike = slack(drawn.mean(drawn.rounding), tolerance)
     gap = interval_of_draws(drawn, drawn.changes, acceptance, alike)
-    clean, baseline = drawn.mean(drawn.unscrubbed), drawn.mean(drawn.baseline)
-    share, reason = recovered(gap.mean, baseline, clean, acceptance.metric.worse, lost.around)
+    clean, baseline = drawn.mean(drawn.unscrubbed), base.mean(base.scrubbed)
+    share, reason = recovered(gap.mean, baseline, clean, acceptance.metric.worse, lost)
     nodes = nodes_of(drawn)
     by_slice = _sliced(space, drawn, settings, acceptance)
-    together: OnAverage
-    together, why = outcome_of_draws(drawn, acceptance, under_null)
-    if untested_nodes(nodes):
-        together, why = UNTESTED, None
-    elif together != REFUTED and outcome_of(by_slice) != HELD:
-        if outcome_of(by_slice) != together:
-            why = why_of(by_slice)
-        together = outcome_of(by_slice)
+    together, why = _together(drawn, acceptance, under_null, nodes, by_slice)
     return Measured(
-        evaluator, settings, drawn, gap, together, tolerance, nodes, by_slice, baseline, share,
-        reason, why, under_null,
+        evaluator, settings, references, drawn, gap, together, tolerance, nodes, by_slice,
+        baseline, share, reason, why, under_null,
     )  # fmt: skip
+
+
+def _all_there_is(
+    evaluator: Evaluator,
+    references: References,
+    settings: Settings,
+    under_null: UnderNull | None,
+) -> Sample | None:
+    """Every swap that a claim allows; None where they, or what decides the claim beside them, are
+    more than its samples, and where it speaks of more than these rows."""
+    if settings.generalize or _too_many(references, settings, under_null):
+        return None
+    found = every(evaluator, references, settings.samples, apart=True)
+    if found is not None and evaluator.progress is not None:
+        evaluator.progress(
+            "swap sets", len(found), len(found), f"gap {found.mean(found.changes):.4g}"
+        )
+    return found
+
+
+def _too_many(
+    references: References, settings: Settings, under_null: UnderNull | None
+) -> str | None:
+    """What decides a claim on average beside its own swaps, and has too many to evaluate all."""
+    if settings.min_recovered is not None and references.every_baseline is None:
+        return "the baseline"
+    is_wanting = under_null is not None and not under_null.is_enumerable
+    return "the null" if settings.min_explained is not None and is_wanting else None
+
+
+def _accepted(
+    drawn: Sample, base: Sample, acceptance: Acceptance, under_null: UnderNull | None
+) -> tuple[float, float]:
+    """How far off what there is to lose may be, and the largest gap that the claim accepts."""
+    lost = interval_of_draws(base, base.changes, acceptance)
+    room = 0.0
+    if acceptance.min_explained is not None and under_null is not None:
+        null = drawn.under(under_null)
+        room = acceptance.sign * null.mean(null.changes)
+    # what is exact is so up to the last digits of the network
+    off = base.mean(base.rounding) if base.exact else lost.around
+    return off, acceptance.accepted(abs(lost.mean), room)
+
+
+def _together(
+    drawn: Sample,
+    acceptance: Acceptance,
+    under_null: UnderNull | None,
+    nodes: tuple[NodeReport, ...],
+    by_slice: Slices | None,
+) -> tuple[OnAverage, str | None]:
+    """What the gap and the slices decide, and why they do not."""
+    if untested_nodes(nodes):
+        return UNTESTED, None
+    together, why = outcome_of_draws(drawn, acceptance, under_null)
+    of_slices = outcome_of(by_slice)
+    if together == REFUTED or of_slices == HELD:
+        return together, why
+    return of_slices, why if of_slices == together else why_of(by_slice)
 
 
 def interval_of_draws(
     drawn: Sample, values: Numbers, acceptance: Acceptance, rounding: float = 0.0
 ) -> Estimate:
     """Of the mean of one value for each sample; differences up to `rounding` are none."""
-    largest = acceptance.largest_change * drawn.references.plan.largest_weight
-    return confidence_sequence(drawn.units(values), largest, acceptance.confidence, rounding)
+    largest = acceptance.largest_change * drawn.largest_weight
+    return drawn.interval(drawn.units(values), largest, acceptance.confidence, rounding)
 
 
 def outcome_of_draws(
@@ -243,17 +325,26 @@ def outcome_of_draws(
     instead of the claim's own."""
     lost = room = None
     if acceptance.min_recovered is not None:
-        lost = drawn.units(acceptance.sign * (drawn.baseline - drawn.unscrubbed))
+        lost = acceptance.sign * _beside(drawn.baseline)
     if acceptance.min_explained is not None:
         assert under_null is not None
-        room = drawn.units(acceptance.sign * under_null.changes(len(drawn)))
+        room = acceptance.sign * _beside(drawn.under(under_null))
     found = acceptance.outcome(
         drawn.units(drawn.changes), lost, room, drawn.mean(drawn.rounding),
-        confidence=confidence, largest_weight=drawn.references.plan.largest_weight,
+        confidence=confidence, largest_weight=drawn.largest_weight, interval=drawn.interval,
     )  # fmt: skip
     if acceptance.min_within is None or found[0] == REFUTED:
         return found
     return _within(drawn, acceptance, found)
+
+
+def _beside(other: Sample) -> Numbers:
+    """The changes of what a claim is compared with: of every unit, or their one mean where they are
+    all that there are, which is none where rounding could have made it."""
+    if not other.exact:
+        return other.units(other.changes)
+    mean = other.mean(other.changes)
+    return np.array([mean if abs(mean) > other.mean(other.rounding) else 0.0])
 
 
 def _within(
@@ -265,16 +356,15 @@ def _within(
     assert acceptance.tolerance is not None
     most = acceptance.tolerance + slack(drawn.mean(drawn.rounding), acceptance.tolerance)
     inside = drawn.units((np.abs(drawn.changes) <= most).astype(np.float64))
-    largest_weight = drawn.references.plan.largest_weight
-    if (
-        confidence_sequence(inside, largest_weight, acceptance.to_refute).high
-        < acceptance.min_within
-    ):
+    beyond, within = (
+        drawn.interval(inside, drawn.largest_weight, confidence, 0.0)
+        for confidence in (acceptance.to_refute, acceptance.confidence)
+    )
+    # probabilities that are added up have lost some of their last digits
+    least = acceptance.min_within - (ADDED_UP if drawn.exact else 0.0)
+    if beyond.high < least:
         return REFUTED, None
-    if (
-        confidence_sequence(inside, largest_weight, acceptance.confidence).low
-        < acceptance.min_within
-    ):
+    if within.low < least:
         return UNDECIDED, found[1] or STRADDLES
     return found
 
@@ -287,19 +377,35 @@ def _sliced(
     return slices(space, drawn, settings.by, acceptance, settings.slice_tolerance)
 
 
+class _Nodes:
+    """How far every slot is tested, without the gaps."""
+
+    def __init__(self, evaluator: Evaluator, settings: Settings) -> None:
+        self._evaluator, self._settings = evaluator, settings
+        # the share of swaps that change what is read of a leaf, by slot
+        self._moves: dict[int, float] = {}
+
+    def __call__(self, drawn: Sample) -> tuple[NodeReport, ...]:
+        evaluator = self._evaluator
+        if not self._moves:  # the first draws tell, which every look has
+            first = drawn.swap_set if drawn.exact else drawn.swap_set[:BURN_IN]
+            moved = moved_leaves(evaluator, first)
+            self._moves = {slot: _share_of(drawn, one) for slot, one in moved.items()}
+        return _nodes(evaluator.space, drawn, self._settings, self._moves)
+
+
 def _nodes(
     space: SwapSpace, drawn: Sample, settings: Settings, moves: Mapping[int, float]
 ) -> tuple[NodeReport, ...]:
-    """How far every slot is tested, without the gaps; `moves`: the share of draws that changed what
-    is read of a leaf, by slot."""
-    swapped = space.moved(drawn.swap_set).mean(1)
+    """`moves`: the share of draws that changed what is read of a leaf, by slot."""
+    swapped = [_share_of(drawn, moved) for moved in space.moved(drawn.swap_set)]
     found = []
     for i, (slot, support) in enumerate(zip(space.slots, space.support(), strict=True)):
         computed = slot.node.computed_by is not None and not slot.is_rest
         # A computed node takes no activation from a donor: the function itself is put to the test.
         with_other = 1.0 if computed else support.share
-        moved = moves.get(i, float(swapped[i]))
-        fixed = moved == 0 and bool(swapped[i] >= settings.min_moved > 0)
+        moved = moves.get(i, swapped[i])
+        fixed = moved == 0 and swapped[i] >= settings.min_moved > 0
         is_tested = with_other >= settings.min_with_other and (
             computed or fixed or moved >= settings.min_moved
         )
@@ -326,6 +432,11 @@ def _nodes(
     return tuple(found)
 
 
+def _share_of(drawn: Sample, moved: npt.NDArray[np.bool_]) -> float:
+    """Of the draws, whatever they are drawn for."""
+    return float(np.average(moved, weights=drawn.weights))
+
+
 def _wanting(space: SwapSpace, slot: Slot, i: int) -> Iterator[str]:
     """Some values of a slot's features for which no reference has a donor of other content."""
     dataset, codes = space.dataset, space.agree(i)
@@ -345,8 +456,10 @@ def _plain(value: object) -> object:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def percentiles(changes: Numbers) -> tuple[float, ...]:
+def percentiles(changes: Numbers, weights: Numbers | None = None) -> tuple[float, ...]:
     """0, 1, ... 100 per cent, each of them a change that was seen."""
+    if weights is not None:
+        return tuple(quantile(changes, weights, share / 100) for share in range(101))
     found: list[float] = np.percentile(changes, range(101), method="inverted_cdf").tolist()
     return tuple(found)
 
@@ -354,29 +467,45 @@ def percentiles(changes: Numbers) -> tuple[float, ...]:
 def with_gaps(measured: Measured) -> tuple[NodeReport, ...]:
     """The reports with the gap when only that slot is swapped, the others EXACT, and with the gap
     when its features alone know nothing."""
-    evaluator, drawn = measured.evaluator, measured.sample
+    evaluator, references, drawn = measured.evaluator, measured.references, measured.sample
     rng, others = measured.settings.stream("alone"), measured.settings.stream("null, alone")
-    few = drawn.swap_set.references[:MOST_SAMPLES_PER_NODE]
+    most = MOST_SAMPLES_PER_NODE if drawn.exact else min(MOST_SAMPLES_PER_NODE, len(drawn))
+    few = references.plan.rows[:most]
+    clean = references.unscrubbed(len(few))
     found = []
     for node in measured.nodes:
-        alone = evaluator.space.keep([node.slot]).draw(len(few), rng, few)
-        changes = evaluator.evaluate(alone) - drawn.unscrubbed[: len(few)]
-        report = replace(node, alone=_alone(changes, measured))
+        only = evaluator.allowing(evaluator.space.keep([node.slot]))
+        alone = every(only, references, measured.settings.samples) if drawn.exact else None
+        if alone is not None:
+            gap = point(alone.units(alone.changes))
+        else:
+            changes = evaluator.evaluate(only.space.draw(len(few), rng, few)) - clean
+            gap = _alone(changes, measured)
+        report = replace(node, alone=gap)
         if measured.under_null is not None and node.slot in measured.under_null.null.permuted:
             null = measured.under_null.null.of_one(node.slot)
-            try:
-                under = UnderNull(evaluator, null, drawn.references, others).changes(len(few))
-            except ScrubError:  # as the verdict says of the whole null
-                found.append(report)
-                continue
-            apart = _alone(under - drawn.changes[: len(few)], measured)
-            report = replace(
-                report,
-                unknowing=_alone(under, measured),
-                says_nothing=apart.low <= 0 <= apart.high,
-            )
+            # as the verdict says of the whole null, where that cannot be evaluated
+            with suppress(ScrubError):
+                under = UnderNull(evaluator, null, references, others)
+                report = _without_its_feature(report, under, len(few), measured)
         found.append(report)
     return tuple(found)
+
+
+def _without_its_feature(
+    report: NodeReport, under: UnderNull, few: int, measured: Measured
+) -> NodeReport:
+    """With the gap when the features of this slot alone know nothing."""
+    drawn = measured.sample
+    if drawn.exact and (every_one := under.every) is not None:
+        unknowing = point(every_one.units(every_one.changes))
+        by = abs(unknowing.mean - measured.gap.mean)
+        return replace(report, unknowing=unknowing, says_nothing=by <= measured.rounding)
+    changes = under.changes(few)
+    apart = _alone(changes - (measured.gap.mean if drawn.exact else drawn.changes[:few]), measured)
+    return replace(
+        report, unknowing=_alone(changes, measured), says_nothing=apart.low <= 0 <= apart.high
+    )
 
 
 def _alone(changes: Numbers, measured: Measured) -> Estimate:

@@ -26,6 +26,8 @@ FEWEST_CHANGED = 30
 # where all are alike: with 95 % confidence fewer than one in a thousand is not (the rule of three)
 FEWEST_ALIKE = 3000
 
+ADDED_UP = 1e-12  # by how much a sum of probabilities may be off
+
 Numbers = npt.NDArray[np.float64]
 
 
@@ -41,6 +43,18 @@ def estimate(values: Numbers, confidence: float = CONFIDENCE) -> Estimate:
         return Estimate(mean, mean, mean)
     low, high = stats.t.interval(confidence, len(values) - 1, loc=mean, scale=error)
     return Estimate(mean, float(low), float(high))
+
+
+def point(
+    values: Numbers,
+    largest: float = math.inf,
+    confidence: float = CONFIDENCE,
+    rounding: float = 0.0,
+) -> Estimate:
+    """The mean itself, where the values are all that there are; called as `confidence_sequence`
+    is."""
+    mean = float(values.mean())
+    return Estimate(mean, mean, mean, exact=True)
 
 
 def confidence_sequence(
@@ -166,6 +180,21 @@ def has_seen_enough(
 def fewest_alike(confidence: float = CONFIDENCE) -> int:
     """How many equal draws say that hardly any is not, at a confidence."""
     return math.ceil(FEWEST_ALIKE * math.log(1 - confidence) / math.log(1 - CONFIDENCE))
+
+
+def quantile(values: Numbers, weights: Numbers, share: float) -> float:
+    """The least of the values that is not exceeded by this share of their weights."""
+    order = np.argsort(values, kind="stable")
+    up_to = np.cumsum(weights[order]) / weights.sum()
+    at = int(np.searchsorted(up_to, share - ADDED_UP))
+    return float(values[order][min(at, len(values) - 1)])
+
+
+def all_within(changes: Numbers, weights: Numbers, tolerance: float, share: float = 0.95) -> Share:
+    """What single swaps do, where these are all of them."""
+    sizes = np.abs(changes)
+    tolerated = float(np.average(sizes <= tolerance, weights=weights))
+    return Share(share, quantile(sizes, weights, share), tolerated, len(changes), exact=True)
 
 
 def share_within(

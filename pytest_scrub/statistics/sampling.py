@@ -1,16 +1,19 @@
-"""Drawing the swaps that a claim allows, batch by batch, until it is decided."""
+"""The swaps that a claim allows: drawn, batch by batch, until it is decided, or all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError
 from pytest_scrub.settings import Settings
-from pytest_scrub.statistics.intervals import Numbers
+from pytest_scrub.statistics.acceptance import Interval
+from pytest_scrub.statistics.enumerating import enumerated, how_many
+from pytest_scrub.statistics.intervals import Numbers, confidence_sequence, point
 from pytest_scrub.swaps.null import Null
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
@@ -131,10 +134,20 @@ class References:
         self._unscrubbed = np.concatenate([self._unscrubbed, self._evaluator.unscrubbed(new)])
         return self._unscrubbed[:count]
 
+    def clean(self, rows: Rows) -> Numbers:
+        """The clean metric of these references."""
+        return self._evaluator.unscrubbed(rows)
+
     @property
     def rounding(self) -> float:
         """How far off the metric may be, as a share of it."""
         return self._evaluator.rounding
+
+    @cached_property
+    def every_baseline(self) -> Sample | None:
+        """The baseline of every reference with every row; None where these are more than the
+        samples."""
+        return every(self._anything, self, len(self.plan.rows))
 
     def baseline(self, count: int) -> Numbers:
         """The metric of the first `count` references when the whole output comes from an unrelated
@@ -163,6 +176,7 @@ class UnderNull:
         self.null, self._references = null, references
         self._evaluator, self._rng = evaluator, rng
         self._scrubbed = np.empty(0)
+        self._draws = len(references.plan.rows)
         # a permutation sorts all rows once
         self._together = max(DRAWS_OF_A_PERMUTATION, len(evaluator.dataset) // ROWS_OF_A_DRAW)
 
@@ -186,33 +200,91 @@ class UnderNull:
         """Null minus unscrubbed metric of the first `count` references."""
         return self.scrubbed(count) - self._references.unscrubbed(count)
 
+    @cached_property
+    def is_enumerable(self) -> bool:
+        """Whether what it allows is no more than the samples, under all permutations together."""
+        return self._spaces is not None
+
+    @cached_property
+    def every(self) -> Sample | None:
+        """All that it allows; None where that is not enumerable.
+
+        **Raises** `ScrubError` where swaps that the null allows cannot be evaluated.
+        """
+        if self._spaces is None:
+            return None
+        return _evaluated(self._evaluator, self._references, *enumerated(self._spaces))
+
+    @cached_property
+    def _spaces(self) -> list[SwapSpace] | None:
+        found = self.null.spaces(self._draws // len(self.null.claimed.reference_rows))
+        return None if found is None or how_many(found) > self._draws else found
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """What was drawn so far: float64 `[samples]` metrics of a swap set."""
+    """What was drawn so far, or all that there is: float64 `[samples]` metrics of a swap set.
+
+    - `weights`: how probable each is, 1 in the mean over all of them, where they are all that there
+      are; None where they were drawn, with the first of the `references`.
+    """
 
     references: References
     swap_set: SwapSet
     scrubbed: Numbers
+    weights: Numbers | None = None
 
     def __len__(self) -> int:
         return len(self.scrubbed)
 
     @property
+    def exact(self) -> bool:
+        """Whether these are all that there are, so that their mean has no interval."""
+        return self.weights is not None
+
+    @cached_property
     def unscrubbed(self) -> Numbers:
+        if self.exact:
+            return self.references.clean(self.swap_set.references)
         return self.references.unscrubbed(len(self))
 
     @property
-    def baseline(self) -> Numbers:
-        return self.references.baseline(len(self))
+    def baseline(self) -> Sample:
+        """The baseline on the same references; all there is of it where these are all and it is few
+        enough, else as many draws as are planned."""
+        if self.exact and self.references.every_baseline is not None:
+            return self.references.every_baseline
+        count = len(self.references.plan.rows) if self.exact else len(self)
+        return replace(self, scrubbed=self.references.baseline(count), weights=None)
+
+    def under(self, null: UnderNull) -> Sample:
+        """The null on the same references, likewise."""
+        if self.exact and null.every is not None:
+            return null.every
+        count = len(self.references.plan.rows) if self.exact else len(self)
+        return replace(self, scrubbed=null.scrubbed(count), weights=None)
 
     @property
     def changes(self) -> Numbers:
         return self.scrubbed - self.unscrubbed
 
     def units(self, values: Numbers) -> Numbers:
-        """One value for each independent draw; see `Plan`."""
-        return self.references.plan.units(values)
+        """One value for each independent draw, or as each weighs; see `Plan`."""
+        return self.references.plan.units(values) if self.weights is None else values * self.weights
+
+    @property
+    def largest_weight(self) -> float:
+        """The largest weight of a unit."""
+        return (
+            self.references.plan.largest_weight
+            if self.weights is None
+            else float(self.weights.max())
+        )
+
+    @property
+    def interval(self) -> Interval:
+        """How a mean of units gets its interval."""
+        return point if self.exact else confidence_sequence
 
     @property
     def rounding(self) -> Numbers:
@@ -222,6 +294,23 @@ class Sample:
     def mean(self, values: Numbers) -> float:
         """The mean of one value for each sample, as the units weigh it."""
         return float(self.units(values).mean())
+
+
+def every(
+    evaluator: Evaluator, references: References, most: int, *, apart: bool = False
+) -> Sample | None:
+    """All that the evaluator's claim allows, where that is no more than `most` swap sets; `apart`:
+    as of `SwapSpace.enumerate`."""
+    # one alone swaps nothing
+    if not 2 <= how_many([evaluator.space], apart=apart) <= most:
+        return None
+    return _evaluated(evaluator, references, *enumerated([evaluator.space], apart=apart))
+
+
+def _evaluated(
+    evaluator: Evaluator, references: References, swap_set: SwapSet, weights: Numbers
+) -> Sample:
+    return Sample(references, swap_set, evaluator.evaluate(swap_set), weights)
 
 
 def sample(

@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.statistics.acceptance import Acceptance, slack
-from pytest_scrub.statistics.intervals import confidence_sequence
 from pytest_scrub.statistics.sampling import Sample
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import Agreement
@@ -40,10 +39,11 @@ def slices(
     routes = len(kinds) + (0 if tolerance is None else acceptance.routes)
     confidence = 1 - (1 - acceptance.confidence) / routes
     accepted = None if tolerance is None else acceptance.with_tolerance(tolerance)
-    drawn = codes[sample.swap_set.references[:: sample.references.plan.per_unit]]
+    per_unit = 1 if sample.exact else sample.references.plan.per_unit
+    drawn = codes[sample.swap_set.references[::per_unit]]
     changes, rounding = sample.units(sample.changes), sample.units(sample.rounding)
     weights = sample.units(np.ones(len(sample)))
-    largest_weight = sample.references.plan.largest_weight
+    largest_weight = sample.largest_weight
     found = []
     for kind, at, count in zip(kinds, first, counts, strict=True):
         here = drawn == kind
@@ -55,15 +55,16 @@ def slices(
                 float(rounding[here].mean() / weights[here].mean()),
             )
             alike = off if accepted is None else slack(off, accepted.accepted(0.0))
-            gap = confidence_sequence(
+            gap = sample.interval(
                 own, acceptance.largest_change * largest_weight, confidence, alike
             )
         if accepted is not None:
             outcome, why = UNDECIDED, TOO_FEW
-            if here.sum() >= FEWEST_OF_A_SLICE:
+            if here.sum() >= FEWEST_OF_A_SLICE or (sample.exact and here.any()):
                 outcome, why = accepted.outcome(
-                    own, None, None, off, confidence=confidence, largest_weight=largest_weight
-                )
+                    own, None, None, off,
+                    confidence=confidence, largest_weight=largest_weight, interval=sample.interval,
+                )  # fmt: skip
         value = values[space.reference_rows[at]]
         found.append(Slice(_said(value), int(count), int(here.sum()), gap, outcome, why))
 

@@ -8,7 +8,8 @@ donors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -45,6 +46,29 @@ class Null:
         first, content = self._contents
         rows = first[rng.permutation(len(first))][content]
         return self._known.under(Unknowing(rows, self.permuted))
+
+    def spaces(self, most: int) -> list[SwapSpace] | None:
+        """Those of all permutations, each as likely as any other; None where there are more than
+        `most`.
+
+        Permutations that give every content the same values allow the same.
+        """
+        names = sorted({name for on in self.permuted.values() for name in on.features})
+        if not names:
+            return [self._known]
+        first, content = self._contents
+        codes = self._known.dataset.codes(Agreement(tuple(names)))[first]
+        _, example, kinds, counts = np.unique(
+            codes, return_index=True, return_inverse=True, return_counts=True
+        )
+        # a multinomial coefficient, which may have any number of digits
+        log = math.lgamma(len(first) + 1) - sum(math.lgamma(n + 1) for n in counts.tolist())
+        if log > math.log(max(most, 1)) + 1e-6:
+            return None
+        return [
+            self._known.under(Unknowing(first[example[order]][content], self.permuted))
+            for order in _arrangements(kinds.reshape(-1).tolist())
+        ]
 
     @cached_property
     def _contents(self) -> tuple[Rows, Rows]:
@@ -92,6 +116,21 @@ def null_of(space: SwapSpace) -> Null | None:
     if permuted := _features([slot for slot in space.slots if slot.parent == REFERENCE]):
         return Null(space, "features of the output permuted", space.hypothesis, permuted)
     return None
+
+
+def _arrangements(kinds: list[int]) -> Iterator[list[int]]:
+    """Every order of these, each once (Knuth, "The Art of Computer Programming", 7.2.1.2,
+    algorithm L)."""
+    order = sorted(kinds)
+    while True:
+        yield [*order]
+        rises = [i for i in range(len(order) - 1) if order[i] < order[i + 1]]
+        if not rises:
+            return
+        i = rises[-1]
+        j = max(j for j in range(i + 1, len(order)) if order[j] > order[i])
+        order[i], order[j] = order[j], order[i]
+        order[i + 1 :] = order[:i:-1]
 
 
 def _features(slots: list[Slot]) -> dict[str, Agreement]:

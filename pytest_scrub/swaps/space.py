@@ -417,7 +417,7 @@ class SwapSpace:
         return found
 
     @np.errstate(over="ignore")  # infinitely many, where not even a float can count them
-    def combinations(self, references: Rows) -> npt.NDArray[np.float64]:
+    def combinations(self, references: Rows, *, apart: bool = False) -> npt.NDArray[np.float64]:
         """For every reference, how many columns `enumerate` gives: a float, for deep trees have
         very many."""
         # For each slot, by the row that is its donor: the choices of the slots below it and of
@@ -431,7 +431,7 @@ class SwapSpace:
                 continue
             choices = below[i]
             if slot.path not in self.frozen:
-                classes, _ = self._representatives(i)
+                classes, _ = self._representatives(i, apart)
                 sums = np.bincount(
                     classes.codes[classes.order], choices[classes.order], len(classes.size)
                 )
@@ -444,23 +444,28 @@ class SwapSpace:
         return found
 
     def enumerate(
-        self, references: Rows | None = None
+        self, references: Rows | None = None, *, apart: bool = False
     ) -> Iterator[tuple[SwapSet, npt.NDArray[np.float64]]]:
         """Every allowed swap set of the references, by default all, in chunks, with the probability
         that one draw gives each column.
 
         Own inputs of non-leaves feed nothing, so those that leave the same choices to their
-        children and rest are visited once, with their joint probability. The probabilities of all
-        chunks sum to 1.
+        children and rest are visited once, with their joint probability, unless they are to be kept
+        `apart`. The probabilities of all chunks sum to 1.
         """
         references = self.reference_rows if references is None else references
         weights = np.full(len(references), 1 / len(references))
         yield from self._expand(
-            0, references, np.empty((0, len(references)), dtype=np.int64), weights
+            0, references, np.empty((0, len(references)), dtype=np.int64), weights, apart
         )
 
     def _expand(
-        self, settled: int, references: Rows, donors: Rows, weights: npt.NDArray[np.float64]
+        self,
+        settled: int,
+        references: Rows,
+        donors: Rows,
+        weights: npt.NDArray[np.float64],
+        apart: bool,
     ) -> Iterator[tuple[SwapSet, npt.NDArray[np.float64]]]:
         """`donors`: int64 `[settled, columns]` of the first slots of `order`."""
         place = np.argsort(self.order)
@@ -472,9 +477,11 @@ class SwapSpace:
         parents = references if slot.parent == REFERENCE else donors[place[slot.parent]]
         if slot.shares is not None or slot.path in self.frozen:
             fixed = parents if slot.shares is None else donors[place[slot.shares]]
-            yield from self._expand(settled + 1, references, np.vstack([donors, fixed]), weights)
+            yield from self._expand(
+                settled + 1, references, np.vstack([donors, fixed]), weights, apart
+            )
             return
-        classes, chance = self._representatives(i)
+        classes, chance = self._representatives(i, apart)
         counts = classes.count(parents)
         ends = np.cumsum(counts)
         first = 0
@@ -487,17 +494,22 @@ class SwapSpace:
             picked = classes.pick(parents[columns], _within(counts[first:last]))
             weight = weights[columns] * chance(parents[columns], picked)
             yield from self._expand(
-                settled + 1, references[columns], np.vstack([donors[:, columns], picked]), weight
+                settled + 1,
+                references[columns],
+                np.vstack([donors[:, columns], picked]),
+                weight,
+                apart,
             )
             first = last
 
-    def _representatives(self, i: int) -> tuple[_Classes, _Chance]:
+    def _representatives(self, i: int, apart: bool) -> tuple[_Classes, _Chance]:
         """The donors of slot i to visit, and how probable each is given its parent's own input."""
         slot, classes = self.slots[i], self._classes[i]
         below = [(j, other) for j, other in enumerate(self.slots) if other.parent == i]
         # A donor that is shared, or that a frozen child takes over, feeds something itself.
         is_read = (
-            slot.is_rest
+            apart
+            or slot.is_rest
             or slot.node.is_leaf
             or any(other.path in self.frozen for _, other in below)
         )

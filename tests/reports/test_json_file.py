@@ -128,7 +128,7 @@ def test_an_end_of_an_interval_that_is_not_known_is_null(verdicts: dict[str, Ver
     wide = replace(verdicts[UNDECIDED], gap=Estimate(0.5, -math.inf, math.inf))
     text = to_json(a_run(claimed(wide)))
     gap = valid(json.loads(text))["claims"][0]["verdict"]["gap"]
-    assert gap == {"mean": 0.5, "low": None, "high": None}
+    assert gap == {"mean": 0.5, "low": None, "high": None, "exact": False}
     assert Verdict.from_json(wide.to_json()) == wide
     assert "Infinity" not in text
 

@@ -17,6 +17,7 @@ from pytest_scrub import (
     HypothesisError,
     Metric,
     Verdict,
+    WhichNodes,
     check,
     module,
     output,
@@ -370,3 +371,18 @@ def test_what_single_swaps_do_comes_from_the_first_draws() -> None:
     assert one.within == other.within  # how long was drawn on does not matter
     assert 0 < other.tolerated < one.tolerated < 1
     assert verdict(samples=30).share is None
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_what_single_swaps_refute_is_shown_by_one_of_them(side: float) -> None:
+    """Where neither their mean nor a slice lies beyond the tolerance, and no search found more."""
+    signed = Metric("signed", lambda out, batch: side * out)
+    found = verdict(
+        output(module("A", agrees_on="all"), rest="all"), metric=signed, tolerance=0.5,
+        min_within=0.9, adversaries=[WhichNodes()], adversary="report",
+    )  # fmt: skip
+    assert found.outcome == "refuted"
+    assert abs(found.gap.mean) < 0.5
+    assert found.search is not None
+    assert found.search.counterexample is not None
+    assert abs(found.search.counterexample.gap) > 0.5

@@ -3,6 +3,7 @@ weak."""
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import permutations
 from typing import Any
 
@@ -141,6 +142,34 @@ def test_a_refinement_of_it_keeps_what_it_permutes() -> None:
     assert classes(refined, "output/A") == [
         [row for row in rows if b[row] == b[i]] for i, rows in enumerate(classes(one, "output/A"))
     ]
+
+
+@pytest.mark.parametrize(("feature", "count"), [("a", 90), ("parity", 15)])
+def test_all_its_permutations_are_as_likely_as_they_are_drawn(feature: str, count: int) -> None:
+    null = null_of(space(output(module("A", agrees_on=feature))))
+    assert null is not None
+    spaces = null.spaces(count)
+    assert spaces is not None
+    assert null.spaces(count - 1) is None
+    of_each = [str(classes(one, "output/A")) for one in spaces]
+    assert len(spaces) == count
+    rng, draws = np.random.default_rng(0), 6000
+    drawn = Counter(str(classes(null.space(rng), "output/A")) for _ in range(draws))
+    for kind, times in Counter(of_each).items():
+        expected = times / count
+        assert drawn[kind] / draws == pytest.approx(expected, abs=5 * (expected / draws) ** 0.5)
+    assert drawn.keys() <= set(of_each)
+
+
+def test_many_permutations_are_only_counted() -> None:
+    wide = Dataset({"a": torch.arange(3000.0)}, features={"a": torch.arange(3000) % 2})
+    null = null_of(SwapSpace(output(module("A", agrees_on="a")), wide))
+    assert null is not None
+    assert null.spaces(10**8) is None
+    alike = Dataset({"a": torch.arange(3000.0)}, features={"a": [0] * 3000})
+    null = null_of(SwapSpace(output(module("A", agrees_on="a")), alike))
+    assert null is not None
+    assert len(null.spaces(1) or ()) == 1
 
 
 # What it costs ------------------------------------------------------------------------------------

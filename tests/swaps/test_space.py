@@ -541,15 +541,16 @@ def feeding(space: SwapSpace) -> list[int]:
     return found
 
 
-@given(restricted_spaces(depth=2))
-def test_enumerating_lists_every_swap_with_its_probability(space: SwapSpace) -> None:
-    slots = feeding(space)
+@pytest.mark.parametrize("apart", [False, True])
+@given(space=restricted_spaces(depth=2))
+def test_enumerating_lists_every_swap_with_its_probability(space: SwapSpace, apart: bool) -> None:
+    slots = [*range(len(space.slots))] if apart else feeding(space)
     expected: defaultdict[tuple[int, ...], float] = defaultdict(float)
     for n, (reference, donors, weight) in enumerate(swaps_by_hand(space)):
         assume(n < 20_000)  # a large tree on rows that all agree
         expected[(reference, *(donors[i] for i in slots))] += weight
     found: defaultdict[tuple[int, ...], float] = defaultdict(float)
-    for swap_set, weights in space.enumerate():
+    for swap_set, weights in space.enumerate(apart=apart):
         assert space.check(swap_set) == []
         for column in range(len(swap_set)):
             donors = swap_set.donors[slots, column].tolist()
@@ -673,18 +674,19 @@ def test_a_computed_node_keeps_its_features_when_frozen_and_joined() -> None:
 # --- counting all swap sets -----------------------------------------------------------------------
 
 
-@given(restricted_spaces(depth=2))
-def test_combinations_are_the_columns_that_are_enumerated(space: SwapSpace) -> None:
+@pytest.mark.parametrize("apart", [False, True])
+@given(space=restricted_spaces(depth=2))
+def test_combinations_are_the_columns_that_are_enumerated(space: SwapSpace, apart: bool) -> None:
     rows = np.arange(len(space.dataset))  # a row that is no reference may be asked for as well
-    counts = space.combinations(rows)
+    counts = space.combinations(rows, apart=apart)
     assert counts.dtype == np.float64
     assume(counts.sum() < 50_000)
     listed = np.zeros(len(rows))
-    for swap_set, _ in space.enumerate(rows):
+    for swap_set, _ in space.enumerate(rows, apart=apart):
         np.add.at(listed, swap_set.references, 1)
     np.testing.assert_array_equal(counts, listed)
     some = rows[::2]
-    np.testing.assert_array_equal(space.combinations(some), counts[some])
+    np.testing.assert_array_equal(space.combinations(some, apart=apart), counts[some])
 
 
 def test_combinations_by_hand() -> None:

@@ -21,6 +21,7 @@ LATER = {  # fields that came after these files were written: what they are read
     "confidence": 0.95,
     **dict.fromkeys(("pointwise", "outcome", "bound", "of_null", "interval")),
     "fixed": False,
+    "exact": False,
     "unknowing": None,
     "says_nothing": False,
 }

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pytest_scrub import ScrubError, Verdict
 from pytest_scrub.adversaries.saved import path_for
@@ -166,11 +166,9 @@ class Baseline:
     def to_json(self) -> str:
         """Sorted, one value a line; what cannot be printed is escaped, other text stays as it is
         read."""
+        record = _without_what_is_not_exact(as_plain_dict(self))
         text = (
-            json.dumps(
-                as_plain_dict(self), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
-            )
-            + "\n"
+            json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         )
         return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
@@ -245,6 +243,17 @@ def _contradictions(one: Baseline) -> Iterator[str]:
         yield f"its power is {power}"
 
 
+def _without_what_is_not_exact(record: Any) -> Any:
+    """Files of what was drawn stay as they were."""
+    if not isinstance(record, dict):
+        return record
+    return {
+        name: _without_what_is_not_exact(value)
+        for name, value in record.items()
+        if (name, value) != ("exact", False)
+    }
+
+
 def _holds_its_mean(estimate: Estimate) -> bool:
     return estimate.low <= estimate.mean <= estimate.high
 
@@ -271,7 +280,8 @@ def _figures(verdict: Verdict) -> Figures:
 
 
 def _estimate(estimate: Estimate, scale: float) -> Estimate:
-    return Estimate(*(_rounded(end, scale) for end in astuple(estimate)))
+    ends = (estimate.mean, estimate.low, estimate.high)
+    return Estimate(*(_rounded(end, scale) for end in ends), exact=estimate.exact)
 
 
 def _worst(search: Search, scale: float) -> Worst | None:
