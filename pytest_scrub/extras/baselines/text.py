@@ -66,7 +66,7 @@ def _conclusion(comparison: Comparison) -> Iterator[tuple[bool, str]]:
         yield True, f"{len(failing)} of {of} not as in the baseline {comparison.name!r}:"
         for claim in failing:
             test = claim.claim.rpartition("::")[2]
-            yield True, visible(f"  {test}: {', '.join(_reasons(claim))}")
+            yield True, visible(f"  {test}: {'; '.join(_reasons(claim))}")
         yield True, f"if that is meant, save the new figures with --scrub-save={comparison.name}"
 
 
