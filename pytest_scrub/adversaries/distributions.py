@@ -7,12 +7,20 @@ half: what was chosen for looking bad is measured where it was not chosen.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 
-from pytest_scrub.adversaries.search import Distribution, Found, NotSearched, Spending
+from pytest_scrub.adversaries.bound import by_distribution
+from pytest_scrub.adversaries.search import Choose, Distribution, Found, NotSearched, Spending
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.statistics.acceptance import Acceptance
+from pytest_scrub.statistics.intervals import Numbers
+from pytest_scrub.statistics.sampling import BATCH, BURN_IN, FEWEST_UNITS
 from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import Rows
+from pytest_scrub.verdict import UNDECIDED
 
 REPORT_SHARE = 0.25  # of the budget: what the interval of the worst distribution is drawn with
 FEWEST_DRAWS = 8  # of one distribution, to choose it
@@ -117,3 +125,132 @@ def worst_by_halving(
         choices = choices[: max(1, len(choices) // 2)]
         spending.stands_at(compared.gap(choices[0]))
     return compared.reported(how, choices[0], rng)
+
+
+# Drawn until it is decided ------------------------------------------------------------------------
+
+
+class DrawSequence:
+    """A distribution that was chosen by other draws, drawn batch after batch until that decides.
+
+    Its draws and those that chose it are independent, so its interval holds for the references of
+    the dataset. Where the interval is to speak of more references than these, half of their
+    contents choose and the others are drawn, each once.
+
+    **Arguments**
+
+    - `acceptance`: of the mean of what is drawn.
+    - `null`: the evaluator of the claim's null, where the claim is held against what is chosen for
+      that, by as many draws.
+    """
+
+    def __init__(self, acceptance: Acceptance, null: Evaluator | None = None) -> None:
+        self.acceptance, self.null = acceptance, null
+        self.ran = False
+        self.of_null: Numbers | None = None
+
+    def run(
+        self, choose: Choose, space: SwapSpace, spending: Spending, rng: np.random.Generator
+    ) -> Found:
+        """What was chosen, drawn until it is decided or nothing is left. **Raises** `NotSearched`
+        where too little is."""
+        self.ran = True
+        budget, seed = spending.budget, int(rng.integers(1 << 62))
+        generalize = self.acceptance.generalize
+        own = _Drawn(choose, space, spending, rng, generalize=generalize)
+        null: _Drawn | None = None
+        if self.null is not None:
+            costs = self.acceptance.of_costs()
+            other = Spending(self.null, budget, spending.deadline, acceptance=costs)
+            with suppress(NotSearched):
+                null = _Drawn(
+                    choose, self.null.space, other, np.random.default_rng(seed),
+                    generalize=generalize,
+                )  # fmt: skip
+        more = BURN_IN
+        while own.add(more):
+            if null is not None and null.add(more):
+                self.of_null = null.changes
+            decision = by_distribution(self.acceptance, own.changes, self.of_null, own.rounding)
+            if decision.outcome != UNDECIDED:
+                break
+            more = BATCH
+        if len(own.changes) < FEWEST_REPORTED:
+            raise spending.exhausted("not searched to the end")
+        spending.stands_at(float(own.changes.mean()))
+        return Found(own.chosen.name, space.swap_set(own.references, own.donors), own.changes)
+
+
+class _Drawn:
+    """A chosen distribution, for the claim or for its null, and what was drawn of it."""
+
+    def __init__(
+        self,
+        choose: Choose,
+        space: SwapSpace,
+        spending: Spending,
+        rng: np.random.Generator,
+        *,
+        generalize: bool,
+    ) -> None:
+        self.spending, self.rng = spending, rng
+        first = second = space
+        self._planned: Rows | None = None
+        if generalize:
+            first, second = _halves(space, rng)
+            self._planned = _each_once(second, rng)
+        self.chosen = choose(first, spending, rng)
+        self._draws = self.chosen.of(second)
+        self.references = np.empty(0, dtype=np.int64)
+        self.donors = np.empty((len(space.slots), 0), dtype=np.int64)
+        self.changes = np.empty(0)
+        self._rounding = 0.0
+
+    def add(self, most: int) -> bool:
+        """Draw so many more, or as many as there can be; whether there were any."""
+        n, planned = min(most, self.spending.left), None
+        if self._planned is not None:
+            done = len(self.changes)
+            planned = self._planned[done : done + n]
+            n = len(planned)
+        if not n:
+            return False
+        drawn = self._draws.draw(n, self.rng, planned)
+        changes = self.spending.changes(drawn)
+        self._rounding += float(self.spending.rounding(drawn, changes).sum())
+        self.references = np.concatenate([self.references, drawn.references])
+        self.donors = np.concatenate([self.donors, drawn.donors], axis=1)
+        self.changes = np.concatenate([self.changes, changes])
+        return True
+
+    @property
+    def rounding(self) -> float:
+        """How far off the mean change may be."""
+        return self._rounding / len(self.changes)
+
+
+def _halves(space: SwapSpace, rng: np.random.Generator) -> tuple[SwapSpace, SwapSpace]:
+    """The same donors for either half of the references' contents."""
+    rows = space.reference_rows
+    content = space.dataset.content[rows]
+    kinds = rng.permutation(np.unique(content))
+    first = np.isin(content, kinds[: len(kinds) // 2])
+    return space.within(rows[first], space.donor_rows), space.within(rows[~first], space.donor_rows)
+
+
+def _each_once(space: SwapSpace, rng: np.random.Generator) -> Rows:
+    """References of different content in random order, each as probable as its content has rows.
+
+    **Raises** `NotSearched` where there are too few.
+    """
+    rows = rng.permutation(space.reference_rows)
+    _, first, counts = np.unique(space.dataset.content[rows], return_index=True, return_counts=True)
+    # A content that stands once among others that stand twice is left out half of the time, so that
+    # those that are left need no weights.
+    kept = rows[rng.permutation(first[rng.random(len(counts)) < counts / counts.max()])]
+    if len(kept) < FEWEST_UNITS:
+        raise NotSearched(
+            "not searched: too few references of different content to choose on one half and "
+            "generalize from the other"
+        )
+    return kept
