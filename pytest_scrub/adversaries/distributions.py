@@ -11,21 +11,30 @@ from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from pytest_scrub.adversaries.bound import by_distribution
-from pytest_scrub.adversaries.search import Choose, Distribution, Found, NotSearched, Spending
+from pytest_scrub.adversaries.search import (
+    Choose,
+    Distribution,
+    Found,
+    NotSearched,
+    Spending,
+    can_change,
+)
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.statistics.acceptance import Acceptance
 from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.statistics.sampling import BATCH, BURN_IN, FEWEST_UNITS
 from pytest_scrub.swaps.space import SwapSpace
-from pytest_scrub.swaps.swap_set import Rows
+from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.verdict import UNDECIDED
 
 REPORT_SHARE = 0.25  # of the budget: what the interval of the worst distribution is drawn with
 FEWEST_DRAWS = 8  # of one distribution, to choose it
 # of the chosen one: with fewer, a mean is no normal distribution and its interval means nothing
 FEWEST_REPORTED = 30
+LEAST_SWAPPED = 0.05  # of the references, by a distribution that swaps nothing for the others
 LEAST_CONTENTS = 4  # references of different content that can be halved
 
 
@@ -174,11 +183,12 @@ class DrawSequence:
             decision = by_distribution(self.acceptance, own.changes, self.of_null, own.rounding)
             if decision.outcome != UNDECIDED:
                 break
-            more = BATCH
+            more = max(BATCH, own.evaluated // 2)
         if len(own.changes) < FEWEST_REPORTED:
             raise spending.exhausted("not searched to the end")
         spending.stands_at(float(own.changes.mean()))
-        return Found(own.chosen.name, space.swap_set(own.references, own.donors), own.changes)
+        swap_set = space.swap_set(own.references, own.donors)
+        return Found(own.chosen.name, swap_set, own.changes)
 
 
 class _Drawn:
@@ -200,28 +210,43 @@ class _Drawn:
             first, second = _halves(space, rng)
             self._planned = _each_once(second, rng)
         self.chosen = choose(first, spending, rng)
-        self._draws = self.chosen.of(second)
+        self._draws, self._space = self.chosen.of(second), space
         self.references = np.empty(0, dtype=np.int64)
         self.donors = np.empty((len(space.slots), 0), dtype=np.int64)
         self.changes = np.empty(0)
-        self._rounding = 0.0
+        self.evaluated, self._rounding = 0, 0.0
 
     def add(self, most: int) -> bool:
-        """Draw so many more, or as many as there can be; whether there were any."""
-        n, planned = min(most, self.spending.left), None
-        if self._planned is not None:
-            done = len(self.changes)
-            planned = self._planned[done : done + n]
-            n = len(planned)
-        if not n:
-            return False
-        drawn = self._draws.draw(n, self.rng, planned)
-        changes = self.spending.changes(drawn)
+        """Draw until so many more are evaluated, or as many as there can be; whether there were
+        any.
+
+        What is not swapped changes nothing and needs no evaluation.
+        """
+        before = len(self.changes)
+        end = self.evaluated + min(most, self.spending.left)
+        drawn_at_most = before + most / LEAST_SWAPPED
+        while self.evaluated < end and len(self.changes) < drawn_at_most and self.spending.left:
+            n, planned = most, None
+            if self._planned is not None:
+                planned = self._planned[len(self.changes) :][:n]
+                n = len(planned)
+            drawn = self._draws.draw(n, self.rng, planned)
+            acts = can_change(drawn, self._space)
+            affordable = np.cumsum(acts) <= end - self.evaluated
+            self._take(drawn[affordable], acts[affordable])
+            if not n:
+                break
+        return len(self.changes) > before
+
+    def _take(self, drawn: SwapSet, acts: npt.NDArray[np.bool_]) -> None:
+        changes = np.zeros(len(drawn))
+        if acts.any():
+            changes[acts] = self.spending.changes(drawn[acts])
         self._rounding += float(self.spending.rounding(drawn, changes).sum())
+        self.evaluated += int(acts.sum())
         self.references = np.concatenate([self.references, drawn.references])
         self.donors = np.concatenate([self.donors, drawn.donors], axis=1)
         self.changes = np.concatenate([self.changes, changes])
-        return True
 
     @property
     def rounding(self) -> float:

@@ -296,7 +296,8 @@ class Spending:
         if self._last is not None and self._last[0] is found.swap_set:
             changes = self._last[1]
         else:
-            changes = self.evaluator.evaluate(found.swap_set) - clean
+            changes, acts = np.zeros(len(clean)), can_change(found.swap_set, space)
+            changes[acts] = self.evaluator.evaluate(found.swap_set[acts]) - clean[acts]
         rounding = float(self.rounding(found.swap_set, changes).mean())
         if pointwise:
             decision = by_references(self.acceptance, changes, of_null, rounding, exact=exact)
@@ -347,6 +348,22 @@ def concentration(swap_set: SwapSet, space: SwapSpace) -> float:
     kinds, counts = np.unique(content[swap_set.donors[moved]], return_counts=True)
     most = kinds[np.argsort(-counts, kind="stable")[:MOST_USED]]
     return float((moved & np.isin(content[swap_set.donors], most)).any(0).mean())
+
+
+def is_swapped(swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+    """bool `[R]`: some donor is not the reference itself."""
+    found: npt.NDArray[np.bool_] = np.any(np.not_equal(swap_set.donors, swap_set.references), 0)
+    return found
+
+
+def is_computed(space: SwapSpace) -> bool:
+    """Whether a node is computed, for references that are not swapped too."""
+    return any(slot.node.computed_by is not None for slot in space.slots)
+
+
+def can_change(swap_set: SwapSet, space: SwapSpace) -> npt.NDArray[np.bool_]:
+    """bool `[R]`: where the network computes anything else than it does anyway."""
+    return is_swapped(swap_set) | is_computed(space)
 
 
 def swapped_slots(space: SwapSpace) -> list[int]:

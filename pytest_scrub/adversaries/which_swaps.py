@@ -12,12 +12,18 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pytest_scrub.adversaries.distributions import FEWEST_REPORTED, DrawSequence
+from pytest_scrub.adversaries.distributions import (
+    FEWEST_REPORTED,
+    LEAST_SWAPPED,
+    DrawSequence,
+)
 from pytest_scrub.adversaries.search import (
     Distribution,
     Found,
     NotSearched,
     Spending,
+    is_computed,
+    is_swapped,
     swapped_slots,
 )
 from pytest_scrub.data.dataset import Dataset
@@ -30,7 +36,6 @@ from pytest_scrub.tree.nodes import Agreement
 CHOSEN_BY = 1000  # draws, which are not reported
 FEWEST_OF_A_CELL = 20  # draws
 FEWEST_CONTENTS = 5  # of references, and of donors, of a cell: fewer are cases and no rule
-LEAST_SWAPPED = 0.05  # of the references
 MOST_VALUES = 6  # of a feature, so that most pairs of them are drawn often enough
 MOST_TOGETHER = 20  # nodes whose values are told apart together; more have hardly a draw for each
 MOST_SHOWN = 3  # pairs
@@ -55,7 +60,8 @@ class WhichSwaps:
         """The pairs with the largest mean gap either way; see `Adversary`."""
         if not swapped_slots(space):
             raise NotSearched("not searched: no slot has a choice of donors")
-        draws = min(CHOSEN_BY, spending.left // 2)
+        # half of what there is, at most, where each draw is evaluated once, or twice; see _chosen
+        draws = min(CHOSEN_BY, spending.left // (4 if is_computed(space) else 2))
         if draws < FEWEST_REPORTED:
             raise spending.exhausted()
         until_decided = spending.by_draws or DrawSequence(spending.acceptance).run
@@ -66,17 +72,11 @@ class WhichSwaps:
 
 def _gap_there(found: Found, spending: Spending) -> str:
     """The gap where anything was swapped, in words."""
-    acceptance, on = spending.acceptance, _swapped(found.swap_set)
+    acceptance, on = spending.acceptance, is_swapped(found.swap_set)
     if not on.any():
         return ""
     gap = confidence_sequence(found.changes[on], acceptance.largest_change, acceptance.confidence)
     return f": gap {gap} on {on.mean():.0%} of the references"
-
-
-def _swapped(swap_set: SwapSet) -> Mask:
-    """bool `[R]`: anything is."""
-    found: Mask = np.any(np.not_equal(swap_set.donors, swap_set.references), axis=0)
-    return found
 
 
 # Where it pays ------------------------------------------------------------------------------------
@@ -171,14 +171,12 @@ def _chosen(
     swaps where no pairs pay more."""
     drawn = space.draw(draws, rng)
     changes = _known(drawn, spending)
-    # A computed node is computed for the reference itself, too.
-    computed = any(slot.node.computed_by is not None for slot in space.slots)
     without = np.zeros(len(drawn))
-    if computed:
+    if is_computed(space):
         without = _known(space.unswapped(drawn.references), spending)
     if not spending.left:
         raise spending.exhausted("not searched to the end")
-    acceptance, swapped = spending.acceptance, _swapped(drawn)
+    acceptance, swapped = spending.acceptance, is_swapped(drawn)
     signs = [sign for sign, counts in zip((1, -1), acceptance.sides, strict=True) if counts]
     best, most = None, acceptance.badness(float(changes.mean()))
     for told in _told_apart(space, drawn):

@@ -274,10 +274,12 @@ def test_no_draw_that_chose_is_reported() -> None:
         first, *reported = spending.drawn
         assert len(first) == 1000
         swapped = found.swap_set[(found.swap_set.donors != found.swap_set.references).any(0)]
-        assert 50 < len(swapped) < 1000
+        assert 300 < len(swapped) < len(found.swap_set)
         assert not columns(first) & columns(swapped)
-        assert columns(found.swap_set) == set().union(*map(columns, reported))
-        assert len(found.swap_set) == sum(map(len, reported))
+        # and what is not swapped needs no evaluation
+        assert columns(swapped) == set().union(*map(columns, reported))
+        assert len(swapped) == sum(map(len, reported))
+        assert (found.changes == changes(evaluator, found.swap_set)).all()
 
 
 def test_to_generalize_half_of_the_contents_choose_and_the_others_are_drawn_once() -> None:
@@ -291,7 +293,8 @@ def test_to_generalize_half_of_the_contents_choose_and_the_others_are_drawn_once
     assert {*references} | {*first.references.tolist()} <= set(range(600))
     # donors are those of all
     assert {*first.donors.ravel().tolist()} & {*found.swap_set.donors.ravel().tolist()}
-    assert sum(map(len, reported)) == 300
+    swapped = (found.swap_set.donors != found.swap_set.references).any(0)
+    assert sum(map(len, reported)) == swapped.sum() > 50
 
 
 def test_rows_of_equal_content_speak_once_where_it_generalizes() -> None:
@@ -395,6 +398,8 @@ def test_a_computed_node_is_computed_for_references_that_are_not_swapped() -> No
     assert one.attempt.found == pytest.approx(1.25, abs=0.1)
     assert "b and that of the donor at output/C are 0 and 1: gap 2 " in one.attempt.how
     assert one.attempt.evaluations == 2000 + len(one.found.swap_set)
+    small = searched(evaluator, budget=1250).attempt
+    assert (small.outcome, small.evaluations) == ("refuted", 2 * 312 + 400)
 
 
 # --- which pairs are told apart -------------------------------------------------------------------
@@ -515,8 +520,8 @@ def test_the_null_is_searched_as_hard_and_drawn_as_often(monkeypatch: pytest.Mon
     )  # fmt: skip
     own = [count for name, count in asked if name == "which swaps"]
     other = [count for name, count in asked if name != "which swaps"]
-    assert own == other
-    assert own[:2] == [1000, 400]
+    assert own[0] == other[0] == 1000
+    assert sum(own) == sum(other) >= 1400
 
 
 def test_where_nothing_can_be_said_of_the_null_nothing_is_decided() -> None:
