@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_scrub.adversaries.which_inputs import WhichInputs as WhichInputs
     from pytest_scrub.adversaries.which_nodes import WhichNodes as WhichNodes
     from pytest_scrub.adversaries.which_refinement import WhichRefinement as WhichRefinement
+    from pytest_scrub.adversaries.which_swaps import WhichSwaps as WhichSwaps
     from pytest_scrub.data.dataset import Dataset as Dataset
     from pytest_scrub.engine.evaluator import Evaluator as Evaluator
     from pytest_scrub.errors import DataError as DataError
@@ -61,6 +62,7 @@ _HOMES = {
     "adversaries.which_refinement": ("WhichRefinement",),
     "adversaries.which_donors": ("WhichDonors",),
     "adversaries.which_inputs": ("WhichInputs",),
+    "adversaries.which_swaps": ("WhichSwaps",),
     "data.dataset": ("Dataset",),
     "engine.evaluator": ("Evaluator",),
     "errors": ("DataError", "HypothesisError", "ModelError", "ScrubError"),

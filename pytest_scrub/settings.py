@@ -46,7 +46,7 @@ SAVED, DRAWN_BY_CLAIM = "saved counterexample", "the claim's own draws"
 CONFIDENCE = 0.95
 LEAST_CONFIDENCE, MOST_CONFIDENCE = 0.5, 0.9999
 LEAST_SHARE = 1e-6  # a share of nothing asks for nothing
-DEFAULT_ADVERSARIES = 4
+DEFAULT_ADVERSARIES = 5
 MOST_SAMPLES = 10**8  # their references are drawn at once, and take a gigabyte
 MOST_EVALUATIONS = 10**12  # years of any machine
 

@@ -7,17 +7,34 @@ half: what was chosen for looking bad is measured where it was not chosen.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
-from pytest_scrub.adversaries.search import Distribution, Found, NotSearched, Spending
+from pytest_scrub.adversaries.bound import by_distribution
+from pytest_scrub.adversaries.search import (
+    Choose,
+    Distribution,
+    Found,
+    NotSearched,
+    Spending,
+    can_change,
+)
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.statistics.acceptance import Acceptance
+from pytest_scrub.statistics.intervals import Numbers
+from pytest_scrub.statistics.sampling import BATCH, BURN_IN, FEWEST_UNITS
 from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.verdict import UNDECIDED
 
 REPORT_SHARE = 0.25  # of the budget: what the interval of the worst distribution is drawn with
 FEWEST_DRAWS = 8  # of one distribution, to choose it
 # of the chosen one: with fewer, a mean is no normal distribution and its interval means nothing
 FEWEST_REPORTED = 30
+LEAST_SWAPPED = 0.05  # of the references, by a distribution that swaps nothing for the others
 LEAST_CONTENTS = 4  # references of different content that can be halved
 
 
@@ -117,3 +134,148 @@ def worst_by_halving(
         choices = choices[: max(1, len(choices) // 2)]
         spending.stands_at(compared.gap(choices[0]))
     return compared.reported(how, choices[0], rng)
+
+
+# Drawn until it is decided ------------------------------------------------------------------------
+
+
+class DrawSequence:
+    """A distribution that was chosen by other draws, drawn batch after batch until that decides.
+
+    Its draws and those that chose it are independent, so its interval holds for the references of
+    the dataset. Where the interval is to speak of more references than these, half of their
+    contents choose and the others are drawn, each once.
+
+    **Arguments**
+
+    - `acceptance`: of the mean of what is drawn.
+    - `null`: the evaluator of the claim's null, where the claim is held against what is chosen for
+      that, by as many draws.
+    """
+
+    def __init__(self, acceptance: Acceptance, null: Evaluator | None = None) -> None:
+        self.acceptance, self.null = acceptance, null
+        self.ran = False
+        self.of_null: Numbers | None = None
+
+    def run(
+        self, choose: Choose, space: SwapSpace, spending: Spending, rng: np.random.Generator
+    ) -> Found:
+        """What was chosen, drawn until it is decided or nothing is left. **Raises** `NotSearched`
+        where too little is."""
+        self.ran = True
+        budget, seed = spending.budget, int(rng.integers(1 << 62))
+        generalize = self.acceptance.generalize
+        own = _Drawn(choose, space, spending, rng, generalize=generalize)
+        null: _Drawn | None = None
+        if self.null is not None:
+            costs = self.acceptance.of_costs()
+            other = Spending(self.null, budget, spending.deadline, acceptance=costs)
+            with suppress(NotSearched):
+                null = _Drawn(
+                    choose, self.null.space, other, np.random.default_rng(seed),
+                    generalize=generalize,
+                )  # fmt: skip
+        more = BURN_IN
+        while own.add(more):
+            if null is not None and null.add(more):
+                self.of_null = null.changes
+            decision = by_distribution(self.acceptance, own.changes, self.of_null, own.rounding)
+            if decision.outcome != UNDECIDED:
+                break
+            more = max(BATCH, own.evaluated // 2)
+        if len(own.changes) < FEWEST_REPORTED:
+            raise spending.exhausted("not searched to the end")
+        spending.stands_at(float(own.changes.mean()))
+        swap_set = space.swap_set(own.references, own.donors)
+        return Found(own.chosen.name, swap_set, own.changes)
+
+
+class _Drawn:
+    """A chosen distribution, for the claim or for its null, and what was drawn of it."""
+
+    def __init__(
+        self,
+        choose: Choose,
+        space: SwapSpace,
+        spending: Spending,
+        rng: np.random.Generator,
+        *,
+        generalize: bool,
+    ) -> None:
+        self.spending, self.rng = spending, rng
+        first = second = space
+        self._planned: Rows | None = None
+        if generalize:
+            first, second = _halves(space, rng)
+            self._planned = _each_once(second, rng)
+        self.chosen = choose(first, spending, rng)
+        self._draws, self._space = self.chosen.of(second), space
+        self.references = np.empty(0, dtype=np.int64)
+        self.donors = np.empty((len(space.slots), 0), dtype=np.int64)
+        self.changes = np.empty(0)
+        self.evaluated, self._rounding = 0, 0.0
+
+    def add(self, most: int) -> bool:
+        """Draw until so many more are evaluated, or as many as there can be; whether there were
+        any.
+
+        What is not swapped changes nothing and needs no evaluation.
+        """
+        before = len(self.changes)
+        end = self.evaluated + min(most, self.spending.left)
+        drawn_at_most = before + most / LEAST_SWAPPED
+        while self.evaluated < end and len(self.changes) < drawn_at_most and self.spending.left:
+            n, planned = most, None
+            if self._planned is not None:
+                planned = self._planned[len(self.changes) :][:n]
+                n = len(planned)
+            drawn = self._draws.draw(n, self.rng, planned)
+            acts = can_change(drawn, self._space)
+            affordable = np.cumsum(acts) <= end - self.evaluated
+            self._take(drawn[affordable], acts[affordable])
+            if not n:
+                break
+        return len(self.changes) > before
+
+    def _take(self, drawn: SwapSet, acts: npt.NDArray[np.bool_]) -> None:
+        changes = np.zeros(len(drawn))
+        if acts.any():
+            changes[acts] = self.spending.changes(drawn[acts])
+        self._rounding += float(self.spending.rounding(drawn, changes).sum())
+        self.evaluated += int(acts.sum())
+        self.references = np.concatenate([self.references, drawn.references])
+        self.donors = np.concatenate([self.donors, drawn.donors], axis=1)
+        self.changes = np.concatenate([self.changes, changes])
+
+    @property
+    def rounding(self) -> float:
+        """How far off the mean change may be."""
+        return self._rounding / len(self.changes)
+
+
+def _halves(space: SwapSpace, rng: np.random.Generator) -> tuple[SwapSpace, SwapSpace]:
+    """The same donors for either half of the references' contents."""
+    rows = space.reference_rows
+    content = space.dataset.content[rows]
+    kinds = rng.permutation(np.unique(content))
+    first = np.isin(content, kinds[: len(kinds) // 2])
+    return space.within(rows[first], space.donor_rows), space.within(rows[~first], space.donor_rows)
+
+
+def _each_once(space: SwapSpace, rng: np.random.Generator) -> Rows:
+    """References of different content in random order, each as probable as its content has rows.
+
+    **Raises** `NotSearched` where there are too few.
+    """
+    rows = rng.permutation(space.reference_rows)
+    _, first, counts = np.unique(space.dataset.content[rows], return_index=True, return_counts=True)
+    # A content that stands once among others that stand twice is left out half of the time, so that
+    # those that are left need no weights.
+    kept = rows[rng.permutation(first[rng.random(len(counts)) < counts / counts.max()])]
+    if len(kept) < FEWEST_UNITS:
+        raise NotSearched(
+            "not searched: too few references of different content to choose on one half and "
+            "generalize from the other"
+        )
+    return kept

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from pytest_scrub.adversaries.distributions import DrawSequence
 from pytest_scrub.adversaries.search import Adversary, Found, NotSearched, Searched, Spending
 from pytest_scrub.adversaries.sequence import ReferenceSequence
 from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.adversaries.which_inputs import WhichInputs
 from pytest_scrub.adversaries.which_nodes import WhichNodes
 from pytest_scrub.adversaries.which_refinement import WhichRefinement
+from pytest_scrub.adversaries.which_swaps import WhichSwaps
 from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.statistics.acceptance import Acceptance
@@ -20,6 +22,7 @@ from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.verdict import REFUTED, UNDECIDED
 
 ALL_ADVERSARIES: tuple[Adversary, ...] = (
+    WhichSwaps(),
     WhichNodes(),
     WhichRefinement(),
     WhichDonors(),
@@ -74,12 +77,13 @@ def _searched(
 ) -> Searched:
     """What one adversary finds, against what it finds for the null."""
     space, acceptance = spending.evaluator.space, spending.acceptance
-    references = ReferenceSequence(acceptance, null)
-    spending.by_reference = references.run
+    references, draws = ReferenceSequence(acceptance, null), DrawSequence(acceptance, null)
+    spending.by_reference, spending.by_draws = references.run, draws.run
     try:
         found = adversary.search(space, spending, randomness())
-        of_null, exact = references.of_null, references.is_exact
-        if not references.ran and isinstance(found, Found):
+        of_null = draws.of_null if draws.ran else references.of_null
+        exact = references.is_exact
+        if not (references.ran or draws.ran) and isinstance(found, Found):
             rows = np.sort(found.swap_set.references)
             chosen = getattr(adversary, "references", None) is not None
             exact = chosen or np.array_equal(rows, np.sort(space.reference_rows))
@@ -104,7 +108,8 @@ def _of_null(
 ) -> Numbers | None:
     """What the same search finds for the null; None where it finds nothing, and nothing is known
     then."""
-    again = Spending(null, spending.budget, spending.deadline, acceptance=spending.acceptance)
+    costs = spending.acceptance.of_costs()
+    again = Spending(null, spending.budget, spending.deadline, acceptance=costs)
     try:
         return again.changes(adversary.search(null.space, again, rng).swap_set)
     except NotSearched:

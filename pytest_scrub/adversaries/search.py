@@ -32,6 +32,14 @@ UNLIMITED = int(np.iinfo(np.int64).max)  # evaluations, where the deadline alone
 MOST_USED = 10  # donors whose share of the references says how concentrated a swap set is
 
 
+class Draws(Protocol):
+    """What gives allowed swap sets: a swap space, or a part of one."""
+
+    def draw(self, n: int, rng: np.random.Generator, references: Rows | None = None) -> SwapSet:
+        """`n` independent samples; see `SwapSpace.draw`."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Distribution:
     """A distribution of allowed swap sets, which an adversary may choose.
@@ -44,7 +52,7 @@ class Distribution:
     """
 
     name: str
-    of: Callable[[SwapSpace], SwapSpace]
+    of: Callable[[SwapSpace], Draws]
     gap: float = math.nan
     exact: tuple[str, ...] = ()
     refined: tuple[str, ...] = ()
@@ -120,6 +128,9 @@ SearchGroup = Callable[
     ["SwapSpace", "Spending", Rows, np.random.Generator, "SwapSet | None"], Found
 ]
 ByReference = Callable[[SearchGroup, "SwapSpace", "Spending", np.random.Generator], Found]
+# The worst of several distributions, by draws that are never reported.
+Choose = Callable[["SwapSpace", "Spending", np.random.Generator], Distribution]
+ByDraws = Callable[[Choose, "SwapSpace", "Spending", np.random.Generator], Found]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +161,8 @@ class Spending:
     - `acceptance`: what may be found; by default, anything.
 
     `by_reference` searches references group after group until they decide; where it is None, some
-    of them are searched at once.
+    of them are searched at once. `by_draws` chooses a distribution and draws it anew until that
+    decides, for the claim and its null; where it is None, for the claim alone.
     """
 
     def __init__(
@@ -162,6 +174,7 @@ class Spending:
         acceptance: Acceptance | None = None,
     ) -> None:
         self.by_reference: ByReference | None = None
+        self.by_draws: ByDraws | None = None
         self.evaluator, self.budget, self.deadline = evaluator, evaluations, deadline
         self.name, self.acceptance = name, acceptance or Acceptance(evaluator.metric)
         self.sign = self.acceptance.sign
@@ -208,6 +221,11 @@ class Spending:
             )
         self._last = swap_set, found
         return found
+
+    def rounding(self, swap_set: SwapSet, changes: Numbers) -> Numbers:
+        """How far off the change of each reference may be, float64 `[R]`."""
+        clean = self.unscrubbed(swap_set.references)
+        return self.evaluator.rounding * np.maximum(np.abs(clean), np.abs(clean + changes))
 
     def slopes(self, swap_set: SwapSet) -> list[ActivationGradient]:
         """The evaluator's slopes at a swap set."""
@@ -278,10 +296,9 @@ class Spending:
         if self._last is not None and self._last[0] is found.swap_set:
             changes = self._last[1]
         else:
-            changes = self.evaluator.evaluate(found.swap_set) - clean
-        rounding = self.evaluator.rounding * float(
-            np.maximum(np.abs(clean), np.abs(clean + changes)).mean()
-        )
+            changes, acts = np.zeros(len(clean)), can_change(found.swap_set, space)
+            changes[acts] = self.evaluator.evaluate(found.swap_set[acts]) - clean[acts]
+        rounding = float(self.rounding(found.swap_set, changes).mean())
         if pointwise:
             decision = by_references(self.acceptance, changes, of_null, rounding, exact=exact)
         else:
@@ -331,6 +348,22 @@ def concentration(swap_set: SwapSet, space: SwapSpace) -> float:
     kinds, counts = np.unique(content[swap_set.donors[moved]], return_counts=True)
     most = kinds[np.argsort(-counts, kind="stable")[:MOST_USED]]
     return float((moved & np.isin(content[swap_set.donors], most)).any(0).mean())
+
+
+def is_swapped(swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+    """bool `[R]`: some donor is not the reference itself."""
+    found: npt.NDArray[np.bool_] = np.any(np.not_equal(swap_set.donors, swap_set.references), 0)
+    return found
+
+
+def is_computed(space: SwapSpace) -> bool:
+    """Whether a node is computed, for references that are not swapped too."""
+    return any(slot.node.computed_by is not None for slot in space.slots)
+
+
+def can_change(swap_set: SwapSet, space: SwapSpace) -> npt.NDArray[np.bool_]:
+    """bool `[R]`: where the network computes anything else than it does anyway."""
+    return is_swapped(swap_set) | is_computed(space)
 
 
 def swapped_slots(space: SwapSpace) -> list[int]:

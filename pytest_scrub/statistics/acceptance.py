@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_scrub.settings import CONFIDENCE, EITHER
+from pytest_scrub.settings import CONFIDENCE, EITHER, WORSE
 from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
 from pytest_scrub.verdict import (
     HELD,
@@ -47,6 +47,7 @@ class Acceptance:
     - `min_within`: the least share of single swaps that stay within the tolerance, or None.
     - `confidence`: of the verdict; `routes`: how many ways there are to refute the claim.
     - `direction`: `"either"`, or `"worse"` where a metric that gets better is no objection.
+    - `generalize`: whether it speaks of more references than the dataset's own.
     """
 
     metric: Metric
@@ -57,6 +58,7 @@ class Acceptance:
     min_within: float | None = None
     confidence: float = CONFIDENCE
     routes: int = 1
+    generalize: bool = False
 
     @classmethod
     def of(cls, settings: Settings, metric: Metric) -> Acceptance:
@@ -64,6 +66,7 @@ class Acceptance:
         return cls(
             metric, settings.tolerance, settings.min_recovered, settings.direction,
             settings.min_explained, settings.min_within, settings.confidence, settings.routes,
+            settings.generalize,
         )  # fmt: skip
 
     @property
@@ -97,6 +100,11 @@ class Acceptance:
             min_explained=None,
             min_within=None,
         )
+
+    def of_costs(self) -> Acceptance:
+        """By which a null is searched: room is a worse metric, whichever way the claim's gap
+        counts."""
+        return replace(self, direction=WORSE)
 
     def accepted(self, lost: float = 0.0, room: float = 0.0) -> float:
         """The largest gap in the metric's unit, where the baseline is `lost` away from the

@@ -66,7 +66,7 @@ def slices(
                     confidence=confidence, largest_weight=largest_weight, interval=sample.interval,
                 )  # fmt: skip
         value = values[space.reference_rows[at]]
-        found.append(Slice(_said(value), int(count), int(here.sum()), gap, outcome, why))
+        found.append(Slice(said(value), int(count), int(here.sum()), gap, outcome, why))
 
     def badness(one: Slice) -> tuple[bool, bool, float]:
         return (
@@ -79,7 +79,8 @@ def slices(
     return Slices(by, tolerance, tuple(worst_first))
 
 
-def _said(value: object) -> str:
+def said(value: object) -> str:
+    """A feature's value in words."""
     plain = value.tolist() if hasattr(value, "tolist") else value
     return str(plain)
 
@@ -108,4 +109,4 @@ def refuted_slice(
     assert sliced.tolerance is not None
     worst = next(one for one in sliced.slices if one.outcome == REFUTED)
     values = dataset.feature(sliced.by)[sample.swap_set.references]
-    return np.array([_said(value) == worst.value for value in values]), sliced.tolerance
+    return np.array([said(value) == worst.value for value in values]), sliced.tolerance

@@ -226,13 +226,13 @@ def test_nothing_searched_is_no_figure(options: Any, why: str) -> None:
     assert found.outcome == "held"
     assert found.search is not None
     assert found.search.worst is None
-    assert [attempt.gap for attempt in found.search.attempts] == [None] * 4
+    assert [attempt.gap for attempt in found.search.attempts] == [None] * 5
     assert {
         json.dumps(one["gap"]) for one in json.loads(found.to_json())["search"]["attempts"]
     } == {"null"}
     assert Verdict.from_json(found.to_json()) == found
     assert (
-        "held on average only: nothing was searched for worse swaps (which nodes: not searched: "
+        "held on average only: nothing was searched for worse swaps (which swaps: not searched: "
         f"{why}" in story(found)
     )
     assert "worst" not in figures(found)

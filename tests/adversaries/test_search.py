@@ -28,6 +28,7 @@ from pytest_scrub.adversaries.search import (
 from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.adversaries.which_nodes import WhichNodes
 from pytest_scrub.adversaries.which_refinement import WhichRefinement
+from pytest_scrub.adversaries.which_swaps import WhichSwaps
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.metrics import Metric, cross_entropy, kl_to_clean, zero_one_error
@@ -425,6 +426,7 @@ def test_no_search_spends_more_than_its_budget(nth: int) -> None:
             WhichDonors(references=problem.references),
             WhichNodes(),
             WhichRefinement(),
+            WhichSwaps(),
         ):
             spending = Spending(evaluator, budget)
             found = None
@@ -466,7 +468,9 @@ def test_gradients_count_against_the_budget(graph: str) -> None:
             assert sloped
 
 
-@pytest.mark.parametrize("adversary", [WhichDonors(), WhichNodes(), WhichRefinement()])
+@pytest.mark.parametrize(
+    "adversary", [WhichDonors(), WhichNodes(), WhichRefinement(), WhichSwaps()]
+)
 def test_the_same_seed_finds_the_same(adversary: Any) -> None:
     root = output(module("A", agrees_on="half"), module("B", agrees_on="third"))
     found = []
@@ -478,7 +482,9 @@ def test_the_same_seed_finds_the_same(adversary: Any) -> None:
     assert found[0].swap_set != found[2].swap_set
 
 
-@pytest.mark.parametrize("adversary", [WhichDonors(), WhichNodes(), WhichRefinement()])
+@pytest.mark.parametrize(
+    "adversary", [WhichDonors(), WhichNodes(), WhichRefinement(), WhichSwaps()]
+)
 def test_after_the_deadline_nothing_is_evaluated(adversary: Any) -> None:
     evaluator = Evaluator(
         product(), MANY, output(module("A", agrees_on="half"), module("B", agrees_on="third")), OUT
@@ -490,7 +496,8 @@ def test_after_the_deadline_nothing_is_evaluated(adversary: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("adversary", "deadline"), [(WhichDonors(), 12), (WhichNodes(), 4), (WhichRefinement(), 12)]
+    ("adversary", "deadline"),
+    [(WhichDonors(), 12), (WhichNodes(), 4), (WhichRefinement(), 12), (WhichSwaps(), 1)],
 )
 def test_a_deadline_ends_a_search(
     adversary: Any, deadline: int, monkeypatch: pytest.MonkeyPatch
@@ -645,13 +652,14 @@ def test_all_in_turn_share_one_budget() -> None:
     accepts = Acceptance(OUT, 4.0)
     found = search_in_turn(evaluator, ALL_ADVERSARIES, 4000, accepts, seed=0, name="claim")
     assert [one.attempt.adversary for one in found] == [
+        "which swaps",
         "which nodes",
         "which refinement",
         "which donors",
         "which inputs",
     ]
     assert sum(one.attempt.evaluations for one in found) <= 4000
-    assert all(one.attempt.evaluations > 0 and one.attempt.ranking >= 0 for one in found[:3])
+    assert all(one.attempt.evaluations > 0 and one.attempt.ranking >= 0 for one in found[:4])
     again = search_in_turn(evaluator, ALL_ADVERSARIES, 4000, accepts, seed=0, name="claim")
     assert [one.found and one.found.swap_set for one in again] == [
         one.found and one.found.swap_set for one in found
@@ -659,8 +667,8 @@ def test_all_in_turn_share_one_budget() -> None:
     late = search_in_turn(
         evaluator, ALL_ADVERSARIES, 4000, accepts, seed=0, name="claim", until=0.0
     )
-    assert [one.attempt.evaluations for one in late] == [0, 0, 0, 0]
-    assert all(one.attempt.late for one in late[:3])
+    assert [one.attempt.evaluations for one in late] == [0, 0, 0, 0, 0]
+    assert all(one.attempt.late for one in late[:4])
 
 
 def test_concentration_is_the_share_with_a_much_used_donor() -> None:

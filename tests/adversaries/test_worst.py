@@ -20,6 +20,7 @@ from pytest_scrub import (
     WhichInputs,
     WhichNodes,
     WhichRefinement,
+    WhichSwaps,
     check,
     module,
     output,
@@ -157,7 +158,9 @@ def searched(adversary: Any, evaluator: Evaluator, spending: Spending) -> SwapSe
 
 
 @pytest.mark.parametrize("budget", [0, 1, 5, 8, 9, 10, 27, 100, 1000])
-@pytest.mark.parametrize("adversary", [WhichNodes(), WhichRefinement(), WhichDonors()])
+@pytest.mark.parametrize(
+    "adversary", [WhichSwaps(), WhichNodes(), WhichRefinement(), WhichDonors()]
+)
 def test_a_budget_is_kept_to_the_last_evaluation(adversary: Any, budget: int) -> None:
     given = factorial("abc", 3)
     graph = FunctionGraph(A=lambda a, b: a * b, B=lambda b, c: b + c, output=lambda A, B: A - B)
@@ -200,7 +203,7 @@ def test_nothing_to_search_is_said() -> None:
     graph, data = xor()
     evaluator = Evaluator(graph, data, output(module("A", agrees_on="a")), ZERO_ONE)
     frozen = evaluator.space.keep(())
-    for adversary in (WhichNodes(), WhichRefinement(), WhichDonors(), WhichInputs()):
+    for adversary in (WhichSwaps(), WhichNodes(), WhichRefinement(), WhichDonors(), WhichInputs()):
         with pytest.raises(NotSearched, match=r"^not searched: "):
             adversary.search(frozen, Spending(evaluator, 100), stream())
 

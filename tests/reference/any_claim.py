@@ -28,6 +28,7 @@ from pytest_scrub import (
     WhichDonors,
     WhichNodes,
     WhichRefinement,
+    WhichSwaps,
     group,
     module,
     output,
@@ -392,7 +393,9 @@ def others(draw: st.DrawFn) -> dict[str, Any]:
     if more == "ladder":
         ladder = draw(
             st.lists(
-                st.sampled_from([WhichNodes, WhichRefinement, WhichDonors]), max_size=3, unique=True
+                st.sampled_from([WhichSwaps, WhichNodes, WhichRefinement, WhichDonors]),
+                max_size=3,
+                unique=True,
             )
         )
         options |= {
