@@ -1,7 +1,8 @@
 """Which of several distributions of allowed swap sets is the worst for a claim.
 
-They are compared on one half of the references and donors, and the worst is drawn anew on the other
-half: what was chosen for looking bad is measured where it was not chosen.
+They are compared on one half of the references and donors with a number of draws that is settled
+beforehand, and the worst is drawn anew on the other half, group after group, until it decides: what
+was chosen for looking bad is measured where it was not chosen.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ import numpy as np
 
 from pytest_scrub.adversaries.search import Distribution, Found, NotSearched, Spending
 from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import joined
 
-REPORT_SHARE = 0.25  # of the budget: what the interval of the worst distribution is drawn with
+REPORT_SHARE = 0.25  # of the budget: kept for the interval of the worst distribution
 FEWEST_DRAWS = 8  # of one distribution, to choose it
+# of one distribution in one round: what so many do not tell apart, more hardly choose better
+MOST_DRAWS = 200
 # of the chosen one: with fewer, a mean is no normal distribution and its interval means nothing
 FEWEST_REPORTED = 30
 LEAST_CONTENTS = 4  # references of different content that can be halved
+TOGETHER = 4096  # draws of several distributions that are evaluated at once
 
 
 class Comparison:
@@ -31,17 +36,25 @@ class Comparison:
     def __init__(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> None:
         self.spending = spending
         self.budget = int(spending.left * (1 - REPORT_SHARE))  # to choose with
+        self._reserved = max(spending.left - self.budget, FEWEST_REPORTED)
         self._sums: dict[Distribution, float] = {}
         self._draws: dict[Distribution, int] = {}
         content, references, donors = space.dataset.content, space.reference_rows, space.donor_rows
         # A reference that is also a donor keeps the side its content has.
-        of_references = np.unique(content[references])
-        of_donors = np.setdiff1d(content[donors], of_references)
+        is_reference, is_donor = (
+            np.bincount(content[rows], minlength=content.max() + 1) > 0
+            for rows in (references, donors)
+        )
         halved = [
             kinds[: len(kinds) // 2]
-            for kinds in (rng.permutation(of_references), rng.permutation(of_donors))
+            for kinds in map(
+                rng.permutation,
+                (np.flatnonzero(is_reference), np.flatnonzero(is_donor & ~is_reference)),
+            )
         ]
-        first = np.isin(content, np.concatenate(halved))
+        is_first = np.zeros_like(is_reference)
+        is_first[np.concatenate(halved)] = True
+        first = is_first[content]
         self._first, self._second = (
             space.within(references[side[references]], donors[side[donors]])
             for side in (first, ~first)
@@ -54,12 +67,31 @@ class Comparison:
                     "the other"
                 )
 
-    def draw(self, one: Distribution, draws: int, seed: int) -> None:
-        """Draw from a distribution, in addition to what was drawn of it before."""
-        drawn = one.of(self._first).draw(draws, np.random.default_rng(seed))
-        total = float(self.spending.changes(drawn).sum())
-        self._sums[one] = self._sums.get(one, 0.0) + total
-        self._draws[one] = self._draws.get(one, 0) + draws
+    @property
+    def left(self) -> int:
+        """Evaluations that may still be spent on choosing."""
+        return max(0, self.spending.left - self._reserved)
+
+    def draw(self, these: Sequence[Distribution], draws: int, seed: int) -> None:
+        """Draw as often from each of some distributions, in addition to what was drawn of them
+        before, as far as the budget for choosing goes.
+
+        They are evaluated together, and with the same seed: what differs is what they swap.
+        """
+        step = max(1, TOGETHER // draws)
+        for start in range(0, len(these), step):
+            some = these[start : min(start + step, start + self.left // draws)]
+            if not some:
+                break
+            drawn = [one.of(self._first).draw(draws, np.random.default_rng(seed)) for one in some]
+            totals = self.spending.changes(joined(drawn)).reshape(len(some), draws).sum(1)
+            for one, total in zip(some, totals.tolist(), strict=True):
+                self._sums[one] = self._sums.get(one, 0.0) + total
+                self._draws[one] = self._draws.get(one, 0) + draws
+
+    def __contains__(self, one: Distribution) -> bool:
+        """Whether it was drawn from."""
+        return one in self._sums
 
     def gap(self, one: Distribution) -> float:
         """The mean change of what was drawn."""
@@ -76,19 +108,19 @@ class Comparison:
 
     def worst_first(self, among: Iterable[Distribution] | None = None) -> list[Distribution]:
         """Those that were drawn from, by default among all."""
-        drawn = [one for one in among or self._sums if one in self._sums]
+        drawn = [one for one in among or self._sums if one in self]
         return sorted(drawn, key=lambda one: -self.badness(one))
 
     def reported(self, how: str, worst: Distribution, rng: np.random.Generator) -> Found:
-        """The chosen distribution, drawn on the half that it was not chosen on with all that is
-        left of the budget."""
+        """The chosen distribution, drawn on the half that it was not chosen on until it decides,
+        or all that is left of the budget is spent."""
         spending = self.spending
         if spending.left < FEWEST_REPORTED:
             why = spending.exhausted("not searched to the end")
             why.tried = self.tried
             raise why
-        swap_set = worst.of(self._second).draw(spending.left, rng)
-        changes = spending.changes(swap_set)
+        space = worst.of(self._second)
+        swap_set, changes = spending.drawn(lambda draws: space.draw(draws, rng))
         spending.stands_at(float(changes.mean()))
         return Found(f"{how}: {worst.name}", swap_set, changes, tried=self.tried)
 
@@ -105,12 +137,8 @@ def worst_by_halving(
     compared = Comparison(space, spending, rng)
     rounds = max(1, int(np.ceil(np.log2(len(choices)))))
     for _ in range(rounds):
-        draws = max(FEWEST_DRAWS, compared.budget // (rounds * len(choices)))
-        seed = int(rng.integers(1 << 62))  # the same draws for all: what differs is what they swap
-        for one in choices:
-            if spending.left < draws + FEWEST_REPORTED:
-                break
-            compared.draw(one, draws, seed)
+        most = min(MOST_DRAWS, compared.budget // (rounds * len(choices)))
+        compared.draw(choices, max(FEWEST_DRAWS, most), int(rng.integers(1 << 62)))
         choices = compared.worst_first(choices)
         if not choices:
             raise spending.exhausted()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -120,6 +120,7 @@ SearchGroup = Callable[
     ["SwapSpace", "Spending", Rows, np.random.Generator, "SwapSet | None"], Found
 ]
 ByReference = Callable[[SearchGroup, "SwapSpace", "Spending", np.random.Generator], Found]
+Draws = Callable[[int], SwapSet]  # so many of a distribution that was chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +151,7 @@ class Spending:
     - `acceptance`: what may be found; by default, anything.
 
     `by_reference` searches references group after group until they decide; where it is None, some
-    of them are searched at once.
+    of them are searched at once. `by_draws` draws from a chosen distribution likewise.
     """
 
     def __init__(
@@ -162,9 +163,12 @@ class Spending:
         acceptance: Acceptance | None = None,
     ) -> None:
         self.by_reference: ByReference | None = None
+        self.by_draws: Callable[[Draws, Spending], tuple[SwapSet, Numbers]] | None = None
         self.evaluator, self.budget, self.deadline = evaluator, evaluations, deadline
         self.name, self.acceptance = name, acceptance or Acceptance(evaluator.metric)
         self.sign = self.acceptance.sign
+        # what was found out of rows, and does not change while this is spent
+        self.known: dict[tuple[object, ...], Any] = {}
         self.evaluations = 0
         self.multiplications = 0.0
         self.late = False
@@ -188,6 +192,7 @@ class Spending:
         """Go on with a dataset that has more rows at its end."""
         self._read_elsewhere += self.evaluator.rows_read
         self.evaluator = self.evaluator.on(dataset)
+        self.known.clear()
         self._unscrubbed = np.full(len(dataset), np.nan)
 
     def unscrubbed(self, references: Rows) -> Numbers:
@@ -208,6 +213,14 @@ class Spending:
             )
         self._last = swap_set, found
         return found
+
+    def drawn(self, draw: Draws) -> tuple[SwapSet, Numbers]:
+        """Draws from a chosen distribution and what they change, until they decide; by default all
+        that are left."""
+        if self.by_draws is not None:
+            return self.by_draws(draw, self)
+        swap_set = draw(self.left)
+        return swap_set, self.changes(swap_set)
 
     def slopes(self, swap_set: SwapSet) -> list[ActivationGradient]:
         """The evaluator's slopes at a swap set."""
@@ -279,9 +292,7 @@ class Spending:
             changes = self._last[1]
         else:
             changes = self.evaluator.evaluate(found.swap_set) - clean
-        rounding = self.evaluator.rounding * float(
-            np.maximum(np.abs(clean), np.abs(clean + changes)).mean()
-        )
+        rounding = self.rounding(clean, changes)
         if pointwise:
             decision = by_references(self.acceptance, changes, of_null, rounding, exact=exact)
         else:
@@ -305,6 +316,12 @@ class Spending:
             changes=percentiles(changes),
         )
         return Searched(attempt, self.evaluator, replace(found, changes=changes), found.tried)
+
+    def rounding(self, clean: Numbers, changes: Numbers) -> float:
+        """How far off a mean change may be, as the network computes with so many digits."""
+        return self.evaluator.rounding * float(
+            np.maximum(np.abs(clean), np.abs(clean + changes)).mean()
+        )
 
     def _require_allowed(self, found: Found) -> None:
         if not isinstance(found, Found):

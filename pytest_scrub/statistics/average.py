@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from pytest_scrub.statistics.slices import outcome_of, slices, why_of
 from pytest_scrub.swaps.null import null_of
 from pytest_scrub.swaps.slots import Slot
 from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import SwapSet, joined
 from pytest_scrub.verdict import (
     HELD,
     NO_ROOM,
@@ -42,6 +45,9 @@ from pytest_scrub.verdict import (
 )
 
 MOST_SAMPLES_PER_NODE = 400  # the table node by node is for reading, not for deciding
+MOST_SAMPLES_OF_NODES = 40_000  # of all nodes together, unless each has few
+FEWEST_SAMPLES_PER_NODE = 100
+TOGETHER = 8192  # samples of several nodes that are evaluated at once
 MOST_WANTING = 3  # values of a feature that a message names
 
 
@@ -352,29 +358,63 @@ def percentiles(changes: Numbers) -> tuple[float, ...]:
 def with_gaps(measured: Measured) -> tuple[NodeReport, ...]:
     """The reports with the gap when only that slot is swapped, the others EXACT, and with the gap
     when its features alone know nothing."""
-    evaluator, drawn = measured.evaluator, measured.sample
+    evaluator, drawn, under = measured.evaluator, measured.sample, measured.under_null
     rng, others = measured.settings.stream("alone"), measured.settings.stream("null, alone")
-    few = drawn.swap_set.references[:MOST_SAMPLES_PER_NODE]
+    most = max(FEWEST_SAMPLES_PER_NODE, MOST_SAMPLES_OF_NODES // max(1, len(measured.nodes)))
+    few = drawn.swap_set.references[: min(MOST_SAMPLES_PER_NODE, most)]
+    clean = drawn.unscrubbed[: len(few)]
+
+    def alone(node: NodeReport) -> SwapSet:
+        return evaluator.space.keep([node.slot]).draw(len(few), rng, few)
+
+    def unknowing(node: NodeReport) -> SwapSet | None:
+        if under is None or node.slot not in under.null.permuted:
+            return None
+        return under.null.of_one(node.slot).draw(few, others, under.together)
+
+    at_once = max(1, TOGETHER // len(few))
+    by_themselves = _evaluated(evaluator, map(alone, measured.nodes), at_once)
+    of_null = _known(evaluator, map(unknowing, measured.nodes), at_once)
     found = []
-    for node in measured.nodes:
-        alone = evaluator.space.keep([node.slot]).draw(len(few), rng, few)
-        changes = evaluator.evaluate(alone) - drawn.unscrubbed[: len(few)]
-        report = replace(node, alone=_alone(changes, measured))
-        if measured.under_null is not None and node.slot in measured.under_null.null.permuted:
-            null = measured.under_null.null.of_one(node.slot)
-            try:
-                under = UnderNull(evaluator, null, drawn.references, others).changes(len(few))
-            except ScrubError:  # as the verdict says of the whole null
-                found.append(report)
-                continue
-            apart = _alone(under - drawn.changes[: len(few)], measured)
+    for node, scrubbed, knows_nothing in zip(measured.nodes, by_themselves, of_null, strict=True):
+        report = replace(node, alone=_alone(scrubbed - clean, measured))
+        if knows_nothing is not None:
+            apart = _alone(knows_nothing - drawn.scrubbed[: len(few)], measured)
             report = replace(
                 report,
-                unknowing=_alone(under, measured),
+                unknowing=_alone(knows_nothing - clean, measured),
                 says_nothing=apart.low <= 0 <= apart.high,
             )
         found.append(report)
     return tuple(found)
+
+
+def _evaluated(
+    evaluator: Evaluator, swap_sets: Iterable[SwapSet], at_once: int
+) -> Iterator[Numbers]:
+    """The metric of swap sets of one size, several evaluated together."""
+    each = iter(swap_sets)
+    while some := list(islice(each, at_once)):
+        yield from evaluator.evaluate(joined(some)).reshape(len(some), -1)
+
+
+def _known(
+    evaluator: Evaluator, swap_sets: Iterable[SwapSet | None], at_once: int
+) -> Iterator[Numbers | None]:
+    """The same; None for none, and for one that cannot be evaluated, as the verdict says of the
+    whole null."""
+    each = iter(swap_sets)
+    while some := list(islice(each, at_once)):
+        there = [one for one in some if one is not None]
+        try:
+            values = _evaluated(evaluator, there, at_once)
+            yield from [None if one is None else next(values) for one in some]
+        except ScrubError:
+            for one in some:
+                found = None
+                with suppress(ScrubError):
+                    found = None if one is None else evaluator.evaluate(one)
+                yield found
 
 
 def _alone(changes: Numbers, measured: Measured) -> Estimate:
