@@ -52,6 +52,7 @@ bench: $(STAMP) ## the figures of the README, on one thread
 	$(BIN)/python -m benchmarks.exam
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python -m benchmarks.peers
 
 stability: $(STAMP) ## the example claims in five ways and under twenty seeds: the same verdicts, and no baseline cries wolf

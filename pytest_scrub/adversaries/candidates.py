@@ -51,12 +51,17 @@ class Candidates:
         self.slots = swapped_slots(space)
         self.together = {i: sharing(space, i) for i in self.slots}
         self.moving = {i: self._moving(i) for i in self.slots}
-        self.rows = ranked_rows(space, references, rng)
+        self.after = {i: self._after(i) for i in self.slots}
+        self.rows = ranked_rows(space, references, rng, spending.known)
+        self._known_classes: dict[int, tuple[Rows, Rows, Rows]] = {}
         self.kinds = np.stack([self._kinds(i) for i in range(len(space.slots))])
         self.distinct = {i: self._distinct(i) for i in self.slots}
         self.are_few = all(self._most_in_a_class(i) <= FEW for i in self.slots)
         self.has_slopes = True  # until a gradient was asked for and there was none
-        self.output = OutputRanking(spending, space, self.rows, self.slots)
+        key = ("output", space, self.rows.tobytes())
+        if key not in spending.known:
+            spending.known[key] = OutputRanking(spending, space, self.rows, self.slots)
+        self.output: OutputRanking = spending.known[key]
         for start in range(0, len(self.rows), CAPTURED_AT_ONCE):
             if spending.left:
                 some = self.rows[start : start + CAPTURED_AT_ONCE]
@@ -73,6 +78,14 @@ class Candidates:
                 moving.append(j)
         return moving
 
+    def _after(self, i: int) -> list[int]:
+        """The slot and all whose donors depend on its own, parents before children."""
+        after = {i}
+        for j in self.space.order:
+            slot = self.space.slots[j]
+            after |= {j} if slot.parent in after or slot.shares in after else set()
+        return [j for j in self.space.order if j in after]
+
     def _kinds(self, i: int) -> Rows:
         """`[rows of the dataset]`: equal where two ranked rows are the same as this slot's
         donor."""
@@ -82,6 +95,10 @@ class Candidates:
             return kinds
         if slot.node.computed_by is not None:
             return self.space.agree(i)
+        key = (slot.path, rows.tobytes())
+        if key in self.spending.known:
+            known: Rows = self.spending.known[key]
+            return known
         # sorting such long rows would take far longer than hashing them
         seen: dict[int, int] = {}
         for start in range(0, len(rows), HASHED_AT_ONCE):
@@ -93,6 +110,7 @@ class Candidates:
                 break
             table = gathered.reshape(len(some), -1).contiguous().cpu().view(torch.uint8).numpy()
             kinds[some] = [seen.setdefault(hash(row.tobytes()), len(seen)) for row in table]
+        self.spending.known[key] = kinds
         return kinds
 
     def _distinct(self, i: int) -> Mask:
@@ -118,10 +136,19 @@ class Candidates:
 
     def _most_of_class(self, i: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """`[R, D]`: the largest value of the ranked rows that agree with each as this slot asks."""
-        of_row = np.unique(self.space.agree(i)[self.rows], return_inverse=True)[1]
-        order = np.argsort(of_row, kind="stable")
-        starts = np.searchsorted(of_row[order], np.arange(of_row.max() + 1))
+        of_row, order, starts = self._classes(i)
         return np.maximum.reduceat(values[:, order], starts, axis=1)[:, of_row]
+
+    def _classes(self, i: int) -> tuple[Rows, Rows, Rows]:
+        """Of the ranked rows: the class of each as a slot agrees, an order by class, and where each
+        class begins in it."""
+        codes = self.space.agree(i)
+        if id(codes) not in self._known_classes:  # most slots agree on the same
+            of_row = np.unique(codes[self.rows], return_inverse=True)[1]
+            order = np.argsort(of_row, kind="stable")
+            starts = np.searchsorted(of_row[order], np.arange(of_row.max() + 1))
+            self._known_classes[id(codes)] = of_row, order, starts
+        return self._known_classes[id(codes)]
 
     def values(self, swap_set: SwapSet) -> dict[int, Values]:
         """For each slot, what each ranked row is worth as its donor, `[R, D]`, up to a constant per
@@ -133,7 +160,10 @@ class Candidates:
         order = [i for i in reversed(self.space.order) if i in self.together]
         exact = self.output.values(swap_set)
         values = {i: self.spending.sign * found.cpu().numpy() for i, found in exact.items()}
-        groups = {i: self._groups(i, swap_set.references) for i in order if i not in values}
+        reached: dict[int, tuple[Rows, Mask]] = {}
+        groups = {
+            i: self._groups(i, swap_set.references, reached) for i in order if i not in values
+        }
         values |= self._first_order(swap_set, groups)
         for i in order:
             if i not in values:
@@ -186,18 +216,27 @@ class Candidates:
                     parts.setdefault(i, []).append(np.where(donors[own], worth, -np.inf))
         return {i: np.concatenate(some) for i, some in parts.items()}
 
-    def _groups(self, i: int, references: Rows) -> Groups:
-        """References that can be given the same donors of a slot, and these, at most
-        `MOST_AT_ONCE`: others every time."""
+    def _reached(self, i: int, references: Rows, known: dict[int, tuple[Rows, Mask]]) -> None:
+        """For a slot and those above it: which class each reference is of, `[R]`, and which ranked
+        rows it can be given, `[classes, D]`."""
         chain = [i]
-        while (parent := self.space.slots[chain[-1]].parent) != REFERENCE:
+        while chain[-1] not in known and (parent := self.space.slots[chain[-1]].parent) >= 0:
             owner = self.space.slots[parent].shares
             chain.append(parent if owner is None else owner)
-        top = self.space.agree(chain.pop())
-        classes, class_of = np.unique(top[references], return_inverse=True)
-        reached = top[self.rows] == classes[:, None]
+        top = chain.pop()
+        if top not in known:
+            codes = self.space.agree(top)
+            classes, class_of = np.unique(codes[references], return_inverse=True)
+            known[top] = class_of, codes[self.rows] == classes[:, None]
         for j in reversed(chain):
-            reached = self._most_of_class(j, reached)
+            class_of, reached = known[top]
+            known[j], top = (class_of, self._most_of_class(j, reached)), j
+
+    def _groups(self, i: int, references: Rows, known: dict[int, tuple[Rows, Mask]]) -> Groups:
+        """References that can be given the same donors of a slot, and these, at most
+        `MOST_AT_ONCE`: others every time. `known`: see `_reached`."""
+        self._reached(i, references, known)
+        class_of, reached = known[i]
         numbers: dict[bytes, int] = {}  # different classes may leave the same donors
         group_of = np.array(
             [numbers.setdefault(donors.tobytes(), len(numbers)) for donors in reached]
@@ -254,33 +293,53 @@ class Candidates:
         """The swap set with other donors, int64 `[R]`, in one slot; what is below it and no longer
         agrees takes the most valuable donor that does, or without values the parent's own input."""
 
-        def choose(j: int, parents: Rows, _settled: Rows) -> Rows:
-            current = donors if j == i else swap_set.donors[j]
-            broken = ~fits(self.space, j, current, parents)
-            if not broken.any():
-                return current
-            chosen = np.where(broken, parents, current)
-            if values is not None and j in values:
-                own = parents[broken]
-                allowed = fits(self.space, j, self.rows, own[:, None])
-                worth = np.where(allowed, values[j][broken], -np.inf)
-                known = np.isfinite(worth.max(1))
-                chosen[broken] = np.where(known, self.rows[worth.argmax(1)], own)
-            return chosen
+        found, after = swap_set.donors.copy(), self.after[i]
+        for j in after:
+            slot = self.space.slots[j]
+            parents = swap_set.references if slot.parent == REFERENCE else found[slot.parent]
+            if slot.shares is not None:
+                found[j] = found[slot.shares]
+            elif slot.path in self.space.frozen:
+                found[j] = parents
+            else:
+                found[j] = self._kept(j, donors if j == i else found[j], parents, values)
+        return self.space.swap_set(swap_set.references, found)
 
-        return self.space.fill(swap_set.references, choose)
+    def _kept(self, j: int, current: Rows, parents: Rows, values: dict[int, Values] | None) -> Rows:
+        """The present donors of a slot, and others where these no longer agree."""
+        broken = ~fits(self.space, j, current, parents)
+        if not broken.any():
+            return current
+        chosen = np.where(broken, parents, current)
+        if values is not None and j in values:
+            own = parents[broken]
+            allowed = fits(self.space, j, self.rows, own[:, None])
+            worth = np.where(allowed, values[j][broken], -np.inf)
+            known = np.isfinite(worth.max(1))
+            chosen[broken] = np.where(known, self.rows[worth.argmax(1)], own)
+        return chosen
 
 
-def ranked_rows(space: SwapSpace, references: Rows, rng: np.random.Generator) -> Rows:
+def ranked_rows(
+    space: SwapSpace,
+    references: Rows,
+    rng: np.random.Generator,
+    known: dict[tuple[object, ...], Any],
+) -> Rows:
     """The references and the rows that can be donors for them, one of each kind; at most
     `MOST_DONORS` donors.
 
     Rows are of one kind where their content is the same and every slot agrees on them.
+
+    - `known`: which rows are of one kind, where it was found out before for this space.
     """
     slots = swapped_slots(space)
-    kinds = np.stack([space.dataset.content, *(space.agree(i) for i in slots)])
-    first = np.unique(kinds[:, space.donor_rows], axis=1, return_index=True)[1]
-    donors = np.sort(space.donor_rows[first])
+    if ("donors", space) not in known:
+        parted = {id(codes): codes for codes in (space.agree(i) for i in slots)}
+        kinds = np.stack([space.dataset.content, *parted.values()])
+        first = np.unique(kinds[:, space.donor_rows], axis=1, return_index=True)[1]
+        known["donors", space] = np.sort(space.donor_rows[first])
+    donors: Rows = known["donors", space]
     if len(donors) > MOST_DONORS:
         # Drawn as the claim draws, so that the few donors of a rare reference are among them.
         drawn = space.draw(MOST_DONORS, rng, rng.choice(references, MOST_DONORS)).donors[slots]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pytest_scrub.adversaries.distributions import DrawSequence
+from pytest_scrub.adversaries.drawing import DrawSequence
 from pytest_scrub.adversaries.search import Adversary, Found, NotSearched, Searched, Spending
 from pytest_scrub.adversaries.sequence import ReferenceSequence
 from pytest_scrub.adversaries.which_donors import WhichDonors
@@ -77,7 +77,9 @@ def _searched(
 ) -> Searched:
     """What one adversary finds, against what it finds for the null."""
     space, acceptance = spending.evaluator.space, spending.acceptance
-    references, draws = ReferenceSequence(acceptance, null), DrawSequence(acceptance, null)
+    references = ReferenceSequence(acceptance, null)
+    again = None if null is None else _again(adversary, spending, null, randomness)
+    draws = DrawSequence(again)
     spending.by_reference, spending.by_draws = references.run, draws.run
     try:
         found = adversary.search(space, spending, randomness())
@@ -87,8 +89,8 @@ def _searched(
             rows = np.sort(found.swap_set.references)
             chosen = getattr(adversary, "references", None) is not None
             exact = chosen or np.array_equal(rows, np.sort(space.reference_rows))
-            if null is not None:
-                of_null = _of_null(adversary, spending, null, randomness())
+            if again is not None:
+                of_null = _of_null(*again)
                 # what is paired needs the same references
                 same = of_null is not None and len(of_null) == len(rows)
                 of_null = of_null if same or not getattr(adversary, "pointwise", True) else None
@@ -103,14 +105,21 @@ def _searched(
         return spending.nothing(str(why), why.tried)
 
 
-def _of_null(
-    adversary: Adversary, spending: Spending, null: Evaluator, rng: np.random.Generator
-) -> Numbers | None:
-    """What the same search finds for the null; None where it finds nothing, and nothing is known
-    then."""
+def _again(
+    adversary: Adversary,
+    spending: Spending,
+    null: Evaluator,
+    randomness: Callable[[], np.random.Generator],
+) -> tuple[Spending, Callable[[], Found]]:
+    """The same search for the null, and what it may spend."""
     costs = spending.acceptance.of_costs()
     again = Spending(null, spending.budget, spending.deadline, acceptance=costs)
+    return again, lambda: adversary.search(null.space, again, randomness())
+
+
+def _of_null(spending: Spending, search: Callable[[], Found]) -> Numbers | None:
+    """What is found for the null; None where nothing is, and nothing is known then."""
     try:
-        return again.changes(adversary.search(null.space, again, rng).swap_set)
+        return spending.changes(search().swap_set)
     except NotSearched:
         return None

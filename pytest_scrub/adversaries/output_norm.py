@@ -8,15 +8,17 @@ two matrix products give every donor's normalised stream exactly as a linear rea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pytest_scrub.adversaries.search import Spending, sharing
+from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.tree.nodes import EXACT
 
 SAMPLES = 64  # streams on which a norm's form is measured
 FORM_TOLERANCE = 1e-3  # of the largest normalised value: this only ranks
@@ -66,6 +68,7 @@ class OutputRanking:
     ) -> None:
         self.spending, self.evaluator, self.space = spending, spending.evaluator, space
         self.contributions: dict[int, Tensor] = {}
+        self._evaluators: dict[int, Evaluator] = {}
         stages = self.evaluator.stages
         if stages is None:
             return
@@ -87,11 +90,31 @@ class OutputRanking:
     def _contribution(self, i: int, rows: Rows) -> Tensor:
         """What each row as a donor adds to the stream that one and the same row does not,
         `[rows, K, d_model]`."""
-        own = self.space.unswapped(self._own.repeat(len(rows)))
-        donors = own.donors.copy()
-        donors[sharing(self.space, i)] = rows
-        moved = self.evaluator.streams(self.space.swap_set(own.references, donors))
+        if i not in self._evaluators:
+            self._evaluators[i] = self._alone(i)
+        evaluator = self._evaluators[i]
+        space = evaluator.space
+        own = space.unswapped(self._own.repeat(len(rows)))
+        donors, moving = own.donors.copy(), sharing(self.space, i)
+        if evaluator is not self.evaluator:
+            moving = [j for j, slot in enumerate(space.slots) if slot.path.count("/")]
+            moving = [j for j in moving if not space.slots[j].is_rest]
+        donors[moving] = rows
+        moved = evaluator.streams(space.swap_set(own.references, donors))
         return self._form.direction(moved.double() - self._base.double())
+
+    def _alone(self, i: int) -> Evaluator:
+        """An evaluator of the output that reads only what takes this slot's donor: what a leaf adds
+        does not depend on its siblings, and all of them would be computed for each."""
+        space = self.space
+        if space.slots[i].is_rest:
+            return self.evaluator
+        nodes = tuple(replace(space.slots[j].node, shares=None) for j in sharing(space, i))
+        only = replace(space.hypothesis, reads=nodes, rest=EXACT)
+        return Evaluator(
+            self.evaluator.graph, space.dataset, only, self.evaluator.metric,
+            store=self.evaluator.store,
+        )  # fmt: skip
 
     def values(self, swap_set: SwapSet) -> dict[int, Tensor]:
         """For each slot, what every donor would change up to a constant per reference, `[R, D]`."""

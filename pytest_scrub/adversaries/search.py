@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ UNLIMITED = int(np.iinfo(np.int64).max)  # evaluations, where the deadline alone
 MOST_USED = 10  # donors whose share of the references says how concentrated a swap set is
 
 
-class Draws(Protocol):
+class Drawable(Protocol):
     """What gives allowed swap sets: a swap space, or a part of one."""
 
     def draw(self, n: int, rng: np.random.Generator, references: Rows | None = None) -> SwapSet:
@@ -52,7 +52,7 @@ class Distribution:
     """
 
     name: str
-    of: Callable[[SwapSpace], Draws]
+    of: Callable[[SwapSpace], Drawable]
     gap: float = math.nan
     exact: tuple[str, ...] = ()
     refined: tuple[str, ...] = ()
@@ -128,9 +128,7 @@ SearchGroup = Callable[
     ["SwapSpace", "Spending", Rows, np.random.Generator, "SwapSet | None"], Found
 ]
 ByReference = Callable[[SearchGroup, "SwapSpace", "Spending", np.random.Generator], Found]
-# The worst of several distributions, by draws that are never reported.
-Choose = Callable[["SwapSpace", "Spending", np.random.Generator], Distribution]
-ByDraws = Callable[[Choose, "SwapSpace", "Spending", np.random.Generator], Found]
+Draws = Callable[[int], SwapSet]  # so many of a distribution that was chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +159,7 @@ class Spending:
     - `acceptance`: what may be found; by default, anything.
 
     `by_reference` searches references group after group until they decide; where it is None, some
-    of them are searched at once. `by_draws` chooses a distribution and draws it anew until that
-    decides, for the claim and its null; where it is None, for the claim alone.
+    of them are searched at once. `by_draws` draws from a chosen distribution likewise.
     """
 
     def __init__(
@@ -174,10 +171,12 @@ class Spending:
         acceptance: Acceptance | None = None,
     ) -> None:
         self.by_reference: ByReference | None = None
-        self.by_draws: ByDraws | None = None
+        self.by_draws: Callable[[Draws, Spending], tuple[SwapSet, Numbers]] | None = None
         self.evaluator, self.budget, self.deadline = evaluator, evaluations, deadline
         self.name, self.acceptance = name, acceptance or Acceptance(evaluator.metric)
         self.sign = self.acceptance.sign
+        # what was found out of rows, and does not change while this is spent
+        self.known: dict[tuple[object, ...], Any] = {}
         self.evaluations = 0
         self.multiplications = 0.0
         self.late = False
@@ -201,6 +200,7 @@ class Spending:
         """Go on with a dataset that has more rows at its end."""
         self._read_elsewhere += self.evaluator.rows_read
         self.evaluator = self.evaluator.on(dataset)
+        self.known.clear()
         self._unscrubbed = np.full(len(dataset), np.nan)
 
     def unscrubbed(self, references: Rows) -> Numbers:
@@ -226,6 +226,14 @@ class Spending:
         """How far off the change of each reference may be, float64 `[R]`."""
         clean = self.unscrubbed(swap_set.references)
         return self.evaluator.rounding * np.maximum(np.abs(clean), np.abs(clean + changes))
+
+    def drawn(self, draw: Draws) -> tuple[SwapSet, Numbers]:
+        """Draws from a chosen distribution and what they change, until they decide; by default all
+        that are left."""
+        if self.by_draws is not None:
+            return self.by_draws(draw, self)
+        swap_set = draw(self.left)
+        return swap_set, self.changes(swap_set)
 
     def slopes(self, swap_set: SwapSet) -> list[ActivationGradient]:
         """The evaluator's slopes at a swap set."""

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from pytest_scrub.adversaries.bound import FEWEST_TO_HOLD, by_references
+from pytest_scrub.adversaries.bound import FEWEST_TO_HOLD, FEWEST_TO_REFUTE, by_references
 from pytest_scrub.adversaries.search import UNLIMITED, Found, NotSearched, SearchGroup, Spending
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.statistics.acceptance import Acceptance
@@ -22,7 +22,7 @@ from pytest_scrub.swaps.swap_set import Rows
 from pytest_scrub.verdict import UNDECIDED
 
 PILOT = 20  # references whose worst donors are tried for all others
-GROUP = 50  # references between two looks
+GROUP = 50  # references between two looks, once there are enough to decide either way
 # Evaluations of one reference. So few find nearly all that many do, and many references decide.
 EFFORT, EFFORT_OF_A_SLOT = 20, 4
 REFERENCES = 2250  # of a usual budget; with a larger one each is searched harder
@@ -60,8 +60,9 @@ class ReferenceSequence:
         if self.null is not None:
             other = np.random.default_rng(int(rng.integers(1 << 62)))
             unlimited = Spending(self.null, UNLIMITED, spending.deadline)
+            unlimited.known = spending.known  # the same rows of the same network
             sides.append(_Side(search, self.null.space, unlimited, other))
-        ends = [len(rows)] if at_once else [*range(PILOT, len(rows), GROUP), len(rows)]
+        ends = [len(rows)] if at_once else _ends(len(rows), each, spending.left)
         for start, stop in pairwise([0, *ends]):
             most = spending.left if at_once else each * (stop - start)
             if start > PILOT and sides[0].total - spending.evaluations < most:
@@ -149,6 +150,15 @@ class _Side:
         references = [one.swap_set.references for one in self.found]
         clean = np.abs(self.spending.unscrubbed(np.concatenate(references))).mean()
         return evaluator.rounding * float(clean + np.abs(changes).mean())
+
+
+def _ends(references: int, each: int, left: int) -> list[int]:
+    """Where the groups end. Few references decide nothing, and many are searched at once for less:
+    where all that it takes to hold can be paid for, the first look is when a claim may fall."""
+    first = [PILOT + FEWEST_TO_REFUTE, PILOT + FEWEST_TO_HOLD]
+    if references <= first[-1] or left < each * first[-1]:
+        return [*range(PILOT, references, GROUP), references]
+    return [PILOT, first[0], *range(first[-1], references, GROUP), references]
 
 
 def _effort(space: SwapSpace, budget: int) -> int:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pytest_scrub.adversaries.candidates import Candidates
+from pytest_scrub.adversaries.candidates import Candidates, Values
 from pytest_scrub.adversaries.search import (
     EVALUATIONS_OF_A_GRADIENT,
     Found,
@@ -31,7 +31,11 @@ DRAWS_OF_A_START = 8  # of which the worst is climbed from
 LEAST_TO_DRAW = 100  # evaluations left for each reference; with fewer, the first draw has to do
 SHIFTED = 2  # slots that are drawn anew to leave a local optimum
 IDLE_STARTS = 8  # starts that find nothing new to try, after which all has been tried that can be
+VISITS = 32  # of a sweep; where slots are more, several are visited at once
 MIGRANTS = 4  # other references' donors that are tried for a reference
+
+
+_Chosen = tuple[int, Rows]  # a reference, and its donors
 
 
 @dataclass(frozen=True)
@@ -207,18 +211,61 @@ class _Climb:
         """One visit to every slot; which of the active references got worse."""
         before = self.here.worth[active]
         values = self.candidates.values(self.swap_set(self.here, active))
-        blindly = width // 2  # ranks are estimates: where several are tried, half are drawn blindly
-        for i in self.candidates.slots:
+        visits = min(VISITS, len(self.candidates.slots))
+        for nth in range(visits):
             if not self.spending.left:
                 break
-            here = self.swap_set(self.here, active)
-            blind = [self.candidates.drawn(i, here) for _ in range(blindly)]
-            ranked = self.candidates.best(i, here, values[i], 2 * width).T
-            for donors, most in ((ranked, width - blindly), (blind, blindly)):
-                tried = [self.candidates.with_donors(here, i, donor, values) for donor in donors]
-                self._try(active, tried, most)
+            together = self.candidates.slots[nth::visits]
+            if len(together) == 1:
+                for tried, most in self._options(together[0], active, values, width):
+                    self._try(active, tried, most)
+            else:
+                self._visit_together(together, active, values, width)
         better: npt.NDArray[np.bool_] = self.here.worth[active] > before
         return better
+
+    def _options(
+        self, i: int, active: Rows, values: dict[int, Values], width: int
+    ) -> list[tuple[list[SwapSet], int]]:
+        """Swap sets with other donors in one slot, and how many of them to evaluate."""
+        here = self.swap_set(self.here, active)
+        blindly = width // 2  # ranks are estimates: where several are tried, half are drawn blindly
+        blind = [self.candidates.drawn(i, here) for _ in range(blindly)]
+        ranked = self.candidates.best(i, here, values[i], 2 * width).T
+        return [
+            ([self.candidates.with_donors(here, i, donor, values) for donor in donors], most)
+            for donors, most in ((ranked, width - blindly), (blind, blindly))
+        ]
+
+    def _visit_together(
+        self, slots: Sequence[int], active: Rows, values: dict[int, Values], width: int
+    ) -> None:
+        """Visit several slots at once, each with the others as they are; then try all at once that
+        were worse by themselves."""
+        here, start = self.here.donors.copy(), self.here.worth.copy()
+        chosen: list[_Chosen] = []
+        of_slot: list[int] = []
+        for i in slots:
+            for tried, most in self._options(i, active, values, width):
+                chosen += self._new(active, tried, most, self.spending.left - len(chosen))
+            of_slot += [i] * (len(chosen) - len(of_slot))
+        if not chosen:
+            return
+        which, donors, worth = self._evaluated(chosen)
+        noise = self.here.noise[which] + self.here.rounding * np.abs(worth)
+        helps = worth > start[which] + noise
+        together, helped = here.copy(), np.zeros(len(start), dtype=np.int64)
+        for i in slots:
+            mine = np.flatnonzero(helps & (np.array(of_slot) == i))
+            mine = mine[np.argsort(worth[mine], kind="stable")]  # the worst last, which stays
+            of, changed = which[mine], donors[:, mine] != here[:, which[mine]]
+            together[:, of] = np.where(changed, donors[:, mine], together[:, of])
+            helped[of] += 1
+        several = active[helped[active] > 1]
+        swap_set = self.space.swap_set(self.references[several], together[:, several])
+        allowed = self.space.allows(swap_set)
+        if allowed.any():
+            self._try(several[allowed], [swap_set[allowed]])
 
     def _migrate(self) -> None:
         """Try for each reference what was found for others that must agree on the same."""
@@ -250,9 +297,16 @@ class _Climb:
     def _try(self, active: Rows, swap_sets: Sequence[SwapSet], most: int = 1) -> None:
         """Evaluate what is new among the swap sets, at most `most` for each reference, and go where
         it is worst."""
-        chosen: list[tuple[int, Rows]] = []
+        if chosen := self._new(active, swap_sets, most, self.spending.left):
+            self._evaluated(chosen)
+
+    def _new(
+        self, active: Rows, swap_sets: Sequence[SwapSet], most: int, left: int
+    ) -> list[_Chosen]:
+        """What was not tried before among the swap sets, at most `most` for each reference and
+        `left` in all."""
+        chosen: list[_Chosen] = []
         tried = Counter[int]()
-        left = self.spending.left
         for swap_set in swap_sets:
             # equal for swaps of one reference that give the same activations to all that read any
             kinds = np.take_along_axis(self.candidates.kinds, swap_set.donors, axis=1)
@@ -262,13 +316,18 @@ class _Climb:
                     self.seen.add(key)
                     tried[nth] += 1
                     chosen.append((active[nth], swap_set.donors[:, nth]))
-        if not chosen:
-            return
-        which, donors = map(np.array, zip(*chosen, strict=True))
+        return chosen
+
+    def _evaluated(self, chosen: Sequence[_Chosen]) -> tuple[Rows, Rows, Numbers]:
+        """Evaluate what was chosen, and go where it is worst. **Returns** references, donors
+        `[slots, chosen]`, and how bad each is."""
+        which, columns = map(np.array, zip(*chosen, strict=True))
+        donors = columns.T
         worth = self.spending.sign * self.spending.changes(
-            self.space.swap_set(self.references[which], donors.T)
+            self.space.swap_set(self.references[which], donors)
         )
-        self.here.improve(which, donors.T, worth)
-        self.best.improve(which, donors.T, worth)
+        self.here.improve(which, donors, worth)
+        self.best.improve(which, donors, worth)
         if np.isfinite(self.best.worth).all():
             self.spending.stands_at(self.spending.sign * float(self.best.worth.mean()))
+        return which, donors, worth

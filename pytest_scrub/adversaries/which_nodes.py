@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import combinations
 from typing import ClassVar
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from pytest_scrub.adversaries.distributions import (
     FEWEST_DRAWS,
-    FEWEST_REPORTED,
+    MOST_DRAWS,
     Comparison,
     worst_by_halving,
 )
@@ -77,29 +76,31 @@ def _greedy(
     a_round = len(nodes) + 1
     draws = max(FEWEST_DRAWS, compared.budget // (len(nodes) * (1 + a_round) * (RESTARTS + 1)))
     seed = int(rng.integers(1 << 62))
-    floor = max(spending.left - compared.budget, FEWEST_REPORTED)
-    if spending.left < a_round * draws + FEWEST_REPORTED:
+    if compared.left < a_round * draws:
         raise spending.exhausted()
+    subsets: dict[frozenset[str], Distribution] = {}
 
-    @cache
+    def worst_of(tried: Sequence[frozenset[str]]) -> frozenset[str]:
+        new = [kept for kept in tried if kept not in subsets]
+        subsets.update((kept, _only(kept, nodes)) for kept in new)
+        compared.draw([subsets[kept] for kept in new], min(MOST_DRAWS, draws), seed)
+        return max(tried, key=badness)
+
     def badness(kept: frozenset[str]) -> float:
-        if not spending.left:
-            return -math.inf  # the deadline: what was not tried is chosen by nobody
-        subset = _only(kept, nodes)
-        compared.draw(subset, draws, seed)
-        spending.stands_at(compared.gap(compared.worst_first()[0]))
-        return compared.badness(subset)
+        # what a deadline left out is chosen by nobody
+        return compared.badness(subsets[kept]) if subsets[kept] in compared else -math.inf
 
     everything = frozenset(nodes)
-    starts = [max([everything, *(frozenset([path]) for path in nodes)], key=badness)]
+    starts = [worst_of([everything, *(frozenset([path]) for path in nodes)])]
     for _ in range(RESTARTS):
         drawn = frozenset(path for path in nodes if rng.random() < 0.5)
         starts.append(drawn or frozenset(nodes[:1]))
     for start in starts:
         kept = start
-        while spending.left - floor >= a_round * draws:
-            best = max((kept ^ {path} for path in nodes if kept != {path}), key=badness)
-            if badness(best) <= badness(kept):
+        while compared.left >= a_round * draws:
+            best = worst_of([kept, *(kept ^ {path} for path in nodes if kept != {path})])
+            spending.stands_at(compared.gap(compared.worst_first()[0]))
+            if best == kept:
                 break
             kept = best
     how = f"{len(compared.tried)} subsets of {len(nodes)} nodes, chosen greedily"

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pytest_scrub.adversaries.distributions import FEWEST_DRAWS, worst_by_halving
+from pytest_scrub.adversaries.distributions import FEWEST_DRAWS, REPORT_SHARE, worst_by_halving
 from pytest_scrub.adversaries.search import (
     Distribution,
     Found,
@@ -18,6 +18,7 @@ from pytest_scrub.adversaries.search import (
     Spending,
     swapped_slots,
 )
+from pytest_scrub.data.columns import first_of_codes
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows
 from pytest_scrub.tree.nodes import Agreement
@@ -40,71 +41,95 @@ class WhichRefinement:
         # The others are columns that a part of the data lacks; the claim does not use them.
         names = [name for name in space.dataset.feature_names if space.dataset.covers(name)]
         # No more than can be tried once: there are as many as pairs of features.
-        most = spending.left // FEWEST_DRAWS + 1
-        made = _refinements(space, nodes, names)
-        choices = list(islice(takewhile(lambda _: spending.left, made), most))
+        most = max(1, int(spending.left * (1 - REPORT_SHARE)) // FEWEST_DRAWS)
+        made = _Refinements(space, nodes, names, most)
+        each = iter(made)
+        choices = list(islice(takewhile(lambda _: spending.left, each), most))
         if not spending.left and not choices:
             raise spending.exhausted()
         if not choices:
             raise NotSearched(
                 "not searched: no feature of the dataset says more than the claim does"
             )
-        first = "the first " if spending.late or next(made, None) is not None else ""
+        is_first = spending.late or next(each, None) is not None or made.are_left_out
+        first = "the first " if is_first else ""
         how = f"{first}{len(choices)} refinements by {len(names)} features"
         return worst_by_halving(how, choices, space, spending, rng)
 
 
-def _refinements(
-    space: SwapSpace, nodes: Sequence[str], names: Sequence[str]
-) -> Iterator[Distribution]:
+class _Refinements:
     """Refinements that leave a slot fewer donors, and some slot another than its own input, none of
-    them twice; each is made as it is asked for."""
-    places = [(path,) for path in nodes] + ([tuple(nodes)] if len(nodes) > 1 else [])
-    # Whose donor a slot takes, itself or another's; a computed node takes none.
-    owners = [
-        None if slot.node.computed_by else space.paths[i if slot.shares is None else slot.shares]
-        for i, slot in enumerate(space.slots)
-    ]
+    them twice; each is made as it is asked for.
 
-    @cache
-    def part(agreement: Agreement) -> int:
+    - `most`: pairs of features that are looked at.
+    - `are_left_out`: whether there are more.
+    """
+
+    def __init__(
+        self, space: SwapSpace, nodes: Sequence[str], names: Sequence[str], most: int
+    ) -> None:
+        self.space, self.names, self.most = space, names, most
+        self.places = [(path,) for path in nodes] + ([tuple(nodes)] if len(nodes) > 1 else [])
+        self.nodes = frozenset(nodes)
+        self.are_left_out = False
+        # The slots whose donor one place is, its own or another's; a computed node takes none.
+        self.owned: dict[str, list[int]] = {path: [] for path in nodes}
+        self.is_computed = any(slot.node.computed_by for slot in space.slots)
+        for i, slot in enumerate(space.slots):
+            owner = space.paths[i if slot.shares is None else slot.shares]
+            if not slot.node.computed_by and owner in self.owned:
+                self.owned[owner].append(i)
+        self.part, self.tells_all_apart = cache(self._part), cache(self._tells_all_apart)
+
+    def __iter__(self) -> Iterator[Distribution]:
+        seen: set[frozenset[tuple[int, int]]] = {frozenset()}
+        for features in self._chosen():
+            extra = Agreement(tuple(sorted(features)))
+            for place in self.places:
+                slots = [i for path in place for i in self.owned[path]]
+                before = [self.space.slots[i].agrees_on for i in slots]
+                refined = [agreement | extra for agreement in before]
+                key = frozenset(
+                    (i, self.part(finer))
+                    for i, own, finer in zip(slots, before, refined, strict=True)
+                    if self.part(finer) != self.part(own)
+                )
+                if key in seen:
+                    continue
+                seen.add(key)
+                is_everywhere = not self.is_computed and len(place) == len(self.nodes)
+                if is_everywhere and all(map(self.tells_all_apart, refined)):
+                    continue
+                where = "every node" if len(place) > 1 else place[0]
+                yield Distribution(
+                    f"{where} agrees also on {extra}",
+                    partial(SwapSpace.refine, slots=place, extra=extra),
+                    refined=place,
+                    features=extra.features,
+                )
+
+    def _chosen(self) -> Iterator[tuple[str, ...]]:
+        """Each feature, then pairs of those that part the rows in a way of their own and leave some
+        of them together: others say in a pair what one feature says alone."""
+        yield from ((name,) for name in self.names)
+        ways = {self.part(Agreement((name,))): name for name in reversed(self.names)}
+        some = [
+            name for name in reversed(ways.values()) if not self.tells_all_apart(Agreement((name,)))
+        ]
+        pairs = combinations(some, 2)
+        yield from islice(pairs, self.most)
+        self.are_left_out = next(pairs, None) is not None
+
+    def _part(self, agreement: Agreement) -> int:
         """How the rows are parted: a number for each way, whatever the agreement is called."""
-        return hash(_parted(space.dataset.codes(agreement)))
+        return hash(_parted(self.space.dataset.codes(agreement)))
 
-    @cache
-    def tells_all_apart(agreement: Agreement) -> bool:
+    def _tells_all_apart(self, agreement: Agreement) -> bool:
         """Whether no input agrees with another."""
-        codes = space.dataset.codes(agreement)
-        both = np.unique(np.stack([codes, space.dataset.content]), axis=1)
-        return bool(both.shape[1] == len(np.unique(codes)))
-
-    seen: set[frozenset[tuple[int, int]]] = {frozenset()}
-    for features in (pair for size in (1, 2) for pair in combinations(names, size)):
-        extra = Agreement(tuple(sorted(features)))
-        for place in places:
-            key = frozenset(
-                (i, part(slot.agrees_on | extra))
-                for i, slot in enumerate(space.slots)
-                if owners[i] in place and part(slot.agrees_on | extra) != part(slot.agrees_on)
-            )
-            if key in seen:
-                continue
-            seen.add(key)
-            refined = [
-                slot.agrees_on | extra for i, slot in enumerate(space.slots) if owners[i] in place
-            ]
-            if {*place} == {*nodes} and None not in owners and all(map(tells_all_apart, refined)):
-                continue
-            where = "every node" if len(place) > 1 else place[0]
-            yield Distribution(
-                f"{where} agrees also on {extra}",
-                partial(SwapSpace.refine, slots=place, extra=extra),
-                refined=place,
-                features=extra.features,
-            )
+        codes, content = self.space.dataset.codes(agreement), self.space.dataset.content
+        return bool((content[first_of_codes(codes)][codes] == content).all())
 
 
 def _parted(codes: Rows) -> bytes:
     """Equal for codes that are equal between the same rows."""
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    return first[inverse].tobytes()
+    return first_of_codes(codes)[codes].tobytes()

@@ -12,13 +12,12 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pytest_scrub.adversaries.distributions import (
-    FEWEST_REPORTED,
-    LEAST_SWAPPED,
-    DrawSequence,
-)
+from pytest_scrub.adversaries.distributions import FEWEST_REPORTED, each_once, halves
+from pytest_scrub.adversaries.drawing import LEAST_SWAPPED
 from pytest_scrub.adversaries.search import (
     Distribution,
+    Drawable,
+    Draws,
     Found,
     NotSearched,
     Spending,
@@ -64,18 +63,41 @@ class WhichSwaps:
         draws = min(CHOSEN_BY, spending.left // (4 if is_computed(space) else 2))
         if draws < FEWEST_REPORTED:
             raise spending.exhausted()
-        until_decided = spending.by_draws or DrawSequence(spending.acceptance).run
-        found = until_decided(partial(_chosen, draws), space, spending, rng)
-        there = _gap_there(found, spending)
-        return replace(found, how=f"{found.how}{there}, chosen by {draws} other draws")
+        first, second, planned = space, space, None
+        if spending.acceptance.generalize:
+            # half of the contents choose, and the others are drawn, each once
+            first, second = halves(space, rng)
+            planned = each_once(second, rng)
+        chosen = _chosen(draws, first, spending, rng)
+        swap_set, changes = spending.drawn(_anew(chosen.of(second), rng, planned))
+        if len(changes) < FEWEST_REPORTED:
+            raise spending.exhausted("not searched to the end")
+        spending.stands_at(float(changes.mean()))
+        there = _gap_there(swap_set, changes, spending)
+        how = f"{chosen.name}{there}, chosen by {draws} other draws"
+        return Found(how, swap_set, changes)
 
 
-def _gap_there(found: Found, spending: Spending) -> str:
+def _anew(of: Drawable, rng: np.random.Generator, planned: Rows | None) -> Draws:
+    """Draws of what was chosen: of any references, or of those that are planned as long as there
+    are any."""
+
+    def draw(n: int) -> SwapSet:
+        nonlocal planned
+        if planned is None:
+            return of.draw(n, rng)
+        now, planned = planned[:n], planned[n:]
+        return of.draw(len(now), rng, now)
+
+    return draw
+
+
+def _gap_there(swap_set: SwapSet, changes: Numbers, spending: Spending) -> str:
     """The gap where anything was swapped, in words."""
-    acceptance, on = spending.acceptance, is_swapped(found.swap_set)
+    acceptance, on = spending.acceptance, is_swapped(swap_set)
     if not on.any():
         return ""
-    gap = confidence_sequence(found.changes[on], acceptance.largest_change, acceptance.confidence)
+    gap = confidence_sequence(changes[on], acceptance.largest_change, acceptance.confidence)
     return f": gap {gap} on {on.mean():.0%} of the references"
 
 

@@ -20,7 +20,14 @@ from pytest_scrub.common.calls import short_repr
 from pytest_scrub.common.user_code import call_user_function
 from pytest_scrub.common.visible import visible
 from pytest_scrub.data import files
-from pytest_scrub.data.columns import Ints, checked_column, first_unlike, row_codes, value_codes
+from pytest_scrub.data.columns import (
+    Ints,
+    checked_column,
+    first_of_codes,
+    first_unlike,
+    row_codes,
+    value_codes,
+)
 from pytest_scrub.data.names import LABELS, TOKEN_NAMES, Field, Names
 from pytest_scrub.data.positions import Positions, positions_by_row, same_positions
 from pytest_scrub.data.tensors import (
@@ -269,6 +276,11 @@ class Dataset:
         """`[rows]`: equal exactly where all inputs are equal, byte for byte; labels do not
         count."""
         return _frozen(row_codes(len(self), [bytes_of(tensor) for tensor in self.inputs.values()]))
+
+    @cached_property
+    def first_of_content(self) -> Ints:
+        """`[contents]`: the first row of each content."""
+        return _frozen(first_of_codes(self.content))
 
     def batch(self, rows: Any) -> dict[str, Tensor]:
         """The model inputs at `rows` (row numbers or a bool mask), on the dataset's device."""

@@ -160,6 +160,7 @@ class ActivationStore:
             dataset.content, return_index=True, return_inverse=True
         )
         self._place_of_row = torch.from_numpy(place_of_row).to(dataset.device)
+        self._looked_up: tuple[Tensor, Tensor] | None = None
         self._kept: dict[Site, CachedSite] = {}
         self._version = graph.version()
         graph.require_usable(dataset.inputs)
@@ -252,8 +253,11 @@ class ActivationStore:
     def take(self, site: Site, rows: Tensor, where: Where) -> Tensor:
         """The site's activation on rows that `ensure` has seen, at `where` if the site keeps all
         positions."""
-        places = self._place_of_row.index_select(0, rows)
-        return self._kept[site].gather(places, where if site.positions is None else None)
+        if self._looked_up is None or rows is not self._looked_up[0]:
+            # many sites are taken on the very same rows
+            self._looked_up = rows, self._place_of_row.index_select(0, rows)
+        at = where if site.positions is None else None
+        return self._kept[site].gather(self._looked_up[1], at)
 
     def site_cache(self, site: Site) -> CachedSite:
         """What there is of a site that `ensure` has seen."""
@@ -368,7 +372,8 @@ class ActivationStore:
             return
         few = evenly_spread(size, RERUN_ROWS)[::-1].copy()
         most = few[: max(1, len(few) - 2)]
-        another = np.setdiff1d(np.arange(len(self._row_of_place)), places[few])[-1:]
+        last = np.arange(len(self._row_of_place))[-len(few) - 1 :]
+        another = np.setdiff1d(last, places[few])[-1:]
         others = [*another, *np.repeat(places[few[:1]], len(few) - len(most))]
         for some, beside in ((few[:1], []), (few[-1:], []), (most, others)):
             again = self.run(sites, np.array([*places[some], *beside]))

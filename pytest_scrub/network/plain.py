@@ -160,18 +160,20 @@ class FunctionGraph(ModelGraph):
         return recomputing(compute, edits, sites=sites, recomputes=(component,))
 
     def _recomputed(self, component: str, clean: Clean, carrier: Tensor, edits: Edits) -> Tensor:
-        direct = [(edit, new) for edit, new in edits if not edit.anywhere]
+        direct: dict[str, list[tuple[Edit, Tensor]]] = {}
+        for edit, new in edits:
+            for name in () if edit.anywhere else edit.components:
+                direct.setdefault(name, []).append((edit, new))
+        anywhere = [(edit, new) for edit, new in edits if edit.anywhere]
         reads = {}
         for name in self.parts[component].arguments:
-            rerun = [
-                (edit, new) for edit, new in edits if edit.anywhere and edit.into in (None, name)
-            ]
+            rerun = [(edit, new) for edit, new in anywhere if edit.into in (None, name)]
             if rerun:
                 replaced = partial(patched, edits=rerun, rows=carrier)
                 value = self.evaluate(clean.inputs(carrier), replaced)[name]
             else:
                 value = clean.take(Site("value", (name,)), carrier, None)
-            reads[name] = patched(name, value, direct, carrier)
+            reads[name] = patched(name, value, direct.get(name, ()), carrier)
         return self.call(component, reads, len(carrier))
 
     def run(self, inputs: Inputs) -> Tensor:

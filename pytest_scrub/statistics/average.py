@@ -6,9 +6,10 @@ Where all of them are few enough, each is evaluated, and weighs as it is likely 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,7 @@ from pytest_scrub.statistics.slices import outcome_of, slices, why_of
 from pytest_scrub.swaps.null import null_of
 from pytest_scrub.swaps.slots import Slot
 from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import SwapSet, joined
 from pytest_scrub.verdict import (
     HELD,
     NO_ROOM,
@@ -59,6 +61,9 @@ from pytest_scrub.verdict import (
 )
 
 MOST_SAMPLES_PER_NODE = 400  # the table node by node is for reading, not for deciding
+MOST_SAMPLES_OF_NODES = 40_000  # of all nodes together, unless each has few
+FEWEST_SAMPLES_PER_NODE = 100
+TOGETHER = 8192  # samples of several nodes that are evaluated at once
 MOST_WANTING = 3  # values of a feature that a message names
 
 
@@ -468,44 +473,83 @@ def with_gaps(measured: Measured) -> tuple[NodeReport, ...]:
     """The reports with the gap when only that slot is swapped, the others EXACT, and with the gap
     when its features alone know nothing."""
     evaluator, references, drawn = measured.evaluator, measured.references, measured.sample
+    under = measured.under_null
     rng, others = measured.settings.stream("alone"), measured.settings.stream("null, alone")
-    most = MOST_SAMPLES_PER_NODE if drawn.exact else min(MOST_SAMPLES_PER_NODE, len(drawn))
-    few = references.plan.rows[:most]
+    most = max(FEWEST_SAMPLES_PER_NODE, MOST_SAMPLES_OF_NODES // max(1, len(measured.nodes)))
+    most = min(MOST_SAMPLES_PER_NODE, most)
+    few = references.plan.rows[: most if drawn.exact else min(most, len(drawn))]
     clean = references.unscrubbed(len(few))
+    as_claimed = measured.gap.mean if drawn.exact else drawn.changes[: len(few)]
+
+    def alone(node: NodeReport) -> SwapSet:
+        return evaluator.space.keep([node.slot]).draw(len(few), rng, few)
+
+    def unknowing(node: NodeReport) -> SwapSet | None:
+        if under is None or node.slot not in under.null.permuted:
+            return None
+        return under.null.of_one(node.slot).draw(few, others, under.together)
+
+    at_once = max(1, TOGETHER // len(few))
+    by_themselves = _evaluated(evaluator, map(alone, measured.nodes), at_once)
+    of_null = _known(evaluator, map(unknowing, measured.nodes), at_once)
     found = []
-    for node in measured.nodes:
-        only = evaluator.allowing(evaluator.space.keep([node.slot]))
-        alone = every(only, references, measured.settings.samples) if drawn.exact else None
-        if alone is not None:
-            gap = point(alone.units(alone.changes))
-        else:
-            changes = evaluator.evaluate(only.space.draw(len(few), rng, few)) - clean
-            gap = _alone(changes, measured)
-        report = replace(node, alone=gap)
-        if measured.under_null is not None and node.slot in measured.under_null.null.permuted:
-            null = measured.under_null.null.of_one(node.slot)
-            # as the verdict says of the whole null, where that cannot be evaluated
-            with suppress(ScrubError):
-                under = UnderNull(evaluator, null, references, others)
-                report = _without_its_feature(report, under, len(few), measured)
-        found.append(report)
+    for node, scrubbed, knows_nothing in zip(measured.nodes, by_themselves, of_null, strict=True):
+        report = replace(node, alone=_alone(scrubbed - clean, measured))
+        if knows_nothing is not None:
+            apart = _alone(knows_nothing - clean - as_claimed, measured)
+            report = replace(
+                report,
+                unknowing=_alone(knows_nothing - clean, measured),
+                says_nothing=apart.low <= 0 <= apart.high,
+            )
+        found.append(_enumerated(report, measured) if drawn.exact else report)
     return tuple(found)
 
 
-def _without_its_feature(
-    report: NodeReport, under: UnderNull, few: int, measured: Measured
-) -> NodeReport:
-    """With the gap when the features of this slot alone know nothing."""
-    drawn = measured.sample
-    if drawn.exact and (every_one := under.every) is not None:
-        unknowing = point(every_one.units(every_one.changes))
-        by = abs(unknowing.mean - measured.gap.mean)
-        return replace(report, unknowing=unknowing, says_nothing=by <= measured.rounding)
-    changes = under.changes(few)
-    apart = _alone(changes - (measured.gap.mean if drawn.exact else drawn.changes[:few]), measured)
-    return replace(
-        report, unknowing=_alone(changes, measured), says_nothing=apart.low <= 0 <= apart.high
-    )
+def _enumerated(report: NodeReport, measured: Measured) -> NodeReport:
+    """With points instead of intervals, where all that there are are few enough."""
+    evaluator, references = measured.evaluator, measured.references
+    only = evaluator.allowing(evaluator.space.keep([report.slot]))
+    alone = every(only, references, measured.settings.samples)
+    if alone is not None:
+        report = replace(report, alone=point(alone.units(alone.changes)))
+    if measured.under_null is None or report.unknowing is None:
+        return report
+    null = measured.under_null.null.of_one(report.slot)
+    of_null = UnderNull(evaluator, null, references, measured.settings.stream("null, alone")).every
+    if of_null is None:
+        return report
+    unknowing = point(of_null.units(of_null.changes))
+    by = abs(unknowing.mean - measured.gap.mean)
+    return replace(report, unknowing=unknowing, says_nothing=by <= measured.rounding)
+
+
+def _evaluated(
+    evaluator: Evaluator, swap_sets: Iterable[SwapSet], at_once: int
+) -> Iterator[Numbers]:
+    """The metric of swap sets of one size, several evaluated together."""
+    each = iter(swap_sets)
+    while some := list(islice(each, at_once)):
+        yield from evaluator.evaluate(joined(some)).reshape(len(some), -1)
+
+
+def _known(
+    evaluator: Evaluator, swap_sets: Iterable[SwapSet | None], at_once: int
+) -> Iterator[Numbers | None]:
+    """The same; None for none, and for one that cannot be evaluated, as the verdict says of the
+    whole null."""
+    each = iter(swap_sets)
+    while some := list(islice(each, at_once)):
+        there = [one for one in some if one is not None]
+        try:
+            values = _evaluated(evaluator, there, at_once)
+            yield from [None if one is None else next(values) for one in some]
+        except ScrubError:
+            for one in some:
+                found = None
+                with suppress(ScrubError):
+                    found = None if one is None else evaluator.evaluate(one)
+                yield found
 
 
 def _alone(changes: Numbers, measured: Measured) -> Estimate:

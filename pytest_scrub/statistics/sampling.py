@@ -178,21 +178,18 @@ class UnderNull:
         self._scrubbed = np.empty(0)
         self._draws = len(references.plan.rows)
         # a permutation sorts all rows once
-        self._together = max(DRAWS_OF_A_PERMUTATION, len(evaluator.dataset) // ROWS_OF_A_DRAW)
+        self.together = max(DRAWS_OF_A_PERMUTATION, len(evaluator.dataset) // ROWS_OF_A_DRAW)
 
     def scrubbed(self, count: int) -> Numbers:
         """The metric of the first `count` references, each with one swap that the null allows.
 
         **Raises** `ScrubError` where swaps that the null allows cannot be evaluated.
         """
-        rows, drawn = self._references.plan.rows, []
-        for start in range(len(self._scrubbed), count, self._together):
-            some = rows[start : start + self._together]
-            drawn.append(self.null.space(self._rng).draw(len(some), self._rng, some))
-        if drawn:
-            donors = np.concatenate([one.donors for one in drawn], axis=1)
-            of = rows[len(self._scrubbed) : len(self._scrubbed) + donors.shape[1]]
-            swap_set = replace(drawn[0], references=of, donors=donors)
+        # what was begun of a permutation's draws is drawn to its end
+        new = -(-max(0, count - len(self._scrubbed)) // self.together) * self.together
+        rows = self._references.plan.rows[len(self._scrubbed) :][:new]
+        if len(rows):
+            swap_set = self.null.draw(rows, self._rng, self.together)
             self._scrubbed = np.concatenate([self._scrubbed, self._evaluator.evaluate(swap_set)])
         return self._scrubbed[:count]
 

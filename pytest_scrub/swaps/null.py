@@ -17,7 +17,7 @@ import numpy as np
 
 from pytest_scrub.swaps.slots import REFERENCE, Slot
 from pytest_scrub.swaps.space import SwapSpace, Unknowing
-from pytest_scrub.swaps.swap_set import Rows
+from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, Agreement, Node
 
 
@@ -70,12 +70,34 @@ class Null:
             for order in _arrangements(kinds.reshape(-1).tolist())
         ]
 
-    @cached_property
+    def draw(self, references: Rows, rng: np.random.Generator, together: int) -> SwapSet:
+        """One swap that it allows for each reference, int64 `[R]`; every `together` of them have a
+        permutation of their own."""
+        spaces, chances = [], []
+        starts = range(0, len(references), together)
+        for start in starts:
+            some = references[start : start + together]
+            spaces.append(self.space(rng))
+            chances.append(rng.random((len(self.claimed.slots), len(some))))
+        every = np.concatenate(chances, axis=1)
+
+        def pick(i: int, parents: Rows, _settled: Rows) -> Rows:
+            if self.claimed.paths[i] not in self.permuted:
+                return spaces[0].pick(i, parents, every[i])
+            parts = np.split(parents, starts[1:])
+            return np.concatenate(
+                [
+                    space.pick(i, some, chance[i])
+                    for space, some, chance in zip(spaces, parts, chances, strict=True)
+                ]
+            )
+
+        return spaces[0].fill(references, pick)
+
+    @property
     def _contents(self) -> tuple[Rows, Rows]:
         """A row of each content, and which content each row has."""
-        content = self.claimed.dataset.content
-        _, first, of_row = np.unique(content, return_index=True, return_inverse=True)
-        return first, of_row.reshape(-1)
+        return self.claimed.dataset.first_of_content, self.claimed.dataset.content
 
     @cached_property
     def _known(self) -> SwapSpace:

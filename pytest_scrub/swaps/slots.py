@@ -125,6 +125,9 @@ def with_agreement(root: Node, paths: Collection[str], extra: Agreement) -> Node
     """The tree in which the slots at these paths agree on `extra` as well; with `EXACT`, they are
     not swapped."""
     nodes = node_paths(root)
+    below: dict[str | None, list[tuple[str, Node]]] = {}
+    for path, node, parent in nodes:
+        below.setdefault(parent, []).append((path, node))
 
     def settle(path: str, node: Node) -> Node:
         # A computed node takes no activation from a donor, and needs the features that it is
@@ -134,7 +137,7 @@ def with_agreement(root: Node, paths: Collection[str], extra: Agreement) -> Node
         return replace(
             node,
             agrees_on=own | extra if finer else node.agrees_on,
-            reads=tuple(settle(p, child) for p, child, parent in nodes if parent == path),
+            reads=tuple(settle(*child) for child in below.get(path, ())),
             rest=rest | extra if f"{path}/rest" in paths else node.rest,
         )
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
 
 _Chance = Callable[[Rows, Rows], npt.NDArray[np.float64]]
+MOST_SHORT = (1 << 16) - 1
 ENUMERATION_CHUNK = 1 << 18  # swap-set columns held at once; a few dozen MB for a deep tree
 
 
@@ -79,8 +80,11 @@ class _Classes:
 
     @classmethod
     def of(cls, codes: Rows, donor_rows: Rows) -> _Classes:
-        order = donor_rows[np.argsort(codes[donor_rows], kind="stable")]
-        size = np.bincount(codes[donor_rows], minlength=int(codes.max()) + 1)
+        most = int(codes.max())
+        # numbers of 16 bits are sorted in linear time
+        keys = codes[donor_rows].astype(np.uint16 if most <= MOST_SHORT else np.int64)
+        order = donor_rows[np.argsort(keys, kind="stable")]
+        size = np.bincount(codes[donor_rows], minlength=most + 1)
         outside = np.ones(len(codes), dtype=np.bool_)
         outside[donor_rows] = False
         return cls(codes, order, np.cumsum(size) - size, size, outside)
@@ -152,10 +156,14 @@ class SwapSpace:
 
     def under(self, unknowing: Unknowing) -> SwapSpace:
         """The same where the features of some slots know nothing."""
-        same = copy(self)
-        known = dict(zip(map(self._parts, self.slots), self._classes, strict=True))
-        same.unknowing = unknowing
-        same._classes = same._agreeing(known)
+        same, known = copy(self), dict[tuple[Agreement, Agreement], _Classes]()
+        same.unknowing, same._classes = unknowing, [*self._classes]
+        before = () if self.unknowing is None else self.unknowing.features
+        for i in sorted(self.index[path] for path in {*unknowing.features, *before}):
+            part = same._parts(self.slots[i])
+            if part not in known:
+                known[part] = _Classes.of(same._codes(self.slots[i]), self.donor_rows)
+            same._classes[i] = known[part]
         return same
 
     def _like(self, hypothesis: Node, **changed: Any) -> SwapSpace:

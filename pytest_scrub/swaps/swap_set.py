@@ -5,6 +5,7 @@ Everything else in the package either makes swap sets or evaluates them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,3 +92,13 @@ class SwapSet:
         """What IPython and Hypothesis print, which would list every field of a dataclass
         otherwise."""
         printer.text(repr(self))
+
+
+def joined(swap_sets: Sequence[SwapSet]) -> SwapSet:
+    """Swap sets of the same slots and dataset as one, which is called a swap set of the first
+    one's hypothesis."""
+    return replace(
+        swap_sets[0],
+        references=np.concatenate([one.references for one in swap_sets]),
+        donors=np.concatenate([one.donors for one in swap_sets], axis=1),
+    )

@@ -256,3 +256,38 @@ def test_a_column_without_values_for_all_rows_is_left_out() -> None:
     evaluator = Evaluator(graph, data, output(module("A", **ANY), rest=EXACT), OUT)
     found = WhichRefinement().search(evaluator.space, Spending(evaluator, 1000), generator())
     assert found.how.startswith("1 refinements by 1 features: ")
+
+
+def many_columns(count: int, values: int) -> Evaluator:
+    rows = generator().integers(0, values, (count, 80))
+    features = {"none": [0] * 80, **{f"g{i}": column.tolist() for i, column in enumerate(rows)}}
+    data = Dataset(SIGNS.inputs, features=features)
+    return Evaluator(cancelling(), data, CANCELLING, OUT)
+
+
+def test_more_refinements_than_can_be_tried_are_left_out_and_it_is_said() -> None:
+    evaluator = many_columns(40, 2)
+    found = WhichRefinement().search(evaluator.space, Spending(evaluator, 2000), generator())
+    assert found.how.startswith("the first 187 refinements by 41 features: ")
+    assert len(found.tried) == 1500 // 8
+    assert found.changes is not None
+    assert len(found.changes) >= 500  # what is kept for the interval
+
+
+def test_features_that_tell_all_rows_apart_are_in_no_pair(monkeypatch: Any) -> None:
+    """A pair with one of them says what it says alone, and there are very many pairs."""
+    columns = {f"g{i}": generator(i).permutation(80).tolist() for i in range(30)}
+    data = Dataset(SIGNS.inputs, features={"none": [0] * 80, **columns})
+    evaluator = Evaluator(cancelling(), data, CANCELLING, OUT)
+    asked: list[int] = []
+    codes = Dataset.codes
+
+    def watched(self: Dataset, agreement: Any) -> Any:
+        asked.append(len(agreement.features))
+        return codes(self, agreement)
+
+    monkeypatch.setattr(Dataset, "codes", watched)
+    found = WhichRefinement().search(evaluator.space, Spending(evaluator, 2000), generator())
+    assert found.how.startswith("2 refinements by 31 features: ")  # one at each node alone
+    assert 3 not in asked
+    assert asked.count(2) <= 4 * 30  # with the claim's own feature, never with another

@@ -110,12 +110,13 @@ def test_the_pilot_group_is_in_no_interval() -> None:
     one = searched(adversary, tolerance=0.9)
     (_, pilot, learned, _), *others = adversary.asked
     assert (len(pilot), learned) == (PILOT, None)
-    assert [len(group) for _, group, _, _ in others] == [GROUP] * len(others)
+    sizes = [FEWEST_TO_REFUTE, FEWEST_TO_HOLD - FEWEST_TO_REFUTE]
+    assert [len(group) for _, group, _, _ in others] == [*sizes, *[GROUP] * (len(others) - 2)]
     assert one.found is not None
     references = one.found.swap_set.references
     assert np.array_equal(references, np.concatenate([group for _, group, _, _ in others]))
     assert not np.isin(references, pilot).any()
-    assert one.attempt.references == len(references) == len(others) * GROUP
+    assert one.attempt.references == len(references)
     assert one.attempt.interval == confidence_sequence(one.found.changes)
     # what was found for the pilot, and only that, is tried for others
     for _, _, tried, _ in others:
@@ -162,7 +163,7 @@ def test_a_claim_and_its_null_are_searched_on_the_same_references() -> None:
 def test_a_deadline_in_the_middle_of_a_group_leaves_claim_and_null_on_the_same(late: int) -> None:
     """The fifth group is searched for neither, or for the claim alone."""
     one = searched(Watched(share=0.9, late=late), None, min_explained=0.1)
-    assert one.attempt.references == 3 * GROUP
+    assert one.attempt.references == FEWEST_TO_HOLD + GROUP
     assert one.attempt.outcome == "undecided"
 
 
@@ -179,7 +180,8 @@ def test_so_many_references_refute_and_so_many_hold(
     """Half of them change by 1, so it is clear at once, and searched until they are enough."""
     adversary = Watched(share=0.5)
     assert searched(adversary, tolerance).attempt.outcome == outcome
-    assert len(adversary.asked) == 1 + fewest // GROUP
+    # no look before there are enough to decide
+    assert len(adversary.asked) == 1 + fewest // FEWEST_TO_REFUTE
     enough = EFFORT * (PILOT + fewest)
     attempt = searched(Watched(share=0.5), tolerance, enough).attempt
     assert (attempt.outcome, attempt.references) == (outcome, fewest)

@@ -15,9 +15,10 @@ from scipy import stats
 from benchmarks.coverage import at_the_bound
 from pytest_scrub import WhichSwaps, check, logit_difference
 from pytest_scrub.adversaries import which_swaps
-from pytest_scrub.adversaries.distributions import DrawSequence, _each_once
+from pytest_scrub.adversaries.distributions import each_once
+from pytest_scrub.adversaries.drawing import DrawSequence
 from pytest_scrub.adversaries.in_turn import search_in_turn
-from pytest_scrub.adversaries.search import Distribution, NotSearched, Searched, Spending
+from pytest_scrub.adversaries.search import Distribution, Found, NotSearched, Searched, Spending
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.metrics import Metric
@@ -303,7 +304,7 @@ def test_rows_of_equal_content_speak_once_where_it_generalizes() -> None:
     rows = np.concatenate([np.repeat(np.arange(200), 4), np.arange(200, 600)])
     seen = np.zeros(600)
     for seed in range(40):
-        kept = _each_once(space.within(rows, space.donor_rows), generator(seed))
+        kept = each_once(space.within(rows, space.donor_rows), generator(seed))
         assert len(kept) == len(set(kept.tolist()))
         seen[kept] += 1
     assert (seen[:200] == 40).all()
@@ -525,16 +526,16 @@ def test_the_null_is_searched_as_hard_and_drawn_as_often(monkeypatch: pytest.Mon
 
 
 def test_where_nothing_can_be_said_of_the_null_nothing_is_decided() -> None:
-    evaluator = many(references=range(300))
-    sequence = DrawSequence(Acceptance(OUT, min_explained=0.5), evaluator)
+    evaluator, rng = many(references=range(300)), generator()
 
-    def choose(space: Any, spending: Spending, rng: np.random.Generator) -> Distribution:
-        if spending.name == "searching":
-            raise NotSearched("not searched: why not")
-        return Distribution("everything", lambda whole: whole)
+    def search() -> Found:
+        raise NotSearched("not searched: why not")
 
-    spending = Spending(evaluator, 1000, name="own", acceptance=sequence.acceptance)
-    found = sequence.run(choose, evaluator.space, spending, generator())
-    assert (len(found.swap_set), sequence.of_null) == (1000, None)
+    sequence = DrawSequence((Spending(evaluator, 1000), search))
+    acceptance = Acceptance(OUT, min_explained=0.5)
+    spending = Spending(evaluator, 1000, name="own", acceptance=acceptance)
+    swap_set, changed = sequence.run(lambda n: evaluator.space.draw(n, rng), spending)
+    assert (spending.evaluations, sequence.of_null) == (1000, None)
+    found = Found("everything", swap_set, changed)
     judged = spending.judged(found, pointwise=False, of_null=sequence.of_null)
     assert judged.attempt.outcome == "undecided"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pytest_scrub.data.columns import first_of_codes, row_codes
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.tree.nodes import Agreement
 from tests.data.test_dataset import TOKENS, refuses, rows
@@ -123,3 +124,16 @@ def test_a_name_that_is_no_feature_is_refused() -> None:
         data.codes(Agreement(("count_opn",)))
     with refuses("the dataset has no feature 'x'; give it in features="):
         Dataset(rows(2)).feature("x")
+
+
+@pytest.mark.parametrize("width", [1, 3, 8, 9, 16, 31, 32, 33, 80])
+def test_rows_are_numbered_in_the_order_of_their_bytes(width: int) -> None:
+    """However they are compared: what is drawn depends on the order."""
+    table = np.random.default_rng(width).integers(0, 3, (500, width)).astype(np.uint8) * 100
+    kinds = sorted({row.tobytes() for row in table})
+    expected = [kinds.index(row.tobytes()) for row in table]
+    assert row_codes(len(table), [table]).tolist() == expected
+
+
+def test_the_first_row_of_each_code() -> None:
+    assert first_of_codes(np.array([1, 0, 1, 2, 0])).tolist() == [1, 0, 3]

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,7 +24,10 @@ from pytest_scrub import (
     output,
 )
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.statistics import average
 from pytest_scrub.statistics.sampling import BATCH, BURN_IN
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.verdict import Estimate
 
 ROWS = 1000
@@ -386,3 +390,53 @@ def test_what_single_swaps_refute_is_shown_by_one_of_them(side: float) -> None:
     assert found.search is not None
     assert found.search.counterexample is not None
     assert abs(found.search.counterexample.gap) > 0.5
+
+
+# --- the table node by node -----------------------------------------------------------------------
+
+
+def test_nodes_are_measured_together_as_they_are_one_by_one(monkeypatch: Any) -> None:
+    at_once = verdict().nodes
+    monkeypatch.setattr(average, "TOGETHER", 1)
+    assert verdict().nodes == at_once
+    assert all(node.alone is not None for node in at_once)
+
+
+def test_a_node_that_cannot_be_measured_leaves_the_others() -> None:
+    """Of swaps that are evaluated together, only those that fail are left out."""
+    space = SwapSpace(SWAPS, rows())
+    references = np.arange(15).reshape(3, 5)
+    good, bad, other = (space.draw(5, np.random.default_rng(0), some) for some in references)
+
+    class Failing:
+        def evaluate(self, swap_set: SwapSet) -> Any:
+            if np.isin(swap_set.references, bad.references).any():
+                raise HypothesisError("no")
+            return swap_set.references.astype(float)
+
+    of = list(average._known(Failing(), [good, None, bad, other], at_once=3))  # type: ignore
+    assert [None if one is None else one.tolist() for one in of] == [
+        good.references.tolist(), None, None, other.references.tolist(),
+    ]  # fmt: skip
+
+
+def test_very_many_nodes_have_fewer_samples_each(monkeypatch: Any) -> None:
+    """The table is for reading, and its cost follows the number of nodes."""
+    drawn: list[int] = []
+    evaluate = Evaluator.evaluate
+
+    def watched(self: Evaluator, swap_set: SwapSet) -> Any:
+        drawn.append(len(swap_set))
+        return evaluate(self, swap_set)
+
+    monkeypatch.setattr(Evaluator, "evaluate", watched)
+    counts = []
+    for most in (40_000, 600, 30):
+        monkeypatch.setattr(average, "MOST_SAMPLES_OF_NODES", most)
+        drawn.clear()
+        verdict()
+        counts.append(sum(drawn))
+    nodes = len(verdict().nodes)
+    assert counts[0] - counts[1] == (400 - 600 // nodes) * (nodes + 2)
+    # never so few that an interval means nothing
+    assert counts[0] - counts[2] == 300 * (nodes + 2)

@@ -404,3 +404,15 @@ def test_the_search_says_how_much_is_explained_at_the_worst() -> None:
     assert attempt.of_null.mean > 1
     assert attempt.bound == pytest.approx(0.1 * attempt.of_null.mean)
     assert "for the null: 100.0% explained" in str(verdict)
+
+
+def test_many_permutations_are_drawn_at_once_as_one_by_one() -> None:
+    root = output(module("A", agrees_on="a"), rest="parity")
+    null = null_of(space(root, data(20)))
+    assert null is not None
+    rows = np.arange(100)
+    at_once = null.draw(rows, np.random.default_rng(0), together=40)
+    rng = np.random.default_rng(0)
+    one_by_one = [null.space(rng).draw(len(some), rng, some) for some in np.split(rows, [40, 80])]
+    assert np.array_equal(at_once.references, rows)
+    assert np.array_equal(at_once.donors, np.concatenate([one.donors for one in one_by_one], 1))
