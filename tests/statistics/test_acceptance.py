@@ -367,26 +367,22 @@ def test_every_nodes_own_gap_is_measured_where_the_claim_holds_too() -> None:
 
 
 def test_figures_of_a_verdict() -> None:
-    # |2a + b' - (2a + b)|: half of all samples are off by one, of which there are 1,600.
+    # |2a + b' - (2a + b)|: half of all swaps are off by one, of which there are 20 times 20.
     root = output(module("A", agrees_on="a", computed_by=twice))
-    verdict = verdict_on(root, metric=ERROR, tolerance=0.6, samples=1500, name="a claim", seed=3)
+    verdict = verdict_on(root, metric=ERROR, tolerance=0.6, samples=2000, name="a claim", seed=3)
     assert verdict.outcome == HELD
     assert verdict.held
     assert verdict.unscrubbed == 0
     assert verdict.scrubbed == verdict.gap.mean == verdict.absolute_change == verdict.share_worse
-    assert verdict.gap.mean == pytest.approx(0.5, abs=0.05)
-    # Decided at the first look: 0.5 is 0.1 below the tolerance, and the standard error 0.5 /
-    # sqrt(400).
-    assert verdict.gap.high <= 0.6
-    assert verdict.samples < 1500 == verdict.budget
-    # it may be looked at again
-    assert verdict.gap.high - verdict.gap.low > 2 * 1.96 * 0.5 / verdict.samples**0.5
+    assert verdict.gap.mean == pytest.approx(0.5)
+    assert verdict.gap.low == verdict.gap.high == verdict.gap.mean
+    assert (verdict.gap.exact, verdict.samples, verdict.budget) == (True, ROWS * ROWS, 2000)
     # The baseline is off by 2 |a' - a| and what b adds: 13.3 times 2, and a little.
     assert verdict.baseline == pytest.approx(13.3, abs=1)
     assert verdict.recovered == pytest.approx(1 - verdict.gap.mean / verdict.baseline)
     assert verdict.recovered_reason is None
     assert (verdict.budget, verdict.seed, verdict.claim, verdict.metric) == (
-        1500,
+        2000,
         3,
         "a claim",
         "absolute error",
