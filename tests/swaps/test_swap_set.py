@@ -10,6 +10,7 @@ import pytest
 
 from pytest_scrub.errors import DataError
 from pytest_scrub.swaps.space import SwapSet
+from pytest_scrub.swaps.swap_set import joined
 from tests.swaps.test_space import refuses
 
 
@@ -70,3 +71,11 @@ def test_a_swap_set_of_another_shape_is_refused(references: Any, donors: Any, sh
         f"a swap set of 2 slots has donors [slots, R] beside references [R]; these are {shapes}",
     ):
         SwapSet(references, donors, ("a", "b"), "digest")
+
+
+def test_joined_swap_sets_are_one_after_the_other() -> None:
+    parts = [
+        SwapSet(np.array(references), np.array([donors]), ("a",), "digest")
+        for references, donors in (([0, 1], [2, 3]), ([4], [5]), ([0, 1, 4], [2, 3, 5]))
+    ]
+    assert joined(parts[:2]) == parts[2]
