@@ -1,7 +1,6 @@
 """Prompts that end where a story has to say "she" or "he", and what a claim about them needs to
 know of each.
 
-"Once there was a little girl named Lucy who"-like sentences, but each complete up to the pronoun:
 "One day, a kind princess named Sue was so happy that" goes on with " she". Noun and name are of one
 gender, and both come once; nothing else in a prompt says it.
 
@@ -30,7 +29,7 @@ OPENINGS = (
 )
 ADJECTIVES = ("", "little", "big", "young", "happy", "kind", "brave")
 # Words that the network itself takes for female or male: with these it prefers the right pronoun in
-# every prompt. (With "bunny", "grandma" or "Jenny" it does not.)
+# every prompt. (With "grandma" or "Jenny" it does not.)
 NOUNS = {
     SHE: ("girl", "lady", "mom", "princess", "sister"),
     HE: ("boy", "brother", "king", "man", "prince"),
