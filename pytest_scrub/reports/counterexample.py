@@ -16,7 +16,7 @@ def search_lines(search: Search) -> Iterator[str]:
         "most):"
     )
     for attempt in search.attempts:
-        yield f"  {_attempt(attempt)}"
+        yield f"  {_attempt(attempt, search.tolerance)}"
     if search.counterexample is not None:
         yield ""
         yield from counterexample_lines(search.counterexample)
@@ -27,15 +27,17 @@ def search_lines(search: Search) -> Iterator[str]:
     yield from (f"note: {note}" for note in search.notes)
 
 
-def _attempt(attempt: Attempt) -> str:
+def _attempt(attempt: Attempt, tolerance: float) -> str:
     if not attempt.searched or attempt.concentration is None:
         return f"{attempt.adversary}: {attempt.how}"
     gap = f"{attempt.found:.4g}" if attempt.interval is None else attempt.told(attempt.interval)
+    bound = None if attempt.bound is None else f"{attempt.bound:.4g}"
+    of = "" if bound in (None, f"{tolerance:.4g}") else f" of {bound}"
     cost = f"{attempt.evaluations} evaluations"
     if attempt.ranking:
         cost += f" and {attempt.ranking:.4g} forward passes to rank"
     parts = [
-        f"{attempt.adversary}: {'worst ' if not attempt.exhaustive else 'true worst '}gap {gap}"
+        f"{attempt.adversary}: {'worst ' if not attempt.exhaustive else 'true worst '}gap {gap}{of}"
         f"{', which refutes' if attempt.refutes else ''}",
         *_against_null(attempt),
         f"{attempt.how}",

@@ -207,8 +207,8 @@ def headline(verdict: Verdict) -> str:
         )
     if (attempt := _undecided_search(verdict)) is not None:
         return (
-            f"claim undecided: {gap} on average, but {attempt.interval} for the worst swaps found "
-            f"by {attempt.adversary}"
+            f"claim undecided: {gap} on average, but {attempt.interval} of {_bound(attempt)} for "
+            f"the worst swaps found by {attempt.adversary}"
         )
     if (deciding := _deciding_slice(verdict)) is not None:
         slices, one = deciding
@@ -339,12 +339,26 @@ def _why_undecided(verdict: Verdict) -> str:
 def _why_search_is_undecided(attempt: Attempt, verdict: Verdict) -> str:
     """What would decide a claim that held on average, but whose search is undecided."""
     assert verdict.search is not None
-    bound = "the null's share" if attempt.bound is None else f"{attempt.bound:.4g}"
-    more = "a later deadline=" if attempt.late else f"a budget= above {verdict.search.budget}"
+    more = "a later deadline=" if attempt.late else _larger_budget(attempt, verdict.search.budget)
     return (
         f"what {attempt.adversary} found for {attempt.references} references does not say on which "
-        f"side of {bound} the worst swaps lie; search more, with {more}"
+        f"side of {_bound(attempt)} the worst swaps lie; search more, with {more}"
     )
+
+
+def _bound(attempt: Attempt) -> str:
+    return "the null's share" if attempt.bound is None else f"{attempt.bound:.4g}"
+
+
+def _larger_budget(attempt: Attempt, budget: int) -> str:
+    """What may be enough: an interval is half as wide with four times the references."""
+    found = attempt.interval
+    if found is None or not found.is_known or attempt.bound is None:
+        return f"a budget= above {budget}"
+    times = (found.around / max(abs(abs(found.mean) - attempt.bound), 1e-12)) ** 2
+    if not 1 < times < 1000:
+        return f"a budget= above {budget}"
+    return f"a budget= of about {float(f'{times * budget:.2g}'):,.0f}"
 
 
 def _more(verdict: Verdict) -> str:

@@ -265,12 +265,26 @@ def test_a_small_search_decides_nothing(tolerance: float) -> None:
     assert attempt.interval is not None
     assert headline(verdict) == (
         f"claim undecided: gap {verdict.gap} in absolute error, tolerance {tolerance} on average, "
-        f"but {attempt.interval} for the worst swaps found by which donors"
+        f"but {attempt.interval} of {tolerance} for the worst swaps found by which donors"
     )
     assert list(remedy(verdict)) == [
         f"undecided: what which donors found for 50 references does not say on which side of "
         f"{tolerance} the worst swaps lie; search more, with a budget= above 1000"
     ]
+
+
+def test_how_much_more_it_would_take_follows_from_the_interval() -> None:
+    """Twice as far from the bound as it is, an interval would have to be half as wide."""
+    close = binned(0.0749, budget=8000)
+    assert close.outcome == "undecided"
+    assert close.search is not None
+    (attempt,) = close.search.attempts
+    assert attempt.interval is not None
+    times = (attempt.interval.around / abs(attempt.interval.mean - 0.0749)) ** 2
+    (line,) = remedy(close)
+    told = int(line.partition("a budget= of about ")[2].replace(",", ""))
+    assert told == pytest.approx(8000 * times, rel=0.06)
+    assert told > 8000
 
 
 @pytest.mark.parametrize(("tolerance", "outcome"), [(0.15, "held"), (0.05, "refuted")])
