@@ -52,7 +52,7 @@ def pytest_configure(config):
     timed(ActivationStore, "_fresh", "comparing")
     timed(ActivationStore, "_look_up", "reading", ("comparing",))
     timed(activations, "key_parts", "key")
-    timed(activations.ActivationShelf, "keep", "writing")
+    timed(activations.ActivationFiles, "keep", "writing")
     timed(ActivationStore, "__init__", "proving", ("key",))
 
 @pytest.hookimpl(wrapper=True)

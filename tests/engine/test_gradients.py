@@ -362,7 +362,7 @@ def slope_by_differences(
     moved = with_donor(there, swap_set, slots, len(data))
     found = []
     for step in (STEP, -STEP):
-        for kept in map(store.kept, there.sites):
+        for kept in map(store.site_cache, there.sites):
             if kept.values.is_floating_point():
                 kept.values[place[2]] = (1 - step) * kept.values[place[0]] + step * kept.values[
                     place[1]

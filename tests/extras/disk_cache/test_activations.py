@@ -178,7 +178,7 @@ def test_captured_rows_never_change(runs: Runs) -> None:
     """A row that is captured again, in another batch, may differ in its last digits."""
     store = ActivationStore(ModuleGraph(network()), rows())
     store.ensure([HIDDEN], np.arange(10))
-    store.kept(HIDDEN).values[:] = 7.0
+    store.site_cache(HIDDEN).values[:] = 7.0
     store.ensure([HIDDEN, Site("value", ("output",))], np.arange(20))
     assert (store.take(HIDDEN, torch.arange(10), None) == 7).all()
     assert not (store.take(HIDDEN, torch.arange(10, 20), None) == 7).any()
@@ -699,7 +699,7 @@ def test_rows_of_a_run_that_computed_something_else_are_not_believed(runs: Runs)
     for session, wanted in zip(sessions, (np.arange(30), np.arange(20, 60)), strict=True):
         store = session.store(graph, data)
         store.ensure([HIDDEN], wanted)
-    store.kept(HIDDEN).values += 1
+    store.site_cache(HIDDEN).values += 1
     sessions[1].close()
     sessions[0].close()
     runs.batches = []
