@@ -397,18 +397,6 @@ def zero_one_error(pos: MetricPosition = None) -> Metric:
     return Metric("0-1 error", function, pos, lower=0.0, upper=1.0, stand_in=_log_odds_against)
 
 
-def absolute_error(pos: MetricPosition = None) -> Metric:
-    """Absolute difference of output and label, a mean over positions."""
-
-    def function(output: Tensor, batch: Batch) -> Tensor:
-        labels = batch.require_labels("absolute_error")
-        if labels.shape != output.shape:
-            raise DataError("the metric absolute_error needs labels of the output's shape")
-        return _mean_over_positions((output - labels).abs(), batch)
-
-    return Metric("absolute error", function, pos, lower=0.0)
-
-
 def squared_error(pos: MetricPosition = None) -> Metric:
     """Squared difference of output and label, a mean over everything but the rows."""
 
