@@ -19,9 +19,10 @@ REFUTED: Final = "refuted"
 UNDECIDED: Final = "undecided"
 UNTESTED: Final = "untested"
 WEAK: Final = "weak"
+BARE: Final = "bare"
 Decided = Literal["held", "refuted", "undecided"]
 OnAverage = Literal[Decided, "untested"]
-Outcome = Literal[OnAverage, "weak"]
+Outcome = Literal[OnAverage, "weak", "bare"]
 
 
 # One word for a claim that was refuted, but not on average.
@@ -53,6 +54,7 @@ OUTCOMES: dict[Word, Mark] = {  # what asks for a look first
     WEAK: Mark("yellow", "▲"),
     UNDECIDED: Mark("yellow", "◆"),
     UNTESTED: Mark("yellow", "□"),
+    BARE: Mark("yellow", "▽"),
     HELD: Mark("green", "●"),
 }
 Worse = Literal["higher", "lower", "either"]
