@@ -24,7 +24,6 @@ from pytest_scrub.statistics.average import Measured, measure, with_gaps
 from pytest_scrub.statistics.sampling import References
 from pytest_scrub.tree.nodes import Node
 from pytest_scrub.verdict import (
-    BARE,
     HELD,
     NO_ROOM,
     REFUTED,
@@ -100,8 +99,6 @@ def _outcome(
     if average.outcome == HELD and searched is not None and searched.gates and searched.undecided:
         return UNDECIDED
     is_weak = not against.tells or says_too_little(power, controls)
-    if average.outcome == HELD and not is_weak and searched is None:
-        return BARE
     return WEAK if average.outcome == HELD and is_weak else average.outcome
 
 

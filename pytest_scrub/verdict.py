@@ -19,10 +19,9 @@ REFUTED: Final = "refuted"
 UNDECIDED: Final = "undecided"
 UNTESTED: Final = "untested"
 WEAK: Final = "weak"
-BARE: Final = "bare"
 Decided = Literal["held", "refuted", "undecided"]
 OnAverage = Literal[Decided, "untested"]
-Outcome = Literal[OnAverage, "weak", "bare"]
+Outcome = Literal[OnAverage, "weak"]
 
 
 # One word for a claim that was refuted, but not on average.
@@ -54,7 +53,6 @@ OUTCOMES: dict[Word, Mark] = {  # what asks for a look first
     WEAK: Mark("yellow", "▲"),
     UNDECIDED: Mark("yellow", "◆"),
     UNTESTED: Mark("yellow", "□"),
-    BARE: Mark("yellow", "▽"),
     HELD: Mark("green", "●"),
 }
 Worse = Literal["higher", "lower", "either"]

@@ -28,7 +28,7 @@ from pytest_scrub.settings import (
     set_options,
     with_options_of,
 )
-from pytest_scrub.verdict import BARE, FELL, REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
+from pytest_scrub.verdict import FELL, REFUTED, UNDECIDED, UNTESTED, WEAK, Verdict
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -79,10 +79,6 @@ class Weak(ClaimFailed):
     false claims made from it hold too, or it holds where it should not."""
 
 
-class Bare(ClaimFailed):
-    """The claim holds on average, and nothing was searched."""
-
-
 class ScrubWarning(UserWarning):
     """A claim that is undecided, untested or weak, where a setting lets it pass; or activations
     that could not be kept."""
@@ -109,7 +105,6 @@ FAILURES: dict[str, type[ClaimFailed]] = {
     UNDECIDED: Undecided,
     UNTESTED: Untested,
     WEAK: Weak,
-    BARE: Bare,
 }
 
 
