@@ -563,7 +563,6 @@ class Verdict:
       where it has none or none was judged.
     - `explained`: 1 - gap / (the null's gap), or None; `explained_reason`: why it is None.
     - `confidence`: of the intervals, unless they say otherwise, and of the outcome.
-    - `median_change`: of the samples.
     - `min_within`: the least share of single swaps that has to stay within the tolerance, or None.
     - `samples`: references drawn until the claim was decided, or, where the gap is exact, all
       allowed swap sets; `budget`: the most that might be.
@@ -633,7 +632,6 @@ class Verdict:
     explained_reason: str | None = None
     confidence: float = 0.95
     min_within: float | None = None
-    median_change: float = 0.0
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @property

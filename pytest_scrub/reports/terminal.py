@@ -244,8 +244,7 @@ def _explained(verdict: Verdict) -> Iterator[str]:
     )
     yield (
         f"measured:  scrubbed {verdict.scrubbed:.4g}, gap {verdict.gap}; {verdict.share_worse:.1%} "
-        f"of samples got worse, mean absolute change {verdict.absolute_change:.4g}, median "
-        f"{verdict.median_change:.4g}"
+        f"of samples got worse, mean absolute change {verdict.absolute_change:.4g}"
     )
     if verdict.recovered is None:
         yield f"recovered: not defined, as {verdict.recovered_reason}"

@@ -157,11 +157,6 @@ class Measured:
         return (*before, Look(len(drawn), self.gap))
 
     @property
-    def median_change(self) -> float:
-        """The median of the changes."""
-        return float(np.median(self.sample.changes))
-
-    @property
     def share_worse(self) -> float:
         """Share of samples whose metric got worse, by more than the last digits of a network."""
         worse = self.sample.changes * self.acceptance.sign
