@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.adversaries.distributions import FEWEST_REPORTED, each_once, halves
-from pytest_scrub.adversaries.drawing import LEAST_SWAPPED
+from pytest_scrub.adversaries.drawing import LEAST_SWAPPED, DrawSequence
 from pytest_scrub.adversaries.search import (
     Distribution,
     Drawable,
@@ -69,7 +69,8 @@ class WhichSwaps:
             first, second = halves(space, rng)
             planned = each_once(second, rng)
         chosen = _chosen(draws, first, spending, rng)
-        swap_set, changes = spending.drawn(_anew(chosen.of(second), rng, planned))
+        until_decided = spending.by_draws or DrawSequence().run
+        swap_set, changes = until_decided(_anew(chosen.of(second), rng, planned), spending)
         if len(changes) < FEWEST_REPORTED:
             raise spending.exhausted("not searched to the end")
         spending.stands_at(float(changes.mean()))
