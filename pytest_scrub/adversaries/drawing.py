@@ -72,12 +72,13 @@ class _Drawn:
         self.evaluated, self._rounding = 0, 0.0
 
     def add(self, most: int) -> bool:
-        """Draw until nearly so many more are evaluated, or as many as there can be; whether there
-        were any.
+        """Draw until nearly so many more are evaluated, or as many as there can be; whether any
+        were, as otherwise no more would tell anything else.
 
         What is not swapped changes nothing and needs no evaluation.
         """
-        before, end = len(self.changes), self.evaluated + most
+        before, start = len(self.changes), self.evaluated
+        end = start + most
         while (
             end - self.evaluated > most * LEAST_SWAPPED
             and len(self.changes) - before < most / LEAST_SWAPPED
@@ -86,7 +87,7 @@ class _Drawn:
             self._take(drawn)
             if not len(drawn):
                 break
-        return len(self.changes) > before
+        return self.evaluated > start
 
     def _take(self, drawn: SwapSet) -> None:
         acts, changes = can_change(drawn, self.spending.evaluator.space), np.zeros(len(drawn))

@@ -551,7 +551,7 @@ def test_ranking_looks_at_the_deadline_between_its_parts(monkeypatch: pytest.Mon
     # one reference in each part
     monkeypatch.setattr(type(evaluator.store.memory), "batch_bytes", lambda *_: 1)
     swap_set = evaluator.space.unswapped(REFERENCES)
-    groups = {i: candidates._groups(i, REFERENCES) for i in candidates.slots}
+    groups = {i: candidates._groups(i, REFERENCES, {}) for i in candidates.slots}
     spending.deadline = 0.0
     assert candidates._first_order(swap_set, groups) == {}
     assert spending.evaluations == 3  # one gradient

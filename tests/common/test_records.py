@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 from pytest_scrub.common.records import Malformed, as_plain_dict, fields_of, parse_json
-from pytest_scrub.verdict import OUTCOMES, Attempt, Estimate, Outcome, Verdict
+from pytest_scrub.verdict import FELL, OUTCOMES, Attempt, Estimate, Outcome, Verdict
 from tests.example_verdicts import attempt, verdict, whole
 from tests.reference.edits import edited
 
@@ -69,11 +69,14 @@ def test_no_edit_does_more_than_be_refused(text: str) -> None:
     assert Verdict.from_json(found.to_json()) == found
 
 
+NOT_KNOWN = {"mean": 0.5, "low": None, "high": None, "exact": False}
+
+
 def test_ends_that_are_not_known_are_null_and_come_back() -> None:
     one = verdict(gap=Estimate(0.5, -math.inf, math.inf))
-    assert parse_json(one.to_json())["gap"] == {"mean": 0.5, "low": None, "high": None}
+    assert parse_json(one.to_json())["gap"] == NOT_KNOWN
     assert Verdict.from_json(one.to_json()) == one
-    assert as_plain_dict(one.gap) == {"mean": 0.5, "low": None, "high": None}
+    assert as_plain_dict(one.gap) == NOT_KNOWN
 
 
 def test_a_seed_may_be_as_large_as_seeds_are() -> None:
@@ -92,5 +95,5 @@ def test_what_is_shared_is_that_of_the_first_that_has_it() -> None:
 
 
 def test_every_outcome_has_its_marks() -> None:
-    assert OUTCOMES.keys() == set(get_args(Outcome))
+    assert OUTCOMES.keys() == {*get_args(Outcome), FELL}
     assert len({mark.sign for mark in OUTCOMES.values()}) == len(OUTCOMES)

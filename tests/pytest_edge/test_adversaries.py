@@ -146,9 +146,9 @@ def test_these_very_words(bits: Suite) -> None:
     ):
         verdict = ran.verdicts[name]
         words = (
-            f"claim {average}, fell to the search: 0.5 [0.5, 0.5] of {verdict.tolerance:g}, found "
-            f"by which donors; on average gap {verdict.gap} in 0-1 error, tolerance "
-            f"{verdict.tolerance:g}"
+            f"claim {average}, fell to the search: {verdict.deciding.gap} of "
+            f"{verdict.tolerance:g}, found by which donors; on average gap {verdict.gap} in 0-1 "
+            f"error, tolerance {verdict.tolerance:g}"
         )
         assert ran.reports[name].splitlines()[0] == words
         assert ran.messages[name].splitlines()[0] == f"RefutedByAdversary: {words}"

@@ -57,7 +57,7 @@ def test_the_terminal_tells_them_apart(two: Suite) -> None:
     worst = verdict.search.worst
     assert worst is not None
     running = {line.split()[-1]: line for line in ran.as_it_ran}
-    found = f"{worst.interval:.3g} of 0.05, found by which donors"
+    found = f"{verdict.deciding.gap:.3g} of 0.05, found by which donors"
     assert running["test_falls"].startswith(f"  fell      {found} ")
     assert running["test_refuted"].startswith("  refuted   ")
     # what the average says is not what decided

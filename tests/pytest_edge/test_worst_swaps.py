@@ -44,7 +44,9 @@ def test_a_claim_that_holds_on_average_falls_to_the_adversary(falling: Suite) ->
     assert worst is not None
     assert worst.gap > 0.05 > verdict.gap.high
     assert message.startswith("claim held on average, fell to the search: ")
-    assert f": {worst.interval} of 0.05, found by {worst.adversary}; on average gap" in message
+    assert (
+        f": {verdict.deciding.gap} of 0.05, found by {worst.adversary}; on average gap" in message
+    )
     assert ran.verdicts["test_refuted"].average == "refuted"
     assert "fell to the search" not in ran.reports["test_refuted"]
     shown = verdict.search.counterexample
@@ -130,7 +132,7 @@ def test_no_search_where_none_is_asked(falling: Suite) -> None:
     ("args", "sentence"),
     [
         (("--scrub-adversary=brutal",), "--scrub-adversary is one of none, quick, default, "
-                                        "thorough, not 'brutal'"),
+                                        "thorough, report, not 'brutal'"),
         (("--scrub-adversary=none", "--scrub-deadline=soon"), "--scrub-deadline takes a number of "
                                                               "seconds, not 'soon'"),
         (("--scrub-adversary=quick", "--scrub-deadline=0"), "--scrub-deadline takes a number of "

@@ -9,10 +9,9 @@ intervals gets half of the error.
 So it is with what the claim would cost if its features knew nothing, and with what is explained of
 that: their intervals follow from those of both gaps, so they cost no confidence of their own.
 
-The worst that was found is compared where both runs searched alike: where it is a mean over some
-references, by its intervals. Where it is that of all of them, or of a distribution that the search
-chose, another seed finds another one, and it is compared with the same seed alone. Nor is an
-outcome that only the search decided a change where the seeds differ.
+The worst that was found is compared where both runs searched alike, with the same seed: another one
+tries other donors, which no interval over references covers. Nor is an outcome that only the search
+decided a change where the seeds differ.
 """
 
 from __future__ import annotations
@@ -355,10 +354,8 @@ def _worst_change(pair: Pair, limit: Limit, confidence: float) -> FigureChange |
 
 def _other_search(pair: Pair, old: Worst, new: Worst) -> str:
     """Why two searches may have found different worsts of the same claim, or nothing."""
-    sampled = all(one.pointwise and not one.is_point for one in (old, new))
-    other_seed = pair.old.seed != pair.new.seed
     reasons = {
-        "another seed": other_seed and not (sampled and old.by == new.by),
+        "another seed": pair.old.seed != pair.new.seed,
         "other data": pair.old.dataset_digest != pair.new.dataset_digest,
         "another search": (old.budget, old.tried) != (new.budget, new.tried),
         "a deadline ended the search": old.late or new.late,
@@ -381,9 +378,9 @@ def _intervals(pair: Pair) -> int:
     if pair.incomparable:
         return 0
     nulls, worsts = ([getattr(one.figures, of) for one in pair] for of in ("null", "worst"))
-    return (
-        1 + _have_powers(pair) + all(nulls) + (all(worsts) and not any(w.is_point for w in worsts))
-    )
+    is_worst_compared = all(worsts) and pair.old.seed == pair.new.seed
+    has_interval = is_worst_compared and not any(one.is_point for one in worsts)
+    return 1 + _have_powers(pair) + all(nulls) + has_interval
 
 
 def _have_powers(pair: Pair) -> bool:

@@ -42,7 +42,6 @@ class Worst:
     - `budget`: evaluations that all of them together might spend; `tried`: those that searched.
     - `late`: a deadline ended the search of one of them.
     - `interval`: of the gap; a point where all references were searched, and None in older files.
-    - `pointwise`: whether it is the worst of each reference, as in an `Attempt`.
     """
 
     gap: float
@@ -52,7 +51,6 @@ class Worst:
     tried: tuple[str, ...]
     late: bool
     interval: Estimate | None = None
-    pointwise: bool | None = None
 
     @property
     def known(self) -> Estimate:
@@ -296,7 +294,6 @@ def _worst(search: Search, scale: float) -> Worst | None:
         tried=tuple(attempt.adversary for attempt in searched),
         late=any(attempt.late for attempt in searched),
         interval=None if worst.interval is None else _estimate(worst.interval, scale),
-        pointwise=worst.pointwise,
     )
 
 

@@ -196,7 +196,7 @@ def null_of(rng: np.random.Generator, rate: float) -> Null:
 def found_by_search(rng: np.random.Generator, rate: float) -> Search:
     """The worst swaps of each of some references, searched until that is decided."""
     gap, references = drawn(rng, rate, tolerance=2.0)
-    one = attempt(gap=gap.mean, interval=gap, references=references, pointwise=True)
+    one = attempt(gap=gap.mean, interval=gap, references=references)
     return search(attempts=(one,))
 
 
@@ -222,7 +222,7 @@ def suite_of(rng: np.random.Generator, shift: float = 0.0, seed: int = 0) -> lis
 
 
 def test_nothing_moved_under_twenty_seeds() -> None:
-    """Seventy figures a run; uncorrected intervals for one look would cry wolf in nearly every
+    """Sixty figures a run; uncorrected intervals for one look would cry wolf in nearly every
     run."""
     rng = np.random.default_rng(1)
     old = {one.claim: Baseline.of(one, VERSIONS) for one in suite_of(rng)}
@@ -230,10 +230,10 @@ def test_nothing_moved_under_twenty_seeds() -> None:
     for seed in range(1, 21):
         new = suite_of(rng, seed=seed)
         found = compare(run(*(claimed(one, one.claim) for one in new)), "main", old, NONE)
-        assert found.confidence == 1 - 0.05 / 70
+        assert found.confidence == 1 - 0.05 / 60
         assert not found.fails, list(comparison_lines(found))
         compared = [change for claim in found.claims for change in claim.figures if change.by]
-        assert len(compared) == 80  # of what is explained the intervals are those of both gaps
+        assert len(compared) == 70  # of what is explained the intervals are those of both gaps
         # At 400 draws the sequence's radius is 3.08 standard errors; 1.96 * sqrt(2) of them are for
         # one look at one.
         naive += any(
@@ -318,11 +318,8 @@ def test_another_search_has_another_worst(facts: dict[str, Any], why: str) -> No
 
 
 def with_interval(gap: float, around: float = 0.05, **facts: Any) -> Verdict:
-    own = {"pointwise": True} | {
-        name: facts.pop(name) for name in ("pointwise", "adversary") if name in facts
-    }
     interval = Estimate(gap, gap - around, gap + around)
-    one = attempt(gap=gap, interval=interval, references=400, refutes=True, **own)
+    one = attempt(gap=gap, interval=interval, references=400, refutes=True)
     return verdict(search=search(attempts=(one,)), **facts)
 
 
@@ -352,15 +349,10 @@ def test_the_worst_of_some_references_is_compared_by_its_intervals() -> None:
     assert verdicts_of(moved(searched(0.9), with_interval(0.92)))["worst"] == "within"
 
 
-def test_under_another_seed_the_worst_is_that_of_other_references() -> None:
-    old, far = with_interval(0.9), with_interval(1.2, seed=8)
-    assert verdicts_of(moved(old, far))["worst"] == "moved"
-    assert verdicts_of(moved(old, with_interval(0.99, seed=8)))["worst"] == "within"
-    # a distribution that was chosen, the mean over all references, or what another one found
-    for facts in ({"pointwise": False}, {"pointwise": None}, {"around": 0}, {"adversary": "mine"}):
-        other = with_interval(1.2, seed=8, **facts)
-        assert verdicts_of(moved(old, other))["worst"] in ("another seed", "another search")
-        assert not moved(old, other).fails
+def test_under_another_seed_other_donors_are_tried() -> None:
+    found = moved(with_interval(0.9), with_interval(1.2, seed=8))
+    assert verdicts_of(found)["worst"] == "another seed"
+    assert not found.fails
 
 
 def with_null(cost: float, around: float = 0.1, **facts: Any) -> Verdict:

@@ -181,7 +181,7 @@ def test_what_is_too_large_is_left_out_diagrams_first(verdict: Verdict) -> None:
     size = len(whole.encode())
     assert step_summary(run, size + NOTE) == whole
     seen = []
-    for room in range(size, 0, -size // 20):
+    for room in range(size, 0, -size // 40):
         text = step_summary(run, room)
         assert len(text.encode()) <= room
         kept = (text.count("<td><code>"), text.count("```text"), text.count("```mermaid"))
