@@ -382,7 +382,7 @@ class Settings:
         None, "where a counterexample is saved; a note says what became of the one that lies there",
         _is("a pathlib.Path", lambda value: isinstance(value, Path)),
     )  # fmt: skip
-    ignores_saved: bool = _setting(
+    anew: bool = _setting(
         False, "take no notice of a saved counterexample, which decides nothing anyway", _SWITCH,
     )  # fmt: skip
     store: ActivationStore | Callable[[Any, Dataset], ActivationStore] | None = _setting(
@@ -542,7 +542,7 @@ class ScrubOptions(Options, total=False):
 
     mutate: bool
     folder: Path | None
-    ignores_saved: bool
+    anew: bool
 
 
 class CheckOptions(ScrubOptions, total=False):

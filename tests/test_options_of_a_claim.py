@@ -83,7 +83,7 @@ def test_no_array_is_made_for_too_many_samples() -> None:
         judged(samples=10**30)
 
 
-@pytest.mark.parametrize("option", ["generalize", "controls", "mutate", "ignores_saved"])
+@pytest.mark.parametrize("option", ["generalize", "controls", "mutate", "anew"])
 def test_a_switch_is_no_word(option: str) -> None:
     for value in ("no", 1, None):
         with pytest.raises(HypothesisError, match=f"^{option}= is True or False, not {value!r}$"):

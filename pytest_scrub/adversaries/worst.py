@@ -71,7 +71,7 @@ def search(average: Measured) -> Search:
     until = deadline_from_now(settings.deadline)
     notes: list[str] = []
     file = None if settings.folder is None else path_for(settings.folder, settings.name)
-    if file is not None and not settings.ignores_saved:
+    if file is not None and not settings.anew:
         notes += _saved_before(file, average.evaluator, acceptance)
     budget = settings.evaluations
     if average.outcome == REFUTED:  # a counterexample is all that is left to be found

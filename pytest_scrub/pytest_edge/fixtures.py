@@ -30,7 +30,7 @@ def scrub_session(pytestconfig: pytest.Config) -> Iterator[Session]:
     ray = pytestconfig.pluginmanager.get_plugin("scrub-ray")
     for_all = {name: option(pytestconfig, twin.name) for name, twin in COMMAND_LINE_OPTIONS.items()}
     # baselines need what depends on nothing but the seed
-    for_all["ignores_saved"] = bool(option(pytestconfig, "save") or option(pytestconfig, "compare"))
+    for_all["anew"] = bool(option(pytestconfig, "save") or option(pytestconfig, "compare"))
     shared = shared_by(pytestconfig)
     if shared is not None:
         for_all["confidence"] = shared.confidence
