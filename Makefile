@@ -32,7 +32,8 @@ STORIES := example_circuits/stories/test_stories.py
 LONG_CLAIMS := $(INDUCTION)::test_previous_token_head_moves_the_embedding $(INDUCTION)::test_refined_keeps_the_whole_distribution \
 	$(INDUCTION)::test_the_other_head_moves_the_embedding $(INDUCTION)::test_previous_token_head_carries_its_position \
 	$(INDUCTION)::test_no_second_occurrence_in_the_rest $(STORIES)::test_three_heads_carry_the_gender \
-	$(STORIES)::test_two_heads_carry_the_gender $(STORIES)::test_they_read_the_first_tokens_of_noun_and_name
+	$(STORIES)::test_two_heads_carry_the_gender $(STORIES)::test_they_read_the_first_tokens_of_noun_and_name \
+	$(STORIES)::test_two_other_heads_carry_the_gender $(STORIES)::test_they_carry_the_initial_of_the_name
 
 # SCRUB_PROFILE is quick or full (tests/sizes.py): how many networks, claims and mutants are made up, how often a dice is thrown,
 # and whether processes that tests start are copies of one that has imported torch (tests/warm_python.py).

@@ -69,6 +69,8 @@ class WhichSwaps:
             first, second = halves(space, rng)
             planned = each_once(second, rng)
         chosen = _chosen(draws, first, spending, rng)
+        if spending.left < FEWEST_REPORTED:
+            raise spending.exhausted("not searched to the end")
         until_decided = spending.by_draws or DrawSequence().run
         swap_set, changes = until_decided(_anew(chosen.of(second), rng, planned), spending)
         if len(changes) < FEWEST_REPORTED:
