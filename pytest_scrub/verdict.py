@@ -655,13 +655,18 @@ class Verdict:
         return result_of(self.outcome, self.average)
 
     @property
+    def undecided_attempt(self) -> Attempt | None:
+        """The search that did not decide a claim that held on average."""
+        if self.search is None or self.outcome != UNDECIDED or self.average != HELD:
+            return None
+        return self.search.undecided
+
+    @property
     def deciding(self) -> Deciding:
         """The figure that decided the claim."""
-        search, slices, attempt = self.search, self.slices, None
+        search, slices, attempt = self.search, self.slices, self.undecided_attempt
         if search is not None and self.word == FELL:
             attempt = search.worst
-        elif search is not None and self.outcome == UNDECIDED and self.average == HELD:
-            attempt = search.undecided
         if search is not None and attempt is not None:
             bound = attempt.bound
             found = attempt.interval or Estimate(attempt.found, -math.inf, math.inf)

@@ -91,9 +91,7 @@ class _Drawn:
 
     def _take(self, drawn: SwapSet) -> None:
         acts, changes = can_change(drawn, self.spending.evaluator.space), np.zeros(len(drawn))
-        if acts.all():  # all at once, and as what is judged in the end
-            changes = self.spending.changes(drawn)
-        elif acts.any():
+        if acts.any():
             changes[acts] = self.spending.changes(drawn[acts])
         self._rounding += float(self.spending.rounding(drawn, changes).sum())
         self.evaluated += int(acts.sum())
@@ -107,7 +105,9 @@ class _Drawn:
 
     def together(self) -> tuple[SwapSet, Numbers]:
         """All groups as one swap set."""
-        return joined(self.swap_sets), self.changes
+        swap_set = joined(self.swap_sets)
+        self.spending.remember(swap_set, self.changes)
+        return swap_set, self.changes
 
 
 def _first_of_null(spending: Spending, search: Callable[[], object], draws: int) -> _Drawn | None:

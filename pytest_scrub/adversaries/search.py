@@ -219,8 +219,12 @@ class Spending:
             self.evaluator.progress(
                 self.name, min(self.evaluations, self.budget), self.budget, stands
             )
-        self._last = swap_set, found
+        self.remember(swap_set, found)
         return found
+
+    def remember(self, swap_set: SwapSet, changes: Numbers) -> None:
+        """What was evaluated here, at once or in parts, so that judging it evaluates nothing."""
+        self._last = swap_set, changes
 
     def rounding(self, swap_set: SwapSet, changes: Numbers) -> Numbers:
         """How far off the change of each reference may be, float64 `[R]`."""

@@ -16,6 +16,7 @@ from pytest_scrub.adversaries.search import (
     Found,
     NotSearched,
     Spending,
+    is_computed,
     swapped_slots,
 )
 from pytest_scrub.statistics.intervals import Numbers
@@ -171,8 +172,7 @@ class _Climb:
     def climb(self) -> int:
         """Climb from many starts; how many there were."""
         # What nothing swapped changes is known: nothing, unless a node is computed.
-        is_computed = any(slot.node.computed_by is not None for slot in self.space.slots)
-        if is_computed and self.affords(1, self.everyone):
+        if is_computed(self.space) and self.affords(1, self.everyone):
             self.best.worth[:] = -np.inf
             self._try(self.everyone, [self.swap_set(self.best)])
         starts = idle = 0

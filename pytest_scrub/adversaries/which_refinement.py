@@ -16,6 +16,7 @@ from pytest_scrub.adversaries.search import (
     Found,
     NotSearched,
     Spending,
+    is_computed,
     swapped_slots,
 )
 from pytest_scrub.data.columns import first_of_codes
@@ -74,7 +75,6 @@ class _Refinements:
         self.are_left_out = False
         # The slots whose donor one place is, its own or another's; a computed node takes none.
         self.owned: dict[str, list[int]] = {path: [] for path in nodes}
-        self.is_computed = any(slot.node.computed_by for slot in space.slots)
         for i, slot in enumerate(space.slots):
             owner = space.paths[i if slot.shares is None else slot.shares]
             if not slot.node.computed_by and owner in self.owned:
@@ -83,6 +83,7 @@ class _Refinements:
 
     def __iter__(self) -> Iterator[Distribution]:
         seen: set[frozenset[tuple[int, int]]] = {frozenset()}
+        all_take_donors = not is_computed(self.space)
         for features in self._chosen():
             extra = Agreement(tuple(sorted(features)))
             for place in self.places:
@@ -97,7 +98,7 @@ class _Refinements:
                 if key in seen:
                     continue
                 seen.add(key)
-                is_everywhere = not self.is_computed and len(place) == len(self.nodes)
+                is_everywhere = all_take_donors and len(place) == len(self.nodes)
                 if is_everywhere and all(map(self.tells_all_apart, refined)):
                     continue
                 where = "every node" if len(place) > 1 else place[0]

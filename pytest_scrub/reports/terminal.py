@@ -205,7 +205,7 @@ def headline(verdict: Verdict) -> str:
             f"claim {verdict.result}: {decided.gap} of {decided.of:.4g}, {decided.what}; on "
             f"average {gap}"
         )
-    if (attempt := _undecided_search(verdict)) is not None:
+    if (attempt := verdict.undecided_attempt) is not None:
         return (
             f"claim undecided: {gap} on average, but {attempt.interval} of {_bound(attempt)} for "
             f"the worst swaps found by {attempt.adversary}"
@@ -218,13 +218,6 @@ def headline(verdict: Verdict) -> str:
             "each slice"
         )
     return f"claim {verdict.outcome}: {gap}"
-
-
-def _undecided_search(verdict: Verdict) -> Attempt | None:
-    """The search that did not decide a claim that held on average."""
-    if verdict.outcome != UNDECIDED or verdict.average != HELD or verdict.search is None:
-        return None
-    return verdict.search.undecided
 
 
 def _deciding_slice(verdict: Verdict) -> tuple[Slices, Slice] | None:
@@ -300,7 +293,7 @@ def remedy(verdict: Verdict) -> Iterator[str]:
             f"held on average only: {found.interval or found.found} found by {found.adversary} is "
             "shown and does not gate, and would refute it"
         )
-    elif (attempt := _undecided_search(verdict)) is not None:
+    elif (attempt := verdict.undecided_attempt) is not None:
         yield f"undecided: {_why_search_is_undecided(attempt, verdict)}"
     elif verdict.average == UNDECIDED:
         yield f"undecided: {_why_undecided(verdict)}"

@@ -16,7 +16,7 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.metrics import Metric
 from pytest_scrub.network import FunctionGraph
 from pytest_scrub.statistics.acceptance import Acceptance
-from pytest_scrub.statistics.intervals import fewest_alike
+from pytest_scrub.statistics.intervals import Numbers, fewest_alike
 from pytest_scrub.statistics.sampling import BURN_IN
 from pytest_scrub.swaps.null import null_of
 from pytest_scrub.swaps.space import SwapSpace
@@ -159,6 +159,22 @@ def test_a_null_of_which_nothing_is_found_holds_nothing() -> None:
     # nothing that could be evaluated was drawn, however often: so it ends
     assert (spending.evaluations, not changes.any(), sequence.of_null) == (0, True, None)
     assert len(swap_set) == 100 / LEAST_SWAPPED
+
+
+def test_what_was_drawn_in_groups_is_not_evaluated_again_to_be_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evaluated: list[int] = []
+    evaluate = Evaluator.evaluate
+
+    def counted(self: Evaluator, swap_set: SwapSet) -> Numbers:
+        evaluated.append(len(swap_set))
+        return evaluate(self, swap_set)
+
+    monkeypatch.setattr(Evaluator, "evaluate", counted)
+    attempt = searched(1.0, budget=4000).attempt
+    assert attempt.references > BURN_IN  # more than one group
+    assert sum(evaluated) == attempt.evaluations == 4000
 
 
 # --- choosing -------------------------------------------------------------------------------------
