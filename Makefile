@@ -51,6 +51,7 @@ bench: $(STAMP) ## the figures of the README, on one thread
 	$(BIN)/python benchmarks/brackets_table.py
 	$(BIN)/python benchmarks/donor_search.py
 	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python benchmarks/wrong_verdicts.py
 	$(BIN)/python -m benchmarks.mutants
 	$(BIN)/python -m benchmarks.exam
 	$(BIN)/python benchmarks/cache.py
@@ -59,7 +60,7 @@ bench: $(STAMP) ## the figures of the README, on one thread
 	$(BIN)/python -m benchmarks.peers
 
 stability: $(STAMP) ## the example claims in five ways and under twenty seeds: the same verdicts, and no baseline cries wolf
-	$(BIN)/python benchmarks/stability.py --ways --seeds 20
+	$(BIN)/python benchmarks/stability.py --ways --seeds 20 --names 50
 	$(BIN)/python benchmarks/baselines.py
 
 full: lint stability ## every check at full size: about two thousand networks against the slow reference, a thousand claims, twenty seeds
