@@ -1,5 +1,4 @@
-"""What a claim means, to be read: what is swapped, what a node's value is then, and which swaps are
-allowed.
+"""What a claim means, to be read: which swaps are allowed, and what a node's value is then.
 
 One node, one slot and one reference at a time, and nothing fast. The rules are those of
 docs/meaning.md, "Exactly", and are named where they are followed. A network answers five questions
@@ -35,8 +34,7 @@ class Run:
     - `row`: the row of the dataset.
     - `values`: component to its activation `[positions, ...]`, or to what was put in its place. The
       mask's is `[positions]`, 1 where a key is visible; the output's is what the metric reads.
-    - `reads`: component to the residual stream `[positions, d_model]` that it reads, where there is
-      one.
+    - `reads`: component to the residual stream `[positions, d_model]` that it reads, if any.
     """
 
     row: int
@@ -45,34 +43,27 @@ class Run:
 
 
 class Network(Protocol):
-    """A network as components that read one another. Constant terms (biases) belong to no
-    activation (rule 9).
+    """A network as components that read one another.
 
-    Which keys are visible is the activation of `mask`, which heads read in a slot of its own (rule
-    10).
+    Constant terms (biases) belong to no activation (rule 9). Which keys are visible is the
+    activation of `mask`, which heads read in a slot of its own (rule 10).
     """
 
-    @property
-    def via(self) -> str:
-        """How a child is read that does not say: `direct`, or `any` as in torch modules (rule
-        6)."""
+    via: str  # rule 6: how a child is read that does not say, `direct`, or `any` in torch modules
 
     def slots(self, component: str) -> Sequence[str]:
-        """What a component reads, by name: `q`, `k`, `v` and `mask` of a head, the arguments of a
-        function."""
+        """What it reads, by name: `q`, `k`, `v` and `mask` of a head, a function's arguments."""
 
     def writes(self, child: str, parent: str, slot: str) -> bool:
         """Whether the child's activation is a term of what the parent reads into this slot."""
 
     def run(self, row: int, replace: Mapping[str, Callable[[Tensor], Tensor]]) -> Run:
-        """One pass on a row, in which what `replace` names is replaced as soon as it is computed;
-        all else follows."""
+        """One pass in which what `replace` names is replaced once computed; all else follows."""
 
     def recompute(
         self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Tensor]
     ) -> Tensor:
-        """A component's activation `[positions, ...]` when it reads something else than in one
-        clean run.
+        """A component's activation `[positions, ...]` when it reads something else.
 
         - `runs`: for every slot the run in which it is read. All are on one row, the carrier, whose
           position ids are those of rotary embeddings (rule 10).
@@ -81,45 +72,18 @@ class Network(Protocol):
         """
 
 
-# Who is whose donor -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A node with the rows that a swap set gives it for one reference.
-
-    - `own`: the node's own input x_n, which is a leaf's donor. A non-leaf's feeds nothing (rule 4).
-    - `carrier`: the row on whose sequence the node's value is computed: its rest's donor; of a
-      leaf, its own (rule 7).
-    """
-
-    path: str
-    node: Node
-    own: int
-    carrier: int
-    children: tuple[Placed, ...]
-
-
-def place(root: Node, swap_set: SwapSet, column: int) -> Placed:
-    """The tree with the rows of one column of a swap set."""
-    reference = int(swap_set.references[column])
-    donors = dict(zip(swap_set.slots, swap_set.donors[:, column].tolist(), strict=True))
-
-    def placed(path: str, node: Node) -> Placed:
-        # rule 1: only a root without a feature has no donor; its input is x
-        own = donors.get(path, reference)
-        carrier = own if node.is_leaf else donors[f"{path}/rest"]
-        below = [
-            placed(child_path, child)
-            for child_path, child, parent in node_paths(root)
-            if parent == path
-        ]
-        return Placed(path, node, own, carrier, tuple(below))
-
-    return placed(ROOT, root)
-
-
 # Which donors are allowed -------------------------------------------------------------------------
+
+
+def rows_of(swap_set: SwapSet, column: int) -> dict[str | None, int]:
+    """For one reference x, the row in every slot.
+
+    Rule 1: x is what the root, with no parent (None), agrees with, and its own input unless it
+    names a feature, which gives it a slot.
+    """
+    x = int(swap_set.references[column])
+    donors = swap_set.donors[:, column].tolist()
+    return {None: x, ROOT: x, **dict(zip(swap_set.slots, donors, strict=True))}
 
 
 def allowed(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> dict[str, set[int]]:
@@ -128,50 +92,35 @@ def allowed(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> dic
     A swap set is allowed where every donor is among these. Rule 11 says nothing else of these sets:
     of two claims about the same nodes, `join` allows in every slot what both do.
     """
+    own = rows_of(swap_set, column)
     rows: dict[str, set[int]] = {}
-
-    def ask(placed: Placed, parents_own: int, siblings: Sequence[Placed]) -> None:
-        path, node = placed.path, placed.node
-        # rules 1 and 2: with the parent's own input, for the root with x
-        if node.agrees_on is not None:
-            rows[path] = agreeing(dataset, node.agrees_on, parents_own)
+    for path, node, parent in node_paths(root):
+        if node.agrees_on is not None:  # rule 2: with the parent's own input
+            rows[path] = agreeing(dataset, node.agrees_on, own[parent])
         if node.shares is not None:  # rule 5: the donor of the sibling of that name
             rows[path] &= {
-                s.own for s in siblings if s.node.name == node.shares and s is not placed
+                own[sibling]
+                for sibling, other, above in node_paths(root)
+                if above == parent and other.name == node.shares and sibling != path
             }
         if node.rest is not None:  # rule 4: with the node's own input
-            rows[f"{path}/rest"] = agreeing(dataset, node.rest, placed.own)
-        for child in placed.children:
-            ask(child, placed.own, placed.children)
-
-    ask(place(root, swap_set, column), int(swap_set.references[column]), ())
+            rows[f"{path}/rest"] = agreeing(dataset, node.rest, own[path])
     return rows
 
 
 def agreeing(dataset: Dataset, agreement: Agreement, row: int) -> set[int]:
     """Rule 2: the row itself, and every row among the donors that agrees with it."""
-    if agreement.exact:
-        return {row}
-    # none for ANYTHING: all donors agree
-    columns = [dataset.feature(name) for name in agreement.features]
-    return {row} | {
-        int(d)
-        for d in dataset.donor_rows
-        if all(np.all(values[d] == values[row]) for values in columns)
-    }
+    agree = np.full(len(dataset.donor_rows), not agreement.exact)
+    for values in map(dataset.feature, agreement.features):  # none for ANYTHING: all agree
+        agree &= [np.all(values[donor] == values[row]) for donor in dataset.donor_rows]
+    return {row, *dataset.donor_rows[agree].tolist()}
 
 
 def chance(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> float:
-    """Rule 5: the probability that one sample is this one, a uniform reference with a uniform donor
-    in every slot."""
-    rows, donors = allowed(root, dataset, swap_set, column), swap_set.donors[:, column]
-    of_donors = [
-        (donor in rows[slot]) / len(rows[slot])
-        for slot, donor in zip(swap_set.slots, donors, strict=True)
-    ]
-    return float(
-        np.mean(dataset.reference_rows == swap_set.references[column]) * np.prod(of_donors)
-    )
+    """Rule 5: the probability of one sample, a uniform reference with uniform donors."""
+    own, rows = rows_of(swap_set, column), allowed(root, dataset, swap_set, column)
+    of_donors = [(own[slot] in rows[slot]) / len(rows[slot]) for slot in swap_set.slots]
+    return float(np.mean(dataset.reference_rows == own[None]) * np.prod(of_donors))
 
 
 # What the network computes then -------------------------------------------------------------------
@@ -180,25 +129,26 @@ def chance(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> floa
 def outputs(
     network: Network, root: Node, dataset: Dataset, swap_set: SwapSet, at: Position | None
 ) -> list[Tensor]:
-    """The scrubbed output of every reference, float64 `[positions, ...]`, at the metric's positions
-    (None: all).
+    """The scrubbed output of every reference, float64 `[positions, ...]`; donors may be any rows.
 
-    These are the root's carrier's (rule 7); the label stays the reference's (rule 1). Donors may be
-    any rows.
+    - `at`: the metric's positions (None: all), on the root's carrier (rule 7). The label stays the
+      reference's (rule 1).
     """
-    meaning, found = Meaning(network, dataset), []
+    found = []
     with torch.no_grad():
         for column in range(len(swap_set)):
-            placed = place(root, swap_set, column)
-            (output,) = meaning.claims(placed)
-            found.append(output.value[meaning.positions(at, placed.carrier, output.value)].double())
+            meaning = Meaning(network, dataset, root, rows_of(swap_set, column))
+            (output,) = meaning.claims(ROOT, root)
+            found.append(output.value[meaning.positions(at, output.carrier, output.value)].double())
     return found
 
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """What a node puts in place of an activation; where it computes the sum of several, in place of
-    their sum."""
+    """What a node puts in place of an activation, or of the sum of several.
+
+    Rule 7: the carrier is the row on whose sequence the value is computed.
+    """
 
     node: Node
     carrier: int
@@ -208,50 +158,41 @@ class Claim:
 
 @dataclass(frozen=True)
 class Meaning:
-    """The value of every node."""
+    """The value of every node for one reference, the rows in the slots being these."""
 
     network: Network
     dataset: Dataset
+    root: Node
+    rows: Mapping[str | None, int]
 
-    def claims(self, placed: Placed) -> list[Claim]:
-        """What a node hands to its parent, on the sequence of its own carrier."""
-        node, carrier = placed.node, placed.carrier
-        # rule 9: f(feature values of the donor)
-        if node.computed_by is not None and node.agrees_on is not None:
-            features = [
-                self.dataset.feature(name)[[placed.own]] for name in node.agrees_on.features
-            ]
-            return [
-                Claim(
-                    node, carrier, node.components, torch.as_tensor(node.computed_by(*features))[0]
-                )
-            ]
-        if node.is_leaf:  # rule 3; rule 5: a group is one leaf with one donor
-            values = self.network.run(placed.own, {}).values
-            return [Claim(node, carrier, (name,), values[name]) for name in node.components]
-        return [Claim(node, carrier, node.components, self.recomputed(placed))]
+    def claims(self, path: str, node: Node) -> list[Claim]:
+        """What a node hands to its parent."""
+        own = self.rows[path]
+        if not node.is_leaf:  # whose own input feeds nothing (rule 4)
+            carrier = self.rows[f"{path}/rest"]
+            return [Claim(node, carrier, node.components, self.recomputed(path, node, carrier))]
+        if node.computed_by is not None and node.agrees_on is not None:  # rule 9
+            features = [self.dataset.feature(name)[[own]] for name in node.agrees_on.features]
+            value = torch.as_tensor(node.computed_by(*features))[0]
+            return [Claim(node, own, node.components, value)]
+        values = self.network.run(own, {}).values  # rule 3; rule 5: a group has one donor
+        return [Claim(node, own, (name,), values[name]) for name in node.components]
 
-    def recomputed(self, placed: Placed) -> Tensor:
-        """Rule 4: what it claims to read from its children, everything else from a clean run on its
-        rest's donor."""
-        parent, row = placed.node.component, placed.carrier
-        claims = [claim for child in placed.children for claim in self.claims(child)]
+    def recomputed(self, path: str, node: Node, row: int) -> Tensor:
+        """Rule 4: on what its children give, and for the rest on a clean run on `row`."""
+        children = [(at, child) for at, child, above in node_paths(self.root) if above == path]
+        claims = [claim for at, child in children for claim in self.claims(at, child)]
+        parent = node.component
         runs: dict[str, Run] = {}
         changes: dict[str, Tensor] = {}
         for slot in self.network.slots(parent):
             # rule 6: only that slot reads it
             read = [claim for claim in claims if claim.node.into in (None, slot)]
             anywhere = [claim for claim in read if (claim.node.via or self.network.via) == "any"]
-            direct = [
-                c
-                for c in read
-                if c not in anywhere and self.network.writes(c.components[0], parent, slot)
-            ]
             runs[slot] = self.run(row, anywhere)
-            if direct:
-                changes[slot] = torch.stack(
-                    [self.change(runs[slot], claim) for claim in direct]
-                ).sum(dim=0)
+            for claim in read:
+                if claim not in anywhere and self.network.writes(claim.components[0], parent, slot):
+                    changes[slot] = changes.get(slot, 0) + self.change(runs[slot], claim)
         return self.network.recompute(parent, runs, changes)
 
     def run(self, row: int, claims: Sequence[Claim]) -> Run:
@@ -276,17 +217,14 @@ class Meaning:
         return self.blend(now, claim, run.row) - now
 
     def blend(self, now: Tensor, claim: Claim, row: int) -> Tensor:
-        """`now`, computed on `row`, with the claim's value put in; what it does not claim belongs
-        to the rest.
+        """`now`, computed on `row`, with the claim's value put in; what it does not claim stays.
 
         Rule 7: taken at the positions of its own carrier, put in at those of its parent's, k-th to
         k-th. Rule 8: only the projection on its subspace is replaced.
         """
         node, value = claim.node, claim.value.to(now.dtype).expand_as(now)
-        new, put = (
-            value[self.positions(node.pos, claim.carrier, value)],
-            self.positions(node.pos, row, now),
-        )
+        new = value[self.positions(node.pos, claim.carrier, value)]
+        put = self.positions(node.pos, row, now)
         assert new.shape == now[put].shape, (
             f"{node.label}: rows {claim.carrier} and {row} differ in their positions"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -172,8 +173,9 @@ def require_known(config: pytest.Config) -> None:
     """
     ours = [known.dest for known in OPTIONS]
     overriding = config.getoption("override_ini") or ()
-    # pytest means to take `inicfg` away
-    in_file = getattr(config, "inicfg", ())
+    with warnings.catch_warnings():  # pytest means to take `inicfg` away, and has nothing like it
+        warnings.simplefilter("ignore", pytest.PytestDeprecationWarning)
+        in_file = getattr(config, "inicfg", ())
     for name in (*in_file, *(text.partition("=")[0] for text in overriding)):
         if name.startswith("scrub") and name not in ours:
             near = did_you_mean(name.replace("-", "_"), ours)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
+from pytest_scrub.pytest_edge.options import require_known
 from tests.pytest_edge.conftest import FEW, Suite
 
 HELD = """
@@ -57,6 +60,19 @@ def test_a_misspelt_option_of_the_ini_file_is_no_option_that_is_left_out(
     result = run(*arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert f"ERROR: the ini file has no option {said}" in [*result.stderr.lines, *result.outlines]
+
+
+def test_reading_the_ini_file_is_silent_where_pytest_deprecates_how(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deprecated(config: pytest.Config) -> dict[str, str]:
+        warnings.warn("config.inicfg is deprecated", pytest.PytestDeprecationWarning, stacklevel=2)
+        return {"testpaths": "tests"}
+
+    monkeypatch.setattr(pytest.Config, "inicfg", property(deprecated))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        require_known(pytestconfig)
 
 
 @pytest.mark.parametrize("given", ["ini", "-o"])
