@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from pytest_scrub.network.graph import Clean, Edits, Site, patched
+from pytest_scrub.network.graph import Clean, Edits, Site, patched, summed
 from pytest_scrub.network.kinds.mask import replaced_keys, require_a_key, seen_keys
 from pytest_scrub.network.kinds.part import (
     INPUT_STAGE,
@@ -39,7 +39,7 @@ class Rerun:
         clean: Clean,
         carrier: Tensor,
         edits: Edits,
-        wanted: Container[str],
+        wanted: Collection[str],
     ) -> None:
         self.clean, self.carrier = clean, carrier
         self.first = first_changed_layer(parts, (edit for edit, _ in edits))
@@ -51,21 +51,32 @@ class Rerun:
             self.visible = replaced_keys(self.visible, edits, carrier)
             seen = seen_keys(self.visible, None, self.stream, stop.transformer.causal)
             require_a_key(seen, carrier, stop.name)
+        asked = {*edited, *wanted}
         for name in edited:
             if parts[name].adds and parts[name].stage == INPUT_STAGE:
                 value = self.own(name)
                 self.values[name] = patched(name, value, edits, carrier)
                 self.stream = self.stream + (self.values[name] - value)
+        # Of the sums of others those that somebody asks for, after what they are the sums of.
+        sums = [part for part in parts.values() if part.members and part.name in asked]
+        kept = {*wanted, *(member.name for part in sums for member in part.members)}
         stages = range(first_stage(self.first), stop.stage)
-        for stage in in_stages(part for part in parts.values() if part.stage in stages):
+        run = (part for part in parts.values() if not part.members or part in sums)
+        for stage in in_stages(part for part in run if part.stage in stages):
             after = widened(self.stream) + sum(part.constant for part in stage)
             for part in stage:
-                value = part.computed(self.stream, self.visible)
-                value = patched(part.name, value, edits, carrier)
-                after = after + value
-                if part.name in wanted:
-                    self.values[part.name] = value
+                value = self._computed(part)
+                now = patched(part.name, value, edits, carrier)
+                after = after + (now - value if part.members else now)
+                if part.name in kept:
+                    self.values[part.name] = now
             self.stream = after.to(self.stream.dtype)
+
+    def _computed(self, part: Part) -> Tensor:
+        """A component's value in this run, before anything is put in its place."""
+        if part.members:
+            return summed(self.values[member.name] for member in part.members)
+        return part.computed(self.stream, self.visible)
 
     def own(self, name: str) -> Tensor:
         """A component's value in this run: the clean one where it lies below what is changed."""
