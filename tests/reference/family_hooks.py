@@ -7,8 +7,8 @@ Written from the networks' own code and for nothing else: no bridge, and nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -143,7 +143,7 @@ class FamilyHooks:
             if w.key not in w.reads:
                 with torch.no_grad():
                     read = self._module(layer, w.reads[0]).forward(read)
-            reads = [entering(self._module(layer, w.key), lambda x: read.view_as(x))]
+            reads = [entering(self._module(layer, w.key), read.view_as)]
         with record, _all(reads):
             self.run(row)
         return found[layer]
@@ -162,16 +162,13 @@ class FamilyHooks:
 
     # Along every path -----------------------------------------------------------------------------
 
-    @contextmanager
     def head_replaced(
         self, layer: int, head: int, new: Tensor, pos: int | None = None
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """While a head hands over these mixed values."""
-        replace = entering(
+        return entering(
             self._module(layer, self.wiring.o), lambda own: self.of_head(head, own, new, pos)
         )
-        with replace:
-            yield
 
     def mixed_now(self, layer: int, row: int) -> Tensor:
         """The layer's mixed values in a run with whatever is replaced."""
@@ -194,15 +191,12 @@ class FamilyHooks:
             self.run(row)
         return found[0]
 
-    def clean_output(self, row: int) -> Tensor:
-        """The output of a clean run."""
-        return self.run(row)
-
-    def replaced(self, layer: int, path: str, new: Tensor) -> Any:
+    def replaced(self, layer: int, path: str, new: Tensor) -> AbstractContextManager[None]:
         """While a module of a layer returns this."""
         return leaving(self._module(layer, path), lambda _: new)
 
-    def attn_replaced(self, layer: int, donor: int) -> Any:
+    def attn_replaced(self, layer: int, donor: int) -> AbstractContextManager[None]:
+        """While all heads of a layer hand over a donor's mixed values."""
         new = self.clean(donor).mixed[layer]
         return entering(self._module(layer, self.wiring.o), lambda _: new)
 
@@ -265,9 +259,7 @@ def _keep(into: dict[int, Tensor], key: int) -> Change:
 
 
 @contextmanager
-def _all(hooks: Any) -> Iterator[None]:
-    from contextlib import ExitStack
-
+def _all(hooks: Iterable[AbstractContextManager[None]]) -> Iterator[None]:
     with ExitStack() as stack:
         for one in hooks:
             stack.enter_context(one)

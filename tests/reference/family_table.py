@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pytest_scrub import ANYTHING, Dataset, Metric, attn, head, mlp, module, output
@@ -29,6 +28,8 @@ SEEN = 1e-3  # how much a swap has to change, or nothing would be compared
 DIRECTLY, EVERY_PATH, REFUSED = "directly", "along every path", "refused"
 FREE: dict[str, Any] = {"agrees_on": ANYTHING}
 LOWER, UPPER, POSITION = 1, 2, 2  # heads of layers 0 and 1
+MODULE = "module"  # of networks without heads
+UNSWAPPED = "clean"  # the output where nothing is swapped
 
 Rows = Mapping[str, int]
 Expected = Callable[[FamilyHooks, Rows], Tensor]
@@ -40,6 +41,12 @@ def _lower(**options: Any) -> Node:
 
 # What claims are, and what they mean for one reference. Rows: of the output's rest, of the node's
 # own input, of its rest and of its child.
+
+
+def _clean(hooks: FamilyHooks, rows: Rows) -> Tensor:
+    return hooks.run(rows["rest"])
+
+
 # --- directly ---
 
 
@@ -122,6 +129,7 @@ def _node(make: Callable[..., Node], *at: int, **options: Any) -> Callable[[], N
 
 
 CLAIMS: dict[str, Claim] = {
+    UNSWAPPED: Claim(_node(head, 1, UPPER), _clean, _clean),
     "head": Claim(_node(head, 1, UPPER), _leaf, lambda h, r: _any_head(h, r, 1, UPPER)),
     "head of a head": Claim(
         lambda: output(head(1, UPPER, **FREE, name="node", reads=[_lower()])),
@@ -190,7 +198,7 @@ def examine(family: Family, hooks: FamilyHooks | None = None) -> Examined:
     model, twin = twins(family)
     inputs = family.inputs()
     hooks = hooks or FamilyHooks(twin, family.wiring, HEADS, inputs)
-    claims = {"module": _mixer(family)} if family.mixers else CLAIMS
+    claims = {MODULE: _mixer(family)} if family.mixers else CLAIMS
     data = Dataset(
         inputs if len(inputs) > 1 else next(iter(inputs.values())),
         labels=np.zeros(ROWS, dtype=int),
@@ -208,7 +216,8 @@ def examine(family: Family, hooks: FamilyHooks | None = None) -> Examined:
         if expected is None or (name == "keys of a head" and family.wiring.key is None):
             continue
         try:
-            found.off[name] = _off(graph, data, claim.tree(), hooks, expected)
+            swaps = name != UNSWAPPED
+            found.off[name] = _off(graph, data, claim.tree(), hooks, expected, swaps)
         except ScrubError as error:
             found.said[name] = _sentence(error)
     if not found.off:
@@ -236,23 +245,29 @@ OUTPUT = Metric("output", _output, None)
 
 
 def _off(
-    graph: Any, data: Dataset, root: Node, hooks: FamilyHooks, expected: Expected
+    graph: Any,
+    data: Dataset,
+    root: Node,
+    hooks: FamilyHooks,
+    expected: Expected,
+    swaps: bool = True,
 ) -> float:
     """The largest difference over references with explicit donors, of the output's largest
     value."""
     slots = tuple(slot.path for slot in slots_of(root))
     references = np.arange(ROWS)
     # every slot another row, and none the reference's own
-    donors = np.stack([(references + 1 + nth) % ROWS for nth in range(len(slots))])
+    steps = [1 + nth if swaps else 0 for nth in range(len(slots))]
+    donors = np.stack([(references + step) % ROWS for step in steps])
     mine = Evaluator(graph, data, root, OUTPUT).outputs(
         SwapSet(references, donors, slots, data.digest())
     )
     worst = 0.0
     for column, value in enumerate(mine.double()):
         rows = {_short(slot): int(donors[nth, column]) for nth, slot in enumerate(slots)}
-        theirs, unswapped = expected(hooks, rows), hooks.clean_output(rows["rest"])
+        theirs, unswapped = expected(hooks, rows), hooks.run(rows["rest"])
         scale = float(theirs.abs().max())
-        if float((theirs - unswapped).abs().max()) < SEEN * scale:
+        if swaps and float((theirs - unswapped).abs().max()) < SEEN * scale:
             raise AssertionError("a swap changes too little to be compared")
         worst = max(worst, float((value.view_as(theirs) - theirs).abs().max()) / scale)
     return worst
@@ -268,39 +283,33 @@ def _short(slot: str) -> str:
 # As a page ----------------------------------------------------------------------------------------
 
 
+def heading() -> list[str]:
+    """The first lines of the docs' table."""
+    columns = ["family", "class", "read", *CLAIMS]
+    return [f"| {' | '.join(columns)} |", f"| {' | '.join(['---'] * len(columns))} |"]
+
+
 def row(name: str, family: Family, found: Examined) -> str:
-    """Of the docs' table."""
-    cells = [name, f"`{family.kind}`", found.read]
-    cells += [cell(found, claim) for claim in CLAIMS] if not family.mixers else [
-        f"its `{family.mixers}`: {cell(found, 'module')}", *[""] * (len(CLAIMS) - 1)
-    ]  # fmt: skip
-    return f"| {' | '.join(cells)} |"
+    """A line of the table."""
+    cells = [_cell(found, claim) for claim in CLAIMS]
+    if family.mixers and MODULE in {*found.off, *found.said}:
+        cells[0] = f"`{family.mixers}`: {_cell(found, MODULE)}"
+    return f"| {' | '.join([name, f'`{family.kind}`', found.read, *cells])} |"
 
 
-def cell(found: Examined, claim: str) -> str:
-    """`right`, by how much it is wrong, `no` where it is refused, nothing where it is not tried."""
+def _cell(found: Examined, claim: str) -> str:
+    """`right`, or by how much it is not; `no` where it is refused, nothing where it is not made."""
     if claim in found.off:
         off = found.off[claim]
         return "right" if off <= TOLERANCE else f"**off by {off:.0e}**"
     return "no" if claim in found.said else ""
 
 
-def sentences(name: str, found: Examined) -> list[str]:
+def told(name: str, found: Examined) -> list[str]:
     """What the package says of a family that it does not read directly, or not in every way."""
-    told: dict[str, list[str]] = {}
+    by_sentence: dict[str, list[str]] = {}
     for claim, said in found.said.items():
-        told.setdefault(said, []).append(claim)
-    lines = [f"- **{name}**, {found.read}: {found.why}"] if found.why else []
-    return [*lines, *(f"- **{name}**, {', '.join(claims)}: {said}" for said, claims in told.items())]
-
-
-def heading() -> list[str]:
-    columns = ["family", "class", "read", *CLAIMS]
-    return [f"| {' | '.join(columns)} |", f"| {' | '.join(['---'] * len(columns))} |"]
-
-
-def versions() -> str:
-    from importlib.metadata import version
-
-    names = {"transformers": "transformers", "transformer-lens": "TransformerLens", "torch": "torch"}
-    return ", ".join(f"{name} {version(package)}" for package, name in names.items())
+        by_sentence.setdefault(said, []).append(claim)
+    lines = [f"- {name}, {found.read}: {found.why}"] if found.why else []
+    lines += [f"- {name}, {', '.join(claims)}: {said}" for said, claims in by_sentence.items()]
+    return lines
