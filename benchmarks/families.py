@@ -12,7 +12,7 @@ from collections import Counter
 from importlib.metadata import version
 
 from tests.places import ROOT
-from tests.reference.families import FAMILIES
+from tests.reference.family_networks import FAMILIES
 from tests.reference.family_table import DIRECTLY, EVERY_PATH, REFUSED, examine, heading, row, told
 
 PAGE = ROOT / "docs" / "families.md"

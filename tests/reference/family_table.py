@@ -6,7 +6,7 @@ package says when it is tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,19 +15,22 @@ from torch import Tensor
 
 from pytest_scrub import ANYTHING, Dataset, Metric, attn, head, mlp, module, output
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.errors import ScrubError
-from pytest_scrub.network import as_graph
+from pytest_scrub.network import ModelGraph, as_graph
 from pytest_scrub.swaps.slots import slots_of
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.nodes import Node
-from tests.reference.families import HEADS, ROWS, Family, twins
 from tests.reference.family_hooks import FamilyHooks
+from tests.reference.family_networks import HEADS, HIDDEN, ROWS, Family, twins
 
 TOLERANCE = 1e-5  # of the output's largest value; many norms compute in float32
 SEEN = 1e-3  # how much a swap has to change, or nothing would be compared
 DIRECTLY, EVERY_PATH, REFUSED = "directly", "along every path", "refused"
 FREE: dict[str, Any] = {"agrees_on": ANYTHING}
 LOWER, UPPER, POSITION = 1, 2, 2  # heads of layers 0 and 1
+PADDED = "padded"  # a head of a head on inputs with a hidden end
+KEYS = "keys of a head"  # where keys are made by themselves
 MODULE = "module"  # of networks without heads
 UNSWAPPED = "clean"  # the output where nothing is swapped
 
@@ -128,15 +131,15 @@ def _node(make: Callable[..., Node], *at: int, **options: Any) -> Callable[[], N
     return lambda: output(make(*at, **FREE, name="node", **options))
 
 
+def _head_reading_a_head() -> Node:
+    return output(head(1, UPPER, **FREE, name="node", reads=[_lower()]))
+
+
 CLAIMS: dict[str, Claim] = {
     UNSWAPPED: Claim(_node(head, 1, UPPER), _clean, _clean),
     "head": Claim(_node(head, 1, UPPER), _leaf, lambda h, r: _any_head(h, r, 1, UPPER)),
-    "head of a head": Claim(
-        lambda: output(head(1, UPPER, **FREE, name="node", reads=[_lower()])),
-        _head_of_head,
-        _any_head_of_head,
-    ),
-    "keys of a head": Claim(
+    "head of a head": Claim(_head_reading_a_head, _head_of_head, _any_head_of_head),
+    KEYS: Claim(
         lambda: output(head(1, UPPER, **FREE, name="node", reads=[_lower(into="k")])),
         lambda h, r: _head_of_head(h, r, "k"),
         None,
@@ -148,6 +151,7 @@ CLAIMS: dict[str, Claim] = {
         _any_mlp_of_head,
     ),
     "attention": Claim(_node(attn, 0), _attn, _any_attn),
+    PADDED: Claim(_head_reading_a_head, _head_of_head, _any_head_of_head),
     "every path": Claim(_node(head, 0, LOWER, via="any"), _any_head, _any_head),
     "position": Claim(
         _node(head, 1, UPPER, pos=POSITION),
@@ -188,36 +192,43 @@ class Examined:
     said: dict[str, str] = field(default_factory=dict)
 
 
-def examine(family: Family, hooks: FamilyHooks | None = None) -> Examined:
+def examine(
+    family: Family, hooks: FamilyHooks | None = None, only: Collection[str] | None = None
+) -> Examined:
     """Tries every claim on the family's network.
 
     **Arguments**
 
     - `hooks`: what it is held against; by default its own twin.
+    - `only`: the claims that are tried; by default all.
     """
     model, twin = twins(family)
     inputs = family.inputs()
     hooks = hooks or FamilyHooks(twin, family.wiring, HEADS, inputs)
     claims = {MODULE: _mixer(family)} if family.mixers else CLAIMS
-    data = Dataset(
-        inputs if len(inputs) > 1 else next(iter(inputs.values())),
-        labels=np.zeros(ROWS, dtype=int),
-    )
     try:
         graph = as_graph(model)
+        store = _store(graph, inputs)
     except ScrubError as error:
         return Examined(REFUSED, _sentence(error))
     found = Examined(DIRECTLY if graph.reads_directly else EVERY_PATH)
     if not graph.reads_directly:
-        direct = output(head(1, UPPER, **FREE, via="direct"))
-        found.why = _refusal(graph, data, direct) or "it was read directly, though"
+        found.why = _refusal(store, output(head(1, UPPER, **FREE, via="direct")))
     for name, claim in claims.items():
         expected = claim.directly if graph.reads_directly else claim.anywhere
-        if expected is None or (name == "keys of a head" and family.wiring.key is None):
+        if expected is None or (name == KEYS and family.wiring.key is None):
+            continue
+        if only is not None and name not in only:
+            continue
+        if name == PADDED and family.reads != "tokens":
             continue
         try:
-            swaps = name != UNSWAPPED
-            found.off[name] = _off(graph, data, claim.tree(), hooks, expected, swaps)
+            if name == PADDED:
+                given = inputs | {"attention_mask": family.mask()}
+                there = FamilyHooks(twin, family.wiring, HEADS, given), _store(graph, given)
+            else:
+                there = hooks, store
+            found.off[name] = _off(*there, claim.tree(), expected, name)
         except ScrubError as error:
             found.said[name] = _sentence(error)
     if not found.off:
@@ -225,12 +236,20 @@ def examine(family: Family, hooks: FamilyHooks | None = None) -> Examined:
     return found
 
 
-def _refusal(graph: Any, data: Dataset, root: Node) -> str | None:
+def _store(graph: ModelGraph, inputs: Mapping[str, Tensor]) -> ActivationStore:
+    """Of inputs as the graph calls them; a lone one has no name."""
+    if graph.reads_directly:
+        inputs = {name.replace("input_ids", "tokens"): given for name, given in inputs.items()}
+    data = inputs if len(inputs) > 1 else next(iter(inputs.values()))
+    return ActivationStore(graph, Dataset(data, labels=np.zeros(ROWS, dtype=int)))
+
+
+def _refusal(store: ActivationStore, root: Node) -> str:
     try:
-        Evaluator(graph, data, root, OUTPUT)
+        Evaluator(store.graph, store.dataset, root, OUTPUT, store=store)
     except ScrubError as error:
         return _sentence(error)
-    return None
+    raise AssertionError("is read directly, though it says that it is not")
 
 
 def _sentence(error: ScrubError) -> str:
@@ -245,31 +264,26 @@ OUTPUT = Metric("output", _output, None)
 
 
 def _off(
-    graph: Any,
-    data: Dataset,
-    root: Node,
-    hooks: FamilyHooks,
-    expected: Expected,
-    swaps: bool = True,
+    hooks: FamilyHooks, store: ActivationStore, root: Node, expected: Expected, claim: str
 ) -> float:
     """The largest difference over references with explicit donors, of the output's largest
-    value."""
+    value; where inputs are hidden it is not looked at."""
     slots = tuple(slot.path for slot in slots_of(root))
     references = np.arange(ROWS)
     # every slot another row, and none the reference's own
+    swaps, seen = claim != UNSWAPPED, slice(-HIDDEN if claim == PADDED else None)
     steps = [1 + nth if swaps else 0 for nth in range(len(slots))]
     donors = np.stack([(references + step) % ROWS for step in steps])
-    mine = Evaluator(graph, data, root, OUTPUT).outputs(
-        SwapSet(references, donors, slots, data.digest())
-    )
+    swap_set = SwapSet(references, donors, slots, store.dataset.digest())
+    evaluator = Evaluator(store.graph, store.dataset, root, OUTPUT, store=store)
     worst = 0.0
-    for column, value in enumerate(mine.double()):
+    for column, value in enumerate(evaluator.outputs(swap_set).double()):
         rows = {_short(slot): int(donors[nth, column]) for nth, slot in enumerate(slots)}
-        theirs, unswapped = expected(hooks, rows), hooks.run(rows["rest"])
+        theirs, unswapped = expected(hooks, rows)[seen], hooks.run(rows["rest"])[seen]
         scale = float(theirs.abs().max())
         if swaps and float((theirs - unswapped).abs().max()) < SEEN * scale:
             raise AssertionError("a swap changes too little to be compared")
-        worst = max(worst, float((value.view_as(theirs) - theirs).abs().max()) / scale)
+        worst = max(worst, float((value[seen].view_as(theirs) - theirs).abs().max()) / scale)
     return worst
 
 

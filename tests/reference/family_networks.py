@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tests.reference.family_hooks import Wiring
 
 VOCABULARY, LENGTH, ROWS, HEADS, WINDOW = 20, 7, 6, 4, 3
+HIDDEN = 2  # inputs at the end of a padded row
 SMALL: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 16,
@@ -152,6 +153,10 @@ class Family:
             name: torch.randint(1, VOCABULARY, (ROWS, LENGTH), generator=generator)
             for name in names
         }
+
+    def mask(self) -> Tensor:
+        """Visible inputs where the end of every row is hidden."""
+        return torch.tensor([[1] * (LENGTH - HIDDEN) + [0] * HIDDEN] * ROWS)
 
 
 def twins(family: Family) -> tuple[nn.Module, nn.Module]:
