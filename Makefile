@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM = false
 # Modules that pytest rewrites are kept, or each of some hundred processes that tests start would do so for a second.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test lint check docs full bench stability compat clean
+.PHONY: demo test lint check docs full bench stability families compat clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -58,6 +58,9 @@ bench: $(STAMP) ## the figures of the README, on one thread
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python -m benchmarks.peers
+
+families: $(STAMP) ## docs/families.md: which families of networks are read, held against their own hooks
+	$(BIN)/python -m benchmarks.families
 
 stability: $(STAMP) ## the example claims in five ways and under twenty seeds: the same verdicts, and no baseline cries wolf
 	$(BIN)/python benchmarks/stability.py --ways --seeds 20 --names 50

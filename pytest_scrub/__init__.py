@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pytest_scrub.tree.join import join as join
     from pytest_scrub.tree.nodes import ANYTHING as ANYTHING
     from pytest_scrub.tree.nodes import EXACT as EXACT
+    from pytest_scrub.tree.nodes import attn as attn
     from pytest_scrub.tree.nodes import embed as embed
     from pytest_scrub.tree.nodes import group as group
     from pytest_scrub.tree.nodes import head as head
@@ -83,7 +84,7 @@ _HOMES = {
     "swaps.swap_set": ("SwapSet",),
     "tree.join": ("join",),
     "tree.nodes": (
-        "ANYTHING", "EXACT", "embed", "group", "head", "mask", "mlp", "module", "output",
+        "ANYTHING", "EXACT", "attn", "embed", "group", "head", "mask", "mlp", "module", "output",
         "pos_embed",
     ),
     "verdict": ("Verdict",),

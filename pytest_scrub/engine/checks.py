@@ -114,6 +114,13 @@ def check_hypothesis(
 def _check_node(checked: CheckedHypothesis, path: str, node: Node) -> None:
     for component in node.components:
         require_component(checked.graph, component, path)
+    for one, other in combinations(node.components, 2):
+        parts = checked.graph.parts
+        if common := {*parts[one].writers} & {*parts[other].writers}:
+            raise HypothesisError(
+                f"{path}: {one} and {other} are one group, but both hold {min(common)}; leave one "
+                "of them out"
+            )
     checked.positions.setdefault(path)
     if node.pos is not None:
         checked.positions[path] = checked.resolve(node.pos, node.components[0], f"pos= of {path}")
@@ -197,13 +204,20 @@ def _slots(checked: CheckedHypothesis, parent: Node, node: Node, component: str)
     return {slot for slot in slots if node.into in (None, slot)}
 
 
+def _edges(checked: CheckedHypothesis, parent: Node, node: Node) -> set[tuple[str, str]]:
+    """What writes the node's value, with the parent's slots that read it."""
+    return {
+        (writer, slot)
+        for name in node.components
+        for writer in checked.graph.parts[name].writers
+        for slot in _slots(checked, parent, node, name)
+    }
+
+
 def _check_siblings(checked: CheckedHypothesis, parent: Node, children: dict[str, Node]) -> None:
     """**Raises** where two children claim the same edge."""
     a, b = children.values()
-    if not any(
-        _slots(checked, parent, a, name) & _slots(checked, parent, b, name)
-        for name in {*a.components} & {*b.components}
-    ):
+    if not _edges(checked, parent, a) & _edges(checked, parent, b):
         return
     if (
         a.subspace is not None

@@ -165,6 +165,12 @@ class Component(ABC):
     def __init__(self, name: str, level: str | None = None) -> None:
         self.name, self.level = name, level or name
 
+    @property
+    def writers(self) -> tuple[str, ...]:
+        """What writes its value, in the smallest parts that claims can name: two components with a
+        common one are no two edges of what reads both."""
+        return (self.name,)
+
     @abstractmethod
     def slots(self, child: Any, anywhere: bool) -> tuple[str, ...]:
         """Its slots through which it can read another component; empty where it cannot."""

@@ -18,6 +18,7 @@ from pytest_scrub.data.dataset import Positions
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
 from pytest_scrub.network.graph import Edit, Inputs, ModelGraph, Reader, Site, select, summed
+from pytest_scrub.network.kinds.attention import Attn
 from pytest_scrub.network.kinds.head import Head
 from pytest_scrub.network.kinds.mask import Mask, visible_keys
 from pytest_scrub.network.kinds.part import Part, in_stages
@@ -58,7 +59,8 @@ class ResidualGraph(ModelGraph):
         if transformer.has_pos_embed:
             yield PositionEmbedding(transformer)
         for layer in range(len(transformer.attention)):
-            yield from (Head(transformer, layer, head) for head in range(transformer.n_heads))
+            heads = [Head(transformer, layer, head) for head in range(transformer.n_heads)]
+            yield from (*heads, Attn(transformer, heads))
             if transformer.mlps:
                 yield Mlp(transformer, layer)
         yield Output(transformer)
@@ -78,8 +80,14 @@ class ResidualGraph(ModelGraph):
     def tensors(self) -> Iterable[tuple[str, Tensor]]:
         return self.transformer.parameters()
 
+    @property
+    def _single(self) -> list[Part]:
+        """The components that are no sum of others."""
+        return [part for part in self.parts.values() if not part.members]
+
     def text(self) -> Sequence[str]:
-        return self.source, str(self.transformer.causal), str(self.components)
+        names = tuple(part.name for part in self._single)
+        return self.source, str(self.transformer.causal), str(names)
 
     def computed_by_objects(self) -> tuple[Any, ...]:
         return type(self), type(self.transformer), self.transformer.model
@@ -118,8 +126,8 @@ class ResidualGraph(ModelGraph):
 
         **Raises** `ModelError` naming the first part that differs, relative to the output's scale.
         """
-        readers = [part for part in self.parts.values() if isinstance(part, ReadingPart)]
-        hooks = {part.hook for part in self.parts.values()}
+        readers = [part for part in self._single if isinstance(part, ReadingPart)]
+        hooks = {part.hook for part in self._single}
         seen = self._seen(inputs, hooks | {f"resid_{part.point}" for part in readers})
         for name, value in seen.items():
             if not value.isfinite().all():
@@ -143,7 +151,7 @@ class ResidualGraph(ModelGraph):
 
     def _prove_sums(self, seen: Inputs) -> None:
         stream = torch.zeros(())
-        for stage in in_stages(self.parts.values()):
+        for stage in in_stages(self._single):
             if point := stage[0].point:
                 place, layer = point.split(".")
                 what = f"the stream {PLACES[place]}{layer}"

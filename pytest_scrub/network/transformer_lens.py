@@ -8,13 +8,20 @@ known to be a sum of parts is refused by name; the numeric proof is
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
 from pytest_scrub.network.bridge import Bridge
+from pytest_scrub.network.graph import same_numbers
 from pytest_scrub.network.hooked import Hooked
+from pytest_scrub.network.residual import PROOF_TOLERANCE
 
+FEW = 8  # tokens on which a bridge is seen to be the model that it is made of
+LONGEST = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")  # by configuration
 # where a Hugging Face model keeps the bridge whose parts are now in it
 BRIDGE = "_pytest_scrub_bridge"
 
@@ -39,8 +46,8 @@ def bridge_of(model: nn.Module) -> nn.Module:
     A bridge puts its own parts into the model, so that a second one around it would wrap the parts
     of the first.
 
-    **Raises** `ModelError` where TransformerLens does not know the architecture, or somebody else's
-    bridge is there.
+    **Raises** `ModelError` where TransformerLens does not know the architecture, or makes another
+    network of it, and where somebody else's bridge is there.
     """
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
@@ -53,6 +60,7 @@ def bridge_of(model: nn.Module) -> nn.Module:
             f"this {name} is inside a TransformerBridge already; load the bridge instead of the "
             "model in it"
         )
+    before = _of_a_few_tokens(model)
     try:
         bridge: nn.Module = build_bridge_from_module(
             model, architecture=name, hf_config=model.config
@@ -63,8 +71,46 @@ def bridge_of(model: nn.Module) -> nn.Module:
             f"TransformerLens does not know {name} ({reason}); for claims about its modules use "
             "ModuleGraph(model)"
         ) from error
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"TransformerLens cannot wrap this {name} ({reason}); for claims about its modules "
+            "load it anew and use ModuleGraph(model)"
+        ) from error
+    _require_same(name, before, _of_a_few_tokens(model))
     vars(model)[BRIDGE] = bridge  # not an attribute: a submodule would be part of the model's state
     return bridge.train(model.training)
+
+
+def _of_a_few_tokens(model: Any) -> Tensor | None:
+    """The output of a Hugging Face model for a few tokens; None where it reads something else, or
+    is not the same twice."""
+    if model.main_input_name != "input_ids":
+        return None
+    config = model.config
+    longest = (getattr(config, name, None) or FEW for name in LONGEST)
+    known, length = model.get_input_embeddings().num_embeddings, min(FEW, *longest)
+    tokens = (torch.arange(2 * length, device=model.device) % known).view(2, length)
+    given = {"input_ids": tokens}
+    if config.is_encoder_decoder:
+        given["decoder_input_ids"] = tokens
+    with torch.no_grad():
+        first, second = (model(**given)[0] for _ in range(2))
+    return first if same_numbers(first, second) else None
+
+
+def _require_same(name: str, before: Tensor | None, after: Tensor | None) -> None:
+    """**Raises** `ModelError` where a model computes something else with a bridge's parts in it."""
+    if before is None or after is None:
+        return
+    off = float((after - before).abs().max() / before.abs().max())
+    if not off <= PROOF_TOLERANCE.get(before.dtype, 0.0):
+        raise ModelError(
+            f"the bridge that TransformerLens makes of this {name} computes something else than "
+            f"the model itself, by {off:.1e} of its scale on a few tokens; load the model with "
+            "attn_implementation='eager' where that is why, or load it anew and use "
+            "ModuleGraph(model)"
+        )
 
 
 def parts_of(model: nn.Module) -> Transformer:

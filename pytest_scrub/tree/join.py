@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import reduce
+from itertools import product
 
 from pytest_scrub.errors import HypothesisError, located_at
 from pytest_scrub.tree.nodes import (
@@ -18,6 +19,7 @@ from pytest_scrub.tree.nodes import (
     HEAD_SLOTS,
     Agreement,
     Node,
+    is_attn,
     is_head,
     natural_key,
 )
@@ -36,7 +38,7 @@ def join(first: Node | Agreement, second: Node | Agreement) -> Node | Agreement:
 
     **Raises** `HypothesisError` where both cannot be said in one tree: a node computed in two ways,
     a child read directly in one and along every path in the other, members of a group read into
-    different slots.
+    different slots, heads in one and all of their layer in the other.
     """
     if EXACT in (first, second):
         return EXACT
@@ -100,10 +102,12 @@ def _joint_name(a: Node, b: Node) -> str | None:
 def _edges(parent: Node, child: Node) -> frozenset[Edge]:
     """What a child claims of its parent, in the smallest pieces that the tree itself can tell
     apart."""
-    heads = is_head(parent.components[0])
+    attends = is_head(parent.components[0]) or is_attn(parent.components[0])
 
     def slots(component: str) -> tuple[str | None, ...]:
-        return HEAD_SLOTS if heads and child.into is None and component != "mask" else (child.into,)
+        return (
+            HEAD_SLOTS if attends and child.into is None and component != "mask" else (child.into,)
+        )
 
     return frozenset(
         (component, slot, child.pos, child.subspace)
@@ -114,6 +118,7 @@ def _edges(parent: Node, child: Node) -> frozenset[Edge]:
 
 def _join_children(a: Node, b: Node, rest: Agreement) -> tuple[tuple[Node, ...], Agreement]:
     """The children claimed by both, and what their rest agrees on."""
+    _refuse_unknown_heads(a, b)
     children: list[Node] = []
     order = [*a.reads, *b.reads]
     claims = [
@@ -143,6 +148,20 @@ def _join_children(a: Node, b: Node, rest: Agreement) -> tuple[tuple[Node, ...],
                 )
         rest = reduce(Agreement.__or__, (_feature(child) for child in together), rest)
     return tuple(children), rest
+
+
+def _refuse_unknown_heads(a: Node, b: Node) -> None:
+    """**Raises** `HypothesisError` where one claims heads, and the other the sum of all of their
+    layer."""
+    for first, second in ((a, b), (b, a)):
+        for whole, part in product(first.reads, second.reads):
+            edges = {edge[1:] for edge in _edges(a, whole)} & {edge[1:] for edge in _edges(a, part)}
+            for attn, head in product(filter(is_attn, whole.components), part.components):
+                if edges and is_head(head) and head.startswith(attn.replace("attn", "head") + "."):
+                    raise HypothesisError(
+                        f"cannot join: {attn} in one and {head} in the other; a tree does not know "
+                        "which heads a layer has, so name them one by one in both, in a group"
+                    )
 
 
 def _claimed(parent: Node, block: list[Node]) -> frozenset[Edge]:

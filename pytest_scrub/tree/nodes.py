@@ -226,6 +226,11 @@ def is_head(component: str) -> bool:
     return re.fullmatch(r"head\d+\.\d+", component) is not None
 
 
+def is_attn(component: str) -> bool:
+    """Whether `component` is all heads of a layer of a transformer, `attn1`."""
+    return re.fullmatch(r"attn\d+", component) is not None
+
+
 def natural_key(component: str) -> tuple[object, ...]:
     """Sorts `head2.0` before `head10.0`."""
     return tuple(
@@ -450,6 +455,13 @@ def head(layer: int, head: int, **claim: Unpack[NodeOptions]) -> Node:
     """
     at = _counted("the layer of a head", layer), _counted("the number of a head", head)
     return _node((f"head{at[0]}.{at[1]}",), **claim)
+
+
+@_constructor
+def attn(layer: int, **claim: Unpack[NodeOptions]) -> Node:
+    """All that the attention of layer `layer` adds, the sum of its heads; arguments as for
+    `head`."""
+    return _node((f"attn{_counted('the layer of an attention', layer)}",), **claim)
 
 
 @_constructor

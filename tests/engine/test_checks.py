@@ -25,6 +25,7 @@ from pytest_scrub.tree.nodes import (
     EXACT,
     Agreement,
     Node,
+    attn,
     embed,
     group,
     head,
@@ -140,7 +141,8 @@ def refuses(sentence: str, kind: type[Exception] = HypothesisError) -> Any:
         (
             output(module("transformer.h.0", **F)),
             "output/transformer.h.0: the network has no component 'transformer.h.0'; it has mask, "
-            "embed, pos_embed, head0.0, head0.1, mlp0, head1.0, head1.1, mlp1, output",
+            "embed, pos_embed, head0.0, head0.1, attn0, mlp0, head1.0, head1.1, attn1, mlp1, "
+            "output",
         ),
     ],
 )
@@ -454,6 +456,14 @@ def read_by_head(*reads: Node) -> tuple[Node, ...]:
         ([head10(), head10(name="again")], "head1.0", "again", "output"),
         ([group(["head1.0", "mlp0"], **F), head10()], "group(head1.0+mlp0)", "head1.0", "output"),
         ([head10(), head10(via="any")], "head1.0", "head1.0#2", "output"),
+        ([attn(1, **F), head10()], "attn1", "head1.0", "output"),
+        ([attn(1, **F, via="any"), head10(pos=1)], "attn1", "head1.0@1", "output"),
+        (
+            read_by_head(attn(0, **F, into="k"), head(0, 0, **F)),
+            "head1.0/attn0[k]",
+            "head1.0/head0.0",
+            "head1.0",
+        ),
         (
             [group(["embed", "mlp0"], **F, via="any"), mlp(0, **F)],
             "group(embed+mlp0)",
@@ -512,6 +522,8 @@ def test_no_edge_is_claimed_twice(
         [head10(pos="later"), head10(pos="start")],  # never the same position on the same row
         [head10(pos="ends"), head10(pos="others")],
         [head10(subspace=ONE), head10(subspace=OTHER)],
+        [attn(1, **F, subspace=ONE), head10(subspace=OTHER), attn(0, **F)],
+        read_by_head(attn(0, **F, into="k"), head(0, 0, **F, into="v")),
         [head10(subspace=ONE, pos=0), head10(subspace=ACROSS, pos=1)],
         read_by_head(embed(**F, into="k"), embed(**F, into="q"), embed(**F, into="v", via="any")),
         read_by_head(mask(**F), embed(**F)),

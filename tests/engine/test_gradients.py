@@ -26,6 +26,7 @@ from pytest_scrub.tree.nodes import (
     ANYTHING,
     EXACT,
     Node,
+    attn,
     embed,
     group,
     head,
@@ -299,6 +300,7 @@ def test_positions_that_a_row_does_not_have_count_for_nothing() -> None:
         (output(group(["head0.1", "mlp1"], **ANY, name="pair")), "output/pair"),
         (output(head(1, 0, **ANY, subspace=np.eye(8)[:, :3]), head(0, 0, **ANY)), "output/head1.0"),
         (output(head(1, 0, **ANY), mlp(1, **ANY)), "output/rest"),
+        (output(attn(1, **ANY), head(0, 0, **ANY)), "output/attn1"),
         (
             output(head(1, 0, **ANY, name="owner"), mlp(1, **ANY, shares="owner", pos=-1)),
             "output/owner",
@@ -441,8 +443,10 @@ DEEP = output(
     ),
     mlp(1, **ANY, reads=[head(1, 1, **ANY), head(0, 1, **ANY, via="any")]),
     group(["head0.1", "mlp0"], **ANY, name="pair"),
+    attn(1, **ANY, pos=0, reads=[attn(0, **ANY, into="v"), embed(**ANY, into="k")]),
 )
 SLOTS = [
+    "output/attn1@0/rest", "output/attn1@0/attn0[v]", "output/attn1@0/embed[k]",
     "output/rest", "output/head1.0/rest", "output/head1.0/head0.0[k]", "output/head1.0/embed[q]",
     "output/head1.0/mlp0[v]", "output/mlp1/rest", "output/mlp1/head1.1", "output/mlp1/head0.1",
     "output/pair",

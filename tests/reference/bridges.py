@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_scrub.meaning import Run
-from pytest_scrub.tree.nodes import ROOT, is_head
+from pytest_scrub.tree.nodes import ROOT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,7 @@ class BridgeNetwork:
         self.clean = cache(partial(self._run, replace={}))
 
     def slots(self, component: str) -> Sequence[str]:
-        return ("q", "k", "v", "mask") if is_head(component) else ("stream",)
+        return ("q", "k", "v", "mask") if component.startswith(("head", "attn")) else ("stream",)
 
     def writes(self, child: str, parent: str, slot: str) -> bool:
         return (child == "mask") == (slot == "mask")
@@ -68,12 +68,14 @@ class BridgeNetwork:
             return self._forward(
                 row, self._visible(row), [_force("ln_final.hook_in", streams["stream"])]
             )
-        if not is_head(component):
+        if component.startswith("mlp"):
             return self._mlp(int(component.removeprefix("mlp")), row, streams["stream"])
+        visible = runs["mask"].values["mask"] + changes.get("mask", 0)
+        if component.startswith("attn"):
+            return self._attn(int(component.removeprefix("attn")), row, streams, visible)
         layer, head = map(int, component.removeprefix("head").split("."))
-        return self._head(
-            layer, head, row, streams, runs["mask"].values["mask"] + changes.get("mask", 0)
-        )
+        z = self._mixed(layer, row, streams, visible)
+        return self._head_value(layer, head, z)
 
     def _visible(self, row: int) -> Tensor:
         """`[P]`: 1 where a key may be attended to."""
@@ -113,12 +115,14 @@ class BridgeNetwork:
 
         def after(total: Tensor) -> Tensor:
             z = mixed[f"{attn}.o.hook_in"]
-            return written(
-                {name: self._head_value(layer, h, z) for h, name in enumerate(names)}, total
-            )
+            heads = {name: self._head_value(layer, h, z) for h, name in enumerate(names)}
+            total = written(heads, total)
+            # all that it adds, heads as they are in this run, but for the constant
+            constant = self._write_all(layer, self._value_biases[layer])
+            return written({f"attn{layer}": total - constant}, total)
 
         return [
-            _at(f"blocks.{layer}.hook_in", partial(read, names)),
+            _at(f"blocks.{layer}.hook_in", partial(read, [*names, f"attn{layer}"])),
             _record(f"{attn}.o.hook_in", mixed),
             _at(f"{attn}.hook_out", after),
         ]
@@ -134,15 +138,15 @@ class BridgeNetwork:
             _at(f"blocks.{layer}.mlp.hook_out", after),
         ]
 
-    def _head(
-        self, layer: int, head: int, row: int, streams: Mapping[str, Tensor], visible: Tensor
+    def _mixed(
+        self, layer: int, row: int, streams: Mapping[str, Tensor], visible: Tensor
     ) -> Tensor:
-        """A head's activation `[P, d_model]` on these streams into q, k and v, and with these keys
-        visible.
+        """The mixed values of a layer, `[P, heads, d_head]`, on these streams into q, k and v, and
+        with these keys visible.
 
-        The whole layer reads the streams and the mask; of what it computes only this head is looked
-        at. Queries, keys and values are exchanged before rotation, which depends on nothing but the
-        position.
+        The whole layer reads the streams and the mask; of what it computes only what is claimed is
+        looked at. Queries, keys and values are exchanged before rotation, which depends on nothing
+        but the position.
         """
         attn = f"blocks.{layer}.attn"
         seen: dict[str, Tensor] = {}
@@ -154,7 +158,12 @@ class BridgeNetwork:
             self._forward(row, visible, hooks)
         forced = [_force(name, projected) for name, projected in seen.items()]
         self._forward(row, visible, [*forced, _record(f"{attn}.o.hook_in", seen)])
-        return self._head_value(layer, head, seen[f"{attn}.o.hook_in"])
+        return seen[f"{attn}.o.hook_in"]
+
+    def _attn(self, layer: int, row: int, streams: Mapping[str, Tensor], visible: Tensor) -> Tensor:
+        """What all heads of a layer add, `[P, d_model]`."""
+        z = self._mixed(layer, row, streams, visible)
+        return self._write_all(layer, z) - self._write_all(layer, self._value_biases[layer])
 
     def _mlp(self, layer: int, row: int, stream: Tensor) -> Tensor:
         """An MLP's activation `[P, d_model]` on this stream."""
@@ -183,6 +192,11 @@ class BridgeNetwork:
         only = torch.zeros_like(z)
         only[:, head] = z[:, head]
         written: Tensor = project(only.flatten(1)) - project(torch.zeros_like(z).flatten(1))
+        return written
+
+    def _write_all(self, layer: int, z: Tensor) -> Tensor:
+        """What the output projection makes of mixed values, its bias included, `[P, d_model]`."""
+        written: Tensor = self.bridge.blocks[layer].attn.o.original_component(z.flatten(1))
         return written
 
     def _value_bias(self, layer: int) -> Tensor:

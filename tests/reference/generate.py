@@ -7,9 +7,11 @@ the static rules; swap sets are arbitrary, since an evaluator evaluates any of t
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
+from itertools import combinations, starmap
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from pytest_scrub.tree.nodes import (
     Node,
     Span,
     Subspace,
+    is_attn,
     is_head,
     natural_key,
 )
@@ -91,12 +94,14 @@ class SmallTransformer:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Everything that writes to the residual stream, in the order in which it does."""
+        """Everything that writes to the residual stream, in the order in which it does; all of a
+        layer's heads after them."""
         a = self.architecture
         has_positions = a.kind == "gpt2" or (a.kind == "native" and a.positions == "standard")
         found = ["embed", "pos_embed"] if has_positions else ["embed"]
         for layer in range(a.n_layers):
             found += [f"head{layer}.{head}" for head in range(a.n_heads)]
+            found += [f"attn{layer}"]
             found += [] if a.attn_only else [f"mlp{layer}"]
         return tuple(found)
 
@@ -282,6 +287,19 @@ def datasets(draw: st.DrawFn, model: SmallTransformer) -> Dataset:
     return Dataset(inputs, labels=labels, features=features)
 
 
+def attends(component: str) -> bool:
+    """Whether it reads by queries, keys and values."""
+    return is_head(component) or is_attn(component)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two components are the same, or one is a part of the other."""
+    return one == other or any(
+        is_attn(a) and b.startswith(a.replace("attn", "head") + ".")
+        for a, b in ((one, other), (other, one))
+    )
+
+
 def n_positions(dataset: Dataset) -> int:
     return int(dataset.inputs["tokens"].shape[1])
 
@@ -394,17 +412,20 @@ class _Trees:
             return self.other_part(draw(st.sampled_from(divisible)), siblings)
         if self.may_claim_mask(parent, siblings) and self.rarely():
             return self.mask(parent)
-        into = draw(st.sampled_from([None, "q", "k", "v"])) if is_head(parent) else None
+        into = draw(st.sampled_from([None, "q", "k", "v"])) if attends(parent) else None
         shared = [
             sibling for sibling in siblings if None in (into, sibling.into) or sibling.into == into
         ]
         taken = {name for sibling in shared for name in sibling.components}
-        free = [name for name in self.readable(parent) if name not in taken]
+        free = [name for name in self.readable(parent) if not any(overlap(name, t) for t in taken)]
         if not free:
             return None
         components = [draw(st.sampled_from(free))]
         if len(free) > 1 and self.rarely():
-            components = draw(st.lists(st.sampled_from(free), min_size=2, max_size=3, unique=True))
+            several = st.lists(st.sampled_from(free), min_size=2, max_size=3, unique=True)
+            components = draw(
+                several.filter(lambda names: not any(starmap(overlap, combinations(names, 2))))
+            )
         node = Node(
             tuple(sorted(components, key=natural_key)),
             self.agreement(),
@@ -421,8 +442,8 @@ class _Trees:
         if parent == ROOT:
             return components
         # the heads of one layer do not read each other
-        first_of_layer = f"{parent.partition('.')[0]}.0"
-        return components[: components.index(first_of_layer if is_head(parent) else parent)]
+        layer = re.findall(r"\d+", parent)[0]
+        return components[: components.index(f"head{layer}.0" if attends(parent) else parent)]
 
     def furnished(self, node: Node, level: int, siblings: list[Node]) -> Node:
         """The node with a name, another's donor, children of its own or a computation, or none of
@@ -436,7 +457,7 @@ class _Trees:
             node = replace(node, shares=lender.name, agrees_on=lender.agrees_on)
         is_group = len(node.components) > 1
         is_recomputable = not is_group and (
-            is_head(node.component) or node.component.startswith("mlp")
+            attends(node.component) or node.component.startswith("mlp")
         )
         if is_recomputable and level + 1 < DEPTH and draw(st.integers(0, 3)) > 0:
             return self.reading(node, level + 1)
@@ -483,7 +504,7 @@ class _Trees:
         return self.furnished(replace(part, pos=pos, subspace=subspace), DEPTH, siblings)
 
     def may_claim_mask(self, parent: str, siblings: list[Node]) -> bool:
-        reaches = is_head(parent) or any(is_head(name) for name in self.readable(parent))
+        reaches = attends(parent) or any(map(attends, self.readable(parent)))
         is_free = all("mask" not in sibling.components for sibling in siblings)
         return "attention_mask" in self.dataset.inputs and reaches and is_free
 
@@ -491,7 +512,7 @@ class _Trees:
         """Only heads read it directly. Fixed positions keep the first key visible, which never is
         padding."""
         fixed = st.one_of(st.none(), st.integers(-self.n_pos, self.n_pos - 1), spans(self.n_pos))
-        via = st.sampled_from([None, "direct", "any"] if is_head(parent) else ["any"])
+        via = st.sampled_from([None, "direct", "any"] if attends(parent) else ["any"])
         return Node(("mask",), self.agreement(), pos=self.draw(fixed), via=self.draw(via))
 
 

@@ -38,6 +38,7 @@ from pytest_scrub.tree.nodes import (
     EXACT,
     Agreement,
     Node,
+    attn,
     embed,
     group,
     head,
@@ -577,12 +578,34 @@ def another_function(values: Any) -> Any:
             "cannot join: group(head0.0+head0.1) would be one node, but its members are read into "
             "different slots; claim them one by one",
         ),
+        (
+            attn(0, agrees_on="f"),
+            group(["head0.0", "head0.1"], agrees_on="f"),
+            "cannot join: attn0 in one and head0.0 in the other; a tree does not know which heads "
+            "a layer has, so name them one by one in both, in a group",
+        ),
     ],
 )  # fmt: skip
 def test_what_no_single_tree_says_is_refused(first: Node, second: Node, sentence: str) -> None:
     for operands in ((first, second), (second, first)):
         with refuses(sentence):
             join(*map(output, operands))
+
+
+def test_all_heads_of_a_layer_are_joined_like_one() -> None:
+    def tree(on: Any, into: str | None) -> Node:
+        return output(attn(0, agrees_on=on, reads=[embed(agrees_on=on, into=into)]))
+
+    assert join(tree("f", "q"), tree("g", "q")) == tree(["f", "g"], "q")
+    # one claims what lies in the rest of the other: all three slots of what attends
+    in_the_rest = attn(0, agrees_on=["f", "g"])
+    assert join(tree("f", "q"), tree("g", None)) == output(
+        replace(in_the_rest, rest=Agreement(("f", "g")))
+    )
+    # each is claimed in one only, so both are
+    assert join(output(attn(0, agrees_on="f")), output(head(1, 0, agrees_on="g"))) == replace(
+        output(), rest=Agreement(("f", "g"))
+    )
 
 
 def test_the_same_computation_is_joined() -> None:

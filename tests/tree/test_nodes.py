@@ -25,6 +25,7 @@ from pytest_scrub.tree.nodes import (
     NodeOptions,
     Span,
     Subspace,
+    attn,
     embed,
     group,
     head,
@@ -52,6 +53,7 @@ def refuses(sentence: str) -> Any:
     ("node", "components"),
     [
         (head(1, 0), ("head1.0",)),
+        (attn(2), ("attn2",)),
         (mlp(2), ("mlp2",)),
         (embed(), ("embed",)),
         (pos_embed(), ("pos_embed",)),
@@ -353,6 +355,7 @@ FEATURES = "takes the name of a feature of the dataset, a list of names, EXACT o
         (lambda: head(1.0, 0), f"the layer of a head {COUNTED} 1.0"),
         (lambda: head(0, True), f"the number of a head {COUNTED} True"),
         (lambda: head(-1, 0), f"the layer of a head {COUNTED} -1"),
+        (lambda: attn(-1), f"the layer of an attention {COUNTED} -1"),
         (lambda: mlp(10**5000), f"the layer of an MLP {COUNTED} a number of 16610 bits"),
         (lambda: module(3), "module takes the name of a module, an input or a node, not 3"),
         (lambda: output([embed(agrees_on="f")]), f"output {NODES} a list; write output(*nodes)"),

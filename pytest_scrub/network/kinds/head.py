@@ -76,7 +76,8 @@ class Head(ReadingPart):
         source = batch.reading.inputs[slot]
         where = batch.where_of(source)
         if source.is_projected:
-            start = batch.clean.take(source.start, batch.carrier, where)
+            nth = self.head if slot == "q" else self.kv_head
+            start = batch.reading.part.start(batch, slot, nth)
             if not source.products:
                 return start
             z, weights = batch.product(source)

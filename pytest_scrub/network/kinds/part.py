@@ -29,6 +29,7 @@ class Part(Component):
     - `hook`: the network's own activation that its clean value is taken from.
     - `streams`: its slots that read the residual stream; `point`: where they read it.
     - `beside`: its slot that reads the mask, where it has one.
+    - `members`: the parts whose sum it is, where it is one of others.
     """
 
     layer: int = 0
@@ -39,10 +40,15 @@ class Part(Component):
     streams: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     point = ""
+    members: tuple[Part, ...] = ()
 
     def __init__(self, transformer: Transformer, name: str, level: str) -> None:
         super().__init__(name, level)
         self.transformer, self.width = transformer, transformer.d_model if self.adds else None
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        return tuple(part.name for part in self.members) or (self.name,)
 
     @property
     def constant(self) -> Tensor | float:

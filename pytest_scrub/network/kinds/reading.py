@@ -257,6 +257,12 @@ class ReadingPart(Part):
         """Its value from the stream that its only slot reads, at the same positions."""
         raise NotImplementedError
 
+    def start(self, batch: Batch, slot: str, nth: int) -> Tensor:
+        """The carrier's own queries, keys or values, from what is kept of this part: the `nth` ones
+        of its layer."""
+        source = batch.reading.inputs[slot]
+        return batch.clean.take(source.start, batch.carrier, batch.where_of(source))
+
     def computed(self, stream: Tensor, visible: Tensor) -> Tensor:
         return self.apply(stream)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from torch import Tensor
 
-from pytest_scrub.network.graph import Clean, Edits, Site, Where, patched, select
+from pytest_scrub.network.graph import Clean, Edits, Site, Where, patched, select, summed
 from pytest_scrub.network.kinds.mask import replaced_keys, require_a_key, seen_keys
 from pytest_scrub.network.kinds.part import (
     INPUT_STAGE,
@@ -56,31 +56,45 @@ class Rerun:
             self.visible = replaced_keys(self.visible, edits, carrier)
             seen = seen_keys(self.visible, None, self.stream, stop.transformer.causal)
             require_a_key(seen, carrier, stop.name)
+        asked = {*edited, *wanted}
         for name in edited:
             if parts[name].adds and parts[name].stage == INPUT_STAGE:
                 value = self.own(name)
                 self.values[name] = patched(name, value, edits, carrier)
                 self.stream = self.stream + (self.values[name] - value)
+        # Of the sums of others those that somebody asks for, after what they are the sums of.
+        sums = [part for part in parts.values() if part.members and part.name in asked]
+        kept = {*wanted, *(member.name for part in sums for member in part.members)}
+        run = (part for part in parts.values() if not part.members or part in sums)
         stages = [
             stage
-            for stage in in_stages(parts.values())
+            for stage in in_stages(run)
             if first_stage(self.first) <= stage[0].stage < stop.stage
         ]
         mixing = [stage for stage in stages if any(part.beside for part in stage)]
-        apart = {*edited, *wanted}
+        apart = {*edited, *kept}
         for stage in stages:
             there = where if stage is mixing[-1] and not wanted else None
             self.at = self.at if there is None else there
             after = widened(select(self.stream, there)) + sum(part.constant for part in stage)
             for _, alike in groupby(stage, key=type):
                 some = list(alike)
-                each = some[0].together(some, apart, self.stream, self.visible, there)
-                for name, own in each:
+                is_sum = bool(some[0].members)
+                for name, own in (
+                    self._sums(some)
+                    if is_sum
+                    else some[0].together(some, apart, self.stream, self.visible, there)
+                ):
                     value = patched(name, own, edits, carrier, self.at)
-                    after = after + value
-                    if name in wanted:
+                    after = after + (value - own if is_sum else value)
+                    if name in kept:
                         self.values[name] = value
             self.stream = after.to(self.stream.dtype)
+
+    def _sums(self, parts: Sequence[Part]) -> Iterator[tuple[str, Tensor]]:
+        """The values of sums of others in this run, before anything is put in their place."""
+        for part in parts:
+            yield part.name, summed(self.values[member.name] for member in part.members)
 
     def own(self, name: str) -> Tensor:
         """A component's value in this run: the clean one where it lies below what is changed."""

@@ -1,0 +1,76 @@
+"""Is every family read as its own hooks say, does the page say so, and would a mistake be seen?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.families import PAGE
+from tests.reference.family_hooks import FamilyHooks
+from tests.reference.family_networks import FAMILIES, HEADS, twins
+from tests.reference.family_table import DIRECTLY, REFUSED, TOLERANCE, examine, row, told
+from tests.sizes import only_in_full
+
+# One of each sort: learned positions; grouped and normalised queries; windows, caps and normalised
+# blocks; blocks that read the stream as it is; biases for distance; post-norm; two sequences; no
+# attention
+FEW = ("GPT-2", "Qwen 3", "Gemma 2", "OLMo 2", "BLOOM", "BERT", "T5", "Mamba")
+NAMES = [pytest.param(name, marks=() if name in FEW else only_in_full) for name in FAMILIES]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_family_is_read_as_its_own_hooks_say(name):
+    found = examine(FAMILIES[name])
+    wrong = {claim: off for claim, off in found.off.items() if not off <= TOLERANCE}
+    assert not wrong
+    assert found.read == REFUSED or len(found.off) > 0
+    assert found.read != DIRECTLY or not found.said
+    page = PAGE.read_text().splitlines()
+    for line in [row(name, FAMILIES[name], found), *told(name, found)]:
+        assert line in page, f"run make families: {line}"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_hooks_stand_where_the_residual_stream_is_written(name):
+    """What they take for the contributions of attention and MLPs is all that the stream gains."""
+    family = FAMILIES[name]
+    if family.mixers or family.wiring.final is None:
+        pytest.skip("has no sum")
+    hooks = FamilyHooks(family.build(), family.wiring, HEADS, family.inputs())
+    assert max(map(hooks.unexplained, range(2))) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("change", "claims"),
+    [
+        ({"scale": 0.5}, ["head", "head of a head", "MLP", "attention", "position"]),
+        ({"reads": ("post_attention_layernorm",)}, ["head of a head"]),
+        ({"key": "self_attn.v_proj"}, ["keys of a head"]),
+        ({"mlp_reads": ("input_layernorm",)}, ["MLP of a head"]),
+        ({"o": "self_attn.q_proj"}, ["head", "every path", "every path, position"]),
+    ],
+    ids=str,
+)
+def test_a_hook_in_the_wrong_place_is_seen(change, claims):
+    family = FAMILIES["Arcee"]
+    hooks = FamilyHooks(twins(family)[1], replace(family.wiring, **change), HEADS, family.inputs())
+    found = examine(family, hooks, claims)
+    assert {claim for claim, off in found.off.items() if off > TOLERANCE} == {*claims}
+
+
+def test_a_bridge_that_is_another_network_is_refused():
+    """Grouped queries of Falcon's new decoder, whose rows TransformerLens 4.3 takes in another
+    order."""
+    falcon = FAMILIES["Falcon, new decoder"]
+    found = examine(replace(falcon, options={**falcon.options, "multi_query": False}))
+    assert found.read == REFUSED
+    assert found.why.startswith(
+        "the bridge that TransformerLens makes of this FalconForCausalLM computes something else"
+    )
+
+
+def test_the_page_has_every_family_once():
+    named = [line.split(" | ")[0] for line in PAGE.read_text().splitlines() if line.count("|") > 10]
+    assert named[2:] == [f"| {name}" for name in FAMILIES]
+    assert len(FAMILIES) > 50
