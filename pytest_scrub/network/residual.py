@@ -20,7 +20,7 @@ from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
 from pytest_scrub.network.graph import Edit, Inputs, ModelGraph, Reader, Site, select, summed
 from pytest_scrub.network.kinds.head import Head
 from pytest_scrub.network.kinds.mask import Mask, visible_keys
-from pytest_scrub.network.kinds.part import Part, in_stages
+from pytest_scrub.network.kinds.part import Part, added, in_blocks, in_stages, total
 from pytest_scrub.network.kinds.pointwise import Embedding, Mlp, Output, PositionEmbedding
 from pytest_scrub.network.kinds.reading import Reading, ReadingPart
 from pytest_scrub.network.precision import widened
@@ -94,6 +94,8 @@ class ResidualGraph(ModelGraph):
     def _hooks(self, site: Site) -> list[str]:
         if site.kind == "stream":
             return [f"resid_{point}" for point in site.names]
+        if site.kind == "block":
+            return list(site.names)
         return [self.parts[name].hook_of(site.kind) for name in site.names]
 
     def _seen(self, inputs: Inputs, hooks: set[str]) -> dict[str, Tensor]:
@@ -103,8 +105,9 @@ class ResidualGraph(ModelGraph):
 
     def _captured(self, site: Site, seen: Inputs) -> Tensor:
         where = site.where(self.device)
-        if site.kind == "stream":
-            return select(seen[f"resid_{site.names[0]}"], where)
+        if site.kind in ("stream", "block"):
+            (hook,) = self._hooks(site)
+            return select(seen[hook], where)
         return summed(self.parts[name].clean(site.kind, seen, where) for name in site.names)
 
     # Proof ----------------------------------------------------------------------------------------
@@ -119,7 +122,7 @@ class ResidualGraph(ModelGraph):
         **Raises** `ModelError` naming the first part that differs, relative to the output's scale.
         """
         readers = [part for part in self.parts.values() if isinstance(part, ReadingPart)]
-        hooks = {part.hook for part in self.parts.values()}
+        hooks = {hook for part in self.parts.values() for hook in (part.hook, part.sum)}
         seen = self._seen(inputs, hooks | {f"resid_{part.point}" for part in readers})
         for name, value in seen.items():
             if not value.isfinite().all():
@@ -148,10 +151,12 @@ class ResidualGraph(ModelGraph):
                 place, layer = point.split(".")
                 what = f"the stream {PLACES[place]}{layer}"
                 self._same(what, stream, seen[f"resid_{point}"])
-            for part in stage:
-                if part.adds:
-                    value = part.clean("value", seen, None)
-                    stream = stream + widened(value) + part.constant
+            for block in in_blocks(stage):
+                summed = total(block, (part.clean("value", seen, None) for part in block))
+                if block[0].sum:
+                    what = f"the sum of {', '.join(part.name for part in block)}"
+                    self._same(what, summed, seen[block[0].sum])
+                stream = stream + added(block[0], summed, self.transformer.dtype)
 
     def _same(self, what: str, mine: Tensor, theirs: Tensor, remedy: str = PLAIN_MODULE) -> None:
         scale = theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny)

@@ -48,6 +48,17 @@ def rotate_native(rotary: Any) -> Rotate:
     return rotation(table, turn_pairs)
 
 
+def rotate_by_table(attn: Any) -> Rotate:
+    """By the table of sines and cosines that an attention keeps (GPT-J)."""
+
+    def table(x: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        both = attn.embed_positions[ids].to(x.dtype).chunk(2, -1)
+        sin, cos = (half.repeat_interleave(2, -1) for half in both)
+        return cos, sin
+
+    return rotation(table, turn_pairs)
+
+
 def rotate_hooked(attn: Any) -> Rotate:
     """By the tables of a `HookedTransformer`'s attention."""
 

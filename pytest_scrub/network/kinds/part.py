@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from pytest_scrub.network.adapter import Transformer
 from pytest_scrub.network.graph import Component, Edit, Inputs, Site, Where, select
+from pytest_scrub.network.precision import widened
+
+if TYPE_CHECKING:
+    from pytest_scrub.network.parts import Norm
 
 MASK = "mask"
 VISIBLE = Site("value", (MASK,))
@@ -27,6 +33,8 @@ class Part(Component):
     - `stage`: when it is computed. Parts of one stage read the same residual stream, and what they
       add to it is read by those of later ones.
     - `hook`: the network's own activation that its clean value is taken from.
+    - `after`: what its block does to the sum of its parts before it is added; None where they are
+      added as they are. `block`: the network's own activation that is that sum.
     - `streams`: its slots that read the residual stream; `point`: where they read it.
     - `beside`: its slot that reads the mask, where it has one.
     """
@@ -36,6 +44,8 @@ class Part(Component):
     divisible = True
     stage = INPUT_STAGE
     hook = ""
+    block = ""
+    after: Norm | None = None
     streams: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     point = ""
@@ -43,6 +53,10 @@ class Part(Component):
     def __init__(self, transformer: Transformer, name: str, level: str) -> None:
         super().__init__(name, level)
         self.transformer, self.width = transformer, transformer.d_model if self.adds else None
+
+    @property
+    def sum(self) -> str:
+        return "" if self.after is None else self.block
 
     @property
     def constant(self) -> Tensor | float:
@@ -85,6 +99,24 @@ class Part(Component):
 def in_stages(parts: Iterable[Part]) -> Iterator[list[Part]]:
     """Parts in order of computation, those of one stage together."""
     return (list(stage) for _, stage in groupby(parts, key=lambda part: part.stage))
+
+
+def in_blocks(stage: Iterable[Part]) -> Iterator[list[Part]]:
+    """Those of a stage that add to the residual stream, those of one block together."""
+    adding = (part for part in stage if part.adds)
+    return (list(block) for _, block in groupby(adding, key=lambda part: part.block))
+
+
+def total(block: Sequence[Part], values: Iterable[Tensor]) -> Tensor:
+    """The sum of a block's parts, whose values these are, with what belongs to none of them."""
+    first, *others = [*map(widened, values), *(part.constant for part in block)]
+    assert isinstance(first, Tensor)
+    return first + sum(others)
+
+
+def added(part: Part, summed: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the block of a part adds to the stream, from the sum of its parts."""
+    return summed if part.after is None else widened(part.after(summed.to(dtype)))
 
 
 def first_changed_layer(parts: Mapping[str, Part], edits: Iterable[Edit]) -> int:

@@ -13,9 +13,12 @@ from pytest_scrub.network.kinds.part import (
     MASK,
     VISIBLE,
     Part,
+    added,
     first_changed_layer,
     first_stage,
+    in_blocks,
     in_stages,
+    total,
 )
 from pytest_scrub.network.precision import widened
 
@@ -26,7 +29,7 @@ class Rerun:
     **Arguments**
 
     - `edits`: what is replaced along every path, with the values.
-    - `wanted`: names of components whose own values in this run are asked for.
+    - `wanted`: names of components and blocks whose own values and sums in this run are asked for.
 
     - `stream`: what `stop` reads, `[B, P, d_model]`.
     - `visible`: the keys that attention sees, `[B, P]`.
@@ -46,6 +49,7 @@ class Rerun:
         self.stream = clean.take(Site("stream", (f"pre.{self.first}",)), carrier, None)
         self.visible = clean.take(VISIBLE, carrier, None)
         self.values: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor] = {}
         edited = dict.fromkeys(name for edit, _ in edits for name in edit.components)
         if MASK in edited:
             self.visible = replaced_keys(self.visible, edits, carrier)
@@ -58,13 +62,18 @@ class Rerun:
                 self.stream = self.stream + (self.values[name] - value)
         stages = range(first_stage(self.first), stop.stage)
         for stage in in_stages(part for part in parts.values() if part.stage in stages):
-            after = widened(self.stream) + sum(part.constant for part in stage)
-            for part in stage:
-                value = part.computed(self.stream, self.visible)
-                value = patched(part.name, value, edits, carrier)
-                after = after + value
-                if part.name in wanted:
-                    self.values[part.name] = value
+            after = widened(self.stream)
+            for block in in_blocks(stage):
+                values = []
+                for part in block:
+                    value = part.computed(self.stream, self.visible)
+                    values.append(patched(part.name, value, edits, carrier))
+                    if part.name in wanted:
+                        self.values[part.name] = values[-1]
+                summed = total(block, values)
+                if block[0].block in wanted:
+                    self.sums[block[0].block] = summed.to(self.stream.dtype)
+                after = after + added(block[0], summed, self.stream.dtype)
             self.stream = after.to(self.stream.dtype)
 
     def own(self, name: str) -> Tensor:
@@ -72,3 +81,9 @@ class Rerun:
         if name in self.values:
             return self.values[name]
         return self.clean.take(Site("value", (name,)), self.carrier, None)
+
+    def sum_of(self, block: str) -> Tensor:
+        """The sum of a block's parts in this run."""
+        if block in self.sums:
+            return self.sums[block]
+        return self.clean.take(Site("block", (block,)), self.carrier, None)
