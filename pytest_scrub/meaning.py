@@ -44,6 +44,11 @@ class Run:
     reads: dict[str, Tensor] = field(default_factory=dict)
 
 
+Change = tuple[str, Tensor]
+"""A component, and what is added to its activation `[positions, ...]`; of several that are replaced
+by their sum it is the first, and what is added to that sum."""
+
+
 class Network(Protocol):
     """A network as components that read one another. Constant terms (biases) belong to no
     activation (rule 9).
@@ -69,15 +74,16 @@ class Network(Protocol):
         all else follows."""
 
     def recompute(
-        self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Tensor]
+        self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Sequence[Change]]
     ) -> Tensor:
         """A component's activation `[positions, ...]` when it reads something else than in one
         clean run.
 
         - `runs`: for every slot the run in which it is read. All are on one row, the carrier, whose
           position ids are those of rotary embeddings (rule 10).
-        - `changes`: slot to what is added to what it reads in its run, `[positions, ...]`; a slot
-          may be missing.
+        - `changes`: slot to what is added to activations that it reads in its run; a slot may be
+          missing. Where the network adds a function of a sum of activations, it is one of them all
+          together (rule 6).
         """
 
 
@@ -237,7 +243,7 @@ class Meaning:
         parent, row = placed.node.component, placed.carrier
         claims = [claim for child in placed.children for claim in self.claims(child)]
         runs: dict[str, Run] = {}
-        changes: dict[str, Tensor] = {}
+        changes: dict[str, list[Change]] = {}
         for slot in self.network.slots(parent):
             # rule 6: only that slot reads it
             read = [claim for claim in claims if claim.node.into in (None, slot)]
@@ -249,9 +255,9 @@ class Meaning:
             ]
             runs[slot] = self.run(row, anywhere)
             if direct:
-                changes[slot] = torch.stack(
-                    [self.change(runs[slot], claim) for claim in direct]
-                ).sum(dim=0)
+                changes[slot] = [
+                    (claim.components[0], self.change(runs[slot], claim)) for claim in direct
+                ]
         return self.network.recompute(parent, runs, changes)
 
     def run(self, row: int, claims: Sequence[Claim]) -> Run:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pytest_scrub.errors import ModelError, hides_scrub_errors
 from pytest_scrub.network.parts import Attention, Mlp
@@ -49,6 +49,9 @@ class Transformer(ABC):
     fixed_up_to: int | None = None
     # whether positions are counted along the visible keys only, so that a gap in them is none
     counts_visible: bool = False
+    # whether rows may be padded on the left: positions are then the same but for their origin, and
+    # queries of padding, which see no key, attend to all alike
+    pads_left: bool = False
     # whether a query that sees no key attends to something else than to all keys alike
     blind_is_unknown: bool = False
 

@@ -84,6 +84,8 @@ class Bridge(Transformer):
             raise self.error("has position embeddings that are no component of their own")
         if "embed_ln" in components and self.has_pos_embed:
             raise self.error("normalises the sum of its embeddings")
+        self.pads_left = not self.native and not self.has_pos_embed
+        self.blind_is_unknown = any(map(_is_local, self.model.blocks))
         attentions = {type(block.attn).__name__ for block in self.model.blocks}
         self.counts_visible = "BloomAttentionBridge" in attentions
         if "ALiBiJointQKVAttentionBridge" in attentions:  # once with the scores, once in the mask
@@ -142,7 +144,7 @@ class Bridge(Transformer):
     def _window(self, layer: int, attn: Any) -> int | None:
         """How many keys a query of a layer sees at most."""
         config = self._config
-        if getattr(attn.original_component, "attention_type", None) == "local":  # GPT-Neo
+        if _is_local(self.model.blocks[layer]):
             return int(config.window_size)
         kinds = getattr(config, "layer_types", None)
         kind = "sliding_attention" if kinds is None else kinds[layer]
@@ -306,6 +308,11 @@ def _present(block: Any) -> set[str]:
     """The components that a block has."""
     components = block.submodules.items()
     return {n for n, c in components if getattr(c, "original_component", None) is not None}
+
+
+def _is_local(block: Any) -> bool:
+    """Whether a layer hides keys beyond a window by a mask of its own (GPT-Neo)."""
+    return getattr(block.attn.original_component, "attention_type", None) == "local"
 
 
 def _is_rotated(attn: Any) -> bool:

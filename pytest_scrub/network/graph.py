@@ -153,8 +153,7 @@ class Component(ABC):
     - `layer`: of a transformer, for what has layers.
     - `width`: the size of its value's last dimension, where it is known.
     - `adds`: whether what reads it reads the sum of such values.
-    - `sum`: the name of the sum that it is a term of, where what reads it reads a function of that
-      sum.
+    - `sum`: names the sum that it is a term of, where what reads it reads a function of that sum.
     - `divisible`: whether a part of its value can be claimed, whatever numbers it holds.
     - `hint`: why most others cannot read it, and what to do.
     """
@@ -162,12 +161,15 @@ class Component(ABC):
     layer: int | None = None
     width: int | None = None
     adds = False
-    sum = ""
     divisible = False
     hint: str | None = None
 
     def __init__(self, name: str, level: str | None = None) -> None:
         self.name, self.level = name, level or name
+
+    @property
+    def sum(self) -> str:
+        return ""
 
     @abstractmethod
     def slots(self, child: Any, anywhere: bool) -> tuple[str, ...]:

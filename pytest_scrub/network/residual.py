@@ -9,6 +9,7 @@ proved against the network's own hooks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,11 +20,10 @@ from pytest_scrub.errors import ModelError
 from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
 from pytest_scrub.network.graph import Edit, Inputs, ModelGraph, Reader, Site, select, summed
 from pytest_scrub.network.kinds.head import Head
-from pytest_scrub.network.kinds.mask import Mask, visible_keys
+from pytest_scrub.network.kinds.mask import Mask, seen_keys, visible_keys
 from pytest_scrub.network.kinds.part import Part, added, in_blocks, in_stages, total
 from pytest_scrub.network.kinds.pointwise import Embedding, Mlp, Output, PositionEmbedding
 from pytest_scrub.network.kinds.reading import Reading, ReadingPart
-from pytest_scrub.network.precision import widened
 from pytest_scrub.network.vocabulary import require_ids
 
 # Relative to the largest value of the tensor compared. float64 networks may still normalise in
@@ -171,14 +171,31 @@ class ResidualGraph(ModelGraph):
         """**Raises** `ModelError` for token ids that the network does not know, and where a query
         sees no key at all: attention is then not defined."""
         require_ids("tokens", inputs["tokens"], self.transformer.model.embed.W_E.shape[0])
-        visible, causal = visible_keys(inputs), self.transformer.causal
-        empty = ~visible[:, 0] if causal else ~visible.any(1)
-        if empty.any():
-            remedy = (
-                "pad on the right, since attention is causal"
-                if causal
-                else "unmask at least one token"
+        transformer, visible = self.transformer, visible_keys(inputs)
+        refuse = partial(_refuse_rows, what="a query sees no key at all")
+        if transformer.causal and not transformer.pads_left:
+            refuse(~visible[:, 0], remedy="pad on the right, since attention is causal")
+        refuse(~visible.any(1), remedy="unmask at least one token")
+        if transformer.counts_visible:
+            begins = (visible[:, 1:] & ~visible[:, :-1]).sum(1) + visible[:, 0].int()
+            _refuse_rows(
+                begins > 1,
+                "the mask hides tokens between others, and this network counts positions without "
+                "them",
+                "mask at the ends only",
             )
-            raise ModelError(
-                f"on row {int(empty.nonzero()[0])} a query sees no key at all: {remedy}"
+        windows = [a.window for a in transformer.attention if a.window is not None]
+        if transformer.blind_is_unknown and windows:
+            seen = seen_keys(visible, None, visible, transformer.causal, min(windows))
+            _refuse_rows(
+                ~seen.any(-1).all(-1),
+                f"a query of padding sees no key within its window of {min(windows)}, where this "
+                "network computes what is not taken apart",
+                "shorten the padding",
             )
+
+
+def _refuse_rows(refused: Tensor, what: str, remedy: str) -> None:
+    """**Raises** `ModelError` naming the first row that is refused, of bool `[B]`."""
+    if refused.any():
+        raise ModelError(f"on row {int(refused.nonzero()[0])} {what}: {remedy}")

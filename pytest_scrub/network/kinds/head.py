@@ -104,9 +104,7 @@ class Head(ReadingPart):
 
     def seen(self, visible: Tensor, where: Where, queries: Tensor) -> Tensor:
         """Which keys queries at `where` see, bool, broadcasts to `[B, K, P]`."""
-        return seen_keys(
-            visible, where, queries, self.transformer.causal, self.attention.window
-        )
+        return seen_keys(visible, where, queries, self.transformer.causal, self.attention.window)
 
     def project(self, slot: str, normed: Tensor, where: Where) -> Tensor:
         """q, k or v at `where`, `[B, K, d_head]`, from the normed stream there."""

@@ -109,9 +109,8 @@ def in_blocks(stage: Iterable[Part]) -> Iterator[list[Part]]:
 
 def total(block: Sequence[Part], values: Iterable[Tensor]) -> Tensor:
     """The sum of a block's parts, whose values these are, with what belongs to none of them."""
-    first, *others = [*map(widened, values), *(part.constant for part in block)]
-    assert isinstance(first, Tensor)
-    return first + sum(others)
+    first, *others = map(widened, values)
+    return sum(others, first) + sum(part.constant for part in block)
 
 
 def added(part: Part, summed: Tensor, dtype: torch.dtype) -> Tensor:
