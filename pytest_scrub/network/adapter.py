@@ -45,8 +45,6 @@ class Transformer(ABC):
     causal: bool
     parallel: bool  # attention and MLP of a layer read the same residual stream
     can_drop: bool = False  # whether there is any dropout
-    # the longest input up to which rotary embeddings do not depend on its length; None: any
-    fixed_up_to: int | None = None
     # whether positions are counted along the visible keys only, so that a gap in them is none
     counts_visible: bool = False
     # whether rows may be padded on the left: positions are then the same but for their origin, and
@@ -172,12 +170,9 @@ class Transformer(ABC):
     def _refuse_length(self, length: int) -> None:
         most = self.model.cfg.n_ctx
         if self.has_pos_embed and length > most:
-            has = f"has {most} positions"
-        elif self.fixed_up_to is not None and length > self.fixed_up_to:
-            has = f"has rotary embeddings that depend on lengths above {self.fixed_up_to}"
-        else:
-            return
-        raise self.error(f"{has}, but the inputs have {length}", "shorten the inputs")
+            raise self.error(
+                f"has {most} positions, but the inputs have {length}", "shorten the inputs"
+            )
 
     def _refuse_no_layers(self) -> None:
         if not len(self.model.blocks):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pytest_scrub.errors import hides_scrub_errors
 from pytest_scrub.network.adapter import MASK, Hooks, Transformer, cap, flat, view, weights
-from pytest_scrub.network.parts import Attention, HeadNorm, Mlp
+from pytest_scrub.network.parts import Attention, HeadNorm, Mlp, Scale
 from pytest_scrub.network.rotary import (
     rotate_by_table,
     rotate_native,
@@ -39,9 +39,9 @@ BLOCKS = {
     *("BloomBlockBridge", "_OptBlockBridge"),
 }
 # Hugging Face rotary types whose frequencies are the same whatever the length of the input, and
-# those where they are up to a length.
+# those that depend on it.
 FIXED_ROTARY_TYPES = {"default", "linear", "llama3", "yarn"}
-FIXED_UP_TO_A_LENGTH = {"dynamic", "longrope"}
+ROTARY_TYPES_BY_LENGTH = {"dynamic", "longrope"}
 # Where a block shows what attention and MLP add, before a norm of it, and what its MLP reads.
 # An adapter that says otherwise knows why.
 POINTS = {
@@ -139,7 +139,7 @@ class Bridge(Transformer):
             after: Norm = block.submodules[norm].original_component
             return after
         scale = getattr(block, "residual_contribution_scale", 1.0)
-        return None if scale == 1 else lambda summed: summed * scale
+        return None if scale == 1 else Scale(float(scale))
 
     def _window(self, layer: int, attn: Any) -> int | None:
         """How many keys a query of a layer sees at most."""
@@ -241,10 +241,8 @@ class Bridge(Transformer):
         if isinstance(kind, dict):  # of each kind of layer
             options = {"layer_type": self._config.layer_types[layer]}
             kind = kind[options["layer_type"]]
-        if kind in FIXED_UP_TO_A_LENGTH:
-            self.fixed_up_to = _original_length(self._config)
-        elif kind not in FIXED_ROTARY_TYPES:
-            raise self.error(f"has rotary embeddings that depend on the length or layer ({kind})")
+        if kind not in FIXED_ROTARY_TYPES | ROTARY_TYPES_BY_LENGTH:
+            raise self.error(f"has rotary embeddings of a kind that is not taken apart ({kind})")
         is_interleaved = getattr(cfg, "rotary_interleaved_cos_sin", False)
         is_paired = getattr(cfg, "rotary_adjacent_pairs", False)
 
@@ -255,7 +253,8 @@ class Bridge(Transformer):
             cos, sin = (t.view(*ids.shape, -1) for t in both)
             return cos, sin
 
-        return rotation(table, turn_pairs if is_interleaved or is_paired else turn_halves)
+        turn = turn_pairs if is_interleaved or is_paired else turn_halves
+        return rotation(table, turn, kind in ROTARY_TYPES_BY_LENGTH)
 
     def _has_mlp(self, block: Any) -> bool:
         return "mlp" in block._modules
@@ -346,14 +345,6 @@ def _alone(mlp: Any) -> Callable[..., Tensor]:
         plain: Callable[..., Tensor] = original
         return plain
     return lambda x: original(x, torch.zeros_like(x))
-
-
-def _original_length(config: Any) -> int:
-    """The length that a network's rotary embeddings were made for."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    own = rope.get("original_max_position_embeddings")
-    own = own or getattr(config, "original_max_position_embeddings", None)
-    return int(own or config.max_position_embeddings)
 
 
 def _is_causal(attn: Any) -> bool:

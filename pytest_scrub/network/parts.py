@@ -10,15 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     Norm = Callable[[Tensor], Tensor]  # [..., d_model] -> [..., d_model]
-    # [..., pos, d_head], position ids -> [..., pos, d_head]
-    Rotate = Callable[[Tensor, Tensor], Tensor]
+
+    class Rotate(Protocol):
+        """Turns `x [..., pos, d_head]` as position ids say."""
+
+        def __call__(self, x: Tensor, ids: Tensor, length: int | None = None) -> Tensor:
+            """`length`: of the whole input, where the ids are not those of all its positions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +36,16 @@ class HeadNorm:
 
     apply: Norm
     each_alone: bool
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Multiplies what a block adds."""
+
+    factor: float
+
+    def __call__(self, summed: Tensor) -> Tensor:
+        return summed * self.factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +77,20 @@ class Attention:
     # of a count of keys, what is added to the scores of each, [heads, keys] (ALiBi)
     bias: Callable[[int], Tensor] | None = None
     after: Norm | None = None  # of the sum of all that it adds; None: it is added as it is
+
+    @property
+    def text(self) -> str:
+        """What it does beside what its weights say, in words; empty where that is nothing."""
+        norms = [norm and norm.each_alone for norm in (self.norm_q, self.norm_k)]
+        more = {
+            "window": self.window,
+            "soft cap": self.softcap,
+            "norms of queries and keys": norms if norms != [None, None] else None,
+            "bias": self.bias and "of positions",
+            "after": self.after,
+        }
+        said = [f"{what} {how}" for what, how in more.items() if how is not None]
+        return ", ".join([f"scale {self.scale}", *said]) if said else ""
 
     @property
     def constant(self) -> Tensor:

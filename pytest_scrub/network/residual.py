@@ -79,7 +79,8 @@ class ResidualGraph(ModelGraph):
         return self.transformer.parameters()
 
     def text(self) -> Sequence[str]:
-        return self.source, str(self.transformer.causal), str(self.components)
+        more = (attention.text for attention in self.transformer.attention)
+        return self.source, str(self.transformer.causal), str(self.components), *filter(None, more)
 
     def computed_by_objects(self) -> tuple[Any, ...]:
         return type(self), type(self.transformer), self.transformer.model
@@ -113,11 +114,11 @@ class ResidualGraph(ModelGraph):
     # Proof ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def prove(self, inputs: Inputs) -> None:
-        """Two clean runs agree; the parts sum to the stream; recomputed parts are the network's
-        own.
+    def prove(self, inputs: Inputs, first: int = 0) -> None:
+        """Two clean runs agree; the parts sum to what their blocks add and to the stream;
+        recomputed parts are the network's own.
 
-        `inputs` are the dataset's first rows, so that a row can be named.
+        `inputs` are the dataset's rows from `first` on, so that a row can be named.
 
         **Raises** `ModelError` naming the first part that differs, relative to the output's scale.
         """
@@ -126,7 +127,7 @@ class ResidualGraph(ModelGraph):
         seen = self._seen(inputs, hooks | {f"resid_{part.point}" for part in readers})
         for name, value in seen.items():
             if not value.isfinite().all():
-                row = int((~value.isfinite()).flatten(1).any(1).nonzero()[0])
+                row = first + int((~value.isfinite()).flatten(1).any(1).nonzero()[0])
                 raise ModelError(
                     f"{self.source}: {name} is NaN or infinite on row {row}; take the row out, or "
                     "mend the weights"
@@ -185,14 +186,18 @@ class ResidualGraph(ModelGraph):
                 "mask at the ends only",
             )
         windows = [a.window for a in transformer.attention if a.window is not None]
-        if transformer.blind_is_unknown and windows:
-            seen = seen_keys(visible, None, visible, transformer.causal, min(windows))
+        window = min(windows, default=None)
+        blind = ~seen_keys(visible, None, visible, transformer.causal, window).any(-1).all(-1)
+        if transformer.blind_is_unknown:
             _refuse_rows(
-                ~seen.any(-1).all(-1),
-                f"a query of padding sees no key within its window of {min(windows)}, where this "
-                "network computes what is not taken apart",
+                blind,
+                f"a query of padding sees no key within its window of {window}, where this network "
+                "computes what is not taken apart",
                 "shorten the padding",
             )
+        if blind.any():  # what such a query attends to is proved where there is one
+            row = int(blind.nonzero()[0])
+            self.prove({name: value[row : row + 1] for name, value in inputs.items()}, row)
 
 
 def _refuse_rows(refused: Tensor, what: str, remedy: str) -> None:

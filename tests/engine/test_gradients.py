@@ -738,7 +738,9 @@ def test_there_are_stages_only_of_sums_at_positions_that_stay(root: Node, label_
 @pytest.mark.parametrize("kind", ["gemma2", "granite"])
 def test_there_are_no_stages_where_a_block_normalises_or_scales_what_it_adds(kind: str) -> None:
     """What one head adds there depends on what the others of its layer do."""
-    model = build(Architecture(kind=kind, n_layers=2, d_model=8, d_head=4, attn_only=False))
+    caps = {"score_cap": 3.0, "logit_cap": 3.0}
+    small = Architecture(kind=kind, n_layers=2, d_head=4, n_ctx=LENGTH, attn_only=False, **caps)
+    model = build(small)
     graph = as_graph(model.bridge)
     for children in ([head(1, 0, **ANY), head(1, 1, **ANY)], [mlp(1, **ANY)]):
         evaluator = Evaluator(graph, dataset(-1), output(*children), Metric("out", weighed))

@@ -20,6 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from pytest_scrub.errors import ModelError
+from pytest_scrub.network.graph import Site
 from pytest_scrub.network.residual import ResidualGraph
 from pytest_scrub.network.transformer_lens import is_transformer_lens, parts_of
 from tests.reference.configurations import GPT2, GROUPED, SMALL
@@ -275,6 +276,21 @@ FAMILIES: dict[str, Callable[[], TransformerBridge]] = {
             vocab_size=20, d_model=16, n_layers=2, n_heads=4, max_seq_len=12, expansion_ratio=2
         ),
         hf.MptForCausalLM,
+    ),
+    "Phi 3, long": partial(
+        around,
+        hf.Phi3Config(
+            **{**SMALL, "max_position_embeddings": 64},
+            original_max_position_embeddings=32,
+            pad_token_id=0,
+            rope_parameters={
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "short_factor": [1.0, 1.1],
+                "long_factor": [2.0, 3.0],
+            },
+        ),
+        hf.Phi3ForCausalLM,
     ),
     "Llama dynamic": partial(
         llama, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 8.0}
@@ -582,11 +598,43 @@ def test_masks_under_which_a_family_does_something_else_are_refused(
         graph.require_usable(inputs_of(torch.tensor([[1] * 9, mask, [1] * 9])))
 
 
-def test_rotation_that_depends_on_the_length_is_refused_above_the_length_it_is_made_for() -> None:
-    parts = parts_of(FAMILIES["Llama dynamic"]())
-    parts.run({"tokens": TOKENS})
-    with pytest.raises(ModelError, match="depend on lengths above 32, but the inputs have 33"):
-        parts.run({"tokens": torch.zeros((1, 33), dtype=torch.long)})
+def test_what_padding_attends_to_is_proved_where_there_is_some() -> None:
+    """In float64 the network's softmax, in float32, takes the mask for infinite."""
+    graph = ResidualGraph(parts_of(FAMILIES["Qwen 3"]()))
+    tokens = torch.zeros((40, 9), dtype=torch.long)
+    mask = torch.ones_like(tokens)
+    graph.require_usable({"tokens": tokens, "attention_mask": mask})
+    mask[33, :4] = 0
+    with pytest.raises(ModelError, match="is NaN or infinite on row 33; take the row out"):
+        graph.require_usable({"tokens": tokens, "attention_mask": mask})
+
+
+@pytest.mark.parametrize("option", [{"sliding_window": 5}, {"attn_logit_softcapping": 9.0}, {}])
+def test_the_digest_is_of_what_a_layer_does_too(option: dict[str, Any]) -> None:
+    sizes = {**GROUPED, "head_dim": 4, "sliding_window": 7}
+    both = [
+        ResidualGraph(parts_of(around(hf.Gemma2Config(**config), hf.Gemma2ForCausalLM)))
+        for config in (sizes, {**sizes, **option})
+    ]
+    with torch.no_grad():
+        for mine, other in zip(
+            *(graph.transformer.model.parameters() for graph in both), strict=True
+        ):
+            other.copy_(mine)
+    assert (both[0].digest() == both[1].digest()) == (not option)
+
+
+@pytest.mark.parametrize("name", ["Llama dynamic", "Phi 3, long"])
+@pytest.mark.parametrize("length", [9, 40])
+def test_rotation_that_depends_on_the_length_is_that_of_the_inputs(name: str, length: int) -> None:
+    """Below and above the length it was made for, 32; also where a few positions are read."""
+    graph = ResidualGraph(parts_of(FAMILIES[name]()))
+    tokens = torch.randint(20, (2, length), generator=torch.Generator().manual_seed(0))
+    graph.prove({"tokens": tokens})
+    few = torch.tensor([3, 7])
+    sites = [Site("q", ("head1.0",)), Site("q", ("head1.0",), (3, 7))]
+    every, some = graph.capture(sites, {"tokens": tokens}).values()
+    torch.testing.assert_close(some, every[:, few])
 
 
 def test_a_window_that_no_layer_uses_is_none() -> None:

@@ -50,7 +50,8 @@ class Head(ReadingPart):
     def clean(self, kind: str, seen: Inputs, where: Where) -> Tensor:
         value = super().clean(kind, seen, where)
         if kind in HEAD_SLOTS:
-            return self.project(kind, self.attention.norm(value), where)
+            length = seen[self.hook_of(kind)].shape[1]
+            return self.project(kind, self.attention.norm(value), where, length)
         z, bias = value[:, :, self.head], self.attention.b_V
         z = z if bias is None else z - bias[self.kv_head]
         return z if kind == "z" else z @ self.output_weights
@@ -74,17 +75,19 @@ class Head(ReadingPart):
         """q, k or v `[B, K, d_head]`. Those that nothing changes are gathered as they are, and what
         children add to a stream that is not normalised is added to them."""
         source = batch.reading.inputs[slot]
-        where = batch.where_of(source)
+        where, length = batch.where_of(source), None
+        if where is not None:
+            length = batch.clean.take(VISIBLE, batch.carrier, None).shape[1]
         if source.is_projected:
             start = batch.clean.take(source.start, batch.carrier, where)
             if not source.products:
                 return start
             z, weights = batch.product(source)
             added = z @ (weights @ self.projection(slot)[0].to(weights.dtype))
-            return (widened(start) + self.rotated(slot, added, where)).to(start.dtype)
+            return (widened(start) + self.rotated(slot, added, where, length)).to(start.dtype)
         key = (source.direct, source.rerun, where is None)
         normed = batch.shared(key, lambda: self.attention.norm(batch.stream(slot)))
-        return self.project(slot, normed, where)
+        return self.project(slot, normed, where, length)
 
     # The arithmetic -------------------------------------------------------------------------------
 
@@ -106,17 +109,19 @@ class Head(ReadingPart):
         """Which keys queries at `where` see, bool, broadcasts to `[B, K, P]`."""
         return seen_keys(visible, where, queries, self.transformer.causal, self.attention.window)
 
-    def project(self, slot: str, normed: Tensor, where: Where) -> Tensor:
-        """q, k or v at `where`, `[B, K, d_head]`, from the normed stream there."""
+    def project(self, slot: str, normed: Tensor, where: Where, length: int | None = None) -> Tensor:
+        """q, k or v at `where`, `[B, K, d_head]`, from the normed stream there, of inputs of this
+        length where that is not all of it."""
         norm = self.head_norm(slot)
         if norm is None or norm.each_alone:
             weight, bias = self.projection(slot)
             projected = normed @ weight + bias
-            return self.rotated(slot, projected if norm is None else norm.apply(projected), where)
+            projected = projected if norm is None else norm.apply(projected)
+            return self.rotated(slot, projected, where, length)
         weights, biases, nth = self.projections(slot)
         every = torch.einsum("bkd,hde->bkhe", normed, weights)
         every = norm.apply(every if biases is None else every + biases)
-        return self.rotated(slot, every[:, :, nth], where)
+        return self.rotated(slot, every[:, :, nth], where, length)
 
     def head_norm(self, slot: str) -> HeadNorm | None:
         """What normalises its queries or keys."""
@@ -146,9 +151,9 @@ class Head(ReadingPart):
         both = {"q": (a.W_Q, a.b_Q), "k": (a.W_K, a.b_K), "v": (a.W_V, None)}
         return *both[slot], self.head if slot == "q" else self.kv_head
 
-    def rotated(self, slot: str, x: Tensor, where: Where) -> Tensor:
+    def rotated(self, slot: str, x: Tensor, where: Where, length: int | None) -> Tensor:
         """Queries or keys `[B, K, d_head]` turned as their positions say, where there are rotary
         embeddings; values as they are."""
         if slot == "v" or self.attention.rotate is None:
             return x
-        return self.attention.rotate(x, position_ids(where, x))
+        return self.attention.rotate(x, position_ids(where, x), length)
