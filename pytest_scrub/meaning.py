@@ -42,6 +42,11 @@ class Run:
     reads: dict[str, Tensor] = field(default_factory=dict)
 
 
+Change = tuple[str, Tensor]
+"""A component, and what is added to its activation `[positions, ...]`; of several that are replaced
+by their sum it is the first, and what is added to that sum."""
+
+
 class Network(Protocol):
     """A network as components that read one another.
 
@@ -61,14 +66,15 @@ class Network(Protocol):
         """One pass in which what `replace` names is replaced once computed; all else follows."""
 
     def recompute(
-        self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Tensor]
+        self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Sequence[Change]]
     ) -> Tensor:
         """A component's activation `[positions, ...]` when it reads something else.
 
         - `runs`: for every slot the run in which it is read. All are on one row, the carrier, whose
           position ids are those of rotary embeddings (rule 10).
-        - `changes`: slot to what is added to what it reads in its run, `[positions, ...]`; a slot
-          may be missing.
+        - `changes`: slot to what is added to activations that it reads in its run; a slot may be
+          missing. Where the network adds a function of a sum of activations, it is one of them all
+          together (rule 6).
         """
 
 
@@ -184,15 +190,16 @@ class Meaning:
         claims = [claim for at, child in children for claim in self.claims(at, child)]
         parent = node.component
         runs: dict[str, Run] = {}
-        changes: dict[str, Tensor] = {}
+        changes: dict[str, list[Change]] = {}
         for slot in self.network.slots(parent):
             # rule 6: only that slot reads it
             read = [claim for claim in claims if claim.node.into in (None, slot)]
             anywhere = [claim for claim in read if (claim.node.via or self.network.via) == "any"]
             runs[slot] = self.run(row, anywhere)
             for claim in read:
-                if claim not in anywhere and self.network.writes(claim.components[0], parent, slot):
-                    changes[slot] = changes.get(slot, 0) + self.change(runs[slot], claim)
+                name = claim.components[0]
+                if claim not in anywhere and self.network.writes(name, parent, slot):
+                    changes.setdefault(slot, []).append((name, self.change(runs[slot], claim)))
         return self.network.recompute(parent, runs, changes)
 
     def run(self, row: int, claims: Sequence[Claim]) -> Run:

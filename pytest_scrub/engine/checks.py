@@ -42,9 +42,14 @@ class CheckedHypothesis:
         """Whether the node is read along every path."""
         return node.via == "any" or (node.via is None and not self.graph.reads_directly)
 
-    def adding(self, node: Node) -> tuple[str, ...]:
-        """Those of its components whose values what reads them directly reads the sum of."""
-        return tuple(name for name in node.components if self.graph.parts[name].adds)
+    def parts(self, node: Node) -> tuple[tuple[str, ...], ...]:
+        """Its components, those together whose values what reads them reads the sum of."""
+        together: dict[tuple[bool, str], list[str]] = {}
+        for name in node.components:
+            part = self.graph.parts[name]
+            is_summed = part.adds and not self.is_anywhere(node)
+            together.setdefault((is_summed, part.sum if is_summed else name), []).append(name)
+        return tuple(map(tuple, together.values()))
 
     def resolve(self, spec: int | slice | Span | str, component: str, where: str) -> Positions:
         """The positions `spec` names in a component's activation."""
@@ -172,11 +177,15 @@ def _check_edge(checked: CheckedHypothesis, path: str, node: Node, parent: Node)
         require_arguments(
             f"{path}: computed_by=", node.computed_by, node.agrees_on.features, HypothesisError
         )
-    is_sum = checked.adding(node) == node.components and not anywhere
-    if node.computed_by is not None and len(node.components) > 1 and not is_sum:
+    if node.computed_by is not None and len(checked.parts(node)) > 1:
+        reason = (
+            "read directly"
+            if anywhere or not all(graph.parts[name].adds for name in node.components)
+            else "of one layer's attention, since what that adds is normalised or scaled as a whole"
+        )
         raise HypothesisError(
-            f"{path}: computed_by= of a group gives the sum of its members, so they must be read "
-            "directly"
+            f"{path}: computed_by= of a group gives the sum of its members, so they must be "
+            f"{reason}"
         )
 
 

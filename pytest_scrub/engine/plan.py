@@ -51,20 +51,15 @@ def compile_plan(root: Node, checked: CheckedHypothesis) -> Step:
     graph, paths = checked.graph, node_paths(root)
     slots = {slot.path: i for i, slot in enumerate(slots_of(root))}
 
-    def parts_of(node: Node) -> tuple[tuple[str, ...], ...]:
-        adding = () if checked.is_anywhere(node) else checked.adding(node)
-        alone = tuple((name,) for name in node.components if name not in adding)
-        return (adding, *alone) if adding else alone
-
     def edits_of(path: str, node: Node) -> Iterator[Edit]:
         at, anywhere = checked.positions[path], checked.is_anywhere(node)
-        for part in parts_of(node):
+        for part in checked.parts(node):
             # a function gives the value itself
             site = Site("value", part) if node.computed_by else graph.value_site(part, None)
             yield Edit(part, node.into, at, node.subspace, anywhere, site)
 
     def step(path: str, node: Node, wanted: Positions | None, same: bool) -> Step:
-        own, parts = checked.positions[path], parts_of(node)
+        own, parts = checked.positions[path], checked.parts(node)
         at = wanted if own is None else own
         reader, below, sites = None, [], tuple[Site, ...]()
         if node.components == (ROOT,) or not node.is_leaf:

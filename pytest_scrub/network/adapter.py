@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pytest_scrub.errors import ModelError, hides_scrub_errors
 from pytest_scrub.network.parts import Attention, Mlp
@@ -44,8 +44,14 @@ class Transformer(ABC):
     has_pos_embed: bool
     causal: bool
     parallel: bool  # attention and MLP of a layer read the same residual stream
-    window: int | None  # how far back the most short-sighted layer looks; None: all the way
     can_drop: bool = False  # whether there is any dropout
+    # whether positions are counted along the visible keys only, so that a gap in them is none
+    counts_visible: bool = False
+    # whether rows may be padded on the left: positions are then the same but for their origin, and
+    # queries of padding, which see no key, attend to all alike
+    pads_left: bool = False
+    # whether a query that sees no key attends to something else than to all keys alike
+    blind_is_unknown: bool = False
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -108,8 +114,9 @@ class Transformer(ABC):
 
         **Arguments**
 
-        - `names`: "embed", "pos_embed", "resid_pre.L", "resid_mid.L", "resid_post.L", "mlp_out.L"
-          `[batch, pos, d_model]`, "z.L" `[batch, pos, heads, d_head]`, "logits".
+        - `names`: "embed", "pos_embed", "resid_pre.L", "resid_mid.L", "resid_post.L", "attn_out.L",
+          "mlp_out.L" `[batch, pos, d_model]`, "z.L" `[batch, pos, heads, d_head]`, "logits". What
+          attention and MLP add is as it is before it is normalised or scaled as a whole.
         """
         tokens, mask = self._inputs(inputs)
         seen: dict[str, Tensor] = {}
@@ -130,10 +137,15 @@ class Transformer(ABC):
     def _hook_point(self, name: str) -> str:
         kind, _, layer = name.partition(".")
         block = f"blocks.{layer}." if layer else ""
-        point = f"{block}attn.hook_z" if kind == "z" else f"{block}hook_{kind}"
+        point = block + ("attn.hook_z" if kind == "z" else self._point(kind, layer))
         if point not in self._points:
             raise self.error(f"has no hook point {point}")
         return point
+
+    def _point(self, kind: str, layer: str) -> str:
+        """The hook point of an activation that has a name of its own, within its layer if it is in
+        one."""
+        return f"hook_{kind}"
 
     def _inputs(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         unknown = sorted(set(inputs) - {TOKENS, MASK})
@@ -158,12 +170,9 @@ class Transformer(ABC):
     def _refuse_length(self, length: int) -> None:
         most = self.model.cfg.n_ctx
         if self.has_pos_embed and length > most:
-            has = f"has {most} positions"
-        elif self.window is not None and length > self.window:
-            has = f"has layers that look back {self.window} tokens only"
-        else:
-            return
-        raise self.error(f"{has}, but the inputs have {length}", "shorten the inputs")
+            raise self.error(
+                f"has {most} positions, but the inputs have {length}", "shorten the inputs"
+            )
 
     def _refuse_no_layers(self) -> None:
         if not len(self.model.blocks):
@@ -208,7 +217,7 @@ def cap(softcap: float | None) -> float | None:
     return float(softcap) if softcap is not None and softcap > 0 else None
 
 
-def flat(mlp: nn.Module) -> Callable[[Tensor], Tensor]:
+def flat(mlp: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
     """The MLP on any leading shape: mixtures of experts, and some versions, insist on
     `[batch, pos, d_model]`."""
 

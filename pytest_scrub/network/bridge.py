@@ -3,6 +3,8 @@ model."""
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -11,25 +13,53 @@ from torch import Tensor, nn
 
 from pytest_scrub.errors import hides_scrub_errors
 from pytest_scrub.network.adapter import MASK, Hooks, Transformer, cap, flat, view, weights
-from pytest_scrub.network.parts import Attention, Mlp
-from pytest_scrub.network.rotary import rotate_native, rotation, turn_halves
+from pytest_scrub.network.parts import Attention, HeadNorm, Mlp, Scale
+from pytest_scrub.network.rotary import (
+    rotate_by_table,
+    rotate_native,
+    rotation,
+    turn_halves,
+    turn_pairs,
+)
 
 if TYPE_CHECKING:
     from pytest_scrub.network.parts import Norm, Rotate
 
 __tracebackhide__ = hides_scrub_errors
 
-BRIDGE_COMPONENTS = {"embed", "pos_embed", "rotary_emb", "blocks", "ln_final", "unembed"}
+BRIDGE_COMPONENTS = {
+    *("embed", "embed_ln", "pos_embed", "rotary_emb"),
+    *("blocks", "ln_final", "unembed"),
+}
 NEEDED_COMPONENTS = ("embed", "blocks", "ln_final", "unembed")
-BLOCK_COMPONENTS = {"ln1", "attn", "ln2", "mlp"}
-# Hugging Face rotary types whose frequencies are the same whatever the length of the input.
+BLOCK_COMPONENTS = {"ln1", "attn", "ln1_post", "ln2", "mlp", "ln2_post"}
+# Bridges that run a Hugging Face block as it is.
+BLOCKS = {
+    *("BlockBridge", "ParallelBlockBridge", "ScaledResidualBlockBridge"),
+    *("BloomBlockBridge", "_OptBlockBridge"),
+}
+# Hugging Face rotary types whose frequencies are the same whatever the length of the input, and
+# those that depend on it.
 FIXED_ROTARY_TYPES = {"default", "linear", "llama3", "yarn"}
-# Where a pre-norm block reads and adds to the residual stream. An adapter that says otherwise knows
-# why.
-USUAL_HOOKS = {
-    "hook_attn_out": "attn.hook_out",
-    "hook_mlp_out": "mlp.hook_out",
-    "hook_resid_mid": "ln2.hook_in",
+ROTARY_TYPES_BY_LENGTH = {"dynamic", "longrope"}
+# Where a block shows what attention and MLP add, before a norm of it, and what its MLP reads.
+# An adapter that says otherwise knows why.
+POINTS = {
+    "hook_attn_out": {"attn.hook_out", "attn.o.hook_out"},
+    "hook_mlp_out": {"mlp.hook_out", "mlp.out.hook_out"},
+    "hook_resid_mid": {"ln2.hook_in", "mlp.hook_in"},
+}
+AFTER = {"hook_attn_out": "ln1_post", "hook_mlp_out": "ln2_post"}
+# Attention that TransformerLens computes anew from rotated queries and keys.
+ROTARY = {
+    "PositionEmbeddingsAttentionBridge",
+    # these leave some layers unrotated
+    *("_Cohere2AttentionBridge", "_Exaone4AttentionBridge", "_SmolLM3AttentionBridge"),
+}
+# Attention whose scores have a bias for each key, and the functions that make it.
+ALIBI = {
+    "BloomAttentionBridge": "build_alibi_tensor",
+    "MPTALiBiAttentionBridge": "build_mpt_alibi_tensor",
 }
 
 
@@ -47,9 +77,19 @@ class Bridge(Transformer):
         if unknown := sorted(components - BRIDGE_COMPONENTS):
             raise self.error(f"has a component that is not taken apart ({unknown[0]})")
         kind = cfg.positional_embedding_type
-        if kind not in ("standard", "rotary") or getattr(cfg, "alibi", False):
+        if kind not in ("standard", "rotary", "alibi"):
             raise self.error(f"has position embeddings of a kind that is not taken apart ({kind})")
         self.has_pos_embed = "pos_embed" in components
+        if self.has_pos_embed != (kind == "standard"):
+            raise self.error("has position embeddings that are no component of their own")
+        if "embed_ln" in components and self.has_pos_embed:
+            raise self.error("normalises the sum of its embeddings")
+        self.pads_left = not self.native and not self.has_pos_embed
+        self.blind_is_unknown = any(map(_is_local, self.model.blocks))
+        attentions = {type(block.attn).__name__ for block in self.model.blocks}
+        self.counts_visible = "BloomAttentionBridge" in attentions
+        if "ALiBiJointQKVAttentionBridge" in attentions:  # once with the scores, once in the mask
+            raise self.error("has a bias for positions that its bridge adds twice (Falcon's ALiBi)")
         self._refuse_no_layers()
         for layer, block in enumerate(self.model.blocks):
             self._refuse_block(layer, block)
@@ -58,74 +98,104 @@ class Bridge(Transformer):
         if len(kinds) > 1:
             raise self.error("has both causal and bidirectional layers")
         self.causal = kinds.pop()
-        self.window = self._window()
         modules = {*self.model.modules(), *self.model.original_model.modules()}
         self.can_drop = any(dropout(module) > 0 for module in modules)
 
+    @property
+    def _config(self) -> Any:
+        """Of the network itself, not the bridge's; None of a native one."""
+        return None if self.native else getattr(self.model.original_model, "config", None)
+
     def _refuse_block(self, layer: int, block: Any) -> None:
-        name = type(block).__name__
-        present = {
-            n
-            for n, c in block.submodules.items()
-            if getattr(c, "original_component", None) is not None
-        }
-        if name == "ScaledResidualBlockBridge":
-            raise self.error("scales what is added to the residual stream")
-        if present & {"ln1_post", "ln2_post"} or block.mlp_reads_resid_directly:
-            raise self.error("normalises what is added to the residual stream (post-norm blocks)")
-        if name not in ("BlockBridge", "ParallelBlockBridge"):
+        name, present = type(block).__name__, _present(block)
+        if name not in BLOCKS:
             raise self.error(f"has blocks of a kind that is not taken apart ({name})")
         if unknown := sorted(present - BLOCK_COMPONENTS):
             raise self.error(f"has a component that is not taken apart ({unknown[0]})")
-        if missing := sorted({"ln1", "attn"} - present):
-            raise self.error(f"has no {missing[0]} in layer {layer}")
-        for hook, place in USUAL_HOOKS.items():
-            if block.hook_aliases.get(hook, place) != place:
+        if "attn" not in present or not present & {"ln1", "ln1_post"}:
+            missing = "ln1" if "attn" in present else "attn"
+            raise self.error(f"has no {missing} in layer {layer}")
+        if getattr(self._config, "do_layer_norm_before", True) is False:
+            raise self.error("normalises the residual stream itself (post-LN)")
+        for hook, places in POINTS.items():
+            place = block.hook_aliases.get(hook)
+            after = AFTER.get(hook)
+            is_known = place is None or place in places
+            if not is_known and not (after in present and place == f"{after}.hook_out"):
                 raise self.error(
                     f"has layers that are wired in a way that is not taken apart ({hook})"
                 )
 
-    def _window(self) -> int | None:
-        config = getattr(self.model.original_model, "config", None)
-        if self.native or config is None:
+    def _point(self, kind: str, layer: str) -> str:
+        known, hook = POINTS.get(f"hook_{kind}"), f"hook_{kind}"
+        if not layer or known is None or kind == "resid_mid":
+            return hook
+        place = self.model.blocks[int(layer)].hook_aliases.get(hook)
+        return place if place in known else f"{kind.removesuffix('_out')}.hook_out"
+
+    def _after(self, block: Any, norm: str) -> Norm | None:
+        """What is done to the sum of what attention or MLP adds, before it is added."""
+        if norm in _present(block):
+            after: Norm = block.submodules[norm].original_component
+            return after
+        scale = getattr(block, "residual_contribution_scale", 1.0)
+        return None if scale == 1 else Scale(float(scale))
+
+    def _window(self, layer: int, attn: Any) -> int | None:
+        """How many keys a query of a layer sees at most."""
+        config = self._config
+        if _is_local(self.model.blocks[layer]):
+            return int(config.window_size)
+        kinds = getattr(config, "layer_types", None)
+        kind = "sliding_attention" if kinds is None else kinds[layer]
+        if kind not in ("full_attention", "sliding_attention"):
+            raise self.error(f"has attention of a kind that is not taken apart ({kind})")
+        window = getattr(config, "sliding_window", None)
+        if window is None or kind == "full_attention":
             return None
-        kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
-        if unknown := sorted(kinds - {"full_attention", "sliding_attention"}):
-            raise self.error(f"has attention of a kind that is not taken apart ({unknown[0]})")
-        window = getattr(config, "sliding_window", None) if "sliding_attention" in kinds else None
-        return None if window is None else int(window)
+        if not self.causal:
+            raise self.error("has a window of keys on both sides of a query")
+        return int(window)
 
     def _attention(self, layer: int, block: Any) -> Attention:
-        attn = block.attn
+        attn, kind = block.attn, self.model.cfg.positional_embedding_type
         original, name = attn.original_component, type(attn).__name__
+        rotate, scale, more = None, int(self.model.cfg.d_head) ** -0.5, dict[str, Any]()
+        softcap = None
         if (name, type(original).__name__) == ("AttentionBridge", "NativeAttention"):
             scale, softcap = 1 / original.scale, original.attn_scores_soft_cap
             rotate = None if original.rotary is None else rotate_native(original.rotary)
-        elif (
-            name == "JointQKVAttentionBridge"
-            and self.model.cfg.positional_embedding_type == "standard"
-        ):
+        elif name == "JointQKVAttentionBridge" and kind == "standard":
             by_layer = getattr(self.model.cfg, "scale_attn_by_inverse_layer_idx", False)
-            scale, softcap = attn.W_Q.shape[-1] ** -0.5 / (layer + 1 if by_layer else 1), None
-            rotate = None
+            scale /= layer + 1 if by_layer else 1
         elif name == "JointQKVPositionEmbeddingsAttentionBridge":
-            scale, softcap, rotate = attn.W_Q.shape[-1] ** -0.5, None, self._rotate_huggingface()
-        elif name == "PositionEmbeddingsAttentionBridge":
+            rotate = self._rotate_huggingface(layer)
+        elif name in ROTARY:
             self._refuse_llama_extras(attn)
             scale = getattr(original, "scaling", original.head_dim**-0.5)
-            softcap, rotate = (
-                getattr(original, "attn_logit_softcapping", None),
-                self._rotate_huggingface(),
-            )
+            softcap = getattr(original, "attn_logit_softcapping", None)
+            rotate = self._rotate_huggingface(layer) if _is_rotated(attn) else None
+            more = {"norm_q": _head_norm(attn, "q_norm"), "norm_k": _head_norm(attn, "k_norm")}
+        elif name in ALIBI:
+            scale = getattr(original, "softmax_scale", None) or scale
+            more = {"bias": self._alibi(attn)}
+        elif name == "CodeGenAttentionBridge" or type(original).__name__ == "GPTJAttention":
+            scale, rotate = 1 / float(original.scale_attn), rotate_by_table(original)
+        elif type(original).__name__ in ("OPTAttention", "GPTNeoSelfAttention"):
+            scale = getattr(original, "scaling", 1.0)  # GPT-Neo's scores are not scaled
         else:
             raise self.error(
                 f"has attention of a kind that is not taken apart ({type(original).__name__})"
             )
+        ln1 = block.submodules["ln1"] if "ln1" in _present(block) else None
         return Attention(
-            norm=block.ln1.original_component,
+            norm=nn.Identity() if ln1 is None else ln1.original_component,
             scale=float(scale),
             softcap=cap(softcap),
             rotate=rotate,
+            window=self._window(layer, attn),
+            after=self._after(block, "ln1_post"),
+            **more,
             **weights(lambda name: getattr(attn, name)),
         )
 
@@ -136,7 +206,9 @@ class Bridge(Transformer):
         config = getattr(original, "config", None)
         rope = getattr(config, "rope_parameters", None) or {}
         extras = {
-            "normalised queries and keys": bool({"q_norm", "k_norm"} & set(attn._modules)),
+            "queries and keys that are normalised after rotation": bool(
+                getattr(cfg, "qk_norm_after_rope", False)
+            ),
             "gated attention": "gate" in attn._modules or bool(getattr(cfg, "gated_q_proj", False)),
             "attention sinks": getattr(original, "sinks", None) is not None,
             "scaled keys": getattr(original, "key_multiplier", None) is not None,
@@ -146,36 +218,65 @@ class Bridge(Transformer):
         if extra := next((name for name, has in extras.items() if has), None):
             raise self.error(f"has {extra}")
 
-    def _rotate_huggingface(self) -> Rotate:
+    def _alibi(self, attn: Any) -> Callable[[int], Tensor]:
+        """What is added to the scores of each key, by the network's own function."""
+        if getattr(attn, "_clip_qkv", None):
+            raise self.error("has clipped queries, keys and values")
+        name, heads, dtype = type(attn).__name__, int(attn.W_Q.shape[0]), attn.W_Q.dtype
+        build = getattr(sys.modules[type(attn.original_component).__module__], ALIBI[name])
+
+        def bias(keys: int) -> Tensor:
+            if name == "MPTALiBiAttentionBridge":
+                built: Tensor = build(heads, keys, device=attn.W_Q.device)
+            else:
+                visible = torch.ones(1, keys, dtype=torch.long, device=attn.W_Q.device)
+                built = build(visible, heads, dtype)
+            return built.reshape(heads, keys)
+
+        return bias
+
+    def _rotate_huggingface(self, layer: int) -> Rotate:
         cfg, rotary = self.model.cfg, self.model.rotary_emb.original_component
-        kind = getattr(rotary, "rope_type", None)
-        if kind not in FIXED_ROTARY_TYPES:
-            raise self.error(f"has rotary embeddings that depend on the length or layer ({kind})")
-        if getattr(cfg, "rotary_adjacent_pairs", False) or getattr(
-            cfg, "rotary_interleaved_cos_sin", False
-        ):
-            raise self.error(
-                "has rotary embeddings in an order that is not taken apart (adjacent pairs)"
-            )
+        kind, options = getattr(rotary, "rope_type", None), dict[str, Any]()
+        if isinstance(kind, dict):  # of each kind of layer
+            options = {"layer_type": self._config.layer_types[layer]}
+            kind = kind[options["layer_type"]]
+        if kind not in FIXED_ROTARY_TYPES | ROTARY_TYPES_BY_LENGTH:
+            raise self.error(f"has rotary embeddings of a kind that is not taken apart ({kind})")
+        is_interleaved = getattr(cfg, "rotary_interleaved_cos_sin", False)
+        is_paired = getattr(cfg, "rotary_adjacent_pairs", False)
 
         def table(x: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-            cos, sin = rotary(x, ids.reshape(-1, ids.shape[-1]))
-            return cos.view(*ids.shape, -1), sin.view(*ids.shape, -1)
+            both = rotary(x, ids.reshape(-1, ids.shape[-1]), **options)
+            if is_paired and not is_interleaved:  # halves, each frequency twice
+                both = (t[..., : t.shape[-1] // 2].repeat_interleave(2, -1) for t in both)
+            cos, sin = (t.view(*ids.shape, -1) for t in both)
+            return cos, sin
 
-        return rotation(table, turn_halves)
+        turn = turn_pairs if is_interleaved or is_paired else turn_halves
+        return rotation(table, turn, kind in ROTARY_TYPES_BY_LENGTH)
 
     def _has_mlp(self, block: Any) -> bool:
         return "mlp" in block._modules
 
     def _mlp(self, block: Any) -> Mlp:
+        present, mlp = _present(block), block.mlp
         # Where both read the stream through one norm (Phi, GPT-J), there is no ln2.
-        norm = block.ln2 if "ln2" in block._modules else block.ln1
-        out = block.mlp._modules.get("out")
+        reads = "ln2" if "ln2" in present else "ln1" if self.parallel else None
         return Mlp(
-            norm=norm.original_component,
-            apply=flat(block.mlp.original_component),
-            bias=view(getattr(out, "bias", None)),
+            norm=nn.Identity() if reads is None else block.submodules[reads].original_component,
+            apply=flat(self._without_container(block) if mlp.name is None else _alone(mlp)),
+            bias=view(getattr(mlp._modules.get("out"), "bias", None)),
+            after=self._after(block, "ln2_post"),
         )
+
+    def _without_container(self, block: Any) -> Callable[[Tensor], Tensor]:
+        """An MLP whose layers lie in the block itself (OPT)."""
+        first, last = (block.mlp._modules[name].original_component for name in ("in", "out"))
+        act = getattr(block.original_component, "activation_fn", None)
+        if act is None:
+            raise self.error("has MLPs without a module of their own")
+        return lambda x: last(act(first(x)))
 
     def _final_norm(self) -> Norm:
         final: Norm = self.model.ln_final.original_component
@@ -200,6 +301,50 @@ class Bridge(Transformer):
             tokens, fwd_hooks=hooks, return_type="logits", position_ids=ids, **options
         )
         return logits
+
+
+def _present(block: Any) -> set[str]:
+    """The components that a block has."""
+    components = block.submodules.items()
+    return {n for n, c in components if getattr(c, "original_component", None) is not None}
+
+
+def _is_local(block: Any) -> bool:
+    """Whether a layer hides keys beyond a window by a mask of its own (GPT-Neo)."""
+    return getattr(block.attn.original_component, "attention_type", None) == "local"
+
+
+def _is_rotated(attn: Any) -> bool:
+    """Whether this layer's queries and keys are, where some layers' are not."""
+    is_left_out = getattr(attn, "_is_nope_layer", None)
+    if is_left_out is not None:
+        return not is_left_out()
+    return bool(getattr(attn.original_component, "use_rope", True))
+
+
+def _head_norm(attn: Any, name: str) -> HeadNorm | None:
+    """What normalises queries or keys, as the bridge calls it."""
+    if name not in attn.submodules or name not in attn._modules:
+        return None
+    norm, d_head = attn.submodules[name].original_component, attn.W_Q.shape[-1]
+    weight = getattr(norm, "weight", None)
+    if attn._qk_norm_phase == "pre_reshape":
+        return HeadNorm(lambda x: norm(x.flatten(-2)).view_as(x), each_alone=False)
+    if attn._qk_norm_per_head:
+        return HeadNorm(norm, each_alone=False)
+    if weight is not None and weight.shape == (d_head,):
+        return HeadNorm(norm, each_alone=True)
+    # [batch, heads, pos, d_head]
+    return HeadNorm(lambda x: norm(x.transpose(1, 2)).transpose(1, 2), each_alone=False)
+
+
+def _alone(mlp: Any) -> Callable[..., Tensor]:
+    """An MLP without the residual stream, where it adds to it by itself (Bloom, MPT)."""
+    original = mlp.original_component
+    if "residual" not in inspect.signature(original.forward).parameters:
+        plain: Callable[..., Tensor] = original
+        return plain
+    return lambda x: original(x, torch.zeros_like(x))
 
 
 def _is_causal(attn: Any) -> bool:

@@ -36,9 +36,10 @@ FixedPositions = tuple[int, ...] | None
 class Site:
     """A clean activation that is cached.
 
-    - `kind`: `"value"` of components (summed), `"stream"`, or of a head its projected `"q"`, `"k"`,
-      `"v"`, or `"z"`, of which its value is a product with its own output weights.
-    - `names`: components, or the one point of the residual stream.
+    - `kind`: `"value"` of components (summed), `"stream"`, `"block"` (the sum of a block's parts
+      before its norm), or of a head its projected `"q"`, `"k"`, `"v"`, or `"z"`, of which its value
+      is a product with its own output weights.
+    - `names`: components, or the one point of the residual stream or name of a block.
     - `positions`: the positions that are kept; None keeps all.
     """
 
@@ -152,6 +153,7 @@ class Component(ABC):
     - `layer`: of a transformer, for what has layers.
     - `width`: the size of its value's last dimension, where it is known.
     - `adds`: whether what reads it reads the sum of such values.
+    - `sum`: names the sum that it is a term of, where what reads it reads a function of that sum.
     - `divisible`: whether a part of its value can be claimed, whatever numbers it holds.
     - `hint`: why most others cannot read it, and what to do.
     """
@@ -170,6 +172,10 @@ class Component(ABC):
         """What writes its value, in the smallest parts that claims can name: two components with a
         common one are no two edges of what reads both."""
         return (self.name,)
+
+    @property
+    def sum(self) -> str:
+        return ""
 
     @abstractmethod
     def slots(self, child: Any, anywhere: bool) -> tuple[str, ...]:

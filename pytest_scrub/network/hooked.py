@@ -46,10 +46,6 @@ class Hooked(Transformer):
         self.has_pos_embed = kind == "standard"
         self.causal = cfg.attention_dir == "causal"
         self.parallel = bool(cfg.parallel_attn_mlp)
-        local = any(
-            getattr(block.attn, "attn_type", "global") == "local" for block in self.model.blocks
-        )
-        self.window = int(cfg.window_size) if local else None
 
     def _attention(self, layer: int, block: Any) -> Attention:
         attn = block.attn
@@ -63,6 +59,9 @@ class Hooked(Transformer):
             scale=1 / float(attn.attn_scale),
             softcap=cap(getattr(self.model.cfg, "attn_scores_soft_cap", None)),
             rotate=None if self.has_pos_embed else rotate_hooked(attn),
+            window=int(self.model.cfg.window_size)
+            if getattr(attn, "attn_type", "global") == "local"
+            else None,
             **weights(weight),
         )
 

@@ -9,6 +9,7 @@ proved against the network's own hooks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,11 +21,10 @@ from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
 from pytest_scrub.network.graph import Edit, Inputs, ModelGraph, Reader, Site, select, summed
 from pytest_scrub.network.kinds.attention import Attn
 from pytest_scrub.network.kinds.head import Head
-from pytest_scrub.network.kinds.mask import Mask, visible_keys
-from pytest_scrub.network.kinds.part import Part, in_stages
+from pytest_scrub.network.kinds.mask import Mask, seen_keys, visible_keys
+from pytest_scrub.network.kinds.part import Part, added, in_blocks, in_stages, total
 from pytest_scrub.network.kinds.pointwise import Embedding, Mlp, Output, PositionEmbedding
 from pytest_scrub.network.kinds.reading import Reading, ReadingPart
-from pytest_scrub.network.precision import widened
 from pytest_scrub.network.vocabulary import require_ids
 
 # Relative to the largest value of the tensor compared. float64 networks may still normalise in
@@ -87,7 +87,8 @@ class ResidualGraph(ModelGraph):
 
     def text(self) -> Sequence[str]:
         names = tuple(part.name for part in self._single)
-        return self.source, str(self.transformer.causal), str(names)
+        more = (attention.text for attention in self.transformer.attention)
+        return self.source, str(self.transformer.causal), str(names), *filter(None, more)
 
     def computed_by_objects(self) -> tuple[Any, ...]:
         return type(self), type(self.transformer), self.transformer.model
@@ -102,6 +103,8 @@ class ResidualGraph(ModelGraph):
     def _hooks(self, site: Site) -> list[str]:
         if site.kind == "stream":
             return [f"resid_{point}" for point in site.names]
+        if site.kind == "block":
+            return list(site.names)
         return [self.parts[name].hook_of(site.kind) for name in site.names]
 
     def _seen(self, inputs: Inputs, hooks: set[str]) -> dict[str, Tensor]:
@@ -111,27 +114,28 @@ class ResidualGraph(ModelGraph):
 
     def _captured(self, site: Site, seen: Inputs) -> Tensor:
         where = site.where(self.device)
-        if site.kind == "stream":
-            return select(seen[f"resid_{site.names[0]}"], where)
+        if site.kind in ("stream", "block"):
+            (hook,) = self._hooks(site)
+            return select(seen[hook], where)
         return summed(self.parts[name].clean(site.kind, seen, where) for name in site.names)
 
     # Proof ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def prove(self, inputs: Inputs) -> None:
-        """Two clean runs agree; the parts sum to the stream; recomputed parts are the network's
-        own.
+    def prove(self, inputs: Inputs, first: int = 0) -> None:
+        """Two clean runs agree; the parts sum to what their blocks add and to the stream;
+        recomputed parts are the network's own.
 
-        `inputs` are the dataset's first rows, so that a row can be named.
+        `inputs` are the dataset's rows from `first` on, so that a row can be named.
 
         **Raises** `ModelError` naming the first part that differs, relative to the output's scale.
         """
         readers = [part for part in self._single if isinstance(part, ReadingPart)]
-        hooks = {part.hook for part in self._single}
+        hooks = {hook for part in self._single for hook in (part.hook, part.sum)}
         seen = self._seen(inputs, hooks | {f"resid_{part.point}" for part in readers})
         for name, value in seen.items():
             if not value.isfinite().all():
-                row = int((~value.isfinite()).flatten(1).any(1).nonzero()[0])
+                row = first + int((~value.isfinite()).flatten(1).any(1).nonzero()[0])
                 raise ModelError(
                     f"{self.source}: {name} is NaN or infinite on row {row}; take the row out, or "
                     "mend the weights"
@@ -156,10 +160,12 @@ class ResidualGraph(ModelGraph):
                 place, layer = point.split(".")
                 what = f"the stream {PLACES[place]}{layer}"
                 self._same(what, stream, seen[f"resid_{point}"])
-            for part in stage:
-                if part.adds:
-                    value = part.clean("value", seen, None)
-                    stream = stream + widened(value) + part.constant
+            for block in in_blocks(stage):
+                summed = total(block, (part.clean("value", seen, None) for part in block))
+                if block[0].sum:
+                    what = f"the sum of {', '.join(part.name for part in block)}"
+                    self._same(what, summed, seen[block[0].sum])
+                stream = stream + added(block[0], summed, self.transformer.dtype)
 
     def _same(self, what: str, mine: Tensor, theirs: Tensor, remedy: str = PLAIN_MODULE) -> None:
         scale = theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny)
@@ -174,14 +180,35 @@ class ResidualGraph(ModelGraph):
         """**Raises** `ModelError` for token ids that the network does not know, and where a query
         sees no key at all: attention is then not defined."""
         require_ids("tokens", inputs["tokens"], self.transformer.model.embed.W_E.shape[0])
-        visible, causal = visible_keys(inputs), self.transformer.causal
-        empty = ~visible[:, 0] if causal else ~visible.any(1)
-        if empty.any():
-            remedy = (
-                "pad on the right, since attention is causal"
-                if causal
-                else "unmask at least one token"
+        transformer, visible = self.transformer, visible_keys(inputs)
+        refuse = partial(_refuse_rows, what="a query sees no key at all")
+        if transformer.causal and not transformer.pads_left:
+            refuse(~visible[:, 0], remedy="pad on the right, since attention is causal")
+        refuse(~visible.any(1), remedy="unmask at least one token")
+        if transformer.counts_visible:
+            begins = (visible[:, 1:] & ~visible[:, :-1]).sum(1) + visible[:, 0].int()
+            _refuse_rows(
+                begins > 1,
+                "the mask hides tokens between others, and this network counts positions without "
+                "them",
+                "mask at the ends only",
             )
-            raise ModelError(
-                f"on row {int(empty.nonzero()[0])} a query sees no key at all: {remedy}"
+        windows = [a.window for a in transformer.attention if a.window is not None]
+        window = min(windows, default=None)
+        blind = ~seen_keys(visible, None, visible, transformer.causal, window).any(-1).all(-1)
+        if transformer.blind_is_unknown:
+            _refuse_rows(
+                blind,
+                f"a query of padding sees no key within its window of {window}, where this network "
+                "computes what is not taken apart",
+                "shorten the padding",
             )
+        if blind.any():  # what such a query attends to is proved where there is one
+            row = int(blind.nonzero()[0])
+            self.prove({name: value[row : row + 1] for name, value in inputs.items()}, row)
+
+
+def _refuse_rows(refused: Tensor, what: str, remedy: str) -> None:
+    """**Raises** `ModelError` naming the first row that is refused, of bool `[B]`."""
+    if refused.any():
+        raise ModelError(f"on row {int(refused.nonzero()[0])} {what}: {remedy}")

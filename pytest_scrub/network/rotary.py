@@ -15,12 +15,24 @@ if TYPE_CHECKING:
 Table = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def rotation(table: Table, turn: Callable[[Tensor], Tensor]) -> Rotate:
+def rotation(
+    table: Table, turn: Callable[[Tensor], Tensor], depends_on_length: bool = False
+) -> Rotate:
     """Rotates the first `rotary_dim` of the last dimension and passes the others on (Su et al.
-    2021)."""
+    2021).
 
-    def rotate(x: Tensor, ids: Tensor) -> Tensor:
-        cos, sin = table(x, ids)
+    **Arguments**
+
+    - `depends_on_length`: whether the table is another one for inputs of another length, which is
+      told by the positions that it is asked for.
+    """
+
+    def rotate(x: Tensor, ids: Tensor, length: int | None = None) -> Tensor:
+        if depends_on_length and length is not None:
+            every = torch.arange(length, device=ids.device)
+            cos, sin = (values[ids] for values in table(x, every))
+        else:
+            cos, sin = table(x, ids)
         width = cos.shape[-1]
         turned = x[..., :width] * cos + turn(x[..., :width]) * sin
         return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], -1)
@@ -44,6 +56,17 @@ def rotate_native(rotary: Any) -> Rotate:
 
     def table(x: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         return rotary.cos_cached[ids].to(x.dtype), rotary.sin_cached[ids].to(x.dtype)
+
+    return rotation(table, turn_pairs)
+
+
+def rotate_by_table(attn: Any) -> Rotate:
+    """By the table of sines and cosines that an attention keeps (GPT-J)."""
+
+    def table(x: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        both = attn.embed_positions[ids].to(x.dtype).chunk(2, -1)
+        sin, cos = (half.repeat_interleave(2, -1) for half in both)
+        return cos, sin
 
     return rotation(table, turn_pairs)
 

@@ -345,6 +345,23 @@ def test_so_it_has_where_no_stream_tells_the_width(shape: tuple[int, ...], numbe
         check_hypothesis(FunctionGraph(output=lambda a: a), data, root, None)
 
 
+def test_a_computed_group_is_of_one_block_where_that_is_normalised() -> None:
+    sizes = {"score_cap": 3.0, "logit_cap": 3.0, "n_ctx": DATA.inputs["tokens"].shape[1]}
+    small = Architecture(kind="gemma2", n_layers=2, d_head=4, attn_only=False, **sizes)
+    graph = as_graph(build(small).bridge)
+
+    def computed(*members: str) -> Node:
+        return output(group(list(members), **F, computed_by=lambda f: f))
+
+    check_hypothesis(graph, DATA, computed("head1.0", "head1.1"), None)
+    with refuses(
+        "output/group(head0.0+head1.0): computed_by= of a group gives the sum of its members, so "
+        "they must be of one layer's attention, since what that adds is normalised or scaled as a "
+        "whole"
+    ):
+        check_hypothesis(graph, DATA, computed("head0.0", "head1.0"), None)
+
+
 def test_a_computed_group_is_read_directly(transformer: ModelGraph) -> None:
     def computed(**options: Any) -> Node:
         return output(group(["head1.0", "mlp0"], **F, computed_by=lambda f: f, **options))

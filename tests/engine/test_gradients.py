@@ -4,6 +4,7 @@ differences."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +36,7 @@ from pytest_scrub.tree.nodes import (
     module,
     output,
 )
+from tests.reference.families import FAMILIES, AllFloat64
 from tests.reference.generate import (
     POSITION,
     POSITIONS,
@@ -382,11 +384,16 @@ def unseen(tokens: Tensor, d_vocab: int) -> Tensor:
     return torch.tensor(next(row for row in rows if row not in seen))
 
 
-@pytest.mark.parametrize("kind", ["native", "gpt2"])
+@pytest.mark.parametrize("kind", ["native", "gpt2", "gemma2", "olmo2"])
 def test_slopes_are_difference_quotients(kind: str) -> None:
+    with AllFloat64() if kind in FAMILIES else nullcontext():
+        slopes_are_difference_quotients(kind, sized(8 if kind in FAMILIES else 25, 60))
+
+
+def slopes_are_difference_quotients(kind: str, examples: int) -> None:
     compared: list[float] = []
 
-    @settings(max_examples=sized(25, 60))
+    @settings(max_examples=examples)
     @given(st.data())
     def agree(data: st.DataObject) -> None:
         models = small_transformers(kind)
@@ -730,6 +737,20 @@ def test_outputs_are_ranked_by_the_stand_in() -> None:
 )
 def test_there_are_stages_only_of_sums_at_positions_that_stay(root: Node, label_pos: Any) -> None:
     assert Evaluator(transformer("LN"), dataset(label_pos), root).stages is None
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "granite"])
+def test_there_are_no_stages_where_a_block_normalises_or_scales_what_it_adds(kind: str) -> None:
+    """What one head adds there depends on what the others of its layer do."""
+    caps = {"score_cap": 3.0, "logit_cap": 3.0}
+    small = Architecture(kind=kind, n_layers=2, d_head=4, n_ctx=LENGTH, attn_only=False, **caps)
+    model = build(small)
+    graph = as_graph(model.bridge)
+    for children in ([head(1, 0, **ANY), head(1, 1, **ANY)], [mlp(1, **ANY)]):
+        evaluator = Evaluator(graph, dataset(-1), output(*children), Metric("out", weighed))
+        assert evaluator.stages is None
+    embedded = output(embed(**ANY))
+    assert Evaluator(graph, dataset(-1), embedded, Metric("out", weighed)).stages is not None
 
 
 def test_a_donor_that_gives_the_same_is_the_same() -> None:

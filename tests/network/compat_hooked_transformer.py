@@ -169,12 +169,11 @@ def test_refuses_what_is_no_sum_of_parts(options: dict[str, Any], reason: str) -
         parts_of(model_of(**options))
 
 
-def test_local_attention_is_fine_up_to_its_window() -> None:
-    local = {"use_local_attn": True, "window_size": 8, "attn_types": ["global", "local"]}
+def test_local_attention_has_its_window(differences: Any) -> None:
+    local = {"use_local_attn": True, "window_size": 3, "attn_types": ["global", "local"]}
     parts = parts_of(model_of(**local))
-    parts.run({"tokens": TOKENS[:, :8]})
-    with pytest.raises(ModelError, match="look back 8 tokens only, but the inputs have 9"):
-        parts.run({"tokens": TOKENS})
+    assert [attention.window for attention in parts.attention] == [None, 3]
+    assert max(differences(parts, {"tokens": TOKENS}).values()) < EXACT
 
 
 def test_other_models_of_the_library_are_refused() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.network.adapter import Transformer
-from pytest_scrub.network.parts import Attention
+from pytest_scrub.network.parts import Attention, HeadNorm
 
 Differences = Callable[[Transformer, dict[str, Tensor]], dict[str, float]]
 
@@ -35,16 +35,20 @@ def _differences(parts: Transformer, inputs: dict[str, Tensor]) -> dict[str, flo
         before = seen[f"resid_pre.{layer}"]
         compare(f"resid_pre.{layer}", stream)
         compare(f"z.{layer}", _z(parts, attention, before, inputs))
-        stream = stream + torch.einsum("bphe,hed->bpd", seen[f"z.{layer}"], attention.W_O)
-        if attention.b_O is not None:
-            stream = stream + attention.b_O
+        written = torch.einsum("bphe,hed->bpd", seen[f"z.{layer}"], attention.W_O)
+        written = written if attention.b_O is None else written + attention.b_O
+        if attention.after is not None:
+            compare(f"attn_out.{layer}", written)
+            written = attention.after(written)
+        stream = stream + written
         if parts.mlps:
             mlp = parts.mlps[layer]
             if not parts.parallel:
                 compare(f"resid_mid.{layer}", stream)
                 before = seen[f"resid_mid.{layer}"]
             compare(f"mlp_out.{layer}", mlp.apply(mlp.norm(before)))
-            stream = stream + seen[f"mlp_out.{layer}"]
+            written = seen[f"mlp_out.{layer}"]
+            stream = stream + (written if mlp.after is None else mlp.after(written))
         compare(f"resid_post.{layer}", stream)
     compare(
         "logits", parts.unembed(parts.final_norm(seen[f"resid_post.{len(parts.attention) - 1}"]))
@@ -56,6 +60,7 @@ def _names(parts: Transformer) -> list[str]:
     per_layer = ["resid_pre", "z", "resid_post"]
     if parts.mlps:
         per_layer += ["mlp_out"] if parts.parallel else ["mlp_out", "resid_mid"]
+    per_layer += ["attn_out"] if parts.attention[0].after is not None else []
     names = [f"{name}.{layer}" for name in per_layer for layer in range(len(parts.attention))]
     return ["embed", "logits", *names, *(["pos_embed"] if parts.has_pos_embed else [])]
 
@@ -68,22 +73,29 @@ def _z(
     x, columns = attention.norm(stream), torch.arange(stream.shape[1])
     per_kv = parts.n_heads // attention.W_K.shape[0]
 
-    def project(weight: Tensor, bias: Tensor | None) -> Tensor:
-        projected = torch.einsum("bpd,hde->bhpe", x, weight)
-        projected = projected if bias is None else projected + bias[:, None]
-        return projected.repeat_interleave(parts.n_heads // weight.shape[0], 1)
+    def project(weight: Tensor, bias: Tensor | None, norm: HeadNorm | None = None) -> Tensor:
+        projected = torch.einsum("bpd,hde->bphe", x, weight)
+        projected = projected if bias is None else projected + bias
+        projected = projected if norm is None else norm.apply(projected)
+        return projected.transpose(1, 2).repeat_interleave(parts.n_heads // weight.shape[0], 1)
 
-    q = project(attention.W_Q, attention.b_Q)
-    k, v = project(attention.W_K, attention.b_K), project(attention.W_V, attention.b_V)
+    q = project(attention.W_Q, attention.b_Q, attention.norm_q)
+    k = project(attention.W_K, attention.b_K, attention.norm_k)
+    v = project(attention.W_V, attention.b_V)
     assert per_kv * attention.W_K.shape[0] == parts.n_heads
     if attention.rotate is not None:
         q, k = attention.rotate(q, columns), attention.rotate(k, columns)
     scores = q @ k.transpose(-1, -2) * attention.scale
     if attention.softcap is not None:
         scores = attention.softcap * torch.tanh(scores / attention.softcap)
+    if attention.bias is not None:
+        scores = scores + attention.bias(len(columns))[:, None]
     visible = torch.ones_like(inputs["tokens"], dtype=torch.bool)[:, None, None]
     if "attention_mask" in inputs:
         visible = inputs["attention_mask"].bool()[:, None, None]
     if parts.causal:
         visible = visible & (columns <= columns[:, None])
-    return (scores.masked_fill(~visible, -torch.inf).softmax(-1) @ v).transpose(1, 2)
+    if attention.window is not None:
+        visible = visible & (columns > columns[:, None] - attention.window)
+    nothing = torch.finfo(scores.dtype).min
+    return (scores.masked_fill(~visible, nothing).softmax(-1) @ v).transpose(1, 2)

@@ -7,6 +7,7 @@ import copy
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from pytest_scrub.errors import ModelError
+from pytest_scrub.network.graph import Site
+from pytest_scrub.network.residual import ResidualGraph
 from pytest_scrub.network.transformer_lens import is_transformer_lens, parts_of
 from tests.reference.configurations import GPT2, GROUPED, SMALL
 
@@ -141,7 +144,168 @@ FLOAT32_ONES: dict[str, Callable[[], TransformerBridge]] = {
         torch.float32,
     ),
 }
-PARALLEL = {"Pythia", "Phi, one norm for both"}
+# Norms of queries and keys, windows, post-norm blocks, scaled blocks, adjacent pairs, ALiBi, ...
+MIXED = ["sliding_attention", "full_attention"]
+NO_TOKENS = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+FAMILIES: dict[str, Callable[[], TransformerBridge]] = {
+    "Qwen 3": partial(around, hf.Qwen3Config(**GROUPED, head_dim=4), hf.Qwen3ForCausalLM),
+    "Qwen 3, experts": partial(
+        around,
+        hf.Qwen3MoeConfig(
+            **GROUPED,
+            head_dim=4,
+            num_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=8,
+        ),
+        hf.Qwen3MoeForCausalLM,
+        torch.float32,
+    ),
+    "Mistral, a window": partial(
+        around, hf.MistralConfig(**GROUPED, sliding_window=7), hf.MistralForCausalLM
+    ),
+    "Qwen 2, a window from layer 1": partial(
+        around,
+        hf.Qwen2Config(**GROUPED, sliding_window=7, use_sliding_window=True, max_window_layers=1),
+        hf.Qwen2ForCausalLM,
+    ),
+    "Gemma 2": partial(
+        around,
+        hf.Gemma2Config(
+            **GROUPED,
+            head_dim=4,
+            sliding_window=7,
+            attn_logit_softcapping=0.5,
+            final_logit_softcapping=2.0,
+        ),
+        hf.Gemma2ForCausalLM,
+    ),
+    "Gemma 3": partial(
+        around,
+        hf.Gemma3TextConfig(**GROUPED, head_dim=4, sliding_window=7, layer_types=MIXED),
+        hf.Gemma3ForCausalLM,
+    ),
+    "OLMo 2": partial(around, hf.Olmo2Config(**SMALL), hf.Olmo2ForCausalLM),
+    "OLMo 3": partial(
+        around, hf.Olmo3Config(**SMALL, sliding_window=7, layer_types=MIXED), hf.Olmo3ForCausalLM
+    ),
+    "OLMoE": partial(
+        around,
+        hf.OlmoeConfig(**SMALL, num_experts=4, num_experts_per_tok=2),
+        hf.OlmoeForCausalLM,
+        torch.float32,
+    ),
+    "Granite": partial(
+        around,
+        hf.GraniteConfig(
+            **GROUPED,
+            residual_multiplier=0.5,
+            embedding_multiplier=3.0,
+            attention_multiplier=0.3,
+            logits_scaling=2.0,
+        ),
+        hf.GraniteForCausalLM,
+    ),
+    "GPT-J": partial(around, hf.GPTJConfig(**GPT2, rotary_dim=2), hf.GPTJForCausalLM),
+    "CodeGen": partial(
+        around, hf.CodeGenConfig(**GPT2, n_ctx=12, rotary_dim=2), hf.CodeGenForCausalLM
+    ),
+    "Cohere": partial(
+        around, hf.CohereConfig(**SMALL, logit_scale=0.3, **NO_TOKENS), hf.CohereForCausalLM
+    ),
+    "Cohere, norms of queries and keys": partial(
+        around, hf.CohereConfig(**GROUPED, use_qk_norm=True, **NO_TOKENS), hf.CohereForCausalLM
+    ),
+    "Cohere 2": partial(
+        around,
+        hf.Cohere2Config(**GROUPED, sliding_window=7, layer_types=MIXED, **NO_TOKENS),
+        hf.Cohere2ForCausalLM,
+    ),
+    "EXAONE 4": partial(
+        around,
+        hf.Exaone4Config(**GROUPED, sliding_window=7, layer_types=MIXED, **NO_TOKENS),
+        hf.Exaone4ForCausalLM,
+    ),
+    "SmolLM 3": partial(
+        around,
+        hf.SmolLM3Config(**GROUPED, no_rope_layers=[1, 0], **NO_TOKENS),
+        hf.SmolLM3ForCausalLM,
+    ),
+    "GLM 4": partial(around, hf.Glm4Config(**GROUPED, head_dim=4, **NO_TOKENS), hf.Glm4ForCausalLM),
+    "StableLM": partial(
+        around,
+        hf.StableLmConfig(
+            **SMALL, num_key_value_heads=4, qk_layernorm=True, use_parallel_residual=True
+        ),
+        hf.StableLmForCausalLM,
+    ),
+    "GPT-Neo": partial(
+        around,
+        hf.GPTNeoConfig(
+            vocab_size=20,
+            hidden_size=16,
+            num_layers=2,
+            num_heads=4,
+            attention_types=[[["global", "local"], 1]],
+            window_size=7,
+            max_position_embeddings=12,
+        ),
+        hf.GPTNeoForCausalLM,
+    ),
+    "OPT": partial(
+        around,
+        hf.OPTConfig(
+            vocab_size=20,
+            hidden_size=16,
+            ffn_dim=24,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=12,
+            word_embed_proj_dim=16,
+        ),
+        hf.OPTForCausalLM,
+    ),
+    "BLOOM": partial(
+        around,
+        hf.BloomConfig(vocab_size=20, hidden_size=16, n_layer=2, n_head=4),
+        hf.BloomForCausalLM,
+    ),
+    "MPT": partial(
+        around,
+        hf.MptConfig(
+            vocab_size=20, d_model=16, n_layers=2, n_heads=4, max_seq_len=12, expansion_ratio=2
+        ),
+        hf.MptForCausalLM,
+    ),
+    "Phi 3, long": partial(
+        around,
+        hf.Phi3Config(
+            **{**SMALL, "max_position_embeddings": 64},
+            original_max_position_embeddings=32,
+            pad_token_id=0,
+            rope_parameters={
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "short_factor": [1.0, 1.1],
+                "long_factor": [2.0, 3.0],
+            },
+        ),
+        hf.Phi3ForCausalLM,
+    ),
+    "Llama dynamic": partial(
+        llama, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 8.0}
+    ),
+}
+PARALLEL = {
+    "Pythia",
+    "Phi, one norm for both",
+    "GPT-J",
+    "CodeGen",
+    "Cohere",
+    "Cohere, norms of queries and keys",
+    "Cohere 2",
+    "StableLM",
+}
 
 
 def inputs_of(mask: Tensor | None) -> dict[str, Tensor]:
@@ -349,13 +513,128 @@ def test_train_mode_without_dropout_is_fine(make: Callable[[], TransformerBridge
     parts_of(make().train()).run(inputs_of(None))
 
 
-def test_sliding_windows_are_fine_up_to_their_length(differences: Any) -> None:
-    parts = parts_of(around(hf.MistralConfig(**GROUPED, sliding_window=8), hf.MistralForCausalLM))
-    assert max(differences(parts, {"tokens": TOKENS[:, :8]}).values()) < FLOAT32
-    with pytest.raises(ModelError, match="look back 8 tokens only, but the inputs have 9; shorten"):
-        parts.run({"tokens": TOKENS})
-    with pytest.raises(ModelError, match="look back 8 tokens only"):
-        parts.capture({"tokens": TOKENS}, ["logits"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_parts_of_other_families_are_the_networks_own(name: str, differences: Any) -> None:
+    """All keys visible, and padding that leaves every query a key within the window."""
+    parts = parts_of(FAMILIES[name]())
+    for mask in (None, torch.tensor([[1] * 9, [1] * 8 + [0], [1] * 5 + [0] * 4])):
+        assert max(differences(parts, inputs_of(mask)).values()) < FLOAT32
+    assert parts.parallel == (name in PARALLEL)
+
+
+@pytest.mark.parametrize(
+    ("name", "windows"),
+    [
+        ("Mistral, a window", [7, 7]),
+        ("Qwen 2, a window from layer 1", [None, 7]),
+        ("Gemma 2", [7, None]),
+        ("GPT-Neo", [None, 7]),
+        ("Qwen 3", [None, None]),
+    ],
+)
+def test_every_layer_has_its_own_window(name: str, windows: list[int | None]) -> None:
+    assert [attention.window for attention in parts_of(FAMILIES[name]()).attention] == windows
+
+
+WITHOUT = {
+    "Qwen 3": "norm_q",
+    "OLMo 2": "norm_k",
+    "Cohere, norms of queries and keys": "norm_k",
+    "Mistral, a window": "window",
+    "GPT-Neo": "window",
+    "Gemma 2": "softcap",
+    "Granite": "after",
+    "Gemma 3": "after",
+    "MPT": "bias",
+    "GPT-J": "rotate",
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_the_proof_misses_what_a_family_does(name: str) -> None:
+    """Each of these is noticed where it is left out."""
+    graph = ResidualGraph(parts_of(FAMILIES[name]()))
+    graph.prove({"tokens": TOKENS})
+    transformer = graph.transformer
+    transformer.attention = tuple(
+        replace(attention, **{WITHOUT[name]: None}) for attention in transformer.attention
+    )
+    graph = ResidualGraph(transformer)
+    with pytest.raises(ModelError, match="differs from the network's own by"):
+        graph.prove({"tokens": TOKENS})
+
+
+@pytest.mark.parametrize("name", ["Qwen 3", "Gemma 2", "BLOOM", "MPT", "Cohere", "OLMo 2"])
+def test_left_padding_is_the_networks_own(name: str) -> None:
+    """Queries of padding see no key: they attend to all alike, here as there."""
+    bridge = FAMILIES[name]().float()
+    inputs = inputs_of(torch.tensor([[1] * 9, [0] * 3 + [1] * 6, [0] * 7 + [1] * 2]))
+    graph = ResidualGraph(parts_of(bridge))
+    graph.require_usable(inputs)
+    graph.prove(inputs)
+
+
+@pytest.mark.parametrize("name", ["GPT-2", "native rotary", "OPT"])
+def test_left_padding_is_refused_where_positions_have_embeddings(name: str) -> None:
+    graph = ResidualGraph(parts_of({**EXACT_ONES, **FAMILIES}[name]()))
+    with pytest.raises(ModelError, match="on row 1 a query sees no key at all: pad on the right"):
+        graph.require_usable(inputs_of(torch.tensor([[1] * 9, [0] * 3 + [1] * 6, [1] * 9])))
+
+
+@pytest.mark.parametrize(
+    ("name", "mask", "reason"),
+    [
+        ("BLOOM", [1, 1, 0, 1, 1, 1, 1, 1, 1], "hides tokens between others.*at the ends only"),
+        ("BLOOM", [0, 1, 0, 1, 1, 1, 1, 1, 1], "hides tokens between others.*at the ends only"),
+        ("GPT-Neo", [1] * 1 + [0] * 8, "no key within its window of 7.*shorten the padding"),
+    ],
+)
+def test_masks_under_which_a_family_does_something_else_are_refused(
+    name: str, mask: list[int], reason: str
+) -> None:
+    graph = ResidualGraph(parts_of(FAMILIES[name]()))
+    graph.require_usable(inputs_of(torch.tensor([[1] * 9, [1] * 8 + [0], [1] * 7 + [0] * 2])))
+    with pytest.raises(ModelError, match=f"on row 1 .*{reason}"):
+        graph.require_usable(inputs_of(torch.tensor([[1] * 9, mask, [1] * 9])))
+
+
+def test_what_padding_attends_to_is_proved_where_there_is_some() -> None:
+    """In float64 the network's softmax, in float32, takes the mask for infinite."""
+    graph = ResidualGraph(parts_of(FAMILIES["Qwen 3"]()))
+    tokens = torch.zeros((40, 9), dtype=torch.long)
+    mask = torch.ones_like(tokens)
+    graph.require_usable({"tokens": tokens, "attention_mask": mask})
+    mask[33, :4] = 0
+    with pytest.raises(ModelError, match="is NaN or infinite on row 33; take the row out"):
+        graph.require_usable({"tokens": tokens, "attention_mask": mask})
+
+
+@pytest.mark.parametrize("option", [{"sliding_window": 5}, {"attn_logit_softcapping": 9.0}, {}])
+def test_the_digest_is_of_what_a_layer_does_too(option: dict[str, Any]) -> None:
+    sizes = {**GROUPED, "head_dim": 4, "sliding_window": 7}
+    both = [
+        ResidualGraph(parts_of(around(hf.Gemma2Config(**config), hf.Gemma2ForCausalLM)))
+        for config in (sizes, {**sizes, **option})
+    ]
+    with torch.no_grad():
+        for mine, other in zip(
+            *(graph.transformer.model.parameters() for graph in both), strict=True
+        ):
+            other.copy_(mine)
+    assert (both[0].digest() == both[1].digest()) == (not option)
+
+
+@pytest.mark.parametrize("name", ["Llama dynamic", "Phi 3, long"])
+@pytest.mark.parametrize("length", [9, 40])
+def test_rotation_that_depends_on_the_length_is_that_of_the_inputs(name: str, length: int) -> None:
+    """Below and above the length it was made for, 32; also where a few positions are read."""
+    graph = ResidualGraph(parts_of(FAMILIES[name]()))
+    tokens = torch.randint(20, (2, length), generator=torch.Generator().manual_seed(0))
+    graph.prove({"tokens": tokens})
+    few = torch.tensor([3, 7])
+    sites = [Site("q", ("head1.0",)), Site("q", ("head1.0",), (3, 7))]
+    every, some = graph.capture(sites, {"tokens": tokens}).values()
+    torch.testing.assert_close(some, every[:, few])
 
 
 def test_a_window_that_no_layer_uses_is_none() -> None:
@@ -386,25 +665,6 @@ def test_what_cannot_be_captured_is_refused() -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[], TransformerBridge], str]] = {
-    "Gemma 2": (
-        partial(around, hf.Gemma2Config(**GROUPED, head_dim=4), hf.Gemma2ForCausalLM),
-        "post-norm",
-    ),
-    "Gemma 3": (
-        partial(around, hf.Gemma3TextConfig(**GROUPED, head_dim=4), hf.Gemma3ForCausalLM),
-        "post-norm",
-    ),
-    "OLMo 2": (partial(around, hf.Olmo2Config(**SMALL), hf.Olmo2ForCausalLM), "post-norm"),
-    "Granite": (
-        partial(
-            around, hf.GraniteConfig(**GROUPED, residual_multiplier=0.5), hf.GraniteForCausalLM
-        ),
-        "scales what is added to the residual stream",
-    ),
-    "Qwen 3": (
-        partial(around, hf.Qwen3Config(**GROUPED, head_dim=4), hf.Qwen3ForCausalLM),
-        "normalised queries and keys",
-    ),
     "OLMo clipped": (
         partial(around, hf.OlmoConfig(**SMALL, clip_qkv=0.1), hf.OlmoForCausalLM),
         "clipped queries",
@@ -417,22 +677,44 @@ REFUSED: dict[str, tuple[Callable[[], TransformerBridge], str]] = {
         ),
         "attention sinks",
     ),
-    "Llama dynamic": (
-        partial(llama, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 8.0}),
-        "depend on the length",
-    ),
-    "Cohere": (partial(around, hf.CohereConfig(**SMALL), hf.CohereForCausalLM), "adjacent pairs"),
-    "GPT-J": (
-        partial(around, hf.GPTJConfig(**GPT2, rotary_dim=4), hf.GPTJForCausalLM),
-        "GPTJAttention",
-    ),
-    "BLOOM": (
+    "HunYuan": (
         partial(
             around,
-            hf.BloomConfig(vocab_size=20, hidden_size=16, n_layer=2, n_head=4),
-            hf.BloomForCausalLM,
+            hf.HunYuanDenseV1Config(**GROUPED, head_dim=4, **NO_TOKENS),
+            hf.HunYuanDenseV1ForCausalLM,
         ),
-        "embed_ln",
+        "normalised after rotation",
+    ),
+    "XGLM": (
+        partial(
+            around,
+            hf.XGLMConfig(
+                vocab_size=20,
+                d_model=16,
+                ffn_dim=24,
+                num_layers=2,
+                attention_heads=4,
+                max_position_embeddings=32,
+            ),
+            hf.XGLMForCausalLM,
+        ),
+        "position embeddings that are no component of their own",
+    ),
+    "OPT post-LN": (
+        partial(
+            around,
+            hf.OPTConfig(
+                vocab_size=20,
+                hidden_size=16,
+                ffn_dim=24,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                word_embed_proj_dim=16,
+                do_layer_norm_before=False,
+            ),
+            hf.OPTForCausalLM,
+        ),
+        "normalises the residual stream itself",
     ),
     "Falcon alibi": (
         partial(
@@ -446,9 +728,9 @@ REFUSED: dict[str, tuple[Callable[[], TransformerBridge], str]] = {
             ),
             hf.FalconForCausalLM,
         ),
-        "alibi",
+        "a bias for positions that its bridge adds twice",
     ),
-    "BERT": (partial(around, hf.BertConfig(**SMALL), hf.BertForMaskedLM), "embed_ln"),
+    "BERT": (partial(around, hf.BertConfig(**SMALL), hf.BertForMaskedLM), "mlm_head"),
     "T5": (
         partial(
             around,

@@ -6,13 +6,14 @@ the component reads it, and its activation is read off.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_scrub.meaning import Run
+from pytest_scrub.meaning import Change, Run
 from pytest_scrub.tree.nodes import ROOT
 
 if TYPE_CHECKING:
@@ -26,10 +27,12 @@ Replace = Callable[["Tensor"], "Tensor"]
 Read = Callable[[Sequence[str], "Tensor"], None]
 # from what is written, and its sum, to a sum
 Written = Callable[[dict[str, "Tensor"], "Tensor"], "Tensor"]
+KINDS = ("attn", "mlp")
 
 
 class BridgeNetwork:
-    """A `TransformerBridge` with pre-norm blocks that run attention and MLP one after the other."""
+    """A `TransformerBridge` whose blocks add to one residual stream, normalised and scaled or
+    not."""
 
     via = "direct"
 
@@ -42,6 +45,10 @@ class BridgeNetwork:
         self.dtype = next(bridge.parameters()).dtype
         self.has_mlps = "blocks.0.mlp.hook_out" in bridge.hook_dict
         layers = range(bridge.cfg.n_layers)
+        # what each block adds before it is normalised or scaled, and the stream before and after
+        self._points = {
+            (kind, layer): self._of_block(kind, layer) for layer in layers for kind in KINDS
+        }
         self._value_biases = [self._value_bias(layer) for layer in layers]
         self._mlp_biases = [self._mlp_bias(layer) for layer in layers if self.has_mlps]
         self.clean = cache(partial(self._run, replace={}))
@@ -56,10 +63,10 @@ class BridgeNetwork:
         return self._run(row, replace) if replace else self.clean(row)
 
     def recompute(
-        self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Tensor]
+        self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Sequence[Change]]
     ) -> Tensor:
         streams = {
-            slot: run.reads[component] + changes.get(slot, 0)
+            slot: run.reads[component] + self._added(run, changes.get(slot, ()))
             for slot, run in runs.items()
             if slot != "mask"
         }
@@ -70,12 +77,52 @@ class BridgeNetwork:
             )
         if component.startswith("mlp"):
             return self._mlp(int(component.removeprefix("mlp")), row, streams["stream"])
-        visible = runs["mask"].values["mask"] + changes.get("mask", 0)
+        visible = runs["mask"].values["mask"]
+        visible = visible + sum(change for _, change in changes.get("mask", ()))
         if component.startswith("attn"):
             return self._attn(int(component.removeprefix("attn")), row, streams, visible)
         layer, head = map(int, component.removeprefix("head").split("."))
         z = self._mixed(layer, row, streams, visible)
         return self._head_value(layer, head, z)
+
+    def _added(self, run: Run, changes: Sequence[Change]) -> Tensor | int:
+        """What changed activations add to the residual stream of a run.
+
+        Those of one block change its sum, and the network itself says what becomes of that.
+        """
+        total: Tensor | int = 0
+        sums: dict[tuple[str, int], Tensor] = {}
+        for name, change in changes:
+            if name in ("embed", "pos_embed"):
+                total = total + change
+                continue
+            kind = "mlp" if name.startswith("mlp") else "attn"
+            layer = int(re.findall(r"\d+", name)[0])
+            sums[kind, layer] = sums.get((kind, layer), 0) + change
+        for block, change in sums.items():
+            own = run.reads[f"{block[0]}{block[1]} adds"]
+            now, before = (self._after(run.row, block, summed) for summed in (own + change, own))
+            total = total + now - before
+        return total
+
+    def _after(self, row: int, block: tuple[str, int], summed: Tensor) -> Tensor:
+        """The stream after a block that is made to add this."""
+        seen: dict[str, Tensor] = {}
+        out, _, after = self._points[block]
+        self._forward(row, self._visible(row), [_force(out, summed), _record(after, seen)])
+        return seen[after]
+
+    def _of_block(self, kind: str, layer: int) -> tuple[str, str, str]:
+        """Hook points of what a block adds as it is, of what it reads, and of the stream that
+        follows."""
+        bridge, prefix = self.bridge, f"blocks.{layer}."
+        block = bridge.blocks[layer]
+        out = block.hook_aliases.get(f"hook_{kind}_out", "")
+        out = out if out in ("attn.o.hook_out", "mlp.out.hook_out") else f"{kind}.hook_out"
+        mid = block.hook_aliases.get("hook_resid_mid") if self.has_mlps else None
+        reads = "hook_in" if kind == "attn" or mid is None else mid
+        after = "hook_out" if kind == "mlp" or mid is None else mid
+        return prefix + out, prefix + reads, prefix + after
 
     def _visible(self, row: int) -> Tensor:
         """`[P]`: 1 where a key may be attended to."""
@@ -96,7 +143,8 @@ class BridgeNetwork:
             run.reads.update(dict.fromkeys(names, stream))
 
         written({"mask": self._visible(row)}, torch.zeros(self.n_pos))
-        hooks = [_at("embed.hook_out", lambda value: written({"embed": value}, value))]
+        embedding = "embed_ln" if "embed_ln.hook_out" in self.bridge.hook_dict else "embed"
+        hooks = [_at(f"{embedding}.hook_out", lambda value: written({"embed": value}, value))]
         if "pos_embed.hook_out" in self.bridge.hook_dict:
             hooks.append(
                 _at("pos_embed.hook_out", lambda value: written({"pos_embed": value}, value))
@@ -104,6 +152,9 @@ class BridgeNetwork:
         for layer in range(self.bridge.cfg.n_layers):
             hooks += self._attention_hooks(layer, read, written)
             hooks += self._mlp_hooks(layer, read, written) if self.has_mlps else []
+            for kind in KINDS if self.has_mlps else ("attn",):  # seen after it is replaced
+                out = self._points[kind, layer][0]
+                hooks.append(_at(out, partial(read, [f"{kind}{layer} adds"])))
         hooks.append(_at("ln_final.hook_in", partial(read, [ROOT])))
         run.values[ROOT] = self._forward(row, run.values["mask"], hooks)
         return run
@@ -122,9 +173,9 @@ class BridgeNetwork:
             return written({f"attn{layer}": total - constant}, total)
 
         return [
-            _at(f"blocks.{layer}.hook_in", partial(read, [*names, f"attn{layer}"])),
+            _at(self._points["attn", layer][1], partial(read, [*names, f"attn{layer}"])),
             _record(f"{attn}.o.hook_in", mixed),
-            _at(f"{attn}.hook_out", after),
+            _at(self._points["attn", layer][0], after),
         ]
 
     def _mlp_hooks(self, layer: int, read: Read, written: Written) -> list[Hook]:
@@ -134,8 +185,8 @@ class BridgeNetwork:
             return written({name: total - self._mlp_biases[layer]}, total)
 
         return [
-            _at(f"blocks.{layer}.ln2.hook_in", partial(read, [name])),
-            _at(f"blocks.{layer}.mlp.hook_out", after),
+            _at(self._points["mlp", layer][1], partial(read, [name])),
+            _at(self._points["mlp", layer][0], after),
         ]
 
     def _mixed(
@@ -168,8 +219,8 @@ class BridgeNetwork:
     def _mlp(self, layer: int, row: int, stream: Tensor) -> Tensor:
         """An MLP's activation `[P, d_model]` on this stream."""
         seen: dict[str, Tensor] = {}
-        out = f"blocks.{layer}.mlp.hook_out"
-        hooks = [_force(f"blocks.{layer}.ln2.hook_in", stream), _record(out, seen)]
+        out, reads, _ = self._points["mlp", layer]
+        hooks = [_force(reads, stream), _record(out, seen)]
         self._forward(row, self._visible(row), hooks)
         return seen[out] - self._mlp_biases[layer]
 
@@ -208,14 +259,14 @@ class BridgeNetwork:
         seen: dict[str, Tensor] = {}
         name = f"blocks.{layer}.attn.v.hook_out"
         zeros = torch.zeros(self.n_pos, self.bridge.cfg.d_model, dtype=self.dtype)
-        hooks = [_force(f"blocks.{layer}.ln1.hook_out", zeros), _record(name, seen)]
+        hooks = [_force(f"blocks.{layer}.attn.hook_in", zeros), _record(name, seen)]
         self._forward(0, self._visible(0), hooks)
         return seen[name].repeat_interleave(self.n_heads // seen[name].shape[1], dim=1)
 
     def _mlp_bias(self, layer: int) -> Tensor:
         """What an MLP adds to the stream when its neurons are silent, `[P, d_model]`."""
         seen: dict[str, Tensor] = {}
-        out = f"blocks.{layer}.mlp.hook_out"
+        out = self._points["mlp", layer][0]
         hooks = [_at(f"blocks.{layer}.mlp.out.hook_in", torch.zeros_like), _record(out, seen)]
         self._forward(0, self._visible(0), hooks)
         return seen[out]

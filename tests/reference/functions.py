@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from pytest_scrub.data.dataset import Dataset
-from pytest_scrub.meaning import Run
+from pytest_scrub.meaning import Change, Run
 
 
 class FunctionNetwork:
@@ -44,11 +44,12 @@ class FunctionNetwork:
         return run
 
     def recompute(
-        self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Tensor]
+        self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Sequence[Change]]
     ) -> Tensor:
-        return self._call(
-            component, [run.values[slot] + changes.get(slot, 0) for slot, run in runs.items()]
-        )
+        read = []
+        for slot, run in runs.items():
+            read.append(run.values[slot] + sum(change for _, change in changes.get(slot, ())))
+        return self._call(component, read)
 
     def _call(self, name: str, read: Sequence[Tensor]) -> Tensor:
         return self.functions[name](*(argument[None] for argument in read))[0]

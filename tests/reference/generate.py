@@ -38,7 +38,10 @@ from pytest_scrub.tree.nodes import (
     is_head,
     natural_key,
 )
+from tests.reference.families import FAMILIES
 
+FULL_HEADS = ("gpt_neo", "bloom")  # without fewer key and value heads
+PARALLEL = ("cohere",)  # whose MLPs read what the attention of their layer reads
 FEATURES = ("parity", "first", "total")  # small ints, functions of a row's content
 # one position per row; a mask with as many positions in every row
 POSITION, POSITIONS = "where", "places"
@@ -51,8 +54,8 @@ class Architecture:
     """What determines a small transformer, its weights included; the defaults are what drawing
     shrinks to.
 
-    `kind` is `native`, `gpt2` or `llama`; the fields from `norm` to `logit_cap` are choices of
-    native models.
+    `kind` is `native`, `gpt2`, `llama` or one of `FAMILIES`; the fields from `norm` to `logit_cap`
+    are choices of native models.
     """
 
     kind: str = "native"
@@ -76,6 +79,7 @@ class Architecture:
     logit_cap: float = 0.0
     biases: bool = False  # llama: attention and MLP biases
     scale_by_layer: bool = False  # gpt2: scores are divided by the number of the layer
+    window: int = 2  # of families with windows
     seed: int = 0
 
 
@@ -97,7 +101,9 @@ class SmallTransformer:
         """Everything that writes to the residual stream, in the order in which it does; all of a
         layer's heads after them."""
         a = self.architecture
-        has_positions = a.kind == "gpt2" or (a.kind == "native" and a.positions == "standard")
+        has_positions = a.kind in ("gpt2", "gpt_neo") or (
+            a.kind == "native" and a.positions == "standard"
+        )
         found = ["embed", "pos_embed"] if has_positions else ["embed"]
         for layer in range(a.n_layers):
             found += [f"head{layer}.{head}" for head in range(a.n_heads)]
@@ -119,6 +125,7 @@ def computes_in_float32(architecture: Architecture) -> bool:
 def build(architecture: Architecture) -> SmallTransformer:
     """The transformer, the same object every time."""
     makers = {"native": _native, "gpt2": _gpt2, "llama": _llama}
+    makers |= dict.fromkeys(FAMILIES, _of_family)
     with torch.random.fork_rng(devices=[]):
         bridge = makers[architecture.kind](architecture)
     bridge = bridge.double().eval().requires_grad_(False)
@@ -185,6 +192,12 @@ def _llama(a: Architecture) -> Any:
     return build_bridge_from_module(module, architecture="LlamaForCausalLM", hf_config=config)
 
 
+def _of_family(a: Architecture) -> Any:
+    config, kind = FAMILIES[a.kind]
+    module = kind(made := config(a))
+    return build_bridge_from_module(module, architecture=kind.__name__, hf_config=made)
+
+
 def _scramble(bridge: Any, generator: torch.Generator) -> None:
     """Weights such that attention is neither flat nor one-hot, and no bias or norm is neutral."""
     seen: set[int] = set()
@@ -221,6 +234,18 @@ def architectures(draw: st.DrawFn, kind: str) -> Architecture:
         d_model=draw(st.sampled_from([8, 12, 16])),
         n_kv_heads=draw(st.sampled_from([kv for kv in range(n_heads, 0, -1) if n_heads % kv == 0])),
     )
+    if common.kind in FAMILIES:
+        caps = st.sampled_from([0.7, 3.0])
+        return replace(
+            common,
+            # the width of all heads together, where a config insists on it
+            d_model=n_heads * common.d_head,
+            attn_only=False,
+            n_kv_heads=n_heads if common.kind in FULL_HEADS else common.n_kv_heads,
+            window=draw(st.integers(1, 3)),
+            score_cap=draw(caps),
+            logit_cap=draw(caps),
+        )
     if common.kind == "llama":
         common = replace(common, d_model=4 * n_heads)  # its config wants a multiple of the heads
         return replace(
@@ -443,7 +468,9 @@ class _Trees:
             return components
         # the heads of one layer do not read each other
         layer = re.findall(r"\d+", parent)[0]
-        return components[: components.index(f"head{layer}.0" if attends(parent) else parent)]
+        is_beside = self.model.architecture.kind in PARALLEL and f"mlp{layer}" == parent
+        first = f"head{layer}.0" if attends(parent) or is_beside else parent
+        return components[: components.index(first)]
 
     def furnished(self, node: Node, level: int, siblings: list[Node]) -> Node:
         """The node with a name, another's donor, children of its own or a computation, or none of

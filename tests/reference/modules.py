@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_scrub.data.dataset import Dataset
-from pytest_scrub.meaning import Run
+from pytest_scrub.meaning import Change, Run
 from pytest_scrub.tree.nodes import ROOT
 
 
@@ -52,7 +52,7 @@ class ModuleNetwork:
         return run
 
     def recompute(
-        self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Tensor]
+        self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Sequence[Change]]
     ) -> Tensor:
         assert not changes
         return runs["in"].values[component]

@@ -33,13 +33,13 @@ class Attn(ReadingPart):
         self.layer, self.stage, self.point, self.hook = (
             first.layer, first.stage, first.point, first.hook,
         )  # fmt: skip
+        self.block, self.after = first.block, first.after
 
     def reads_in_place(self, slot: str) -> bool:
         return self.heads[0].reads_in_place(slot)
 
-    @property
-    def reads_unnormed(self) -> bool:
-        return self.heads[0].reads_unnormed
+    def is_linear(self, slot: str) -> bool:
+        return self.heads[0].is_linear(slot)
 
     def site(self, positions: FixedPositions) -> Site:
         return Site("z", (self.name,), positions)

@@ -1,8 +1,8 @@
 """Attention heads.
 
-With `x = norm(residual stream)`, `q = x @ W_Q + b_Q`, and so on; a head's z is `softmax(rotate(q) @
-rotate(k).T * scale, capped, masked) @ v`, and what it adds to the stream is `z @ W_O`. v has no
-bias: attention weights sum to one, so its bias is a constant and belongs to nobody.
+With `x = norm(residual stream)`, `q = norm_q(x @ W_Q + b_Q)`, and so on; a head's z is
+`softmax(rotate(q) @ rotate(k).T * scale, capped, biased, masked) @ v`, and what it adds is `z @
+W_O`. v has no bias: attention weights sum to one, so its bias is a constant and belongs to nobody.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pytest_scrub.network.graph import FixedPositions, Inputs, Site, Where, posi
 from pytest_scrub.network.kinds.mask import replaced_keys, require_a_key, seen_keys
 from pytest_scrub.network.kinds.part import MASK, VISIBLE, Part, first_stage
 from pytest_scrub.network.kinds.reading import Batch, ReadingPart
+from pytest_scrub.network.parts import HeadNorm
 from pytest_scrub.network.precision import widened
 from pytest_scrub.tree.nodes import HEAD_SLOTS
 
@@ -33,6 +34,7 @@ class Head(ReadingPart):
         self.layer, self.head, self.attention = layer, head, transformer.attention[layer]
         self.kv_head = head * self.attention.W_K.shape[0] // self.attention.W_Q.shape[0]
         self.stage, self.point, self.hook = first_stage(layer), f"pre.{layer}", f"z.{layer}"
+        self.block, self.after = f"attn_out.{layer}", self.attention.after
 
     def reads_in_place(self, slot: str) -> bool:
         return slot == "q"  # keys and values, and the mask, are read at every position
@@ -50,7 +52,8 @@ class Head(ReadingPart):
     def clean(self, kind: str, seen: Inputs, where: Where) -> Tensor:
         value = super().clean(kind, seen, where)
         if kind in HEAD_SLOTS:
-            return self.project(kind, self.attention.norm(value), where)
+            length = seen[self.hook_of(kind)].shape[1]
+            return self.project(kind, self.attention.norm(value), where, length)
         z, bias = value[:, :, self.head], self.attention.b_V
         z = z if bias is None else z - bias[self.kv_head]
         return z if kind == "z" else z @ self.output_weights
@@ -65,16 +68,18 @@ class Head(ReadingPart):
             (child.edit, value) for child, value in batch.values.items() if MASK in child.slots
         ]
         visible = replaced_keys(visible, masks, batch.carrier)
-        seen = seen_keys(visible, batch.where, q, self.transformer.causal)
-        if masks:
+        if masks:  # beyond a window only padding sees no key
+            seen = seen_keys(visible, batch.where, q, self.transformer.causal)
             require_a_key(seen, batch.carrier, self.name)
-        return self.mix(q, k, v, seen)
+        return self.mix(q, k, v, self.seen(visible, batch.where, q))
 
     def projected(self, batch: Batch, slot: str) -> Tensor:
         """q, k or v `[B, K, d_head]`. Those that nothing changes are gathered as they are, and what
         children add to a stream that is not normalised is added to them."""
         source = batch.reading.inputs[slot]
-        where = batch.where_of(source)
+        where, length = batch.where_of(source), None
+        if where is not None:
+            length = batch.clean.take(VISIBLE, batch.carrier, None).shape[1]
         if source.is_projected:
             nth = self.head if slot == "q" else self.kv_head
             start = batch.reading.part.start(batch, slot, nth)
@@ -82,16 +87,16 @@ class Head(ReadingPart):
                 return start
             z, weights = batch.product(source)
             added = z @ (weights @ self.projection(slot)[0].to(weights.dtype))
-            return (widened(start) + self.rotated(slot, added, where)).to(start.dtype)
+            return (widened(start) + self.rotated(slot, added, where, length)).to(start.dtype)
         key = (source.direct, source.rerun, where is None)
         normed = batch.shared(key, lambda: self.attention.norm(batch.stream(slot)))
-        return self.project(slot, normed, where)
+        return self.project(slot, normed, where, length)
 
     # The arithmetic -------------------------------------------------------------------------------
 
-    @property
-    def reads_unnormed(self) -> bool:
-        return isinstance(self.attention.norm, torch.nn.Identity)
+    def is_linear(self, slot: str) -> bool:
+        unnormed = isinstance(self.attention.norm, torch.nn.Identity)
+        return unnormed and self.head_norm(slot) is None
 
     @property
     def output_weights(self) -> Tensor:
@@ -101,8 +106,7 @@ class Head(ReadingPart):
     def computed(self, stream: Tensor, visible: Tensor) -> Tensor:
         normed = self.attention.norm(stream)
         q, k, v = (self.project(slot, normed, None) for slot in HEAD_SLOTS)
-        seen = seen_keys(visible, None, q, self.transformer.causal)
-        return self.mix(q, k, v, seen) @ self.output_weights
+        return self.mix(q, k, v, self.seen(visible, None, q)) @ self.output_weights
 
     def together(
         self,
@@ -116,7 +120,7 @@ class Head(ReadingPart):
         that share them, and what heads add that are not told apart is one product."""
         normed = self.attention.norm(stream)
         here = select(normed, where)
-        seen = seen_keys(visible, where, here, self.transformer.causal)
+        seen = self.seen(visible, where, here)
         shared: dict[int, tuple[Tensor, Tensor]] = {}
         z, weights = list[Tensor](), list[Tensor]()
         for head in parts:
@@ -124,7 +128,8 @@ class Head(ReadingPart):
             if head.kv_head not in shared:
                 k, v = (head.project(slot, normed, None) for slot in ("k", "v"))
                 shared[head.kv_head] = k, v
-            own = head.mix(head.project("q", here, where), *shared[head.kv_head], seen)
+            q = head.project("q", here, where, visible.shape[1])
+            own = head.mix(q, *shared[head.kv_head], seen)
             if head.name in apart:
                 yield head.name, own @ head.output_weights
             else:
@@ -133,10 +138,27 @@ class Head(ReadingPart):
         if z:
             yield "", torch.cat(z, -1) @ torch.cat(weights)
 
-    def project(self, slot: str, normed: Tensor, where: Where) -> Tensor:
-        """q, k or v at `where`, `[B, K, d_head]`, from the normed stream there."""
-        weight, bias = self.projection(slot)
-        return self.rotated(slot, normed @ weight + bias, where)
+    def seen(self, visible: Tensor, where: Where, queries: Tensor) -> Tensor:
+        """Which keys queries at `where` see, bool, broadcasts to `[B, K, P]`."""
+        return seen_keys(visible, where, queries, self.transformer.causal, self.attention.window)
+
+    def project(self, slot: str, normed: Tensor, where: Where, length: int | None = None) -> Tensor:
+        """q, k or v at `where`, `[B, K, d_head]`, from the normed stream there, of inputs of this
+        length where that is not all of it."""
+        norm = self.head_norm(slot)
+        if norm is None or norm.each_alone:
+            weight, bias = self.projection(slot)
+            projected = normed @ weight + bias
+            projected = projected if norm is None else norm.apply(projected)
+            return self.rotated(slot, projected, where, length)
+        weights, biases, nth = self.projections(slot)
+        every = torch.einsum("bkd,hde->bkhe", normed, weights)
+        every = norm.apply(every if biases is None else every + biases)
+        return self.rotated(slot, every[:, :, nth], where, length)
+
+    def head_norm(self, slot: str) -> HeadNorm | None:
+        """What normalises its queries or keys."""
+        return {"q": self.attention.norm_q, "k": self.attention.norm_k, "v": None}[slot]
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
         """z, `[B, K, d_head]`, from q `[B, K, d_head]`, k and v `[B, P, d_head]`, and the keys that
@@ -144,18 +166,27 @@ class Head(ReadingPart):
         scores = q @ k.transpose(-1, -2) * self.attention.scale
         if self.attention.softcap is not None:
             scores = self.attention.softcap * torch.tanh(scores / self.attention.softcap)
-        return scores.masked_fill(~seen, float("-inf")).softmax(-1) @ v
+        if self.attention.bias is not None:
+            scores = scores + self.attention.bias(k.shape[1])[self.head].to(scores.dtype)
+        # The most negative number, as networks have it: a query that sees no key, of padding,
+        # attends to all alike.
+        return scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(-1) @ v
 
     def projection(self, slot: str) -> tuple[Tensor, Tensor | float]:
         """The weights `[d_model, d_head]` and the bias of queries, keys or values."""
+        weights, biases, nth = self.projections(slot)
+        return weights[nth], 0.0 if biases is None else biases[nth]
+
+    def projections(self, slot: str) -> tuple[Tensor, Tensor | None, int]:
+        """The weights and biases of the layer's queries, keys or values, and which are this
+        head's."""
         a = self.attention
         both = {"q": (a.W_Q, a.b_Q), "k": (a.W_K, a.b_K), "v": (a.W_V, None)}
-        (weight, bias), nth = both[slot], self.head if slot == "q" else self.kv_head
-        return weight[nth], 0.0 if bias is None else bias[nth]
+        return *both[slot], self.head if slot == "q" else self.kv_head
 
-    def rotated(self, slot: str, x: Tensor, where: Where) -> Tensor:
+    def rotated(self, slot: str, x: Tensor, where: Where, length: int | None) -> Tensor:
         """Queries or keys `[B, K, d_head]` turned as their positions say, where there are rotary
         embeddings; values as they are."""
         if slot == "v" or self.attention.rotate is None:
             return x
-        return self.attention.rotate(x, position_ids(where, x))
+        return self.attention.rotate(x, position_ids(where, x), length)

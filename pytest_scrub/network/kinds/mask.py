@@ -64,14 +64,22 @@ def visible_keys(inputs: Inputs) -> Tensor:
     return torch.ones_like(inputs[TOKENS], dtype=torch.bool) if mask is None else mask.bool()
 
 
-def seen_keys(visible: Tensor, where: Where, queries: Tensor, causal: bool) -> Tensor:
-    """Which keys queries at `where` see, `[B, 1 or K, P]`, from the visible keys `[B, P]`."""
+def seen_keys(
+    visible: Tensor, where: Where, queries: Tensor, causal: bool, window: int | None = None
+) -> Tensor:
+    """Which keys queries at `where` see, `[B, 1 or K, P]`, from the visible keys `[B, P]`.
+
+    **Arguments**
+
+    - `window`: how many keys a query sees at most, its own the last.
+    """
     seen = visible[:, None, :]
     if not causal:
         return seen
-    at = position_ids(where, queries)
+    at = position_ids(where, queries).unsqueeze(-1)
     keys = torch.arange(visible.shape[1], device=visible.device)
-    return seen & (keys <= at.unsqueeze(-1))
+    seen = seen & (keys <= at)
+    return seen if window is None else seen & (keys > at - window)
 
 
 def replaced_keys(visible: Tensor, edits: Edits, carrier: Tensor) -> Tensor:

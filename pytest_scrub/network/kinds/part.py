@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from pytest_scrub.network.adapter import Transformer
 from pytest_scrub.network.graph import Component, Edit, Inputs, Site, Where, select
+from pytest_scrub.network.precision import widened
+
+if TYPE_CHECKING:
+    from pytest_scrub.network.parts import Norm
 
 MASK = "mask"
 VISIBLE = Site("value", (MASK,))
@@ -27,6 +33,8 @@ class Part(Component):
     - `stage`: when it is computed. Parts of one stage read the same residual stream, and what they
       add to it is read by those of later ones.
     - `hook`: the network's own activation that its clean value is taken from.
+    - `after`: what its block does to the sum of its parts before it is added; None where they are
+      added as they are. `block`: the network's own activation that is that sum.
     - `streams`: its slots that read the residual stream; `point`: where they read it.
     - `beside`: its slot that reads the mask, where it has one.
     - `members`: the parts whose sum it is, where it is one of others.
@@ -37,6 +45,8 @@ class Part(Component):
     divisible = True
     stage = INPUT_STAGE
     hook = ""
+    block = ""
+    after: Norm | None = None
     streams: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     point = ""
@@ -49,6 +59,10 @@ class Part(Component):
     @property
     def writers(self) -> tuple[str, ...]:
         return tuple(part.name for part in self.members) or (self.name,)
+
+    @property
+    def sum(self) -> str:
+        return "" if self.after is None else self.block
 
     @property
     def constant(self) -> Tensor | float:
@@ -104,6 +118,23 @@ class Part(Component):
 def in_stages(parts: Iterable[Part]) -> Iterator[list[Part]]:
     """Parts in order of computation, those of one stage together."""
     return (list(stage) for _, stage in groupby(parts, key=lambda part: part.stage))
+
+
+def in_blocks(stage: Iterable[Part]) -> Iterator[list[Part]]:
+    """Those of a stage that add to the residual stream, those of one block together."""
+    adding = (part for part in stage if part.adds)
+    return (list(block) for _, block in groupby(adding, key=lambda part: part.block))
+
+
+def total(block: Sequence[Part], values: Iterable[Tensor]) -> Tensor:
+    """The sum of a block's parts, whose values these are, with what belongs to none of them."""
+    first, *others = map(widened, values)
+    return sum(others, first) + sum(part.constant for part in block)
+
+
+def added(part: Part, summed: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the block of a part adds to the stream, from the sum of its parts."""
+    return summed if part.after is None else widened(part.after(summed.to(dtype)))
 
 
 def first_changed_layer(parts: Mapping[str, Part], edits: Iterable[Edit]) -> int:

@@ -18,6 +18,7 @@ class Embedding(Part):
 
     def __init__(self, transformer: Transformer) -> None:
         super().__init__(transformer, self.hook, "embeddings")
+        self.block = self.hook
 
 
 class PositionEmbedding(Embedding):
@@ -34,7 +35,8 @@ class Mlp(ReadingPart):
         self.layer, self.mlp = layer, transformer.mlps[layer]
         self.stage = first_stage(layer) + (0 if transformer.parallel else 1)
         self.point = f"{'pre' if transformer.parallel else 'mid'}.{layer}"
-        self.hook = f"mlp_out.{layer}"
+        self.hook = self.block = f"mlp_out.{layer}"
+        self.after = self.mlp.after
 
     @property
     def constant(self) -> Tensor | float:

@@ -32,6 +32,7 @@ from pytest_scrub.network.graph import (
 from pytest_scrub.network.kinds.part import (
     VISIBLE,
     Part,
+    added,
     first_changed_layer,
     first_stage,
 )
@@ -60,7 +61,9 @@ class Child:
         self.slots = {slot for slot in slots if edit.into in (None, slot)}
         self.is_whole = edit.anywhere or not all(map(part.reads_in_place, self.slots))
         self.is_z = edit.site.kind == "z"
-        self.is_product = self.is_z and edit.at is None and edit.subspace is None
+        # what is normalised or scaled together with others is no term of the stream by itself
+        self.is_term = self.component.after is None
+        self.is_product = self.is_z and self.is_term and edit.at is None and edit.subspace is None
         at = None if self.is_whole else where
         self.own = replace(edit.site, positions=kept_positions(at if edit.at is None else edit.at))
 
@@ -69,7 +72,10 @@ class SlotInput:
     """What one slot of a part reads of the residual stream.
 
     - `direct`, `rerun`: the children that change it directly, and those that do along every path.
-    - `products`: those of `direct` that add a product to the stream of the carrier.
+    - `products`: those of `direct` that add a product to the stream of the carrier; `terms`: the
+      others that simply add to it.
+    - `blocks`: those of `direct` that are parts of what a block adds as a whole, by block.
+    - `kept`: for each block where the carrier's own sum of its parts is kept.
     - `in_place`: whether only the positions at which the part's value is wanted are read.
     - `is_projected`: whether it begins with the carrier's own query, key or value, to which all
       that children change can be added; `start`: where that, or the carrier's stream, is kept.
@@ -82,15 +88,23 @@ class SlotInput:
         self.rerun = tuple(child for child in children if child.edit.anywhere)
         self.products = tuple(child for child in self.direct if child.is_product and not self.rerun)
         self.in_place = part.reads_in_place(slot)
-        is_linear = part.reads_unnormed and self.products == self.direct
+        alone = [child for child in self.direct if child.is_term]
+        self.terms = tuple(child for child in alone if child not in self.products)
+        self.blocks: dict[str, list[Child]] = {}
+        for child in self.direct:
+            if not child.is_term:
+                self.blocks.setdefault(child.component.block, []).append(child)
+        is_linear = part.is_linear(slot) and self.products == self.direct
         self.is_projected = slot in HEAD_SLOTS and (is_linear or not self.direct) and not self.rerun
         kind, name = (slot, part.name) if self.is_projected else ("stream", part.point)
-        self.start = Site(kind, (name,), kept_positions(where if self.in_place else None))
+        at = kept_positions(where if self.in_place else None)
+        self.start = Site(kind, (name,), at)
+        self.kept = {block: Site("block", (block,), at) for block in self.blocks}
 
     def sites(self, parts: Mapping[str, Part]) -> Iterator[Site]:
         """All clean activations that it takes."""
         if not self.rerun:
-            yield from (self.start, *(child.own for child in self.direct))
+            yield from (self.start, *(child.own for child in self.direct), *self.kept.values())
             return
         first = first_changed_layer(parts, (child.edit for child in self.rerun))
         yield from (Site("stream", (f"pre.{first}",)), VISIBLE)
@@ -98,6 +112,8 @@ class SlotInput:
         for child in (*self.rerun, *self.direct):
             below = (n for n in child.edit.components if parts[n].stage < first_stage(first))
             yield from (Site("value", (name,)) for name in below)
+            if not child.is_term and child.component.stage < first_stage(first):
+                yield Site("block", (child.component.block,))
 
 
 class Reading:
@@ -120,9 +136,10 @@ class Reading:
         sites = [site for source in self.inputs.values() for site in source.sites(self.parts)]
         changed = [slot for slot, source in self.inputs.items() if source.direct or source.rerun]
         reruns = [slot for slot in changed if self.inputs[slot].rerun]
+        # what a block adds as a whole is no sum of what each of its parts contributes
         stages = (
             None
-            if reruns
+            if reruns or any(source.blocks for source in self.inputs.values())
             else part.stages(lambda *given: Batch(self, *given).stream(part.streams[0]))
         )
         return Reader(
@@ -181,19 +198,33 @@ class Batch:
         if source.products:
             z, weights = self.product(source)
             stream = torch.addmm(stream.flatten(0, 1), z.flatten(0, 1), weights).view_as(stream)
-        for child in source.direct:
-            if child in source.products:
-                continue
-            at = self._at(child)
-            if run is not None:
-                own = select(summed(map(run.own, child.edit.components)), at)
-                change = widened(self._value(child)) - widened(own)
+        for child in source.terms:
+            stream = self._replaced(child, stream, where, run)
+        for block, children in source.blocks.items():
+            if run is None:
+                own = self.clean.take(source.kept[block], self.carrier, where)
             else:
-                change = self._change(child)
-                if child.is_z:
-                    change = change @ widened(child.component.output_weights)
-            stream = add_at(stream, where, projected_onto(change, child.edit.subspace), at)
+                own = select(run.sum_of(block), where)
+            replaced = widened(own)
+            for child in children:
+                replaced = self._replaced(child, replaced, where, run)
+            now, before = (
+                added(children[0].component, summed, own.dtype) for summed in (replaced, own)
+            )
+            stream = stream + (now - before)
         return stream.to(start.dtype)
+
+    def _replaced(self, child: Child, total: Tensor, where: Where, run: Rerun | None) -> Tensor:
+        """A sum that a child is a term of, `[B, K, d_model]` at `where`, with its value put in."""
+        at = self._at(child)
+        if run is not None:
+            own = select(summed(map(run.own, child.edit.components)), at)
+            change = widened(self._value(child)) - widened(own)
+        else:
+            change = self._change(child)
+            if child.is_z:
+                change = change @ widened(child.component.output_weights)
+        return add_at(total, where, projected_onto(change, child.edit.subspace), at)
 
     def product(self, source: SlotInput) -> tuple[Tensor, Tensor]:
         """What children change of their z, side by side, and their output weights, one below the
@@ -214,6 +245,7 @@ class Batch:
         reading = self.reading
         direct = [child.edit for child in reading.children if not child.edit.anywhere]
         wanted = {name for edit in direct for name in edit.components}
+        wanted |= {block for part in reading.inputs.values() for block in part.blocks}
         # slots that read one run read it at the same positions
         where = self.where if all(one.in_place for one in reading.inputs.values()) else None
 
@@ -242,15 +274,12 @@ class Batch:
 
 
 class ReadingPart(Part):
-    """A component that reads the residual stream, in one slot unless it says otherwise.
-
-    - `reads_unnormed`: whether it reads the stream as it is.
-    """
+    """A component that reads the residual stream, in one slot unless it says otherwise."""
 
     streams: tuple[str, ...] = ("in",)
 
-    @property
-    def reads_unnormed(self) -> bool:
+    def is_linear(self, slot: str) -> bool:
+        """Whether what is kept of a slot is linear in the stream that it reads."""
         return False
 
     def apply(self, stream: Tensor) -> Tensor:

@@ -14,9 +14,12 @@ from pytest_scrub.network.kinds.part import (
     MASK,
     VISIBLE,
     Part,
+    added,
     first_changed_layer,
     first_stage,
+    in_blocks,
     in_stages,
+    total,
 )
 from pytest_scrub.network.precision import widened
 
@@ -27,7 +30,7 @@ class Rerun:
     **Arguments**
 
     - `edits`: what is replaced along every path, with the values.
-    - `wanted`: names of components whose own values in this run are asked for.
+    - `wanted`: names of components and blocks whose own values and sums in this run are asked for.
     - `where`: the positions at which `stop` reads; from the last attention on nothing else is
       computed, unless values are asked for.
 
@@ -51,6 +54,7 @@ class Rerun:
         self.stream = clean.take(Site("stream", (f"pre.{self.first}",)), carrier, None)
         self.visible = clean.take(VISIBLE, carrier, None)
         self.values: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor] = {}
         edited = dict.fromkeys(name for edit, _ in edits for name in edit.components)
         if MASK in edited:
             self.visible = replaced_keys(self.visible, edits, carrier)
@@ -72,32 +76,46 @@ class Rerun:
             if first_stage(self.first) <= stage[0].stage < stop.stage
         ]
         mixing = [stage for stage in stages if any(part.beside for part in stage)]
-        apart = {*edited, *kept}
         for stage in stages:
             there = where if stage is mixing[-1] and not wanted else None
             self.at = self.at if there is None else there
-            after = widened(select(self.stream, there)) + sum(part.constant for part in stage)
-            for _, alike in groupby(stage, key=type):
-                some = list(alike)
-                is_sum = bool(some[0].members)
-                for name, own in (
-                    self._sums(some)
-                    if is_sum
-                    else some[0].together(some, apart, self.stream, self.visible, there)
-                ):
+            after = widened(select(self.stream, there))
+            for block in in_blocks(stage):
+                values = []
+                for name, own, is_sum in self._computed(block, {*edited, *kept}, there):
                     value = patched(name, own, edits, carrier, self.at)
-                    after = after + (value - own if is_sum else value)
+                    values.append(value - own if is_sum else value)
                     if name in kept:
                         self.values[name] = value
+                together = total(block, values)
+                if block[0].block in wanted:
+                    self.sums[block[0].block] = together.to(self.stream.dtype)
+                after = after + added(block[0], together, self.stream.dtype)
             self.stream = after.to(self.stream.dtype)
 
-    def _sums(self, parts: Sequence[Part]) -> Iterator[tuple[str, Tensor]]:
-        """The values of sums of others in this run, before anything is put in their place."""
-        for part in parts:
-            yield part.name, summed(self.values[member.name] for member in part.members)
+    def _computed(
+        self, block: Sequence[Part], apart: Collection[str], where: Where
+    ) -> Iterator[tuple[str, Tensor, bool]]:
+        """The values of a block's parts in this run before anything is put in their place, by name,
+        and whether one is a sum of others."""
+        for _, alike in groupby(block, key=type):
+            some = list(alike)
+            if some[0].members:
+                for part in some:
+                    own = summed(self.values[member.name] for member in part.members)
+                    yield part.name, own, True
+            else:
+                each = some[0].together(some, apart, self.stream, self.visible, where)
+                yield from ((name, own, False) for name, own in each)
 
     def own(self, name: str) -> Tensor:
         """A component's value in this run: the clean one where it lies below what is changed."""
         if name in self.values:
             return self.values[name]
         return self.clean.take(Site("value", (name,)), self.carrier, None)
+
+    def sum_of(self, block: str) -> Tensor:
+        """The sum of a block's parts in this run."""
+        if block in self.sums:
+            return self.sums[block]
+        return self.clean.take(Site("block", (block,)), self.carrier, None)
