@@ -84,12 +84,6 @@ class Bridge(Transformer):
             raise self.error("has position embeddings that are no component of their own")
         if "embed_ln" in components and self.has_pos_embed:
             raise self.error("normalises the sum of its embeddings")
-        self.pads_left = not self.native and not self.has_pos_embed
-        self.blind_is_unknown = any(map(_is_local, self.model.blocks))
-        attentions = {type(block.attn).__name__ for block in self.model.blocks}
-        self.counts_visible = "BloomAttentionBridge" in attentions
-        if "ALiBiJointQKVAttentionBridge" in attentions:  # once with the scores, once in the mask
-            raise self.error("has a bias for positions that its bridge adds twice (Falcon's ALiBi)")
         self._refuse_no_layers()
         for layer, block in enumerate(self.model.blocks):
             self._refuse_block(layer, block)
@@ -98,6 +92,12 @@ class Bridge(Transformer):
         if len(kinds) > 1:
             raise self.error("has both causal and bidirectional layers")
         self.causal = kinds.pop()
+        self.pads_left = not self.native and not self.has_pos_embed
+        self.blind_is_unknown = any(map(_is_local, self.model.blocks))
+        attentions = {type(block.attn).__name__ for block in self.model.blocks}
+        self.counts_visible = "BloomAttentionBridge" in attentions
+        if "ALiBiJointQKVAttentionBridge" in attentions:  # once with the scores, once in the mask
+            raise self.error("has a bias for positions that its bridge adds twice (Falcon's ALiBi)")
         modules = {*self.model.modules(), *self.model.original_model.modules()}
         self.can_drop = any(dropout(module) > 0 for module in modules)
 
