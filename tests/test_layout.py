@@ -22,6 +22,7 @@ ELSEWHERE = {
     "network/kinds": "whole/test_engine_against_reference.py",
     "network/adapter.py": "network/test_bridge.py",
     "network/transformer_lens.py": "whole/test_family_table.py",
+    "network/parts.py": "network/test_bridge.py",
     "network/hooked.py": "network/compat_hooked_transformer.py",  # make compat
     "engine/plan.py": "whole/test_fast_paths.py",
     "adversaries/which_donors.py": "adversaries/test_search.py",

@@ -9,7 +9,6 @@ proved against the network's own hooks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
 from pytest_scrub.network.graph import Edit, Inputs, ModelGraph, Reader, Site, select, summed
 from pytest_scrub.network.kinds.attention import Attn
 from pytest_scrub.network.kinds.head import Head
-from pytest_scrub.network.kinds.mask import Mask, seen_keys, visible_keys
+from pytest_scrub.network.kinds.mask import Mask, sees_nothing, visible_keys
 from pytest_scrub.network.kinds.part import Part, added, in_blocks, in_stages, total
 from pytest_scrub.network.kinds.pointwise import Embedding, Mlp, Output, PositionEmbedding
 from pytest_scrub.network.kinds.reading import Reading, ReadingPart
@@ -181,10 +180,10 @@ class ResidualGraph(ModelGraph):
         sees no key at all: attention is then not defined."""
         require_ids("tokens", inputs["tokens"], self.transformer.model.embed.W_E.shape[0])
         transformer, visible = self.transformer, visible_keys(inputs)
-        refuse = partial(_refuse_rows, what="a query sees no key at all")
+        nothing = "a query sees no key at all"
         if transformer.causal and not transformer.pads_left:
-            refuse(~visible[:, 0], remedy="pad on the right, since attention is causal")
-        refuse(~visible.any(1), remedy="unmask at least one token")
+            _refuse_rows(~visible[:, 0], nothing, "pad on the right, since attention is causal")
+        _refuse_rows(~visible.any(1), nothing, "unmask at least one token")
         if transformer.counts_visible:
             begins = (visible[:, 1:] & ~visible[:, :-1]).sum(1) + visible[:, 0].int()
             _refuse_rows(
@@ -195,7 +194,7 @@ class ResidualGraph(ModelGraph):
             )
         windows = [a.window for a in transformer.attention if a.window is not None]
         window = min(windows, default=None)
-        blind = ~seen_keys(visible, None, visible, transformer.causal, window).any(-1).all(-1)
+        blind = sees_nothing(visible, transformer.causal, window)
         if transformer.blind_is_unknown:
             _refuse_rows(
                 blind,

@@ -82,6 +82,16 @@ def seen_keys(
     return seen if window is None else seen & (keys > at - window)
 
 
+def sees_nothing(visible: Tensor, causal: bool, window: int | None) -> Tensor:
+    """bool `[B]`: whether some query of a row sees no key, of the visible keys `[B, P]`."""
+    if not causal:
+        return ~visible.any(1)
+    seen = visible.int().cumsum(1)
+    if window is not None:
+        seen[:, window:] -= seen[:, :-window].clone()
+    return (seen == 0).any(1)
+
+
 def replaced_keys(visible: Tensor, edits: Edits, carrier: Tensor) -> Tensor:
     """bool `[B, P]`: the carrier's visible keys with what replaces them put in."""
     return patched(MASK, visible.float(), edits, carrier) > 0
