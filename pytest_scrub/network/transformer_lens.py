@@ -8,6 +8,7 @@ known to be a sum of parts is refused by name; the numeric proof is
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -83,8 +84,8 @@ def bridge_of(model: nn.Module) -> nn.Module:
 
 
 def _of_a_few_tokens(model: Any) -> Tensor | None:
-    """The output of a Hugging Face model for a few tokens; None where it reads something else, or
-    is not the same twice."""
+    """The output of a Hugging Face model for a few tokens, of which the last of some are hidden and
+    not looked at; None where it reads something else, or is not the same twice."""
     if model.main_input_name != "input_ids":
         return None
     config = model.config
@@ -94,9 +95,13 @@ def _of_a_few_tokens(model: Any) -> Tensor | None:
     given = {"input_ids": tokens}
     if config.is_encoder_decoder:
         given["decoder_input_ids"] = tokens
+    if "attention_mask" in inspect.signature(model.forward).parameters:
+        given["attention_mask"] = torch.ones_like(tokens)
+        given["attention_mask"][1, -1] = 0
     with torch.no_grad():
         first, second = (model(**given)[0] for _ in range(2))
-    return first if same_numbers(first, second) else None
+    seen = first[:, :-1] if first.ndim > 2 else first
+    return seen if same_numbers(first, second) else None
 
 
 def _require_same(name: str, before: Tensor | None, after: Tensor | None) -> None:

@@ -28,7 +28,7 @@ TOLERANCE = 1e-5  # of the output's largest value; many norms compute in float32
 SEEN = 1e-3  # how much a swap has to change, or nothing would be compared
 DIRECTLY, EVERY_PATH, REFUSED = "directly", "along every path", "refused"
 FREE: dict[str, Any] = {"agrees_on": ANYTHING}
-LOWER, UPPER, POSITION = 1, 2, 2  # heads of layers 0 and 1
+LOWER, UPPER = 1, 2  # heads of layers 0 and 1
 PADDED = "padded"  # a head of a head on inputs with a hidden end
 KEYS = "keys of a head"  # where keys are made by themselves
 MODULE = "module"  # of networks without heads
@@ -135,46 +135,55 @@ def _head_reading_a_head() -> Node:
     return output(head(1, UPPER, **FREE, name="node", reads=[_lower()]))
 
 
-CLAIMS: dict[str, Claim] = {
-    UNSWAPPED: Claim(_node(head, 1, UPPER), _clean, _clean),
-    "head": Claim(_node(head, 1, UPPER), _leaf, lambda h, r: _any_head(h, r, 1, UPPER)),
-    "head of a head": Claim(_head_reading_a_head, _head_of_head, _any_head_of_head),
-    KEYS: Claim(
-        lambda: output(head(1, UPPER, **FREE, name="node", reads=[_lower(into="k")])),
-        lambda h, r: _head_of_head(h, r, "k"),
-        None,
-    ),
-    "MLP": Claim(_node(mlp, 0), _mlp, _any_mlp),
-    "MLP of a head": Claim(
-        lambda: output(mlp(1, **FREE, name="node", reads=[_lower()])),
-        _mlp_of_head,
-        _any_mlp_of_head,
-    ),
-    "attention": Claim(_node(attn, 0), _attn, _any_attn),
-    PADDED: Claim(_head_reading_a_head, _head_of_head, _any_head_of_head),
-    "every path": Claim(_node(head, 0, LOWER, via="any"), _any_head, _any_head),
-    "position": Claim(
-        _node(head, 1, UPPER, pos=POSITION),
-        lambda h, r: _leaf(h, r, POSITION),
-        lambda h, r: _any_head(h, r, 1, UPPER, POSITION),
-    ),
-    "every path, position": Claim(
-        _node(head, 0, LOWER, pos=POSITION, via="any"),
-        lambda h, r: _any_head(h, r, pos=POSITION),
-        lambda h, r: _any_head(h, r, pos=POSITION),
-    ),
-}
+def claims_at(pos: int) -> dict[str, Claim]:
+    """All of them, by the columns of the table; those at a position at this one."""
+    return {
+        UNSWAPPED: Claim(_node(head, 1, UPPER), _clean, _clean),
+        "head": Claim(_node(head, 1, UPPER), _leaf, lambda h, r: _any_head(h, r, 1, UPPER)),
+        "head of a head": Claim(_head_reading_a_head, _head_of_head, _any_head_of_head),
+        KEYS: Claim(
+            lambda: output(head(1, UPPER, **FREE, name="node", reads=[_lower(into="k")])),
+            lambda h, r: _head_of_head(h, r, "k"),
+            None,
+        ),
+        "MLP": Claim(_node(mlp, 0), _mlp, _any_mlp),
+        "MLP of a head": Claim(
+            lambda: output(mlp(1, **FREE, name="node", reads=[_lower()])),
+            _mlp_of_head,
+            _any_mlp_of_head,
+        ),
+        "attention": Claim(_node(attn, 0), _attn, _any_attn),
+        PADDED: Claim(_head_reading_a_head, _head_of_head, _any_head_of_head),
+        "every path": Claim(_node(head, 0, LOWER, via="any"), _any_head, _any_head),
+        "position": Claim(
+            _node(head, 1, UPPER, pos=pos),
+            lambda h, r: _leaf(h, r, pos),
+            lambda h, r: _any_head(h, r, 1, UPPER, pos),
+        ),
+        "every path, position": Claim(
+            _node(head, 0, LOWER, pos=pos, via="any"),
+            lambda h, r: _any_head(h, r, pos=pos),
+            lambda h, r: _any_head(h, r, pos=pos),
+        ),
+    }
+
+
+CLAIMS = claims_at(2)
 
 
 def _mixer(family: Family) -> Claim:
     """What a network without heads has in their place, as a module."""
-    path = f"{family.wiring.layers}.0.{family.mixers}"
+    path = _path(family)
 
     def replaced(hooks: FamilyHooks, rows: Rows) -> Tensor:
         with hooks.replaced(0, str(family.mixers), hooks.output_of(path, rows["node"])):
             return hooks.run(rows["rest"])
 
     return Claim(lambda: output(module(path, **FREE, name="node")), None, replaced)
+
+
+def _path(family: Family) -> str:
+    return f"{family.wiring.layers}.0.{family.mixers}"
 
 
 @dataclass
@@ -205,7 +214,11 @@ def examine(
     model, twin = twins(family)
     inputs = family.inputs()
     hooks = hooks or FamilyHooks(twin, family.wiring, HEADS, inputs)
-    claims = {MODULE: _mixer(family)} if family.mixers else CLAIMS
+    claims = CLAIMS
+    if family.reads == "images":  # all that is read of the last layer
+        claims = claims_at(0)
+    if family.mixers:
+        claims = {MODULE: _mixer(family)}
     try:
         graph = as_graph(model)
         store = _store(graph, inputs)
@@ -213,7 +226,8 @@ def examine(
         return Examined(REFUSED, _sentence(error))
     found = Examined(DIRECTLY if graph.reads_directly else EVERY_PATH)
     if not graph.reads_directly:
-        found.why = _refusal(store, output(head(1, UPPER, **FREE, via="direct")))
+        make, at = (module, (_path(family),)) if family.mixers else (head, (1, UPPER))
+        found.why = _refusal(store, output(make(*at, **FREE, via="direct")))
     for name, claim in claims.items():
         expected = claim.directly if graph.reads_directly else claim.anywhere
         if expected is None or (name == KEYS and family.wiring.key is None):
