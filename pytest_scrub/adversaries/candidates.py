@@ -8,6 +8,7 @@ the best they can reach under it, computed from the leaves up.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,15 @@ class Candidates:
             slot = self.space.slots[j]
             after |= {j} if slot.parent in after or slot.shares in after else set()
         return [j for j in self.space.order if j in after]
+
+    @cached_property
+    def branches(self) -> dict[int, Rows]:
+        """The slots right below the root, each with all that are below it."""
+        top_of = np.arange(len(self.space.slots))
+        for j in self.space.order:
+            if (parent := self.space.slots[j].parent) != REFERENCE:
+                top_of[j] = top_of[parent]
+        return {top: np.flatnonzero(top_of == top) for top in np.unique(top_of).tolist()}
 
     def _kinds(self, i: int) -> Rows:
         """`[rows of the dataset]`: equal where two ranked rows are the same as this slot's

@@ -123,11 +123,48 @@ class Adversary(Protocol):
         ...
 
 
-# The space, what may be spent, the references, and what was found for a pilot group of them.
-SearchGroup = Callable[
-    ["SwapSpace", "Spending", Rows, np.random.Generator, "SwapSet | None"], Found
-]
-ByReference = Callable[[SearchGroup, "SwapSpace", "Spending", np.random.Generator], Found]
+class SearchGroup(Protocol):
+    """Searches a group of references."""
+
+    def __call__(
+        self,
+        space: SwapSpace,
+        spending: Spending,
+        references: Rows,
+        rng: np.random.Generator,
+        learned: Found | None,
+        *,
+        apart: bool,
+    ) -> Found:
+        """What is worst for each of them.
+
+        **Arguments**
+
+        - `learned`: what was found for others, and may be tried.
+        - `apart`: what is found for one of them may not be tried for another.
+        """
+        ...
+
+
+# The space, what may be spent, references, and how many donors are tried on them.
+Cover = Callable[["SwapSpace", "Spending", Rows, int, np.random.Generator], "Found | None"]
+
+
+class ByReference(Protocol):
+    """Searches references group after group, after a look at all donors."""
+
+    def __call__(
+        self,
+        search: SearchGroup,
+        space: SwapSpace,
+        spending: Spending,
+        rng: np.random.Generator,
+        cover: Cover | None = None,
+    ) -> Found:
+        """What is found for them."""
+        ...
+
+
 Draws = Callable[[int], SwapSet]  # so many of a distribution that was chosen
 
 

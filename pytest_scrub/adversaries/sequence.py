@@ -13,12 +13,19 @@ from itertools import pairwise
 import numpy as np
 
 from pytest_scrub.adversaries.bound import FEWEST_TO_HOLD, FEWEST_TO_REFUTE, by_references
-from pytest_scrub.adversaries.search import UNLIMITED, Found, NotSearched, SearchGroup, Spending
+from pytest_scrub.adversaries.search import (
+    UNLIMITED,
+    Cover,
+    Found,
+    NotSearched,
+    SearchGroup,
+    Spending,
+)
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.statistics.acceptance import Acceptance
 from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.swaps.space import SwapSpace
-from pytest_scrub.swaps.swap_set import Rows
+from pytest_scrub.swaps.swap_set import Rows, joined
 from pytest_scrub.verdict import UNDECIDED
 
 PILOT = 20  # references whose worst donors are tried for all others
@@ -26,6 +33,7 @@ GROUP = 50  # references between two looks, once there are enough to decide eith
 # Evaluations of one reference. So few find nearly all that many do, and many references decide.
 EFFORT, EFFORT_OF_A_SLOT = 20, 4
 REFERENCES = 2250  # of a usual budget; with a larger one each is searched harder
+COVERED = 8  # the part of a budget that is spent, at most, to try every donor once
 FEWEST_REFERENCES = 300  # of any budget, where slots are so many that each would take more
 
 
@@ -46,10 +54,15 @@ class ReferenceSequence:
         self.of_null: Numbers | None = None
 
     def run(
-        self, search: SearchGroup, space: SwapSpace, spending: Spending, rng: np.random.Generator
+        self,
+        search: SearchGroup,
+        space: SwapSpace,
+        spending: Spending,
+        rng: np.random.Generator,
+        cover: Cover | None = None,
     ) -> Found:
-        """What is found for all groups but the pilot. **Raises** `NotSearched` where nothing is
-        affordable."""
+        """What is found for all groups but the pilot, after a `cover` of the donors. **Raises**
+        `NotSearched` where nothing is affordable."""
         self.ran = True
         rows = rng.permutation(space.reference_rows)
         each = _effort(space, spending.left)
@@ -62,6 +75,11 @@ class ReferenceSequence:
             unlimited = Spending(self.null, UNLIMITED, spending.deadline)
             unlimited.known = spending.known  # the same rows of the same network
             sides.append(_Side(search, self.null.space, unlimited, other))
+        if cover is not None and not at_once:
+            # on the references that are searched last, if at all
+            donors = min(len(space.donor_rows), len(rows), spending.left // COVERED)
+            for side in sides:
+                side.learned = cover(side.space, side.spending, rows[::-1], donors, side.rng)
         ends = [len(rows)] if at_once else _ends(len(rows), each, spending.left)
         for start, stop in pairwise([0, *ends]):
             most = spending.left if at_once else each * (stop - start)
@@ -116,13 +134,19 @@ class _Side:
     ) -> None:
         self.search, self.space, self.spending, self.rng = search, space, spending, rng
         self.total = spending.budget
+        self.learned: Found | None = None  # what is tried for references
         self.found: list[Found] = []
 
     def add(self, group: Rows, most: int) -> None:
         """Search a group with at most so many evaluations. **Raises** `NotSearched`."""
-        learned = self.found[0].swap_set if self.found else None
+        is_pilot = not self.found
         self.spending.budget = min(self.total, self.spending.evaluations + most)
-        self.found.append(self.search(self.space, self.spending, group, self.rng, learned))
+        found = self.search(
+            self.space, self.spending, group, self.rng, self.learned, apart=not is_pilot
+        )
+        self.found.append(found)
+        if is_pilot:
+            self.learned = found if self.learned is None else _both(self.learned, found)
 
     def groups(self, *, with_pilot: bool) -> list[Found]:
         """What was found; a first group is no pilot where it is the only one."""
@@ -150,6 +174,14 @@ class _Side:
         references = [one.swap_set.references for one in self.found]
         clean = np.abs(self.spending.unscrubbed(np.concatenate(references))).mean()
         return evaluator.rounding * float(clean + np.abs(changes).mean())
+
+
+def _both(first: Found, second: Found) -> Found:
+    return replace(
+        first,
+        swap_set=joined([first.swap_set, second.swap_set]),
+        changes=np.concatenate([first.changes, second.changes]),
+    )
 
 
 def _ends(references: int, each: int, left: int) -> list[int]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.adversaries.candidates import Candidates, Values
+from pytest_scrub.adversaries.cover import cover, in_order
 from pytest_scrub.adversaries.search import (
     EVALUATIONS_OF_A_GRADIENT,
     Found,
@@ -20,9 +21,8 @@ from pytest_scrub.adversaries.search import (
     swapped_slots,
 )
 from pytest_scrub.statistics.intervals import Numbers
-from pytest_scrub.swaps.slots import REFERENCE
 from pytest_scrub.swaps.space import SwapSpace
-from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.swaps.swap_set import Rows, SwapSet, joined
 
 # where the budget allows it, fewer references are searched rather than less well
 EVALUATIONS_PER_REFERENCE = 240
@@ -60,7 +60,7 @@ class WhichDonors:
         if not swapped_slots(space):
             raise NotSearched("not searched: no slot has a choice of donors")
         if self.references is None and spending.by_reference is not None:
-            return spending.by_reference(_search, space, spending, rng)
+            return spending.by_reference(_search, space, spending, rng, cover)
         references = self.references
         if references is None:
             references = space.reference_rows
@@ -75,15 +75,17 @@ def _search(
     spending: Spending,
     references: Rows,
     rng: np.random.Generator,
-    learned: SwapSet | None = None,
+    learned: Found | None = None,
+    *,
+    apart: bool = False,
 ) -> Found:
-    """The worst donors of these references; `learned`: what was found for others, which is tried
-    instead of what is found for one another."""
+    """The worst donors of these references; `learned`: what was found for others, which is tried.
+    What is found for one another is tried as well, but where they are searched `apart`."""
     if space.combinations(references).sum() <= spending.left:
         return _exhaustive(space, spending, references)
     if not spending.left:
         raise spending.exhausted()
-    climb = _Climb(space, spending, references, rng, learned)
+    climb = _Climb(space, spending, references, rng, learned, apart=apart)
     starts = climb.climb()
     if not climb.seen:
         raise spending.exhausted()
@@ -144,10 +146,12 @@ class _Climb:
         spending: Spending,
         references: Rows,
         rng: np.random.Generator,
-        learned: SwapSet | None = None,
+        learned: Found | None,
+        *,
+        apart: bool,
     ) -> None:
         self.space, self.spending, self.references, self.rng = space, spending, references, rng
-        self.learned = learned
+        self.learned, self.apart = learned, apart
         self.candidates = Candidates(space, spending, references, rng)
         self.everyone = np.arange(len(references))
         rounding = spending.evaluator.rounding
@@ -206,6 +210,8 @@ class _Climb:
         if nth % 2 == 0 and self.affords(LEAST_TO_DRAW, self.everyone):
             starts += [self._drawn() for _ in range(DRAWS_OF_A_START - 1)]
         self._try(self.everyone, starts, len(starts))
+        if nth == 0 and self.learned is not None:
+            self._try(self.everyone, self._migrants(), MIGRANTS)
 
     def _sweep(self, active: Rows, width: int) -> npt.NDArray[np.bool_]:
         """One visit to every slot; which of the active references got worse."""
@@ -267,32 +273,40 @@ class _Climb:
         if allowed.any():
             self._try(several[allowed], [swap_set[allowed]])
 
-    def _migrate(self) -> None:
-        """Try for each reference what was found for others that must agree on the same."""
-        source, best = self.references, self.best.donors
-        order = np.argsort(-self.best.worth, kind="stable")
+    def _migrants(self) -> list[SwapSet]:
+        """For each reference what is worst for others: of every child of the root, and all below
+        it, the donors found where its own agree on the same."""
+        sources = [] if self.apart else [(self.swap_set(self.best), self.best.worth)]
         if self.learned is not None:
-            source, best = self.learned.references, self.learned.donors
-            order = np.arange(len(source))
-        tops = [
-            self.space.agree(i)
-            for i, slot in enumerate(self.space.slots)
-            if slot.parent == REFERENCE
+            sources.append((self.learned.swap_set, self.spending.sign * self.learned.changes))
+        if not sources:
+            return []
+        found = joined([swap_set for swap_set, _ in sources])
+        place = in_order(np.concatenate([worth for _, worth in sources]), self.best.noise)
+        donors = np.repeat(self.best.donors[None], 2 * MIGRANTS, axis=0)
+        for top, slots in self.candidates.branches.items():
+            theirs, own = (
+                self.space.agree(top)[rows] for rows in (found.references, self.references)
+            )
+            members = np.lexsort((place, theirs))
+            first, end = (np.searchsorted(theirs[members], own, side) for side in ("left", "right"))
+            mine = np.flatnonzero(first < end)
+            for nth, one in enumerate(donors):
+                source = members[np.minimum(first + nth, end - 1)[mine]]
+                one[np.ix_(slots, mine)] = found.donors[np.ix_(slots, source)]
+        migrants = [self.space.swap_set(self.references, one) for one in donors]
+        return [
+            self.space.swap_set(
+                self.references,
+                np.where(self.space.allows(one), one.donors, self.best.donors),
+            )
+            for one in migrants
         ]
-        classes = np.unique(np.stack(tops), axis=1, return_inverse=True)[1].reshape(-1)
-        theirs = classes[source[order]]
-        members = {c: order[theirs == c] for c in np.unique(classes[self.references])}
+
+    def _migrate(self) -> None:
+        """Try for each reference what was found for others, from the best of its own."""
         self.here = replace(self.best, donors=self.best.donors.copy(), worth=self.best.worth.copy())
-        migrants = []
-        for nth in range(2 * MIGRANTS):
-            donors = self.best.donors.copy()
-            for column, c in enumerate(classes[self.references]):
-                if len(members[c]):
-                    donors[:, column] = best[:, members[c][min(nth, len(members[c]) - 1)]]
-            allowed = self.space.allows(self.space.swap_set(self.references, donors))
-            donors = np.where(allowed, donors, self.best.donors)
-            migrants.append(self.space.swap_set(self.references, donors))
-        self._try(self.everyone, migrants, MIGRANTS)
+        self._try(self.everyone, self._migrants(), MIGRANTS)
 
     def _try(self, active: Rows, swap_sets: Sequence[SwapSet], most: int = 1) -> None:
         """Evaluate what is new among the swap sets, at most `most` for each reference, and go where

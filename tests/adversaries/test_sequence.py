@@ -34,7 +34,6 @@ from pytest_scrub.reports.terminal import headline, remedy
 from pytest_scrub.statistics.acceptance import Acceptance
 from pytest_scrub.statistics.intervals import confidence_sequence
 from pytest_scrub.swaps.space import SwapSpace
-from pytest_scrub.swaps.swap_set import SwapSet
 from tests.adversaries.problems import OUT, generator
 
 ROWS = 1200
@@ -60,7 +59,7 @@ class Watched:
     share: float = 1.0
     late: int | None = None
     name: str = "watched"
-    asked: list[tuple[SwapSpace, np.ndarray, SwapSet | None, int]] = field(default_factory=list)
+    asked: list[tuple[SwapSpace, np.ndarray, Found | None, int]] = field(default_factory=list)
 
     def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
         assert spending.by_reference is not None
@@ -72,8 +71,11 @@ class Watched:
         spending: Spending,
         references: np.ndarray,
         rng: np.random.Generator,
-        learned: SwapSet | None,
+        learned: Found | None,
+        *,
+        apart: bool,
     ) -> Found:
+        assert apart == any(of is space for of, *_ in self.asked)  # all but the pilot
         self.asked.append((space, references, learned, spending.left))
         if self.late == len(self.asked):
             raise NotSearched("not searched: the deadline had passed")
@@ -121,7 +123,56 @@ def test_the_pilot_group_is_in_no_interval() -> None:
     # what was found for the pilot, and only that, is tried for others
     for _, _, tried, _ in others:
         assert tried is not None
-        assert np.array_equal(tried.references, pilot)
+        assert np.array_equal(tried.swap_set.references, pilot)
+
+
+@dataclass(frozen=True)
+class Covering(Watched):
+    """Looks at all donors beforehand; finds nothing by itself."""
+
+    share: float = 0.0
+    covered: list[tuple[SwapSpace, np.ndarray, int]] = field(default_factory=list)
+
+    def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
+        assert spending.by_reference is not None
+        return spending.by_reference(self.group, space, spending, rng, self.cover)
+
+    def cover(
+        self,
+        space: SwapSpace,
+        spending: Spending,
+        references: np.ndarray,
+        most: int,
+        rng: np.random.Generator,
+    ) -> Found:
+        self.covered.append((space, references, most))
+        found = space.unswapped(references[:3])
+        return Found("covered", found, spending.changes(found))
+
+
+@pytest.mark.parametrize(("budget", "most"), [(10**5, ROWS), (8000, 1000)])
+def test_all_donors_are_looked_at_alike_for_claim_and_null(budget: int, most: int) -> None:
+    adversary = Covering()
+    searched(adversary, tolerance=None, budget=budget, min_explained=0.5)
+    (own, references, tried), (null, *same) = adversary.covered
+    assert own is not null
+    assert np.array_equal(references, same[0])
+    assert tried == same[1] == most
+    # what is searched first is covered last
+    pilot, *others = (group for space, group, _, _ in adversary.asked if space is own)
+    assert np.array_equal(references[::-1][:PILOT], pilot)
+    in_order = np.concatenate([pilot, *others])
+    assert np.array_equal(references[::-1][: len(in_order)], in_order)
+    # what was found is tried for the pilot, and then both
+    learned = [one for space, _, one, _ in adversary.asked if space is own]
+    assert [len(one.swap_set) for one in learned if one] == [3, *[3 + PILOT] * len(others)]
+
+
+def test_few_references_are_searched_without_a_look_at_all_donors() -> None:
+    adversary = Covering()
+    searched(adversary, rows=FEWEST_TO_HOLD)
+    assert not adversary.covered
+    assert len(adversary.asked) == 1
 
 
 def test_no_reference_is_in_two_groups() -> None:

@@ -221,7 +221,7 @@ class Batch:
             own = select(summed(map(run.own, child.edit.components)), at)
             change = widened(self._value(child)) - widened(own)
         else:
-            change = self._change(child)
+            change = self._change(child, at)
             if child.is_z:
                 change = change @ widened(child.component.output_weights)
         return add_at(total, where, projected_onto(change, child.edit.subspace), at)
@@ -231,10 +231,7 @@ class Batch:
         other."""
 
         def make() -> tuple[Tensor, Tensor]:
-            z = [
-                select(self._change(child), self.where_of(source) if child.is_whole else None)
-                for child in source.products
-            ]
+            z = [self._change(child, self.where_of(source)) for child in source.products]
             weights = [widened(child.component.output_weights) for child in source.products]
             return torch.cat(z, -1), torch.cat(weights)
 
@@ -262,10 +259,13 @@ class Batch:
             return None if child.is_whole else self.where
         return at_rows(child.edit.at, self.carrier)
 
-    def _change(self, child: Child) -> Tensor:
-        """What a child's value is more than the carrier's own, in the form in which it comes."""
-        own = self.clean.take(child.own, self.carrier, self._at(child))
-        return widened(self.values[child]) - widened(own)
+    def _change(self, child: Child, at: Where) -> Tensor:
+        """What a child's value is more than the carrier's own at these positions, in the form in
+        which it comes."""
+        own, value = self.clean.take(child.own, self.carrier, at), self.values[child]
+        if child.is_whole and child.edit.at is None:
+            value = select(value, at)
+        return widened(value) - widened(own)
 
     def _value(self, child: Child) -> Tensor:
         """What a child adds to the stream."""
