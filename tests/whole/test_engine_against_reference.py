@@ -200,5 +200,34 @@ def test_a_head_sees_the_keys_of_its_mask_child(via):
     assert evaluator.evaluate(swap_set) == pytest.approx(theirs, rel=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["gemma2", "olmo2", "granite"])
+def test_heads_of_one_block_are_replaced_together(kind):
+    """Beside one of another block, a part of a head, and in a run along every path."""
+    small = Architecture(
+        kind=kind, n_layers=2, d_head=4, n_ctx=4, attn_only=False, score_cap=3.0, logit_cap=3.0
+    )
+    rng = np.random.default_rng(0)
+    tokens = torch.tensor(rng.integers(0, 5, size=(12, 4)))
+    dataset = Dataset(tokens, labels=np.zeros(12, dtype=int), label_pos=-1)
+    half = np.eye(8)[:, :3]
+    root = output(
+        head(1, 0, agrees_on=ANYTHING, via="any"),
+        head(1, 1, agrees_on=ANYTHING, subspace=half),
+        head(0, 0, agrees_on=ANYTHING),
+        head(0, 1, agrees_on=ANYTHING),
+        mlp(0, agrees_on=ANYTHING),
+    )
+    apart = output(*root.reads[1:])
+    with AllFloat64():
+        model = build(small)
+        network = BridgeNetwork(model.bridge, dataset)
+        for tree in (root, apart):
+            evaluator = Evaluator(as_graph(model.bridge), dataset, tree, Metric("out", last_logit))
+            swap_set = evaluator.space.draw(40, rng)
+            mine = evaluator.outputs(swap_set)
+            theirs = meaning.outputs(network, tree, dataset, swap_set, -1)
+            assert_same(mine, theirs, 1e-9)
+
+
 def last_logit(output, batch):
     return (output[:, :, -1] * batch.valid).sum(1) / batch.valid.sum(1)
