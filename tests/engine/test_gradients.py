@@ -384,7 +384,7 @@ def unseen(tokens: Tensor, d_vocab: int) -> Tensor:
 def test_slopes_are_difference_quotients(kind: str) -> None:
     compared: list[float] = []
 
-    @settings(max_examples=sized(25, 60))
+    @settings(max_examples=sized(12, 60))
     @given(st.data())
     def agree(data: st.DataObject) -> None:
         models = small_transformers(kind)
