@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -30,6 +31,14 @@ _COMMON = {
 }
 settings.register_profile("scrub", **_COMMON)
 settings.load_profile("scrub")
+
+LONGEST = ("example_circuits/", "tests/whole/", "tests/power/")  # seconds for one test
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly has thrown its dice
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first: at the end one worker would be left alone with it."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 def pytest_collection_finish() -> None:

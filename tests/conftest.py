@@ -20,6 +20,7 @@ def cluster() -> Iterator[str]:
 
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # or other tests would hold its workers up
     import ray
 
     import pytest_scrub.extras.ray.executor

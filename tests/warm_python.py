@@ -28,7 +28,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-IMPORTED = ("torch", "transformer_lens", "scipy.stats", "rich.progress", "rich.tree", "hypothesis")
+IMPORTED = (
+    "torch",
+    "torch._dynamo",  # by torch's own counter of multiplications
+    "transformer_lens",
+    "scipy.stats",
+    "rich.progress",
+    "rich.tree",
+    "hypothesis",
+)
 
 STARTS: dict[str, list[str]] = {
     "python": [],

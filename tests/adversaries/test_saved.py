@@ -295,7 +295,7 @@ for _ in range(60):
 """
 
 
-def test_two_processes_write_at_once(tmp_path: Path, example: Saved) -> None:
+def test_two_processes_write_at_once(tmp_path: Path, example: Saved, warm: None) -> None:
     path = tmp_path / "x.json"
     save(path, replace(example, claim="0", hypothesis=("0" * 20_000,)))
     writers = [

@@ -721,7 +721,7 @@ def test_a_claim_without_features_has_nothing_to_permute() -> None:
 
 # --- any claim ------------------------------------------------------------------------------------
 
-EXAMPLES = sized(12, 400)
+EXAMPLES = sized(8, 400)
 
 
 @pytest.mark.parametrize("kind", ["native", pytest.param("gpt2", marks=only_in_full), "llama"])

@@ -83,9 +83,12 @@ def test_collecting_claims(plain: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["loaded: end"])
 
 
-def test_a_claim_about_functions_needs_no_transformer_lens(plain: pytest.Pytester) -> None:
+def test_a_claim_about_functions_needs_neither_transformer_lens_nor_ray(
+    plain: pytest.Pytester,
+) -> None:
     plain.makeconftest(
-        CONFTEST + report_loaded(("torch", "transformer_lens", "transformers")).replace(" " * 8, "")
+        CONFTEST
+        + report_loaded(("torch", "transformer_lens", "transformers", "ray")).replace(" " * 8, "")
     )
     plain.makepyfile(
         IMPORTS

@@ -80,7 +80,7 @@ def tasks(cluster: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]
     return given
 
 
-@pytest.mark.parametrize("ini", [True, False])
+@pytest.mark.parametrize("ini", [pytest.param(True, marks=only_in_full), False])
 def test_the_same_verdicts(
     suite: Suite, cluster: str, tasks: list[dict[str, int]], ini: bool
 ) -> None:
@@ -96,6 +96,7 @@ def test_the_same_verdicts(
     assert all(tasks[0].values())
 
 
+@only_in_full
 def test_the_same_verdicts_of_a_torch_module(
     suite: Suite, cluster: str, tasks: list[dict[str, int]]
 ) -> None:
@@ -144,7 +145,7 @@ def refused(result: pytest.RunResult) -> str:
     return line
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=only_in_full)])
 def test_a_cluster_that_is_not_there(
     suite: Suite, cluster: str, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
@@ -188,9 +189,9 @@ def test_an_address_that_is_none(suite: Suite, address: str) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ("--collect-only",),
+        pytest.param(("--collect-only",), marks=only_in_full),
         ("--scrub-list",),
-        ("-k", "plain"),
+        pytest.param(("-k", "plain"), marks=only_in_full),
         ("-k", "plain", "-o", "scrub_ray=auto"),
     ],
 )
@@ -212,14 +213,6 @@ def test_nobody_joins_where_no_claim_is_run(
     result = pytester.runpytest_subprocess(*address, *options, "-p", "no:randomly")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["loaded: end"])
-
-
-def test_ray_is_not_imported_without_the_option(suite: Suite) -> None:
-    suite.extend_conftest(report_loaded(("ray", "torch")))
-    suite.write(HELD)
-    ran = suite.run(alone=True)
-    assert ran.outcomes == {"passed": 1}
-    ran.result.stdout.fnmatch_lines(["loaded: torch end"])
 
 
 @only_in_full

@@ -217,8 +217,9 @@ def test_a_test_that_is_called_after_claims_is_none(four: Suite) -> None:
     assert "test_claim.py::" not in four.run().text.partition(" claims ")[2]
 
 
-def test_a_claim_without_a_verdict_is_in_the_summary_as_well(four: Suite) -> None:
-    text = four.run("-n2", alone=True).text
+@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=only_in_full)])
+def test_a_claim_without_a_verdict_is_in_the_summary_as_well(four: Suite, workers: str) -> None:
+    text = four.run(workers, alone=workers == "-n2").text
     assert (
         "\nfailed     test_claims.py::test_misstated: Misstated: output/C: the network has no "
         "component" in text
@@ -312,7 +313,10 @@ def test_a_terminal_gets_progress_unless_it_is_quiet(four: Suite, flag: str) -> 
     """)
     ours, theirs = pty.openpty()
     process = four.pytester.popen(
-        [sys.executable, "-m", "pytest", "-p", "no:randomly", flag, "test_claims.py::test_held"],
+        [
+            sys.executable, "-m", "pytest", "-p", "no:randomly", "--scrub-adversary=none", flag,
+            "test_claims.py::test_held",
+        ],
         stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm", "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     os.close(theirs)

@@ -22,7 +22,7 @@ from pytest_scrub.statistics.intervals import (
     share_within,
 )
 from pytest_scrub.verdict import Estimate
-from tests.sizes import sized
+from tests.sizes import only_in_full, sized
 
 Values = np.ndarray[Any, Any]
 
@@ -81,7 +81,7 @@ def test_the_ends_of_a_bounded_metric_are_where_a_bettor_wins() -> None:
 
 
 @pytest.mark.parametrize("largest", [math.inf, 1.0])
-@pytest.mark.parametrize("share", [0.02, 0.3])
+@pytest.mark.parametrize("share", [pytest.param(0.02, marks=only_in_full), 0.3])
 def test_a_sequence_may_be_looked_at_often(largest: float, share: float) -> None:
     missed = {"sequence": 0, "one look": 0}
     runs = sized(40, 400)

@@ -91,7 +91,15 @@ def pieces(count: int, size: int) -> int:
 # The same figures ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "native",
+        pytest.param("gpt2", marks=only_in_full),
+        pytest.param("module", marks=only_in_full),
+        "functions",
+    ],
+)
 def test_the_metric_of_every_reference(executor: Any, name: str) -> None:
     network, data, hypothesis = (make() if callable(make) else make for make in NETWORKS[name])
     here, there = (figures(evaluator(network, data, hypothesis, who)) for who in (None, executor))
@@ -110,14 +118,8 @@ def test_the_metric_of_every_reference(executor: Any, name: str) -> None:
     assert executor.tasks["captured"] > 1
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "native",
-        pytest.param("gpt2", marks=only_in_full),
-        pytest.param("module", marks=only_in_full),
-    ],
-)
+@only_in_full
+@pytest.mark.parametrize("name", ["native", "gpt2", "module"])
 def test_whole_verdicts(executor: Any, name: str) -> None:
     network, data, hypothesis = (make() if callable(make) else make for make in NETWORKS[name])
     graph = as_graph(network)
@@ -160,6 +162,7 @@ def test_code_that_no_worker_can_import(
     np.testing.assert_allclose(figures(there), figures(here), rtol=1e-6)
 
 
+@only_in_full
 def test_the_default_type_of_torch_goes_along(executor: Any) -> None:
     graph = FunctionGraph(
         A=lambda tokens: tokens, output=lambda A: A[:, :3] * torch.full((3,), 0.1)
@@ -322,6 +325,7 @@ def interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@only_in_full
 @pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_ends_waiting(executor: Any, tmp_path: Path) -> None:
     def wait() -> None:
@@ -359,7 +363,7 @@ def raise_hypothesis_error() -> None:
 @pytest.mark.parametrize(
     ("action", "error", "text"),
     [
-        (raise_key_error, DataError, "raised KeyError: 'mine'"),
+        pytest.param(raise_key_error, DataError, "raised KeyError: 'mine'", marks=only_in_full),
         (raise_own, DataError, "raised Own: ('mine', 3)"),
         (raise_hypothesis_error, HypothesisError, "a sentence"),
     ],
