@@ -94,7 +94,7 @@ def sees_nothing(visible: Tensor, causal: bool, window: int | None) -> Tensor:
 
 def replaced_keys(visible: Tensor, edits: Edits, carrier: Tensor) -> Tensor:
     """bool `[B, P]`: the carrier's visible keys with what replaces them put in."""
-    return patched(MASK, visible.float(), edits, carrier) > 0
+    return patched(MASK, visible.float(), edits, carrier) > 0 if edits else visible
 
 
 def require_a_key(seen: Tensor, carrier: Tensor, reader: str) -> None:
