@@ -114,6 +114,13 @@ def check_hypothesis(
 def _check_node(checked: CheckedHypothesis, path: str, node: Node) -> None:
     for component in node.components:
         require_component(checked.graph, component, path)
+    for one, other in combinations(node.components, 2):
+        parts = checked.graph.parts
+        if common := {*parts[one].writers} & {*parts[other].writers}:
+            raise HypothesisError(
+                f"{path}: {one} and {other} are one group, but both hold {min(common)}; leave one "
+                "of them out"
+            )
     checked.positions.setdefault(path)
     if node.pos is not None:
         checked.positions[path] = checked.resolve(node.pos, node.components[0], f"pos= of {path}")
@@ -137,7 +144,8 @@ def _check_edge(checked: CheckedHypothesis, path: str, node: Node, parent: Node)
     graph, above, anywhere = checked.graph, parent.component, checked.is_anywhere(node)
     if node.via == "direct" and not graph.reads_directly:
         raise HypothesisError(
-            f"{path}: components of {graph.source} are always read along every path; leave via= out"
+            f"{path}: components of {graph.source} are always read along every path"
+            f"{_since(graph)}; leave via= out"
         )
     for component in node.components:
         slots = graph.slots(above, component, anywhere)
@@ -147,7 +155,8 @@ def _check_edge(checked: CheckedHypothesis, path: str, node: Node, parent: Node)
             )
         if node.into is not None and node.into not in slots:
             raise HypothesisError(
-                f"{path}: {above} reads {component} {_listed(slots)}, not into={node.into!r}"
+                f"{path}: {above} reads {component} {_listed(slots)}{_since(graph)}, not "
+                f"into={node.into!r}"
             )
         if refusal := graph.parts[component].refusal(node, checked.dataset):
             raise HypothesisError(f"{path}: {refusal}")
@@ -183,6 +192,10 @@ def _reason(graph: ModelGraph, parent: str, child: str) -> str:
     return ", which is not computed before it"
 
 
+def _since(graph: ModelGraph) -> str:
+    return "" if graph.indirect is None else f", since {graph.indirect}"
+
+
 def _listed(slots: tuple[str, ...]) -> str:
     return (
         f"into {', '.join(slots[:-1])} or {slots[-1]}"
@@ -197,13 +210,20 @@ def _slots(checked: CheckedHypothesis, parent: Node, node: Node, component: str)
     return {slot for slot in slots if node.into in (None, slot)}
 
 
+def _edges(checked: CheckedHypothesis, parent: Node, node: Node) -> set[tuple[str, str]]:
+    """What writes the node's value, with the parent's slots that read it."""
+    return {
+        (writer, slot)
+        for name in node.components
+        for writer in checked.graph.parts[name].writers
+        for slot in _slots(checked, parent, node, name)
+    }
+
+
 def _check_siblings(checked: CheckedHypothesis, parent: Node, children: dict[str, Node]) -> None:
     """**Raises** where two children claim the same edge."""
     a, b = children.values()
-    if not any(
-        _slots(checked, parent, a, name) & _slots(checked, parent, b, name)
-        for name in {*a.components} & {*b.components}
-    ):
+    if not _edges(checked, parent, a) & _edges(checked, parent, b):
         return
     if (
         a.subspace is not None

@@ -301,7 +301,10 @@ class Uneven(nn.Module):
             lambda part, x: torch.cat([part(half) for half in x.chunk(2)]),
             "returns [128, 4] for 256 inputs, not one value",
         ),
-        (lambda part, x: (part(x), part(x))[1], "is called more than once on 256 inputs"),
+        (
+            lambda part, x: (part(x), part(x))[1],
+            "is called 2 times on 256 inputs, more than on the first",
+        ),
         (
             lambda part, x: nn.functional.linear(x, part.weight, part.bias),
             "is not called on 256 inputs",
@@ -321,8 +324,13 @@ def test_a_part_that_is_called_otherwise_in_a_large_batch(calls: Any, why: str) 
 # What is no tensor of one value per row -----------------------------------------------------------
 
 UNUSUAL: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor], str]] = {
-    "tuple": (lambda x: (x, x), lambda y: y[0], "returns tuple, not a tensor"),
-    "dict": (lambda x: {"h": x}, lambda y: y["h"], "returns dict, not a tensor"),
+    "tuple": (lambda x: ((x, x),), lambda y: y[0][0], "returns tuple, not a tensor"),
+    "dict": (lambda x: {"h": [x]}, lambda y: y["h"][0], "returns dict, not a tensor"),
+    "turned in a tuple": (
+        lambda x: (None, x.transpose(0, 1)),
+        lambda y: y[1].transpose(0, 1),
+        "returns [4, 1, 4] for 1 inputs, not one value",
+    ),
     "sparse": (
         lambda x: x.to_sparse(),
         lambda y: y.to_dense(),
