@@ -26,9 +26,9 @@ from pytest_scrub.network import ResidualGraph, as_graph
 from pytest_scrub.network.hooks import HookGraph
 from pytest_scrub.power.mutants import mutants
 from pytest_scrub.swaps.swap_set import SwapSet
-from tests.reference.families import FAMILIES, SMALL, built, ids, network
 from tests.reference.generate import rotation
 from tests.reference.generate_plain import COLUMNS, ROWS, hooked_graph
+from tests.reference.hooked import FAMILIES, SMALL, built, ids, network
 
 TOTAL = Metric("total", lambda out, batch: out.flatten(1).abs().sum(1))
 F: dict[str, Any] = {"agrees_on": "f"}

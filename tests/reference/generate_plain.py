@@ -24,10 +24,10 @@ from pytest_scrub.meaning import Network
 from pytest_scrub.network import FunctionGraph
 from pytest_scrub.network.transformer_lens import along_every_path, bridge_of
 from pytest_scrub.tree.nodes import EXACT, ROOT, Agreement, Node, Span, Subspace
-from tests.reference import families
-from tests.reference.families import FAMILIES
+from tests.reference import hooked
 from tests.reference.functions import FunctionNetwork
 from tests.reference.generate import Waves, rotation
+from tests.reference.hooked import FAMILIES
 from tests.reference.modules import ModuleNetwork, Spot, column
 
 ROWS, LENGTH, WIDTH = 6, 3, 4
@@ -369,7 +369,7 @@ def of_spots(
 
 @lru_cache(maxsize=16)
 def hooked_graph(family: str, seed: int) -> Plain:
-    known, (network, other) = FAMILIES[family], families.built(family, seed)
+    known, (network, other) = FAMILIES[family], hooked.built(family, seed)
     graph = along_every_path(network, bridge_of(network), "of a test")
     dataset = Dataset(known.inputs(), features=COLUMNS)
     return of_spots(graph, other, dataset, known.spots(), known.pick)
