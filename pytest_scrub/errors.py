@@ -53,6 +53,10 @@ class ModelError(ScrubError):
     """The network cannot be loaded, trusted, or taken apart the way a claim needs."""
 
 
+class NotASumError(ModelError):
+    """The network is not known to be a sum of parts, so its parts are not read directly."""
+
+
 class _Written(Protocol):
     @property
     def place(self) -> Place | None: ...

@@ -20,10 +20,12 @@ ELSEWHERE = {
     "network/graph.py": "engine/test_evaluator.py",
     "network/residual.py": "whole/test_engine_against_reference.py",
     "network/kinds": "whole/test_engine_against_reference.py",
+    "network/places.py": "network/test_modules.py",
+    "network/transformer_lens.py": "network/test_hooks.py",
     "network/adapter.py": "network/test_bridge.py",
-    "network/transformer_lens.py": "whole/test_family_table.py",
     "network/parts.py": "network/test_bridge.py",
     "network/hooked.py": "network/compat_hooked_transformer.py",  # make compat
+    "engine/explain.py": "pytest_edge/test_fixtures.py",
     "engine/plan.py": "whole/test_fast_paths.py",
     "adversaries/which_donors.py": "adversaries/test_search.py",
     "adversaries/in_turn.py": "adversaries/test_sequence.py",

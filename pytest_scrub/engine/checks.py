@@ -149,7 +149,8 @@ def _check_edge(checked: CheckedHypothesis, path: str, node: Node, parent: Node)
     graph, above, anywhere = checked.graph, parent.component, checked.is_anywhere(node)
     if node.via == "direct" and not graph.reads_directly:
         raise HypothesisError(
-            f"{path}: components of {graph.source} are always read along every path; leave via= out"
+            f"{path}: components of {graph.source} are always read along every path"
+            f"{_since(graph)}; leave via= out"
         )
     for component in node.components:
         slots = graph.slots(above, component, anywhere)
@@ -159,7 +160,8 @@ def _check_edge(checked: CheckedHypothesis, path: str, node: Node, parent: Node)
             )
         if node.into is not None and node.into not in slots:
             raise HypothesisError(
-                f"{path}: {above} reads {component} {_listed(slots)}, not into={node.into!r}"
+                f"{path}: {above} reads {component} {_listed(slots)}{_since(graph)}, not "
+                f"into={node.into!r}"
             )
         if refusal := graph.parts[component].refusal(node, checked.dataset):
             raise HypothesisError(f"{path}: {refusal}")
@@ -197,6 +199,10 @@ def _reason(graph: ModelGraph, parent: str, child: str) -> str:
     if graph.slots(parent, child, True):
         return " directly; use via='any' for every path between them"
     return ", which is not computed before it"
+
+
+def _since(graph: ModelGraph) -> str:
+    return "" if graph.indirect is None else f", since {graph.indirect}"
 
 
 def _listed(slots: tuple[str, ...]) -> str:

@@ -28,6 +28,7 @@ class Explanation:
     - `cached_bytes`: their size on all rows of different content.
     - `recomputed`: what every evaluation computes anew; leaves cost a gather.
     - `reruns`: whether every evaluation reruns whole layers.
+    - `indirect`: why nothing is read directly, where that is for the network's own reasons.
     """
 
     hypothesis: str
@@ -37,6 +38,7 @@ class Explanation:
     rows: int
     recomputed: tuple[str, ...]
     reruns: bool
+    indirect: str | None = None
 
     def __str__(self) -> str:
         lines = [
@@ -57,6 +59,8 @@ class Explanation:
         lines += [f"  {site}" for site in self.cached] or ["  nothing"]
         lines.append("recomputed for every swap:")
         lines += [f"  {part}" for part in self.recomputed] or ["  nothing"]
+        if self.indirect is not None:
+            lines.append(f"everything is read along every path, since {self.indirect}")
         return "\n".join(lines)
 
 
@@ -80,4 +84,5 @@ def explain(evaluator: Evaluator) -> Explanation:
         rows=rows,
         recomputed=tuple(part for reader in readers for part in reader.recomputes),
         reruns=any(reader.reruns for reader in readers),
+        indirect=evaluator.graph.indirect,
     )

@@ -29,7 +29,8 @@ def as_graph(model: Any) -> ModelGraph:
     """A network that is in memory as a model graph.
 
     A TransformerLens model, or a Hugging Face one that TransformerLens knows, becomes a graph of
-    heads and MLPs; any other module a graph of its named submodules. `ModuleGraph(module)` makes
+    heads and MLPs, read directly where its parts sum and along every path where not; any other
+    module a graph of its named submodules. `ModuleGraph(module)` makes
     the latter of any module.
 
     **Raises** `ModelError` where it is no network, or one that cannot be taken apart.
@@ -37,20 +38,24 @@ def as_graph(model: Any) -> ModelGraph:
     if isinstance(model, ModelGraph):
         return model
     if isinstance(model, nn.Module):
-        from pytest_scrub.network.transformer_lens import (
-            bridge_of,
-            is_hugging_face,
-            is_transformer_lens,
-            parts_of,
-        )
+        from pytest_scrub.network.transformer_lens import graph_of
 
-        if is_hugging_face(model):
-            model = bridge_of(model)
-        return ResidualGraph(parts_of(model)) if is_transformer_lens(model) else ModuleGraph(model)
+        _require_one_device(model)
+        return graph_of(model) or ModuleGraph(model)
     raise ModelError(
         f"the model is a {type(model).__name__}, not a network; return what load_model(...) gives, "
         "a torch module or a FunctionGraph"
     )
+
+
+def _require_one_device(model: nn.Module) -> None:
+    devices = {str(weight.device): name for name, weight in model.named_parameters()}
+    if len(devices) > 1:
+        where = " and ".join(f"{name} on {device}" for device, name in sorted(devices.items()))
+        raise ModelError(
+            f"the weights of the {type(model).__name__} are on several devices ({where}); load it "
+            "onto one, without device_map="
+        )
 
 
 def load_model(

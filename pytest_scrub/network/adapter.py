@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pytest_scrub.errors import ModelError, hides_scrub_errors
+from pytest_scrub.errors import ModelError, NotASumError, hides_scrub_errors
 from pytest_scrub.network.parts import Attention, Mlp
 
 if TYPE_CHECKING:
@@ -197,7 +197,8 @@ class Transformer(ABC):
                 )
 
     def error(self, reason: str, remedy: str = PLAIN_MODULE) -> ModelError:
-        return ModelError(f"{self.source} {reason}; {remedy}")
+        kind = NotASumError if remedy is PLAIN_MODULE else ModelError
+        return kind(f"{self.source} {reason}; {remedy}")
 
 
 def weights(get: Callable[[str], Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pytest_scrub.data.columns import Ints
 from pytest_scrub.data.dataset import Dataset, Positions
-from pytest_scrub.errors import HypothesisError, did_you_mean
+from pytest_scrub.errors import HypothesisError, ModelError, did_you_mean
 from pytest_scrub.network.digests import Version, digest_of, version_of
 from pytest_scrub.tree.nodes import Node, Subspace
 
@@ -208,11 +208,13 @@ class ModelGraph(ABC):
     - `parts`: its components by name, in order of computation, `output` last.
     - `reads_directly`: whether a child is read directly by default; otherwise along every path.
     - `source`: what kind of network this is, in words.
+    - `indirect`: why children are never read directly, where that is for the network's own reasons.
     """
 
     parts: Mapping[str, Component]
     reads_directly: bool
     source: str
+    indirect: str | None = None
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -231,6 +233,10 @@ class ModelGraph(ABC):
     def slots(self, parent: str, child: str, anywhere: bool) -> tuple[str, ...]:
         """Slots of `parent` through which it can read `child`; empty where it cannot."""
         return self.parts[parent].slots(self.parts[child], anywhere)
+
+    def problem(self, name: str) -> str | None:
+        """Why it has no component of that name, and what to do, where it knows."""
+        return None
 
     def value_site(self, components: tuple[str, ...], positions: FixedPositions) -> Site:
         """Where the clean value of components is cached."""
@@ -297,8 +303,11 @@ class ModelGraph(ABC):
 
 
 def require_component(graph: ModelGraph, name: str, label: str) -> None:
-    """**Raises** `HypothesisError` where the graph has no component of that name."""
+    """**Raises** `HypothesisError` where the graph has no component of that name, `ModelError`
+    where it knows why."""
     if name not in graph.components:
+        if problem := graph.problem(name):
+            raise ModelError(problem)
         shown = list(graph.components)
         if len(shown) > MOST_SHOWN:
             shown[MOST_SHOWN - 2 : -1] = ["..."]

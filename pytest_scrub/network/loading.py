@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +107,8 @@ def load_raw(
     - `device`: where to put what is loaded.
     - `dtype`: by default what the file has, and float32 for Hugging Face models.
 
-    **Returns** the module: a `TransformerBridge` around everything that is loaded here.
+    **Returns** the module: a `TransformerBridge` around everything that is loaded here but a
+    Hugging Face model that is no causal language model, which is itself.
 
     **Raises** `ModelError` where the source is missing, damaged, of another kind, or for another
     config.
@@ -429,18 +430,19 @@ def _first_line(error: Exception) -> str:
 
 
 def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | None) -> nn.Module:
-    """A Hugging Face model in a bridge, without asking the hub for anything."""
+    """A Hugging Face model, a causal one in a bridge, without asking the hub for anything."""
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"{str(folder)!r} is not a Hugging Face model: it has no config.json; write it with "
             "save_pretrained"
         )
+    import transformers
     from safetensors import SafetensorError
     from transformer_lens.model_bridge.sources import build_bridge_from_module
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    other = _other_kind(folder)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = getattr(transformers, other or "AutoModelForCausalLM").from_pretrained(
             folder,
             dtype=dtype or torch.float32,
             local_files_only=True,
@@ -449,15 +451,12 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | 
         )
         tokenizer = None
         if any((folder / name).is_file() for name in TOKENIZER_FILES):
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        _refuse_other_kind(folder, "")
         raise ModelError(
             f"{str(folder)!r} cannot be loaded: {_first_line(error)}; write it again"
         ) from error
     model, report = loaded
-    if report["missing_keys"]:
-        _refuse_other_kind(folder, type(model).__name__)
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if report[what]:
             names = sorted(map(str, report[what]))
@@ -465,10 +464,13 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | 
                 f"the weights in {str(folder)!r} are not for its config.json "
                 f"({what.replace('_', ' ')}: {_some(names)}); write the folder again"
             )
+    model = model.to(device).eval()
+    if other is not None:
+        return cast(nn.Module, model)
     architecture = type(model).__name__
     try:
         bridge: nn.Module = build_bridge_from_module(
-            model.to(device), architecture=architecture, hf_config=model.config, tokenizer=tokenizer
+            model, architecture=architecture, hf_config=model.config, tokenizer=tokenizer
         )
     except (ValueError, NotImplementedError) as error:
         raise ModelError(
@@ -478,20 +480,15 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | 
     return bridge.eval()
 
 
-def _refuse_other_kind(folder: Path, loaded: str) -> None:
-    """**Raises** `ModelError` where a folder says it is something that is no causal language
+def _other_kind(folder: Path) -> str | None:
+    """The class of transformers that a folder says it holds, where that is no causal language
     model."""
     import transformers
 
     try:
         kind = str(json.loads((folder / "config.json").read_text())["architectures"][0])
     except (OSError, ValueError, LookupError, TypeError):
-        return
-    is_causal = "ForCausalLM" in kind or "LMHead" in kind
-    if kind != loaded and hasattr(transformers, kind) and not is_causal:
-        raise ModelError(
-            f"{str(folder)!r} holds a {kind}, which is no causal language model; load it with "
-            f"transformers.{kind}.from_pretrained({str(folder)!r}) and return "
-            "ModuleGraph(model.eval(), output=...), which says which tensor of what it returns is "
-            "meant"
-        )
+        return None
+    known, is_causal = getattr(transformers, kind, None), "ForCausalLM" in kind or "LMHead" in kind
+    is_model = isinstance(known, type) and issubclass(known, transformers.PreTrainedModel)
+    return kind if is_model and not is_causal else None

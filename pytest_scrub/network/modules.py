@@ -3,17 +3,19 @@ path."""
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
-from itertools import chain
-from typing import Any
+from itertools import chain, count
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pytest_scrub.data.dataset import Positions
-from pytest_scrub.errors import ModelError, hides_scrub_errors
+from pytest_scrub.errors import ModelError, did_you_mean, hides_scrub_errors
 from pytest_scrub.network.graph import (
     Clean,
     Component,
@@ -28,34 +30,51 @@ from pytest_scrub.network.graph import (
     recomputing,
     same_numbers,
 )
+from pytest_scrub.network.places import (
+    HEADS,
+    OUT,
+    Item,
+    Place,
+    Point,
+    every_module_called,
+    items_of,
+    seen,
+    tensors_of,
+)
 from pytest_scrub.network.vocabulary import ids_required
-from pytest_scrub.tree.nodes import ROOT
+from pytest_scrub.tree.nodes import ROOT, value_name
 
 __tracebackhide__ = hides_scrub_errors
 
 LONE_INPUT = "tokens"  # what a dataset calls its input when it was given one tensor and no name
+PARTS = re.compile(r"(.+?)(?:\((.*)\))?")  # the path of a module, and which of its values is meant
 
-
-Hook = Callable[[str, Any], Tensor | None]
+Hook = Callable[[str, Tensor], "Tensor | None"]
 
 
 class _Computed(Exception):
-    """Ends a forward pass as soon as the wanted module has its output, which it carries."""
+    """Ends a forward pass as soon as the wanted value is there, which it carries."""
 
 
 class Module(Component):
-    """A named module, or the output.
+    """A value of a named module, or the output.
 
-    - `turn`: its place in the order in which modules finish, once one batch was run.
-    - `problem`: why it cannot be claimed, and what to do.
+    - `place`: where it is in a run.
+    - `turn`: its place in the order in which values are computed, once one batch was run.
     """
 
-    turn: int | None = None
-    problem: str | None = None
+    def __init__(
+        self,
+        name: str,
+        place: Place | None = None,
+        turn: int | None = None,
+        level: str | None = None,
+        layer: int | None = None,
+    ) -> None:
+        super().__init__(name, level)
+        self.place, self.turn, self.layer = place or Place(Point(name)), turn, layer
 
     def slots(self, child: Module, anywhere: bool) -> tuple[str, ...]:
-        self.require_fit()
-        child.require_fit()
         if self.turn is None or child.turn is None:
             raise ModelError(
                 "a torch module has to be run on a batch of the dataset before claims can be "
@@ -63,30 +82,60 @@ class Module(Component):
             )
         return ("in",) if child.turn < self.turn and anywhere else ()
 
-    def require_fit(self) -> None:
-        """**Raises** `ModelError` where it cannot be claimed."""
-        if self.problem is not None:
-            raise ModelError(self.problem)
+    def value(self, passing: Any, rows: int) -> Tensor:
+        """**Raises** `ModelError` where it is not one tensor with a value for each row, as it was
+        on the first batch."""
+        value = self.place.value(passing)
+        if not isinstance(value, Tensor):
+            reason = f"returns {type(value).__name__}, not a tensor"
+        elif kind := _unusual(value):
+            reason = f"returns a tensor that is {kind}"
+        elif value.ndim == 0 or len(value) != rows:
+            reason = f"returns {list(value.shape)} for {rows} inputs, not one value for each"
+        else:
+            return value
+        raise ModelError(_unclaimable(self.name, reason))
 
-    def unclaimable(self, reason: str) -> str:
-        return f"module {self.name!r} {reason}, so it cannot be claimed; claim a module in it"
+
+class ModuleHead(Module):
+    """What one head of torch's own attention hands to the output projection."""
+
+
+def _unclaimable(name: str, reason: str) -> str:
+    return f"module {name!r} {reason}, so it cannot be claimed; claim a module in it"
+
+
+class Call(NamedTuple):
+    """What one call of a module gave on the first batch.
+
+    - `turn`: its place in the order of calls; `kind`: the type of what came, in words.
+    - `items`: those that are tensors; `sizes`: their first dimensions, 0 for a number.
+    """
+
+    turn: int
+    kind: str
+    items: tuple[Item, ...]
+    sizes: tuple[int, ...]
 
 
 class ModuleGraph(ModelGraph):
     """A torch module whose named submodules are the components.
 
-    The order in which modules finish on a first batch says what can read what: a parent can read
-    what was computed before it. A module that is called twice, or does not return a tensor, cannot
-    be claimed.
+    A run on a first batch says what there is: every module that is called and returns a tensor, or
+    the first tensor in a tuple, a dictionary or a dataclass; of one that is called several times,
+    or returns several tensors, every call and every item; the heads of `torch.nn`'s attention. The
+    order in which they are computed says what can read what: a parent can read what was computed
+    before it.
 
     **Arguments**
 
     - `module`: called with the dataset's lone tensor, or with its named inputs as keywords.
     - `output`: picks the tensor of interest from what the module returns; by default the tensor
-      itself, or its `.logits`.
+      itself, its `.logits` or `.last_hidden_state`, or the only tensor in it.
     """
 
     reads_directly = False
+    lone_input: str | None = None  # what a lone tensor is called there; None: it has no name
 
     def __init__(self, module: nn.Module, output: Callable[[Any], Tensor] | None = None) -> None:
         if scripted := [
@@ -107,8 +156,12 @@ class ModuleGraph(ModelGraph):
         self.module = module
         self.source = f"torch module {type(module).__name__}"
         self._output = output
-        self._modules = {name: child for name, child in module.named_modules() if name}
+        self._modules = self._named_modules()
+        self._calls: dict[Point, list[Call]] = {}
         self.parts: dict[str, Module] = {name: Module(name) for name in (*self._modules, ROOT)}
+
+    def _named_modules(self) -> dict[str, nn.Module]:
+        return {name: child for name, child in self.module.named_modules() if name}
 
     @property
     def device(self) -> torch.device:
@@ -118,13 +171,18 @@ class ModuleGraph(ModelGraph):
         with torch.no_grad():
             return self._forward(inputs)
 
+    def _arguments(self, inputs: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """What the module is called with, by position and by name."""
+        if set(inputs) == {LONE_INPUT} and self.lone_input is None:
+            return (inputs[LONE_INPUT],), {}
+        names = {LONE_INPUT: self.lone_input or LONE_INPUT}
+        return (), {names.get(name, name): tensor for name, tensor in inputs.items()}
+
     def _forward(self, inputs: Inputs) -> Tensor:
-        returned = (
-            self.module(inputs[LONE_INPUT])
-            if set(inputs) == {LONE_INPUT}
-            else self.module(**inputs)
-        )
-        out = self._output(returned) if self._output else getattr(returned, "logits", returned)
+        given, named = self._arguments(inputs)
+        with every_module_called():
+            returned = self.module(*given, **named)
+        out = self._output(returned) if self._output else _of_interest(returned)
         if not isinstance(out, Tensor):
             raise ModelError(
                 f"{self.source} returns {type(out).__name__}, not a tensor; say which with "
@@ -142,73 +200,63 @@ class ModuleGraph(ModelGraph):
             )
         return out
 
-    @contextmanager
-    def _hooked(self, names: Iterable[str], hook: Hook) -> Iterator[None]:
-        """`hook` is called with the name and the output of these modules, and may exchange it."""
-        handles = [
-            self._modules[name].register_forward_hook(
-                lambda _m, _i, out, name=name: hook(name, out)
-            )
-            for name in names
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
     def run_with(
         self, inputs: Inputs, names: Iterable[str], hook: Hook, last: str = ROOT
     ) -> Tensor:
-        """The value of `last` in a run with a hook on these modules, which ends as soon as it is
+        """The value of `last` in a run with a hook on these components, which ends as soon as it is
         computed.
 
-        **Raises** `ModelError` for a module that does not give one tensor, as it did on the first
-        batch.
+        - `hook`: called with a name and its value, which it may exchange.
+
+        **Raises** `ModelError` for what is not one tensor, as it was on the first batch.
         """
-        rows, fired = _rows_of(inputs), set[str]()
+        rows, found = _rows_of(inputs), set[str]()
         names = {*names, last} - {ROOT}
-
-        def once(name: str, out: Any) -> Tensor | None:
-            reason = None
-            if name in fired:
-                reason = f"is called more than once on {rows} inputs"
-            elif not isinstance(out, Tensor):
-                reason = f"returns {type(out).__name__}, not a tensor"
-            elif kind := _unusual(out):
-                reason = f"returns a tensor that is {kind}"
-            elif out.ndim == 0 or len(out) != rows:
-                reason = f"returns {list(out.shape)} for {rows} inputs, not one value for each"
-            if reason is not None:
-                raise ModelError(self.parts[name].unclaimable(reason))
-            fired.add(name)
-            if name == last:
-                raise _Computed(out)
-            return hook(name, out)
-
+        wanted: dict[Point, list[Module]] = {}
         for name in sorted(names):
-            self.parts[name].require_fit()
+            wanted.setdefault(self.parts[name].place.point, []).append(self.parts[name])
+        calls = Counter[Point]()
+
+        def see(point: Point, passing: Any) -> Any:
+            call, now, most = calls[point], passing, self._calls.get(point)
+            calls[point] += 1
+            if most is not None and call >= len(most):
+                reason = f"is called {calls[point]} times on {rows} inputs, more than on the first"
+                raise ModelError(_unclaimable(point.path, reason))
+            for part in wanted[point]:
+                if part.place.call == call:
+                    value = part.value(now, rows)
+                    if part.name == last:
+                        raise _Computed(value)
+                    found.add(part.name)
+                    new = hook(part.name, value)
+                    now = now if new is None else part.place.exchanged(now, new)
+            return None if now is passing else now
+
         try:
-            with self._hooked(names, once):
+            with seen(self._modules, wanted, see):
                 value = self._forward(inputs)
         except _Computed as computed:
             value = computed.args[0]
-        if missing := sorted(names - fired):
+        if missing := sorted(names - found - {last}):
             reason = f"is not called on {rows} inputs"
-            raise ModelError(self.parts[missing[0]].unclaimable(reason))
+            raise ModelError(_unclaimable(missing[0], reason))
         return value
 
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
-        seen: dict[str, Tensor] = {}
+        return captured(self.values({name for site in sites for name in site.names}, inputs), sites)
 
-        def keep(name: str, out: Tensor) -> None:
+    def values(self, names: Iterable[str], inputs: Inputs) -> dict[str, Tensor]:
+        """The clean values of these components, and the output, from one run."""
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str, value: Tensor) -> None:
             # what follows may change it in place: relu(inplace=True), out += identity
-            seen[name] = out.clone()
+            found[name] = value.clone()
 
-        names = {name for site in sites for name in site.names}
         with torch.no_grad():
-            seen[ROOT] = self.run_with(inputs, names, keep)
-        return captured(seen, sites)
+            found[ROOT] = self.run_with(inputs, names, keep)
+        return found
 
     def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
         if not edits:
@@ -223,37 +271,118 @@ class ModuleGraph(ModelGraph):
         return self.run_with(clean.inputs(carrier), names, replace, component)
 
     def require_usable(self, inputs: Inputs) -> None:
-        """**Raises** `ModelError` for token ids that its embeddings do not know; else whatever it
-        takes will do."""
+        """**Raises** `ModelError` for inputs that it does not take, and for token ids that its
+        embeddings do not know; else whatever it takes will do."""
         one = {name: tensor[:1].clone() for name, tensor in inputs.items()}
+        self._require_names(one)
         with torch.no_grad(), ids_required(self.module, one, inputs):
             self._forward(one)
 
+    def _require_names(self, inputs: Inputs) -> None:
+        given, named = self._arguments(inputs)
+        signature = inspect.signature(self.module.forward)
+        try:
+            signature.bind(*given, **named)
+        except TypeError as error:
+            takes = ", ".join(signature.parameters) or "nothing"
+            raise ModelError(
+                f"{self.source} cannot be called with the inputs {', '.join(inputs)} ({error}); it "
+                f"takes {takes}, so name the inputs of the dataset like these"
+            ) from None
+
+    # What there is to claim -----------------------------------------------------------------------
+
     def prove(self, inputs: Inputs) -> None:
-        """Learns the order of the modules, and **raises** `ModelError` where two clean runs
+        """Learns what there is and in which order, and **raises** `ModelError` where two clean runs
         differ."""
         refuse_dropout(self.module)
-        calls: list[str] = []
-        for part in self.parts.values():
-            part.problem = part.unclaimable("is not called by the forward pass")
+        calls: dict[Point, list[Call]] = {point: [] for point in self._points()}
+        turns = count()
 
-        def note(name: str, out: Any) -> None:
-            part = self.parts[name]
-            part.turn, part.problem = len(calls), None
-            if name in calls:
-                part.problem = part.unclaimable("is called more than once in one forward pass")
-            elif not isinstance(out, Tensor):
-                part.problem = part.unclaimable(f"returns {type(out).__name__}, not a tensor")
-            calls.append(name)
+        def note(point: Point, passing: Any) -> None:
+            items, found = tensors_of(passing), items_of(passing)
+            sizes = tuple(len(found[item]) if found[item].ndim else 0 for item in items)
+            calls[point].append(Call(next(turns), type(passing).__name__, items, sizes))
 
-        with torch.no_grad(), self._hooked(self._modules, note):
+        with torch.no_grad(), seen(self._modules, calls, note):
             first = self._forward(inputs)
-        self.parts[ROOT].turn, self.parts[ROOT].problem = len(calls), None
+        self._calls, self._rows = calls, _rows_of(inputs)
+        there = sorted(self._values(), key=lambda part: part.turn or 0)
+        self.parts = {part.name: part for part in (*there, Module(ROOT, turn=next(turns)))}
         if not same_numbers(first, self.run(inputs)):
             raise ModelError(
                 f"{self.source}: two clean runs on the same inputs differ; make it deterministic "
                 "(eval mode)"
             )
+
+    def _points(self) -> list[Point]:
+        """Where values may be."""
+        ends = [Point(path) for path in self._modules]
+        return ends + [Point(path, HEADS) for path in self._modules if self._heads_of(path)]
+
+    def _heads_of(self, path: str) -> int:
+        """How many heads a module has as torch's own attention does; 0 where it is none."""
+        module = self._modules[path]
+        return module.num_heads if isinstance(module, nn.MultiheadAttention) else 0
+
+    def _values(self) -> Iterator[Module]:
+        """All that one run showed, each under one name."""
+        for point, calls in self._calls.items():
+            heads = self._heads_of(point.path) if point.end == HEADS else 0
+            for nth, call in enumerate(calls):
+                which = nth if len(calls) > 1 else None
+                for head in range(heads):
+                    name = value_name(point.path, call=which, head=head)
+                    place = Place(point, nth, part=(head, heads))
+                    yield ModuleHead(name, place, call.turn, level=point.path)
+                for item in call.items if point.end == OUT else ():
+                    told = None if item == call.items[0] else item
+                    name = value_name(point.path, call=which, item=told)
+                    yield Module(name, Place(point, nth, item), call.turn)
+
+    def problem(self, name: str) -> str | None:
+        path, told = split_name(name)
+        if name in self.parts or path not in self._modules:
+            return None
+        return next(self._problems(path, **told))
+
+    def _problems(
+        self, path: str, call: int | None = None, head: int | None = None, item: Item = None
+    ) -> Iterator[str]:
+        """What may be wrong with the name of a module's value that is not there."""
+        module, heads = f"module {path!r}", self._heads_of(path)
+        calls = self._calls.get(Point(path, OUT if head is None else HEADS), [])
+        last = len(calls) - 1
+        if head is not None and not heads:
+            yield f"{module} is no torch.nn.MultiheadAttention, so it has no head=; leave it out"
+        if head is not None and head >= heads:
+            yield f"{module} has {heads} heads, so head= is 0 to {heads - 1}, not {head}"
+        if not calls:
+            yield _unclaimable(path, "is not called by the forward pass")
+        if call is None and last > 0:
+            yield (
+                f"{module} is called {len(calls)} times in one forward pass; say which with call=, "
+                f"0 to {last}"
+            )
+        if call is not None and not last:
+            yield f"{module} is called once in a forward pass; leave call= out"
+        if call is not None and call > last:
+            yield (
+                f"{module} is called {len(calls)} times in one forward pass, so call= is 0 to "
+                f"{last}, not {call}"
+            )
+        items = calls[call or 0].items
+        if item is None or not items:
+            yield _unclaimable(path, f"returns {calls[call or 0].kind}, not a tensor")
+        if items == (None,):
+            yield f"{module} returns one tensor; leave item= out"
+        if item == items[0]:
+            yield f"{module} is claimed as its first tensor, item={item!r}; leave item= out"
+        there = [str(other) for other in items]
+        yield (
+            f"{module} returns {calls[call or 0].kind} without a tensor {item!r}"
+            f"{did_you_mean(str(item), there) or ', but with ' + ', '.join(there)}"
+        )
 
     def tensors(self) -> Iterable[tuple[str, Tensor]]:
         return chain(self.module.named_parameters(), self.module.named_buffers())
@@ -287,6 +416,22 @@ def _unusual(value: Tensor) -> str | None:
         if value.is_quantized or value.is_complex() or is_narrow
         else None
     )
+
+
+def _of_interest(returned: Any) -> Any:
+    """What a network is about, of what it returns: itself where nothing says which tensor it is."""
+    for name in ("logits", "last_hidden_state"):
+        if isinstance(getattr(returned, name, None), Tensor):
+            return getattr(returned, name)
+    tensors = tensors_of(returned)
+    return items_of(returned)[tensors[0]] if len(tensors) == 1 else returned
+
+
+def split_name(name: str) -> tuple[str, dict[str, Any]]:
+    """A component's name as the path of a module, and which of its values is meant."""
+    path, told = PARTS.fullmatch(name).groups("")  # type: ignore[union-attr]  # of any text
+    pairs = (pair.partition("=") for pair in (told or "").split(", ") if pair)
+    return path, {key: int(value) if value.isdigit() else value for key, _, value in pairs}
 
 
 def _rows_of(inputs: Inputs) -> int:

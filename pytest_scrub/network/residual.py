@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.data.dataset import Positions
-from pytest_scrub.errors import ModelError
+from pytest_scrub.errors import ModelError, NotASumError
 from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
 from pytest_scrub.network.graph import Edit, Inputs, ModelGraph, Reader, Site, select, summed
 from pytest_scrub.network.kinds.attention import Attn
@@ -170,7 +170,8 @@ class ResidualGraph(ModelGraph):
         scale = theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny)
         off = float(((mine - theirs).abs().max() / scale).nan_to_num(nan=float("inf")))
         if off > PROOF_TOLERANCE.get(theirs.dtype, 0.0):
-            raise ModelError(
+            kind = NotASumError if remedy is PLAIN_MODULE else ModelError
+            raise kind(
                 f"{self.source}: {what} differs from the network's own by {off:.1e} of its scale, "
                 f"so this network is not the sum of parts that a claim needs; {remedy}"
             )

@@ -9,22 +9,86 @@ known to be a sum of parts is refused by name; the numeric proof is
 from __future__ import annotations
 
 import inspect
-from typing import Any
+import sys
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from pytest_scrub.errors import ModelError
-from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
+from pytest_scrub.errors import ModelError, NotASumError
+from pytest_scrub.network.adapter import PLAIN_MODULE, TOKENS, Transformer
 from pytest_scrub.network.bridge import Bridge
-from pytest_scrub.network.graph import same_numbers
+from pytest_scrub.network.graph import ModelGraph, same_numbers
 from pytest_scrub.network.hooked import Hooked
-from pytest_scrub.network.residual import PROOF_TOLERANCE
+from pytest_scrub.network.hooks import WRAPPED, HookGraph
+from pytest_scrub.network.residual import PROOF_TOLERANCE, ResidualGraph
 
+LIBRARY = "transformer_lens"
 FEW = 8  # tokens on which a bridge is seen to be the model that it is made of
 LONGEST = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")  # by configuration
 # where a Hugging Face model keeps the bridge whose parts are now in it
 BRIDGE = "_pytest_scrub_bridge"
+SEEN = 8  # positions on which a network is seen to be a sum of parts, before there are data
+
+
+def graph_of(model: nn.Module) -> ModelGraph | None:
+    """A transformer as a graph of heads and MLPs: around one residual stream where its parts sum to
+    it, else by its hooks. None where it is none that is known."""
+    if is_transformer_lens(model):
+        return _graph_of_bridge(model, getattr(model, "original_model", None))
+    return _graph_of_bridge(bridge_of(model), model) if is_hugging_face(model) else None
+
+
+def _graph_of_bridge(bridge: Any, network: nn.Module | None) -> ModelGraph:
+    try:
+        if network is not None and bridge.original_model is not network:
+            raise NotASumError(f"TransformerLens knows the base of {type(network).__name__} only")
+        graph = ResidualGraph(parts_of(bridge))
+        _prove_sums(graph)
+    except NotASumError as error:
+        if network is None:
+            raise
+        return along_every_path(network, bridge, str(error).partition(";")[0])
+    return graph
+
+
+def along_every_path(network: nn.Module, bridge: Any, reason: str) -> HookGraph:
+    """The graph of what hooks show.
+
+    A bridge that we have put into a Hugging Face model is taken out of it again: the network itself
+    is run, whatever the bridge does in ways of its own.
+    """
+    if vars(network).get(BRIDGE) is bridge:
+        _unwrap(network)
+        del vars(network)[BRIDGE]
+    return HookGraph(network, bridge, reason)
+
+
+def _unwrap(module: nn.Module) -> None:
+    if getattr(vars(module).get("forward"), "__module__", "").startswith(LIBRARY):
+        del vars(module)["forward"]  # the class has its own
+    for name, child in module.named_children():
+        inner = child
+        while WRAPPED in inner._modules:
+            inner = cast(nn.Module, inner._modules[WRAPPED])
+        if isinstance(inner, nn.ModuleList):  # the bridge's own, which it keeps
+            inner = nn.ModuleList(inner).train(inner.training)
+        module._modules[name] = inner
+        _unwrap(inner)
+
+
+def _prove_sums(graph: ResidualGraph) -> None:
+    """**Raises** `NotASumError` where parts do not sum on a few tokens; what else is wrong is said
+    of the dataset's rows, once there are some."""
+    cfg, known = graph.transformer.model.cfg, graph.transformer.model.embed.W_E.shape[0]
+    shape = 2, min(SEEN, int(cfg.n_ctx))
+    tokens = torch.randint(known, shape, generator=torch.Generator().manual_seed(0))
+    try:
+        graph.prove({TOKENS: tokens.to(graph.device)})
+    except NotASumError:
+        raise
+    except ModelError:
+        return
 
 
 def is_transformer_lens(model: object) -> bool:
@@ -50,6 +114,7 @@ def bridge_of(model: nn.Module) -> nn.Module:
     **Raises** `ModelError` where TransformerLens does not know the architecture, or makes another
     network of it, and where somebody else's bridge is there.
     """
+    from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     name = type(model).__name__
@@ -63,8 +128,9 @@ def bridge_of(model: nn.Module) -> nn.Module:
         )
     before = _of_a_few_tokens(model)
     try:
+        around = model if name in SUPPORTED_ARCHITECTURES else _around_base(model) or model
         bridge: nn.Module = build_bridge_from_module(
-            model, architecture=name, hf_config=model.config
+            around, architecture=type(around).__name__, hf_config=model.config
         )
     except ValueError as error:
         reason = str(error).splitlines()[0]
@@ -118,6 +184,22 @@ def _require_same(name: str, before: Tensor | None, after: Tensor | None) -> Non
         )
 
 
+def _around_base(model: Any) -> nn.Module | None:
+    """A model that TransformerLens knows with the base of this one in it, such as BertForMaskedLM
+    for a BertModel; its own head has no numbers, and is never run. None where there is none."""
+    from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+
+    base, prefix = model.base_model, type(model).base_model_prefix
+    for kind in vars(sys.modules[type(base).__module__]).values():
+        if getattr(kind, "__name__", None) in SUPPORTED_ARCHITECTURES and isinstance(kind, type):
+            with torch.device("meta"):
+                around: nn.Module = kind(model.config)
+            if prefix and type(getattr(around, prefix, None)) is type(base):
+                setattr(around, prefix, base)
+                return around.train(model.training)
+    return None
+
+
 def parts_of(model: nn.Module) -> Transformer:
     """Takes a TransformerLens model apart; nothing is folded, copied or changed.
 
@@ -140,8 +222,4 @@ def parts_of(model: nn.Module) -> Transformer:
 
 
 def _library_classes(model: object) -> set[str]:
-    return {
-        c.__name__
-        for c in type(model).__mro__
-        if c.__module__.partition(".")[0] == "transformer_lens"
-    }
+    return {c.__name__ for c in type(model).__mro__ if c.__module__.partition(".")[0] == LIBRARY}

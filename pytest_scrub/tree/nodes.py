@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 ROOT = "output"
 HEAD_SLOTS = ("q", "k", "v")
+# whose heads and MLPs, where they are not those of the only stack or of the decoder itself
+ENCODER, CROSS = "encoder", "cross"
 MOST_LAYERS = 10**6  # beyond any network, so that a larger number is a mistake
 ORTHONORMAL_TOLERANCE = 1e-4  # what float32 columns reach after a QR decomposition, with room
 
@@ -431,7 +433,7 @@ def output(*reads: Node, agrees_on: AgreesOn | None = None, rest: AgreesOn | Non
 
 
 @_constructor
-def head(layer: int, head: int, **claim: Unpack[NodeOptions]) -> Node:
+def head(layer: int, head: int, *, of: str | None = None, **claim: Unpack[NodeOptions]) -> Node:
     """Attention head `head` of layer `layer`, both counted from 0.
 
     **Arguments** (the same for every constructor, by keyword)
@@ -450,24 +452,40 @@ def head(layer: int, head: int, **claim: Unpack[NodeOptions]) -> Node:
       it: those of values, of the output of heads and of MLPs.
     - `shares`: the `name=` of a sibling with the same feature whose donor this node takes.
     - `name`: how reports call the node.
+    - `of`: of a network with an encoder and a decoder, `"encoder"` for the encoder's heads, and
+      `"cross"` for those of the decoder that look at what the encoder made; by default those of the
+      decoder that look at itself. (Of heads, and `"encoder"` of MLPs.)
 
     **Raises** `HypothesisError` where the arguments contradict each other.
     """
     at = _counted("the layer of a head", layer), _counted("the number of a head", head)
-    return _node((f"head{at[0]}.{at[1]}",), **claim)
+    return _node((f"{_side('a head', of)}head{at[0]}.{at[1]}",), **claim)
+
+
+def _side(what: str, of: str | None, sides: Sequence[str] = (ENCODER, CROSS)) -> str:
+    """What comes before the name of a component that is not the decoder's own."""
+    if of is None:
+        return ""
+    if of not in sides:
+        raise HypothesisError(
+            f"of= of {what} is {' or '.join(map(repr, sides))}, or left out, not {short_repr(of)}"
+        )
+    return f"{of}."
 
 
 @_constructor
-def attn(layer: int, **claim: Unpack[NodeOptions]) -> Node:
+def attn(layer: int, *, of: str | None = None, **claim: Unpack[NodeOptions]) -> Node:
     """All that the attention of layer `layer` adds, the sum of its heads; arguments as for
     `head`."""
-    return _node((f"attn{_counted('the layer of an attention', layer)}",), **claim)
+    number = _counted("the layer of an attention", layer)
+    return _node((f"{_side('an attention', of)}attn{number}",), **claim)
 
 
 @_constructor
-def mlp(layer: int, **claim: Unpack[NodeOptions]) -> Node:
+def mlp(layer: int, *, of: str | None = None, **claim: Unpack[NodeOptions]) -> Node:
     """The MLP of layer `layer`; arguments as for `head`."""
-    return _node((f"mlp{_counted('the layer of an MLP', layer)}",), **claim)
+    number = _counted("the layer of an MLP", layer)
+    return _node((f"{_side('an MLP', of, (ENCODER,))}mlp{number}",), **claim)
 
 
 @_constructor
@@ -489,14 +507,39 @@ def mask(**claim: Unpack[NodeOptions]) -> Node:
 
 
 @_constructor
-def module(path: str, /, **claim: Unpack[NodeOptions]) -> Node:
+def module(
+    path: str,
+    /,
+    *,
+    call: int | None = None,
+    item: int | str | None = None,
+    head: int | None = None,
+    **claim: Unpack[NodeOptions],
+) -> Node:
     """A named module of a `torch.nn.Module`, or an input or node of a plain graph; arguments as for
-    `head`."""
+    `head`, and of a module
+
+    - `call`: which of its calls in a forward pass, counted from 0, where there are several.
+    - `item`: which item of what it returns, by number or by name; by default the first tensor.
+    - `head`: which head of a `torch.nn.MultiheadAttention`: what it hands to the output projection.
+    """
     if not isinstance(path, str):
         raise HypothesisError(
             f"module takes the name of a module, an input or a node, not {short_repr(path)}"
         )
-    return _node((path,), **claim)
+    if head is not None and item is not None:
+        raise HypothesisError(f"module {path!r} is claimed as a head and as an item; leave one out")
+    called = None if call is None else _counted(f"call= of module {path!r}", call)
+    which = None if head is None else _counted(f"head= of module {path!r}", head)
+    if item is not None and not (isinstance(item, str) and item.isidentifier()):
+        item = _counted(f"item= of module {path!r}, where it is no name,", item)
+    return _node((value_name(path, call=called, head=which, item=item),), **claim)
+
+
+def value_name(path: str, **which: int | str | None) -> str:
+    """A module's value as a component: `block`, or `block(call=1, item=0)`."""
+    told = ", ".join(f"{key}={value}" for key, value in which.items() if value is not None)
+    return f"{path}({told})" if told else path
 
 
 @_constructor

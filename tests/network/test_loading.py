@@ -24,6 +24,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from pytest_scrub import ANYTHING, Dataset, Evaluator, head, load_model, output
 from pytest_scrub.errors import ModelError
+from pytest_scrub.network import as_graph
 from pytest_scrub.network.loading import load_raw, save_native
 from pytest_scrub.network.transformer_lens import parts_of
 from tests.reference.configurations import GPT2, GROUPED
@@ -511,11 +512,10 @@ def test_damaged_folders(folder: Path) -> None:
 def test_folders_with_other_models(tmp_path: Path) -> None:
     config = hf.T5Config(vocab_size=20, d_model=16, d_kv=4, d_ff=24, num_layers=1, num_heads=4)
     hf.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
-    refused(
-        r"holds a T5ForConditionalGeneration, which is no causal language model; load it with "
-        r"transformers",
-        tmp_path,
-    )
+    loaded = load_raw(tmp_path)
+    assert type(loaded).__name__ == "T5ForConditionalGeneration"
+    assert not loaded.training
+    assert as_graph(loaded).source == "T5ForConditionalGeneration (along every path)"
     ctrl = hf.CTRLConfig(vocab_size=20, n_embd=16, dff=24, n_layer=1, n_head=4, n_positions=12)
     hf.CTRLLMHeadModel(ctrl).save_pretrained(tmp_path)
     refused("TransformerLens has no bridge for CTRLLMHeadModel", tmp_path)

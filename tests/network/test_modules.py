@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,22 @@ from pytest_scrub.errors import DataError, ModelError
 from pytest_scrub.metrics import Metric
 from pytest_scrub.network import as_graph
 from pytest_scrub.network.modules import ModuleGraph
+from pytest_scrub.power.mutants import mutants
 from pytest_scrub.swaps.slots import slots_of
 from pytest_scrub.swaps.space import SwapSet
-from pytest_scrub.tree.nodes import ANYTHING, Node, group, module, output
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, group, module, output
 from tests.reference.generate import rotation
-from tests.reference.generate_plain import LENGTH, ROWS, TOKENS, VECTORS, WIDTH, Residual, built
+from tests.reference.generate_plain import (
+    LENGTH,
+    ROWS,
+    TOKENS,
+    VECTORS,
+    WIDTH,
+    Residual,
+    Returning,
+    built,
+    module_graph,
+)
 from tests.reference.modules import ModuleNetwork
 
 TOTAL = Metric("total", lambda out, batch: out.flatten(1).sum(1))
@@ -84,6 +96,21 @@ def test_a_hypothesis_is_what_hooks_say(reads: list[Node]) -> None:
     with torch.no_grad():
         clean = RESIDUAL(TOKENS.inputs["tokens"][rests.copy()])
     assert not torch.allclose(scrubbed, clean)
+
+
+def test_every_call_item_and_head_is_what_hooks_say() -> None:
+    plain = module_graph("awkward", 1, 0)
+    graph = as_graph(plain.source)
+    store, seen = ActivationStore(graph, plain.dataset), list[Tensor]()
+    for name in plain.above["output"]:
+        root = output(group([name], **F), rest=EXACT)
+        swaps = random_swaps(root, plain.dataset, 0)
+        found = Evaluator(graph, plain.dataset, root, TOTAL, store=store).outputs(swaps)
+        expected = torch.stack(meaning.outputs(plain.network, root, plain.dataset, swaps, None))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+        seen.append(found)
+    # pair returns what pair.layer does
+    assert len(torch.unique(torch.stack(seen), dim=0)) == len(seen) - 1 == 16
 
 
 def test_the_whole_output_can_be_another_rows() -> None:
@@ -148,6 +175,12 @@ def test_no_hook_stays_behind() -> None:
 # --- how the network is called --------------------------------------------------------------------
 
 
+@dataclass
+class Hidden:
+    last_hidden_state: Tensor
+    pooled: Tensor
+
+
 class Named(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -193,6 +226,8 @@ def test_a_lone_input_with_a_name_of_its_own_is_a_keyword() -> None:
     [
         (lambda out: out, None),
         (lambda out: type("Output", (), {"logits": out})(), None),
+        (lambda out: Hidden(out, -out), None),
+        (lambda out: ("a", out), None),
         (lambda out: {"scores": out}, lambda returned: returned["scores"]),
         (lambda out: (None, out), lambda returned: returned[1]),
     ],
@@ -208,7 +243,7 @@ def test_the_tensor_of_interest_is_picked(returned: Any, pick: Any) -> None:
     torch.testing.assert_close(graph.capture([site], PAIRS.batch([1]))[site], out)
 
 
-def test_what_is_no_tensor_is_refused() -> None:
+def test_of_several_tensors_one_has_to_be_picked() -> None:
     network = built(Named)
     network.returned = lambda out: (out, out)  # type: ignore[method-assign,assignment,return-value]
     with refuses(
@@ -221,7 +256,12 @@ def test_what_is_no_tensor_is_refused() -> None:
 # --- modules that cannot be claimed ---------------------------------------------------------------
 
 
-class Awkward(nn.Module):
+class Silent(nn.Module):
+    def forward(self, x: Tensor) -> None:
+        return None
+
+
+class Strange(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.twice, self.never, self.fine = (
@@ -229,24 +269,97 @@ class Awkward(nn.Module):
             nn.Linear(1, 1),
             nn.Linear(WIDTH, WIDTH),
         )
+        self.silent, self.pair = Silent(), Returning("dictionary")
         self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.twice(self.twice(self.fine(tokens)))
+        self.silent(x)
+        x = self.pair(x)["value"]
         return self.attention(x, x, x)[0]
+
+
+def test_a_value_that_is_not_there_is_refused_with_what_is() -> None:
+    attention, pair, twice = (f"module {n!r} " for n in ("attention", "pair", "twice"))
+    sentences = {
+        module("twice", **F): twice
+        + "is called 2 times in one forward pass; say which with call=, 0 to 1",
+        module("twice", call=2, **F): twice
+        + "is called 2 times in one forward pass, so call= is 0 to 1, not 2",
+        module("fine", call=0, **F): "module 'fine' is called once in a forward pass; leave call= "
+        "out",
+        module("fine", item=0, **F): "module 'fine' returns one tensor; leave item= out",
+        module(
+            "fine", head=0, **F
+        ): "module 'fine' is no torch.nn.MultiheadAttention, so it has no head=; leave it out",
+        module("attention", head=2, **F): attention + "has 2 heads, so head= is 0 to 1, not 2",
+        module("pair", item="value", **F): pair
+        + "is claimed as its first tensor, item='value'; leave item= out",
+        module("pair", item="hafl", **F): pair
+        + "returns dict without a tensor 'hafl'; did you mean 'half'?",
+        module("pair", item=7, **F): pair + "returns dict without a tensor 7, but with value, half",
+    }
+    for node, sentence in sentences.items():
+        with refuses(sentence):
+            Evaluator(ModuleGraph(built(Strange)), VECTORS, output(node), TOTAL)
+
+
+def test_every_value_has_one_name_and_can_be_mutated() -> None:
+    graph = ModuleGraph(built(Strange))
+    ActivationStore(graph, VECTORS)
+    assert graph.components == (
+        "fine", "twice(call=0)", "twice(call=1)", "pair.layer", "pair", "pair(item=half)",
+        "attention(head=0)", "attention(head=1)", "attention", "attention(item=1)", "output",
+    )  # fmt: skip
+    claim = output(module("attention", head=1, agrees_on="g"))
+    found = mutants(graph, VECTORS, claim, None, np.random.default_rng(0)).mutants
+    exchanged = [mutant.hypothesis.reads[0] for mutant in found if mutant.kind == "component"]
+    assert [node.component for node in exchanged] == ["attention(head=0)"]
+
+
+def test_heads_of_attention_with_positions_first_are_rows_all_the_same() -> None:
+    class Swapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(WIDTH, 2)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            x = tokens.transpose(0, 1)
+            return self.attention(x, x, x)[0].transpose(0, 1)
+
+    network = built(Swapped)
+    graph = as_graph(network)
+    ActivationStore(graph, VECTORS)
+    site = graph.value_site(("attention(head=1)",), None)
+    value = graph.capture([site], VECTORS.batch([0, 1]))[site]
+    assert value.shape == (2, LENGTH, WIDTH // 2)
+    weight = network.get_submodule("attention").out_proj.weight  # type: ignore[union-attr]
+    with torch.no_grad():
+        whole = graph.run(VECTORS.batch([0, 1]))
+        other = graph.value_site(("attention(head=0)",), None)
+        both = torch.cat([graph.capture([other], VECTORS.batch([0, 1]))[other], value], -1)
+        torch.testing.assert_close(both @ weight.T, whole)  # biases are zero at first
+
+
+def test_inputs_that_it_does_not_take_are_refused() -> None:
+    data = Dataset({"x": torch.ones(2, 2), "scael": torch.ones(2, 1)}, features={"f": [0, 0]})
+    with refuses(
+        "torch module Named cannot be called with the inputs x, scael (missing a required "
+        "argument: 'scale'); it takes x, scale, so name the inputs of the dataset like these"
+    ):
+        ActivationStore(ModuleGraph(Named()), data)
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("twice", "is called more than once in one forward pass"),
         ("never", "is not called by the forward pass"),
-        ("attention", "returns tuple, not a tensor"),
+        ("silent", "returns NoneType, not a tensor"),
         ("attention.out_proj", "is not called by the forward pass"),
     ],
 )
 def test_a_module_that_cannot_be_claimed_says_why(name: str, why: str) -> None:
-    network = built(Awkward)
+    network = built(Strange)
     sentence = f"module {name!r} {why}, so it cannot be claimed; claim a module in it"
     for root in (output(module(name, **F)), output(module(name, **F, reads=[module("fine", **F)]))):
         with refuses(sentence):
@@ -313,6 +426,14 @@ def test_a_digest_is_of_the_weights() -> None:
     running = [nn.BatchNorm1d(3).eval() for _ in range(2)]
     running[1].running_mean += 1  # type: ignore[operator]  # buffers count as well
     assert ModuleGraph(running[0]).digest() != ModuleGraph(running[1]).digest()
+
+
+def test_a_network_on_several_devices_is_refused() -> None:
+    with refuses(
+        "the weights of the Sequential are on several devices (0.bias on cpu and 1.bias on meta); "
+        "load it onto one, without device_map="
+    ):
+        as_graph(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, device="meta")))
 
 
 def test_a_network_without_weights_is_on_the_cpu() -> None:

@@ -7,11 +7,12 @@ swap sets are arbitrary.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from inspect import Parameter, Signature
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +22,13 @@ from torch import Tensor, nn
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.meaning import Network
 from pytest_scrub.network import FunctionGraph
+from pytest_scrub.network.transformer_lens import along_every_path, bridge_of
 from pytest_scrub.tree.nodes import EXACT, ROOT, Agreement, Node, Span, Subspace
+from tests.reference import hooked
 from tests.reference.functions import FunctionNetwork
 from tests.reference.generate import Waves, rotation
-from tests.reference.modules import ModuleNetwork
+from tests.reference.hooked import FAMILIES
+from tests.reference.modules import ModuleNetwork, Spot, column
 
 ROWS, LENGTH, WIDTH = 6, 3, 4
 FEATURES = ("g", "h")
@@ -182,6 +186,132 @@ class Encoder(nn.Module):
         return self.head(self.encoder(tokens))
 
 
+class Pair(NamedTuple):
+    """What a module may return beside a tensor."""
+
+    said: str
+    value: Tensor
+
+
+@dataclass
+class Found:
+    value: Tensor
+    half: Tensor
+
+
+class Returning(nn.Module):
+    """The input twice or half, in a container."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.layer = kind, nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Any:
+        x, half = self.layer(x), torch.tanh(x)
+        kinds = {
+            "tuple": lambda: (None, x, half),
+            "named tuple": lambda: Pair("a", x + half),
+            "list": lambda: [x, half],
+            "dictionary": lambda: {"said": "a", "value": x, "half": half},
+            "dataclass": lambda: Found(x, half),
+        }
+        return kinds[self.kind]()
+
+
+class Awkward(nn.Module):
+    """One module called three times, others that return more than a tensor, torch's attention."""
+
+    def __init__(self, attention: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.again = nn.Linear(WIDTH, WIDTH)
+        self.pair, self.named, self.list = map(Returning, ("tuple", "named tuple", "list"))
+        self.found, self.data = map(Returning, ("dictionary", "dataclass"))
+        self.attention, self.head = attention(), nn.Linear(WIDTH, 2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = tokens + torch.tanh(self.again(tokens))
+        _, one, two = self.pair(x)
+        x = x + one * two
+        x = x + torch.tanh(self.again(x))
+        x = x + self.named(x).value
+        one, two = self.list(x)
+        x = x + one * two
+        x = x + self.attention(x, x, torch.tanh(x))[0]
+        x = x + torch.tanh(self.again(x))
+        found = self.found(x)
+        x = x + found["value"] * found["half"]
+        data = self.data(x)
+        return self.head(x + data.value * data.half)
+
+
+class ByHand(nn.Module):
+    """Torch's attention, whose output projection is called as a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(WIDTH, 3 * WIDTH)
+        self.out_proj = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, None]:
+        rows, bias = self.in_proj.weight.chunk(3), self.in_proj.bias.chunk(3)
+        mixed = []
+        for part in (slice(0, WIDTH // 2), slice(WIDTH // 2, WIDTH)):
+            one, two, three = (
+                x @ w[part].T + b[part] for x, w, b in zip((q, k, v), rows, bias, strict=True)
+            )
+            scores = one @ two.transpose(1, 2) / (WIDTH // 2) ** 0.5
+            mixed.append(scores.softmax(-1) @ three)
+        return self.out_proj(torch.cat(mixed, -1)), None
+
+
+def torch_attention() -> nn.Module:
+    return nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+
+
+def by_hand(network: nn.Module) -> nn.Module:
+    """The same with attention by hand."""
+    other = Awkward(ByHand).double().eval()
+    names = {"attention.in_proj_weight": "attention.in_proj.weight"}
+    names["attention.in_proj_bias"] = "attention.in_proj.bias"
+    weights = {names.get(name, name): tensor for name, tensor in network.state_dict().items()}
+    other.load_state_dict(weights)
+    return other
+
+
+def named(path: str, key: Any) -> Spot:
+    """An item of what a module returns, by hand for each kind."""
+
+    def put(out: Any, new: Tensor) -> Any:
+        if isinstance(out, Pair):
+            return Pair(out.said, new)
+        if isinstance(out, Found):
+            return Found(**{**vars(out), key: new})
+        if isinstance(out, dict):
+            return {**out, key: new}
+        return type(out)(new if i == key else x for i, x in enumerate(out))
+
+    def get(out: Any) -> Any:
+        return vars(out)[key] if isinstance(out, Found) else out[key]
+
+    return Spot(path, get=get, put=put)
+
+
+AWKWARD: Sequence[Mapping[str, Spot]] = (
+    {"again(call=0)": Spot("again")},
+    {"pair.layer": Spot("pair.layer")},
+    {"pair": named("pair", 1), "pair(item=2)": named("pair", 2)},
+    {"again(call=1)": Spot("again", call=1)},
+    {"named": named("named", 1)},
+    {"list": named("list", 0), "list(item=1)": named("list", 1)},
+    {f"attention(head={h})": column("attention.out_proj", h, 2) for h in range(2)},
+    {"attention": named("attention", 0)},
+    {"again(call=2)": Spot("again", call=2)},
+    {"found": named("found", "value"), "found(item=half)": named("found", "half")},
+    {"data": named("data", "value"), "data(item=half)": named("data", "half")},
+    {"head": Spot("head")},
+)
+
+
 def built(kind: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
     """In float64, with weights that are the same every time."""
     with torch.random.fork_rng(devices=[]):
@@ -206,6 +336,9 @@ def module_graph(kind: str, size: int, seed: int) -> Plain:
         return of_modules(built(lambda: Residual(size), seed), TOKENS, ["embed", *parts, "head"])
     if kind == "convolution":
         return of_modules(built(Convolution, seed), IMAGES, ["0", "1", "2", "3"])
+    if kind == "awkward":
+        network = built(lambda: Awkward(torch_attention), seed)
+        return of_spots(network, by_hand(network), VECTORS, AWKWARD)
     parts = [f"encoder.layers.{i}{part}" for i in range(size) for part in LAYER_PARTS]
     return of_modules(built(lambda: Encoder(size), seed), VECTORS, [*parts, "encoder", "head"])
 
@@ -217,8 +350,37 @@ def of_modules(network: nn.Module, dataset: Dataset, readable: Sequence[str]) ->
     return Plain(network, ModuleNetwork(network, dataset), dataset, {}, above)
 
 
+def of_spots(
+    source: Any,
+    other: nn.Module,
+    dataset: Dataset,
+    spots: Sequence[Mapping[str, Spot]],
+    pick: Callable[[Any], Tensor] = lambda out: out,
+) -> Plain:
+    """With what is computed together in one of the `spots`, in order of computation; `other` is the
+    same network for the reference."""
+    above: dict[str, Sequence[str]] = {}
+    for i, together in enumerate([*spots, {ROOT: None}]):
+        below = [name for before in spots[:i] for name in before]
+        above |= dict.fromkeys(together, below)
+    everything = {name: spot for together in spots for name, spot in together.items()}
+    return Plain(source, ModuleNetwork(other, dataset, everything, pick), dataset, {}, above)
+
+
+@lru_cache(maxsize=16)
+def hooked_graph(family: str, seed: int) -> Plain:
+    known, (network, other) = FAMILIES[family], hooked.built(family, seed)
+    graph = along_every_path(network, bridge_of(network), "of a test")
+    dataset = Dataset(known.inputs(), features=COLUMNS)
+    return of_spots(graph, other, dataset, known.spots(), known.pick)
+
+
+def hooked_graphs() -> st.SearchStrategy[Plain]:
+    return st.builds(hooked_graph, st.sampled_from(sorted(FAMILIES)), st.integers(0, 1))
+
+
 def module_graphs() -> st.SearchStrategy[Plain]:
-    kinds = st.sampled_from(["residual", "convolution", "encoder"])
+    kinds = st.sampled_from(["residual", "convolution", "encoder", "awkward"])
     return st.builds(module_graph, kinds, st.integers(1, 3), st.integers(0, 3))
 
 
@@ -255,11 +417,7 @@ class _Trees:
             child = self.child(node.component, taken)
             if child is None:
                 continue
-            taken |= {
-                (name, slot)
-                for name in child.components
-                for slot in self.slots(node.component, child)
-            }
+            taken |= self.edges(node.component, child)
             child = self.furnished(child, level, children)
             children += self.parts(child, f"part {len(children)}")
         return replace(node, reads=tuple(children), rest=self.agreement())
@@ -294,8 +452,22 @@ class _Trees:
             child = replace(child, via="any")
         if reads and child.via == "any":
             child = replace(child, into=draw(st.sampled_from([None, *reads])))
-        edges = {(name, slot) for name in components for slot in self.slots(parent, child)}
-        return None if edges & taken else child
+        edges = self.edges(parent, child)
+        is_twice = len({name for name, _ in edges}) < sum(map(len, map(self.writers, components)))
+        return None if edges & taken or is_twice else child
+
+    def edges(self, parent: str, child: Node) -> set[tuple[str, str | None]]:
+        """What writes a child's value, with the slots that read it."""
+        slots = self.slots(parent, child)
+        return {(w, slot) for c in child.components for w in self.writers(c) for slot in slots}
+
+    def writers(self, component: str) -> Sequence[str]:
+        """The heads of an attention; anything else itself."""
+        attention = re.fullmatch(r"(\w+\.)?attn(\d+)", component)
+        if attention is None:
+            return [component]
+        start = f"{attention[1] or ''}head{attention[2]}."
+        return [name for name in self.plain.shapes if name.startswith(start)]
 
     def furnished(self, node: Node, level: int, siblings: Sequence[Node]) -> Node:
         """The node with a name, another's donor, children of its own or a computation, or none of

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,18 +16,59 @@ from pytest_scrub.meaning import Change, Run
 from pytest_scrub.tree.nodes import ROOT
 
 
+@dataclass(frozen=True)
+class Spot:
+    """Where a component is in a pass.
+
+    - `read`: whether it is in what the module is called with, not in what it returns.
+    - `call`: at which of its calls.
+    - `get`, `put`: the tensor `[1, ...]` in that, and the same with another tensor there.
+    """
+
+    path: str
+    read: bool = False
+    call: int = 0
+    get: Callable[[Any], Any] = lambda out: out
+    put: Callable[[Any, Tensor], Any] = lambda out, new: new
+
+
+def column(path: str, head: int, heads: int) -> Spot:
+    """One of equal parts of the last dimension of a module's input."""
+
+    def part(value: Tensor) -> slice:
+        width = value.shape[-1] // heads
+        return slice(head * width, (head + 1) * width)
+
+    def put(given: tuple[Any, ...], new: Tensor) -> tuple[Any, ...]:
+        value = given[0].clone()
+        value[..., part(value)] = new
+        return value, *given[1:]
+
+    return Spot(path, True, get=lambda given: given[0][..., part(given[0])], put=put)
+
+
 class ModuleNetwork:
-    """A module that is called with the dataset's tokens and returns a tensor.
+    """A module that is called with the dataset's inputs.
 
     What a submodule reads is no tensor of its own (it may read several, and may itself contain what
     is replaced), so it is recomputed by the run in which it is read.
+
+    - `spots`: component to where it is; by default every module that returns a tensor.
+    - `pick`: the tensor that the output is, of what the module returns.
     """
 
     via = "any"
 
-    def __init__(self, module: nn.Module, dataset: Dataset) -> None:
-        self.module = module
-        self.tokens = dataset.inputs["tokens"]
+    def __init__(
+        self,
+        module: nn.Module,
+        dataset: Dataset,
+        spots: Mapping[str, Spot] | None = None,
+        pick: Callable[[Any], Tensor] = lambda out: out,
+    ) -> None:
+        self.module, self.inputs, self.pick = module, dataset.inputs, pick
+        named = {name: Spot(name) for name, _ in module.named_modules() if name}
+        self.spots = named if spots is None else spots
 
     def slots(self, component: str) -> Sequence[str]:
         return ("in",)
@@ -35,18 +78,39 @@ class ModuleNetwork:
 
     def run(self, row: int, replace: Mapping[str, Callable[[Tensor], Tensor]]) -> Run:
         run = Run(row)
+        calls = Counter[tuple[str, bool]]()
 
-        def hook(name: str, _module: nn.Module, _inputs: Any, out: Any) -> Tensor | None:
-            if not isinstance(out, Tensor):
-                return None
-            run.values[name] = replace[name](out[0].clone()) if name in replace else out[0].clone()
-            # What follows may change it in place.
-            return run.values[name][None].clone() if name in replace else None
+        def passes(path: str, read: bool, what: Any) -> Any:
+            for name, spot in self.spots.items():
+                if (spot.path, spot.read, spot.call) == (path, read, calls[path, read]):
+                    value = spot.get(what)
+                    if isinstance(value, Tensor):
+                        run.values[name] = value[0].clone()
+                        if name in replace:
+                            run.values[name] = replace[name](value[0].clone())
+                            # What follows may change it in place.
+                            what = spot.put(what, run.values[name][None].clone())
+            calls[path, read] += 1
+            return what if replace else None
 
-        named = [(name, child) for name, child in self.module.named_modules() if name]
-        handles = [child.register_forward_hook(partial(hook, name)) for name, child in named]
+        def before(path: str, _module: nn.Module, given: Any) -> Any:
+            return passes(path, True, given)
+
+        def after(path: str, _module: nn.Module, _given: Any, out: Any) -> Any:
+            return passes(path, False, out)
+
+        handles = []
+        for path, read in {(spot.path, spot.read): None for spot in self.spots.values()}:
+            child = self.module.get_submodule(path)
+            handles.append(
+                child.register_forward_pre_hook(partial(before, path))
+                if read
+                else child.register_forward_hook(partial(after, path))
+            )
+        one = {name: tensor[row : row + 1] for name, tensor in self.inputs.items()}
+        given = [one.pop("tokens")] if set(one) == {"tokens"} else []
         with torch.no_grad():
-            run.values[ROOT] = self.module(self.tokens[row : row + 1])[0]
+            run.values[ROOT] = self.pick(self.module(*given, **one))[0]
         for handle in handles:
             handle.remove()
         return run

@@ -421,7 +421,54 @@ def test_the_options_of_a_node_are_parameters(constructor: Any) -> None:
         for one in signature(constructor).parameters.values()
         if one.kind is one.KEYWORD_ONLY
     ]
-    assert keywords == list(NodeOptions.__annotations__)
+    own = {head: ["of"], mlp: ["of"], module: ["call", "item", "head"]}
+    assert keywords == own.get(constructor, []) + list(NodeOptions.__annotations__)
+
+
+def test_which_value_of_a_module_is_in_its_name() -> None:
+    nodes = {
+        module("a.b", agrees_on="f"): "a.b",
+        module("a.b", call=0, agrees_on="f"): "a.b(call=0)",
+        module("a.b", item="mean", call=1, agrees_on="f"): "a.b(call=1, item=mean)",
+        module("a.b", head=3, agrees_on="f"): "a.b(head=3)",
+        head(1, 0, of="encoder", agrees_on="f"): "encoder.head1.0",
+        head(1, 0, of="cross", agrees_on="f"): "cross.head1.0",
+        mlp(1, of="encoder", agrees_on="f"): "encoder.mlp1",
+    }
+    assert {node: node.component for node in nodes} == nodes
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (
+            lambda: head(0, 0, of="decoder"),
+            "of= of a head is 'encoder' or 'cross', or left out, not 'decoder'",
+        ),
+        (lambda: mlp(0, of="cross"), "of= of an MLP is 'encoder', or left out, not 'cross'"),
+        (
+            lambda: module("a", call=-1),
+            "call= of module 'a' is a whole number counted from 0, not -1",
+        ),
+        (
+            lambda: module("a", head=0.5),  # type: ignore[arg-type]
+            "head= of module 'a' is a whole number counted from 0, not 0.5",
+        ),
+        (
+            lambda: module("a", item="x, y"),
+            "item= of module 'a', where it is no name, is a whole number counted from 0, not "
+            "'x, y'",
+        ),
+        (
+            lambda: module("a", item=0, head=1),
+            "module 'a' is claimed as a head and as an item; leave one out",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused(make: Any, sentence: str) -> None:
+    with pytest.raises(HypothesisError) as caught:
+        make()
+    assert str(caught.value) == sentence
 
 
 def test_numbers_of_other_libraries_and_generators_are_as_good() -> None:

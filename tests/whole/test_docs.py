@@ -224,6 +224,7 @@ def _given(language: str) -> str:
     [
         *(n for n, p in inspect.signature(claim).parameters.items() if p.kind is p.KEYWORD_ONLY),
         *NodeOptions.__annotations__,
+        *("of", "call", "item", "head"),
         *(n for n in inspect.signature(Dataset.__init__).parameters if n not in ("self", "inputs")),
     ],
 )

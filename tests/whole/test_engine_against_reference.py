@@ -29,7 +29,7 @@ from tests.reference.generate import (
     small_transformers,
     swap_sets,
 )
-from tests.reference.generate_plain import function_graphs, module_graphs
+from tests.reference.generate_plain import function_graphs, hooked_graphs, module_graphs
 from tests.sizes import sized
 
 
@@ -38,8 +38,24 @@ def outputs_as_metric(pos):
 
 
 CASES = sized(
-    {"native": 60, "gpt2": 30, "llama": 30, "families": 8, "functions": 60, "modules": 60},
-    {"native": 700, "gpt2": 300, "llama": 300, "families": 200, "functions": 300, "modules": 300},
+    {
+        "native": 60,
+        "gpt2": 30,
+        "llama": 30,
+        "families": 8,
+        "functions": 60,
+        "modules": 60,
+        "hooks": 30,
+    },
+    {
+        "native": 700,
+        "gpt2": 300,
+        "llama": 300,
+        "families": 200,
+        "functions": 300,
+        "modules": 300,
+        "hooks": 200,
+    },
 )
 
 
@@ -125,9 +141,10 @@ def imported(path):
     return found
 
 
-@pytest.mark.parametrize("kind", ["functions", "modules"])
+@pytest.mark.parametrize("kind", ["functions", "modules", "hooks"])
 def test_engine_and_reference_agree_without_a_residual_stream(kind):
-    networks = {"functions": function_graphs, "modules": module_graphs}[kind]()
+    kinds = {"functions": function_graphs, "modules": module_graphs, "hooks": hooked_graphs}
+    networks = kinds[kind]()
     settings(max_examples=CASES[kind])(
         given(networks, st.data())(engine_and_reference_agree_on_plain)
     )()

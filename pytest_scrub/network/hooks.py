@@ -1,0 +1,341 @@
+"""Transformers whose parts are not taken apart: heads, MLPs and attention blocks by the network's
+own modules, and children read along every path.
+
+TransformerLens's bridge says which module of the network is which part. Everything is computed by
+the network itself; what is proved is that its hooks do what they should.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pytest_scrub.errors import ModelError, did_you_mean
+from pytest_scrub.network.graph import Inputs, same_numbers
+from pytest_scrub.network.modules import Call, Module, ModuleGraph
+from pytest_scrub.network.places import IN, Place, Point
+from pytest_scrub.tree.nodes import CROSS, ENCODER, ROOT
+
+# A bridge's lists of blocks, and whose heads and MLPs these have; the decoder's have no name before
+# theirs, as those of a network with one stack.
+STACKS = {"blocks": "", "decoder_blocks": "", "encoder_blocks": f"{ENCODER}."}
+WRAPPED = "_original_component"  # where a bridge's module keeps the one that it stands for
+HEADS_OF_A_MODULE = ("num_heads", "num_attention_heads", "n_heads", "n_head")
+# Relative to the largest value compared: the same numbers take another way through the same layers.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+ROUGH = 5e-2  # of 16-bit numbers
+
+
+class HookedHead(Module):
+    """What a head hands to its attention's output projection."""
+
+
+class HookedAttention(Module):
+    """What a layer's attention adds: what its output projection returns, normalised where the block
+    does so.
+
+    - `heads`: those that hold the same, by name.
+    """
+
+    heads: tuple[str, ...] = ()
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        return self.heads or (self.name,)
+
+
+class HookedMlp(Module):
+    """What a layer's MLP adds."""
+
+
+class _Attention(NamedTuple):
+    """One attention of one layer, by its components.
+
+    - `projection`: the path of the output projection, `value` of what makes its heads' values; each
+      empty where there is no such module.
+    """
+
+    name: str
+    layer: int
+    level: str
+    added: tuple[str, ...]
+    projection: str
+    value: str
+    heads: tuple[str, ...]
+
+
+class _Paths:
+    """Where a bridge's modules, or those that they stand for, are in the network."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self._path_of = {id(module): path for path, module in modules.items()}
+
+    def of(self, module: Any) -> str:
+        """Empty where it is not in the network."""
+        inner = getattr(module, "original_component", None)
+        return self._path_of.get(id(module)) or self._path_of.get(id(inner), "")
+
+    def added(self, block: Any, part: Any, normalised: str) -> tuple[str, ...]:
+        """Of the modules that may give what a part adds: the first that is called does."""
+        inside = part.submodules
+        modules = (block.submodules.get(normalised), inside.get("o", inside.get("out")), part)
+        return tuple(path for module in modules if (path := self.of(module)))
+
+
+class HookGraph(ModuleGraph):
+    """A transformer as a graph of what its hooks show: heads, MLPs and attention blocks by their
+    numbers, and its modules by their names.
+
+    Inputs are called as the network's `forward` calls them; a lone tensor is its main input.
+
+    **Arguments**
+
+    - `network`: what is run.
+    - `names`: a bridge around it, which has its blocks in its words.
+    - `indirect`: why it is not read directly.
+    """
+
+    def __init__(self, network: nn.Module, names: Any, indirect: str) -> None:
+        super().__init__(network)
+        self.names, self.indirect = names, indirect
+        self.source = f"{type(network).__name__} (along every path)"
+        self.lone_input = getattr(network, "main_input_name", None)
+        find = _Paths(self._modules)
+        blocks = list(self._blocks())
+        self._attentions = [a for block in blocks for a in self._attentions_of(*block, find)]
+        self._mlps = {
+            f"{side}mlp{layer}": (layer, side, find.added(block, mlp, "ln2_post"))
+            for side, layer, block in blocks
+            if (mlp := block.submodules.get("mlp")) is not None
+        }
+        self._embeddings = {n: find.of(names._modules.get(n)) for n in ("embed", "pos_embed")}
+        self._not_apart: dict[str, str] = {}
+
+    def _named_modules(self) -> dict[str, nn.Module]:
+        """By the names that they have without a bridge."""
+        found: dict[str, nn.Module] = {}
+        for path, module in self.module.named_modules():
+            name = path.replace(f"{WRAPPED}.", "").removesuffix(f".{WRAPPED}")
+            if name and type(module).__name__ != "HookPoint":
+                found.setdefault(name, module)
+        return found
+
+    # Which module is which part -------------------------------------------------------------------
+
+    def _blocks(self) -> Iterator[tuple[str, int, Any]]:
+        """What comes before the names of a block's parts, its layer, and the block."""
+        for stack, side in STACKS.items():
+            for layer, block in enumerate(self.names._modules.get(stack, ())):
+                yield side, layer, block
+
+    def _attentions_of(
+        self, side: str, layer: int, block: Any, find: _Paths
+    ) -> Iterator[_Attention]:
+        for key, part in block.submodules.items():
+            if "o" in part.submodules:
+                side = f"{CROSS}." if key == "cross_attn" else side
+                o, v = (find.of(part.submodules.get(name)) for name in "ov")
+                numbers = range(self._n_heads(part.original_component) if o else 0)
+                yield _Attention(
+                    name=f"{side}attn{layer}",
+                    layer=layer,
+                    level=f"{_words(side)}attention {layer}",
+                    added=find.added(block, part, "ln1_post"),
+                    projection=o,
+                    value=v,
+                    heads=tuple(f"{side}head{layer}.{head}" for head in numbers),
+                )
+
+    def _n_heads(self, attention: Any) -> int:
+        own = (getattr(attention, name, None) for name in HEADS_OF_A_MODULE)
+        return next((n for n in own if isinstance(n, int)), int(self.names.cfg.n_heads))
+
+    def _points(self) -> list[Point]:
+        projections = [a.projection for a in self._attentions if a.projection]
+        return super()._points() + [Point(path, IN) for path in projections]
+
+    def _values(self) -> Iterator[Module]:
+        parts = {part.name: part for part in self._parts()}
+        self._claimed_as = {part.place: name for name, part in parts.items()}
+        yield from parts.values()
+        for part in super()._values():
+            if part.name not in parts and part.place not in self._claimed_as:
+                yield part
+
+    def _parts(self) -> Iterator[Module]:
+        for attention in self._attentions:
+            heads, entry = attention.heads, Point(attention.projection, IN)
+            for head, name in enumerate(heads):
+                for call in self._once(entry):
+                    place = Place(entry, part=(head, len(heads)))
+                    yield HookedHead(name, place, call.turn, attention.level, attention.layer)
+            for place, turn in self._first_called(attention.added):
+                level, layer = attention.level, attention.layer
+                part = HookedAttention(attention.name, place, turn, level, layer)
+                part.heads = heads
+                yield part
+        for name, (layer, side, added) in self._mlps.items():
+            for place, turn in self._first_called(added):
+                yield HookedMlp(name, place, turn, f"{_words(side)}mlp {layer}", layer)
+        for name, path in self._embeddings.items():
+            for place, turn in self._first_called([path] if path else []):
+                yield Module(name, place, turn)
+
+    def _once(self, point: Point) -> list[Call]:
+        """The call of a module that is called once, where its first tensor has a value for each
+        row."""
+        calls = self._calls.get(point, [])
+        return calls if len(calls) == 1 and calls[0].sizes[:1] == (self._rows,) else []
+
+    def _first_called(self, paths: Iterable[str]) -> list[tuple[Place, int]]:
+        found = ((Point(path), call) for path in paths for call in self._once(Point(path)))
+        return [(Place(point, item=call.items[0]), call.turn) for point, call in found][:1]
+
+    def problem(self, name: str) -> str | None:
+        place = Place(Point(name))
+        if place in self._claimed_as:
+            return f"module {name!r} is {self._claimed_as[place]}; claim it under that name"
+        known = {*self._mlps}.union(*({a.name, *a.heads} for a in self._attentions))
+        if name in known - {*self.parts} - {*self._not_apart}:
+            return (
+                f"{self.source} has no one module that is called once and gives {name} for each "
+                "row; claim a module of it by its own name"
+            )
+        return self._not_apart.get(name) or super().problem(name)
+
+    def _require_names(self, inputs: Inputs) -> None:
+        known = list(inspect.signature(self.module.forward).parameters)
+        for name in self._arguments(inputs)[1]:
+            if name not in known:  # which a network with keywords of any name would not notice
+                raise ModelError(
+                    f"{self.source} takes no input {name!r}"
+                    f"{did_you_mean(name, known) or ', but ' + ', '.join(known)}; rename the "
+                    "inputs of the dataset"
+                )
+        try:
+            self.run(inputs)
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"{self.source} cannot be run on the inputs {', '.join(inputs)} alone: "
+                f"{str(error).splitlines()[0].rstrip('.')}; give the dataset what it asks for"
+            ) from error
+
+    # Proof ----------------------------------------------------------------------------------------
+
+    def prove(self, inputs: Inputs) -> None:
+        """That hooks do what they should, too, on two rows that differ.
+
+        **Raises** `ModelError` where a hook that is given its own value changes the output, where
+        heads are not what their attention reads, or where a part is off the network's path.
+        """
+        self._not_apart = {}
+        super().prove(inputs)
+        rows = _two(inputs)
+        if rows is not None:
+            with torch.no_grad():
+                self._prove_hooks({name: tensor[rows] for name, tensor in inputs.items()})
+
+    def _prove_hooks(self, two: Inputs) -> None:
+        names = [name for name in self._claimed_as.values() if name not in self._embeddings]
+        clean = self.values(names, two)
+        own = self.run_with(two, names, lambda name, _: clean[name])
+        if not _same(own, clean[ROOT]):
+            raise ModelError(
+                f"{self.source}: its output changes where every part is given its own value, so "
+                "its hooks are not to be trusted; use ModuleGraph(model)"
+            )
+        other = {name: value.flip(0) for name, value in clean.items()}
+        for attention in self._attentions:
+            if attention.name in clean and {*attention.heads} & {*clean}:
+                mixed = self.run_with(
+                    two, attention.heads, lambda name, _: other[name], attention.name
+                )
+                if not _same(mixed, other[attention.name]):
+                    raise ModelError(
+                        f"{self.source}: with all heads of another row {attention.name} does not "
+                        "add what it adds there, so its hooks are not to be trusted; use "
+                        "ModuleGraph(model)"
+                    )
+                self._prove_apart(attention, two, clean)
+        for name in (name for name in names if name in self.parts):
+            if isinstance(self.parts[name], HookedHead) or _same(clean[name], other[name]):
+                continue
+            moved = self.run_with(two, [name], lambda name, _: other[name])
+            if same_numbers(moved, clean[ROOT]):
+                raise ModelError(
+                    f"{self.source}: its output is the same whatever {name} adds, so its hooks are "
+                    "not to be trusted; use ModuleGraph(model)"
+                )
+
+    def _prove_apart(self, attention: _Attention, two: Inputs, clean: Mapping[str, Tensor]) -> None:
+        """Equal parts of what is projected are heads where the values of the first, put in from
+        another row, change those that read them and no other; else they are no components.
+
+        Where values cannot be put in, they are if they are as wide as heads are said to be."""
+        heads, width = attention.heads, clean[attention.heads[0]].shape[-1]
+        if attention.value in self.parts:
+            is_apart = self._is_apart(attention, width, two, clean)
+        else:
+            config = getattr(self.module, "config", None)
+            is_apart = width in (self.names.cfg.d_head, getattr(config, "v_head_dim", None))
+        for name in () if is_apart else heads:
+            self.parts.pop(name)
+            self._not_apart[name] = (
+                f"{name} is not claimed in {self.source}: equal parts of what {attention.name} "
+                f"projects are not shown to be heads; claim {attention.name} as a whole"
+            )
+
+    def _is_apart(
+        self, attention: _Attention, width: int, two: Inputs, clean: Mapping[str, Tensor]
+    ) -> bool:
+        values = self.values([attention.value], two)[attention.value]
+        kv_heads, rest = divmod(values.shape[-1], width)
+        if rest or not kv_heads or len(attention.heads) % kv_heads:
+            return False
+        found: dict[str, Tensor] = {}
+
+        def hook(name: str, value: Tensor) -> Tensor | None:
+            if name == attention.value:
+                return torch.cat([value.flip(0)[..., :width], value[..., width:]], -1)
+            found[name] = value.clone()
+            return None
+
+        self.run_with(two, (*attention.heads, attention.value), hook)
+        first = attention.heads[: len(attention.heads) // kv_heads]
+        is_moved = not _same(values[..., :width], values.flip(0)[..., :width])
+        return all(
+            same_numbers(found[name], clean[name]) != is_moved
+            if name in first
+            else _same(found[name], clean[name])
+            for name in attention.heads
+        )
+
+    def text(self) -> Sequence[str]:
+        return *super().text(), self.source
+
+    def computed_by_objects(self) -> tuple[Any, ...]:
+        return type(self), self.module, None
+
+    def rebuilt(self) -> HookGraph:
+        return HookGraph(self.module, self.names, str(self.indirect))
+
+
+def _words(side: str) -> str:
+    return side.replace(".", " ")
+
+
+def _two(inputs: Inputs) -> list[int] | None:
+    """The first row, and the first that differs from it; None where all are alike."""
+    for row in range(1, len(next(iter(inputs.values())))):
+        if any(not torch.equal(tensor[0], tensor[row]) for tensor in inputs.values()):
+            return [0, row]
+    return None
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    scale = float(second.abs().max()) or 1.0
+    return float((first - second).abs().max()) <= TOLERANCE.get(second.dtype, ROUGH) * scale

@@ -1,0 +1,433 @@
+"""Transformers that are read along every path, by their own modules; `tests/whole` holds them
+against each family's own hooks on random claims."""
+
+from __future__ import annotations
+
+import copy
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+from pytest_scrub import EXACT, Dataset, check, group, head, meaning, mlp, module, output
+from pytest_scrub.engine.circuit import circuit_of
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.explain import explain
+from pytest_scrub.engine.store import ActivationStore
+from pytest_scrub.errors import DataError, HypothesisError, ModelError
+from pytest_scrub.metrics import Metric
+from pytest_scrub.network import ResidualGraph, as_graph
+from pytest_scrub.network.hooks import HookGraph
+from pytest_scrub.power.mutants import mutants
+from pytest_scrub.swaps.swap_set import SwapSet
+from tests.reference.generate import rotation
+from tests.reference.generate_plain import COLUMNS, ROWS, hooked_graph
+from tests.reference.hooked import FAMILIES, SMALL, built, ids, network
+
+TOTAL = Metric("total", lambda out, batch: out.flatten(1).abs().sum(1))
+F: dict[str, Any] = {"agrees_on": "f"}
+G: dict[str, Any] = {"agrees_on": "g"}
+
+
+def data_for(family: str) -> Dataset:
+    return Dataset(FAMILIES[family].inputs(), features=COLUMNS)
+
+
+def refuses(kind: type[Exception], sentence: str) -> Any:
+    return pytest.raises(kind, match=rf"^{re.escape(sentence)}(\nsaid at .*)?$")
+
+
+def swapped(evaluator: Evaluator, columns: int = 4) -> SwapSet:
+    return evaluator.space.draw(columns, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_part_is_what_the_familys_own_hooks_say(family: str) -> None:
+    plain = hooked_graph(family, 0)
+    graph, data = as_graph(plain.source), plain.dataset
+    store, seen = ActivationStore(graph, data), list[Tensor]()
+    for name in plain.above["output"]:
+        # of a part, since a norm of all that another adds would give the same
+        half = rotation(plain.shapes[name][-1])[:, ::2]
+        root = output(group([name], subspace=half, **F), rest=EXACT)
+        evaluator = Evaluator(graph, data, root, TOTAL, store=store)
+        swaps = SwapSet([0, 3], [[0, 3], [2, 5]], evaluator.space.paths, data.digest())
+        found = evaluator.outputs(swaps)
+        theirs = torch.stack(meaning.outputs(plain.network, root, data, swaps, None))
+        torch.testing.assert_close(found, theirs, rtol=0, atol=1e-8 * float(theirs.abs().max()))
+        seen.append(found)
+    assert len(torch.unique(torch.stack(seen), dim=0)) == len(seen)
+    known = {n for n in graph.components if re.fullmatch(r"(\w+\.)?(head|attn|mlp)[\d.]+", n)}
+    assert known == {*plain.above["output"]}
+
+
+# --- claims ---------------------------------------------------------------------------------------
+
+
+def test_one_head_of_a_bert_at_one_position() -> None:
+    data = Dataset(ids("tokens", 0)["tokens"], features=COLUMNS)
+    bert, plain = built("BertModel", 0)
+    root = output(head(1, 0, agrees_on="g", pos=2))
+    evaluator = Evaluator(as_graph(bert), data, root, TOTAL)
+    swaps = swapped(evaluator)
+    with torch.no_grad():
+        for column, (carrier, donor) in enumerate(zip(*swaps.donors.tolist(), strict=True)):
+            projection = plain.get_submodule("encoder.layer.1.attention.output.dense")
+            seen: list[Tensor] = []
+            take = projection.register_forward_pre_hook(
+                lambda _, given, to=seen: to.append(given[0])
+            )
+            plain(data.inputs["tokens"][[donor]])
+            take.remove()
+
+            def put(_: Any, given: Any, new: Tensor = seen[0]) -> Any:
+                mixed = given[0].clone()
+                mixed[:, 2, :4] = new[:, 2, :4]
+                return (mixed,)
+
+            handle = projection.register_forward_pre_hook(put)
+            expected = plain(data.inputs["tokens"][[carrier]]).last_hidden_state[0]
+            handle.remove()
+            found = evaluator.outputs(swaps[column : column + 1])[0]
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    verdict = check(root, bert, data, metric=TOTAL, tolerance=1e-9, samples=100)
+    assert verdict.model == "BertModel (along every path)"
+
+
+def test_positions_count_in_the_sequence_that_a_component_belongs_to() -> None:
+    inputs = {**ids("input_ids", 0, 5), **ids("decoder_input_ids", 1, 3)}
+    data, (model, _) = Dataset(inputs, features=COLUMNS), built("T5", 0)
+    root = output(
+        head(0, 1, of="encoder", pos=4, **G), head(1, 0, of="cross", pos=2, **G), head(0, 0, **G)
+    )
+    evaluator = Evaluator(as_graph(model), data, root, TOTAL)
+    swaps = swapped(evaluator)
+    theirs = meaning.outputs(network("T5", 0, data), root, data, swaps, None)
+    torch.testing.assert_close(evaluator.outputs(swaps), torch.stack(theirs), rtol=0, atol=1e-8)
+    assert evaluator.space.paths == (
+        "output/rest",
+        "output/encoder.head0.1@4",
+        "output/cross.head1.0@2",
+        "output/head0.0",
+    )
+    for of in (None, "cross"):
+        with pytest.raises(DataError, match="is 4, but positions go from -3 to 2"):
+            Evaluator(as_graph(model), data, output(head(0, 1, of=of, pos=4, **F)), TOTAL)
+
+
+def test_a_decoder_reads_the_encoder_and_not_the_other_way_round() -> None:
+    graph = as_graph(built("T5", 0)[0])
+    ActivationStore(graph, data_for("T5"))
+    assert graph.slots("head0.0", "encoder.head1.1", True) == ("in",)
+    assert graph.slots("encoder.head1.1", "head0.0", True) == ()
+    assert graph.slots("head1.0", "head1.1", True) == ()  # computed together
+    assert graph.slots("cross.head1.0", "head1.1", True) == ("in",)
+    assert graph.slots("attn1", "head1.1", True) == ("in",)
+
+
+def test_a_claim_that_needs_direct_reading_is_told_what_does_not_sum() -> None:
+    model = transformers.BertModel(transformers.BertConfig(**SMALL)).eval()
+    graph, data = as_graph(model), data_for("BertModel")
+    why = "since TransformerLens knows the base of BertModel only"
+    with refuses(
+        HypothesisError,
+        "output/head0.0: components of BertModel (along every path) are always read along every "
+        f"path, {why}; leave via= out",
+    ):
+        Evaluator(graph, data, output(head(0, 0, via="direct", **F)), TOTAL)
+    below = head(1, 0, reads=[head(0, 0, into="k", **F)], **F)
+    with refuses(
+        HypothesisError,
+        "output/head1.0/head0.0[k]: head1.0 reads head0.0 in one way only, without into=, "
+        f"{why}, not into='k'",
+    ):
+        Evaluator(graph, data, output(below), TOTAL)
+    evaluator = Evaluator(graph, data, output(head(0, 0, **F)), TOTAL)
+    assert str(explain(evaluator)).endswith(f"everything is read along every path, {why}")
+
+
+def test_kin_and_pictures_are_those_of_a_transformer() -> None:
+    graph, data = as_graph(built("T5", 0)[0]), data_for("T5")
+    root = output(mlp(1, of="encoder", **G), head(1, 0, **G))
+    ActivationStore(graph, data)
+    found = mutants(graph, data, root, None, np.random.default_rng(0), 1000).mutants
+    new = {
+        node.component
+        for mutant in found
+        if mutant.kind == "component"
+        for node in mutant.hypothesis.reads
+    } - {"encoder.mlp1", "head1.0"}
+    assert new <= {n for n in graph.components if re.fullmatch(r"(\w+\.)?(head|mlp)[\d.]+", n)}
+    kinds = {re.sub(r"[\d.]+$", "", name).rpartition(".")[2] for name in new}
+    assert kinds == {"head", "mlp"}
+    levels = circuit_of(root, graph).levels
+    assert levels.index("encoder mlp 1") < levels.index("attention 1")
+
+
+def test_an_attention_and_one_of_its_heads_are_the_same_edge() -> None:
+    graph, data = as_graph(built("BertModel", 0)[0]), data_for("BertModel")
+    with pytest.raises(HypothesisError, match="claim the same edge into output twice"):
+        Evaluator(graph, data, output(head(0, 1, **F), module("attn0", **G)), TOTAL)
+    with pytest.raises(HypothesisError, match=r"both hold head0.1"):
+        Evaluator(graph, data, output(group(["attn0", "head0.1"], **F)), TOTAL)
+    Evaluator(graph, data, output(head(0, 1, **F), module("attn1", **G)), TOTAL)
+
+
+# --- which networks -------------------------------------------------------------------------------
+
+
+def llama() -> Any:
+    config = {**SMALL, "num_key_value_heads": 1, "vocab_size": 12}
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**config)).eval()
+
+
+def test_what_does_not_sum_is_seen_before_there_are_data() -> None:
+    assert isinstance(as_graph(llama()), ResidualGraph)
+    bent = llama()
+    handle = bent.model.layers[0].register_forward_hook(lambda _, given, out: out * 1.5)
+    graph = as_graph(bent)
+    assert isinstance(graph, HookGraph)
+    assert re.match(
+        r"TransformerBridge \(LlamaForCausalLM\): the stream before layer 1 differs from the "
+        r"network's own by .* of its scale",
+        str(graph.indirect),
+    )
+    data = Dataset(ids("tokens", 0)["tokens"], features=COLUMNS)
+    evaluator = Evaluator(graph, data, output(head(0, 1, **G), rest=EXACT), TOTAL)
+    assert np.abs(evaluator.evaluate(swapped(evaluator))).min() > 0
+    handle.remove()
+    assert isinstance(as_graph(bent), ResidualGraph)
+
+
+def test_a_network_whose_base_is_known_is_read_with_its_own_head() -> None:
+    config = transformers.BertConfig(**SMALL, num_labels=3)
+    model = transformers.BertForSequenceClassification(config).eval()
+    data = Dataset(
+        {**ids("input_ids", 0), "attention_mask": torch.ones(ROWS, 3).long()}, features=COLUMNS
+    )
+    with torch.no_grad():
+        clean = model(**data.inputs).logits
+    for _ in range(2):  # a second graph is as good as the first
+        graph = as_graph(model)
+        torch.testing.assert_close(graph.run(data.inputs), clean)
+        evaluator = Evaluator(graph, data, output(head(1, 1, pos=0, **G)), TOTAL)
+        assert evaluator.outputs(swapped(evaluator)).shape == (4, 3)
+
+
+@pytest.mark.parametrize("family", ["BertModel", "T5"])
+def test_nothing_of_a_bridge_is_left_in_a_network_that_is_read_along_every_path(
+    family: str,
+) -> None:
+    model = FAMILIES[family].make(transformers).eval()
+
+    def said() -> list[Any]:
+        return [(type(m), m.training, "forward" in vars(m)) for m in model.modules()]
+
+    def out() -> Tensor:
+        with torch.no_grad():
+            return FAMILIES[family].pick(model(**FAMILIES[family].inputs()))
+
+    before, clean, sources = said(), out(), set[str | None]()
+    for _ in range(2):
+        sources.add(as_graph(model).indirect)
+        assert said() == before
+        assert torch.equal(out(), clean)
+    assert len(sources) == 1
+
+
+def test_a_bridge_that_is_given_is_read_with_its_own_modules() -> None:
+    model = transformers.BertForMaskedLM(transformers.BertConfig(**SMALL)).double().eval()
+    data = Dataset(ids("tokens", 0)["tokens"], features=COLUMNS)
+    root, found = output(head(0, 1, pos=1, **G), mlp(1, **G), rest=EXACT), []
+    bridge = build_bridge_from_module(
+        copy.deepcopy(model), architecture="BertForMaskedLM", hf_config=model.config
+    ).eval()
+    for network_ in (model, bridge):
+        evaluator = Evaluator(as_graph(network_), data, root, TOTAL)
+        found.append(evaluator.evaluate(swapped(evaluator)))
+    np.testing.assert_allclose(*found, rtol=1e-9)
+
+
+def test_sixteen_bits_do() -> None:
+    model = transformers.BertModel(transformers.BertConfig(**SMALL)).eval().bfloat16()
+    data = Dataset(ids("tokens", 0)["tokens"], features=COLUMNS)
+    evaluator = Evaluator(as_graph(model), data, output(head(0, 1, **F)), TOTAL)
+    assert np.isfinite(evaluator.evaluate(swapped(evaluator))).all()
+
+
+def test_gradients_are_those_of_what_is_gathered() -> None:
+    data, (model, _) = data_for("BertModel"), built("BertModel", 0)
+    root = output(head(0, 1, name="a", **G), mlp(0, name="b", **G), rest=EXACT)
+    evaluator = Evaluator(as_graph(model), data, root, Metric("sum", lambda out, _: out[:, 2, 1]))
+    swaps = swapped(evaluator)
+    slopes = {evaluator.space.paths[s.slot]: s.gradient for s in evaluator.slopes(swaps)}
+    assert set(slopes) == {"output/a", "output/b"}
+    assert all(float(slope.abs().max()) > 0 for slope in slopes.values())
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+def test_inputs_are_the_networks_own() -> None:
+    model = built("T5", 0)[0]
+    data = Dataset({**FAMILIES["T5"].inputs(), "atention_mask": torch.ones(ROWS, 3)})
+    with refuses(
+        ModelError,
+        "T5ForConditionalGeneration (along every path) takes no input 'atention_mask'; did you "
+        "mean 'attention_mask'?; rename the inputs of the dataset",
+    ):
+        ActivationStore(as_graph(model), data)
+    with pytest.raises(ModelError) as caught:
+        ActivationStore(as_graph(model), Dataset(ids("tokens", 0)["tokens"]))
+    assert str(caught.value).startswith(
+        "T5ForConditionalGeneration (along every path) cannot be run on the inputs tokens alone: "
+    )
+
+
+def test_a_module_under_another_name_is_claimed_once() -> None:
+    graph, data = as_graph(built("BertModel", 0)[0]), data_for("BertModel")
+    name = "encoder.layer.0.output.dense"
+    with refuses(ModelError, f"module {name!r} is mlp0; claim it under that name"):
+        Evaluator(graph, data, output(module(name, **F)), TOTAL)
+    evaluator = Evaluator(graph, data, output(module("encoder.layer.0", **F)), TOTAL)
+    assert evaluator.space.paths[1] == "output/encoder.layer.0"
+    with pytest.raises(HypothesisError, match=re.escape("no component 'head2.0'; did you mean")):
+        Evaluator(graph, data, output(head(2, 0, **F)), TOTAL)
+
+
+# --- hooks that lie -------------------------------------------------------------------------------
+
+
+class Layer(nn.Module):
+    """Two heads of width two, and an MLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v, self.o, self.out = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.o(self.mixed(self.v(x)))
+        return x + self.out(torch.tanh(x))
+
+    def mixed(self, v: Tensor) -> Tensor:
+        return v.cumsum(1)
+
+
+class Interleaved(Layer):
+    def mixed(self, v: Tensor) -> Tensor:
+        return v.cumsum(1)[..., [0, 2, 1, 3]]
+
+
+class Beside(Layer):
+    """Calls its output projection, and adds something else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.mixed(self.v(x))
+        self.o(z)
+        x = x + nn.functional.linear(z, self.o.weight, self.o.bias)
+        return x + self.out(torch.tanh(x))
+
+
+class Noticing(Layer):
+    """Is another where its projection is called with something else than it gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.o = Remembering(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.mixed(self.v(x))
+        x = x + self.o(z)
+        return x + self.out(torch.tanh(x)) * (1 + float(self.o.got is not z))
+
+
+class Remembering(nn.Linear):
+    got: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.got = x
+        return super().forward(x)
+
+
+class Sideways(Layer):
+    """Its output projection adds something that no head has handed to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.o = Leaking(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.o.aside = torch.tanh(x)
+        return super().forward(x)
+
+
+class Leaking(nn.Linear):
+    aside: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.aside
+
+
+def graph_of(layer: Layer) -> HookGraph:
+    attention = SimpleNamespace(submodules={"o": layer.o, "v": layer.v}, original_component=None)
+    mlp_ = SimpleNamespace(submodules={"out": layer.out})
+    block = SimpleNamespace(submodules={"attn": attention, "mlp": mlp_})
+    names = SimpleNamespace(_modules={"blocks": [block]}, cfg=SimpleNamespace(n_heads=2))
+    return HookGraph(layer.double().eval(), names, "of a test")
+
+
+VECTORS = Dataset(
+    torch.randn(ROWS, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
+    features=COLUMNS,
+)
+
+
+def test_hooks_that_do_what_they_should_are_believed() -> None:
+    graph = graph_of(Layer())
+    ActivationStore(graph, VECTORS)
+    assert graph.components == ("v", "head0.0", "head0.1", "attn0", "mlp0", "output")
+
+
+def test_a_part_that_is_off_the_path_is_found() -> None:
+    # a claim about it would hold whatever it says
+    with refuses(
+        ModelError,
+        "Beside (along every path): its output is the same whatever attn0 adds, so its hooks are "
+        "not to be trusted; use ModuleGraph(model)",
+    ):
+        ActivationStore(graph_of(Beside()), VECTORS)
+
+
+def test_an_attention_that_is_more_than_its_heads_is_found() -> None:
+    with refuses(
+        ModelError,
+        "Sideways (along every path): with all heads of another row attn0 does not add what it "
+        "adds there, so its hooks are not to be trusted; use ModuleGraph(model)",
+    ):
+        ActivationStore(graph_of(Sideways()), VECTORS)
+
+
+def test_heads_that_are_not_apart_are_no_components() -> None:
+    graph = graph_of(Interleaved())
+    with refuses(
+        ModelError,
+        "head0.1 is not claimed in Interleaved (along every path): equal parts of what attn0 "
+        "projects are not shown to be heads; claim attn0 as a whole",
+    ):
+        Evaluator(graph, VECTORS, output(head(0, 1, **F)), TOTAL)
+    assert graph.components == ("v", "attn0", "mlp0", "output")
+
+
+def test_a_network_that_notices_hooks_is_refused() -> None:
+    with refuses(
+        ModelError,
+        "Noticing (along every path): its output changes where every part is given its own value, "
+        "so its hooks are not to be trusted; use ModuleGraph(model)",
+    ):
+        ActivationStore(graph_of(Noticing()), VECTORS)
