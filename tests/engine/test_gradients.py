@@ -450,22 +450,28 @@ DEEP = output(
     ),
     mlp(1, **ANY, reads=[head(1, 1, **ANY), head(0, 1, **ANY, via="any")]),
     group(["head0.1", "mlp0"], **ANY, name="pair"),
-    attn(1, **ANY, pos=0, reads=[attn(0, **ANY, into="v"), embed(**ANY, into="k")]),
 )
+WHOLE = output(attn(1, **ANY, reads=[attn(0, **ANY, into="v"), embed(**ANY, into="k")]))
 SLOTS = [
-    "output/attn1@0/rest", "output/attn1@0/attn0[v]", "output/attn1@0/embed[k]",
     "output/rest", "output/head1.0/rest", "output/head1.0/head0.0[k]", "output/head1.0/embed[q]",
     "output/head1.0/mlp0[v]", "output/mlp1/rest", "output/mlp1/head1.1", "output/mlp1/head0.1",
     "output/pair",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", SLOTS)
+@pytest.mark.parametrize(
+    ("root", "path"),
+    [
+        *((DEEP, path) for path in SLOTS),
+        (WHOLE, "output/attn1/rest"),
+        (WHOLE, "output/attn1/attn0[v]"),
+    ],
+)
 @pytest.mark.parametrize("label_pos", [None, -1])
-def test_queries_keys_values_and_rests_have_slopes(path: str, label_pos: Any) -> None:
+def test_queries_keys_values_and_rests_have_slopes(root: Node, path: str, label_pos: Any) -> None:
     model = build(Architecture(n_layers=2, d_head=4, n_ctx=LENGTH, attn_only=False, norm="LN"))
     data = dataset(label_pos)
-    evaluator = Evaluator(as_graph(model.bridge), data, DEEP, Metric("bent", bent))
+    evaluator = Evaluator(as_graph(model.bridge), data, root, Metric("bent", bent))
     slots, donors = together(evaluator, path), np.arange(4, 9)
     swap_set = with_donor(evaluator, arbitrary(evaluator, 1, seed=3), slots, donors[0])
     found = estimates(evaluator, swap_set, slots, donors)
