@@ -485,16 +485,23 @@ def with_gaps(measured: Measured) -> tuple[NodeReport, ...]:
         return evaluator.space.keep([node.slot]).draw(len(few), rng, few)
 
     def unknowing(node: NodeReport) -> SwapSet | None:
-        if under is None or node.slot not in under.null.permuted:
+        if under is None or node.slot not in under.null.permuted or node.unknowing is not None:
             return None
         return under.null.of_one(node.slot).draw(few, others, under.together)
 
     at_once = max(1, TOGETHER // len(few))
-    by_themselves = _evaluated(evaluator, map(alone, measured.nodes), at_once)
-    of_null = _known(evaluator, map(unknowing, measured.nodes), at_once)
+    nodes = measured.nodes
+    if drawn.exact:
+        nodes = tuple(_enumerated(node, measured) for node in nodes)
+    by_themselves = _evaluated(
+        evaluator, (alone(node) for node in nodes if node.alone is None), at_once
+    )
+    of_null = _known(evaluator, map(unknowing, nodes), at_once)
     found = []
-    for node, scrubbed, knows_nothing in zip(measured.nodes, by_themselves, of_null, strict=True):
-        report = replace(node, alone=_alone(scrubbed - clean, measured))
+    for node, knows_nothing in zip(nodes, of_null, strict=True):
+        report = node
+        if node.alone is None:
+            report = replace(node, alone=_alone(next(by_themselves) - clean, measured))
         if knows_nothing is not None:
             apart = _alone(knows_nothing - clean - as_claimed, measured)
             report = replace(
@@ -502,21 +509,25 @@ def with_gaps(measured: Measured) -> tuple[NodeReport, ...]:
                 unknowing=_alone(knows_nothing - clean, measured),
                 says_nothing=apart.low <= 0 <= apart.high,
             )
-        found.append(_enumerated(report, measured) if drawn.exact else report)
+        found.append(report)
     return tuple(found)
 
 
 def _enumerated(report: NodeReport, measured: Measured) -> NodeReport:
-    """With points instead of intervals, where all that there are are few enough."""
+    """With points, where all that there are are few enough, so that nothing needs to be drawn."""
     evaluator, references = measured.evaluator, measured.references
     only = evaluator.allowing(evaluator.space.keep([report.slot]))
     alone = every(only, references, measured.settings.samples)
     if alone is not None:
         report = replace(report, alone=point(alone.units(alone.changes)))
-    if measured.under_null is None or report.unknowing is None:
-        return report
-    null = measured.under_null.null.of_one(report.slot)
-    of_null = UnderNull(evaluator, null, references, measured.settings.stream("null, alone")).every
+    under, of_null = measured.under_null, None
+    if under is not None and report.slot in under.null.permuted:
+        null = under.null.of_one(report.slot)
+        # what cannot be evaluated is told of the whole null
+        with suppress(ScrubError):
+            of_null = UnderNull(
+                evaluator, null, references, measured.settings.stream("null, alone")
+            ).every
     if of_null is None:
         return report
     unknowing = point(of_null.units(of_null.changes))

@@ -30,14 +30,16 @@ from pytest_scrub import (
 )
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.settings import Settings
+from pytest_scrub.statistics import average
 from pytest_scrub.statistics.average import percentiles
 from pytest_scrub.statistics.enumerating import enumerated, how_many
-from pytest_scrub.statistics.intervals import all_within, quantile
+from pytest_scrub.statistics.intervals import all_within, point, quantile
 from pytest_scrub.statistics.sampling import References, UnderNull
 from pytest_scrub.swaps.null import null_of
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.nodes import Node
+from pytest_scrub.verdict import Estimate
 from tests.reference.functions import FunctionNetwork
 
 FUNCTIONS = {"A": lambda a: 2 * a, "B": lambda b: b / 4, "C": lambda A, B: A * B}
@@ -240,6 +242,24 @@ def test_intervals_are_as_they_were_where_there_is_one_swap_too_many() -> None:
     assert "exact" not in str(drawn)
 
 
+@pytest.mark.parametrize("too_many", [False, True])
+def test_no_node_is_drawn_that_is_enumerated(
+    monkeypatch: pytest.MonkeyPatch, too_many: bool
+) -> None:
+    drawn = []
+
+    def noted(*_: Any) -> Estimate:
+        drawn.append(True)
+        return point(np.zeros(1))
+
+    monkeypatch.setattr(average, "_alone", noted)
+    if too_many:
+        monkeypatch.setattr(average, "_enumerated", lambda report, _: report)
+    says = output(module("A", agrees_on=ANYTHING), rest=EXACT)  # it has no null
+    assert all(node.alone is not None for node in judged(says).nodes)
+    assert bool(drawn) == too_many
+
+
 def test_to_generalize_is_never_exact() -> None:
     values = torch.arange(60, dtype=torch.float64)
     data = Dataset({"a": values % 2, "b": values}, features={"pair": range(60), "a": values % 2})
@@ -386,10 +406,10 @@ def test_a_share_explained_is_exact_where_the_null_is(share: float) -> None:
     assert found.tolerance == pytest.approx(accepted)
     assert found.average == ("held" if gap <= accepted else "refuted")
     assert found.explained == pytest.approx(1 - gap / room)
-    for beside, average in ((0.0, "held"), (-1e-9, "held"), (1e-9, "refuted")):
+    for beside, outcome in ((0.0, "held"), (-1e-9, "held"), (1e-9, "refuted")):
         at = 1 - gap / room + beside
         near = judged(FOUR, data, metric=ERROR, tolerance=None, min_explained=at)
-        assert (near.average, near.undecided) == (average, None)
+        assert (near.average, near.undecided) == (outcome, None)
 
 
 def test_a_null_that_cannot_be_enumerated_keeps_its_interval() -> None:
