@@ -360,8 +360,17 @@ def add_at(base: Tensor, where: Where, difference: Tensor, at: Where) -> Tensor:
     return base + torch.einsum(pattern, same.to(base.dtype), difference)
 
 
-def patched(name: str, value: Tensor, edits: Edits, rows: Tensor) -> Tensor:
-    """A component's value `[B, P, ...]` on the dataset's rows `[B]`, with what replaces it put in.
+def at_others(value: Tensor, where: Where, at: Where) -> Tensor:
+    """`value [B, K, ...]` (at `where`) laid out at other positions; zero where it has none."""
+    if at is where:
+        return value
+    assert at is not None
+    return add_at(value.new_zeros(len(value), at.shape[-1], *value.shape[2:]), at, value, where)
+
+
+def patched(name: str, value: Tensor, edits: Edits, rows: Tensor, where: Where = None) -> Tensor:
+    """A component's value `[B, K, ...]` at `where` on the dataset's rows `[B]`, with what replaces
+    it put in.
 
     **Arguments**
 
@@ -371,10 +380,13 @@ def patched(name: str, value: Tensor, edits: Edits, rows: Tensor) -> Tensor:
         if name not in edit.components:
             continue
         at, new = at_rows(edit.at, rows), given.to(value.dtype)
-        if at is None and edit.subspace is None:
-            value = new.expand_as(value)
-        else:
-            value = add_at(value, None, projected_onto(new - select(value, at), edit.subspace), at)
+        if edit.at is None:
+            at, new = where, select(new, where)
+            if edit.subspace is None:
+                value = new.expand_as(value)
+                continue
+        own = select(value, at) if where is None else at_others(value, where, at)
+        value = add_at(value, where, projected_onto(new - own, edit.subspace), at)
     return value
 
 

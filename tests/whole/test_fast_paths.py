@@ -26,7 +26,7 @@ from pytest_scrub.network.kinds.rerun import Rerun
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
 from tests.sizes import only_in_full, sized
-from tests.whole.test_engine_against_reference import engine_and_reference_agree
+from tests.whole.test_engine_against_reference import assert_same, engine_and_reference_agree
 
 CASES = sized(15, 200)
 
@@ -98,6 +98,15 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
         {
             "a query is read at its positions only": is_read_at_its_positions("q"),
             "the output is read at its positions only": is_read_at_its_positions("in"),
+        },
+    )  # fmt: skip
+    noting(
+        Head, "together",
+        {
+            "heads of a rerun are one product":
+                lambda first, heads, apart, *_: sum(one.name not in apart for one in heads) > 1,
+            "heads of a rerun are computed where they are read":
+                lambda *given: given[-1] is not None,
         },
     )  # fmt: skip
     noting(Rerun, "own", {"a rerun starts above the first layer": lambda run, name: run.first > 0})
@@ -184,6 +193,41 @@ def test_a_rerun_starts_where_something_changes(taken: Taken) -> None:
     theirs = [float(out[-1].sum()) for out in meaning.outputs(network, root, data, swap_set, -1)]
     assert evaluator.evaluate(swap_set) == pytest.approx(theirs, rel=1e-6)
     assert taken["a rerun starts above the first layer"]
+
+
+@pytest.mark.parametrize("at", [None, -1, slice(1, 4), "marked"])
+@pytest.mark.parametrize("subspace", [None, 3])
+@pytest.mark.parametrize("read_at", [-1, "marked", "two"])
+def test_a_rerun_computes_the_last_layer_where_it_is_read(
+    taken: Taken, at: int | str | slice | None, subspace: int | None, read_at: int | str
+) -> None:
+    """Whether what is replaced lies there, beside it, or partly there."""
+    model = build(Architecture(n_layers=2, n_heads=4, attn_only=False, norm="LN", n_ctx=5))
+    rng = np.random.default_rng(0)
+    marked = rng.integers(0, 5, size=12)
+    data = Dataset(
+        torch.tensor(rng.integers(0, 5, size=(12, 5))),
+        labels=np.zeros(12, dtype=int),
+        features={
+            "marked": marked,
+            "two": np.eye(5, dtype=bool)[marked]
+            | (np.arange(5) == marked[:, None] - 1)
+            | (np.arange(5) == marked[:, None] + 4),
+        },
+    )
+    basis = None
+    if subspace is not None:
+        basis = np.linalg.qr(rng.normal(size=(model.bridge.cfg.d_model, subspace)))[0]
+    below = [head(1, h, agrees_on=ANYTHING, via="any", pos=at, subspace=basis) for h in (0, 2)]
+    root = output(*below, head(0, 1, agrees_on=ANYTHING, via="any", pos=at, subspace=basis))
+    metric = Metric("sum", lambda out, batch: out.double().flatten(1).sum(1), read_at)
+    evaluator = Evaluator(as_graph(model.bridge), data, root, metric)
+    swap_set = evaluator.space.draw(30, rng)
+    network = BridgeNetwork(model.bridge, data)
+    theirs = meaning.outputs(network, root, data, swap_set, read_at)
+    assert_same(evaluator.outputs(swap_set).double(), theirs, model.tolerance)
+    assert taken["heads of a rerun are one product"]
+    assert taken["heads of a rerun are computed where they are read"]
 
 
 @pytest.mark.parametrize("kind", ["native", pytest.param("llama", marks=only_in_full)])

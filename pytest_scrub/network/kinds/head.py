@@ -7,13 +7,15 @@ bias: attention weights sum to one, so its bias is a constant and belongs to nob
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
+
 import torch
 from torch import Tensor
 
 from pytest_scrub.network.adapter import Transformer
-from pytest_scrub.network.graph import FixedPositions, Inputs, Site, Where, position_ids
+from pytest_scrub.network.graph import FixedPositions, Inputs, Site, Where, position_ids, select
 from pytest_scrub.network.kinds.mask import replaced_keys, require_a_key, seen_keys
-from pytest_scrub.network.kinds.part import MASK, VISIBLE, first_stage
+from pytest_scrub.network.kinds.part import MASK, VISIBLE, Part, first_stage
 from pytest_scrub.network.kinds.reading import Batch, ReadingPart
 from pytest_scrub.network.precision import widened
 from pytest_scrub.tree.nodes import HEAD_SLOTS
@@ -100,6 +102,35 @@ class Head(ReadingPart):
         q, k, v = (self.project(slot, normed, None) for slot in HEAD_SLOTS)
         seen = seen_keys(visible, None, q, self.transformer.causal)
         return self.mix(q, k, v, seen) @ self.output_weights
+
+    def together(
+        self,
+        parts: Sequence[Part],
+        apart: Collection[str],
+        stream: Tensor,
+        visible: Tensor,
+        where: Where,
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Heads of one layer: the stream is normed once, keys and values are computed once for all
+        that share them, and what heads add that are not told apart is one product."""
+        normed = self.attention.norm(stream)
+        here = select(normed, where)
+        seen = seen_keys(visible, where, here, self.transformer.causal)
+        shared: dict[int, tuple[Tensor, Tensor]] = {}
+        z, weights = list[Tensor](), list[Tensor]()
+        for head in parts:
+            assert isinstance(head, Head)
+            if head.kv_head not in shared:
+                k, v = (head.project(slot, normed, None) for slot in ("k", "v"))
+                shared[head.kv_head] = k, v
+            own = head.mix(head.project("q", here, where), *shared[head.kv_head], seen)
+            if head.name in apart:
+                yield head.name, own @ head.output_weights
+            else:
+                z.append(own)
+                weights.append(head.output_weights)
+        if z:
+            yield "", torch.cat(z, -1) @ torch.cat(weights)
 
     def project(self, slot: str, normed: Tensor, where: Where) -> Tensor:
         """q, k or v at `where`, `[B, K, d_head]`, from the normed stream there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from torch import Tensor
@@ -75,6 +75,19 @@ class Part(Component):
         """Its value from the stream that it reads at all positions, `[B, P, d_model]`, and the
         visible keys `[B, P]`."""
         raise NotImplementedError
+
+    def together(
+        self,
+        parts: Sequence[Part],
+        apart: Collection[str],
+        stream: Tensor,
+        visible: Tensor,
+        where: Where,
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The values at `where` of parts of this kind that read the same stream, by name; those
+        that are not to be told `apart` may come as one sum, under no name."""
+        for part in parts:
+            yield part.name, select(part.computed(stream, visible), where)
 
     @property
     def output_weights(self) -> Tensor:

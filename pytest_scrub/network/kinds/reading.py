@@ -6,7 +6,7 @@ carrier's own component did; it is summed in float32 at least.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -176,7 +176,7 @@ class Batch:
         if run is None:
             start = self.clean.take(source.start, self.carrier, where)
         else:
-            start = select(run.stream, where)
+            start = run.stream if run.at is not None else select(run.stream, where)
         stream = widened(start)
         if source.products:
             z, weights = self.product(source)
@@ -214,10 +214,13 @@ class Batch:
         reading = self.reading
         direct = [child.edit for child in reading.children if not child.edit.anywhere]
         wanted = {name for edit in direct for name in edit.components}
+        # slots that read one run read it at the same positions
+        where = self.where if all(one.in_place for one in reading.inputs.values()) else None
 
         def make() -> Rerun:
             edits = [(child.edit, self._value(child)) for child in source.rerun]
-            return Rerun(reading.parts, reading.part, self.clean, self.carrier, edits, wanted)
+            run = reading.parts, reading.part, self.clean, self.carrier, edits
+            return Rerun(*run, wanted=wanted, where=where)
 
         return self.shared(source.rerun, make)
 
@@ -256,6 +259,18 @@ class ReadingPart(Part):
 
     def computed(self, stream: Tensor, visible: Tensor) -> Tensor:
         return self.apply(stream)
+
+    def together(
+        self,
+        parts: Sequence[Part],
+        apart: Collection[str],
+        stream: Tensor,
+        visible: Tensor,
+        where: Where,
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Position by position."""
+        here = select(stream, where)
+        return ((part.name, part.computed(here, visible)) for part in parts)
 
     def read(self, batch: Batch) -> Tensor:
         """Its value where some of what it reads is replaced."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
+from itertools import groupby
 
 from torch import Tensor
 
-from pytest_scrub.network.graph import Clean, Edits, Site, patched
+from pytest_scrub.network.graph import Clean, Edits, Site, Where, patched, select
 from pytest_scrub.network.kinds.mask import replaced_keys, require_a_key, seen_keys
 from pytest_scrub.network.kinds.part import (
     INPUT_STAGE,
@@ -27,8 +28,10 @@ class Rerun:
 
     - `edits`: what is replaced along every path, with the values.
     - `wanted`: names of components whose own values in this run are asked for.
+    - `where`: the positions at which `stop` reads; from the last attention on nothing else is
+      computed, unless values are asked for.
 
-    - `stream`: what `stop` reads, `[B, P, d_model]`.
+    - `stream`: what `stop` reads, `[B, K, d_model]`; `at`: where.
     - `visible`: the keys that attention sees, `[B, P]`.
     """
 
@@ -39,9 +42,11 @@ class Rerun:
         clean: Clean,
         carrier: Tensor,
         edits: Edits,
-        wanted: Container[str],
+        *,
+        wanted: Collection[str],
+        where: Where,
     ) -> None:
-        self.clean, self.carrier = clean, carrier
+        self.clean, self.carrier, self.at = clean, carrier, None
         self.first = first_changed_layer(parts, (edit for edit, _ in edits))
         self.stream = clean.take(Site("stream", (f"pre.{self.first}",)), carrier, None)
         self.visible = clean.take(VISIBLE, carrier, None)
@@ -56,15 +61,25 @@ class Rerun:
                 value = self.own(name)
                 self.values[name] = patched(name, value, edits, carrier)
                 self.stream = self.stream + (self.values[name] - value)
-        stages = range(first_stage(self.first), stop.stage)
-        for stage in in_stages(part for part in parts.values() if part.stage in stages):
-            after = widened(self.stream) + sum(part.constant for part in stage)
-            for part in stage:
-                value = part.computed(self.stream, self.visible)
-                value = patched(part.name, value, edits, carrier)
-                after = after + value
-                if part.name in wanted:
-                    self.values[part.name] = value
+        stages = [
+            stage
+            for stage in in_stages(parts.values())
+            if first_stage(self.first) <= stage[0].stage < stop.stage
+        ]
+        mixing = [stage for stage in stages if any(part.beside for part in stage)]
+        apart = {*edited, *wanted}
+        for stage in stages:
+            there = where if stage is mixing[-1] and not wanted else None
+            self.at = self.at if there is None else there
+            after = widened(select(self.stream, there)) + sum(part.constant for part in stage)
+            for _, alike in groupby(stage, key=type):
+                some = list(alike)
+                each = some[0].together(some, apart, self.stream, self.visible, there)
+                for name, own in each:
+                    value = patched(name, own, edits, carrier, self.at)
+                    after = after + value
+                    if name in wanted:
+                        self.values[name] = value
             self.stream = after.to(self.stream.dtype)
 
     def own(self, name: str) -> Tensor:
