@@ -114,6 +114,7 @@ class HookGraph(ModuleGraph):
         }
         self._embeddings = {n: find.of(names._modules.get(n)) for n in ("embed", "pos_embed")}
         self._not_apart: dict[str, str] = {}
+        self._claimed_as: dict[Place, str] = {}
 
     def _named_modules(self) -> dict[str, nn.Module]:
         """By the names that they have without a bridge."""

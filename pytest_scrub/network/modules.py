@@ -158,6 +158,7 @@ class ModuleGraph(ModelGraph):
         self._output = output
         self._modules = self._named_modules()
         self._calls: dict[Point, list[Call]] = {}
+        self._rows = 0  # of the first batch
         self.parts: dict[str, Module] = {name: Module(name) for name in (*self._modules, ROOT)}
 
     def _named_modules(self) -> dict[str, nn.Module]:

@@ -81,7 +81,7 @@ def _prove_sums(graph: ResidualGraph) -> None:
     """**Raises** `NotASumError` where parts do not sum on a few tokens; what else is wrong is said
     of the dataset's rows, once there are some."""
     cfg, known = graph.transformer.model.cfg, graph.transformer.model.embed.W_E.shape[0]
-    shape = 2, min(SEEN, int(cfg.n_ctx))
+    shape = 2, min(SEEN, int(cfg.n_ctx or SEEN))
     tokens = torch.randint(known, shape, generator=torch.Generator().manual_seed(0))
     try:
         graph.prove({TOKENS: tokens.to(graph.device)})
