@@ -8,6 +8,8 @@ the best they can reach under it, computed from the leaves up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,8 @@ import torch
 
 from pytest_scrub.adversaries.output_norm import OutputRanking
 from pytest_scrub.adversaries.search import Spending, fits, sharing, swapped_slots
+from pytest_scrub.data.columns import joint_codes
 from pytest_scrub.engine.gradients import first_order, sizes
-from pytest_scrub.swaps.slots import REFERENCE
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
@@ -49,12 +51,16 @@ class Candidates:
     ) -> None:
         self.space, self.spending, self.rng = space, spending, rng
         self.slots = swapped_slots(space)
-        self.together = {i: sharing(space, i) for i in self.slots}
-        self.moving = {i: self._moving(i) for i in self.slots}
-        self.after = {i: self._after(i) for i in self.slots}
+        # of every slot: those that share its donor, that take it, that depend on it, and that
+        # choose among what it says
+        self.together = self._known("together", lambda i: sharing(space, i))
+        self.moving = self._known("moving", self._moving)
+        self.after = self._known("after", self._after)
+        self.below = self._known("below", self._below)
         self.rows = ranked_rows(space, references, rng, spending.known)
         self._known_classes: dict[int, tuple[Rows, Rows, Rows]] = {}
-        self.kinds = np.stack([self._kinds(i) for i in range(len(space.slots))])
+        varying = {j for after in self.after.values() for j in after}
+        self.kinds = np.stack([self._kinds(i, i in varying) for i in range(len(space.slots))])
         self.distinct = {i: self._distinct(i) for i in self.slots}
         self.are_few = all(self._most_in_a_class(i) <= FEW for i in self.slots)
         self.has_slopes = True  # until a gradient was asked for and there was none
@@ -67,16 +73,30 @@ class Candidates:
                 some = self.rows[start : start + CAPTURED_AT_ONCE]
                 spending.evaluator.ensure(spending.evaluator.sites, some)
 
+    def _known(self, what: str, of: Callable[[int], list[int]]) -> dict[int, list[int]]:
+        """Of every slot, found out once for the space."""
+        key = (what, self.space)
+        if key not in self.spending.known:
+            self.spending.known[key] = {i: of(i) for i in self.slots}
+        known: dict[int, list[int]] = self.spending.known[key]
+        return known
+
+    def _below(self, i: int) -> list[int]:
+        """The slots that choose a donor among those that agree with this slot's, or with one that
+        takes it."""
+        moving = set(self.moving[i])
+        return [j for j in self.slots if self.space.slots[j].parent in moving]
+
     def _moving(self, i: int) -> list[int]:
         """The slots that take this one's donor: those that share it, and what is EXACT or not
         swapped below them."""
-        moving = list(self.together[i])
+        moving = dict.fromkeys(self.together[i])
         for j in self.space.order:
             slot = self.space.slots[j]
             follows = slot.path in self.space.frozen or slot.agrees_on.exact
-            if j not in moving and (slot.shares in moving or (follows and slot.parent in moving)):
-                moving.append(j)
-        return moving
+            if slot.shares in moving or (follows and slot.parent in moving):
+                moving[j] = None
+        return [*moving]
 
     def _after(self, i: int) -> list[int]:
         """The slot and all whose donors depend on its own, parents before children."""
@@ -86,12 +106,12 @@ class Candidates:
             after |= {j} if slot.parent in after or slot.shares in after else set()
         return [j for j in self.space.order if j in after]
 
-    def _kinds(self, i: int) -> Rows:
-        """`[rows of the dataset]`: equal where two ranked rows are the same as this slot's
-        donor."""
+    def _kinds(self, i: int, varies: bool) -> Rows:
+        """`[rows of the dataset]`: equal where two ranked rows are the same as this slot's donor;
+        of one that does not vary, where their content is."""
         slot, rows = self.space.slots[i], self.rows
         kinds: Rows = self.space.dataset.content + len(rows)
-        if slot.is_rest:
+        if slot.is_rest or not varies:
             return kinds
         if slot.node.computed_by is not None:
             return self.space.agree(i)
@@ -120,10 +140,10 @@ class Candidates:
         if self._is_structural(i):
             return np.ones_like(is_donor)
         donors = np.flatnonzero(is_donor)
-        alike = np.vstack([self.space.agree(i), self.kinds[self.together[i]]])
+        rows = self.rows[donors]
+        alike = joint_codes([self.space.agree(i)[rows], *self.kinds[self.together[i]][:, rows]])
         distinct = ~is_donor
-        first = np.unique(alike[:, self.rows[donors]], axis=1, return_index=True)[1]
-        distinct[donors[first]] = True
+        distinct[donors[np.unique(alike, return_index=True)[1]]] = True
         return distinct
 
     def _most_in_a_class(self, i: int) -> int:
@@ -132,7 +152,11 @@ class Candidates:
 
     def _is_structural(self, i: int) -> bool:
         """Whether it says what others may take."""
-        return any(slot.parent in self.together[i] for slot in self.space.slots)
+        return not self._parents.isdisjoint(self.together[i])
+
+    @cached_property
+    def _parents(self) -> set[int]:
+        return {slot.parent for slot in self.space.slots}
 
     def _most_of_class(self, i: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """`[R, D]`: the largest value of the ranked rows that agree with each as this slot asks."""
@@ -168,9 +192,8 @@ class Candidates:
         for i in order:
             if i not in values:
                 values[i] = self._shuffled(len(swap_set))
-            for child, slot in enumerate(self.space.slots):
-                if slot.parent in self.moving[i] and child in values:
-                    values[i] += self._best(child, values[child])
+            for child in self.below[i]:
+                values[i] += self._best(child, values[child])
         return values
 
     def _shuffled(self, references: int) -> Values:
@@ -180,7 +203,10 @@ class Candidates:
     def _best(self, child: int, values: Values) -> Values:
         """`[R, D]`: the most that a slot can be worth when its parent's own input is each of the
         ranked rows."""
-        of_donors = np.where(self.space.is_donor[self.rows], values, -np.inf)
+        is_donor = self.space.is_donor[self.rows]
+        if is_donor.all():
+            return self._most_of_class(child, values)
+        of_donors = np.where(is_donor, values, -np.inf)
         # the row itself is always allowed
         found: Values = np.maximum(self._most_of_class(child, of_donors), values)
         return found
@@ -210,11 +236,13 @@ class Candidates:
                 ]
                 pairs = int(donors[own].sum())
                 self.spending.multiplications += sizes(slopes, self.moving[i]) * pairs
-                found = first_order(evaluator.store, slopes, self.moving[i], self.rows, here)
+                found = first_order(
+                    evaluator.store, slopes, self.moving[i], self.rows, here,
+                    elsewhere=-self.spending.sign * np.inf,
+                )  # fmt: skip
                 if found is not None:
-                    worth = self.spending.sign * found.cpu().numpy()
-                    parts.setdefault(i, []).append(np.where(donors[own], worth, -np.inf))
-        return {i: np.concatenate(some) for i, some in parts.items()}
+                    parts.setdefault(i, []).append(self.spending.sign * found.cpu().numpy())
+        return {i: some[0] if len(some) == 1 else np.concatenate(some) for i, some in parts.items()}
 
     def _reached(self, i: int, references: Rows, known: dict[int, tuple[Rows, Mask]]) -> None:
         """For a slot and those above it: which class each reference is of, `[R]`, and which ranked
@@ -269,7 +297,8 @@ class Candidates:
     def best(self, i: int, swap_set: SwapSet, values: Values, most: int) -> Rows:
         """int64 `[R, <= most]`: the most valuable allowed donors of a slot other than its present
         one; where there are fewer, the present one again."""
-        allowed = fits(self.space, i, self.rows, self.space.parents(swap_set)[i][:, None])
+        parents = self.space.parents_of(i, swap_set.references, swap_set.donors)
+        allowed = fits(self.space, i, self.rows, parents[:, None])
         worth = np.where(allowed & self.distinct[i], values, -np.inf)
         current = swap_set.donors[i]
         if not self._is_structural(i):
@@ -284,26 +313,31 @@ class Candidates:
     def drawn(self, i: int, swap_set: SwapSet) -> Rows:
         """int64 `[R]`: donors of a slot drawn uniformly from all that are allowed, ranked or
         not."""
-        parents = self.space.parents(swap_set)[i]
+        parents = self.space.parents_of(i, swap_set.references, swap_set.donors)
         return self.space.pick(i, parents, self.rng.random(len(parents)))
 
-    def with_donors(
+    def changed(
         self, swap_set: SwapSet, i: int, donors: Rows, values: dict[int, Values] | None
-    ) -> SwapSet:
-        """The swap set with other donors, int64 `[R]`, in one slot; what is below it and no longer
-        agrees takes the most valuable donor that does, or without values the parent's own input."""
-
-        found, after = swap_set.donors.copy(), self.after[i]
-        for j in after:
-            slot = self.space.slots[j]
-            parents = swap_set.references if slot.parent == REFERENCE else found[slot.parent]
+    ) -> dict[int, Rows]:
+        """The donors, int64 `[R]`, of the slots that change where one slot has other ones: what is
+        below it and no longer agrees takes the most valuable donor that does, or without values the
+        parent's own input."""
+        changed: dict[int, Rows] = {}
+        for j in self.after[i]:
+            slot, present = self.space.slots[j], swap_set.donors[j]
+            if j != i and slot.parent not in changed and slot.shares not in changed:
+                continue
+            own = self.space.parents_of(j, swap_set.references, swap_set.donors)
+            parents = changed.get(slot.parent, own)
             if slot.shares is not None:
-                found[j] = found[slot.shares]
+                found = changed.get(slot.shares, swap_set.donors[slot.shares])
             elif slot.path in self.space.frozen:
-                found[j] = parents
+                found = parents
             else:
-                found[j] = self._kept(j, donors if j == i else found[j], parents, values)
-        return self.space.swap_set(swap_set.references, found)
+                found = self._kept(j, donors if j == i else present, parents, values)
+            if j == i or not np.array_equal(found, present):
+                changed[j] = found
+        return changed
 
     def _kept(self, j: int, current: Rows, parents: Rows, values: dict[int, Values] | None) -> Rows:
         """The present donors of a slot, and others where these no longer agree."""
@@ -336,8 +370,8 @@ def ranked_rows(
     slots = swapped_slots(space)
     if ("donors", space) not in known:
         parted = {id(codes): codes for codes in (space.agree(i) for i in slots)}
-        kinds = np.stack([space.dataset.content, *parted.values()])
-        first = np.unique(kinds[:, space.donor_rows], axis=1, return_index=True)[1]
+        kinds = joint_codes([space.dataset.content, *parted.values()])
+        first = np.unique(kinds[space.donor_rows], return_index=True)[1]
         known["donors", space] = np.sort(space.donor_rows[first])
     donors: Rows = known["donors", space]
     if len(donors) > MOST_DONORS:

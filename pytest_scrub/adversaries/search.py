@@ -6,12 +6,10 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from pytest_scrub.adversaries.bound import by_distribution, by_references
 from pytest_scrub.data.dataset import Dataset
@@ -262,21 +260,7 @@ class Spending:
         input that the claim had not read before, cached or not, and the matrix products by the
         number of multiplications."""
         read = self._read_elsewhere + self.evaluator.rows_read
-        return read + self.multiplications / self._multiplications_of_a_forward
-
-    @cached_property
-    def _multiplications_of_a_forward(self) -> float:
-        from torch.utils.flop_counter import FlopCounterMode
-
-        graph, dataset = self.evaluator.graph, self.evaluator.dataset
-        counter = FlopCounterMode(display=False)
-        with counter, torch.no_grad():
-            graph.run(dataset.batch(np.zeros(1, dtype=np.int64)))
-        # Plain functions may multiply no matrices: then one operation for every component and
-        # number of the input.
-        numbers = sum(tensor[0].numel() for tensor in dataset.inputs.values())
-        # what is counted is a multiplication and an addition
-        return counter.get_total_flops() / 2 or float(numbers * len(graph.components))
+        return read + self.multiplications / self.evaluator.store.multiplications_of_a_run
 
     def nothing(self, how: str, tried: tuple[Distribution, ...] = ()) -> Searched:
         """An attempt that found nothing, and what it cost all the same."""

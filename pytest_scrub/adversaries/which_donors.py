@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from pytest_scrub.adversaries.search import (
     is_computed,
     swapped_slots,
 )
+from pytest_scrub.data.columns import joint_codes
 from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.swaps.slots import REFERENCE
 from pytest_scrub.swaps.space import SwapSpace
@@ -37,6 +38,26 @@ MIGRANTS = 4  # other references' donors that are tried for a reference
 
 
 _Chosen = tuple[int, Rows]  # a reference, and its donors
+
+
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """A swap set that may be tried: `here` with other donors, int64 `[R]`, in some slots.
+
+    - `keys`: int64 `[R]`, equal for swaps of one reference that give the same activations to all
+      that read any.
+    """
+
+    here: SwapSet
+    keys: Rows
+    changes: Mapping[int, Rows] = field(default_factory=dict)
+
+    def donors(self, nth: int) -> Rows:
+        """int64 `[slots]`: those of one reference."""
+        found: Rows = self.here.donors[:, nth].copy()
+        for i, donors in self.changes.items():
+            found[i] = donors[nth]
+        return found
 
 
 @dataclass(frozen=True)
@@ -199,7 +220,7 @@ class _Climb:
             start = self.swap_set(self.best)
             for i in self.rng.permutation(self.candidates.slots)[:SHIFTED]:
                 donors = self.candidates.drawn(i, start)
-                start = self.candidates.with_donors(start, i, donors, None)
+                start = start.with_donors(self.candidates.changed(start, i, donors, None))
         nowhere = np.full(len(self.references), -np.inf)
         self.here = replace(self.best, donors=start.donors.copy(), worth=nowhere)
         starts = [start]
@@ -217,25 +238,40 @@ class _Climb:
                 break
             together = self.candidates.slots[nth::visits]
             if len(together) == 1:
-                for tried, most in self._options(together[0], active, values, width):
-                    self._try(active, tried, most)
+                here = self._as_it_is(self.swap_set(self.here, active))
+                for tried, most in self._options(together[0], here, values, width):
+                    if chosen := self._new(active, tried, most, self.spending.left):
+                        self._evaluated(chosen)
             else:
                 self._visit_together(together, active, values, width)
         better: npt.NDArray[np.bool_] = self.here.worth[active] > before
         return better
 
     def _options(
-        self, i: int, active: Rows, values: dict[int, Values], width: int
-    ) -> list[tuple[list[SwapSet], int]]:
+        self, i: int, as_it_is: _Tried, values: dict[int, Values], width: int
+    ) -> list[tuple[list[_Tried], int]]:
         """Swap sets with other donors in one slot, and how many of them to evaluate."""
-        here = self.swap_set(self.here, active)
+        here = as_it_is.here
         blindly = width // 2  # ranks are estimates: where several are tried, half are drawn blindly
         blind = [self.candidates.drawn(i, here) for _ in range(blindly)]
         ranked = self.candidates.best(i, here, values[i], 2 * width).T
         return [
-            ([self.candidates.with_donors(here, i, donor, values) for donor in donors], most)
+            ([self._changed(as_it_is, i, donor, values) for donor in donors], most)
             for donors, most in ((ranked, width - blindly), (blind, blindly))
         ]
+
+    def _as_it_is(self, swap_set: SwapSet) -> _Tried:
+        kinds = np.take_along_axis(self.candidates.kinds, swap_set.donors, axis=1)
+        return _Tried(swap_set, (kinds * self.salt).sum(0))
+
+    def _changed(self, as_it_is: _Tried, i: int, donors: Rows, values: dict[int, Values]) -> _Tried:
+        """The same with other donors in one slot, without going through all others."""
+        here, keys = as_it_is.here, as_it_is.keys
+        changes = self.candidates.changed(here, i, donors, values)
+        for j, changed in changes.items():
+            kinds = self.candidates.kinds[j]
+            keys = keys + (kinds[changed] - kinds[here.donors[j]]) * self.salt[j]
+        return _Tried(here, keys, changes)
 
     def _visit_together(
         self, slots: Sequence[int], active: Rows, values: dict[int, Values], width: int
@@ -243,10 +279,11 @@ class _Climb:
         """Visit several slots at once, each with the others as they are; then try all at once that
         were worse by themselves."""
         here, start = self.here.donors.copy(), self.here.worth.copy()
+        as_it_is = self._as_it_is(self.swap_set(self.here, active))
         chosen: list[_Chosen] = []
         of_slot: list[int] = []
         for i in slots:
-            for tried, most in self._options(i, active, values, width):
+            for tried, most in self._options(i, as_it_is, values, width):
                 chosen += self._new(active, tried, most, self.spending.left - len(chosen))
             of_slot += [i] * (len(chosen) - len(of_slot))
         if not chosen:
@@ -279,7 +316,7 @@ class _Climb:
             for i, slot in enumerate(self.space.slots)
             if slot.parent == REFERENCE
         ]
-        classes = np.unique(np.stack(tops), axis=1, return_inverse=True)[1].reshape(-1)
+        classes = joint_codes(tops)
         theirs = classes[source[order]]
         members = {c: order[theirs == c] for c in np.unique(classes[self.references])}
         self.here = replace(self.best, donors=self.best.donors.copy(), worth=self.best.worth.copy())
@@ -297,25 +334,23 @@ class _Climb:
     def _try(self, active: Rows, swap_sets: Sequence[SwapSet], most: int = 1) -> None:
         """Evaluate what is new among the swap sets, at most `most` for each reference, and go where
         it is worst."""
-        if chosen := self._new(active, swap_sets, most, self.spending.left):
+        tried = [self._as_it_is(swap_set) for swap_set in swap_sets]
+        if chosen := self._new(active, tried, most, self.spending.left):
             self._evaluated(chosen)
 
     def _new(
-        self, active: Rows, swap_sets: Sequence[SwapSet], most: int, left: int
+        self, active: Rows, swap_sets: Sequence[_Tried], most: int, left: int
     ) -> list[_Chosen]:
         """What was not tried before among the swap sets, at most `most` for each reference and
         `left` in all."""
         chosen: list[_Chosen] = []
         tried = Counter[int]()
         for swap_set in swap_sets:
-            # equal for swaps of one reference that give the same activations to all that read any
-            kinds = np.take_along_axis(self.candidates.kinds, swap_set.donors, axis=1)
-            keys = (kinds * self.salt).sum(0).tolist()
-            for nth, key in enumerate(zip(active, keys, strict=True)):
+            for nth, key in enumerate(zip(active, swap_set.keys.tolist(), strict=True)):
                 if tried[nth] < most and len(chosen) < left and key not in self.seen:
                     self.seen.add(key)
                     tried[nth] += 1
-                    chosen.append((active[nth], swap_set.donors[:, nth]))
+                    chosen.append((active[nth], swap_set.donors(nth)))
         return chosen
 
     def _evaluated(self, chosen: Sequence[_Chosen]) -> tuple[Rows, Rows, Numbers]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any
@@ -134,6 +134,17 @@ def first_of_codes(codes: Ints) -> Ints:
     first = np.empty(int(codes.max()) + 1, dtype=np.int64)
     first[codes[::-1]] = np.arange(len(codes))[::-1]
     return first
+
+
+def joint_codes(columns: Sequence[Ints]) -> Ints:
+    """`[rows]`: equal exactly where all columns of codes are; in their order, the first one's
+    first."""
+    first, *others = columns
+    codes = np.unique(first, return_inverse=True)[1].reshape(-1)
+    for other in others:
+        together = codes * (int(other.max(initial=0)) + 1) + other
+        codes = np.unique(together, return_inverse=True)[1].reshape(-1)
+    return codes
 
 
 def row_codes(rows: int, columns: list[NDArray[Any]]) -> Ints:

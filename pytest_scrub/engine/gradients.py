@@ -111,6 +111,7 @@ def first_order(
     slots: Sequence[int],
     donors: Rows,
     groups: Sequence[Group] | None = None,
+    elsewhere: float = 0.0,
 ) -> Tensor | None:
     """What each donor in all of `slots` would change, up to a constant for each reference:
     `[R, donors]`, float64.
@@ -120,7 +121,8 @@ def first_order(
 
     **Arguments**
 
-    - `groups`: which references may take which of the donors; zero is given for what is in none.
+    - `groups`: which references may take which of the donors; `elsewhere` is given for what is in
+      none.
     """
     chosen = [slope for slope in slopes if slope.slot in slots]
     if not chosen:
@@ -128,21 +130,22 @@ def first_order(
     count, rows = len(chosen[0].gradient), torch.tensor(donors, device=store.dataset.device)
     if groups is None:
         groups = [(np.arange(count), np.arange(len(rows)))]
-    scores = chosen[0].gradient.new_zeros(count, len(rows), dtype=torch.float64)
-    for slope in chosen:
-        at_once = max(FEWEST_DONORS, DONOR_BYTES // max(1, slope.gradient[0].nbytes))
-        for references, allowed in groups:
-            some = torch.tensor(references, device=rows.device)
-            own = slope.gradient.index_select(0, some)
-            for those in torch.split(torch.tensor(allowed, device=rows.device), at_once):
-                part, values = own, _values(store, slope, rows[those])
+    scores = chosen[0].gradient.new_full((count, len(rows)), elsewhere, dtype=torch.float64)
+    largest = max(slope.gradient[0].nbytes for slope in chosen)
+    at_once = max(FEWEST_DONORS, DONOR_BYTES // max(1, largest))
+    for references, allowed in groups:
+        some = torch.tensor(references, device=rows.device)
+        own = [slope.gradient.index_select(0, some) for slope in chosen]
+        for those in torch.split(torch.tensor(allowed, device=rows.device), at_once):
+            changed = scores.new_zeros(len(some), len(those))
+            for slope, gradient in zip(chosen, own, strict=True):
+                part, values = gradient, _values(store, slope, rows[those])
                 if slope.at_references is not None:
                     # laid out over all positions, absent ones left out
-                    nothing = own.new_zeros(len(own), *values.shape[1:])
-                    part = add_at(nothing, None, own, slope.at_references.index_select(0, some))
-                scores[some[:, None], those] += (
-                    part.reshape(len(part), -1) @ values.reshape(len(values), -1).T
-                )
+                    nothing = part.new_zeros(len(part), *values.shape[1:])
+                    part = add_at(nothing, None, part, slope.at_references.index_select(0, some))
+                changed += part.reshape(len(part), -1) @ values.reshape(len(values), -1).T
+            scores[some[:, None], those] = changed
     return scores
 
 

@@ -7,6 +7,7 @@ times; an interval for one look would then miss the mean too often.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -34,15 +35,21 @@ Numbers = npt.NDArray[np.float64]
 def estimate(values: Numbers, confidence: float = CONFIDENCE) -> Estimate:
     """Mean of independent samples with Student's t interval, for one look; a point where they are
     all the same, and without ends where there is but one."""
-    from scipy import stats
-
     if len(values) < 2:
         return Estimate(float(values.mean()), -math.inf, math.inf)
-    mean, error = float(values.mean()), float(stats.sem(values))
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
     if error == 0:
         return Estimate(mean, mean, mean)
-    low, high = stats.t.interval(confidence, len(values) - 1, loc=mean, scale=error)
-    return Estimate(mean, float(low), float(high))
+    low, high = _ends_of_t(confidence, len(values) - 1)
+    return Estimate(mean, mean + low * error, mean + high * error)
+
+
+@cache  # a table of nodes asks for the same again and again, and it takes longer than the mean
+def _ends_of_t(confidence: float, freedom: int) -> tuple[float, float]:
+    from scipy import stats
+
+    low, high = stats.t.interval(confidence, freedom)
+    return float(low), float(high)
 
 
 def point(

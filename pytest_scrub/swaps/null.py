@@ -81,18 +81,16 @@ class Null:
             chances.append(rng.random((len(self.claimed.slots), len(some))))
         every = np.concatenate(chances, axis=1)
 
-        def pick(i: int, parents: Rows, _settled: Rows) -> Rows:
-            if self.claimed.paths[i] not in self.permuted:
-                return spaces[0].pick(i, parents, every[i])
-            parts = np.split(parents, starts[1:])
-            return np.concatenate(
-                [
-                    space.pick(i, some, chance[i])
-                    for space, some, chance in zip(spaces, parts, chances, strict=True)
-                ]
-            )
+        def pick(slots: list[int], parents: Rows, donors: Rows) -> None:
+            knowing = [i for i in slots if self.claimed.paths[i] not in self.permuted]
+            others = [i for i in slots if self.claimed.paths[i] in self.permuted]
+            if knowing:
+                donors[knowing] = spaces[0].pick_each(knowing, parents, every[knowing])
+            for start, space in zip(starts if others else (), spaces, strict=False):
+                some = slice(start, start + together)
+                donors[others, some] = space.pick_each(others, parents[some], every[others, some])
 
-        return spaces[0].fill(references, pick)
+        return spaces[0].settled(references, pick)
 
     @property
     def _contents(self) -> tuple[Rows, Rows]:

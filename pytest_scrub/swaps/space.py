@@ -3,7 +3,7 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pytest_scrub.data.columns import row_codes
+from pytest_scrub.data.columns import joint_codes, row_codes
 from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, located_at
 from pytest_scrub.swaps.slots import REFERENCE, Slot, owners_first, slots_of, with_agreement
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
@@ -142,6 +142,15 @@ class SwapSpace:
         self.slots = slots_of(hypothesis)
         self.paths = tuple(slot.path for slot in self.slots)
         self.order = owners_first(self.slots)
+        # every parent with the slots below it that share no donor, those above first
+        self._by_parent: dict[int, list[int]] = {}
+        self._sharers: dict[int, list[int]] = {}  # by the slot whose donor they take
+        for i in self.order:
+            parent, shared = self.slots[i].parent, self.slots[i].shares
+            if shared is None:
+                self._by_parent.setdefault(parent, []).append(i)
+            else:
+                self._sharers.setdefault(shared, []).append(i)
         self.frozen = self._frozen(frozen)
         self.unknowing = unknowing
         self._classes = self._agreeing({})
@@ -258,7 +267,11 @@ class SwapSpace:
         # Drawn for every slot, frozen or not: what one slot draws must not depend on which others
         # are kept.
         chances = rng.random((len(self.slots), len(references)))
-        return self.fill(references, lambda i, parents, _: self.pick(i, parents, chances[i]))
+
+        def pick(slots: list[int], parents: Rows, donors: Rows) -> None:
+            donors[slots] = self.pick_each(slots, parents, chances[slots])
+
+        return self.settled(references, pick)
 
     def fill(self, references: Rows, choose: Callable[[int, Rows, Rows], Rows]) -> SwapSet:
         """The swap set whose donors are chosen slot by slot, parents before children.
@@ -270,16 +283,25 @@ class SwapSpace:
           `(slot index, parents' own inputs [R], donors settled so far [slots, R]) -> donors [R]`,
           asked for every slot that neither shares a donor nor is frozen.
         """
-        donors = np.empty((len(self.slots), len(references)), dtype=np.int64)
-        for i in self.order:
-            slot = self.slots[i]
-            parents = references if slot.parent == REFERENCE else donors[slot.parent]
-            if slot.shares is not None:
-                donors[i] = donors[slot.shares]
-            elif slot.path in self.frozen:
-                donors[i] = parents
-            else:
+
+        def each(slots: list[int], parents: Rows, donors: Rows) -> None:
+            for i in slots:
                 donors[i] = choose(i, parents, donors)
+
+        return self.settled(references, each)
+
+    def settled(self, references: Rows, settle: Callable[[list[int], Rows, Rows], None]) -> SwapSet:
+        """The same, where `settle` puts in the donors of all slots with one parent at once."""
+        donors = np.empty((len(self.slots), len(references)), dtype=np.int64)
+        for parent, slots in self._by_parent.items():
+            parents = references if parent == REFERENCE else donors[parent]
+            free = [i for i in slots if self.paths[i] not in self.frozen]
+            if len(free) < len(slots):
+                donors[slots] = parents
+            if free:
+                settle(free, parents, donors)
+            for i in slots if self._sharers else ():
+                donors[self._sharers.get(i, [])] = donors[i]
         return self.swap_set(references, donors)
 
     def swap_set(self, references: Rows, donors: Rows) -> SwapSet:
@@ -291,6 +313,18 @@ class SwapSpace:
         """Uniform allowed donors of the slot with this index, for uniform `chances` in [0, 1)."""
         count = self._classes[slot].count(parents)
         return self._classes[slot].pick(parents, (chances * count).astype(np.int64))
+
+    def pick_each(
+        self, slots: Sequence[int], parents: Rows, chances: npt.NDArray[np.float64]
+    ) -> Rows:
+        """The same for several slots with the same parent, int64 `[slots, R]`."""
+        found = np.empty(chances.shape, dtype=np.int64)
+        classes = [self._classes[slot] for slot in slots]
+        for one in {id(one): one for one in classes}.values():  # most slots agree on the same
+            those = [nth for nth, other in enumerate(classes) if other is one]
+            counts = (chances[those] * one.count(parents)).astype(np.int64)
+            found[those] = one.pick(parents, counts)
+        return found
 
     def agree(self, slot: int) -> Rows:
         """int64 `[rows]`: equal exactly where two rows agree as the slot with this index asks."""
@@ -322,6 +356,11 @@ class SwapSpace:
         """int64 `[slots, R]`: the input with which each slot's donor has to agree."""
         rows = np.vstack([swap_set.donors, swap_set.references])  # `REFERENCE` is the last
         return rows[[slot.parent for slot in self.slots]]
+
+    def parents_of(self, slot: int, references: Rows, donors: Rows) -> Rows:
+        """int64 `[R]`: the same for the slot with this index alone, from all `donors`."""
+        parent = self.slots[slot].parent
+        return references if parent == REFERENCE else donors[parent]
 
     def moved(self, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
         """bool `[slots, R]`: the donor's content differs from that of the parent's own input."""
@@ -443,7 +482,7 @@ class SwapSpace:
                 sums = np.bincount(
                     classes.codes[classes.order], choices[classes.order], len(classes.size)
                 )
-                choices = sums[classes.codes] + classes.outside * choices
+                choices = sums[classes.codes] + np.where(classes.outside, choices, 0.0)
             if slot.parent == REFERENCE:
                 total *= choices
             else:
@@ -524,7 +563,7 @@ class SwapSpace:
         if is_read or classes.outside.any() or any(other.shares == i for other in self.slots):
             return classes, lambda own, _: 1 / classes.count(own)
         codes = [classes.codes, *(self._classes[j].codes for j, _ in below)]
-        kind = np.unique(np.stack(codes), axis=1, return_inverse=True)[1].reshape(-1)
+        kind = joint_codes(codes)
         _, first, alike = np.unique(kind, return_index=True, return_counts=True)
         mass = np.zeros(len(kind))
         mass[first] = alike

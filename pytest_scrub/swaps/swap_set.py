@@ -5,7 +5,7 @@ Everything else in the package either makes swap sets or evaluates them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,6 +66,13 @@ class SwapSet:
     def __getitem__(self, which: slice | npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> SwapSet:
         """The same swaps for some of the references."""
         return replace(self, references=self.references[which], donors=self.donors[:, which])
+
+    def with_donors(self, changes: Mapping[int, Rows]) -> SwapSet:
+        """The same with other donors, int64 `[R]`, in the slots with these indices."""
+        donors = self.donors.copy()
+        for i, changed in changes.items():
+            donors[i] = changed
+        return replace(self, donors=donors)
 
     def __repr__(self) -> str:
         """What is swapped for each reference, by row number."""

@@ -34,7 +34,7 @@ def test_moving_a_donor_keeps_the_rest_allowed(nth: int) -> None:
         for i in tried.slots:
             donors = tried.drawn(i, swap_set)
             for by in (values, None):
-                moved = tried.with_donors(swap_set, i, donors, by)
+                moved = swap_set.with_donors(tried.changed(swap_set, i, donors, by))
                 assert space.check(moved) == []
                 np.testing.assert_array_equal(moved.donors[i], donors)
                 below = {i, *tried.together[i]}
@@ -47,7 +47,8 @@ def test_moving_a_donor_keeps_the_rest_allowed(nth: int) -> None:
                 others = [j for j in range(len(space.slots)) if j not in below]
                 np.testing.assert_array_equal(moved.donors[others], swap_set.donors[others])
             for best in tried.best(i, swap_set, values[i], 3).T:
-                assert space.check(tried.with_donors(swap_set, i, best, values)) == []
+                moved = swap_set.with_donors(tried.changed(swap_set, i, best, values))
+                assert space.check(moved) == []
 
 
 def test_the_best_donors_are_the_most_valuable_that_are_allowed() -> None:

@@ -621,6 +621,24 @@ def test_ranking_counts_captures_and_multiplications() -> None:
     assert spending.ranking - before == pytest.approx(len(SOME))
 
 
+@pytest.mark.parametrize("nth", range(8))
+def test_a_changed_slot_has_the_key_of_the_whole(nth: int) -> None:
+    """What was tried before is known by a key, which is not made anew from all slots."""
+    evaluator, references = small_toys()[nth].evaluator, small_toys()[nth].references
+    rng = generator(nth)
+    climb = which_donors._Climb(evaluator.space, Spending(evaluator, 10**9), references, rng)
+    for _ in range(5):
+        here = climb._as_it_is(climb._drawn())
+        values = {i: rng.normal(size=(len(references), len(climb.candidates.rows)))
+                  for i in climb.candidates.slots}  # fmt: skip
+        for i in climb.candidates.slots:
+            tried = climb._changed(here, i, climb.candidates.drawn(i, here.here), values)
+            whole = here.here.with_donors(tried.changes)
+            assert tried.keys.tolist() == climb._as_it_is(whole).keys.tolist()
+            for column in range(len(references)):
+                assert tried.donors(column).tolist() == whole.donors[:, column].tolist()
+
+
 def test_a_few_donors_are_not_ranked() -> None:
     small = dataset(rows=slice(0, 12))
     evaluator = Evaluator(transformer(), small, TWO_NODES)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_scrub.data.columns import first_of_codes, row_codes
+from pytest_scrub.data.columns import first_of_codes, joint_codes, row_codes
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.tree.nodes import Agreement
 from tests.data.test_dataset import TOKENS, refuses, rows
@@ -137,3 +137,11 @@ def test_rows_are_numbered_in_the_order_of_their_bytes(width: int) -> None:
 
 def test_the_first_row_of_each_code() -> None:
     assert first_of_codes(np.array([1, 0, 1, 2, 0])).tolist() == [1, 0, 3]
+
+
+def test_joint_codes_are_equal_and_ordered_as_the_columns_are() -> None:
+    rng = np.random.default_rng(0)
+    columns = [rng.integers(0, most, size=200) for most in (3, 1, 7, 100)]
+    codes, tuples = joint_codes(columns), list(zip(*map(np.ndarray.tolist, columns), strict=True))
+    numbers = {of: i for i, of in enumerate(sorted(set(tuples)))}
+    assert codes.tolist() == [numbers[of] for of in tuples]

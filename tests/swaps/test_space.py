@@ -937,6 +937,32 @@ def test_filling_lets_frozen_slots_and_sharers_follow() -> None:
     assert filled.donors.tolist() == [[0, 2], [0, 2], [1, 3], [1, 3]]
 
 
+def test_filling_is_asked_after_the_sharer_above_has_followed() -> None:
+    below = module("c", agrees_on=EXACT)
+    root = output(
+        module("a", agrees_on="f", name="owner"),
+        module("b", agrees_on="f", shares="owner", reads=[below]),
+    )
+    data = Dataset(torch.arange(6)[:, None], features={"f": [0, 1] * 3})
+    space = SwapSpace(root, data)
+    drawn = space.draw(50, generator())
+    assert space.check(drawn) == []
+    owner, sharer, exact = (
+        space.index[path] for path in ("output/owner", "output/b", "output/b/c")
+    )
+    assert (drawn.donors[owner] != drawn.references).any()
+    assert drawn.donors[sharer].tolist() == drawn.donors[owner].tolist()
+    assert drawn.donors[exact].tolist() == drawn.donors[owner].tolist()
+
+
+def test_more_combinations_than_a_float_can_count_are_infinitely_many() -> None:
+    node = module("a", agrees_on=ANYTHING)
+    for _ in range(120):
+        node = module("a", agrees_on=ANYTHING, reads=[node])
+    space = SwapSpace(output(node), Dataset(torch.arange(500)[:, None]))
+    assert np.isposinf(space.combinations(space.reference_rows)).all()
+
+
 @given(SPACES)
 def test_rows_agree_where_their_codes_are_equal(space: SwapSpace) -> None:
     for i, slot in enumerate(space.slots):

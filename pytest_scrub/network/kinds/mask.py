@@ -76,7 +76,7 @@ def seen_keys(visible: Tensor, where: Where, queries: Tensor, causal: bool) -> T
 
 def replaced_keys(visible: Tensor, edits: Edits, carrier: Tensor) -> Tensor:
     """bool `[B, P]`: the carrier's visible keys with what replaces them put in."""
-    return patched(MASK, visible.float(), edits, carrier) > 0
+    return patched(MASK, visible.float(), edits, carrier) > 0 if edits else visible
 
 
 def require_a_key(seen: Tensor, carrier: Tensor, reader: str) -> None:
