@@ -150,8 +150,9 @@ def test_what_is_found_is_allowed_and_never_worse_than_the_worst() -> None:
 @pytest.mark.xdist_group("toy problems")
 def test_what_is_found_has_the_changes_that_are_reported() -> None:
     for one in toys() + toys_without_likes():
+        scale = max(1, np.abs(one.evaluated).max())  # of a metric that may be huge
         np.testing.assert_allclose(
-            one.found.changes, one.evaluated, rtol=0, atol=1e-9, err_msg=one.problem.name
+            one.found.changes, one.evaluated, rtol=0, atol=1e-9 * scale, err_msg=one.problem.name
         )
 
 
@@ -625,7 +626,8 @@ def test_a_changed_slot_has_the_key_of_the_whole(nth: int) -> None:
     """What was tried before is known by a key, which is not made anew from all slots."""
     evaluator, references = small_toys()[nth].evaluator, small_toys()[nth].references
     rng = generator(nth)
-    climb = which_donors._Climb(evaluator.space, Spending(evaluator, 10**9), references, rng)
+    spending = Spending(evaluator, 10**9)
+    climb = which_donors._Climb(evaluator.space, spending, references, rng, None, apart=False)
     for _ in range(5):
         here = climb._as_it_is(climb._drawn())
         values = {i: rng.normal(size=(len(references), len(climb.candidates.rows)))

@@ -387,7 +387,7 @@ def unseen(tokens: Tensor, d_vocab: int) -> Tensor:
 @pytest.mark.parametrize("kind", ["native", "gpt2", "gemma2", "olmo2"])
 def test_slopes_are_difference_quotients(kind: str) -> None:
     with AllFloat64() if kind in FAMILIES else nullcontext():
-        slopes_are_difference_quotients(kind, sized(4 if kind in FAMILIES else 12, 60))
+        slopes_are_difference_quotients(kind, sized(8 if kind in FAMILIES else 12, 60))
 
 
 def slopes_are_difference_quotients(kind: str, examples: int) -> None:
