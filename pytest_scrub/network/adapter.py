@@ -196,9 +196,11 @@ class Transformer(ABC):
                     f"has attention weights in layer {layer} that are not split evenly into heads"
                 )
 
-    def error(self, reason: str, remedy: str = PLAIN_MODULE) -> ModelError:
-        kind = NotASumError if remedy is PLAIN_MODULE else ModelError
-        return kind(f"{self.source} {reason}; {remedy}")
+    def error(self, reason: str, remedy: str | None = None) -> ModelError:
+        """Without a remedy: it is no sum of parts."""
+        if remedy is None:
+            return NotASumError(f"{self.source} {reason}; {PLAIN_MODULE}")
+        return ModelError(f"{self.source} {reason}; {remedy}")
 
 
 def weights(get: Callable[[str], Any]) -> dict[str, Any]:

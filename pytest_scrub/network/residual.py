@@ -166,14 +166,15 @@ class ResidualGraph(ModelGraph):
                     self._same(what, summed, seen[block[0].sum])
                 stream = stream + added(block[0], summed, self.transformer.dtype)
 
-    def _same(self, what: str, mine: Tensor, theirs: Tensor, remedy: str = PLAIN_MODULE) -> None:
+    def _same(self, what: str, mine: Tensor, theirs: Tensor, remedy: str | None = None) -> None:
         scale = theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny)
         off = float(((mine - theirs).abs().max() / scale).nan_to_num(nan=float("inf")))
         if off > PROOF_TOLERANCE.get(theirs.dtype, 0.0):
-            kind = NotASumError if remedy is PLAIN_MODULE else ModelError
+            kind = NotASumError if remedy is None else ModelError
             raise kind(
                 f"{self.source}: {what} differs from the network's own by {off:.1e} of its scale, "
-                f"so this network is not the sum of parts that a claim needs; {remedy}"
+                f"so this network is not the sum of parts that a claim needs; "
+                f"{remedy or PLAIN_MODULE}"
             )
 
     def require_usable(self, inputs: Inputs) -> None:

@@ -36,19 +36,37 @@ def graph_of(model: nn.Module) -> ModelGraph | None:
     it, else by its hooks. None where it is none that is known."""
     if is_transformer_lens(model):
         return _graph_of_bridge(model, getattr(model, "original_model", None))
-    return _graph_of_bridge(bridge_of(model), model) if is_hugging_face(model) else None
+    if not is_hugging_face(model):
+        return None
+    before = _of_a_few_tokens(model)
+    return _graph_of_bridge(bridge_of(model), model, before)
 
 
-def _graph_of_bridge(bridge: Any, network: nn.Module | None) -> ModelGraph:
+def _graph_of_bridge(
+    bridge: Any, network: nn.Module | None, before: Tensor | None = None
+) -> ModelGraph:
+    """`before`: what the network gave for a few tokens without the bridge's parts in it."""
     try:
         if network is not None and bridge.original_model is not network:
             raise NotASumError(f"TransformerLens knows the base of {type(network).__name__} only")
+        if off := _off(before, network):
+            raise NotASumError(
+                f"the bridge that TransformerLens makes of this {type(network).__name__} computes "
+                f"something else than the model itself, by {off:.1e} of its scale on a few tokens"
+            )
         graph = ResidualGraph(parts_of(bridge))
         _prove_sums(graph)
     except NotASumError as error:
         if network is None:
             raise
-        return along_every_path(network, bridge, str(error).partition(";")[0])
+        found = along_every_path(network, bridge, str(error).partition(";")[0])
+        if off := _off(before, network):
+            raise ModelError(
+                f"this {type(network).__name__} computes something else since TransformerLens "
+                f"looked into it, by {off:.1e} of its scale on a few tokens; load it anew and use "
+                "ModuleGraph(model)"
+            ) from error
+        return found
     return graph
 
 
@@ -111,8 +129,8 @@ def bridge_of(model: nn.Module) -> nn.Module:
     A bridge puts its own parts into the model, so that a second one around it would wrap the parts
     of the first.
 
-    **Raises** `ModelError` where TransformerLens does not know the architecture, or makes another
-    network of it, and where somebody else's bridge is there.
+    **Raises** `ModelError` where TransformerLens does not know the architecture, and where somebody
+    else's bridge is there.
     """
     from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
     from transformer_lens.model_bridge.sources import build_bridge_from_module
@@ -126,7 +144,6 @@ def bridge_of(model: nn.Module) -> nn.Module:
             f"this {name} is inside a TransformerBridge already; load the bridge instead of the "
             "model in it"
         )
-    before = _of_a_few_tokens(model)
     try:
         around = model if name in SUPPORTED_ARCHITECTURES else _around_base(model) or model
         bridge: nn.Module = build_bridge_from_module(
@@ -144,7 +161,6 @@ def bridge_of(model: nn.Module) -> nn.Module:
             f"TransformerLens cannot wrap this {name} ({reason}); for claims about its modules "
             "load it anew and use ModuleGraph(model)"
         ) from error
-    _require_same(name, before, _of_a_few_tokens(model))
     vars(model)[BRIDGE] = bridge  # not an attribute: a submodule would be part of the model's state
     return bridge.train(model.training)
 
@@ -170,18 +186,14 @@ def _of_a_few_tokens(model: Any) -> Tensor | None:
     return seen if same_numbers(first, second) else None
 
 
-def _require_same(name: str, before: Tensor | None, after: Tensor | None) -> None:
-    """**Raises** `ModelError` where a model computes something else with a bridge's parts in it."""
+def _off(before: Tensor | None, network: nn.Module | None) -> float:
+    """By how much a model computes something else than before, relative to its scale; 0 where
+    rounding may be all."""
+    after = None if before is None else _of_a_few_tokens(network)
     if before is None or after is None:
-        return
+        return 0.0
     off = float((after - before).abs().max() / before.abs().max())
-    if not off <= PROOF_TOLERANCE.get(before.dtype, 0.0):
-        raise ModelError(
-            f"the bridge that TransformerLens makes of this {name} computes something else than "
-            f"the model itself, by {off:.1e} of its scale on a few tokens; load the model with "
-            "attn_implementation='eager' where that is why, or load it anew and use "
-            "ModuleGraph(model)"
-        )
+    return 0.0 if off <= PROOF_TOLERANCE.get(before.dtype, 0.0) else off
 
 
 def _around_base(model: Any) -> nn.Module | None:
