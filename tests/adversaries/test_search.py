@@ -94,13 +94,13 @@ def solved(problem: ToyProblem) -> Solved:
 @cache
 def toys() -> list[Solved]:
     return [
-        solved(problem) for problem in (toy_problems(200) if FULL else toy_problems(8, most=15_000))
+        solved(problem) for problem in (toy_problems(200) if FULL else toy_problems(6, most=15_000))
     ]
 
 
 @cache
 def toys_without_likes() -> list[Solved]:
-    problems = problems_without_likes(60) if FULL else problems_without_likes(6, most=15_000)
+    problems = problems_without_likes(60) if FULL else problems_without_likes(4, most=15_000)
     return [solved(problem) for problem in problems]
 
 

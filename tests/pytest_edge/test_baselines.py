@@ -142,7 +142,9 @@ LATER = """
 """
 
 
-@pytest.mark.parametrize(("mode", "alone"), [("-n0", False), ("-n1", True)])
+@pytest.mark.parametrize(
+    ("mode", "alone"), [("-n0", False), pytest.param("-n1", True, marks=only_in_full)]
+)
 def test_what_was_decided_before_an_interrupt_is_saved_and_compared(
     suite: Suite, mode: str, alone: bool
 ) -> None:

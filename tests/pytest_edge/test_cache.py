@@ -238,6 +238,7 @@ def test_workers(cached: Cached) -> None:
     assert cached.captured < captured / 2  # a worker may have got the claim of the other
 
 
+@only_in_full
 def test_workers_share_the_work(cached: Cached) -> None:
     """Two workers capture little more together than one alone: each begins at its own end, and
     takes what is there."""

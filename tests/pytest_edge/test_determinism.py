@@ -98,7 +98,8 @@ QUARTER = """
 """
 
 
-@pytest.mark.parametrize("variant", [pytest.param(REVERSED, marks=only_in_full), QUARTER])
+@only_in_full
+@pytest.mark.parametrize("variant", [REVERSED, QUARTER])
 def test_searches_mutants_and_controls_say_the_same_too(modules: Suite, variant: str) -> None:
     """Whatever was cached before, and however large the batches are."""
     asked = ("--scrub-mutate", "--scrub-controls", "--scrub-samples=500")

@@ -46,6 +46,7 @@ def timeless(found: Any) -> Any:
     return [timeless(part) for part in found] if isinstance(found, list) else found
 
 
+@only_in_full
 def test_workers_change_nothing_in_a_valid_file(four: Suite) -> None:
     found = []
     for workers in ("-n0", "-n2"):

@@ -80,7 +80,7 @@ def test_the_ends_of_a_bounded_metric_are_where_a_bettor_wins() -> None:
         )
 
 
-@pytest.mark.parametrize("largest", [math.inf, 1.0])
+@pytest.mark.parametrize("largest", [math.inf, pytest.param(1.0, marks=only_in_full)])
 @pytest.mark.parametrize("share", [pytest.param(0.02, marks=only_in_full), 0.3])
 def test_a_sequence_may_be_looked_at_often(largest: float, share: float) -> None:
     missed = {"sequence": 0, "one look": 0}

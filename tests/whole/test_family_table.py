@@ -39,7 +39,7 @@ def test_a_family_is_read_as_its_own_hooks_say(name):
         assert line in page, f"run make families: {line}"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_hooks_stand_where_the_residual_stream_is_written(name):
     """What they take for the contributions of attention and MLPs is all that the stream gains."""
     family = FAMILIES[name]

@@ -94,9 +94,7 @@ def pieces(count: int, size: int) -> int:
 @pytest.mark.parametrize(
     "name",
     [
-        "native",
-        pytest.param("gpt2", marks=only_in_full),
-        pytest.param("module", marks=only_in_full),
+        *(pytest.param(name, marks=only_in_full) for name in ("native", "gpt2", "module")),
         "functions",
     ],
 )
