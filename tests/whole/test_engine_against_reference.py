@@ -44,13 +44,13 @@ MOST_IN_FULL = [
 ]
 CASES = sized(
     {
-        "native": 40,
-        "gpt2": 20,
-        "llama": 20,
+        "native": 60,
+        "gpt2": 30,
+        "llama": 30,
         "families": 8,
-        "functions": 40,
-        "modules": 40,
-        "hooks": 20,
+        "functions": 60,
+        "modules": 60,
+        "hooks": 30,
     },
     {
         "native": 700,
