@@ -138,17 +138,17 @@ class HookGraph(ModuleGraph):
     ) -> Iterator[_Attention]:
         for key, part in block.submodules.items():
             if "o" in part.submodules:
-                side = f"{CROSS}." if key == "cross_attn" else side
+                whose = f"{CROSS}." if key == "cross_attn" else side
                 o, v = (find.of(part.submodules.get(name)) for name in "ov")
                 numbers = range(self._n_heads(part.original_component) if o else 0)
                 yield _Attention(
-                    name=f"{side}attn{layer}",
+                    name=f"{whose}attn{layer}",
                     layer=layer,
-                    level=f"{_words(side)}attention {layer}",
+                    level=f"{_words(whose)}attention {layer}",
                     added=find.added(block, part, "ln1_post"),
                     projection=o,
                     value=v,
-                    heads=tuple(f"{side}head{layer}.{head}" for head in numbers),
+                    heads=tuple(f"{whose}head{layer}.{head}" for head in numbers),
                 )
 
     def _n_heads(self, attention: Any) -> int:

@@ -38,7 +38,7 @@ def graph_of(model: nn.Module) -> ModelGraph | None:
         return _graph_of_bridge(model, getattr(model, "original_model", None))
     if not is_hugging_face(model):
         return None
-    before = _of_a_few_tokens(model)
+    before = None if BRIDGE in vars(model) else _of_a_few_tokens(model)  # compared once
     return _graph_of_bridge(bridge_of(model), model, before)
 
 

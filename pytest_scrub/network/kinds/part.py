@@ -105,9 +105,13 @@ class Part(Component):
         where: Where,
     ) -> Iterator[tuple[str, Tensor]]:
         """The values at `where` of parts of this kind that read the same stream, by name; those
-        that are not to be told `apart` may come as one sum, under no name."""
+        that are not to be told `apart` may come as one sum, under no name.
+
+        Position by position, where a kind does not say otherwise.
+        """
+        here = select(stream, where)
         for part in parts:
-            yield part.name, select(part.computed(stream, visible), where)
+            yield part.name, part.computed(here, visible)
 
     @property
     def output_weights(self) -> Tensor:

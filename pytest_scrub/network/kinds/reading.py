@@ -6,7 +6,7 @@ carrier's own component did; it is summed in float32 at least.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -294,18 +294,6 @@ class ReadingPart(Part):
 
     def computed(self, stream: Tensor, visible: Tensor) -> Tensor:
         return self.apply(stream)
-
-    def together(
-        self,
-        parts: Sequence[Part],
-        apart: Collection[str],
-        stream: Tensor,
-        visible: Tensor,
-        where: Where,
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Position by position."""
-        here = select(stream, where)
-        return ((part.name, part.computed(here, visible)) for part in parts)
 
     def read(self, batch: Batch) -> Tensor:
         """Its value where some of what it reads is replaced."""
