@@ -7,7 +7,7 @@ equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -461,6 +461,38 @@ class Dataset:
         """A dataset from one split of a `datasets.Dataset`; as `from_npz`, with `pad` as in
         `from_jsonl`."""
         return cls._of(files.from_hf(dataset, inputs=inputs, pad=pad, **fields))
+
+    @classmethod
+    def from_prompts(
+        cls, template: str | Sequence[str], slots: Mapping[str, Sequence[str]], **fields: Any
+    ) -> Self:
+        """A dataset of different prompts that are made of templates, with the words in their slots.
+
+        **Arguments**
+
+        - `template`: a text with slots in braces, or a list of such.
+        - `slots`: name to the words that it may hold, as they stand in the text.
+        - `tokenizer`: anything with `encode`, or a function from a text to its token ids. Rows are
+          filled up on the right with `pad=` (its pad or end token by default) behind an
+          `attention_mask`.
+        - `label`: the text that follows, `" {receiver}"`, or a function of a prompt's words to it;
+          its one token is the label, at the prompt's last token.
+        - `against`: another such text; its token is the feature `against`, for `logit_difference`.
+        - `rows`: how many prompts to draw, with `seed`; by default all there are, in order.
+        - `where`: a function of a prompt's words, whether to have it.
+        - `features`: name to function of a prompt's words. All else as for `Dataset`.
+
+        Features that it gives: the word in each slot, by the slot's name; the number of the
+        `template`, where there are several; and positions, for `pos=`: `receiver_start` and
+        `receiver_end`, the first and the last token of the word, `receiver_2_start`, ... where it
+        comes again, and the prompt's `end`.
+
+        **Raises** `DataError` where a token reaches across the edge of a word, and where a label is
+        several tokens.
+        """
+        from pytest_scrub.data.prompts import from_prompts
+
+        return cls._of(from_prompts(template, slots, **fields))
 
     @classmethod
     def from_strategy(
