@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_scrub.errors import ModelError, did_you_mean, hides_scrub_errors
+from pytest_scrub.network.transformer_lens import require_library
 
 if TYPE_CHECKING:
     from transformer_lens.config import TransformerBridgeConfig
@@ -122,6 +123,7 @@ def load_raw(
         return source
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"there is no GPU for device {str(device)!r} here; use device='cpu'")
+    require_library("load_model()")
     path = Path(source).expanduser()
     if path.is_file():
         return _from_file(path, config, device, dtype)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
@@ -31,6 +32,15 @@ BRIDGE = "_pytest_scrub_bridge"
 SEEN = 8  # positions on which a network is seen to be a sum of parts, before there are data
 
 
+def require_library(what: str) -> None:
+    """**Raises** `ModelError` where TransformerLens, which `what` needs, is not installed."""
+    if find_spec(LIBRARY) is None:
+        raise ModelError(
+            f"{what} needs TransformerLens, which is not installed: pip install "
+            "'pytest-scrub[transformer-lens]'"
+        )
+
+
 def graph_of(model: nn.Module) -> ModelGraph | None:
     """A transformer as a graph of heads and MLPs: around one residual stream where its parts sum to
     it, else by its hooks. None where it is none that is known."""
@@ -38,6 +48,10 @@ def graph_of(model: nn.Module) -> ModelGraph | None:
         return _graph_of_bridge(model, getattr(model, "original_model", None))
     if not is_hugging_face(model):
         return None
+    require_library(
+        f"a graph of the heads and MLPs of {type(model).__name__} (ModuleGraph(model) is one of "
+        "its modules)"
+    )
     before = None if BRIDGE in vars(model) else _of_a_few_tokens(model)  # compared once
     return _graph_of_bridge(bridge_of(model), model, before)
 

@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from pytest_scrub import ANYTHING, Dataset, Evaluator, head, load_model, output
 from pytest_scrub.errors import ModelError
-from pytest_scrub.network import as_graph
+from pytest_scrub.network import ModuleGraph, as_graph
 from pytest_scrub.network.loading import load_raw, save_native
 from pytest_scrub.network.transformer_lens import parts_of
 from tests.reference.configurations import GPT2, GROUPED
@@ -560,3 +561,17 @@ def test_devices_that_are_not_there(saved: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     refused("there is no GPU for device 'cuda:1' here; use device='cpu'", saved, device="cuda:1")
+
+
+def test_without_transformer_lens_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = hf.GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=5, n_positions=4)
+    model = hf.GPT2LMHeadModel(config).eval()
+    monkeypatch.setitem(sys.modules, "transformer_lens", None)
+    install = r"pip install 'pytest-scrub\[transformer-lens\]'"
+    with pytest.raises(ModelError, match=f"heads and MLPs of GPT2LMHeadModel .* {install}"):
+        as_graph(model)
+    with pytest.raises(ModelError, match=rf"load_model\(\) needs TransformerLens.* {install}"):
+        load_model(tmp_path / "weights.safetensors")
+    assert "transformer.h.0" in ModuleGraph(model).components

@@ -9,6 +9,7 @@ from tests.pytest_edge.conftest import FOUR_OUTCOMES, Suite
 BLOCKED = """
 import sys
 sys.modules |= dict.fromkeys(["jinja2", "markupsafe", "matplotlib", "ray"])
+sys.modules |= dict.fromkeys(["transformer_lens", "transformers", "datasets"])
 """
 SHOWN = """
 def test_a_verdict_in_a_notebook(scrub):
