@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_scrub.pytest_edge.claim_list import start
+from pytest_scrub.pytest_edge.first_files import write
 
 # Registered as fixtures by being here.
 from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
@@ -41,10 +42,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """With --scrub-list, claims are shown and none is run."""
+def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
+    """With --scrub-list, claims are shown and none is run; with --scrub-init, files are written and
+    that is all."""
+    if kind := option(config, "init"):
+        write(config, kind)
+        return pytest.ExitCode.OK
     if option(config, "list"):
         start(config)
+    return None
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -14,6 +14,7 @@ SHORT = 60  # lines of code; what is shorter is tested with what uses it
 # Modules, and folders of them, that are tested with what they are parts of.
 ELSEWHERE = {
     "__init__.py": "pytest_edge/test_cost.py",
+    "plugin.py": "pytest_edge/test_options.py",
     "judge.py": "whole/test_any_claim.py",
     "meaning.py": "whole/test_engine_against_reference.py",
     "common/calls.py": "common/test_user_code.py",

@@ -15,6 +15,7 @@ import pytest
 from pytest_scrub.errors import ScrubError, did_you_mean
 from pytest_scrub.extras.baselines.limits import parsed
 from pytest_scrub.pytest_edge.amounts import amount
+from pytest_scrub.pytest_edge.first_files import KINDS, kind_of
 from pytest_scrub.settings import COMMAND_LINE_OPTIONS, Option, error_of_a_run, whole
 
 FOLDER = ".scrub"  # under pytest's root: one file for each claim that was refuted
@@ -104,6 +105,12 @@ OPTIONS = (
         "a file for the report, one page that needs nothing else",
     ),
     Option("json", _file, "a file for all verdicts as JSON"),
+    Option(
+        "init",
+        kind_of,
+        f"write a folder of claims that runs, and run nothing: {', '.join(KINDS)}",
+        bare=next(iter(KINDS)),
+    ),
     Option("list", bool, "show the claims with their options and fixtures, and run nothing"),
     Option(
         "save",

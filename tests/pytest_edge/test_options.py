@@ -47,7 +47,7 @@ def test_malformed_options_are_refused_before_anything_is_collected(
     [
         ("scrub_sampels = 10", "scrub_sampels; did you mean 'scrub_samples'?"),
         ("scrub-compare = main", "scrub-compare; did you mean 'scrub_compare'?"),
-        ("scrub_nothing_like_it = 1", "scrub_nothing_like_it"),
+        ("scrub_zzzzzzzzzzzzzzzz = 1", "scrub_zzzzzzzzzzzzzzzz"),
     ],
 )
 def test_a_misspelt_option_of_the_ini_file_is_no_option_that_is_left_out(
