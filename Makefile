@@ -55,7 +55,7 @@ $(DOCS_STAMP): $(STAMP)
 docs: $(DOCS_STAMP) ## the documentation, in site/; a broken link is an error (--quiet would hide it from --strict)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-bench: $(STAMP) ## the figures of the README, on one thread
+bench: $(STAMP) ## the figures of docs/figures.md, on one thread
 	$(BIN)/python benchmarks/brackets_table.py
 	$(BIN)/python benchmarks/donor_search.py
 	$(BIN)/python benchmarks/coverage.py
