@@ -11,7 +11,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from functools import cached_property
@@ -79,6 +79,7 @@ class Reporting:
         self._problems: list[str] = []
         self._written: list[str] = []
         self._reports: dict[str, dict[str, pytest.TestReport]] = {}
+        self._collected: Sequence[str] = ()  # the ids of tests, in the order in which they run
 
     def pytest_configure(self) -> None:
         """**Raises** `pytest.UsageError`, before anything is run, for what cannot be read or
@@ -122,6 +123,15 @@ class Reporting:
 
     def _folder(self, name: str) -> Path:
         return Path(self.config.rootpath, FOLDER, BASELINES, option(self.config, name))
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Keeps the order of tests, which that of their reports is not where workers run them."""
+        self._collected = [item.nodeid for item in session.items]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """The same, from a worker."""
+        self._collected = ids
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:
@@ -167,7 +177,7 @@ class Reporting:
         last = phases.get("call") or first
         shown = next((report for report in phases.values() if report.failed), last)
         result, verdict = _result(phases), _verdict(last)
-        test = str(dict(first.user_properties)[CLAIM_PROPERTY])
+        test = _test_of(phases)
         shared = of_report(self.config, first)
         return Claimed(
             test=test,
@@ -291,8 +301,8 @@ class Reporting:
         return category, line, (said, {COLOURS[verdict.word]: True})
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """The figures of every claim in the order of the test ids, what moved, and what was written
-        or could not be."""
+        """The figures of every claim in the order in which they ran, what moved, and what was
+        written or could not be."""
         if self._reports and self.run.judged:
             self._write_claims(terminalreporter)
         if self._runs and self._began and (said := self.run.ungated or _ungated(self.config)):
@@ -329,7 +339,13 @@ class Reporting:
         from pytest_scrub.reports.strength import strength_lines
         from pytest_scrub.reports.terminal import COLOURS, summary_lines
 
-        claims, width = self.run.claims, self.config.get_terminal_writer().fullwidth
+        by_test, width = (
+            {one.test: one for one in self.run.claims},
+            self.config.get_terminal_writer().fullwidth,
+        )
+        place = {test: place for place, test in enumerate(self._collected)}
+        ran = sorted(self._reports, key=lambda test: place.get(test, len(place)))
+        claims = [by_test[_test_of(self._reports[test])] for test in ran]
         terminalreporter.write_sep("=", "claims")
         for word, line in summary_lines(claims, width):
             terminalreporter.write_line(line, **{COLOURS.get(word, "bold"): True})
@@ -404,6 +420,11 @@ def _result(phases: dict[str, pytest.TestReport]) -> Result:
     if hasattr(last, "wasxfail"):
         return "xfailed" if last.skipped else "xpassed"
     return last.outcome
+
+
+def _test_of(phases: dict[str, pytest.TestReport]) -> str:
+    """The id that reports call a claim by."""
+    return str(dict(next(iter(phases.values())).user_properties)[CLAIM_PROPERTY])
 
 
 def _verdict(report: Any) -> Verdict | None:

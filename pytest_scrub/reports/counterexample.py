@@ -41,7 +41,8 @@ def _attempt(attempt: Attempt, tolerance: float) -> str:
         f"{', which refutes' if attempt.refutes else ''}",
         *_against_null(attempt),
         f"{attempt.how}",
-        f"{attempt.references} references, ten donors take part in {attempt.concentration:.0%}",
+        f"{attempt.references} references, {attempt.concentration:.0%} of them with one of the ten "
+        "donors used most",
         cost + (", stopped by the deadline" if attempt.late else ""),
     ]
     return "; ".join(parts)

@@ -56,7 +56,8 @@ def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, 
     one of its own.
 
     Columns that no claim has anything for are left out, and names are cut that are wider than the
-    terminal.
+    terminal. Figures are in the metric's unit, which stands below, or beside names where it
+    differs.
     """
     verdicts = [one.verdict for one in claims if one.verdict is not None]
     for whole in (True, False):
@@ -72,12 +73,16 @@ def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, 
     gap = "  " if sum(widths) + 2 * len(widths) <= width else " "
     header, *lines = map(gap.join, zip(*padded, strict=True)) if padded else [""]
     beside = width - len(header) - len(gap)
-    longest = max(len(one.test) for one in claims)
+    metrics = {verdict.metric for verdict in verdicts}
+    names = [
+        f"{one.test}, in {one.verdict.metric}" if one.verdict and len(metrics) > 1 else one.test
+        for one in claims
+    ]
+    longest = max(map(len, names))
     name_above = longest > beside < LEAST_BESIDE
     room = max(width if name_above else beside, LEAST_NAME)
     yield "", header.rstrip() if name_above else f"{header}{gap}claim"
-    for one in claims:
-        name = _shortened(one.test, room)
+    for one, name in zip(claims, (_shortened(name, room) for name in names), strict=True):
         if one.verdict is None:
             text = f"{one.outcome:<10} {one.test}: {one.message or 'no verdict'}"
             yield one.word, text if len(text) <= width else f"{text[: width - 3]}..."
@@ -86,6 +91,8 @@ def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, 
             yield one.verdict.word, lines.pop(0).rstrip()
         else:
             yield one.verdict.word, f"{lines.pop(0)}{gap}{name}"
+    if len(metrics) == 1:
+        yield "", f"figures in {metrics.pop()}"
 
 
 def _figures(verdict: Verdict, *, whole: bool) -> tuple[str, ...]:

@@ -121,7 +121,7 @@ def test_the_short_summary_names_the_claim_and_the_outcome(four: Suite) -> None:
 # The summary --------------------------------------------------------------------------------------
 
 
-def test_one_line_for_every_claim_sorted(suite: Suite) -> None:
+def test_one_line_for_every_claim_in_the_order_they_ran(suite: Suite) -> None:
     suite.write(FOUR_OUTCOMES, name="test_b")
     suite.write(
         FOUR_OUTCOMES.replace("def test_", "def test_z_").replace("z_untested", "a_untested"),
@@ -129,16 +129,30 @@ def test_one_line_for_every_claim_sorted(suite: Suite) -> None:
     )
     ran = suite.run("test_b.py", "test_a.py")
     assert [[line.split()[0], line.split()[-1]] for line in ran.summary] == [
-        ["untested", "test_a.py::test_a_untested"], ["held", "test_a.py::test_z_held"],
-        ["refuted", "test_a.py::test_z_refuted"], ["undecided", "test_a.py::test_z_undecided"],
         ["held", "test_b.py::test_held"], ["refuted", "test_b.py::test_refuted"],
         ["undecided", "test_b.py::test_undecided"], ["untested", "test_b.py::test_untested"],
+        ["held", "test_a.py::test_z_held"], ["refuted", "test_a.py::test_z_refuted"],
+        ["undecided", "test_a.py::test_z_undecided"], ["untested", "test_a.py::test_a_untested"],
     ]  # fmt: skip
-    refuted = ran.summary[2]
+    refuted = ran.summary[5]
     verdict = ran.verdicts["test_z_refuted"]
     assert f"{verdict.gap.mean:.3g}" in refuted
     assert f"{verdict.recovered:.1%}" in refuted
     assert " 0.5" in refuted  # what the claim allows
+
+
+def test_figures_have_a_unit(suite: Suite) -> None:
+    suite.write(FOUR_OUTCOMES)
+    assert "\nfigures in cross-entropy\n" in suite.run().text
+    suite.write("""
+    @claim(tolerance=0.5, metric=zero_one_error())
+    def test_in_errors():
+        return output(module("A", agrees_on="a"))
+    """, name="test_more")  # fmt: skip
+    both = suite.run()
+    assert "figures in" not in both.text
+    names = [line for line in both.summary if "test_in_errors" in line or "test_held" in line]
+    assert [line.rpartition(", in ")[2] for line in names] == ["cross-entropy", "0-1 error"]
 
 
 def test_no_summary_without_a_claim(suite: Suite) -> None:
