@@ -149,7 +149,7 @@ def _store_of(
     return (
         ActivationStore(as_graph(model).rebuilt(), data)
         if store is None
-        else store.current(as_graph(model), data)
+        else store.current(model, data)
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from pytest_scrub.errors import ModelError, NotASumError
 from pytest_scrub.network.adapter import PLAIN_MODULE, TOKENS, Transformer
 from pytest_scrub.network.bridge import Bridge
+from pytest_scrub.network.code import is_bookkeeping
 from pytest_scrub.network.graph import ModelGraph, same_numbers
 from pytest_scrub.network.hooked import Hooked
 from pytest_scrub.network.hooks import WRAPPED, HookGraph
@@ -74,12 +76,20 @@ def along_every_path(network: nn.Module, bridge: Any, reason: str) -> HookGraph:
     """The graph of what hooks show.
 
     A bridge that we have put into a Hugging Face model is taken out of it again: the network itself
-    is run, whatever the bridge does in ways of its own.
+    is run, whatever the bridge does in ways of its own. It stays where the user has hung hooks on
+    its parts, which are the model's own to them.
     """
-    if vars(network).get(BRIDGE) is bridge:
+    if vars(network).get(BRIDGE) is bridge and not _is_hooked(network):
         _unwrap(network)
         del vars(network)[BRIDGE]
     return HookGraph(network, bridge, reason)
+
+
+def _is_hooked(network: nn.Module) -> bool:
+    """Whether hooks that are not a bridge's own hang on parts of one."""
+    parts = (part for part in network.modules() if _library_classes(part))
+    hooks = ((*part._forward_hooks.values(), *part._forward_pre_hooks.values()) for part in parts)
+    return not all(map(is_bookkeeping, chain.from_iterable(hooks)))
 
 
 def _unwrap(module: nn.Module) -> None:

@@ -205,6 +205,23 @@ def test_what_does_not_sum_is_seen_before_there_are_data() -> None:
     assert isinstance(as_graph(bent), ResidualGraph)
 
 
+def test_a_hook_on_a_network_that_a_bridge_is_in_already_is_not_lost() -> None:
+    model, rows = llama(), torch.arange(9).view(3, 3)
+    assert isinstance(as_graph(model), ResidualGraph)
+    handle = model.model.layers[0].register_forward_hook(lambda _, given, out: out * 1.5)
+    with torch.no_grad():
+        bent = model(rows).logits
+    for _ in range(2):
+        graph = as_graph(model)
+        assert isinstance(graph, HookGraph)
+        torch.testing.assert_close(graph.run({"tokens": rows}), bent)
+    handle.remove()
+    graph = as_graph(model)
+    assert isinstance(graph, ResidualGraph)
+    with torch.no_grad():
+        assert float((graph.run({"tokens": rows}) - bent).abs().max()) > 1e-3
+
+
 def test_a_network_whose_base_is_known_is_read_with_its_own_head() -> None:
     config = transformers.BertConfig(**SMALL, num_labels=3)
     model = transformers.BertForSequenceClassification(config).eval()
