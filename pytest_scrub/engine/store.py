@@ -25,7 +25,7 @@ from pytest_scrub.engine.row_independence import (
     difference_in_words,
     relative_difference,
 )
-from pytest_scrub.errors import DataError, ModelError
+from pytest_scrub.errors import DataError, ModelError, NotASumError
 from pytest_scrub.metrics import Metric
 from pytest_scrub.network import as_graph
 from pytest_scrub.network.graph import ModelGraph, Site, Where
@@ -175,6 +175,15 @@ class ActivationStore:
             None if disk_cache is None else disk_cache(graph, dataset, len(self._row_of_place))
         )
 
+    @classmethod
+    def of(cls, graph: ModelGraph, dataset: Dataset, *more: Any, **named: Any) -> ActivationStore:
+        """The store of a network that is read along every path where its parts do not sum on the
+        dataset's rows; `more` as above."""
+        try:
+            return cls(graph, dataset, *more, **named)
+        except NotASumError as error:
+            return cls(graph.along_every_path(error), dataset, *more, **named)
+
     def for_dataset(self, graph: ModelGraph, dataset: Dataset) -> ActivationStore:
         """A store of another network or other data that shares this one's memory and executor."""
         return ActivationStore(graph, dataset, self.memory, executor=self.executor)
@@ -238,7 +247,9 @@ class ActivationStore:
                 "is of"
             )
         self._model = model
-        return self if not is_stale else self.for_dataset(graph.rebuilt(), dataset)
+        if not is_stale:
+            return self
+        return self.of(graph.rebuilt(), dataset, self.memory, executor=self.executor)
 
     def is_stale(self) -> bool:
         """Whether the network is another one than when this store was made, however it was changed.

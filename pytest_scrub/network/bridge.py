@@ -21,8 +21,13 @@ from pytest_scrub.network.rotary import (
     turn_halves,
     turn_pairs,
 )
+from pytest_scrub.network.wrapping import along_every_path, bridge_of, is_in
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from pytest_scrub.errors import NotASumError
+    from pytest_scrub.network.graph import ModelGraph
     from pytest_scrub.network.parts import Norm, Rotate
 
 __tracebackhide__ = hides_scrub_errors
@@ -66,7 +71,16 @@ ALIBI = {
 class Bridge(Transformer):
     """A `TransformerBridge`: its components wrap those of the model it was built around."""
 
+    def rebuilt(self) -> Self:
+        # our bridge may have been taken out of the model since, to read it along every path
+        return type(self)(bridge_of(self.model.original_model) if self.is_ours else self.model)
+
+    def along_every_path(self, error: NotASumError) -> ModelGraph:
+        reason = f"on the dataset's rows {error.reason}"
+        return along_every_path(self.model.original_model, self.model, reason)
+
     def _inspect(self) -> None:
+        self.is_ours = is_in(self.model.original_model, self.model)
         cfg, components = self.model.cfg, set(self.model.adapter.component_mapping)
         self.native = type(self.model.original_model).__name__ == "NativeModel"
         self.source = f"TransformerBridge ({'native' if self.native else cfg.architecture})"

@@ -89,7 +89,7 @@ class Session:
             graph = self._taken_apart(model).rebuilt()
             disk_cache = None if self.cache is None else partial(activation_files, self.cache)
             memory = self._memory(graph.device)
-            store = ActivationStore(graph, data, memory, disk_cache, self.turn, self.executor)
+            store = ActivationStore.of(graph, data, memory, disk_cache, self.turn, self.executor)
         # network and data live as long as their entry, so that its key is never that of others
         self._stores[key] = model, data, graph, store
         while len(self._stores) > STORES_KEPT:
@@ -102,7 +102,8 @@ class Session:
         from pytest_scrub.network import as_graph
 
         for other, _, graph, store in self._stores.values():
-            if other is model and not store.is_stale():
+            # of what does not sum on the rows of other data only, another graph was made there
+            if other is model and store.graph is graph and not store.is_stale():
                 return graph
         return as_graph(model)
 
