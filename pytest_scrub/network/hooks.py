@@ -107,10 +107,12 @@ class HookGraph(ModuleGraph):
         find = _Paths(self._modules)
         blocks = list(self._blocks())
         self._attentions = [a for block in blocks for a in self._attentions_of(*block, find)]
+        # of a stack that the network does not have nothing is found (T5's encoder alone)
         self._mlps = {
-            f"{side}mlp{layer}": (layer, side, find.added(block, mlp, "ln2_post"))
+            f"{side}mlp{layer}": (layer, side, added)
             for side, layer, block in blocks
             if (mlp := block.submodules.get("mlp")) is not None
+            and (added := find.added(block, mlp, "ln2_post"))
         }
         self._embeddings = {n: find.of(names._modules.get(n)) for n in ("embed", "pos_embed")}
         self._not_apart: dict[str, str] = {}
@@ -200,6 +202,8 @@ class HookGraph(ModuleGraph):
         place = Place(Point(name))
         if place in self._claimed_as:
             return f"module {name!r} is {self._claimed_as[place]}; claim it under that name"
+        if name not in self.parts and f"{ENCODER}.{name}" in self.parts:
+            return f"{self.source} has no {name} but its encoder's; say of={ENCODER!r}"
         known = {*self._mlps}.union(*({a.name, *a.heads} for a in self._attentions))
         if name in known - {*self.parts} - {*self._not_apart}:
             return (

@@ -109,7 +109,7 @@ def _unwrap(module: nn.Module) -> None:
 
 def _around_base(model: Any) -> nn.Module | None:
     """A model that TransformerLens knows with the base of this one in it, such as BertForMaskedLM
-    for a BertModel; its own head has no numbers, and is never run. None where there is none."""
+    for a BertModel; what else it has has no numbers, and is never run. None where there is none."""
     from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 
     base, prefix = model.base_model, type(model).base_model_prefix
@@ -120,4 +120,13 @@ def _around_base(model: Any) -> nn.Module | None:
             if prefix and type(getattr(around, prefix, None)) is type(base):
                 setattr(around, prefix, base)
                 return around.train(model.training)
+            if _has_all(around, base):
+                around._modules.update(base._modules)
+                return around.train(model.training)
     return None
+
+
+def _has_all(around: nn.Module, base: nn.Module) -> bool:
+    """Whether what a base model consists of has the same names there (T5)."""
+    parts = base._modules.items()
+    return all(type(around._modules.get(name)) is type(part) for name, part in parts)

@@ -404,6 +404,17 @@ def test_rows_that_an_adversary_adds_do_not_change_how_a_claim_is_read() -> None
         store.for_dataset(store.graph, tokens_of(10))
 
 
+def test_an_encoder_alone_has_no_decoder() -> None:
+    graph, data = as_graph(built("T5EncoderModel", 0)[0]), data_for("T5EncoderModel")
+    for part in (head(0, 1, **F), mlp(0, **F)):
+        with refuses(
+            ModelError,
+            f"T5EncoderModel (along every path) has no {part.component} but its encoder's; say "
+            "of='encoder'",
+        ):
+            Evaluator(graph, data, output(part), TOTAL)
+
+
 # --- hooks that lie -------------------------------------------------------------------------------
 
 
