@@ -80,10 +80,13 @@ class _Paths:
         return self._path_of.get(id(module)) or self._path_of.get(id(inner), "")
 
     def added(self, block: Any, part: Any, normalised: str) -> tuple[str, ...]:
-        """Of the modules that may give what a part adds: the first that is called does."""
-        inside = part.submodules
+        """Of the modules that may give what a part adds: the first that is called does. A part
+        without a module of its own, whose layers lie in the block itself (OPT), is not the block.
+        """
+        inside, whole = part.submodules, self.of(block)
         modules = (block.submodules.get(normalised), inside.get("o", inside.get("out")), part)
-        return tuple(path for module in modules if (path := self.of(module)))
+        paths = (self.of(module) for module in modules)
+        return tuple(path for path in paths if path not in ("", whole))
 
 
 class HookGraph(ModuleGraph):
@@ -197,6 +200,9 @@ class HookGraph(ModuleGraph):
     def _first_called(self, paths: Iterable[str]) -> list[tuple[Place, int]]:
         found = ((Point(path), call) for path in paths for call in self._once(Point(path)))
         return [(Place(point, item=call.items[0]), call.turn) for point, call in found][:1]
+
+    def heads_of(self, attention: str) -> Sequence[str]:
+        return next((a.heads for a in self._attentions if a.name == attention), ())
 
     def problem(self, name: str) -> str | None:
         place = Place(Point(name))
