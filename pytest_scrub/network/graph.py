@@ -234,6 +234,11 @@ class ModelGraph(ABC):
         """Slots of `parent` through which it can read `child`; empty where it cannot."""
         return self.parts[parent].slots(self.parts[child], anywhere)
 
+    def heads_of(self, attention: str) -> Sequence[str]:
+        """The heads of a layer's attention, by name; none where there is no such layer."""
+        part = self.parts.get(attention)
+        return () if part is None else part.writers
+
     def problem(self, name: str) -> str | None:
         """Why it has no component of that name, and what to do, where it knows."""
         return None

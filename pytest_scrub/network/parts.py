@@ -55,9 +55,9 @@ class Attention:
     v`.
 
     With `x = norm(residual stream)`: `q = norm_q(x @ W_Q + b_Q)`, and so on; some normalise what is
-    rotated. With sinks the softmax is over one more score, which reads nothing. Query head `h` reads
-    key and value head `h * kv_heads // heads`. Weights are views of the model's own wherever its
-    layout allows a view.
+    rotated. With sinks the softmax is over one more score, which reads nothing. Query head `h`
+    reads key and value head `h * kv_heads // heads`. Weights are views of the model's own wherever
+    its layout allows a view.
     """
 
     norm: Norm

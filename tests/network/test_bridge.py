@@ -602,11 +602,13 @@ def test_the_proof_knows_when_queries_are_normalised() -> None:
     attention = graph.transformer.attention[0]
     early = replace(attention, norm_q=replace(attention.norm_q, after_rotation=False))
     graph.transformer.attention = (early, *graph.transformer.attention[1:])
-    with pytest.raises(ModelError, match="head0.0, recomputed from what it reads, differs"):
+    with pytest.raises(ModelError, match=r"head0\.0, recomputed from what it reads, differs"):
         ResidualGraph(graph.transformer).prove({"tokens": TOKENS})
 
 
-@pytest.mark.parametrize("name", ["Qwen 3", "Gemma 2", "BLOOM", "MPT", "Cohere", "OLMo 2", "GPT-OSS"])
+@pytest.mark.parametrize(
+    "name", ["Qwen 3", "Gemma 2", "BLOOM", "MPT", "Cohere", "OLMo 2", "GPT-OSS"]
+)
 def test_left_padding_is_the_networks_own(name: str) -> None:
     """Queries of padding see no key: they attend to all alike, here as there."""
     bridge = FAMILIES[name]().float()
