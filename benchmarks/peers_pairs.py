@@ -15,7 +15,7 @@ from benchmarks import peers_hooks, peers_others, peers_small, published_bracket
 from benchmarks.peers_timing import Contender, fastest, race, sized, table
 from pytest_scrub import Evaluator, load_model
 from pytest_scrub.common.seeds import stream
-from pytest_scrub.network.transformer_lens import bridge_of
+from pytest_scrub.network.wrapping import bridge_of
 from pytest_scrub.tree.nodes import Node
 
 SAME = 1e-4  # how far losses of the same swaps may be apart, in float32

@@ -56,6 +56,11 @@ class ModelError(ScrubError):
 class NotASumError(ModelError):
     """The network is not known to be a sum of parts, so its parts are not read directly."""
 
+    @property
+    def reason(self) -> str:
+        """Why, without a remedy."""
+        return str(self).partition(";")[0]
+
 
 class _Written(Protocol):
     @property

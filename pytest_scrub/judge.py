@@ -121,6 +121,7 @@ def _verdict(
         "nodes": with_gaps(average),
         "model": evaluator.graph.source,
         "model_digest": evaluator.store.digest,
+        "indirect": evaluator.graph.indirect,
         "precision": precision_of(evaluator.graph),
         "dataset": evaluator.dataset.name or "dataset",
         "dataset_digest": evaluator.dataset.digest(),
@@ -147,9 +148,9 @@ def _store_of(
         return made
     data.require_unchanged()
     return (
-        ActivationStore(as_graph(model).rebuilt(), data)
+        ActivationStore.of(as_graph(model).rebuilt(), data)
         if store is None
-        else store.current(as_graph(model), data)
+        else store.current(model, data)
     )
 
 

@@ -585,6 +585,8 @@ class Verdict:
     - `undecided`: why the average is undecided: `"too few draws"`, `"rounding"`, `"straddles"`
       where the interval holds the tolerance, or `"no room"` where the null costs nothing; None
       where it is not.
+    - `indirect`: why everything was read along every path, where that is for the network's own
+      reasons; None where nodes were read as they say, or as all are of a network of its kind.
     - `schema_version`: another one for whatever a reader of this one would not understand.
     """
 
@@ -632,6 +634,7 @@ class Verdict:
     explained_reason: str | None = None
     confidence: float = 0.95
     min_within: float | None = None
+    indirect: str | None = None
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @property

@@ -23,6 +23,7 @@ ELSEWHERE = {
     "network/kinds": "whole/test_engine_against_reference.py",
     "network/places.py": "network/test_modules.py",
     "network/transformer_lens.py": "network/test_hooks.py",
+    "network/wrapping.py": "network/test_hooks.py",
     "network/adapter.py": "network/test_bridge.py",
     "network/parts.py": "network/test_bridge.py",
     "network/hooked.py": "network/compat_hooked_transformer.py",  # make compat

@@ -25,8 +25,9 @@ from pytest_scrub.engine.row_independence import (
     difference_in_words,
     relative_difference,
 )
-from pytest_scrub.errors import DataError, ModelError
+from pytest_scrub.errors import DataError, ModelError, NotASumError
 from pytest_scrub.metrics import Metric
+from pytest_scrub.network import as_graph
 from pytest_scrub.network.graph import ModelGraph, Site, Where
 from pytest_scrub.network.state import State
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
@@ -150,6 +151,7 @@ class ActivationStore:
             executor,
         )
         self._turn = turn
+        self._model: Any = graph  # what was seen to be this network
         kinds = dataset.device.type, graph.device.type
         if kinds != ("cpu", "cpu") and dataset.device != graph.device:
             raise DataError(
@@ -172,6 +174,15 @@ class ActivationStore:
         self._disk_cache = (
             None if disk_cache is None else disk_cache(graph, dataset, len(self._row_of_place))
         )
+
+    @classmethod
+    def of(cls, graph: ModelGraph, dataset: Dataset, *more: Any, **named: Any) -> ActivationStore:
+        """The store of a network that is read along every path where its parts do not sum on the
+        dataset's rows; `more` as above."""
+        try:
+            return cls(graph, dataset, *more, **named)
+        except NotASumError as error:
+            return cls(graph.along_every_path(error), dataset, *more, **named)
 
     def for_dataset(self, graph: ModelGraph, dataset: Dataset) -> ActivationStore:
         """A store of another network or other data that shares this one's memory and executor."""
@@ -212,8 +223,10 @@ class ActivationStore:
         store."""
         return self.graph.digest()
 
-    def current(self, graph: ModelGraph, dataset: Dataset) -> ActivationStore:
+    def current(self, model: Any, dataset: Dataset) -> ActivationStore:
         """This store where the network is as it was, or else an empty one of the network as it is.
+
+        A network that was seen to be this one is not taken apart again while it is as it was.
 
         **Raises** `ModelError` or `DataError` where it is the store of another network or of other
         data.
@@ -223,13 +236,20 @@ class ActivationStore:
                 "store= has activations of another dataset; leave store= out, or give the one it "
                 "is of"
             )
+        is_stale = self.is_stale()
+        if model is self._model and not is_stale:
+            return self
+        graph = as_graph(model)
         parts = graph.computed_by_objects()
         if graph is not self.graph and (parts is None or parts != self.graph.computed_by_objects()):
             raise ModelError(
                 "store= has activations of another network; leave store= out, or give the one it "
                 "is of"
             )
-        return self if not self.is_stale() else self.for_dataset(self.graph.rebuilt(), dataset)
+        self._model = model
+        if not is_stale:
+            return self
+        return self.of(graph.rebuilt(), dataset, self.memory, executor=self.executor)
 
     def is_stale(self) -> bool:
         """Whether the network is another one than when this store was made, however it was changed.

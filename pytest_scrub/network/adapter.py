@@ -16,6 +16,7 @@ from pytest_scrub.network.parts import Attention, Mlp
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from pytest_scrub.network.graph import ModelGraph
     from pytest_scrub.network.parts import Norm
 
 __tracebackhide__ = hides_scrub_errors
@@ -72,6 +73,11 @@ class Transformer(ABC):
     def rebuilt(self) -> Self:
         """The transformer as its weights are now."""
         return type(self)(self.model)
+
+    def along_every_path(self, error: NotASumError) -> ModelGraph:
+        """Its graph where parts do not sum on the dataset's rows. **Raises** that error where there
+        is none."""
+        raise error
 
     @abstractmethod
     def parameters(self) -> Iterable[tuple[str, Tensor]]:

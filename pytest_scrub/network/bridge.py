@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from pytest_scrub.errors import hides_scrub_errors
-from pytest_scrub.network.adapter import MASK, Hooks, Transformer, cap, flat, view, weights
+from pytest_scrub.network.adapter import MASK, TOKENS, Hooks, Transformer, cap, flat, view, weights
 from pytest_scrub.network.parts import Attention, HeadNorm, Mlp, Scale
 from pytest_scrub.network.rotary import (
     rotate_by_table,
@@ -21,8 +21,13 @@ from pytest_scrub.network.rotary import (
     turn_halves,
     turn_pairs,
 )
+from pytest_scrub.network.wrapping import along_every_path, bridge_of, is_in
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from pytest_scrub.errors import NotASumError
+    from pytest_scrub.network.graph import ModelGraph
     from pytest_scrub.network.parts import Norm, Rotate
 
 __tracebackhide__ = hides_scrub_errors
@@ -31,6 +36,7 @@ BRIDGE_COMPONENTS = {
     *("embed", "embed_ln", "pos_embed", "rotary_emb"),
     *("blocks", "ln_final", "unembed"),
 }
+POSITIONS = "pos_embed"
 NEEDED_COMPONENTS = ("embed", "blocks", "ln_final", "unembed")
 BLOCK_COMPONENTS = {"ln1", "attn", "ln1_post", "ln2", "mlp", "ln2_post"}
 # Bridges that run a Hugging Face block as it is.
@@ -66,7 +72,16 @@ ALIBI = {
 class Bridge(Transformer):
     """A `TransformerBridge`: its components wrap those of the model it was built around."""
 
+    def rebuilt(self) -> Self:
+        # our bridge may have been taken out of the model since, to read it along every path
+        return type(self)(bridge_of(self.model.original_model) if self.is_ours else self.model)
+
+    def along_every_path(self, error: NotASumError) -> ModelGraph:
+        reason = f"on the dataset's rows {error.reason}"
+        return along_every_path(self.model.original_model, self.model, reason)
+
     def _inspect(self) -> None:
+        self.is_ours = is_in(self.model.original_model, self.model)
         cfg, components = self.model.cfg, set(self.model.adapter.component_mapping)
         self.native = type(self.model.original_model).__name__ == "NativeModel"
         self.source = f"TransformerBridge ({'native' if self.native else cfg.architecture})"
@@ -79,7 +94,8 @@ class Bridge(Transformer):
         kind = cfg.positional_embedding_type
         if kind not in ("standard", "rotary", "alibi"):
             raise self.error(f"has position embeddings of a kind that is not taken apart ({kind})")
-        self.has_pos_embed = "pos_embed" in components
+        self._positions = None if "pos_embed" in components else self._sinusoids()
+        self.has_pos_embed = "pos_embed" in components or self._positions is not None
         if self.has_pos_embed != (kind == "standard"):
             raise self.error("has position embeddings that are no component of their own")
         if "embed_ln" in components and self.has_pos_embed:
@@ -100,6 +116,28 @@ class Bridge(Transformer):
             raise self.error("has a bias for positions that its bridge adds twice (Falcon's ALiBi)")
         modules = {*self.model.modules(), *self.model.original_model.modules()}
         self.can_drop = any(dropout(module) > 0 for module in modules)
+
+    def _sinusoids(self) -> nn.Module | None:
+        """What gives embeddings of positions that are not learned, and no component of the bridge
+        (XGLM)."""
+        base = getattr(self.model.original_model, "base_model", None)
+        found: nn.Module | None = getattr(base, "embed_positions", None)
+        return found
+
+    @torch.no_grad()
+    def capture(self, inputs: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+        if self._positions is None or POSITIONS not in names:
+            return super().capture(inputs, names)
+        seen: list[Tensor] = []
+        handle = self._positions.register_forward_hook(lambda _, given, out: seen.append(out))
+        try:
+            found = super().capture(inputs, [name for name in names if name != POSITIONS])
+        finally:
+            handle.remove()
+        if len(seen) != 1:
+            raise self.error(f"computes its position embeddings {len(seen)} times in one pass")
+        found[POSITIONS] = seen[0].expand(len(inputs[TOKENS]), *seen[0].shape[1:])
+        return {name: found[name] for name in names}
 
     @property
     def _config(self) -> Any:
@@ -176,12 +214,13 @@ class Bridge(Transformer):
             softcap = getattr(original, "attn_logit_softcapping", None)
             rotate = self._rotate_huggingface(layer) if _is_rotated(attn) else None
             more = {"norm_q": _head_norm(attn, "q_norm"), "norm_k": _head_norm(attn, "k_norm")}
+            more["sinks"] = view(getattr(original, "sinks", None))
         elif name in ALIBI:
             scale = getattr(original, "softmax_scale", None) or scale
             more = {"bias": self._alibi(attn)}
         elif name == "CodeGenAttentionBridge" or type(original).__name__ == "GPTJAttention":
             scale, rotate = 1 / float(original.scale_attn), rotate_by_table(original)
-        elif type(original).__name__ in ("OPTAttention", "GPTNeoSelfAttention"):
+        elif type(original).__name__ in ("OPTAttention", "GPTNeoSelfAttention", "XGLMAttention"):
             scale = getattr(original, "scaling", 1.0)  # GPT-Neo's scores are not scaled
         else:
             raise self.error(
@@ -205,12 +244,12 @@ class Bridge(Transformer):
         original, cfg = attn.original_component, self.model.cfg
         config = getattr(original, "config", None)
         rope = getattr(config, "rope_parameters", None) or {}
+        norms = (_head_norm(attn, "q_norm"), _head_norm(attn, "k_norm"))
         extras = {
-            "queries and keys that are normalised after rotation": bool(
-                getattr(cfg, "qk_norm_after_rope", False)
+            "queries and keys of several heads that are normalised together after rotation": (
+                _norms_late(attn) and not all(norm is None or norm.each_alone for norm in norms)
             ),
             "gated attention": "gate" in attn._modules or bool(getattr(cfg, "gated_q_proj", False)),
-            "attention sinks": getattr(original, "sinks", None) is not None,
             "scaled keys": getattr(original, "key_multiplier", None) is not None,
             "clipped queries, keys and values": getattr(config, "clip_qkv", None) is not None,
             "queries scaled by position": rope.get("llama_4_scaling_beta") is not None,
@@ -245,9 +284,12 @@ class Bridge(Transformer):
             raise self.error(f"has rotary embeddings of a kind that is not taken apart ({kind})")
         is_interleaved = getattr(cfg, "rotary_interleaved_cos_sin", False)
         is_paired = getattr(cfg, "rotary_adjacent_pairs", False)
+        frequencies = getattr(rotary, "inv_freq", ())
 
         def table(x: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
             both = rotary(x, ids.reshape(-1, ids.shape[-1]), **options)
+            if both[0].shape[-1] == len(frequencies):  # each once (GPT-OSS)
+                both = (torch.cat([t, t], -1) for t in both)
             if is_paired and not is_interleaved:  # halves, each frequency twice
                 both = (t[..., : t.shape[-1] // 2].repeat_interleave(2, -1) for t in both)
             cos, sin = (t.view(*ids.shape, -1) for t in both)
@@ -333,9 +375,14 @@ def _head_norm(attn: Any, name: str) -> HeadNorm | None:
     if attn._qk_norm_per_head:
         return HeadNorm(norm, each_alone=False)
     if weight is not None and weight.shape == (d_head,):
-        return HeadNorm(norm, each_alone=True)
+        return HeadNorm(norm, each_alone=True, after_rotation=_norms_late(attn))
     # [batch, heads, pos, d_head]
     return HeadNorm(lambda x: norm(x.transpose(1, 2)).transpose(1, 2), each_alone=False)
+
+
+def _norms_late(attn: Any) -> bool:
+    """Whether queries and keys are normalised after they are rotated (HunYuan)."""
+    return bool(getattr(attn.config, "qk_norm_after_rope", False))
 
 
 def _alone(mlp: Any) -> Callable[..., Tensor]:

@@ -261,8 +261,8 @@ def _read_weights(roots: Sequence[Any]) -> list[Tensor]:
 
 
 def _read_module(module: nn.Module) -> list[Any]:
-    after = filterfalse(_is_bookkeeping, module._forward_hooks.values())
-    before = filterfalse(_is_bookkeeping, module._forward_pre_hooks.values())
+    after = filterfalse(is_bookkeeping, module._forward_hooks.values())
+    before = filterfalse(is_bookkeeping, module._forward_pre_hooks.values())
     return [*_read_object(module), "hooks", *after, "pre-hooks", *before]
 
 
@@ -321,7 +321,7 @@ def _read_names(found: tuple[AbstractSet[str], Namespace]) -> list[Any]:
     return [
         part
         for name in sorted(names & values.keys())
-        if not (is_installed and _is_bookkeeping(values[name]))
+        if not (is_installed and is_bookkeeping(values[name]))
         for part in (name, values[name])
     ]
 
@@ -350,13 +350,13 @@ def _text(value: Any) -> str:
 # Where code is from -------------------------------------------------------------------------------
 
 
-def _is_bookkeeping(hook: Any) -> bool:
+def is_bookkeeping(hook: Any) -> bool:
     """Whether a hook is an installed package's own, made at the first run, and does not call one of
     the user's."""
     if not isinstance(hook, FunctionType) or not _is_installed(hook.__globals__):
         return False
     return all(
-        _is_bookkeeping(inner)
+        is_bookkeeping(inner)
         for inner in _closed_over(hook)
         if callable(inner) and not isinstance(inner, nn.Module)
     )

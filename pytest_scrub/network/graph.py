@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pytest_scrub.data.columns import Ints
 from pytest_scrub.data.dataset import Dataset, Positions
-from pytest_scrub.errors import HypothesisError, ModelError, did_you_mean
+from pytest_scrub.errors import HypothesisError, ModelError, NotASumError, did_you_mean
 from pytest_scrub.network.digests import Version, digest_of, version_of
 from pytest_scrub.tree.nodes import Node, Subspace
 
@@ -234,6 +234,11 @@ class ModelGraph(ABC):
         """Slots of `parent` through which it can read `child`; empty where it cannot."""
         return self.parts[parent].slots(self.parts[child], anywhere)
 
+    def heads_of(self, attention: str) -> Sequence[str]:
+        """The heads of a layer's attention, by name; none where there is no such layer."""
+        part = self.parts.get(attention)
+        return () if part is None else part.writers
+
     def problem(self, name: str) -> str | None:
         """Why it has no component of that name, and what to do, where it knows."""
         return None
@@ -283,6 +288,11 @@ class ModelGraph(ABC):
     @abstractmethod
     def rebuilt(self) -> ModelGraph:
         """The graph of the same network as its weights are now."""
+
+    def along_every_path(self, error: NotASumError) -> ModelGraph:
+        """The graph of the same network read along every path, where its parts do not sum on the
+        dataset's rows. **Raises** that error where there is none."""
+        raise error
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
         """Everything learned, by name; the network's own tensors."""

@@ -80,10 +80,13 @@ class _Paths:
         return self._path_of.get(id(module)) or self._path_of.get(id(inner), "")
 
     def added(self, block: Any, part: Any, normalised: str) -> tuple[str, ...]:
-        """Of the modules that may give what a part adds: the first that is called does."""
-        inside = part.submodules
+        """Of the modules that may give what a part adds: the first that is called does. A part
+        without a module of its own, whose layers lie in the block itself (OPT), is not the block.
+        """
+        inside, whole = part.submodules, self.of(block)
         modules = (block.submodules.get(normalised), inside.get("o", inside.get("out")), part)
-        return tuple(path for module in modules if (path := self.of(module)))
+        paths = (self.of(module) for module in modules)
+        return tuple(path for path in paths if path not in ("", whole))
 
 
 class HookGraph(ModuleGraph):
@@ -107,10 +110,12 @@ class HookGraph(ModuleGraph):
         find = _Paths(self._modules)
         blocks = list(self._blocks())
         self._attentions = [a for block in blocks for a in self._attentions_of(*block, find)]
+        # of a stack that the network does not have nothing is found (T5's encoder alone)
         self._mlps = {
-            f"{side}mlp{layer}": (layer, side, find.added(block, mlp, "ln2_post"))
+            f"{side}mlp{layer}": (layer, side, added)
             for side, layer, block in blocks
             if (mlp := block.submodules.get("mlp")) is not None
+            and (added := find.added(block, mlp, "ln2_post"))
         }
         self._embeddings = {n: find.of(names._modules.get(n)) for n in ("embed", "pos_embed")}
         self._not_apart: dict[str, str] = {}
@@ -196,10 +201,15 @@ class HookGraph(ModuleGraph):
         found = ((Point(path), call) for path in paths for call in self._once(Point(path)))
         return [(Place(point, item=call.items[0]), call.turn) for point, call in found][:1]
 
+    def heads_of(self, attention: str) -> Sequence[str]:
+        return next((a.heads for a in self._attentions if a.name == attention), ())
+
     def problem(self, name: str) -> str | None:
         place = Place(Point(name))
         if place in self._claimed_as:
             return f"module {name!r} is {self._claimed_as[place]}; claim it under that name"
+        if name not in self.parts and f"{ENCODER}.{name}" in self.parts:
+            return f"{self.source} has no {name} but its encoder's; say of={ENCODER!r}"
         known = {*self._mlps}.union(*({a.name, *a.heads} for a in self._attentions))
         if name in known - {*self.parts} - {*self._not_apart}:
             return (

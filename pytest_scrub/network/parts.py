@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class HeadNorm:
-    """What normalises the projected queries or keys, before they are rotated.
+    """What normalises the projected queries or keys, before they are rotated or after.
 
     - `apply`: `[..., heads, d_head]` -> the same.
     - `each_alone`: whether it treats every head by itself, and all alike; else it needs all of
@@ -36,6 +36,7 @@ class HeadNorm:
 
     apply: Norm
     each_alone: bool
+    after_rotation: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,10 @@ class Attention:
     """One attention layer: `z = softmax(rotate(q) @ rotate(k).T * scale, capped, biased, masked) @
     v`.
 
-    With `x = norm(residual stream)`: `q = norm_q(x @ W_Q + b_Q)`, and so on. Query head `h` reads
-    key and value head `h * kv_heads // heads`. Weights are views of the model's own wherever its
-    layout allows a view.
+    With `x = norm(residual stream)`: `q = norm_q(x @ W_Q + b_Q)`, and so on; some normalise what is
+    rotated. With sinks the softmax is over one more score, which reads nothing. Query head `h`
+    reads key and value head `h * kv_heads // heads`. Weights are views of the model's own wherever
+    its layout allows a view.
     """
 
     norm: Norm
@@ -76,17 +78,21 @@ class Attention:
     window: int | None = None  # how many keys a query sees at most, its own the last; None: all
     # of a count of keys, what is added to the scores of each, [heads, keys] (ALiBi)
     bias: Callable[[int], Tensor] | None = None
+    sinks: Tensor | None = None  # [heads], a score of each that takes its share of the attention
     after: Norm | None = None  # of the sum of all that it adds; None: it is added as it is
 
     @property
     def text(self) -> str:
         """What it does beside what its weights say, in words; empty where that is nothing."""
-        norms = [norm and norm.each_alone for norm in (self.norm_q, self.norm_k)]
+        norms = [
+            norm and (norm.each_alone, norm.after_rotation) for norm in (self.norm_q, self.norm_k)
+        ]
         more = {
             "window": self.window,
             "soft cap": self.softcap,
             "norms of queries and keys": norms if norms != [None, None] else None,
             "bias": self.bias and "of positions",
+            "sinks": self.sinks is not None or None,
             "after": self.after,
         }
         said = [f"{what} {how}" for what, how in more.items() if how is not None]
@@ -94,10 +100,10 @@ class Attention:
 
     @property
     def constant(self) -> Tensor:
-        """What it adds whatever it attends to, the biases of values and of the output, `[d_model]`:
-        attention weights sum to one."""
+        """What it adds whatever it attends to, `[d_model]`: the biases of the output, and of values
+        where attention weights sum to one."""
         total = self.W_O.new_zeros(self.W_O.shape[-1]) if self.b_O is None else self.b_O
-        if self.b_V is not None:
+        if self.b_V is not None and self.sinks is None:
             b_V = self.b_V.repeat_interleave(len(self.W_O) // len(self.b_V), 0)
             total = total + torch.einsum("he,hed->d", b_V, self.W_O)
         return total

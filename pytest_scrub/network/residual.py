@@ -95,6 +95,9 @@ class ResidualGraph(ModelGraph):
     def rebuilt(self) -> ResidualGraph:
         return ResidualGraph(self.transformer.rebuilt())
 
+    def along_every_path(self, error: NotASumError) -> ModelGraph:
+        return self.transformer.along_every_path(error)
+
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
         seen = self._seen(inputs, {hook for site in sites for hook in self._hooks(site)})
         return {site: self._captured(site, seen) for site in sites}

@@ -337,7 +337,7 @@ class Reporting:
 
     def _write_claims(self, terminalreporter: Any) -> None:
         from pytest_scrub.reports.strength import strength_lines
-        from pytest_scrub.reports.terminal import COLOURS, summary_lines
+        from pytest_scrub.reports.terminal import COLOURS, indirect_lines, summary_lines
 
         by_test, width = (
             {one.test: one for one in self.run.claims},
@@ -354,7 +354,7 @@ class Reporting:
         for said in dict.fromkeys(filter(None, shared)):
             terminalreporter.write_line(str(said))
         untold = [one.verdict for one in claims if one.verdict and one.result != "failed"]
-        for line in strength_lines(untold):
+        for line in (*strength_lines(untold), *indirect_lines(self.run.judged)):
             terminalreporter.write_line(line)
         terminalreporter.write_line("")
         terminalreporter.write_line(self.run.told)

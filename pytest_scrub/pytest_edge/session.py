@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_scrub.engine.memory import Memory
     from pytest_scrub.engine.store import ActivationStore, Executor, Progress
     from pytest_scrub.extras.disk_cache.folder import BoundedFolder
+    from pytest_scrub.network import ModelGraph
     from pytest_scrub.pytest_edge.suite_error import SuiteError
     from pytest_scrub.swaps.space import SwapSpace
     from pytest_scrub.swaps.swap_set import SwapSet
@@ -65,8 +66,8 @@ class Session:
     memory: str = MEMORY
     turn: tuple[int, int] = (0, 1)
     show_progress: ShowProgress = lambda _: nullcontext()
-    # the last used last
-    _stores: dict[tuple[int, int], tuple[Any, Dataset, ActivationStore]] = field(
+    # the last used last; graphs are those that networks were taken apart into
+    _stores: dict[tuple[int, int], tuple[Any, Dataset, ModelGraph, ActivationStore]] = field(
         default_factory=dict
     )
     _memories: dict[str, Memory] = field(default_factory=dict)
@@ -79,23 +80,32 @@ class Session:
         """
         from pytest_scrub.engine.store import ActivationStore
         from pytest_scrub.extras.disk_cache.activations import activation_files
-        from pytest_scrub.network import as_graph
 
         data.require_unchanged()
         key = (id(model), id(data))
-        *_, store = self._stores.pop(key, (None,))
-        if store is None or store.is_stale():
+        *_, graph, store = self._stores.pop(key, (None, None))
+        if graph is None or store is None or store.is_stale():
             # a graph that was made before may hold what its weights were then
-            graph = as_graph(model).rebuilt()
+            graph = self._taken_apart(model).rebuilt()
             disk_cache = None if self.cache is None else partial(activation_files, self.cache)
             memory = self._memory(graph.device)
-            store = ActivationStore(graph, data, memory, disk_cache, self.turn, self.executor)
+            store = ActivationStore.of(graph, data, memory, disk_cache, self.turn, self.executor)
         # network and data live as long as their entry, so that its key is never that of others
-        self._stores[key] = model, data, store
+        self._stores[key] = model, data, graph, store
         while len(self._stores) > STORES_KEPT:
             *_, dropped = self._stores.pop(next(iter(self._stores)))
             dropped.keep()
         return store
+
+    def _taken_apart(self, model: Any) -> ModelGraph:
+        """The graph of a network, made once for all data as long as the network is what it was."""
+        from pytest_scrub.network import as_graph
+
+        for other, _, graph, store in self._stores.values():
+            # of what does not sum on the rows of other data only, another graph was made there
+            if other is model and store.graph is graph and not store.is_stale():
+                return graph
+        return as_graph(model)
 
     def _memory(self, device: torch.device) -> Memory:
         """What all stores on a device share."""

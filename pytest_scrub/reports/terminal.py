@@ -3,6 +3,7 @@ hold."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -190,12 +191,21 @@ def story(verdict: Verdict) -> str:
     parts = [
         [headline(verdict)],
         _explained(verdict),
-        [verdict.hypothesis],
+        [verdict.hypothesis, *indirect_lines([verdict])],
         _table(verdict),
         *(lines(found) for lines, found in beside if found),
         [f"{drawn}, seed {verdict.seed}; {verdict.interval_kind}"],
     ]
     return "\n\n".join(map("\n".join, parts))
+
+
+def indirect_lines(verdicts: Iterable[Verdict]) -> list[str]:
+    """What of them was read along every path for the network's own reasons, each network once."""
+    claims = Counter((verdict.model, verdict.indirect) for verdict in verdicts if verdict.indirect)
+    return [
+        f"{model}: {count} claim{'s' * (count > 1)} read along every path, since {reason}"
+        for (model, reason), count in claims.items()
+    ]
 
 
 def headline(verdict: Verdict) -> str:

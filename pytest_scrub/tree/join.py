@@ -7,10 +7,11 @@ and the other a tree below it, everything below is tied to the leaf's donor, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
-from itertools import product
+from functools import partial, reduce
+from itertools import chain, product
+from typing import Protocol
 
 from pytest_scrub.errors import HypothesisError, located_at
 from pytest_scrub.tree.nodes import (
@@ -27,19 +28,35 @@ from pytest_scrub.tree.nodes import (
 Edge = tuple[object, ...]
 
 
-def join(first: Node | Agreement, second: Node | Agreement) -> Node | Agreement:
+class KnowsHeads(Protocol):
+    """A network as `load_model` gives it."""
+
+    def heads_of(self, attention: str) -> Sequence[str]:
+        """The heads of a layer's attention; none where it has no such layer."""
+        ...
+
+
+def join(
+    first: Node | Agreement, second: Node | Agreement, *, model: KnowsHeads | None = None
+) -> Node | Agreement:
     """The hypothesis that claims what both claim.
 
     **Arguments**
 
     - `first`, `second`: roots of trees, or `ANYTHING` (neutral) or `EXACT` (absorbing).
+    - `model`: what `load_model` gives. Needed where one claims heads and the other `attn` of their
+      layer, since trees do not know which heads that has.
 
     **Returns** a tree, or `EXACT` / `ANYTHING` where an operand forces it.
 
     **Raises** `HypothesisError` where both cannot be said in one tree: a node computed in two ways,
     a child read directly in one and along every path in the other, members of a group read into
-    different slots, heads in one and all of their layer in the other.
+    different slots.
     """
+    if model is not None and not hasattr(model, "heads_of"):
+        raise HypothesisError(
+            f"model= of join is what load_model(...) gives, not a {type(model).__name__}"
+        )
     if EXACT in (first, second):
         return EXACT
     if first == ANYTHING:
@@ -53,16 +70,16 @@ def join(first: Node | Agreement, second: Node | Agreement) -> Node | Agreement:
     assert isinstance(second, Node)
     if first.components != second.components:
         raise HypothesisError(f"join takes two roots, not {first.component} and {second.component}")
-    return _join_nodes(first, second)
+    return _join_nodes(first, second, model)
 
 
-def _join_nodes(a: Node, b: Node) -> Node:
+def _join_nodes(a: Node, b: Node, model: KnowsHeads | None) -> Node:
     """Two claims about the same edges; a donor that is shared is settled among the siblings."""
     with located_at(a, b):
-        return _join_claims(a, b)
+        return _join_claims(a, b, model)
 
 
-def _join_claims(a: Node, b: Node) -> Node:
+def _join_claims(a: Node, b: Node, model: KnowsHeads | None) -> Node:
     if a.computed_by is not b.computed_by:
         raise HypothesisError(
             f"cannot join: {a.component} is computed by two different functions, or only by one"
@@ -78,7 +95,11 @@ def _join_claims(a: Node, b: Node) -> Node:
     )
     if a.rest is None or b.rest is None:
         return replace(node, reads=(), rest=None)
-    children, rest = _join_children(a, b, a.rest | b.rest)
+    heads = _heads_to_tell(a, b, model)
+    children, rest = _join_children(
+        _in_heads(a, heads), _in_heads(b, heads), a.rest | b.rest, model
+    )
+    children = tuple(_as_attention(child, heads) for child in children)
     return replace(node, reads=children, rest=rest)
 
 
@@ -116,9 +137,10 @@ def _edges(parent: Node, child: Node) -> frozenset[Edge]:
     )
 
 
-def _join_children(a: Node, b: Node, rest: Agreement) -> tuple[tuple[Node, ...], Agreement]:
+def _join_children(
+    a: Node, b: Node, rest: Agreement, model: KnowsHeads | None
+) -> tuple[tuple[Node, ...], Agreement]:
     """The children claimed by both, and what their rest agrees on."""
-    _refuse_unknown_heads(a, b)
     children: list[Node] = []
     order = [*a.reads, *b.reads]
     claims = [
@@ -130,7 +152,7 @@ def _join_children(a: Node, b: Node, rest: Agreement) -> tuple[tuple[Node, ...],
     for together in sorted(_connected(claims), key=lambda nodes: order.index(nodes[0])):
         blocks = _connected((_edges(a, child), child) for child in together)
         in_both = [block for block in blocks if _claimed(a, block) == _claimed(b, block)]
-        nodes = [_join_block(a, block) for block in in_both]
+        nodes = [_join_block(a, block, model) for block in in_both]
         if in_both == blocks:
             children += _with_one_donor(nodes, blocks)
             continue
@@ -150,18 +172,51 @@ def _join_children(a: Node, b: Node, rest: Agreement) -> tuple[tuple[Node, ...],
     return tuple(children), rest
 
 
-def _refuse_unknown_heads(a: Node, b: Node) -> None:
-    """**Raises** `HypothesisError` where one claims heads, and the other the sum of all of their
-    layer."""
+Heads = Mapping[str, tuple[str, ...]]
+"""The heads of attentions, by name."""
+
+
+def _heads_to_tell(a: Node, b: Node, model: KnowsHeads | None) -> Heads:
+    """The attentions of which one claims all, and the other heads.
+
+    **Raises** `HypothesisError` where nobody says which heads they have."""
+    found: dict[str, tuple[str, ...]] = {}
     for first, second in ((a, b), (b, a)):
         for whole, part in product(first.reads, second.reads):
             edges = {edge[1:] for edge in _edges(a, whole)} & {edge[1:] for edge in _edges(a, part)}
             for attn, head in product(filter(is_attn, whole.components), part.components):
                 if edges and is_head(head) and head.startswith(attn.replace("attn", "head") + "."):
-                    raise HypothesisError(
-                        f"cannot join: {attn} in one and {head} in the other; a tree does not know "
-                        "which heads a layer has, so name them one by one in both, in a group"
-                    )
+                    found[attn] = tuple(() if model is None else model.heads_of(attn))
+                    if model is None or head not in found[attn]:
+                        raise HypothesisError(
+                            f"cannot join: {attn} in one and {head} in the other; "
+                            + (
+                                "a tree does not know which heads a layer has, so give join(..., "
+                                "model=load_model(...))"
+                                if model is None
+                                else f"the network has no {head}; claim one that it has"
+                            )
+                        )
+    return found
+
+
+def _in_heads(node: Node, heads: Heads) -> Node:
+    """The node, where children that are an attention are all of its heads together."""
+
+    def told(child: Node) -> Node:
+        names = (heads.get(name, (name,)) for name in child.components)
+        return replace(child, components=tuple(chain.from_iterable(names)))
+
+    return replace(node, reads=tuple(map(told, node.reads))) if heads else node
+
+
+def _as_attention(child: Node, heads: Heads) -> Node:
+    """The same the other way round."""
+    for attn, names in heads.items():
+        if {*names} <= {*child.components}:
+            others = {*child.components} - {*names}
+            child = replace(child, components=tuple(sorted({*others, attn}, key=natural_key)))
+    return child
 
 
 def _claimed(parent: Node, block: list[Node]) -> frozenset[Edge]:
@@ -211,9 +266,9 @@ def _feature(node: Node) -> Agreement:
     return node.agrees_on
 
 
-def _join_block(parent: Node, block: list[Node]) -> Node:
+def _join_block(parent: Node, block: list[Node], model: KnowsHeads | None) -> Node:
     """Children with common edges, as one node."""
-    node = reduce(_join_nodes, block)
+    node = reduce(partial(_join_nodes, model=model), block)
     ways = {child.via for child in block}
     if "any" in ways and len(ways) > 1:
         raise HypothesisError(

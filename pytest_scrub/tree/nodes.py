@@ -224,13 +224,13 @@ def _in_words(agreement: Agreement) -> str:
 
 
 def is_head(component: str) -> bool:
-    """Whether `component` is an attention head of a transformer, `head1.0`."""
-    return re.fullmatch(r"head\d+\.\d+", component) is not None
+    """Whether `component` is an attention head of a transformer, `head1.0` or `cross.head1.0`."""
+    return re.fullmatch(r"(\w+\.)?head\d+\.\d+", component) is not None
 
 
 def is_attn(component: str) -> bool:
-    """Whether `component` is all heads of a layer of a transformer, `attn1`."""
-    return re.fullmatch(r"attn\d+", component) is not None
+    """Whether `component` is all heads of a layer of a transformer, `attn1` or `encoder.attn1`."""
+    return re.fullmatch(r"(\w+\.)?attn\d+", component) is not None
 
 
 def natural_key(component: str) -> tuple[object, ...]:

@@ -73,18 +73,24 @@ def _z(
     x, columns = attention.norm(stream), torch.arange(stream.shape[1])
     per_kv = parts.n_heads // attention.W_K.shape[0]
 
-    def project(weight: Tensor, bias: Tensor | None, norm: HeadNorm | None = None) -> Tensor:
+    def project(
+        weight: Tensor, bias: Tensor | None, norm: HeadNorm | None = None, is_turned: bool = True
+    ) -> Tensor:
         projected = torch.einsum("bpd,hde->bphe", x, weight)
         projected = projected if bias is None else projected + bias
-        projected = projected if norm is None else norm.apply(projected)
-        return projected.transpose(1, 2).repeat_interleave(parts.n_heads // weight.shape[0], 1)
+        if norm is not None and not norm.after_rotation:
+            projected = norm.apply(projected)
+        projected = projected.transpose(1, 2)
+        if is_turned and attention.rotate is not None:
+            projected = attention.rotate(projected, columns)
+        if norm is not None and norm.after_rotation:
+            projected = norm.apply(projected)
+        return projected.repeat_interleave(parts.n_heads // weight.shape[0], 1)
 
     q = project(attention.W_Q, attention.b_Q, attention.norm_q)
     k = project(attention.W_K, attention.b_K, attention.norm_k)
-    v = project(attention.W_V, attention.b_V)
+    v = project(attention.W_V, attention.b_V, is_turned=False)
     assert per_kv * attention.W_K.shape[0] == parts.n_heads
-    if attention.rotate is not None:
-        q, k = attention.rotate(q, columns), attention.rotate(k, columns)
     scores = q @ k.transpose(-1, -2) * attention.scale
     if attention.softcap is not None:
         scores = attention.softcap * torch.tanh(scores / attention.softcap)
@@ -98,4 +104,8 @@ def _z(
     if attention.window is not None:
         visible = visible & (columns > columns[:, None] - attention.window)
     nothing = torch.finfo(scores.dtype).min
-    return (scores.masked_fill(~visible, nothing).softmax(-1) @ v).transpose(1, 2)
+    scores = scores.masked_fill(~visible, nothing)
+    if attention.sinks is not None:
+        sinks = attention.sinks.view(-1, 1, 1).expand(len(scores), -1, scores.shape[2], 1)
+        scores = torch.cat([scores, sinks], -1)
+    return (scores.softmax(-1)[..., : len(columns)] @ v).transpose(1, 2)

@@ -195,6 +195,37 @@ FAMILIES: dict[str, Callable[[], TransformerBridge]] = {
         hf.OlmoeForCausalLM,
         torch.float32,
     ),
+    "GPT-OSS": partial(
+        around,
+        hf.GptOssConfig(
+            **GROUPED,
+            head_dim=4,
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            sliding_window=7,
+            layer_types=["sliding_attention", "full_attention"],
+        ),
+        hf.GptOssForCausalLM,
+        torch.float32,
+    ),
+    "HunYuan": partial(
+        around,
+        hf.HunYuanDenseV1Config(**GROUPED, head_dim=4, **NO_TOKENS),
+        hf.HunYuanDenseV1ForCausalLM,
+    ),
+    "XGLM": partial(
+        around,
+        hf.XGLMConfig(
+            vocab_size=20,
+            d_model=16,
+            ffn_dim=24,
+            num_layers=2,
+            attention_heads=4,
+            max_position_embeddings=32,
+        ),
+        hf.XGLMForCausalLM,
+        torch.float32,
+    ),
     "Granite": partial(
         around,
         hf.GraniteConfig(
@@ -547,6 +578,8 @@ WITHOUT = {
     "Gemma 3": "after",
     "MPT": "bias",
     "GPT-J": "rotate",
+    "GPT-OSS": "sinks",
+    "HunYuan": "norm_k",
 }
 
 
@@ -564,7 +597,18 @@ def test_the_proof_misses_what_a_family_does(name: str) -> None:
         graph.prove({"tokens": TOKENS})
 
 
-@pytest.mark.parametrize("name", ["Qwen 3", "Gemma 2", "BLOOM", "MPT", "Cohere", "OLMo 2"])
+def test_the_proof_knows_when_queries_are_normalised() -> None:
+    graph = ResidualGraph(parts_of(FAMILIES["HunYuan"]()))
+    attention = graph.transformer.attention[0]
+    early = replace(attention, norm_q=replace(attention.norm_q, after_rotation=False))
+    graph.transformer.attention = (early, *graph.transformer.attention[1:])
+    with pytest.raises(ModelError, match=r"head0\.0, recomputed from what it reads, differs"):
+        ResidualGraph(graph.transformer).prove({"tokens": TOKENS})
+
+
+@pytest.mark.parametrize(
+    "name", ["Qwen 3", "Gemma 2", "BLOOM", "MPT", "Cohere", "OLMo 2", "GPT-OSS"]
+)
 def test_left_padding_is_the_networks_own(name: str) -> None:
     """Queries of padding see no key: they attend to all alike, here as there."""
     bridge = FAMILIES[name]().float()
@@ -668,37 +712,6 @@ REFUSED: dict[str, tuple[Callable[[], TransformerBridge], str]] = {
     "OLMo clipped": (
         partial(around, hf.OlmoConfig(**SMALL, clip_qkv=0.1), hf.OlmoForCausalLM),
         "clipped queries",
-    ),
-    "GPT-OSS": (
-        partial(
-            around,
-            hf.GptOssConfig(**GROUPED, head_dim=4, num_local_experts=4),
-            hf.GptOssForCausalLM,
-        ),
-        "attention sinks",
-    ),
-    "HunYuan": (
-        partial(
-            around,
-            hf.HunYuanDenseV1Config(**GROUPED, head_dim=4, **NO_TOKENS),
-            hf.HunYuanDenseV1ForCausalLM,
-        ),
-        "normalised after rotation",
-    ),
-    "XGLM": (
-        partial(
-            around,
-            hf.XGLMConfig(
-                vocab_size=20,
-                d_model=16,
-                ffn_dim=24,
-                num_layers=2,
-                attention_heads=4,
-                max_position_embeddings=32,
-            ),
-            hf.XGLMForCausalLM,
-        ),
-        "position embeddings that are no component of their own",
     ),
     "OPT post-LN": (
         partial(

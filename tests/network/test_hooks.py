@@ -25,6 +25,7 @@ from pytest_scrub.metrics import Metric
 from pytest_scrub.network import ResidualGraph, as_graph
 from pytest_scrub.network.hooks import HookGraph
 from pytest_scrub.power.mutants import mutants
+from pytest_scrub.pytest_edge.session import Session
 from pytest_scrub.swaps.swap_set import SwapSet
 from tests.reference.generate import rotation
 from tests.reference.generate_plain import COLUMNS, ROWS, hooked_graph
@@ -205,6 +206,23 @@ def test_what_does_not_sum_is_seen_before_there_are_data() -> None:
     assert isinstance(as_graph(bent), ResidualGraph)
 
 
+def test_a_hook_on_a_network_that_a_bridge_is_in_already_is_not_lost() -> None:
+    model, rows = llama(), torch.arange(9).view(3, 3)
+    assert isinstance(as_graph(model), ResidualGraph)
+    handle = model.model.layers[0].register_forward_hook(lambda _, given, out: out * 1.5)
+    with torch.no_grad():
+        bent = model(rows).logits
+    for _ in range(2):
+        graph = as_graph(model)
+        assert isinstance(graph, HookGraph)
+        torch.testing.assert_close(graph.run({"tokens": rows}), bent)
+    handle.remove()
+    graph = as_graph(model)
+    assert isinstance(graph, ResidualGraph)
+    with torch.no_grad():
+        assert float((graph.run({"tokens": rows}) - bent).abs().max()) > 1e-3
+
+
 def test_a_network_whose_base_is_known_is_read_with_its_own_head() -> None:
     config = transformers.BertConfig(**SMALL, num_labels=3)
     model = transformers.BertForSequenceClassification(config).eval()
@@ -299,6 +317,102 @@ def test_a_module_under_another_name_is_claimed_once() -> None:
     assert evaluator.space.paths[1] == "output/encoder.layer.0"
     with pytest.raises(HypothesisError, match=re.escape("no component 'head2.0'; did you mean")):
         Evaluator(graph, data, output(head(2, 0, **F)), TOTAL)
+
+
+# --- what sums on a few tokens and not on the data ------------------------------------------------
+
+
+def bent_beyond(positions: int) -> Any:
+    """A Llama whose first layer adds something of its own to inputs that are longer."""
+
+    def bend(_: Any, given: Any, out: Tensor) -> Tensor:
+        return out * 1.5 if out.shape[1] > positions else out
+
+    model = llama()
+    model.model.layers[0].register_forward_hook(bend)
+    return model
+
+
+def tokens_of(length: int, rows: int = 30) -> Dataset:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 12, (rows, length), generator=generator)
+    return Dataset(tokens, features={"g": tokens[:, 0] % 2})
+
+
+SUM = Metric("sum", lambda out, batch: out.flatten(1).sum(1))
+WHY = (
+    r"on the dataset's rows TransformerBridge \(LlamaForCausalLM\): the stream before layer 1 "
+    r"differs from the network's own by \S+ of its scale, so this network is not the sum of parts "
+    "that a claim needs"
+)
+
+
+def judged_as(model: Any, data: Dataset, root: Any, session: Session) -> Any:
+    return session.check(
+        root, model=model, data=data, metric=SUM, tolerance=1e9, samples=50, name="claim"
+    )
+
+
+@pytest.mark.parametrize("loaded", [False, True], ids=["model", "graph"])
+def test_what_does_not_sum_on_the_data_alone_is_read_along_every_path(loaded: bool) -> None:
+    model, session = bent_beyond(8), Session({"effort": "none"})
+    given = as_graph(model) if loaded else model
+    short, long = tokens_of(6), tokens_of(10)
+    direct, anywhere = output(head(0, 1, **G)), output(head(0, 1, via="any", **G))
+    found = {}
+    for _ in range(2):  # whichever comes first, each has what is its own
+        for data in (short, long):
+            verdict = judged_as(given, data, direct, session)
+            found.setdefault(id(data), []).append(verdict)
+            assert (verdict.scrubbed == judged_as(given, data, anywhere, session).scrubbed) == (
+                data is long
+            )
+    for verdict, again in found.values():
+        assert verdict.scrubbed == again.scrubbed
+        assert verdict.model_digest == again.model_digest
+    assert found[id(short)][0].indirect is None
+    assert found[id(short)][0].model == "TransformerBridge (LlamaForCausalLM)"
+    said = found[id(long)][0]
+    assert said.model == "LlamaForCausalLM (along every path)"
+    assert re.fullmatch(WHY, str(said.indirect))
+    assert f"1 claim read along every path, since {said.indirect}" in str(said)
+    with torch.no_grad():  # and what is read is the network with what its user hung on it
+        clean = model(long.inputs["tokens"]).logits.flatten(1).sum(1).double()
+    evaluator = session.evaluator(direct, SUM, model=given, data=long)
+    np.testing.assert_allclose(evaluator.unscrubbed(np.arange(30)), clean, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("judge", [check, Session({}).check], ids=["check", "session"])
+def test_a_claim_that_needs_direct_reading_is_told_what_does_not_sum_on_the_data(
+    judge: Any,
+) -> None:
+    model, data = bent_beyond(8), tokens_of(10)
+    for root, sentence in {
+        output(head(0, 1, via="direct", **G)): "output/head0.1: components of LlamaForCausalLM "
+        r"\(along every path\) are always read along every path, since " + WHY,
+        output(head(1, 1, reads=[head(0, 1, into="k", **G)], **G)): "output/head1.1/head0.1"
+        r"\[k\]: head1.1 reads head0.1 in one way only, without into=, since " + WHY,
+    }.items():
+        with pytest.raises(HypothesisError, match=sentence):
+            judge(root, model=model, data=data, metric=SUM, tolerance=1e9, samples=50)
+
+
+def test_rows_that_an_adversary_adds_do_not_change_how_a_claim_is_read() -> None:
+    graph, data = as_graph(bent_beyond(8)), tokens_of(6)
+    store = ActivationStore.of(graph.rebuilt(), data)
+    with pytest.raises(ModelError, match="the stream before layer 1 differs"):
+        store.for_dataset(store.graph, tokens_of(10))
+
+
+def test_an_encoder_alone_has_no_decoder() -> None:
+    graph, data = as_graph(built("T5EncoderModel", 0)[0]), data_for("T5EncoderModel")
+    for part in (head(0, 1, **F), mlp(0, **F)):
+        with refuses(
+            ModelError,
+            f"T5EncoderModel (along every path) has no {part.component} but its encoder's; say "
+            "of='encoder'",
+        ):
+            Evaluator(graph, data, output(part), TOTAL)
 
 
 # --- hooks that lie -------------------------------------------------------------------------------

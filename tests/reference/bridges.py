@@ -254,19 +254,24 @@ class BridgeNetwork:
         """What mixed values hold whatever is attended to, `[P, heads, d_head]`: the values of
         zeros.
 
-        Attention sums to one, so this part of a head's activation is the same on every input.
+        Attention sums to one, so this part of a head's activation is the same on every input. Where
+        a sink takes a share of it, no part is.
         """
         seen: dict[str, Tensor] = {}
         name = f"blocks.{layer}.attn.v.hook_out"
         zeros = torch.zeros(self.n_pos, self.bridge.cfg.d_model, dtype=self.dtype)
         hooks = [_force(f"blocks.{layer}.attn.hook_in", zeros), _record(name, seen)]
         self._forward(0, self._visible(0), hooks)
-        return seen[name].repeat_interleave(self.n_heads // seen[name].shape[1], dim=1)
+        bias = seen[name].repeat_interleave(self.n_heads // seen[name].shape[1], dim=1)
+        has_sinks = hasattr(self.bridge.blocks[layer].attn.original_component, "sinks")
+        return torch.zeros_like(bias) if has_sinks else bias
 
     def _mlp_bias(self, layer: int) -> Tensor:
         """What an MLP adds to the stream when its neurons are silent, `[P, d_model]`."""
         seen: dict[str, Tensor] = {}
         out = self._points["mlp", layer][0]
+        if f"blocks.{layer}.mlp.out.hook_in" not in self.bridge.hook_dict:  # experts
+            return torch.zeros(())
         hooks = [_at(f"blocks.{layer}.mlp.out.hook_in", torch.zeros_like), _record(out, seen)]
         self._forward(0, self._visible(0), hooks)
         return seen[out]

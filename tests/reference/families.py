@@ -97,6 +97,11 @@ def _cohere(a: Any) -> Any:
     return hf.CohereConfig(**sizes, use_qk_norm=True, logit_scale=0.3)
 
 
+def _gpt_oss(a: Any) -> Any:
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 1}
+    return hf.GptOssConfig(**common(a), **sliding(a), **experts)
+
+
 FAMILIES: dict[str, tuple[Callable[[Any], Any], type[Any]]] = {
     # post-norm, soft caps, windows
     "gemma2": (_gemma2, hf.Gemma2ForCausalLM),
@@ -113,5 +118,9 @@ FAMILIES: dict[str, tuple[Callable[[Any], Any], type[Any]]] = {
     "bloom": (_bloom, hf.BloomForCausalLM),
     "granite": (_granite, hf.GraniteForCausalLM),
     # parallel blocks, adjacent pairs rotated, queries and keys with weights for each head
+    # normalised after rotation
+    "hunyuan": (lambda a: hf.HunYuanDenseV1Config(**common(a)), hf.HunYuanDenseV1ForCausalLM),
+    # attention that sums to less than one, windows, experts
+    "gpt_oss": (_gpt_oss, hf.GptOssForCausalLM),
     "cohere": (_cohere, hf.CohereForCausalLM),
 }

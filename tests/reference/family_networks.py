@@ -116,6 +116,7 @@ class Family:
     - `config`: the name of that, where it is not told by the class.
     - `reads`: what it reads, `tokens`, `images` or `two sequences`.
     - `mixers`: where a layer has no heads, what stands in their place.
+    - `dtype`: of its weights.
     """
 
     kind: str
@@ -124,9 +125,10 @@ class Family:
     config: str | None = None
     reads: str = "tokens"
     mixers: str | None = None
+    dtype: torch.dtype = torch.float64
 
     def build(self) -> nn.Module:
-        """The network in float64 with weights of which none is neutral, the same every time."""
+        """The network with weights of which none is neutral, the same every time."""
         kind = getattr(hf, self.kind)
         config = kind.config_class if self.config is None else getattr(hf, self.config)
         with torch.random.fork_rng(devices=[]):
@@ -135,10 +137,10 @@ class Family:
         if hasattr(model, "set_experts_implementation"):
             model.set_experts_implementation("eager")  # others have no kernel for float64
         generator = torch.Generator().manual_seed(1)
-        model = model.double().eval().requires_grad_(False)
+        model = model.to(self.dtype).eval().requires_grad_(False)
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.add_(0.2 * noise)
+            parameter.add_((0.2 * noise).to(self.dtype))
         return model
 
     def inputs(self) -> dict[str, Tensor]:
@@ -209,6 +211,31 @@ FAMILIES: dict[str, Family] = {
             reads=("self_attn_layer_norm",), mlp_reads=("final_layer_norm",),
             final="model.decoder.final_layer_norm",
         ),
+    ),
+    "OPT, embeddings of another width": _causal(
+        "OPT",
+        {
+            "vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "ffn_dim": 24,
+            "num_attention_heads": HEADS, "max_position_embeddings": 32, "word_embed_proj_dim": 8,
+            "pad_token_id": 0, "do_layer_norm_before": False,
+        },
+        Wiring(
+            layers="model.decoder.layers", o="self_attn.out_proj", mlp="fc2", reads=AT_Q_K_V,
+            mlp_reads=("fc1",), final=None,
+        ),
+    ),
+    "XGLM": _causal(
+        "XGLM",
+        {
+            "vocab_size": VOCABULARY, "d_model": 16, "num_layers": 2, "ffn_dim": 24,
+            "attention_heads": HEADS, "max_position_embeddings": 32, "pad_token_id": 0,
+            "bos_token_id": 0, "eos_token_id": 0,
+        },
+        Wiring(
+            o="self_attn.out_proj", mlp="fc2", reads=("self_attn_layer_norm",),
+            mlp_reads=("final_layer_norm",), final="model.layer_norm",
+        ),
+        dtype=torch.float32,  # of transformers 5.23 it cannot be run in float64
     ),
     "BLOOM": _causal(
         "Bloom",

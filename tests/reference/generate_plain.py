@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.meaning import Network
 from pytest_scrub.network import FunctionGraph
-from pytest_scrub.network.transformer_lens import along_every_path, bridge_of
+from pytest_scrub.network.wrapping import along_every_path, bridge_of
 from pytest_scrub.tree.nodes import EXACT, ROOT, Agreement, Node, Span, Subspace
 from tests.reference import hooked
 from tests.reference.functions import FunctionNetwork

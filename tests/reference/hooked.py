@@ -80,12 +80,17 @@ def gemma() -> list[Mapping[str, Spot]]:
     return found
 
 
-def t5() -> list[Mapping[str, Spot]]:
+def t5_encoder() -> list[Mapping[str, Spot]]:
     found: list[Mapping[str, Spot]] = []
     for i in range(LAYERS):
         layer = f"encoder.block.{i}.layer"
         found += heads("encoder.", i, f"{layer}.0.SelfAttention.o")
         found.append({f"encoder.mlp{i}": Spot(f"{layer}.1.DenseReluDense.wo")})
+    return found
+
+
+def t5() -> list[Mapping[str, Spot]]:
+    found = t5_encoder()
     for i in range(LAYERS):
         layer = f"decoder.block.{i}.layer"
         found += heads("", i, f"{layer}.0.SelfAttention.o")
@@ -107,9 +112,9 @@ def make_gemma(hf: Any) -> Any:
     return hf.Gemma2ForCausalLM(hf.Gemma2Config(**config, pad_token_id=0))
 
 
-def make_t5(hf: Any) -> Any:
+def make_t5(hf: Any, kind: str = "T5ForConditionalGeneration") -> Any:
     config = {"d_model": 8, "d_kv": 4, "d_ff": 10, "num_layers": LAYERS, "num_heads": HEADS}
-    return hf.T5ForConditionalGeneration(
+    return getattr(hf, kind)(
         hf.T5Config(**config, vocab_size=12, decoder_start_token_id=0, initializer_factor=2.0)
     )
 
@@ -129,12 +134,21 @@ def logits(out: Any) -> Tensor:
     return found
 
 
+def two_sequences() -> dict[str, Tensor]:
+    return {**ids("input_ids", 0), **ids("decoder_input_ids", 1)}
+
+
 FAMILIES = {
     "BertModel": Family(make_bert, bert, lambda: ids("input_ids", 0), last_hidden),
     "ViTModel": Family(make_vit, vit, pixels, last_hidden),
     "Gemma2": Family(make_gemma, gemma, lambda: ids("input_ids", 0), logits),
-    "T5": Family(
-        make_t5, t5, lambda: {**ids("input_ids", 0), **ids("decoder_input_ids", 1)}, logits
+    "T5": Family(make_t5, t5, two_sequences, logits),
+    "T5Model": Family(lambda hf: make_t5(hf, "T5Model"), t5, two_sequences, last_hidden),
+    "T5EncoderModel": Family(
+        lambda hf: make_t5(hf, "T5EncoderModel"),
+        t5_encoder,
+        lambda: ids("input_ids", 0),
+        last_hidden,
     ),
 }
 

@@ -30,6 +30,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import HypothesisError
+from pytest_scrub.network import as_graph
 from pytest_scrub.swaps.slots import slots_of
 from pytest_scrub.swaps.space import SwapSet, SwapSpace
 from pytest_scrub.tree.join import join
@@ -48,6 +49,8 @@ from pytest_scrub.tree.nodes import (
     module,
     output,
 )
+from tests.reference.generate import Architecture, build
+from tests.reference.hooked import built
 
 F, G = Agreement(("f",)), Agreement(("g",))
 
@@ -582,7 +585,7 @@ def another_function(values: Any) -> Any:
             attn(0, agrees_on="f"),
             group(["head0.0", "head0.1"], agrees_on="f"),
             "cannot join: attn0 in one and head0.0 in the other; a tree does not know which heads "
-            "a layer has, so name them one by one in both, in a group",
+            "a layer has, so give join(..., model=load_model(...))",
         ),
     ],
 )  # fmt: skip
@@ -633,3 +636,96 @@ def test_a_computed_node_of_one_hypothesis_cannot_fall_into_the_rest_of_the_othe
         match=r"cannot join: head0.0 is computed by a function in only one hypothesis",
     ):
         join(computed, output(head(0, 1, agrees_on="f")))
+
+
+# --- all heads of a layer -------------------------------------------------------------------------
+
+
+class TwoHeads:
+    """A network whose attentions have two heads each."""
+
+    def heads_of(self, attention: str) -> tuple[str, ...]:
+        return tuple(attention.replace("attn", "head") + f".{h}" for h in range(2))
+
+
+def grouped(node: Node) -> Node:
+    """The tree with every attention as a group of its heads; leaves only."""
+    names = [
+        head_ for name in node.components
+        for head_ in (TwoHeads().heads_of(name) if "attn" in name else (name,))
+    ]  # fmt: skip
+    return replace(node, components=tuple(names), reads=tuple(map(grouped, node.reads)))
+
+
+def tied(*features: str) -> Node:
+    return replace(output(), rest=Agreement(features))
+
+
+ONE_HEAD = output(head(0, 1, agrees_on="g"), rest="h")
+EACH = output(head(0, 0, agrees_on="g"), head(0, 1, agrees_on="h"))
+ALL = output(attn(0, agrees_on="f"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both"),
+    [
+        (ALL, ONE_HEAD, tied("f", "g", "h")),
+        (ALL, EACH, output(attn(0, agrees_on=["f", "g", "h"]))),
+        (ALL, output(group(["head0.0", "head0.1"], agrees_on="g")),
+         output(attn(0, agrees_on=["f", "g"]))),
+        (output(group(["attn0", "mlp0"], agrees_on="f")), EACH, tied("f", "g", "h")),
+        (output(group(["attn0", "mlp0"], agrees_on="f")),
+         output(*EACH.reads, mlp(0, agrees_on="g")),
+         output(group(["attn0", "mlp0"], agrees_on=["f", "g", "h"]))),
+        (output(head(1, 0, agrees_on="f", reads=[attn(0, agrees_on="f")])),
+         output(head(1, 0, agrees_on="g", reads=[head(0, 0, agrees_on="h")])),
+         output(replace(head(1, 0, agrees_on=["f", "g"]), rest=Agreement(("f", "h"))))),
+        (output(attn(0, of="encoder", agrees_on="f")),
+         output(head(0, 1, of="encoder", agrees_on="g")), tied("f", "g")),
+        (output(attn(0, of="cross", agrees_on="f")),
+         output(*(head(0, h, of="cross", agrees_on="g") for h in range(2))),
+         output(attn(0, of="cross", agrees_on=["f", "g"]))),
+        # of another stack: not the same edges
+        (output(attn(0, of="cross", agrees_on="f")), EACH, tied("f", "g", "h")),
+    ],
+)  # fmt: skip
+def test_an_attention_and_heads_of_it_are_joined_where_the_network_is_known(
+    first: Node, second: Node, both: Node
+) -> None:
+    for operands in ((first, second), (second, first)):
+        found = join(*operands, model=TwoHeads())
+        assert isinstance(found, Node)
+        assert (found.reads, found.rest) == (both.reads, both.rest)
+        # an attention is the group of its heads, of which the exact join is known
+        expected = join(*map(grouped, operands))
+        assert isinstance(expected, Node)
+        told = grouped(found)
+        assert (told.reads, told.rest) == (expected.reads, expected.rest)
+
+
+def test_an_attention_that_reads_stays_one() -> None:
+    first = output(attn(0, agrees_on="f", reads=[embed(agrees_on="f")]))
+    assert join(first, EACH, model=TwoHeads()) == join(
+        output(attn(0, agrees_on="f")), EACH, model=TwoHeads()
+    )
+    second = output(attn(0, agrees_on="g", reads=[embed(agrees_on="g")]))
+    assert join(first, second, model=TwoHeads()) == join(first, second)
+
+
+def test_heads_that_the_network_does_not_have_are_not_joined() -> None:
+    with refuses(
+        "cannot join: attn0 in one and head0.7 in the other; the network has no head0.7; claim one "
+        "that it has"
+    ):
+        join(ALL, output(head(0, 7, agrees_on="g")), model=TwoHeads())
+    with refuses("model= of join is what load_model(...) gives, not a Linear"):
+        join(ALL, ONE_HEAD, model=torch.nn.Linear(1, 1))  # type: ignore[arg-type]
+
+
+def test_networks_know_their_heads() -> None:
+    graph = as_graph(build(Architecture(n_layers=2, n_heads=3, n_kv_heads=3)).bridge)
+    assert graph.heads_of("attn1") == ("head1.0", "head1.1", "head1.2")
+    assert graph.heads_of("attn2") == ()
+    t5 = as_graph(built("T5", 0)[0])  # before it was run on anything
+    assert t5.heads_of("cross.attn1") == ("cross.head1.0", "cross.head1.1")
+    assert t5.heads_of("encoder.attn2") == ()

@@ -3,6 +3,7 @@
 With `x = norm(residual stream)`, `q = norm_q(x @ W_Q + b_Q)`, and so on; a head's z is
 `softmax(rotate(q) @ rotate(k).T * scale, capped, biased, masked) @ v`, and what it adds is `z @
 W_O`. v has no bias: attention weights sum to one, so its bias is a constant and belongs to nobody.
+Where a sink takes a share of them it is no constant, and v has it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Head(ReadingPart):
             length = seen[self.hook_of(kind)].shape[1]
             return self.project(kind, self.attention.norm(value), where, length)
         z, bias = value[:, :, self.head], self.attention.b_V
-        z = z if bias is None else z - bias[self.kv_head]
+        if bias is not None and self.attention.sinks is None:
+            z = z - bias[self.kv_head]
         return z if kind == "z" else z @ self.output_weights
 
     # Reading with something replaced --------------------------------------------------------------
@@ -149,6 +151,8 @@ class Head(ReadingPart):
         if norm is None or norm.each_alone:
             weight, bias = self.projection(slot)
             projected = normed @ weight + bias
+            if norm is not None and norm.after_rotation:
+                return norm.apply(self.rotated(slot, projected, where, length))
             projected = projected if norm is None else norm.apply(projected)
             return self.rotated(slot, projected, where, length)
         weights, biases, nth = self.projections(slot)
@@ -169,8 +173,13 @@ class Head(ReadingPart):
         if self.attention.bias is not None:
             scores = scores + self.attention.bias(k.shape[1])[self.head].to(scores.dtype)
         # The most negative number, as networks have it: a query that sees no key, of padding,
-        # attends to all alike.
-        return scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(-1) @ v
+        # attends to all alike, or to a sink alone.
+        scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+        sinks = self.attention.sinks
+        if sinks is None:
+            return scores.softmax(-1) @ v
+        sink = sinks[self.head].to(scores.dtype).expand(*scores.shape[:-1], 1)
+        return torch.cat([scores, sink], -1).softmax(-1)[..., :-1] @ v
 
     def projection(self, slot: str) -> tuple[Tensor, Tensor | float]:
         """The weights `[d_model, d_head]` and the bias of queries, keys or values."""
@@ -181,7 +190,8 @@ class Head(ReadingPart):
         """The weights and biases of the layer's queries, keys or values, and which are this
         head's."""
         a = self.attention
-        both = {"q": (a.W_Q, a.b_Q), "k": (a.W_K, a.b_K), "v": (a.W_V, None)}
+        b_V = None if a.sinks is None else a.b_V
+        both = {"q": (a.W_Q, a.b_Q), "k": (a.W_K, a.b_K), "v": (a.W_V, b_V)}
         return *both[slot], self.head if slot == "q" else self.kv_head
 
     def rotated(self, slot: str, x: Tensor, where: Where, length: int | None) -> Tensor:
