@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
 from pytest_scrub.adversaries.search import Distribution, Found, NotSearched, Spending
 from pytest_scrub.statistics.sampling import FEWEST_UNITS
-from pytest_scrub.swaps.space import SwapSpace
-from pytest_scrub.swaps.swap_set import Rows, joined
+from pytest_scrub.swaps.space import SwapSpace, drawn_alike
+from pytest_scrub.swaps.swap_set import Rows
 
 REPORT_SHARE = 0.25  # of the budget: kept for the interval of the worst distribution
 FEWEST_DRAWS = 8  # of one distribution, to choose it
@@ -84,8 +85,9 @@ class Comparison:
             some = these[start : min(start + step, start + self.left // draws)]
             if not some:
                 break
-            drawn = [one.of(self._first).draw(draws, np.random.default_rng(seed)) for one in some]
-            totals = self.spending.changes(joined(drawn)).reshape(len(some), draws).sum(1)
+            parts = [cast(SwapSpace, one.of(self._first)) for one in some]
+            drawn = drawn_alike(parts, draws, seed)
+            totals = self.spending.changes(drawn).reshape(len(some), draws).sum(1)
             for one, total in zip(some, totals.tolist(), strict=True):
                 self._sums[one] = self._sums.get(one, 0.0) + total
                 self._draws[one] = self._draws.get(one, 0) + draws

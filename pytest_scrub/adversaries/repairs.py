@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
 
 from pytest_scrub.adversaries.search import Distribution, Spending, fits, swapped_slots
-from pytest_scrub.swaps.swap_set import SwapSet
+from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.nodes import EXACT, Agreement
 from pytest_scrub.verdict import Mend
 
 MOST_MENDS = 5
+# of all additions; where they are more, they are first looked at on fewer references
+MOST_EVALUATIONS, FEWEST_REFERENCES = 20_000, 20
+AT_ONCE = 4096  # between two looks at a deadline
 MOST_EXACT = 2  # nodes made EXACT: with more of them a claim says little
 
 
@@ -52,30 +56,62 @@ def repairs_of(spending: Spending, swap_set: SwapSet, tolerance: float) -> list[
     A donor that the addition rules out is put back to its parent's own input. Other swap sets may
     still break the claim.
     """
-    space = spending.evaluator.space
+    space, number = spending.evaluator.space, len(swap_set)
     usable = [name for name in space.dataset.feature_names if space.dataset.covers(name)]
     extras = [*(Agreement((name,)) for name in usable), EXACT]
+    asked = [
+        (extra, i)
+        for extra, i in product(extras, swapped_slots(space))
+        if space.slots[i].is_rest or space.slots[i].node.computed_by is None
+    ]
+    # where they are many, some of the references tell which are worth a look at all
+    few = max(FEWEST_REFERENCES, MOST_EVALUATIONS // max(1, len(asked)))
+    if number > few:
+        gaps = [gap for gap, _ in _mended(spending, swap_set[:few], asked)]
+        best = np.argsort(np.abs(gaps), kind="stable")[: MOST_MENDS * (1 + len(extras))]
+        asked = [asked[nth] for nth in np.sort(best)]
     mends = []
-    for extra, i in product(extras, swapped_slots(space)):
-        if not spending.left:
-            break
-        mended = _without(spending, swap_set, space.paths[i], extra)
-        gap = float(spending.changes(mended).mean())
-        if abs(gap) <= tolerance and mended != swap_set:
+    for (extra, i), (gap, changed) in zip(asked, _mended(spending, swap_set, asked), strict=False):
+        if abs(gap) <= tolerance and changed:
             added = "made EXACT" if extra.exact else f"agrees also on {extra}"
             mend = Mend(f"{space.paths[i]} {added}", gap, "for this very swap set")
             mends.append((extra.exact, abs(gap), mend))
     return [mend for *_, mend in sorted(mends, key=lambda entry: entry[:2])][:MOST_MENDS]
 
 
-def _without(spending: Spending, swap_set: SwapSet, node: str, extra: Agreement) -> SwapSet:
-    """The swap set without the donors that this node could not take if it agreed on `extra` as
-    well; below it, what does not agree any more goes as well."""
-    space = spending.evaluator.space
-    finer = space.refine([node], extra)
-    return space.fill(
-        swap_set.references,
-        lambda i, parents, _settled: np.where(
-            fits(finer, i, swap_set.donors[i], parents), swap_set.donors[i], parents
-        ),
-    )
+_Asked = tuple[Agreement, int]  # what a node, by its slot, has to agree on as well
+
+
+def _mended(
+    spending: Spending, swap_set: SwapSet, asked: Sequence[_Asked]
+) -> Iterator[tuple[float, bool]]:
+    """For each addition the mean gap without the donors that it rules out, and whether there are
+    any; not all of them after a deadline."""
+    number = len(swap_set)
+    step = max(1, AT_ONCE // number)
+    for start in range(0, len(asked), step):
+        if not spending.left:
+            break
+        some = asked[start : start + step]
+        mended = _without(spending.evaluator.space, swap_set, some)
+        gaps = spending.changes(mended).reshape(len(some), number).mean(1)
+        donors = mended.donors.reshape(-1, len(some), number)
+        changed = (donors != swap_set.donors[:, None]).any((0, 2))
+        yield from zip(gaps.tolist(), changed.tolist(), strict=True)
+
+
+def _without(space: SwapSpace, swap_set: SwapSet, asked: Sequence[_Asked]) -> SwapSet:
+    """For each addition the swap set without the donors that the node could not take with it; below
+    it, what does not agree any more goes as well."""
+    times, codes = len(asked), [space.dataset.codes(extra) for extra, _ in asked]
+    present = np.tile(swap_set.donors, times)
+
+    def choose(i: int, parents: Rows, _settled: Rows) -> Rows:
+        fit = fits(space, i, present[i], parents).reshape(times, -1)
+        for nth, (_, node) in enumerate(asked):
+            if node == i:
+                own, donor = parents.reshape(times, -1)[nth], swap_set.donors[i]
+                fit[nth] &= np.equal(codes[nth][donor], codes[nth][own]) | np.equal(donor, own)
+        return np.where(fit.reshape(-1), present[i], parents)
+
+    return space.fill(np.tile(swap_set.references, times), choose)

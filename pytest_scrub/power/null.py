@@ -62,10 +62,8 @@ def against_null(average: Measured, searched: Search | None) -> AgainstNull:
         and acceptance_of_found(average).tolerance is not None
     )
     confidence = 1 - (1 - average.settings.confidence) / (1 + gates)
-    # a search that the run only shows may have found what would refute the claim
-    withstood = searched is not None and (
-        searched.gates or not (searched.refutes or searched.undecided)
-    )
+    # by one that the run only shows as well; where it did not, the null decides nothing
+    withstood = searched is not None and not (searched.refutes or searched.undecided)
     try:
         null = _on_average(average, under, confidence)
         if average.outcome == HELD and null.outcome != REFUTED and gates and withstood:

@@ -6,10 +6,9 @@ Where all of them are few enough, each is evaluated, and weighs as it is likely 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -40,10 +39,10 @@ from pytest_scrub.statistics.sampling import (
     sample,
 )
 from pytest_scrub.statistics.slices import outcome_of, slices, why_of
-from pytest_scrub.swaps.null import null_of
+from pytest_scrub.swaps.null import drawn_of, null_of
 from pytest_scrub.swaps.slots import Slot
-from pytest_scrub.swaps.space import SwapSpace
-from pytest_scrub.swaps.swap_set import SwapSet, joined
+from pytest_scrub.swaps.space import SwapSpace, drawn_in
+from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.verdict import (
     HELD,
     NO_ROOM,
@@ -481,25 +480,30 @@ def with_gaps(measured: Measured) -> tuple[NodeReport, ...]:
     clean = references.unscrubbed(len(few))
     as_claimed = measured.gap.mean if drawn.exact else drawn.changes[: len(few)]
 
-    def alone(node: NodeReport) -> SwapSet:
-        return evaluator.space.keep([node.slot]).draw(len(few), rng, few)
+    def alone(some: Sequence[NodeReport]) -> SwapSet:
+        spaces = [evaluator.space.keep([node.slot]) for node in some]
+        chances = [rng.random((len(evaluator.space.slots), len(few))) for _ in some]
+        sizes, references = [len(few)] * len(some), np.tile(few, len(some))
+        return drawn_in(spaces, sizes, references, np.concatenate(chances, axis=1))
 
-    def unknowing(node: NodeReport) -> SwapSet | None:
-        if under is None or node.slot not in under.null.permuted or node.unknowing is not None:
-            return None
-        return under.null.of_one(node.slot).draw(few, others, under.together)
+    def unknowing(some: Sequence[NodeReport]) -> SwapSet:
+        assert under is not None
+        nulls = [under.null.of_one(node.slot) for node in some]
+        return drawn_of(nulls, few, others, under.together)
 
     at_once = max(1, TOGETHER // len(few))
     nodes = measured.nodes
     if drawn.exact:
         nodes = tuple(_enumerated(node, measured) for node in nodes)
     by_themselves = _evaluated(
-        evaluator, (alone(node) for node in nodes if node.alone is None), at_once
+        evaluator, [node for node in nodes if node.alone is None], alone, at_once
     )
-    of_null = _known(evaluator, map(unknowing, nodes), at_once)
+    permuted = {} if under is None else under.null.permuted
+    asked = [node for node in nodes if node.slot in permuted and node.unknowing is None]
+    of_null = dict(zip(asked, _known(evaluator, asked, unknowing, at_once), strict=True))
     found = []
-    for node, knows_nothing in zip(nodes, of_null, strict=True):
-        report = node
+    for node in nodes:
+        report, knows_nothing = node, of_null.get(node)
         if node.alone is None:
             report = replace(node, alone=_alone(next(by_themselves) - clean, measured))
         if knows_nothing is not None:
@@ -535,31 +539,32 @@ def _enumerated(report: NodeReport, measured: Measured) -> NodeReport:
     return replace(report, unknowing=unknowing, says_nothing=by <= measured.rounding)
 
 
+_Draw = Callable[[Sequence[NodeReport]], SwapSet]  # as many for each of some nodes, in order
+
+
 def _evaluated(
-    evaluator: Evaluator, swap_sets: Iterable[SwapSet], at_once: int
+    evaluator: Evaluator, nodes: Sequence[NodeReport], draw: _Draw, at_once: int
 ) -> Iterator[Numbers]:
-    """The metric of swap sets of one size, several evaluated together."""
-    each = iter(swap_sets)
-    while some := list(islice(each, at_once)):
-        yield from evaluator.evaluate(joined(some)).reshape(len(some), -1)
+    """The metric of what is drawn for each node, for several nodes together."""
+    for start in range(0, len(nodes), at_once):
+        some = nodes[start : start + at_once]
+        yield from evaluator.evaluate(draw(some)).reshape(len(some), -1)
 
 
 def _known(
-    evaluator: Evaluator, swap_sets: Iterable[SwapSet | None], at_once: int
+    evaluator: Evaluator, nodes: Sequence[NodeReport], draw: _Draw, at_once: int
 ) -> Iterator[Numbers | None]:
-    """The same; None for none, and for one that cannot be evaluated, as the verdict says of the
-    whole null."""
-    each = iter(swap_sets)
-    while some := list(islice(each, at_once)):
-        there = [one for one in some if one is not None]
+    """The same; None where it cannot be evaluated, as the verdict says of the whole null."""
+    for start in range(0, len(nodes), at_once):
+        some = nodes[start : start + at_once]
+        drawn = draw(some)
         try:
-            values = _evaluated(evaluator, there, at_once)
-            yield from [None if one is None else next(values) for one in some]
+            yield from evaluator.evaluate(drawn).reshape(len(some), -1)
         except ScrubError:
-            for one in some:
+            for which in np.split(np.arange(len(drawn)), len(some)):
                 found = None
                 with suppress(ScrubError):
-                    found = None if one is None else evaluator.evaluate(one)
+                    found = evaluator.evaluate(drawn[which])
                 yield found
 
 

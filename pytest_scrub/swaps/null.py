@@ -9,16 +9,17 @@ donors.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
 from pytest_scrub.swaps.slots import REFERENCE, Slot
-from pytest_scrub.swaps.space import SwapSpace, Unknowing
+from pytest_scrub.swaps.space import SwapSpace, Unknowing, drawn_in
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
-from pytest_scrub.tree.nodes import ANYTHING, EXACT, Agreement, Node
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, ROOT, Agreement, Node
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,24 +74,7 @@ class Null:
     def draw(self, references: Rows, rng: np.random.Generator, together: int) -> SwapSet:
         """One swap that it allows for each reference, int64 `[R]`; every `together` of them have a
         permutation of their own."""
-        spaces, chances = [], []
-        starts = range(0, len(references), together)
-        for start in starts:
-            some = references[start : start + together]
-            spaces.append(self.space(rng))
-            chances.append(rng.random((len(self.claimed.slots), len(some))))
-        every = np.concatenate(chances, axis=1)
-
-        def pick(slots: list[int], parents: Rows, donors: Rows) -> None:
-            knowing = [i for i in slots if self.claimed.paths[i] not in self.permuted]
-            others = [i for i in slots if self.claimed.paths[i] in self.permuted]
-            if knowing:
-                donors[knowing] = spaces[0].pick_each(knowing, parents, every[knowing])
-            for start, space in zip(starts if others else (), spaces, strict=False):
-                some = slice(start, start + together)
-                donors[others, some] = space.pick_each(others, parents[some], every[others, some])
-
-        return spaces[0].settled(references, pick)
+        return drawn_of([self], references, rng, together)
 
     @property
     def _contents(self) -> tuple[Rows, Rows]:
@@ -116,6 +100,18 @@ class Null:
         return replace(self, permuted={path: self.permuted[path]})
 
 
+def drawn_of(
+    nulls: Sequence[Null], references: Rows, rng: np.random.Generator, together: int
+) -> SwapSet:
+    """What `Null.draw` gives for several nulls of one claim, one after the other."""
+    spaces, sizes, chances = list[SwapSpace](), list[int](), []
+    for null, start in product(nulls, range(0, len(references), together)):
+        sizes.append(min(together, len(references) - start))
+        spaces.append(null.space(rng))
+        chances.append(rng.random((len(spaces[0].slots), sizes[-1])))
+    return drawn_in(spaces, sizes, np.tile(references, len(nulls)), np.concatenate(chances, axis=1))
+
+
 def null_of(space: SwapSpace) -> Null | None:
     """The null of the claim whose swaps these are; None where it names nothing that could know
     anything.
@@ -125,7 +121,7 @@ def null_of(space: SwapSpace) -> Null | None:
     there are none, the features of rests are permuted; where there are none, the root's. All else
     stays. A computed node takes any donor, and computes from its true values.
     """
-    own = [slot for slot in space.slots if not slot.is_rest and slot.node is not space.hypothesis]
+    own = [slot for slot in space.slots if not slot.is_rest and slot.path != ROOT]
     if permuted := _features(own):
         return Null(space, "features permuted", space.hypothesis, permuted)
     dropped = _beside_swapped_rests(space.hypothesis)

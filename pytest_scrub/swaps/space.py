@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
+from operator import not_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,6 +79,7 @@ class _Classes:
     size: Rows  # [classes]
     # [rows]: not a donor row itself, and so one more allowed donor of its own
     outside: npt.NDArray[np.bool_]
+    several: int = 1  # that are stacked
 
     @classmethod
     def of(cls, codes: Rows, donor_rows: Rows) -> _Classes:
@@ -89,18 +92,37 @@ class _Classes:
         outside[donor_rows] = False
         return cls(codes, order, np.cumsum(size) - size, size, outside)
 
+    @classmethod
+    def stacked(cls, several: Sequence[_Classes]) -> _Classes:
+        """Several as one: row r of the nth is its row `n * rows + r`."""
+        if len(several) == 1:
+            return several[0]
+        numbers = np.cumsum([0, *(len(one.size) for one in several)])
+        places = np.cumsum([0, *(len(one.order) for one in several)])
+        codes = [one.codes + first for one, first in zip(several, numbers, strict=False)]
+        start = [one.start + first for one, first in zip(several, places, strict=False)]
+        return cls(
+            np.concatenate(codes),
+            np.concatenate([one.order for one in several]),
+            np.concatenate(start),
+            np.concatenate([one.size for one in several]),
+            np.concatenate([one.outside for one in several]),
+            len(several),
+        )
+
     def count(self, rows: Rows) -> Rows:
         return self.size[self.codes[rows]] + self.outside[rows]
 
     def pick(self, rows: Rows, nth: Rows) -> Rows:
         """The nth allowed donor of each row, `nth < count(rows)`."""
-        code = self.codes[rows]
+        code, own = self.codes[rows], rows
+        if self.several > 1:
+            own = rows % (len(self.codes) // self.several)
         if not len(self.order):
-            return rows
+            return own
         listed = nth < self.size[code]
-        return np.where(
-            listed, self.order[np.minimum(self.start[code] + nth, len(self.order) - 1)], rows
-        )
+        found = self.order[np.minimum(self.start[code] + nth, len(self.order) - 1)]
+        return found if listed.all() else np.where(listed, found, own)
 
 
 class SwapSpace:
@@ -135,7 +157,8 @@ class SwapSpace:
                 raise HypothesisError(
                     f"a hypothesis starts at output(...), not at {hypothesis.component}"
                 )
-        self.hypothesis = hypothesis
+        self._hypothesis: Node | None = hypothesis
+        self._coarser: tuple[SwapSpace, list[str], Agreement] | None = None
         self.dataset = dataset
         self.reference_rows = dataset.reference_rows if references is None else references
         self.donor_rows = dataset.donor_rows if donors is None else donors
@@ -151,28 +174,33 @@ class SwapSpace:
                 self._by_parent.setdefault(parent, []).append(i)
             else:
                 self._sharers.setdefault(shared, []).append(i)
-        self.frozen = self._frozen(frozen)
+        self._freeze(frozen)
         self.unknowing = unknowing
-        self._classes = self._agreeing({})
+        self._known_classes: dict[tuple[Agreement, Agreement], _Classes] = {}
+        self._classes = [self._classes_of(slot) for slot in self.slots]
 
-    def _agreeing(self, known: dict[tuple[Agreement, Agreement], _Classes]) -> list[_Classes]:
-        """One for every slot, of which some are known."""
-        parts = [self._parts(slot) for slot in self.slots]
-        for part, slot in zip(parts, self.slots, strict=True):
-            if part not in known:
-                known[part] = _Classes.of(self._codes(slot), self.donor_rows)
-        return [known[part] for part in parts]
+    @property
+    def hypothesis(self) -> Node:
+        """The tree whose slots these are."""
+        if self._hypothesis is None:  # of a refinement; most are only drawn from
+            assert self._coarser is not None
+            coarser, paths, extra = self._coarser
+            self._hypothesis = with_agreement(coarser.hypothesis, paths, extra)
+        return self._hypothesis
+
+    def _classes_of(self, slot: Slot) -> _Classes:
+        part = self._parts(slot)
+        if part not in self._known_classes:
+            self._known_classes[part] = _Classes.of(self._codes(slot), self.donor_rows)
+        return self._known_classes[part]
 
     def under(self, unknowing: Unknowing) -> SwapSpace:
         """The same where the features of some slots know nothing."""
-        same, known = copy(self), dict[tuple[Agreement, Agreement], _Classes]()
-        same.unknowing, same._classes = unknowing, [*self._classes]
+        same = copy(self)
+        same.unknowing, same._classes, same._known_classes = unknowing, [*self._classes], {}
         before = () if self.unknowing is None else self.unknowing.features
         for i in sorted(self.index[path] for path in {*unknowing.features, *before}):
-            part = same._parts(self.slots[i])
-            if part not in known:
-                known[part] = _Classes.of(same._codes(self.slots[i]), self.donor_rows)
-            same._classes[i] = known[part]
+            same._classes[i] = same._classes_of(self.slots[i])
         return same
 
     def _like(self, hypothesis: Node, **changed: Any) -> SwapSpace:
@@ -195,10 +223,12 @@ class SwapSpace:
         computed = slot.node.computed_by is not None and not slot.is_rest
         return Agreement(tuple(own)), ANYTHING if computed else other
 
-    def _frozen(self, frozen: Collection[str]) -> frozenset[str]:
-        """A slot that shares a donor moves with its owner."""
-        owners = {s.path: s.path if s.shares is None else self.paths[s.shares] for s in self.slots}
-        return frozenset(path for path in self.paths if owners[path] in frozen)
+    def _freeze(self, frozen: Collection[str]) -> None:
+        """Not to be swapped; a slot that shares a donor moves with its owner."""
+        owners = [i if slot.shares is None else slot.shares for i, slot in enumerate(self.slots)]
+        swapped = [self.paths[owner] not in frozen for owner in owners]
+        self.frozen = frozenset(compress(self.paths, map(not_, swapped)))
+        self.swapped = np.array(swapped, dtype=np.bool_)  # [slots]
 
     def _codes(self, slot: Slot) -> Rows:
         own, other = self._parts(slot)
@@ -228,7 +258,7 @@ class SwapSpace:
             owner = self.slots[self.index[path]].shares
             kept |= set() if owner is None else {self.paths[owner]}
         same = copy(self)  # what the classes are does not depend on what is frozen
-        same.frozen = self._frozen(self.frozen | (set(self.paths) - kept))
+        same._freeze(self.frozen | (set(self.paths) - kept))
         return same
 
     def within(self, references: Rows, donors: Rows) -> SwapSpace:
@@ -239,10 +269,19 @@ class SwapSpace:
     def refine(self, slots: Collection[str], extra: Agreement) -> SwapSpace:
         """The swap sets in which these slots, and those that share their donors, agree on `extra`
         as well: what `join` gives for the claim that says only this."""
-        sharing = {
-            s.path for s in self.slots if s.shares is not None and self.paths[s.shares] in slots
-        }
-        return self._like(with_agreement(self.hypothesis, {*slots, *sharing}, extra))
+        owners = [i if slot.shares is None else slot.shares for i, slot in enumerate(self.slots)]
+        asked = {owners[self.index[path]] for path in slots}
+        finer = {i: slot for i, slot in enumerate(self.slots) if owners[i] in asked}
+        same = copy(self)
+        same._hypothesis, same._classes = None, [*self._classes]
+        same._coarser = self, [slot.path for slot in finer.values()], extra
+        for i, slot in finer.items():
+            # a computed node takes no activation, and needs the features it is computed from
+            if slot.is_rest or slot.node.computed_by is None:
+                finer[i] = replace(slot, agrees_on=slot.agrees_on | extra)
+                same._classes[i] = same._classes_of(finer[i])
+        same.slots = tuple(finer.get(i, slot) for i, slot in enumerate(self.slots))
+        return same
 
     def join(self, other: Node | Agreement) -> SwapSpace:
         """The swap sets that also `other` allows; see `pytest_scrub.join`."""
@@ -267,11 +306,7 @@ class SwapSpace:
         # Drawn for every slot, frozen or not: what one slot draws must not depend on which others
         # are kept.
         chances = rng.random((len(self.slots), len(references)))
-
-        def pick(slots: list[int], parents: Rows, donors: Rows) -> None:
-            donors[slots] = self.pick_each(slots, parents, chances[slots])
-
-        return self.settled(references, pick)
+        return drawn_in([self], [len(references)], references, chances)
 
     def fill(self, references: Rows, choose: Callable[[int, Rows, Rows], Rows]) -> SwapSet:
         """The swap set whose donors are chosen slot by slot, parents before children.
@@ -288,18 +323,28 @@ class SwapSpace:
             for i in slots:
                 donors[i] = choose(i, parents, donors)
 
-        return self.settled(references, each)
+        return self.settled(references, each, self.swapped[:, None])
 
-    def settled(self, references: Rows, settle: Callable[[list[int], Rows, Rows], None]) -> SwapSet:
-        """The same, where `settle` puts in the donors of all slots with one parent at once."""
+    def settled(
+        self,
+        references: Rows,
+        settle: Callable[[list[int], Rows, Rows], None],
+        swapped: npt.NDArray[np.bool_],
+    ) -> SwapSet:
+        """The same, where `settle` puts in the donors of all slots with one parent at once.
+
+        `swapped`: bool `[slots, 1 or R]`, where they are and do not take their parent's own input.
+        """
         donors = np.empty((len(self.slots), len(references)), dtype=np.int64)
+        some: list[bool] = np.any(swapped, axis=1).tolist()
+        every: list[bool] = np.all(swapped, axis=1).tolist()
         for parent, slots in self._by_parent.items():
             parents = references if parent == REFERENCE else donors[parent]
-            free = [i for i in slots if self.paths[i] not in self.frozen]
-            if len(free) < len(slots):
-                donors[slots] = parents
+            free = [i for i in slots if some[i]]
             if free:
                 settle(free, parents, donors)
+            if frozen := [i for i in slots if not every[i]]:
+                donors[frozen] = np.where(swapped[frozen], donors[frozen], parents)
             for i in slots if self._sharers else ():
                 donors[self._sharers.get(i, [])] = donors[i]
         return self.swap_set(references, donors)
@@ -313,18 +358,6 @@ class SwapSpace:
         """Uniform allowed donors of the slot with this index, for uniform `chances` in [0, 1)."""
         count = self._classes[slot].count(parents)
         return self._classes[slot].pick(parents, (chances * count).astype(np.int64))
-
-    def pick_each(
-        self, slots: Sequence[int], parents: Rows, chances: npt.NDArray[np.float64]
-    ) -> Rows:
-        """The same for several slots with the same parent, int64 `[slots, R]`."""
-        found = np.empty(chances.shape, dtype=np.int64)
-        classes = [self._classes[slot] for slot in slots]
-        for one in {id(one): one for one in classes}.values():  # most slots agree on the same
-            those = [nth for nth, other in enumerate(classes) if other is one]
-            counts = (chances[those] * one.count(parents)).astype(np.int64)
-            found[those] = one.pick(parents, counts)
-        return found
 
     def agree(self, slot: int) -> Rows:
         """int64 `[rows]`: equal exactly where two rows agree as the slot with this index asks."""
@@ -572,6 +605,57 @@ class SwapSpace:
             _Classes.of(classes.codes, first), outside=np.zeros(len(kind), dtype=np.bool_)
         )
         return few, lambda own, picked: mass[picked] / classes.count(own)
+
+
+def drawn_in(
+    spaces: Sequence[SwapSpace],
+    sizes: Sequence[int],
+    references: Rows,
+    chances: npt.NDArray[np.float64],
+) -> SwapSet:
+    """Uniform allowed donors in several spaces with the same slots, so many columns in each, one
+    after the other.
+
+    **Arguments**
+
+    - `references`: int64 `[R]`.
+    - `chances`: float64 `[slots, R]`, uniform in [0, 1).
+    """
+    first, of_column = spaces[0], np.repeat(np.arange(len(spaces)), sizes)
+    stacks: dict[tuple[int, ...], tuple[_Classes, Rows]] = {}
+
+    def stacked(each: Sequence[_Classes]) -> tuple[_Classes, Rows]:
+        """The classes of all spaces, and where the rows of each column's own begin."""
+        distinct = {id(one): one for one in each}
+        place = {of: nth * len(first.dataset) for nth, of in enumerate(distinct)}
+        starts = np.array([place[id(one)] for one in each])[of_column]
+        return _Classes.stacked([*distinct.values()]), starts
+
+    def pick(slots: list[int], parents: Rows, donors: Rows) -> None:
+        alike: dict[tuple[int, ...], list[int]] = {}  # most slots agree on the same
+        for i in slots:
+            each = [space._classes[i] for space in spaces]
+            key = tuple(map(id, each))
+            if key not in stacks:
+                stacks[key] = stacked(each)
+            alike.setdefault(key, []).append(i)
+        for key, those in alike.items():
+            classes, starts = stacks[key]
+            own = parents + starts
+            nth = (chances[those] * classes.count(own)).astype(np.int64)
+            donors[those] = classes.pick(own, nth)
+
+    swapped = np.stack([space.swapped for space in spaces], axis=1)
+    return first.settled(references, pick, swapped if len(spaces) == 1 else swapped[:, of_column])
+
+
+def drawn_alike(spaces: Sequence[SwapSpace], n: int, seed: int) -> SwapSet:
+    """What `draw` gives for several spaces with the same slots and references, one after the other,
+    with the same random numbers: what differs is what they allow."""
+    rng, times = np.random.default_rng(seed), len(spaces)
+    references = rng.choice(spaces[0].reference_rows, size=n, replace=True)
+    chances = rng.random((len(spaces[0].slots), n))
+    return drawn_in(spaces, [n] * times, np.tile(references, times), np.tile(chances, times))
 
 
 def _within(counts: Rows) -> Rows:
