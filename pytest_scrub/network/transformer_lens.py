@@ -20,8 +20,15 @@ from pytest_scrub.network.adapter import PLAIN_MODULE, TOKENS, Transformer
 from pytest_scrub.network.bridge import Bridge
 from pytest_scrub.network.graph import ModelGraph, same_numbers
 from pytest_scrub.network.hooked import Hooked
-from pytest_scrub.network.residual import PROOF_TOLERANCE, ResidualGraph
-from pytest_scrub.network.wrapping import BRIDGE, along_every_path, bridge_of, library_classes
+from pytest_scrub.network.precision import PROOF_TOLERANCE
+from pytest_scrub.network.residual import ResidualGraph
+from pytest_scrub.network.wrapping import (
+    BRIDGE,
+    LIBRARY,
+    along_every_path,
+    bridge_of,
+    library_classes,
+)
 
 FEW = 8  # tokens on which a bridge is seen to be the model that it is made of
 LONGEST = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")  # by configuration

@@ -7,6 +7,7 @@ and the other a tree below it, everything below is tied to the leaf's donor, and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial, reduce
@@ -18,12 +19,15 @@ from pytest_scrub.tree.nodes import (
     ANYTHING,
     EXACT,
     HEAD_SLOTS,
+    PATTERN_SLOTS,
     Agreement,
     Node,
     is_attn,
     is_head,
+    is_pattern,
     natural_key,
 )
+from pytest_scrub.tree.units import are_apart, shown, split
 
 Edge = tuple[object, ...]
 
@@ -123,12 +127,17 @@ def _joint_name(a: Node, b: Node) -> str | None:
 def _edges(parent: Node, child: Node) -> frozenset[Edge]:
     """What a child claims of its parent, in the smallest pieces that the tree itself can tell
     apart."""
-    attends = is_head(parent.components[0]) or is_attn(parent.components[0])
+    above = parent.components[0]
+    by_default = (
+        HEAD_SLOTS if is_head(above) or is_attn(above)
+        else PATTERN_SLOTS if is_pattern(above)
+        else (None,)
+    )  # fmt: skip
 
     def slots(component: str) -> tuple[str | None, ...]:
-        return (
-            HEAD_SLOTS if attends and child.into is None and component != "mask" else (child.into,)
-        )
+        if component == "mask" or is_pattern(component):
+            return (component,)
+        return by_default if child.into is None else (child.into,)
 
     return frozenset(
         (component, slot, child.pos, child.subspace)
@@ -141,6 +150,7 @@ def _join_children(
     a: Node, b: Node, rest: Agreement, model: KnowsHeads | None
 ) -> tuple[tuple[Node, ...], Agreement]:
     """The children claimed by both, and what their rest agrees on."""
+    _refuse_unknown(a, b)
     children: list[Node] = []
     order = [*a.reads, *b.reads]
     claims = [
@@ -217,6 +227,49 @@ def _as_attention(child: Node, heads: Heads) -> Node:
             others = {*child.components} - {*names}
             child = replace(child, components=tuple(sorted({*others, attn}, key=natural_key)))
     return child
+
+
+def _refuse_unknown(a: Node, b: Node) -> None:
+    """**Raises** `HypothesisError` where both claim what may be in part the same, by different
+    names: a tree does not know which parts a network has."""
+    for first, second in ((a, b), (b, a)):
+        for whole, part in product(first.reads, second.reads):
+            mine, other = _edges(a, whole), _edges(a, part)
+            if {edge[1:] for edge in mine} & {edge[1:] for edge in other}:
+                for one, two in product(whole.components, part.components):
+                    if remedy := _unknown(one, two):
+                        raise HypothesisError(
+                            f"cannot join: {shown(one)} in one and {shown(two)} in the other; a "
+                            f"tree does not know {remedy}"
+                        )
+            slots = {edge[1] for edge in other}
+            if is_pattern(whole.component) and slots & {*PATTERN_SLOTS, "mask"}:
+                raise HypothesisError(
+                    f"cannot join: {whole.component} in one, and in the other {part.label} into "
+                    "what it is read in place of; put that under the pattern"
+                )
+
+
+def _unknown(one: str, other: str) -> str:
+    """What a tree does not know of two components that may have parts in common, and what to do;
+    empty where they are the same, or have none."""
+    units, others = split(one), split(other)
+    if units and one != other:
+        is_whole = other == units[0].replace("neurons", "mlp")
+        if is_whole or (others and others[0] == units[0] and not are_apart(units[1], others[1])):
+            return "which units a place has, so name the same sets of them in both"
+    (side, kind, layer), (there, what, at) = _named(one), _named(other)
+    is_before = at is None or at < (layer or 0) or what == kind
+    if kind == "stream" and one != other and side == there and is_before:
+        return "what adds to a stream, so name the same in both"
+    return ""
+
+
+def _named(component: str) -> tuple[bool, str, int | None]:
+    """Whether a component is an encoder's, its kind, and its layer, where it has one."""
+    found = re.match(r"(encoder\.)?(?:cross\.)?([^\d\[]*)(\d+)?", component)
+    assert found is not None  # of any text
+    return bool(found[1]), found[2], None if found[3] is None else int(found[3])
 
 
 def _claimed(parent: Node, block: list[Node]) -> frozenset[Edge]:
