@@ -306,7 +306,7 @@ class ModelGraph(ABC):
     def heads_of(self, attention: str) -> Sequence[str]:
         """The heads of a layer's attention, by name; none where there is no such layer."""
         part = self.parts.get(attention)
-        return () if part is None else sorted(part.writers, key=natural_key)
+        return () if part is None else tuple(sorted(part.writers, key=natural_key))
 
     def problem(self, name: str) -> str | None:
         """Why it has no component of that name, and what to do, where it knows."""
