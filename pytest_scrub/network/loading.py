@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_scrub.errors import ModelError, did_you_mean, hides_scrub_errors
+from pytest_scrub.network.wrapping import BRIDGE
 
 if TYPE_CHECKING:
     from transformer_lens.config import TransformerBridgeConfig
@@ -477,6 +478,7 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | 
             f"TransformerLens has no bridge for {architecture} ({_first_line(error)}); pass the "
             "Hugging Face model itself, as a plain torch module"
         ) from error
+    vars(model)[BRIDGE] = bridge
     return bridge.eval()
 
 

@@ -34,6 +34,8 @@ PROOF_TOLERANCE = {
     torch.float16: 3e-2,
     torch.bfloat16: 1e-1,
 }
+# Rows whose positions are compared.
+PROOF_ROWS = 16
 PLACES = {"pre": "before layer ", "mid": "before mlp", "post": "after layer "}
 
 
@@ -210,6 +212,25 @@ class ResidualGraph(ModelGraph):
         if blind.any():  # what such a query attends to is proved where there is one
             row = int(blind.nonzero()[0])
             self.prove({name: value[row : row + 1] for name, value in inputs.items()}, row)
+        self._prove_positions(inputs, visible)
+
+    @torch.no_grad()
+    def _prove_positions(self, inputs: Inputs, visible: Tensor) -> None:
+        """**Raises** `ModelError` where hidden tokens before visible ones make the model count
+        positions otherwise than here when its user calls it."""
+        moved = (visible & (~visible).cumsum(1).bool()).any(1).nonzero()[:PROOF_ROWS, 0]
+        rows = {name: value[moved] for name, value in inputs.items()}
+        called = self.transformer.called(rows) if len(moved) else None
+        if called is None:
+            return
+        seen = visible[moved].to(called.device)
+        off = (self.run(rows) - called).abs().amax(-1)[seen].max() / called[seen].abs().max()
+        if not off <= PROOF_TOLERANCE.get(called.dtype, 0.0):
+            raise ModelError(
+                f"{self.source}: on rows such as {int(moved[0])} the mask hides tokens before "
+                "others, and this bridge counts positions without them where it is called, but not "
+                "the model in it; give the Hugging Face model itself"
+            )
 
 
 def _refuse_rows(refused: Tensor, what: str, remedy: str) -> None:
