@@ -386,6 +386,7 @@ class Swap:
     - `agrees_on`: what the claim asks of the donor; `also`: the dataset's other features that are
       equal as well.
     - `differs`: where the two inputs differ.
+    - `own_picture`, `donor_picture`: data URIs, where the dataset shows images.
     """
 
     slot: str
@@ -394,6 +395,8 @@ class Swap:
     donor: str
     also: tuple[str, ...]
     differs: str
+    own_picture: str | None = None
+    donor_picture: str | None = None
 
 
 @dataclass(frozen=True)
@@ -406,6 +409,7 @@ class Counterexample:
     - `unscrubbed`, `scrubbed`: the metric of that reference; `gap` is their difference.
     - `clean_output`, `scrubbed_output`: the largest outputs.
     - `file`: where it was saved, if it was.
+    - `picture`: the reference as a data URI, where the dataset shows images.
     """
 
     found_by: str
@@ -417,6 +421,7 @@ class Counterexample:
     clean_output: str
     scrubbed_output: str
     file: str | None = None
+    picture: str | None = None
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ def described(evaluator: Evaluator, swap_set: SwapSet, found_by: str) -> Counter
         gap=float(scrubbed) - float(clean),
         clean_output=_top(evaluator.clean_outputs(references)[0]),
         scrubbed_output=_top(evaluator.outputs(swap_set)[0]),
+        picture=space.dataset.picture(int(references[0])),
     )
 
 
@@ -55,6 +56,8 @@ def _swap(dataset: Dataset, slot: Slot, own: int, donor: int) -> Swap:
         donor=dataset.show(donor),
         also=tuple(also),
         differs="; ".join(_places(dataset, own, donor)),
+        own_picture=dataset.picture(own),
+        donor_picture=dataset.picture(donor),
     )
 
 

@@ -29,6 +29,7 @@ from pytest_scrub.data.columns import (
     value_codes,
 )
 from pytest_scrub.data.names import LABELS, TOKEN_NAMES, Field, Names
+from pytest_scrub.data.pictures import Picture, picture_of
 from pytest_scrub.data.positions import Positions, positions_by_row, same_positions
 from pytest_scrub.data.tensors import (
     feature_text,
@@ -80,7 +81,7 @@ class Dataset:
       when first needed, and once more for a few rows: what a row's value is must not depend on
       chance or on the other rows.
     - `show`: a tokenizer (anything with `decode`), or a function of one row's `dict[str, Tensor]`
-      to a str.
+      to a str or an image: of Pillow, or numbers `[height, width]` or `[height, width, 3]`.
     - `name`: how reports call the dataset.
     - `digest`: identifies inputs and labels, where hashing all of them would take too long.
     - `references`, `donors`: a bool mask or row numbers; all rows by default. With `donors` alone,
@@ -320,11 +321,26 @@ class Dataset:
         return hash_of({name: tensor[row] for name, tensor in self.inputs.items()})
 
     def show(self, row: int) -> str:
-        """One line for a person; control characters are escaped."""
-        text = self._text({name: tensor[row].clone() for name, tensor in self.inputs.items()})
-        if not isinstance(text, str):
-            raise DataError(f"show= returned {text!r} for row {row}; return a str")
-        return visible(text)
+        """One line for a person; control characters are escaped, and images told of."""
+        shown = self._shown(row)
+        return shown.text if isinstance(shown, Picture) else visible(shown)
+
+    def picture(self, row: int) -> str | None:
+        """The image that `show=` returns for a row, as the data URI of a PNG; None where it returns
+        text."""
+        shown = self._shown(row)
+        return shown.uri if isinstance(shown, Picture) else None
+
+    def _shown(self, row: int) -> str | Picture:
+        shown = self._text({name: tensor[row].clone() for name, tensor in self.inputs.items()})
+        if isinstance(shown, str):
+            return shown
+        if (picture := picture_of(shown, row)) is None:
+            raise DataError(
+                f"show= returned {shown!r} for row {row}; return a str, or an image: of Pillow, or "
+                "numbers [height, width] or [height, width, 3]"
+            )
+        return picture
 
     def _text(self, row: dict[str, Tensor]) -> Any:
         ids = next((row[name] for name in TOKEN_NAMES if name in row), next(iter(row.values())))

@@ -31,8 +31,8 @@ class Transformer(ABC):
     `HookedTransformer` have in common.
 
     Inputs are `{"tokens": int [batch, pos], "attention_mask": [batch, pos]}`; the mask may be left
-    out, and its ones are the keys that can be seen. Position ids are always the column numbers 0 to
-    pos - 1.
+    out, and its ones are the keys that can be seen. Positions that have embeddings are those that
+    the network itself derives from its inputs; others are the column numbers 0 to pos - 1.
 
     **Arguments**
 
@@ -48,8 +48,8 @@ class Transformer(ABC):
     can_drop: bool = False  # whether there is any dropout
     # whether positions are counted along the visible keys only, so that a gap in them is none
     counts_visible: bool = False
-    # whether rows may be padded on the left: positions are then the same but for their origin, and
-    # queries of padding, which see no key, attend to all alike
+    # whether rows may be padded on the left: positions are then the network's own, or the same but
+    # for their origin, and queries of padding, which see no key, attend to all alike
     pads_left: bool = False
     # whether a query that sees no key attends to something else than to all keys alike
     blind_is_unknown: bool = False
@@ -105,7 +105,7 @@ class Transformer(ABC):
 
     @abstractmethod
     def _forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
-        """The real network on `tokens [B, P]`, with position ids 0 to P - 1."""
+        """The real network on `tokens [B, P]`."""
 
     # Running the real network ---------------------------------------------------------------------
 
@@ -113,6 +113,11 @@ class Transformer(ABC):
         """Logits `[batch, pos, d_vocab_out]`, in the caller's grad mode."""
         tokens, mask = self._inputs(inputs)
         return self._forward(tokens, mask, [])
+
+    def called(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
+        """What the model gives where its user calls it, if that may be something else than a run of
+        it here; None where it is the same."""
+        return None
 
     @torch.no_grad()
     def capture(self, inputs: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

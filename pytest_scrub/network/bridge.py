@@ -47,7 +47,7 @@ BRIDGE_COMPONENTS = {
     *("embed", "embed_ln", "pos_embed", "rotary_emb"),
     *("blocks", "ln_final", "unembed"),
 }
-POSITIONS = "pos_embed"
+POSITIONS, IDS = "pos_embed", "position_ids"
 NEEDED_COMPONENTS = ("embed", "blocks", "ln_final", "unembed")
 BLOCK_COMPONENTS = {"ln1", "attn", "ln1_post", "ln2", "mlp", "ln2_post"}
 # Bridges that run a Hugging Face block as it is.
@@ -119,7 +119,7 @@ class Bridge(Transformer):
         if len(kinds) > 1:
             raise self.error("has both causal and bidirectional layers")
         self.causal = kinds.pop()
-        self.pads_left = not self.native and not self.has_pos_embed
+        self.pads_left = not self.native
         self.blind_is_unknown = any(map(_is_local, self.model.blocks))
         attentions = {type(block.attn).__name__ for block in self.model.blocks}
         self.counts_visible = "BloomAttentionBridge" in attentions
@@ -349,17 +349,25 @@ class Bridge(Transformer):
         transform = self.model.adapter.apply_output_logits_transform
         return lambda normed: transform(head(normed))
 
+    def called(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
+        if self.native or self.is_ours:
+            return None
+        tokens, mask = self._inputs(inputs)
+        logits: Tensor = self.model(tokens, attention_mask=mask, return_type="logits")
+        return logits
+
     def parameters(self) -> Iterable[tuple[str, Tensor]]:
         return dict(self.model.state_dict()).items()
 
     def _forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
-        # Without explicit ids the bridge derives them from the mask.
-        ids = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
         options: dict[str, Any] = {} if self.native else {"use_cache": False}
+        # those of the model in it, not what the bridge would derive
+        ids = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+        options[IDS] = ids if self.native else None
         if mask is not None:
             options[MASK] = mask.long()
         logits: Tensor = self.model.run_with_hooks(
-            tokens, fwd_hooks=hooks, return_type="logits", position_ids=ids, **options
+            tokens, fwd_hooks=hooks, return_type="logits", **options
         )
         return logits
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pytest_scrub.errors import ModelError, did_you_mean, hides_scrub_errors
 from pytest_scrub.network.transformer_lens import require_library
+from pytest_scrub.network.wrapping import BRIDGE
 
 if TYPE_CHECKING:
     from transformer_lens.config import TransformerBridgeConfig
@@ -479,6 +480,7 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | 
             f"TransformerLens has no bridge for {architecture} ({_first_line(error)}); pass the "
             "Hugging Face model itself, as a plain torch module"
         ) from error
+    vars(model)[BRIDGE] = bridge
     return bridge.eval()
 
 

@@ -39,6 +39,8 @@ from pytest_scrub.network.kinds.stream import Stream
 from pytest_scrub.network.precision import off_by
 from pytest_scrub.network.vocabulary import require_ids
 
+# Rows whose positions are compared.
+PROOF_ROWS = 16
 PLACES = {"pre": "before layer ", "mid": "before mlp", "post": "after layer "}
 
 
@@ -222,6 +224,24 @@ class ResidualGraph(ModelGraph):
         if blind.any():  # what such a query attends to is proved where there is one
             row = int(blind.nonzero()[0])
             self.prove({name: value[row : row + 1] for name, value in inputs.items()}, row)
+        self._prove_positions(inputs, visible)
+
+    @torch.no_grad()
+    def _prove_positions(self, inputs: Inputs, visible: Tensor) -> None:
+        """**Raises** `ModelError` where hidden tokens before visible ones make the model count
+        positions otherwise than here when its user calls it."""
+        moved = (visible & (~visible).cumsum(1).bool()).any(1).nonzero()[:PROOF_ROWS, 0]
+        rows = {name: value[moved] for name, value in inputs.items()}
+        called = self.transformer.called(rows) if len(moved) else None
+        if called is None:
+            return
+        seen = visible[moved].to(called.device)
+        if off_by(self.run(rows)[seen], called[seen]):
+            raise ModelError(
+                f"{self.source}: on rows such as {int(moved[0])} the mask hides tokens before "
+                "others, and this bridge counts positions without them where it is called, but not "
+                "the model in it; give the Hugging Face model itself"
+            )
 
 
 def _refuse_rows(refused: Tensor, what: str, remedy: str) -> None:

@@ -472,8 +472,11 @@ def test_a_row_is_one_line_of_text() -> None:
     assert len(Dataset(torch.zeros(1, 100, 100)).show(0)) < 400
 
 
-def test_showing_has_to_return_text() -> None:
-    with refuses("show= returned None for row 1; return a str"):
+def test_showing_has_to_return_text_or_an_image() -> None:
+    with refuses(
+        "show= returned None for row 1; return a str, or an image: of Pillow, or numbers [height, "
+        "width] or [height, width, 3]"
+    ):
         Dataset(TOKENS, show=lambda row: None).show(1)
 
 

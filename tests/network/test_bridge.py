@@ -20,6 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from pytest_scrub.errors import ModelError
+from pytest_scrub.network import as_graph, wrapping
 from pytest_scrub.network.graph import Site
 from pytest_scrub.network.residual import ResidualGraph
 from pytest_scrub.network.transformer_lens import is_transformer_lens, parts_of
@@ -618,11 +619,58 @@ def test_left_padding_is_the_networks_own(name: str) -> None:
     graph.prove(inputs)
 
 
-@pytest.mark.parametrize("name", ["GPT-2", "native rotary", "OPT"])
-def test_left_padding_is_refused_where_positions_have_embeddings(name: str) -> None:
-    graph = ResidualGraph(parts_of({**EXACT_ONES, **FAMILIES}[name]()))
+@pytest.mark.parametrize("name", ["native rotary", "native"])
+def test_left_padding_of_native_networks_is_refused(name: str) -> None:
+    graph = ResidualGraph(parts_of(EXACT_ONES[name]()))
     with pytest.raises(ModelError, match="on row 1 a query sees no key at all: pad on the right"):
         graph.require_usable(inputs_of(torch.tensor([[1] * 9, [0] * 3 + [1] * 6, [1] * 9])))
+
+
+PADDED = torch.tensor([[1] * 9, [0] * 3 + [1] * 6, [1, 1, 0, 1, 1, 1, 1, 0, 0]])
+
+
+@pytest.mark.parametrize("name", ["GPT-2", "OPT", "XGLM", "Qwen 3"])
+def test_positions_are_those_that_the_model_itself_derives_from_a_mask(name: str) -> None:
+    """GPT-2's are columns; OPT's count what is visible."""
+    model = {**EXACT_ONES, **FAMILIES}[name]().float().original_model
+    wrapping._unwrap(model)
+    model.set_attn_implementation("eager")
+    inputs = inputs_of(PADDED)
+    with torch.no_grad():
+        own = model(TOKENS, attention_mask=PADDED, use_cache=False).logits
+        ids = torch.arange(9)[None]
+        columns = model(TOKENS, attention_mask=PADDED, position_ids=ids, use_cache=False).logits
+    graph = as_graph(model)
+    assert isinstance(graph, ResidualGraph)
+    torch.testing.assert_close(graph.run(inputs), own)
+    graph.require_usable(inputs)
+    graph.prove(inputs)
+    assert torch.allclose(own, columns, atol=1e-5) == (name != "OPT")
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [("GPT-2", [1, 2]), ("OPT", []), ("XGLM", [1, 2]), ("Qwen 3", [2]), ("BLOOM", [])],
+)
+def test_a_bridge_that_counts_otherwise_than_its_model_is_refused(
+    name: str, refused: list[int]
+) -> None:
+    """Where it is called by itself it derives positions from the mask."""
+    bridge = {**EXACT_ONES, **FAMILIES}[name]().float()
+    bridge.original_model.set_attn_implementation("eager")
+    graph = ResidualGraph(parts_of(bridge))
+    for row in (1, 2) if name != "BLOOM" else (1,):
+        mask = torch.ones_like(PADDED)
+        mask[row] = PADDED[row]
+        if row in refused:
+            with pytest.raises(
+                ModelError,
+                match=f"on rows such as {row} the mask hides tokens before others, and this bridge "
+                "counts positions without them .*; give the Hugging Face model itself",
+            ):
+                graph.require_usable(inputs_of(mask))
+        else:
+            graph.require_usable(inputs_of(mask))
 
 
 @pytest.mark.parametrize(

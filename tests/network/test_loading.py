@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from pytest_scrub import ANYTHING, Dataset, Evaluator, head, load_model, output
 from pytest_scrub.errors import ModelError
@@ -469,7 +470,9 @@ def test_a_model_in_memory_may_be_loaded_again(folder: Path) -> None:
 
 
 def test_a_model_in_a_foreign_bridge_is_refused(folder: Path) -> None:
-    inside = load_raw(folder).original_model
+    load_model(load_raw(folder).original_model)  # in a bridge that was made here
+    inside = hf.AutoModelForCausalLM.from_pretrained(folder)
+    build_bridge_from_module(inside, architecture=type(inside).__name__, hf_config=inside.config)
     with pytest.raises(
         ModelError,
         match=f"this {type(inside).__name__} is inside a TransformerBridge already; load",

@@ -250,6 +250,22 @@ def examine(
     return found
 
 
+def off_where_hidden(family: Family, mask: Tensor) -> dict[str, float]:
+    """By claim on all of a row, how far an evaluation is from the network's own hooks where inputs
+    are hidden, of a family that is read directly."""
+    model, twin = twins(family)
+    given = family.inputs() | {"attention_mask": mask}
+    store = _store(as_graph(model), given)
+    assert store.graph.reads_directly
+    hooks = FamilyHooks(twin, family.wiring, HEADS, given)
+    claims = {name: claim for name, claim in CLAIMS.items() if name not in (PADDED, KEYS)}
+    return {
+        name: _off(hooks, store, claim.tree(), claim.directly, name)
+        for name, claim in claims.items()
+        if claim.directly is not None
+    }
+
+
 def _store(graph: ModelGraph, inputs: Mapping[str, Tensor]) -> ActivationStore:
     """Of inputs as the graph calls them; a lone one has no name."""
     if graph.reads_directly:

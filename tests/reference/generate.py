@@ -20,11 +20,11 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from transformer_lens.config import TransformerBridgeConfig
-from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformer_lens.model_bridge.sources.native import boot
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from pytest_scrub.data.dataset import Dataset
+from pytest_scrub.network.wrapping import bridge_of
 from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.swaps.space import SwapSet
 from pytest_scrub.tree.nodes import (
@@ -179,7 +179,7 @@ def _gpt2(a: Architecture) -> Any:
         eos_token_id=0,
     )
     module = GPT2LMHeadModel(config)
-    return build_bridge_from_module(module, architecture="GPT2LMHeadModel", hf_config=config)
+    return bridge_of(module)
 
 
 def _llama(a: Architecture) -> Any:
@@ -198,15 +198,15 @@ def _llama(a: Architecture) -> Any:
         eos_token_id=0,
     )
     module = LlamaForCausalLM(config)
-    return build_bridge_from_module(module, architecture="LlamaForCausalLM", hf_config=config)
+    return bridge_of(module)
 
 
 def _of_family(a: Architecture) -> Any:
     config, kind = FAMILIES[a.kind]
-    module = kind(made := config(a))
+    module = kind(config(a))
     if hasattr(module, "set_experts_implementation"):
         module.set_experts_implementation("eager")  # others have no kernel for float64
-    return build_bridge_from_module(module, architecture=kind.__name__, hf_config=made)
+    return bridge_of(module)
 
 
 def _scramble(bridge: Any, generator: torch.Generator) -> None:

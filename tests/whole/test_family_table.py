@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from benchmarks.families import PAGE
 from tests.reference.family_hooks import FamilyHooks
@@ -15,6 +16,7 @@ from tests.reference.family_table import (
     REFUSED,
     TOLERANCE,
     examine,
+    off_where_hidden,
     row,
     told,
 )
@@ -77,6 +79,18 @@ def test_a_bridge_that_is_another_network_is_not_believed():
     assert f"{theirs} computes something else" in found.why
     assert found.off
     assert max(found.off.values()) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["GPT-2", *(pytest.param(one, marks=only_in_full) for one in ("OPT", "XGLM", "gpt-oss"))],
+)
+def test_rows_padded_on_the_left_are_read_as_the_model_has_them(name):
+    """Where positions are learned they depend on the mask, or do not, as the model has it."""
+    family = replace(FAMILIES[name], dtype=torch.float32)  # what sees nothing is NaN in float64
+    found = off_where_hidden(family, family.mask().flip(1))
+    assert len(found) == 9
+    assert not {claim: off for claim, off in found.items() if not off <= TOLERANCE}
 
 
 def test_the_page_has_every_family_once():

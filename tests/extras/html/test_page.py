@@ -198,6 +198,36 @@ def test_a_fragment_has_its_style_and_no_script() -> None:
     )
 
 
+def with_pictures(uri: str | None) -> Verdict:
+    found = search()
+    assert found.counterexample is not None
+    (swap,) = found.counterexample.swaps
+    swap = replace(swap, own_picture=uri, donor_picture=uri)
+    seen = replace(found.counterexample, picture=uri, swaps=(swap,))
+    return refuted(search=replace(found, counterexample=seen))
+
+
+def test_images_of_a_counterexample_are_drawn() -> None:
+    uri = "data:image/png;base64,iVBORw0KGgo="
+    found = Parsed(fragment(with_pictures(uri)))
+    assert [facts for tag, facts in found.elements if tag == "img"] == [
+        {"src": uri, "alt": told}
+        for told in ("reference: the cat sat", "own: the cat sat", "donor: the dog sat")
+    ]
+    assert "What differs is underlined" not in found.text
+    assert "img" not in tags(Parsed(fragment(with_pictures(None))))
+
+
+@pytest.mark.parametrize("uri", ["https://example.org/x.png", "javascript:alert(1)", "x", *HOSTILE])
+def test_only_images_that_are_in_the_verdict_are_drawn(uri: str) -> None:
+    """A verdict from a file may hold anything, and a notebook has no policy."""
+    for text in (fragment(with_pictures(uri)), page(run(claimed(with_pictures(uri))))):
+        found = Parsed(text)
+        assert "img" not in tags(found)
+        assert not any(name.startswith("on") for name in attribute_names(found))
+        assert "donor: the dog sat" in found.text
+
+
 ALWAYS = ["the circuit", "figures", "plots", "nodes", "the hypothesis", "what was measured"]
 SEARCHED = [*ALWAYS[:4], "adversaries", *ALWAYS[4:]]
 

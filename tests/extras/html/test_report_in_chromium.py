@@ -280,6 +280,33 @@ def test_what_fell_to_a_search_and_what_was_expected_are_filtered_for_themselves
     assert seen.problems == []
 
 
+def test_images_are_drawn(suite: Suite, browser: Any) -> None:
+    suite.extend_conftest("""
+        import torch
+
+        @pytest.fixture(scope="session")
+        def scrub_data():
+            return rows(show=lambda row: torch.full((6, 4), float(row["b"])))
+    """)
+    suite.write("""
+        @claim(tolerance=0.5)
+        def test_refuted():
+            return output(module("B", agrees_on="b"))
+    """)
+    path = suite.pytester.path / "report.html"
+    suite.run(f"--scrub-html={path}", adversary="default")
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    seen = Seen(page, path)
+    page.locator("details.claim > summary").first.click()
+    pictures = page.locator("section[aria-label=counterexample] img")
+    assert pictures.count() >= 3
+    for picture in pictures.all():
+        assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [4, 6]
+        assert picture.bounding_box()["width"] > 100
+    assert seen.is_narrow_enough()
+    assert seen.problems == []
+
+
 def test_without_its_script_the_page_says_the_same(report: Path, browser: Any) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(report.as_uri())
