@@ -37,6 +37,7 @@ ELSEWHERE = {
     "adversaries/bound.py": "adversaries/test_sequence.py",
     "power/null.py": "swaps/test_null.py",
     "adversaries/counterexample.py": "pytest_edge/test_adversaries.py",
+    "adversaries/repairs.py": "pytest_edge/test_adversaries.py",
     "adversaries/minimal.py": "pytest_edge/test_adversaries.py",
     "adversaries/simpler_inputs.py": "pytest_edge/test_adversaries.py",
     "reports": "pytest_edge/test_run_reports.py",

@@ -115,7 +115,7 @@ def t5_encoder(like: nn.Module) -> list[Mapping[str, Spot]]:
         found += heads("encoder.", i, f"{layer}.0.SelfAttention.o")
         found.append(neurons(f"encoder.neurons{i}", f"{layer}.1.DenseReluDense.wo", like))
         found.append({f"encoder.mlp{i}": Spot(f"{layer}.1.DenseReluDense.wo")})
-    return found
+    return [*found, stream(f"encoder.stream{LAYERS}", "encoder.final_layer_norm")]
 
 
 def t5(like: nn.Module) -> list[Mapping[str, Spot]]:
@@ -128,7 +128,7 @@ def t5(like: nn.Module) -> list[Mapping[str, Spot]]:
         found += heads("cross.", i, f"{layer}.1.EncDecAttention.o")
         found.append(neurons(f"neurons{i}", f"{layer}.2.DenseReluDense.wo", like))
         found.append({f"mlp{i}": Spot(f"{layer}.2.DenseReluDense.wo")})
-    return found
+    return [*found, stream(f"stream{LAYERS}", "decoder.final_layer_norm")]
 
 
 def make_bert(hf: Any) -> Any:
