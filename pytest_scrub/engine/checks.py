@@ -25,13 +25,14 @@ class CheckedHypothesis:
     - `positions`: node path to its positions; None where the node names none. Those of the output
       are the ones that the metric reads.
     - `one_position`: whether the metric names one position of the output for each row.
+    - `examples`: see `example`.
     """
 
     graph: ModelGraph
     dataset: Dataset
     positions: dict[str, Positions | None] = field(default_factory=dict)
     one_position: bool = False
-    _examples: dict[Site, torch.Tensor] = field(default_factory=dict)
+    examples: dict[Site, torch.Tensor] = field(default_factory=dict)
 
     @property
     def output(self) -> Positions | None:
@@ -76,20 +77,26 @@ class CheckedHypothesis:
     def example(self, component: str) -> torch.Tensor:
         """A component's activation on the first row, `[1, ...]`: for its shape and type."""
         site = Site("value", (component,))
-        if site not in self._examples:
+        if site not in self.examples:
             with torch.no_grad():
-                self._examples |= self.graph.capture([site], self.dataset.batch([0]))
-        return self._examples[site]
+                self.examples.update(self.graph.capture([site], self.dataset.batch([0])))
+        return self.examples[site]
 
 
 def check_hypothesis(
-    graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPosition
+    graph: ModelGraph,
+    dataset: Dataset,
+    root: Node,
+    metric_pos: MetricPosition,
+    examples: dict[Site, torch.Tensor] | None = None,
 ) -> CheckedHypothesis:
     """Every static error, but for features, which the swap space checks.
 
+    `examples`: of this network and dataset, where some may be known; see `CheckedHypothesis`.
+
     **Raises** `HypothesisError` or `DataError` with the node's path and what to do.
     """
-    checked = CheckedHypothesis(graph, dataset)
+    checked = CheckedHypothesis(graph, dataset, examples={} if examples is None else examples)
     pos = dataset.label_pos if metric_pos is None else metric_pos
     if pos is not None:
         where = "pos= of the metric" if metric_pos is not None else "label_pos= of the Dataset"
@@ -103,10 +110,15 @@ def check_hypothesis(
             _check_node(checked, path, node)
             if parent is not None:
                 _check_edge(checked, path, node, nodes[parent])
-    for (first, a, parent), (second, b, other) in combinations(paths, 2):
-        if parent is not None and parent == other:
-            with located_at(a, b):
-                _check_siblings(checked, nodes[parent], {first: a, second: b})
+    siblings: dict[str, list[tuple[str, set[tuple[str, str]]]]] = {}
+    for path, node, parent in paths:
+        if parent is not None:
+            edges = _edges(checked, nodes[parent], node)
+            for other, theirs in siblings.setdefault(parent, []):
+                if edges & theirs:
+                    with located_at(nodes[other], node):
+                        _check_siblings(checked, nodes[parent], {other: nodes[other], path: node})
+            siblings[parent].append((path, edges))
     # where a node's value is looked at, None for anywhere
     seen = {ROOT: checked.output}
     for path, node, parent in paths:
@@ -230,10 +242,8 @@ def _edges(checked: CheckedHypothesis, parent: Node, node: Node) -> set[tuple[st
 
 
 def _check_siblings(checked: CheckedHypothesis, parent: Node, children: dict[str, Node]) -> None:
-    """**Raises** where two children claim the same edge."""
+    """**Raises** where two children that write the same into the same slot claim it twice."""
     a, b = children.values()
-    if not _edges(checked, parent, a) & _edges(checked, parent, b):
-        return
     if (
         a.subspace is not None
         and b.subspace is not None
