@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 PACKAGE = __name__.partition(".")[0]
@@ -67,19 +66,24 @@ class _Written(Protocol):
     def place(self) -> Place | None: ...
 
 
-@contextmanager
-def located_at(*nodes: _Written) -> Iterator[None]:
+class located_at:
     """An error that is raised in it is about these nodes, unless it knows others already: it gets
     their lines, which a traceback shows below the sentence."""
-    try:
-        yield
-    except ScrubError as error:
-        known = tuple(dict.fromkeys(node.place for node in nodes if node.place is not None))
+
+    # no generator, as every evaluation enters it for every node
+    def __init__(self, *nodes: _Written) -> None:
+        self.nodes = nodes
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if not isinstance(error, ScrubError):
+            return
+        known = tuple(dict.fromkeys(node.place for node in self.nodes if node.place is not None))
         if known and not error.places:
             error.places = known
             if sys.version_info >= (3, 11):
                 error.add_note(f"said at {' and '.join(map(str, known))}")
-        raise
 
 
 def hides_scrub_errors(failure: Any) -> bool:

@@ -244,7 +244,7 @@ class Candidates:
                     (np.flatnonzero(own == group), np.flatnonzero(donors[group]))
                     for group in np.unique(own)
                 ]
-                pairs = int(donors[own].sum())
+                pairs = int(donors.sum(1)[own].sum())
                 self.spending.multiplications += sizes(slopes, self.moving[i]) * pairs
                 found = first_order(
                     evaluator.store, slopes, self.moving[i], self.rows, here,

@@ -264,7 +264,7 @@ class Spending:
     def rounding(self, swap_set: SwapSet, changes: Numbers) -> Numbers:
         """How far off the change of each reference may be, float64 `[R]`."""
         clean = self.unscrubbed(swap_set.references)
-        return self.evaluator.rounding * np.maximum(np.abs(clean), np.abs(clean + changes))
+        return self.evaluator.rounding_of(np.maximum(np.abs(clean), np.abs(clean + changes)))
 
     def drawn(self, draw: Draws) -> tuple[SwapSet, Numbers]:
         """Draws from a chosen distribution and what they change, until they decide; by default all

@@ -170,10 +170,9 @@ class _Side:
 
     def rounding(self, changes: Numbers) -> float:
         """How far off the mean change may be, as the network computes with so many digits."""
-        evaluator = self.spending.evaluator
         references = [one.swap_set.references for one in self.found]
         clean = np.abs(self.spending.unscrubbed(np.concatenate(references))).mean()
-        return evaluator.rounding * float(clean + np.abs(changes).mean())
+        return float(self.spending.evaluator.rounding_of(clean + np.abs(changes).mean()))
 
 
 def _both(first: Found, second: Found) -> Found:

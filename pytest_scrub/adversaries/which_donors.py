@@ -175,7 +175,7 @@ class _Climb:
         self.candidates = Candidates(space, spending, references, rng)
         self.everyone = np.arange(len(references))
         rounding = spending.evaluator.rounding
-        noise = rounding * np.abs(spending.unscrubbed(references))
+        noise = spending.evaluator.rounding_of(spending.unscrubbed(references))
         here = space.unswapped(references).donors.copy()
         self.best = _Point(here, np.zeros(len(references)), noise, rounding)
         self.here = self.best

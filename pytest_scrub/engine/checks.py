@@ -3,8 +3,9 @@ remedy."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, permutations, product
+from itertools import combinations, product
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from pytest_scrub.common.user_code import require_arguments
 from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.errors import DataError, HypothesisError, located_at
 from pytest_scrub.metrics import MetricPosition
-from pytest_scrub.network.graph import ModelGraph, Site, require_component
+from pytest_scrub.network.graph import Component, ModelGraph, Site, require_component
 from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.tree.nodes import ROOT, Node, Span
 from pytest_scrub.tree.units import shown
@@ -26,13 +27,14 @@ class CheckedHypothesis:
     - `positions`: node path to its positions; None where the node names none. Those of the output
       are the ones that the metric reads.
     - `one_position`: whether the metric names one position of the output for each row.
+    - `examples`: see `example`.
     """
 
     graph: ModelGraph
     dataset: Dataset
     positions: dict[str, Positions | None] = field(default_factory=dict)
     one_position: bool = False
-    _examples: dict[Site, torch.Tensor] = field(default_factory=dict)
+    examples: dict[Site, torch.Tensor] = field(default_factory=dict)
 
     @property
     def output(self) -> Positions | None:
@@ -77,20 +79,26 @@ class CheckedHypothesis:
     def example(self, component: str) -> torch.Tensor:
         """A component's activation on the first row, `[1, ...]`: for its shape and type."""
         site = Site("value", (component,))
-        if site not in self._examples:
+        if site not in self.examples:
             with torch.no_grad():
-                self._examples |= self.graph.capture([site], self.dataset.batch([0]))
-        return self._examples[site]
+                self.examples.update(self.graph.capture([site], self.dataset.batch([0])))
+        return self.examples[site]
 
 
 def check_hypothesis(
-    graph: ModelGraph, dataset: Dataset, root: Node, metric_pos: MetricPosition
+    graph: ModelGraph,
+    dataset: Dataset,
+    root: Node,
+    metric_pos: MetricPosition,
+    examples: dict[Site, torch.Tensor] | None = None,
 ) -> CheckedHypothesis:
     """Every static error, but for features, which the swap space checks.
 
+    `examples`: of this network and dataset, where some may be known; see `CheckedHypothesis`.
+
     **Raises** `HypothesisError` or `DataError` with the node's path and what to do.
     """
-    checked = CheckedHypothesis(graph, dataset)
+    checked = CheckedHypothesis(graph, dataset, examples={} if examples is None else examples)
     pos = dataset.label_pos if metric_pos is None else metric_pos
     if pos is not None:
         where = "pos= of the metric" if metric_pos is not None else "label_pos= of the Dataset"
@@ -104,10 +112,18 @@ def check_hypothesis(
             _check_node(checked, path, node)
             if parent is not None:
                 _check_edge(checked, path, node, nodes[parent])
-    for (first, a, parent), (second, b, other) in combinations(paths, 2):
-        if parent is not None and parent == other:
-            with located_at(a, b):
-                _check_siblings(checked, nodes[parent], {first: a, second: b})
+    siblings: dict[str, list[tuple[str, Claimed]]] = {}
+    for path, node, parent in paths:
+        if parent is not None:
+            above, claimed = nodes[parent], _claimed(checked, nodes[parent], node)
+            for other, others in siblings.setdefault(parent, []):
+                with located_at(nodes[other], node):
+                    if graph.parts[above.component].instead:
+                        _check_instead(checked, above, (path, claimed), (other, others))
+                        _check_instead(checked, above, (other, others), (path, claimed))
+                    if _meet(claimed, others):
+                        _check_siblings(checked, above, {other: nodes[other], path: node})
+            siblings[parent].append((path, claimed))
     # where a node's value is looked at, None for anywhere
     seen = {ROOT: checked.output}
     for path, node, parent in paths:
@@ -220,24 +236,26 @@ def _slots(checked: CheckedHypothesis, parent: Node, node: Node, component: str)
     return {slot for slot in slots if node.into in (None, slot)}
 
 
-def _meet(checked: CheckedHypothesis, parent: Node, a: Node, b: Node) -> bool:
+Claimed = Sequence[tuple[Component, set[str]]]
+"""The components of a node, each with the parent's slots into which it goes."""
+
+
+def _claimed(checked: CheckedHypothesis, parent: Node, node: Node) -> Claimed:
+    return [
+        (checked.graph.parts[name], _slots(checked, parent, node, name)) for name in node.components
+    ]
+
+
+def _meet(some: Claimed, others: Claimed) -> bool:
     """Whether one slot of the parent reads something that both hold."""
-    parts = checked.graph.parts
     return any(
-        parts[one].common(parts[other])
-        and _slots(checked, parent, a, one) & _slots(checked, parent, b, other)
-        for one, other in product(a.components, b.components)
+        slots & more and one.common(other) for (one, slots), (other, more) in product(some, others)
     )
 
 
 def _check_siblings(checked: CheckedHypothesis, parent: Node, children: dict[str, Node]) -> None:
-    """**Raises** where two children claim the same edge, or one is read in place of what the other
-    goes into."""
+    """**Raises** where two children that hold the same and go into the same slot claim it twice."""
     a, b = children.values()
-    for (path, one), (other_path, other) in permutations(children.items()):
-        _check_instead(checked, parent, (path, one), (other_path, other))
-    if not _meet(checked, parent, a, b):
-        return
     if (
         a.subspace is not None
         and b.subspace is not None
@@ -257,13 +275,10 @@ def _check_siblings(checked: CheckedHypothesis, parent: Node, children: dict[str
 
 
 def _check_instead(
-    checked: CheckedHypothesis, parent: Node, given: tuple[str, Node], other: tuple[str, Node]
+    checked: CheckedHypothesis, parent: Node, given: tuple[str, Claimed], other: tuple[str, Claimed]
 ) -> None:
     """**Raises** where a node is read in place of what another goes into."""
-    slots, others = (
-        set[str]().union(*(_slots(checked, parent, node, name) for name in node.components))
-        for _, node in (given, other)
-    )
+    slots, others = (set[str]().union(*(into for _, into in node)) for _, node in (given, other))
     instead = checked.graph.parts[parent.component].instead
     unread = {unread for slot in slots for unread in instead.get(slot, ())}
     if unread & others:

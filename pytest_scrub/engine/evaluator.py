@@ -28,7 +28,7 @@ from pytest_scrub.engine.store import ActivationStore, Progress
 from pytest_scrub.errors import DataError, HypothesisError, ModelError, located_at
 from pytest_scrub.metrics import Batch, Metric, as_metric, is_real, kind_of
 from pytest_scrub.network.graph import Clean, ModelGraph, Site, Stages, Where, at_rows, select
-from pytest_scrub.network.precision import rounding_of
+from pytest_scrub.network.precision import last_digits_of, rounding_of
 from pytest_scrub.swaps.slots import REFERENCE
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
@@ -41,6 +41,7 @@ from pytest_scrub.tree.nodes import ROOT, Node
 SHARD = 256
 SHARD_OF_RERUNS = 32
 FLOAT64_BYTES = 8
+SEEN_FOR_DIGITS = 16  # references whose outputs say how large outputs are
 # A value, its difference, its sum, its norm, ...: how many of each are alive at once.
 COPIES = 8
 MOST_COLUMNS = 8192
@@ -101,7 +102,9 @@ class Evaluator:
             raise ModelError(
                 "store= has activations of another graph; make the evaluator of store.graph"
             )
-        self.checked = check_hypothesis(graph, dataset, hypothesis, self.metric.pos)
+        self.checked = check_hypothesis(
+            graph, dataset, hypothesis, self.metric.pos, self.store.examples
+        )
         self.plan = compile_plan(hypothesis, self.checked)
         self._clean = graph.reader(ROOT, (), self.checked.output)
         self.batch_size, self.progress = batch_size, progress
@@ -182,7 +185,7 @@ class Evaluator:
         if executor is not None and len(rows) > size:
             results = executor.unscrubbed(self, np.split(rows, range(size, len(rows), size)))
         else:
-            size = self._columns(self.clean_sites)
+            size = self._clean_columns
             batches = torch.split(self._on_device(rows), size)
             results = (
                 self._metric(some, self._clean_output(some)).cpu().numpy() for some in batches
@@ -194,6 +197,15 @@ class Evaluator:
     def rounding(self) -> float:
         """How far off the metric may be, as a share of it."""
         return rounding_of(self.graph, self.clean_outputs(self.space.reference_rows[:1]))
+
+    @cached_property
+    def _last_digits(self) -> float:
+        return last_digits_of(self.clean_outputs(self.space.reference_rows[:SEEN_FOR_DIGITS]))
+
+    def rounding_of(self, values: Numbers) -> Numbers:
+        """How far off metrics may be that have these values, in their unit."""
+        found: Numbers = np.maximum(self.rounding * np.abs(values), self._last_digits)
+        return found
 
     def slopes(self, swap_set: SwapSet) -> list[ActivationGradient]:
         """How the metric would change, to first order, with every clean activation that is
@@ -233,7 +245,7 @@ class Evaluator:
     def gathered(self, slot: str, rows: Rows) -> Tensor | None:
         """What a leaf takes from each row, `[rows, (K,) ...]`; None for a slot that is no leaf,
         gives several activations, or is read where its parent's carrier says."""
-        step = next((step for step in self.plan.walk() if step.path == slot), None)
+        step = self._steps.get(slot)
         if step is None or step.reader is not None or len(step.sites) != 1:
             return None
         at = step.positions
@@ -242,6 +254,10 @@ class Evaluator:
         self.ensure(step.sites, rows)
         index = self._on_device(rows)
         return self.store.take(step.sites[0], index, at_rows(at, index))
+
+    @cached_property
+    def _steps(self) -> dict[str, Step]:
+        return {step.path: step for step in self.plan.walk()}
 
     @cached_property
     def stages(self) -> Stages | None:
@@ -299,7 +315,7 @@ class Evaluator:
         rows = self._on_device(self._prepare(swap_set))
         if not len(swap_set):
             return []
-        size = self.batch_size or self._columns(self.sites)
+        size = self.batch_size or self._scrubbed_columns
         batches = torch.split(rows, size, dim=1)
         return self._collected(map(function, batches), size, len(swap_set), SCRUBBED)
 
@@ -331,6 +347,16 @@ class Evaluator:
         if device.type == "cpu":
             most = min(most, max(FEWEST_COLUMNS, CACHE_BYTES // per_column))
         return max(1, min(most, self.store.memory.batch_bytes(device) // per_column))
+
+    # asked for with every batch, of sites that were captured
+
+    @cached_property
+    def _clean_columns(self) -> int:
+        return self._columns(self.clean_sites)
+
+    @cached_property
+    def _scrubbed_columns(self) -> int:
+        return self._columns(self.sites)
 
     @cached_property
     def _reruns(self) -> bool:

@@ -162,8 +162,12 @@ class ActivationStore:
             dataset.content, return_index=True, return_inverse=True
         )
         self._place_of_row = torch.from_numpy(place_of_row).to(dataset.device)
+        self._is_row_its_place = bool((place_of_row == np.arange(len(place_of_row))).all())
         self._looked_up: tuple[Tensor, Tensor] | None = None
         self._kept: dict[Site, CachedSite] = {}
+        self.examples: dict[Site, Tensor] = {}  # of the first row, for their shapes and types
+        # of the sites that were last asked for, the places where all of them are
+        self._there: tuple[Sequence[Site], Filled] | None = None
         self._version = graph.version()
         graph.require_usable(dataset.inputs)
         self._bytes_of_a_run = self._proved()
@@ -289,7 +293,8 @@ class ActivationStore:
         positions."""
         if self._looked_up is None or rows is not self._looked_up[0]:
             # many sites are taken on the very same rows
-            self._looked_up = rows, self._place_of_row.index_select(0, rows)
+            places = rows if self._is_row_its_place else self._place_of_row.index_select(0, rows)
+            self._looked_up = rows, places
         at = where if site.positions is None else None
         return self._kept[site].gather(self._looked_up[1], at)
 
@@ -312,8 +317,12 @@ class ActivationStore:
 
         **Raises** `ModelError` where they are not finite, or have no room.
         """
+        places = self._place_of_row.cpu().numpy()[rows]
+        there = self._there if self.memory.limit is None else None  # then it stays where it is
+        if there is not None and there[0] is sites and there[1][places].all():
+            return
         wanted = np.zeros(len(self._row_of_place), dtype=np.bool_)
-        wanted[self._place_of_row.cpu().numpy()[rows]] = True
+        wanted[places] = True
         todo = self._missing(sites, wanted)
         if len(todo):
             self._load(sites)
@@ -333,6 +342,8 @@ class ActivationStore:
                 self._load(sites)
             todo = self._missing(sites, wanted)
         self._share(FEWEST_SECONDS)
+        everywhere = np.ones(len(self._row_of_place), dtype=np.bool_)
+        self._there = sites, np.logical_and.reduce([everywhere, *map(self._filled, sites)])
 
     def _filled(self, site: Site) -> Filled:
         """`[places]`: where a site is there."""

@@ -77,6 +77,11 @@ class Edit:
     anywhere: bool
     site: Site
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is left of what it replaces."""
+        return len(self.components) == 1 and self.at is None and self.subspace is None
+
 
 Edits = Sequence[tuple[Edit, Tensor]]
 """Edits, each with the value that replaces."""

@@ -168,13 +168,18 @@ class FunctionGraph(ModelGraph):
         anywhere = [(edit, new) for edit, new in edits if edit.anywhere]
         reads = {}
         for name in self.parts[component].arguments:
+            own = direct.get(name, ())
             rerun = [(edit, new) for edit, new in anywhere if edit.into in (None, name)]
+            # a gradient is asked for of what was there, too
+            if len(own) == 1 and own[0][0].is_whole and not torch.is_grad_enabled():
+                reads[name] = own[0][1]
+                continue
             if rerun:
                 replaced = partial(patched, edits=rerun, rows=carrier)
                 value = self.evaluate(clean.inputs(carrier), replaced)[name]
             else:
                 value = clean.take(Site("value", (name,)), carrier, None)
-            reads[name] = patched(name, value, direct.get(name, ()), carrier)
+            reads[name] = patched(name, value, own, carrier)
         return self.call(component, reads, len(carrier))
 
     def run(self, inputs: Inputs) -> Tensor:

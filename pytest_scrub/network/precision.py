@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pytest_scrub.network.graph import ModelGraph
 
+LARGEST = 1e4  # outputs beyond are masks, which a metric adds to nothing
 NARROW = (torch.float16, torch.bfloat16)
 # Relative to the largest value of the tensor compared. float64 networks may still normalise in
 # float32 (RMSNorm in Hugging Face and TransformerLens does), so their bound is float32's.
@@ -44,6 +45,17 @@ def rounding_of(graph: ModelGraph, output: Tensor) -> float:
     """
     coarsest = max({output.dtype, *_types(graph)}, key=lambda dtype: torch.finfo(dtype).eps)
     return torch.finfo(coarsest).eps * (0.5 if coarsest in NARROW else 8)
+
+
+def last_digits_of(output: Tensor) -> float:
+    """How far off a metric may be, in its own unit, as float64 has so many digits.
+
+    Whatever it computes in float64 of numbers as large as the outputs may be off by the last places
+    of those, however small the metric itself is: a cross-entropy of 0.001 is a difference of
+    logits. Eight units, as of sums, of numbers that are no masks.
+    """
+    largest = float(output.double().nan_to_num(0.0, 0.0, 0.0).abs().max()) if len(output) else 0.0
+    return 8 * torch.finfo(torch.float64).eps * min(largest, LARGEST)
 
 
 def precision_of(graph: ModelGraph) -> str:

@@ -138,10 +138,9 @@ class References:
         """The clean metric of these references."""
         return self._evaluator.unscrubbed(rows)
 
-    @property
-    def rounding(self) -> float:
-        """How far off the metric may be, as a share of it."""
-        return self._evaluator.rounding
+    def rounding_of(self, values: Numbers) -> Numbers:
+        """How far off metrics may be that have these values."""
+        return self._evaluator.rounding_of(values)
 
     @cached_property
     def every_baseline(self) -> Sample | None:
@@ -286,7 +285,8 @@ class Sample:
     @property
     def rounding(self) -> Numbers:
         """How far off the change of each sample may be, float64 `[samples]`."""
-        return self.references.rounding * np.maximum(np.abs(self.unscrubbed), np.abs(self.scrubbed))
+        largest = np.maximum(np.abs(self.unscrubbed), np.abs(self.scrubbed))
+        return self.references.rounding_of(largest)
 
     def mean(self, values: Numbers) -> float:
         """The mean of one value for each sample, as the units weigh it."""

@@ -9,7 +9,7 @@ import torch
 
 from pytest_scrub import ANYTHING, Dataset, check, head, mlp, output
 from pytest_scrub.network import as_graph
-from pytest_scrub.network.precision import precision_of
+from pytest_scrub.network.precision import last_digits_of, precision_of
 from pytest_scrub.verdict import Verdict
 from tests.reference.generate import Architecture, build
 from tests.sizes import only_in_full
@@ -51,3 +51,13 @@ def test_two_types_of_weights_are_both_named() -> None:
     graph = as_graph(bridge)
     bridge.blocks[0].mlp.to(torch.float64)
     assert precision_of(graph).startswith("float32 and float64 weights, on ")
+
+
+def test_masks_are_no_numbers_whose_last_digits_count() -> None:
+    own = 8 * np.finfo(np.float64).eps
+    logits = torch.tensor([[8.0, -2.0], [0.5, 1.0]])
+    assert last_digits_of(logits) == 8 * own
+    for mask in (-1e9, float("-inf"), float(torch.finfo(torch.float32).min)):
+        masked = logits.clone()
+        masked[1, 0] = mask
+        assert last_digits_of(masked) <= 1e4 * own

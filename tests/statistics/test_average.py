@@ -13,6 +13,7 @@ import torch
 
 from pytest_scrub import (
     ANYTHING,
+    EXACT,
     Dataset,
     FunctionGraph,
     HypothesisError,
@@ -221,6 +222,41 @@ def test_no_tolerance_asks_for_the_same_numbers() -> None:
     assert (found.outcome, found.undecided) == ("undecided", "rounding")
     apart = Metric("apart", lambda out, batch: 3 + 1e-3 * (out - 5 - batch.inputs["a"]).abs())
     assert verdict(data=data, metric=apart, tolerance=0).outcome == "refuted"
+
+
+EIGHT = FunctionGraph(
+    A=lambda a: a * 1.0, output=lambda A: torch.stack([8 + A, torch.zeros_like(A)], -1)
+)
+
+
+def eight(others: Any, **options: Any) -> Verdict:
+    """Logits of eight and zero, the first of them off by `others` where swaps come from."""
+    a, rows = torch.cat([torch.zeros(ROWS, dtype=torch.float64), others]), np.arange(2 * ROWS)
+    data = Dataset({"a": a}, features={"all": 0 * rows}, references=rows[:ROWS], donors=rows[ROWS:])
+    claim = output(module("A", agrees_on="all"), rest=EXACT)
+    return check(claim, EIGHT, data, samples=4000, adversaries=(), min_moved=0.0, **options)
+
+
+def test_last_digits_of_logits_are_no_change_however_small_the_metric_is() -> None:
+    """A few draws differ in the last bit of a logit, which is more than that of the metric: they
+    do not leave a true claim undecided."""
+    entropy = Metric("entropy", lambda out, batch: -out.log_softmax(1)[:, 0])
+    few = torch.zeros(ROWS, dtype=torch.float64)
+    few[:4] = 1e-12  # a change of 3e-16, where the metric is 3e-4
+    found = eight(few, metric=entropy, tolerance=0.3)
+    assert 0 < found.absolute_change < found.rounding < 1e-13
+    assert found.average == "held"
+    assert eight(few * 1e6, metric=entropy, tolerance=0.3).average == "undecided"
+
+
+@pytest.mark.parametrize("tolerance", [1e-14, 1e-12, 1e-3])
+def test_last_digits_let_no_gap_pass(tolerance: float) -> None:
+    """No slack is more than a hundredth of the tolerance, whatever the digits are."""
+    loss = Metric("loss", lambda out, batch: out[:, 0] - 8)
+    beyond = torch.full((ROWS,), 1.3 * tolerance, dtype=torch.float64)
+    found = eight(beyond, metric=loss, tolerance=tolerance)
+    assert found.gap.mean > tolerance
+    assert found.average == ("undecided" if tolerance < 1e-13 else "refuted")
 
 
 @pytest.mark.parametrize(

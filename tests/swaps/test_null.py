@@ -27,8 +27,9 @@ from pytest_scrub import (
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.sampling import References, UnderNull
-from pytest_scrub.swaps.null import null_of
+from pytest_scrub.swaps.null import drawn_of, null_of
 from pytest_scrub.swaps.space import SwapSpace
+from pytest_scrub.swaps.swap_set import joined
 from pytest_scrub.tree.nodes import Node
 from pytest_scrub.verdict import HELD, NO_FEATURE, NO_ROOM, REFUTED, UNDECIDED, UNTESTED, WEAK
 
@@ -416,3 +417,23 @@ def test_many_permutations_are_drawn_at_once_as_one_by_one() -> None:
     one_by_one = [null.space(rng).draw(len(some), rng, some) for some in np.split(rows, [40, 80])]
     assert np.array_equal(at_once.references, rows)
     assert np.array_equal(at_once.donors, np.concatenate([one.donors for one in one_by_one], 1))
+
+
+def test_nulls_of_single_nodes_are_drawn_together_as_they_are_alone() -> None:
+    found = null_of(space(output(module("A", agrees_on=["a", "b"]), agrees_on="parity")))
+    assert found is not None
+    nulls, rows = [found, found.of_one("output/A")], np.arange(6)
+    one, together = np.random.default_rng(0), np.random.default_rng(0)
+    alone = joined([null.draw(rows, one, 4) for null in nulls])
+    assert drawn_of(nulls, rows, together, 4) == alone
+
+
+def test_the_null_is_not_searched_for_a_claim_that_fell_to_its_own_search() -> None:
+    """It would decide nothing; for the same claim, withstanding, it does."""
+    signed = Metric("difference", lambda out, batch: out - batch.labels, lower=-5.01, upper=5.01)
+    root = output(module("A", agrees_on="a"), rest=EXACT)
+    told = {"metric": signed, "tolerance": 1.0, "adversaries": None, "samples": 4000}
+    fell = judged(root, adversarial_tolerance=1e-4, **told)
+    assert (fell.average, fell.outcome) == (HELD, REFUTED)
+    assert fell.null is not None
+    assert fell.null.worst is None

@@ -20,7 +20,8 @@ from pytest_scrub import meaning
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import DataError, HypothesisError
 from pytest_scrub.swaps.slots import REFERENCE, Slot, node_paths
-from pytest_scrub.swaps.space import SwapSet, SwapSpace
+from pytest_scrub.swaps.space import SwapSet, SwapSpace, drawn_alike
+from pytest_scrub.swaps.swap_set import joined
 from pytest_scrub.tree.join import join
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, Agreement, Node, head, module, output
 
@@ -888,6 +889,32 @@ def test_a_computed_node_is_not_refined() -> None:
     computed = output(module("a", agrees_on="f", computed_by=lambda values: values), B)
     refined = SwapSpace(computed, FOUR).refine(["output/a", "output/b"], Agreement(("g",)))
     assert [str(slot.agrees_on) for slot in refined.slots] == ["ANYTHING", "f", "g"]
+
+
+# --- several spaces at once -----------------------------------------------------------------------
+
+
+@given(restricted_spaces(depth=2), st.data())
+def test_spaces_are_drawn_together_as_they_are_alone(space: SwapSpace, data: st.DataObject) -> None:
+    """Parts of a space that differ in what is kept and what agrees."""
+    paths = st.lists(st.sampled_from(space.paths), unique=True)
+    some = [
+        space.keep(data.draw(paths)).refine(data.draw(paths), Agreement((name,)))
+        for name in data.draw(st.lists(st.sampled_from(FEATURES), min_size=1, max_size=4))
+    ]
+    together = drawn_alike(some, 7, seed=3)
+    assert together == joined([one.draw(7, generator(3)) for one in some])
+    for nth, one in enumerate(some):
+        assert one.check(together[np.arange(7 * nth, 7 * nth + 7)]) == []
+
+
+def test_the_tree_of_a_refinement_of_a_refinement_says_both() -> None:
+    space = SwapSpace(output(A, B), FOUR)
+    finer = space.refine(["output/a"], Agreement(("f",))).refine(["output/a"], Agreement(("g",)))
+    own = {slot.path: slot.agrees_on for slot in SwapSpace(finer.hypothesis, FOUR).slots}
+    assert {slot.path: slot.agrees_on for slot in finer.slots} == own
+    assert own["output/a"] == Agreement(("f", "g"))
+    assert space.slots[space.index["output/a"]].agrees_on != own["output/a"]
 
 
 # --- choosing donors one by one -------------------------------------------------------------------
