@@ -28,13 +28,14 @@ from benchmarks.exam import (
     programs,
     sorting,
     trained,
+    units,
 )
 from benchmarks.exam.claims import Question
 from benchmarks.exam.judging import answer, record_of
 from benchmarks.exam.table import tables
 from benchmarks.exam.truth import agrees
 
-GROUNDS = (adding, bracketing, sorting, cancelling, programs, modular, dyck, trained)
+GROUNDS = (adding, bracketing, sorting, cancelling, programs, units, modular, dyck, trained)
 EVERY = 5  # of the claims, when it has to be quick
 
 
