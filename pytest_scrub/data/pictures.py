@@ -22,11 +22,16 @@ Pixels = npt.NDArray[np.uint8]
 class Picture(NamedTuple):
     """An image.
 
-    - `uri`: it as a PNG in a data URI; `text`: what it is, in words.
+    - `pixels`: uint8 `[height, width]` or `[height, width, 3]`; `text`: what it is, in words.
     """
 
-    uri: str
+    pixels: Pixels
     text: str
+
+    @property
+    def uri(self) -> str:
+        """It as a PNG in a data URI."""
+        return f"data:image/png;base64,{base64.b64encode(_png(self.pixels)).decode()}"
 
 
 def picture_of(shown: Any, row: int) -> Picture | None:
@@ -54,10 +59,7 @@ def picture_of(shown: Any, row: int) -> Picture | None:
     step = -(-max(pixels.shape[:2]) // LARGEST)
     how += f", one in {step} drawn" * (step > 1)
     height, width = pixels.shape[:2]
-    png = base64.b64encode(_png(pixels[::step, ::step])).decode()
-    return Picture(
-        f"data:image/png;base64,{png}", f"image of {width} x {height} pixels (row {row}){how}"
-    )
+    return Picture(pixels[::step, ::step], f"image of {width} x {height} pixels (row {row}){how}")
 
 
 def _pixels(numbers: npt.NDArray[Any], row: int) -> tuple[Pixels, str]:
