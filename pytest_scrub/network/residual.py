@@ -38,6 +38,7 @@ from pytest_scrub.network.kinds.reading import Reading, ReadingPart
 from pytest_scrub.network.kinds.stream import Stream
 from pytest_scrub.network.precision import off_by
 from pytest_scrub.network.vocabulary import require_ids
+from pytest_scrub.tree.units import split
 
 PLACES = {"pre": "before layer ", "mid": "before mlp", "post": "after layer "}
 
@@ -81,6 +82,16 @@ class ResidualGraph(ModelGraph):
     @property
     def device(self) -> torch.device:
         return self.transformer.device
+
+    def problem(self, name: str) -> str | None:
+        basis, _ = split(name) or ("", "")
+        mlp = basis.replace("neurons", "mlp")
+        if mlp == basis or mlp not in self.parts:
+            return None
+        return (
+            f"{mlp} of {self.source} does not end in one known matrix, as experts do not, so it "
+            f"has no {basis}; claim {mlp} as a whole"
+        )
 
     def run(self, inputs: Inputs) -> Tensor:
         return self.transformer.run(inputs)
