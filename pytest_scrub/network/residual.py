@@ -30,7 +30,7 @@ from pytest_scrub.network.graph import (
 from pytest_scrub.network.kinds.attention import Attn
 from pytest_scrub.network.kinds.head import Head
 from pytest_scrub.network.kinds.mask import Mask, sees_nothing, visible_keys
-from pytest_scrub.network.kinds.neurons import basis_of, neurons_of
+from pytest_scrub.network.kinds.neurons import basis_of, neurons_of, no_neurons
 from pytest_scrub.network.kinds.part import Part, added, in_blocks, in_stages, total
 from pytest_scrub.network.kinds.pattern import Pattern
 from pytest_scrub.network.kinds.pointwise import Embedding, Mlp, Output, PositionEmbedding
@@ -84,14 +84,7 @@ class ResidualGraph(ModelGraph):
         return self.transformer.device
 
     def problem(self, name: str) -> str | None:
-        basis, _ = split(name) or ("", "")
-        mlp = basis.replace("neurons", "mlp")
-        if mlp == basis or mlp not in self.parts:
-            return None
-        return (
-            f"{mlp} of {self.source} does not end in one known matrix, as experts do not, so it "
-            f"has no {basis}; claim {mlp} as a whole"
-        )
+        return no_neurons((split(name) or ("",))[0], self)
 
     def run(self, inputs: Inputs) -> Tensor:
         return self.transformer.run(inputs)
