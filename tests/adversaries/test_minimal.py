@@ -76,16 +76,18 @@ def test_the_nodes_that_change_most_are_left_and_no_more_of_them_than_it_takes()
     assert swapped(small) == {"n20", "n21", "n22"}
 
 
-def test_nodes_that_break_it_only_together_with_one_that_mends_it_are_found() -> None:
-    """What a node does by itself says little where others bear on it."""
+def test_nodes_that_break_it_only_together_are_found() -> None:
+    """What a node does by itself says little where others bear on it: C mends it, and D changes
+    most alone but is not needed."""
     graph = FunctionGraph(
         A=lambda bits: bits[:, 0], B=lambda bits: bits[:, 1], C=lambda bits: bits[:, 2],
-        output=lambda A, B, C: A * B * 2 - C * 0.5 + A * 0.1 + B * 0.1,
+        D=lambda bits: bits[:, 3],
+        output=lambda A, B, C, D: A * B * 2 - C * 0.5 + D * 0.3 + A * 0.1 + B * 0.1,
     )  # fmt: skip
-    bits = torch.zeros(ROWS, 3, dtype=torch.float64)
+    bits = torch.zeros(ROWS, 4, dtype=torch.float64)
     bits[1] = 1.0
     data = Dataset({"bits": bits}, features={"any": np.zeros(ROWS)})
-    reads = [module(name, agrees_on="any") for name in "ABC"]
+    reads = [module(name, agrees_on="any") for name in "ABCD"]
     evaluator = Evaluator(graph, data, output(*reads, rest=EXACT), OWN)
     references, space = np.zeros(1, dtype=np.int64), evaluator.space
     worst = space.swap_set(references, np.ones((len(space.slots), 1)) * [[1]])

@@ -67,3 +67,24 @@ def test_unscrubbed_captures_each_reference_once() -> None:
     forget_examples(evaluator)
     assert evaluator.unscrubbed(np.array([5, 4, 5, 1])).tolist() == [15, 15, 15, 5]
     assert graph.captured == {3: 1, 1: 1}
+
+
+def test_evaluators_of_one_store_run_the_first_row_once_to_learn_shapes() -> None:
+    graph = counting()
+    store = ActivationStore(graph, REPEATED)
+    graph.captured.clear()
+    for _ in range(3):
+        claim = output(module("A", agrees_on="f"))
+        Evaluator(graph, REPEATED, claim, OUT, store=store).checked.example("output")
+    assert sum(graph.captured.values()) == 1
+
+
+def test_rows_that_are_asked_for_later_are_captured_too() -> None:
+    """What was there for some rows is not taken to be there for others."""
+    graph = counting()
+    evaluator = Evaluator(graph, REPEATED, output(module("A", agrees_on="f")), OUT)
+    forget_examples(evaluator)
+    for rows in ([3], [3], [0, 3], [5]):
+        evaluator.ensure(evaluator.sites, np.array(rows))
+    evaluator.ensure((), np.array([6]))
+    assert graph.captured == {REPEATED.inputs["a"][row].item(): 1 for row in (3, 0, 5)}
