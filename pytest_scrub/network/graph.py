@@ -20,6 +20,7 @@ from pytest_scrub.data.columns import Ints
 from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.errors import HypothesisError, ModelError, did_you_mean
 from pytest_scrub.network.digests import Version, digest_of, version_of
+from pytest_scrub.network.placement import Fetch
 from pytest_scrub.tree.nodes import Node, Subspace
 
 MOST_SHOWN = 12  # components in a message
@@ -230,6 +231,11 @@ class ModelGraph(ABC):
     def device(self) -> torch.device:
         """Where inputs have to be."""
 
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """All that it computes on."""
+        return (self.device,)
+
     def slots(self, parent: str, child: str, anywhere: bool) -> tuple[str, ...]:
         """Slots of `parent` through which it can read `child`; empty where it cannot."""
         return self.parts[parent].slots(self.parts[child], anywhere)
@@ -288,6 +294,14 @@ class ModelGraph(ABC):
         """Everything learned, by name; the network's own tensors."""
         return self.tensors()
 
+    def fetched(self) -> Mapping[int, Fetch]:
+        """What gets the numbers of tensors that are not in memory, by their ids."""
+        return {}
+
+    def packed(self) -> Mapping[str, Any]:
+        """The layers whose weights are packed, by name."""
+        return {}
+
     def computed_by_objects(self) -> tuple[Any, ...] | None:
         """The torch modules, functions and classes that it is computed by; None where they do not
         say enough."""
@@ -295,7 +309,7 @@ class ModelGraph(ABC):
 
     def digest(self) -> str:
         """Hex digest of the weights and of how they are combined."""
-        return digest_of(self.tensors(), *self.text())
+        return digest_of(self.tensors(), *self.text(), fetched=self.fetched())
 
     def version(self) -> Version:
         """Another value once a weight was changed: what was cached then is of another network."""
@@ -350,6 +364,7 @@ def select(value: Tensor, where: Where) -> Tensor:
     """`value [B, P, ...]` at `where`; absent positions (-1) repeat position 0 and mean nothing."""
     if where is None:
         return value
+    where = where.to(value.device)
     if where.ndim == 1:
         return value[:, where]
     return value[torch.arange(len(value), device=value.device)[:, None], where.clamp(min=0)]
@@ -357,9 +372,9 @@ def select(value: Tensor, where: Where) -> Tensor:
 
 def position_ids(where: Where, value: Tensor) -> Tensor:
     """The positions that `value [B, K, ...]` is at; absent ones count as 0."""
-    return (
-        torch.arange(value.shape[1], device=value.device) if where is None else where.clamp(min=0)
-    )
+    if where is None:
+        return torch.arange(value.shape[1], device=value.device)
+    return where.clamp(min=0).to(value.device)
 
 
 def add_at(base: Tensor, where: Where, difference: Tensor, at: Where) -> Tensor:

@@ -120,7 +120,7 @@ class HookGraph(ModuleGraph):
         """By the names that they have without a bridge."""
         found: dict[str, nn.Module] = {}
         for path, module in self.module.named_modules():
-            name = path.replace(f"{WRAPPED}.", "").removesuffix(f".{WRAPPED}")
+            name = unwrapped(path)
             if name and type(module).__name__ != "HookPoint":
                 found.setdefault(name, module)
         return found
@@ -323,6 +323,11 @@ class HookGraph(ModuleGraph):
 
     def rebuilt(self) -> HookGraph:
         return HookGraph(self.module, self.names, str(self.indirect))
+
+
+def unwrapped(path: str) -> str:
+    """A module's path as it is without a bridge."""
+    return path.replace(f"{WRAPPED}.", "").removesuffix(f".{WRAPPED}")
 
 
 def _words(side: str) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.network.graph import ModelGraph
+from pytest_scrub.network.packed import types_in
 
 NARROW = (torch.float16, torch.bfloat16)
 
@@ -16,7 +17,8 @@ def widened(value: Tensor) -> Tensor:
 
 
 def _types(graph: ModelGraph) -> set[torch.dtype]:
-    return {weight.dtype for _, weight in graph.weights() if weight.is_floating_point()}
+    learned = {weight.dtype for _, weight in graph.weights() if weight.is_floating_point()}
+    return learned | types_in(graph.packed().values())
 
 
 def rounding_of(graph: ModelGraph, output: Tensor) -> float:
@@ -35,7 +37,12 @@ def precision_of(graph: ModelGraph) -> str:
     in words."""
     types = _types(graph)
     names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types)) or "no"
+    if kinds := {type(layer).__name__ for layer in graph.packed().values()}:
+        names += f" and packed ({', '.join(sorted(kinds))})"
     sums = ", sums of contributions in float32" if graph.adds and types & set(NARROW) else ""
-    device = graph.device
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    where = " and ".join(dict.fromkeys(map(_called, graph.devices)))
     return f"{names} weights{sums}, on {where}"
+
+
+def _called(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -24,6 +24,7 @@ from pytest_scrub.network.kinds.mask import Mask, sees_nothing, visible_keys
 from pytest_scrub.network.kinds.part import Part, added, in_blocks, in_stages, total
 from pytest_scrub.network.kinds.pointwise import Embedding, Mlp, Output, PositionEmbedding
 from pytest_scrub.network.kinds.reading import Reading, ReadingPart
+from pytest_scrub.network.placement import devices_of
 from pytest_scrub.network.vocabulary import require_ids
 
 # Relative to the largest value of the tensor compared. float64 networks may still normalise in
@@ -67,6 +68,10 @@ class ResidualGraph(ModelGraph):
     @property
     def device(self) -> torch.device:
         return self.transformer.device
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        return devices_of(self.transformer.model)
 
     def run(self, inputs: Inputs) -> Tensor:
         return self.transformer.run(inputs)
