@@ -320,17 +320,22 @@ class Evaluator:
 
     def _columns(self, sites: Sequence[Site]) -> int:
         """How many references fit into one batch."""
+        return self.batch_of(sum(map(self.store.bytes_per_row, sites)))[0]
+
+    def batch_of(self, gathered: int) -> tuple[int, int]:
+        """How many references fit into one batch where so many bytes are gathered for each, and
+        about what the batch takes."""
         device, positions = self.dataset.device, self.checked.output
         clean = self.checked.example(ROOT)
         # the metric sees its positions of the output in float64
         read = 1.0 if positions is None else positions.index.shape[-1] / clean.shape[1]
         of_output = int(read * clean.numel()) * FLOAT64_BYTES
-        gathered = sum(map(self.store.bytes_per_row, sites))
         per_column = max(1, COPIES * (gathered + of_output))
         most = COLUMNS_OF_A_RERUN if self._reruns else MOST_COLUMNS
         if device.type == "cpu":
             most = min(most, max(FEWEST_COLUMNS, CACHE_BYTES // per_column))
-        return max(1, min(most, self.store.memory.batch_bytes(device) // per_column))
+        fit = max(1, min(most, self.store.memory.batch_bytes(device) // per_column))
+        return fit, fit * per_column
 
     @cached_property
     def _reruns(self) -> bool:

@@ -298,12 +298,15 @@ class ActivationStore:
         if len(todo):
             self._load(sites)
             todo = self._missing(sites, wanted)
-        total = len(todo)
+        total, sized = len(todo), False
         self.memory.need([self._kept[site] for site in sites if site in self._kept])
         while len(todo):
             for places, captured in self._captured(sites, todo):
                 self._require_finite(captured, places)
                 self._prove_alone(captured, places)
+                if not sized:
+                    self._require_room(captured, total)
+                sized = True
                 for site, values in captured.items():
                     self._put(site, places, values)
                 if progress is not None:
@@ -313,6 +316,12 @@ class ActivationStore:
                 self._load(sites)
             todo = self._missing(sites, wanted)
         self._share(FEWEST_SECONDS)
+
+    def _require_room(self, captured: Mapping[Site, Tensor], rows: int) -> None:
+        each = {site: bytes_of_a_row(values) for site, values in captured.items()}
+        largest = max(each, key=each.__getitem__, default=None)
+        what = f"the clean activations of {rows} rows (most of them the {largest})"
+        self.memory.require_room(rows * sum(each.values()), what, self.dataset.device)
 
     def _filled(self, site: Site) -> Filled:
         """`[places]`: where a site is there."""
@@ -464,6 +473,11 @@ class ActivationStore:
         batches = np.split(places, range(CAPTURE_BATCH, len(places), CAPTURE_BATCH))
         parts = [self.run(sites, some) for some in batches]
         return {site: torch.cat([part[site] for part in parts]) for site in sites}
+
+
+def bytes_of_a_row(values: Tensor) -> int:
+    """What each row of activations takes."""
+    return values.numel() * values.element_size() // max(1, len(values))
 
 
 def evenly_spread(count: int, most: int) -> Places:
