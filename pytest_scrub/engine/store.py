@@ -37,8 +37,6 @@ Progress = Callable[[str, int, int, str], None]
 
 # Rows of one forward pass; larger ones gain nothing on CPU and cost memory.
 CAPTURE_BATCH = 256
-# Rows on which a graph's arithmetic is proved against the network.
-PROOF_ROWS = 16
 # Rows that are run again for a later claim, to see whether the network still computes what is kept.
 PROBE_ROWS = 8
 # Rows of a batch that are run again beside other rows.
@@ -180,14 +178,14 @@ class ActivationStore:
     def _proved(self) -> int:
         """Prove the graph's arithmetic. **Returns** the bytes of the largest activation of a row
         that was seen."""
-        sizes, rows = [0], np.arange(min(PROOF_ROWS, len(self.dataset)))
+        sizes, rows = [0], self.graph.proof_rows(self.dataset.inputs)
 
         def see(module: Any, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor):
                 sizes.append(output.numel() * output.element_size())
 
         with torch.no_grad(), register_module_forward_hook(see):
-            self.graph.prove(self.dataset.batch(rows))
+            self.graph.prove(self.dataset.batch(rows), rows)
         return max(sizes) // len(rows)
 
     @cached_property

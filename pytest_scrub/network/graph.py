@@ -24,6 +24,7 @@ from pytest_scrub.network.placement import Fetch
 from pytest_scrub.tree.nodes import Node, Subspace
 
 MOST_SHOWN = 12  # components in a message
+PROOF_ROWS = 16  # at most, on which arithmetic is proved against the network
 
 Inputs = Mapping[str, Tensor]
 Where = Tensor | None
@@ -267,10 +268,14 @@ class ModelGraph(ABC):
     def run(self, inputs: Inputs) -> Tensor:
         """The output of a clean run of the real network."""
 
+    def proof_rows(self, inputs: Inputs) -> Sequence[int]:
+        """The rows, of all the dataset's, on which it is proved."""
+        return range(min(PROOF_ROWS, len(next(iter(inputs.values())))))
+
     @abstractmethod
-    def prove(self, inputs: Inputs) -> None:
+    def prove(self, inputs: Inputs, rows: Sequence[int] | None = None) -> None:
         """**Raises** `ModelError` where this graph's arithmetic is not the network's on these
-        inputs."""
+        inputs, which are the dataset's at `rows`."""
 
     def require_usable(self, inputs: Inputs) -> None:  # noqa: B027  # most take anything
         """**Raises** `ModelError` for a row, of all the dataset's, that the network cannot be run

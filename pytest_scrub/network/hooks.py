@@ -227,7 +227,7 @@ class HookGraph(ModuleGraph):
 
     # Proof ----------------------------------------------------------------------------------------
 
-    def prove(self, inputs: Inputs) -> None:
+    def prove(self, inputs: Inputs, rows: Sequence[int] | None = None) -> None:
         """That hooks do what they should, too, on two rows that differ.
 
         **Raises** `ModelError` where a hook that is given its own value changes the output, where
@@ -235,10 +235,10 @@ class HookGraph(ModuleGraph):
         """
         self._not_apart = {}
         super().prove(inputs)
-        rows = _two(inputs)
-        if rows is not None:
+        two = _two(inputs)
+        if two is not None:
             with torch.no_grad():
-                self._prove_hooks({name: tensor[rows] for name, tensor in inputs.items()})
+                self._prove_hooks({name: tensor[two] for name, tensor in inputs.items()})
 
     def _prove_hooks(self, two: Inputs) -> None:
         names = [name for name in self._claimed_as.values() if name not in self._embeddings]

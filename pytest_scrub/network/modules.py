@@ -300,7 +300,7 @@ class ModuleGraph(ModelGraph):
 
     # What there is to claim -----------------------------------------------------------------------
 
-    def prove(self, inputs: Inputs) -> None:
+    def prove(self, inputs: Inputs, rows: Sequence[int] | None = None) -> None:
         """Learns what there is and in which order, and **raises** `ModelError` where two clean runs
         differ."""
         refuse_dropout(self.module)

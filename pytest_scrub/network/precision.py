@@ -40,6 +40,9 @@ def precision_of(graph: ModelGraph) -> str:
     if kinds := {type(layer).__name__ for layer in graph.packed().values()}:
         names += f" and packed ({', '.join(sorted(kinds))})"
     sums = ", sums of contributions in float32" if graph.adds and types & set(NARROW) else ""
+    # what a metric is computed from
+    narrow = max((torch.finfo(dtype).eps / 2 for dtype in types if dtype in NARROW), default=0)
+    sums += f", outputs rounded to {narrow:.2%} of themselves" if narrow else ""
     where = " and ".join(dict.fromkeys(map(_called, graph.devices)))
     return f"{names} weights{sums}, on {where}"
 
