@@ -28,7 +28,7 @@ from pytest_scrub.engine.store import ActivationStore, Progress
 from pytest_scrub.errors import DataError, HypothesisError, ModelError, located_at
 from pytest_scrub.metrics import Batch, Metric, as_metric, is_real, kind_of
 from pytest_scrub.network.graph import Clean, ModelGraph, Site, Stages, Where, at_rows, select
-from pytest_scrub.network.precision import rounding_of
+from pytest_scrub.network.precision import NARROW, a_unit_off, coarsest, rounding_of
 from pytest_scrub.swaps.slots import REFERENCE
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
@@ -41,6 +41,8 @@ from pytest_scrub.tree.nodes import ROOT, Node
 SHARD = 256
 SHARD_OF_RERUNS = 32
 FLOAT64_BYTES = 8
+# References on which it is seen what the rounding of outputs does to a metric.
+ROUNDING_ROWS = 64
 # A value, its difference, its sum, its norm, ...: how many of each are alive at once.
 COPIES = 8
 MOST_COLUMNS = 8192
@@ -192,8 +194,19 @@ class Evaluator:
 
     @cached_property
     def rounding(self) -> float:
-        """How far off the metric may be, as a share of it."""
-        return rounding_of(self.graph, self.clean_outputs(self.space.reference_rows[:1]))
+        """How far off the metric may be, as a share of it: a loss of large logits by more than they
+        are."""
+        references = self.space.reference_rows[:ROUNDING_ROWS]
+        output, rows = self.clean_outputs(references), self._on_device(references)
+        share, kind = rounding_of(self.graph, output), coarsest(self.graph, output)
+        if kind not in NARROW:
+            return share
+        own, other = (
+            self._metric(rows, values)
+            for values in (output, a_unit_off(output, torch.finfo(kind).eps))
+        )
+        off, size = float((other - own).abs().mean()) / 2, float(own.abs().mean())
+        return max(share, off / size) if math.isfinite(off) and size else share
 
     def slopes(self, swap_set: SwapSet) -> list[ActivationGradient]:
         """How the metric would change, to first order, with every clean activation that is

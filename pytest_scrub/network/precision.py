@@ -22,14 +22,27 @@ def _types(graph: ModelGraph) -> set[torch.dtype]:
 
 
 def rounding_of(graph: ModelGraph, output: Tensor) -> float:
-    """How far off a metric of this network may be, as a share of it.
+    """How far off a metric of this network may be, as a share of it, and at least: large outputs
+    may be far off for what a metric makes of them.
 
     Eight units of the last place, as sums of many terms are; of a 16-bit type the rounding of a
     single number, as what is summed is float32. The coarsest type counts, of the weights and of the
     output.
     """
-    coarsest = max({output.dtype, *_types(graph)}, key=lambda dtype: torch.finfo(dtype).eps)
-    return torch.finfo(coarsest).eps * (0.5 if coarsest in NARROW else 8)
+    kind = coarsest(graph, output)
+    return torch.finfo(kind).eps * (0.5 if kind in NARROW else 8)
+
+
+def coarsest(graph: ModelGraph, output: Tensor) -> torch.dtype:
+    """The number type that rounds most, of the weights and of the output."""
+    return max({output.dtype, *_types(graph)}, key=lambda dtype: torch.finfo(dtype).eps)
+
+
+def a_unit_off(output: Tensor, unit: float) -> Tensor:
+    """An output with each number larger or smaller by that share of it, by chance, but the same
+    every time."""
+    signs = torch.randint(2, output.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return output * (1 + unit * signs).to(output)
 
 
 def precision_of(graph: ModelGraph) -> str:

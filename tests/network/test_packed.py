@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 from pytest_scrub import EXACT, Dataset, check, head, mlp, output
 from pytest_scrub.engine.evaluator import Evaluator
@@ -254,3 +255,19 @@ def test_what_counts_or_masks_is_not_packed() -> None:
     assert packed_in(network) == {}
     network[1].weight = nn.Parameter(torch.zeros(3, 3).to(torch.float8_e4m3fn), False)
     assert list(packed_in(network)) == ["1"]
+
+
+def test_a_weight_that_is_made_of_other_tensors_is_packed_and_all_of_them_are_read() -> None:
+    """As those of torchao are, and shards of tensors."""
+    linear, inner = nn.Linear(3, 3), [torch.ones(3, 3) for _ in range(2)]
+    linear.weight = nn.Parameter(TwoTensor(*inner), False)
+    graph = ModuleGraph(nn.Sequential(linear))
+    assert list(graph.packed()) == ["0"]
+    state, digest = State(graph), graph.digest()
+    assert state.is_current()
+    for part in inner:
+        part[0, 0] += 1
+        assert not state.is_current()
+        assert graph.digest() != digest
+        part[0, 0] -= 1
+    assert state.is_current()
