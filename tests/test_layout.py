@@ -27,7 +27,6 @@ ELSEWHERE = {
     "network/adapter.py": "network/test_bridge.py",
     "network/parts.py": "network/test_bridge.py",
     "network/hooked.py": "network/compat_hooked_transformer.py",  # make compat
-    "engine/explain.py": "pytest_edge/test_fixtures.py",
     "engine/plan.py": "whole/test_fast_paths.py",
     "adversaries/which_donors.py": "adversaries/test_search.py",
     "adversaries/in_turn.py": "adversaries/test_sequence.py",

@@ -28,7 +28,13 @@ from pytest_scrub.engine.store import ActivationStore, Progress
 from pytest_scrub.errors import DataError, HypothesisError, ModelError, located_at
 from pytest_scrub.metrics import Batch, Metric, as_metric, is_real, kind_of
 from pytest_scrub.network.graph import Clean, ModelGraph, Site, Stages, Where, at_rows, select
-from pytest_scrub.network.precision import last_digits_of, rounding_of
+from pytest_scrub.network.precision import (
+    NARROW,
+    a_unit_off,
+    coarsest,
+    last_digits_of,
+    rounding_of,
+)
 from pytest_scrub.swaps.slots import REFERENCE
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
@@ -42,6 +48,8 @@ SHARD = 256
 SHARD_OF_RERUNS = 32
 FLOAT64_BYTES = 8
 SEEN_FOR_DIGITS = 16  # references whose outputs say how large outputs are
+# References on which it is seen what the rounding of outputs does to a metric.
+ROUNDING_ROWS = 64
 # A value, its difference, its sum, its norm, ...: how many of each are alive at once.
 COPIES = 8
 MOST_COLUMNS = 8192
@@ -195,8 +203,19 @@ class Evaluator:
 
     @cached_property
     def rounding(self) -> float:
-        """How far off the metric may be, as a share of it."""
-        return rounding_of(self.graph, self.clean_outputs(self.space.reference_rows[:1]))
+        """How far off the metric may be, as a share of it: a loss of large logits by more than they
+        are."""
+        references = self.space.reference_rows[:ROUNDING_ROWS]
+        output, rows = self.clean_outputs(references), self._on_device(references)
+        share, kind = rounding_of(self.graph, output), coarsest(self.graph, output)
+        if kind not in NARROW:
+            return share
+        own, other = (
+            self._metric(rows, values)
+            for values in (output, a_unit_off(output, torch.finfo(kind).eps))
+        )
+        off, size = float((other - own).abs().mean()) / 2, float(own.abs().mean())
+        return max(share, off / size) if math.isfinite(off) and size else share
 
     @cached_property
     def _last_digits(self) -> float:
@@ -336,17 +355,22 @@ class Evaluator:
 
     def _columns(self, sites: Sequence[Site]) -> int:
         """How many references fit into one batch."""
+        return self.batch_of(sum(map(self.store.bytes_per_row, sites)))[0]
+
+    def batch_of(self, gathered: int) -> tuple[int, int]:
+        """How many references fit into one batch where so many bytes are gathered for each, and
+        about what the batch takes."""
         device, positions = self.dataset.device, self.checked.output
         clean = self.checked.example(ROOT)
         # the metric sees its positions of the output in float64
         read = 1.0 if positions is None else positions.index.shape[-1] / clean.shape[1]
         of_output = int(read * clean.numel()) * FLOAT64_BYTES
-        gathered = sum(map(self.store.bytes_per_row, sites))
         per_column = max(1, COPIES * (gathered + of_output))
         most = COLUMNS_OF_A_RERUN if self._reruns else MOST_COLUMNS
         if device.type == "cpu":
             most = min(most, max(FEWEST_COLUMNS, CACHE_BYTES // per_column))
-        return max(1, min(most, self.store.memory.batch_bytes(device) // per_column))
+        fit = max(1, min(most, self.store.memory.batch_bytes(device) // per_column))
+        return fit, fit * per_column
 
     # asked for with every batch, of sites that were captured
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.memory import in_units
+from pytest_scrub.engine.store import bytes_of_a_row
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,12 @@ class Explanation:
     """A plan in words and numbers; `str()` is for people.
 
     - `cached`: clean activations that are kept, one forward pass of the network for all of them.
-    - `cached_bytes`: their size on all rows of different content.
+    - `cached_bytes`: their size on all rows of different content; `fits`: whether there is room for
+      them, and `room`: where.
+    - `rows`: of different content, each of which is run clean at most once.
     - `recomputed`: what every evaluation computes anew; leaves cost a gather.
-    - `reruns`: whether every evaluation reruns whole layers.
+    - `reruns`: how many times every evaluation reruns layers of the network.
+    - `batch`: how many references are evaluated at once; `batch_bytes`: about what that takes.
     - `indirect`: why nothing is read directly, where that is for the network's own reasons.
     """
 
@@ -35,9 +40,13 @@ class Explanation:
     slots: tuple[ExplainedSlot, ...]
     cached: tuple[str, ...]
     cached_bytes: int
+    fits: bool
+    room: str
     rows: int
     recomputed: tuple[str, ...]
-    reruns: bool
+    reruns: int
+    batch: int
+    batch_bytes: int
     indirect: str | None = None
 
     def __str__(self) -> str:
@@ -57,8 +66,14 @@ class Explanation:
             "MiB at most:"
         )
         lines += [f"  {site}" for site in self.cached] or ["  nothing"]
+        lines.append(f"  {self.room}")
+        lines.append(f"clean passes: {self.rows} rows at most, each once")
         lines.append("recomputed for every swap:")
         lines += [f"  {part}" for part in self.recomputed] or ["  nothing"]
+        lines.append(
+            f"evaluated at once: {self.batch} swaps, about {in_units(self.batch_bytes)}"
+            + (f", with {self.reruns} reruns of layers for each" if self.reruns else "")
+        )
         if self.indirect is not None:
             lines.append(f"everything is read along every path, since {self.indirect}")
         return "\n".join(lines)
@@ -66,9 +81,10 @@ class Explanation:
 
 def explain(evaluator: Evaluator) -> Explanation:
     """Slots, donors and cost of an evaluator's hypothesis. The network sees one row, to learn the
-    sizes."""
+    sizes; nothing is kept of it."""
     store, space = evaluator.store, evaluator.space
-    store.ensure(evaluator.sites, np.array([0]))
+    one = store.run(evaluator.sites, np.array([0]))
+    gathered = sum(map(bytes_of_a_row, one.values()))
     rows = len(np.unique(evaluator.dataset.content))
     readers = [step.reader for step in evaluator.plan.walk() if step.reader is not None]
     slots = []
@@ -76,13 +92,19 @@ def explain(evaluator: Evaluator) -> Explanation:
         least, median, most = np.quantile(support.donors, (0, 0.5, 1)).tolist()
         donors = int(least), median, int(most)
         slots.append(ExplainedSlot(slot.path, str(slot.agrees_on), donors, support.share))
+    fits, room = store.memory.where(rows * gathered, evaluator.dataset.device)
+    batch, batch_bytes = evaluator.batch_of(gathered)
     return Explanation(
         hypothesis=str(evaluator.hypothesis),
         slots=tuple(slots),
         cached=tuple(map(str, evaluator.sites)),
-        cached_bytes=rows * sum(map(store.bytes_per_row, evaluator.sites)),
+        cached_bytes=rows * gathered,
+        fits=fits,
+        room=room,
         rows=rows,
         recomputed=tuple(part for reader in readers for part in reader.recomputes),
-        reruns=any(reader.reruns for reader in readers),
+        reruns=sum(reader.reruns for reader in readers),
+        batch=batch,
+        batch_bytes=batch_bytes,
         indirect=evaluator.graph.indirect,
     )

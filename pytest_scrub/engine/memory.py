@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,6 +29,8 @@ CACHED = 3 / 4
 BATCH, BATCH_OF_FREE = 1 / 8, 1 / 16
 # What the tensors of one batch may take together; more gains no speed.
 BATCH_BYTES = 1 << 29
+# What makes a claim smaller.
+SMALLER = "name positions with pos=, claim fewer nodes, or take fewer rows"
 # Zeros written at once where the system cannot reserve space for a file.
 ZEROS = 1 << 22
 
@@ -139,6 +143,11 @@ def _reserve(file: BinaryIO, size: int) -> None:
         file.write(bytes(min(ZEROS, size - start)))
 
 
+def in_units(size: float) -> str:
+    """Bytes as people read them."""
+    return f"{size / 2**30:.3g} GiB" if size >= 2**30 else f"{size / 2**20:.3g} MiB"
+
+
 class Memory:
     """What the cached activations of all stores that share it may take; those not needed for
     longest go to files first.
@@ -192,10 +201,35 @@ class Memory:
         self._all.add(kept)
         return kept
 
+    @property
+    def _most(self) -> float:
+        """What activations may take in memory."""
+        return math.inf if self.limit is None else int(self.limit * CACHED)
+
+    def require_room(self, size: int, what: str, device: torch.device) -> None:
+        """**Raises** `ModelError` where so much more cannot be had in memory, and nothing says what
+        is to lie in files: better now than when most of it was captured."""
+        free = free_bytes(device)
+        if self.limit is None and size > free:
+            raise ModelError(
+                f"{what} take {in_units(size)}, but {in_units(free)} are free; {SMALLER}, or give "
+                "--scrub-memory, beyond which they lie in files"
+            )
+
+    def where(self, size: int, device: torch.device) -> tuple[bool, str]:
+        """Whether activations of so many bytes would have room, all of them at once, and where, in
+        words."""
+        most, folder = min(self._most, free_bytes(device)), self.folder or tempfile.gettempdir()
+        if size <= most:
+            return True, f"in memory, where {in_units(most)} are for them"
+        disk = shutil.disk_usage(folder).free
+        if self.limit is not None and size <= disk:
+            return True, f"in files in {folder}, where {in_units(disk)} are free"
+        beside = f" and {in_units(disk)} in {folder}" if self.limit is not None else ""
+        return False, f"they do not fit: {in_units(most)} are there in memory{beside}; {SMALLER}"
+
     def _makes_room(self, size: int) -> bool:
-        if self.limit is None:
-            return True
-        most, movable = int(self.limit * CACHED), self._idle(in_file=False)
+        most, movable = self._most, self._idle(in_file=False)
         if self.held - sum(kept.bytes for kept in movable) + size > most:
             return False
         while self.held + size > most:

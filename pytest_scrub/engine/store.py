@@ -38,8 +38,6 @@ Progress = Callable[[str, int, int, str], None]
 
 # Rows of one forward pass; larger ones gain nothing on CPU and cost memory.
 CAPTURE_BATCH = 256
-# Rows on which a graph's arithmetic is proved against the network.
-PROOF_ROWS = 16
 # Rows that are run again for a later claim, to see whether the network still computes what is kept.
 PROBE_ROWS = 8
 # Rows of a batch that are run again beside other rows.
@@ -195,14 +193,14 @@ class ActivationStore:
     def _proved(self) -> int:
         """Prove the graph's arithmetic. **Returns** the bytes of the largest activation of a row
         that was seen."""
-        sizes, rows = [0], np.arange(min(PROOF_ROWS, len(self.dataset)))
+        sizes, rows = [0], self.graph.proof_rows(self.dataset.inputs)
 
         def see(module: Any, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor):
                 sizes.append(output.numel() * output.element_size())
 
         with torch.no_grad(), register_module_forward_hook(see):
-            self.graph.prove(self.dataset.batch(rows))
+            self.graph.prove(self.dataset.batch(rows), rows)
         return max(sizes) // len(rows)
 
     @cached_property
@@ -327,12 +325,15 @@ class ActivationStore:
         if len(todo):
             self._load(sites)
             todo = self._missing(sites, wanted)
-        total = len(todo)
+        total, sized = len(todo), False
         self.memory.need([self._kept[site] for site in sites if site in self._kept])
         while len(todo):
             for places, captured in self._captured(sites, todo):
                 self._require_finite(captured, places)
                 self._prove_alone(captured, places)
+                if not sized:
+                    self._require_room(captured, total)
+                sized = True
                 for site, values in captured.items():
                     self._put(site, places, values)
                 if progress is not None:
@@ -344,6 +345,12 @@ class ActivationStore:
         self._share(FEWEST_SECONDS)
         everywhere = np.ones(len(self._row_of_place), dtype=np.bool_)
         self._there = sites, np.logical_and.reduce([everywhere, *map(self._filled, sites)])
+
+    def _require_room(self, captured: Mapping[Site, Tensor], rows: int) -> None:
+        each = {site: bytes_of_a_row(values) for site, values in captured.items()}
+        largest = max(each, key=each.__getitem__, default=None)
+        what = f"the clean activations of {rows} rows (most of them the {largest})"
+        self.memory.require_room(rows * sum(each.values()), what, self.dataset.device)
 
     def _filled(self, site: Site) -> Filled:
         """`[places]`: where a site is there."""
@@ -495,6 +502,11 @@ class ActivationStore:
         batches = np.split(places, range(CAPTURE_BATCH, len(places), CAPTURE_BATCH))
         parts = [self.run(sites, some) for some in batches]
         return {site: torch.cat([part[site] for part in parts]) for site in sites}
+
+
+def bytes_of_a_row(values: Tensor) -> int:
+    """What each row of activations takes."""
+    return values.numel() * values.element_size() // max(1, len(values))
 
 
 def evenly_spread(count: int, most: int) -> Places:

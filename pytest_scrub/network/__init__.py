@@ -10,6 +10,7 @@ from torch import nn
 from pytest_scrub.errors import ModelError, hides_scrub_errors
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.network.modules import ModuleGraph
+from pytest_scrub.network.placement import require_placed
 from pytest_scrub.network.plain import FunctionGraph
 from pytest_scrub.network.residual import ResidualGraph
 
@@ -40,22 +41,12 @@ def as_graph(model: Any) -> ModelGraph:
     if isinstance(model, nn.Module):
         from pytest_scrub.network.transformer_lens import graph_of
 
-        _require_one_device(model)
+        require_placed(model)
         return graph_of(model) or ModuleGraph(model)
     raise ModelError(
         f"the model is a {type(model).__name__}, not a network; return what load_model(...) gives, "
         "a torch module or a FunctionGraph"
     )
-
-
-def _require_one_device(model: nn.Module) -> None:
-    devices = {str(weight.device): name for name, weight in model.named_parameters()}
-    if len(devices) > 1:
-        where = " and ".join(f"{name} on {device}" for device, name in sorted(devices.items()))
-        raise ModelError(
-            f"the weights of the {type(model).__name__} are on several devices ({where}); load it "
-            "onto one, without device_map="
-        )
 
 
 def load_model(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pytest_scrub.errors import ModelError, NotASumError, hides_scrub_errors
 from pytest_scrub.network.parts import Attention, Mlp
+from pytest_scrub.network.placement import home_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -64,11 +65,14 @@ class Transformer(ABC):
         # empty in an attention-only model, else one per layer
         self.mlps = tuple(self._mlp(block) for block in blocks if self._has_mlp(block))
         # [..., d_model] -> [..., d_model], and that -> [..., d_vocab_out]
-        self.final_norm, self.unembed = self._final_norm(), self._unembed()
+        self.final_norm = partial(_back, self._final_norm())
+        self.unembed = partial(_back, self._unembed())
         self._points = frozenset(model.hook_dict)
         weight = self.attention[0].W_Q
         self.n_heads, self.d_model, self.d_head = weight.shape
-        self.dtype, self.device = weight.dtype, weight.device
+        self.dtype = weight.dtype
+        # what parts give is brought together here, wherever they compute it
+        self.device = home_of(getattr(model, "original_model", model))
 
     def rebuilt(self) -> Self:
         """The transformer as its weights are now."""
@@ -112,7 +116,7 @@ class Transformer(ABC):
     def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits `[batch, pos, d_vocab_out]`, in the caller's grad mode."""
         tokens, mask = self._inputs(inputs)
-        return self._forward(tokens, mask, [])
+        return self._forward(tokens, mask, []).to(self.device)
 
     def called(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
         """What the model gives where its user calls it, if that may be something else than a run of
@@ -138,11 +142,11 @@ class Transformer(ABC):
                 value = value.reshape(*value.shape[:2], -1, self.d_head)
             elif name.startswith("hidden."):  # some MLPs are given all positions in one dimension
                 value = value.reshape(*tokens.shape, -1)
-            seen[name] = value.expand(len(tokens), *value.shape[1:])
+            seen[name] = value.expand(len(tokens), *value.shape[1:]).to(self.device)
 
         hooked = [name for name in names if name != "logits"]
         hooks: Hooks = [(self._hook_point(name), partial(keep, name)) for name in hooked]
-        seen["logits"] = self._forward(tokens, mask, hooks)
+        seen["logits"] = self._forward(tokens, mask, hooks).to(self.device)
         for name in hooked:
             if name not in seen:  # a hook that is not on the path must not pass for an activation
                 raise self.error(f"has a hook for {name} that never fired")
@@ -171,9 +175,8 @@ class Transformer(ABC):
             )
         self._refuse_dropout()
         self._refuse_length(inputs[TOKENS].shape[-1])
-        device = self.model.embed.W_E.device
         mask = inputs.get(MASK)
-        return inputs[TOKENS].to(device), None if mask is None else mask.to(device)
+        return inputs[TOKENS].to(self.device), None if mask is None else mask.to(self.device)
 
     # Refusing -------------------------------------------------------------------------------------
 
@@ -209,12 +212,22 @@ class Transformer(ABC):
                 raise self.error(
                     f"has attention weights in layer {layer} that are not split evenly into heads"
                 )
+            if len({weight.device for weight in (a.W_Q, a.W_K, a.W_V, a.W_O)}) > 1:
+                raise self.error(
+                    f"has the attention of layer {layer} on several devices",
+                    "let device_map= keep each layer on one",
+                )
 
     def error(self, reason: str, remedy: str | None = None) -> ModelError:
         """Without a remedy: it is no sum of parts."""
         if remedy is None:
             return NotASumError(f"{self.source} {reason}; {PLAIN_MODULE}")
         return ModelError(f"{self.source} {reason}; {remedy}")
+
+
+def _back(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What a function gives, brought back to where its argument is."""
+    return function(x).to(x.device)
 
 
 def weights(get: Callable[[str], Any]) -> dict[str, Any]:

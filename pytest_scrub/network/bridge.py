@@ -248,8 +248,18 @@ class Bridge(Transformer):
             window=self._window(layer, attn),
             after=self._after(block, "ln1_post"),
             **more,
-            **weights(lambda name: getattr(attn, name)),
+            **self._weights(layer, attn),
         )
+
+    def _weights(self, layer: int, attn: Any) -> dict[str, Any]:
+        found = weights(lambda name: getattr(attn, name, None))
+        if missing := next(
+            (name for name in found if name[0] == "W" and found[name] is None), None
+        ):
+            raise self.error(
+                f"has projections in layer {layer} without weights to read ({missing})"
+            )
+        return found
 
     def _refuse_llama_extras(self, attn: Any) -> None:
         """What this kind of attention does in some architectures between its projections and its

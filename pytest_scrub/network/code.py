@@ -10,6 +10,7 @@ import functools
 import operator
 import sys
 import sysconfig
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from pytest_scrub.network.digests import digest_of
+from pytest_scrub.network.placement import HOOK, hooks_of, kept_elsewhere
 
 SIMPLE = (
     bool, int, float, complex, str, bytes, type(None), type(...), range,
@@ -39,7 +41,7 @@ HELD = ("_parameters", "_buffers", "_modules")
 # process; the others do not take part in one
 UNREAD = frozenset({
     "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
-    "_state_dict_hooks", "_load_state_dict_pre_hooks",
+    "_state_dict_hooks", "_load_state_dict_pre_hooks", HOOK,
 })  # fmt: skip
 INSTALLED = tuple(
     sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -108,7 +110,8 @@ class Spelled:
     configurations, flags, unregistered tensors, hooks, whatever can be spelled out as text.
 
     - `digest`: hex, the same in another process.
-    - `weights`: the parameters and buffers, each once, in the order of the modules.
+    - `weights`: the parameters and buffers, each once, in the order of the modules; `fetched`: what
+      gets the numbers of those that are not in memory.
     - `packages`: the installed ones that classes and functions are of; None where some are of none.
     """
 
@@ -127,6 +130,7 @@ class Spelled:
         self._hash = blake2b(digest_size=16)
         roots = self._parts_of(read, source)
         self.weights = self._parts_of(_read_weights, roots)
+        self.fetched = dict(ChainMap(*(kept_elsewhere(root) for root in _modules_in(roots))))
         self._weight_ids = frozenset(map(id, self.weights))
         for root in roots:
             self._spell(root, 0)
@@ -168,8 +172,8 @@ class Spelled:
     def _spell_new(self, value: Any, depth: int) -> None:
         if isinstance(value, (Tensor, np.ndarray)):
             if isinstance(value, Tensor) and type(value) not in TENSORS:
-                # what is computed of it may be its own affair
-                self._spell(type(value), depth)
+                # what is computed of it may be its own affair, and with what it holds
+                self._spell_each(self._parts_of(_read_object, value), depth)
             if id(value) not in self._weight_ids:
                 self._spell_text(value)
         elif isinstance(value, torch.jit.ScriptModule):
@@ -250,7 +254,7 @@ def _reader(value: Any) -> Read | None:
 
 def _read_weights(roots: Sequence[Any]) -> list[Tensor]:
     """The parameters and buffers of modules, each once."""
-    modules = (part for root in roots if isinstance(root, nn.Module) for part in root.modules())
+    modules = (part for root in _modules_in(roots) for part in root.modules())
     tensors = (
         tensor
         for part in modules
@@ -260,10 +264,16 @@ def _read_weights(roots: Sequence[Any]) -> list[Tensor]:
     return list({id(tensor): tensor for tensor in tensors}.values())
 
 
+def _modules_in(roots: Sequence[Any]) -> list[nn.Module]:
+    return [root for root in roots if isinstance(root, nn.Module)]
+
+
 def _read_module(module: nn.Module) -> list[Any]:
     after = filterfalse(is_bookkeeping, module._forward_hooks.values())
     before = filterfalse(is_bookkeeping, module._forward_pre_hooks.values())
-    return [*_read_object(module), "hooks", *after, "pre-hooks", *before]
+    # those that only place a module, and fetch its weights, change no figure
+    own = (hook for hook in hooks_of(module) if not _is_installed(_namespace(type(hook))))
+    return [*_read_object(module), "hooks", *after, "pre-hooks", *before, *own]
 
 
 def _read_object(value: Any) -> list[Any]:

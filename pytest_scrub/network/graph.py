@@ -22,10 +22,12 @@ from pytest_scrub.data.columns import Ints
 from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.errors import HypothesisError, ModelError, NotASumError, did_you_mean
 from pytest_scrub.network.digests import Version, digest_of, version_of
+from pytest_scrub.network.placement import Fetch
 from pytest_scrub.tree.nodes import Node, Subspace, natural_key
 from pytest_scrub.tree.units import named, numbers, shown, split
 
 MOST_SHOWN = 12  # components in a message
+PROOF_ROWS = 16  # at most, on which arithmetic is proved against the network
 
 Inputs = Mapping[str, Tensor]
 Where = Tensor | None
@@ -304,6 +306,11 @@ class ModelGraph(ABC):
     def device(self) -> torch.device:
         """Where inputs have to be."""
 
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """All that it computes on."""
+        return (self.device,)
+
     def slots(self, parent: str, child: str, anywhere: bool) -> tuple[str, ...]:
         """Slots of `parent` through which it can read `child`; empty where it cannot."""
         return self.parts[parent].slots(self.parts[child], anywhere)
@@ -340,10 +347,14 @@ class ModelGraph(ABC):
     def run(self, inputs: Inputs) -> Tensor:
         """The output of a clean run of the real network."""
 
+    def proof_rows(self, inputs: Inputs) -> Sequence[int]:
+        """The rows, of all the dataset's, on which it is proved."""
+        return range(min(PROOF_ROWS, len(next(iter(inputs.values())))))
+
     @abstractmethod
-    def prove(self, inputs: Inputs) -> None:
+    def prove(self, inputs: Inputs, rows: Sequence[int] | None = None) -> None:
         """**Raises** `ModelError` where this graph's arithmetic is not the network's on these
-        inputs."""
+        inputs, which are the dataset's at `rows`."""
 
     def require_usable(self, inputs: Inputs) -> None:  # noqa: B027  # most take anything
         """**Raises** `ModelError` for a row, of all the dataset's, that the network cannot be run
@@ -372,6 +383,14 @@ class ModelGraph(ABC):
         """Everything learned, by name; the network's own tensors."""
         return self.tensors()
 
+    def fetched(self) -> Mapping[int, Fetch]:
+        """What gets the numbers of tensors that are not in memory, by their ids."""
+        return {}
+
+    def packed(self) -> Mapping[str, Any]:
+        """The layers whose weights are packed, by name."""
+        return {}
+
     def computed_by_objects(self) -> tuple[Any, ...] | None:
         """The torch modules, functions and classes that it is computed by; None where they do not
         say enough."""
@@ -379,7 +398,7 @@ class ModelGraph(ABC):
 
     def digest(self) -> str:
         """Hex digest of the weights and of how they are combined."""
-        return digest_of(self.tensors(), *self.text())
+        return digest_of(self.tensors(), *self.text(), fetched=self.fetched())
 
     def version(self) -> Version:
         """Another value once a weight was changed: what was cached then is of another network."""
@@ -441,6 +460,7 @@ def select(value: Tensor, where: Where) -> Tensor:
     """`value [B, P, ...]` at `where`; absent positions (-1) repeat position 0 and mean nothing."""
     if where is None:
         return value
+    where = where.to(value.device)
     if where.ndim == 1:
         return value[:, where]
     return value[torch.arange(len(value), device=value.device)[:, None], where.clamp(min=0)]
@@ -448,9 +468,9 @@ def select(value: Tensor, where: Where) -> Tensor:
 
 def position_ids(where: Where, value: Tensor) -> Tensor:
     """The positions that `value [B, K, ...]` is at; absent ones count as 0."""
-    return (
-        torch.arange(value.shape[1], device=value.device) if where is None else where.clamp(min=0)
-    )
+    if where is None:
+        return torch.arange(value.shape[1], device=value.device)
+    return where.clamp(min=0).to(value.device)
 
 
 def add_at(base: Tensor, where: Where, difference: Tensor, at: Where) -> Tensor:

@@ -189,7 +189,7 @@ class HookGraph(ModuleGraph):
         """By the names that they have without a bridge."""
         found: dict[str, nn.Module] = {}
         for path, module in self.module.named_modules():
-            name = path.replace(f"{WRAPPED}.", "").removesuffix(f".{WRAPPED}")
+            name = unwrapped(path)
             if name and type(module).__name__ != "HookPoint":
                 found.setdefault(name, module)
         return found
@@ -368,7 +368,7 @@ class HookGraph(ModuleGraph):
 
     # Proof ----------------------------------------------------------------------------------------
 
-    def prove(self, inputs: Inputs) -> None:
+    def prove(self, inputs: Inputs, rows: Sequence[int] | None = None) -> None:
         """That hooks do what they should, too, on two rows that differ.
 
         **Raises** `ModelError` where a hook that is given its own value changes the output, where
@@ -376,10 +376,10 @@ class HookGraph(ModuleGraph):
         """
         self._not_apart = {}
         super().prove(inputs)
-        rows = _two(inputs)
-        if rows is not None:
+        two = _two(inputs)
+        if two is not None:
             with torch.no_grad():
-                self._prove_hooks({name: tensor[rows] for name, tensor in inputs.items()})
+                self._prove_hooks({name: tensor[two] for name, tensor in inputs.items()})
 
     def _prove_hooks(self, two: Inputs) -> None:
         self._prove_units(two)
@@ -515,6 +515,11 @@ class HookGraph(ModuleGraph):
 
     def rebuilt(self) -> HookGraph:
         return HookGraph(self.module, self.names, str(self.indirect))
+
+
+def unwrapped(path: str) -> str:
+    """A module's path as it is without a bridge."""
+    return path.replace(f"{WRAPPED}.", "").removesuffix(f".{WRAPPED}")
 
 
 def _words(side: str) -> str:

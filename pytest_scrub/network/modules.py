@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, count
 from typing import Any, NamedTuple
@@ -31,6 +31,8 @@ from pytest_scrub.network.graph import (
     recomputing,
     same_numbers,
 )
+from pytest_scrub.network.packed import packed_in, scales_of
+from pytest_scrub.network.placement import Fetch, devices_of, home_of, kept_elsewhere
 from pytest_scrub.network.places import (
     HEADS,
     OUT,
@@ -175,7 +177,11 @@ class ModuleGraph(ModelGraph):
 
     @property
     def device(self) -> torch.device:
-        return next((tensor.device for _, tensor in self.tensors()), torch.device("cpu"))
+        return home_of(self.module)
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        return devices_of(self.module)
 
     def run(self, inputs: Inputs) -> Tensor:
         with torch.no_grad():
@@ -208,7 +214,7 @@ class ModuleGraph(ModelGraph):
                 f"{self.source} returns {list(out.shape)} for {_rows_of(inputs)} inputs; the first "
                 "dimension of its output has to be that of the inputs"
             )
-        return out
+        return out.to(_device_of(inputs))
 
     def run_with(
         self, inputs: Inputs, names: Iterable[str], hook: Hook, last: str = ROOT
@@ -220,7 +226,7 @@ class ModuleGraph(ModelGraph):
 
         **Raises** `ModelError` for what is not one tensor, as it was on the first batch.
         """
-        rows, found = _rows_of(inputs), set[str]()
+        rows, home, found = _rows_of(inputs), _device_of(inputs), set[str]()
         names = {*names, last} - {ROOT}
         wanted: dict[Point, list[Module]] = {}
         for name in sorted(names):
@@ -237,10 +243,11 @@ class ModuleGraph(ModelGraph):
                 if part.place.call == call:
                     value = part.value(now, rows)
                     if part.name == last:
-                        raise _Computed(value)
+                        raise _Computed(value.to(home))
                     found.add(part.name)
-                    new = hook(part.name, value)
-                    now = now if new is None else part.place.exchanged(now, new)
+                    new = hook(part.name, value.to(home))
+                    if new is not None:
+                        now = part.place.exchanged(now, new.to(value.device))
             return None if now is passing else now
 
         try:
@@ -302,7 +309,7 @@ class ModuleGraph(ModelGraph):
 
     # What there is to claim -----------------------------------------------------------------------
 
-    def prove(self, inputs: Inputs) -> None:
+    def prove(self, inputs: Inputs, rows: Sequence[int] | None = None) -> None:
         """Learns what there is and in which order, and **raises** `ModelError` where two clean runs
         differ."""
         refuse_dropout(self.module)
@@ -397,13 +404,20 @@ class ModuleGraph(ModelGraph):
         )
 
     def tensors(self) -> Iterable[tuple[str, Tensor]]:
-        return chain(self.module.named_parameters(), self.module.named_buffers())
+        own = self.module.named_parameters(), self.module.named_buffers()
+        return chain(*own, scales_of(self.module))
 
     def text(self) -> Sequence[str]:
         return (repr(self.module),)
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
         return self.module.named_parameters()
+
+    def fetched(self) -> Mapping[int, Fetch]:
+        return kept_elsewhere(self.module)
+
+    def packed(self) -> Mapping[str, Any]:
+        return packed_in(self.module)
 
     def computed_by_objects(self) -> tuple[Any, ...]:
         return type(self), self.module, self._output
@@ -444,6 +458,11 @@ def split_name(name: str) -> tuple[str, dict[str, Any]]:
     path, told = PARTS.fullmatch(name).groups("")  # type: ignore[union-attr]  # of any text
     pairs = (pair.partition("=") for pair in (told or "").split(", ") if pair)
     return path, {key: int(value) if value.isdigit() else value for key, _, value in pairs}
+
+
+def _device_of(inputs: Inputs) -> torch.device:
+    """Where all that is read of a run is brought together."""
+    return next(iter(inputs.values())).device
 
 
 def _rows_of(inputs: Inputs) -> int:

@@ -185,7 +185,7 @@ class FunctionGraph(ModelGraph):
     def run(self, inputs: Inputs) -> Tensor:
         return self.evaluate(inputs)[ROOT]
 
-    def prove(self, inputs: Inputs) -> None:
+    def prove(self, inputs: Inputs, rows: Sequence[int] | None = None) -> None:
         """**Raises** `ModelError` where two clean runs differ, or a node does not return one value
         per row."""
         first, second = self.evaluate(inputs), self.evaluate(inputs)

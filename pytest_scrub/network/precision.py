@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from pytest_scrub.network.graph import ModelGraph
+from pytest_scrub.network.packed import types_in
 
 LARGEST = 1e4  # outputs beyond are masks, which a metric adds to nothing
 NARROW = (torch.float16, torch.bfloat16)
@@ -24,27 +27,47 @@ def widened(value: Tensor) -> Tensor:
     return value.float() if value.dtype in NARROW else value
 
 
-def off_by(mine: Tensor, theirs: Tensor) -> float:
+def off_by(
+    mine: Tensor,
+    theirs: Tensor,
+    largest: Tensor | None = None,
+    tolerance: Mapping[torch.dtype, float] = PROOF_TOLERANCE,
+) -> float:
     """By how much a tensor that was recomputed differs from the network's own, relative to its
-    largest value; 0 where rounding may be all."""
-    scale = theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny)
-    off = float(((mine - theirs).abs().max() / scale).nan_to_num(nan=float("inf")))
-    return off if off > PROOF_TOLERANCE.get(theirs.dtype, 0.0) else 0.0
+    largest value, or to what is given, of each channel or of all; 0 where rounding may be all."""
+    scale = theirs.abs().max() if largest is None else largest
+    scale = scale.clamp(min=torch.finfo(theirs.dtype).tiny)
+    off = float(((mine - theirs).abs() / scale).max().nan_to_num(nan=float("inf")))
+    return off if off > tolerance.get(theirs.dtype, 0.0) else 0.0
 
 
 def _types(graph: ModelGraph) -> set[torch.dtype]:
-    return {weight.dtype for _, weight in graph.weights() if weight.is_floating_point()}
+    learned = {weight.dtype for _, weight in graph.weights() if weight.is_floating_point()}
+    return learned | types_in(graph.packed().values())
 
 
 def rounding_of(graph: ModelGraph, output: Tensor) -> float:
-    """How far off a metric of this network may be, as a share of it.
+    """How far off a metric of this network may be, as a share of it, and at least: large outputs
+    may be far off for what a metric makes of them.
 
     Eight units of the last place, as sums of many terms are; of a 16-bit type the rounding of a
     single number, as what is summed is float32. The coarsest type counts, of the weights and of the
     output.
     """
-    coarsest = max({output.dtype, *_types(graph)}, key=lambda dtype: torch.finfo(dtype).eps)
-    return torch.finfo(coarsest).eps * (0.5 if coarsest in NARROW else 8)
+    kind = coarsest(graph, output)
+    return torch.finfo(kind).eps * (0.5 if kind in NARROW else 8)
+
+
+def coarsest(graph: ModelGraph, output: Tensor) -> torch.dtype:
+    """The number type that rounds most, of the weights and of the output."""
+    return max({output.dtype, *_types(graph)}, key=lambda dtype: torch.finfo(dtype).eps)
+
+
+def a_unit_off(output: Tensor, unit: float) -> Tensor:
+    """An output with each number larger or smaller by that share of it, by chance, but the same
+    every time."""
+    signs = torch.randint(2, output.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return output * (1 + unit * signs).to(output)
 
 
 def last_digits_of(output: Tensor) -> float:
@@ -63,7 +86,15 @@ def precision_of(graph: ModelGraph) -> str:
     in words."""
     types = _types(graph)
     names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types)) or "no"
+    if kinds := {type(layer).__name__ for layer in graph.packed().values()}:
+        names += f" and packed ({', '.join(sorted(kinds))})"
     sums = ", sums of contributions in float32" if graph.adds and types & set(NARROW) else ""
-    device = graph.device
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    # what a metric is computed from
+    narrow = max((torch.finfo(dtype).eps / 2 for dtype in types if dtype in NARROW), default=0)
+    sums += f", outputs rounded to {narrow:.2%} of themselves" if narrow else ""
+    where = " and ".join(dict.fromkeys(map(_called, graph.devices)))
     return f"{names} weights{sums}, on {where}"
+
+
+def _called(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -8,16 +8,18 @@ proved against the network's own hooks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pytest_scrub.data.dataset import Positions
+from pytest_scrub.data.names import TOKENS
 from pytest_scrub.errors import ModelError, NotASumError
 from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
 from pytest_scrub.network.graph import (
+    PROOF_ROWS,
     Edit,
     Inputs,
     ModelGraph,
@@ -36,12 +38,22 @@ from pytest_scrub.network.kinds.pattern import Pattern
 from pytest_scrub.network.kinds.pointwise import Embedding, Mlp, Output, PositionEmbedding
 from pytest_scrub.network.kinds.reading import Reading, ReadingPart
 from pytest_scrub.network.kinds.stream import Stream
-from pytest_scrub.network.precision import off_by
+from pytest_scrub.network.placement import devices_of
+from pytest_scrub.network.precision import PROOF_TOLERANCE, off_by, widened
 from pytest_scrub.network.vocabulary import require_ids
 from pytest_scrub.tree.units import split
 
-# Rows whose positions are compared.
-PROOF_ROWS = 16
+# Of sums of what is there already, of which only the last is rounded, channel by channel: a few
+# channels of a large network hold thousands of times what the others do, beside which a part that
+# is missing from all others would be nothing.
+SUM_TOLERANCE = {
+    torch.float64: 1e-5,
+    torch.float32: 5e-5,
+    torch.float16: 5e-3,
+    torch.bfloat16: 3e-2,
+}
+# Tokens on which arithmetic shows itself; of long rows two are enough.
+ENOUGH_TOKENS = 64
 PLACES = {"pre": "before layer ", "mid": "before mlp", "post": "after layer "}
 
 
@@ -87,6 +99,10 @@ class ResidualGraph(ModelGraph):
 
     def problem(self, name: str) -> str | None:
         return no_neurons((split(name) or ("",))[0], self)
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        return devices_of(self.transformer.model)
 
     def run(self, inputs: Inputs) -> Tensor:
         return self.transformer.run(inputs)
@@ -143,12 +159,20 @@ class ResidualGraph(ModelGraph):
 
     # Proof ----------------------------------------------------------------------------------------
 
+    def proof_rows(self, inputs: Inputs) -> Sequence[int]:
+        """The first that differ, until their tokens are enough, and one for each way in which rows
+        are padded: another row is computed as these are."""
+        tokens, visible = inputs[TOKENS], visible_keys(inputs)
+        enough = min(PROOF_ROWS, max(2, -(-ENOUGH_TOKENS // tokens.shape[1])))
+        alike = _first_of_each(visible)
+        paddings = sorted(alike, key=lambda row: int(visible[row].sum()))
+        rows = dict.fromkeys([*_first_of_each(tokens, enough), *_spread(paddings, PROOF_ROWS)])
+        return sorted([*rows][:PROOF_ROWS])
+
     @torch.no_grad()
-    def prove(self, inputs: Inputs, first: int = 0) -> None:
+    def prove(self, inputs: Inputs, rows: Sequence[int] | None = None) -> None:
         """Two clean runs agree; the parts sum to what their blocks add and to the stream;
         recomputed parts are the network's own.
-
-        `inputs` are the dataset's rows from `first` on, so that a row can be named.
 
         **Raises** `ModelError` naming the first part that differs, relative to the output's scale.
         """
@@ -157,7 +181,8 @@ class ResidualGraph(ModelGraph):
         seen = self._seen(inputs, hooks | {f"resid_{part.point}" for part in readers})
         for name, value in seen.items():
             if not value.isfinite().all():
-                row = first + int((~value.isfinite()).flatten(1).any(1).nonzero()[0])
+                row = int((~value.isfinite()).flatten(1).any(1).nonzero()[0])
+                row = row if rows is None else rows[row]
                 raise ModelError(
                     f"{self.source}: {name} is NaN or infinite on row {row}; take the row out, or "
                     "mend the weights"
@@ -181,7 +206,9 @@ class ResidualGraph(ModelGraph):
             if point := stage[0].point:
                 place, layer = point.split(".")
                 what = f"the stream {PLACES[place]}{layer}"
-                self._same(what, stream, seen[f"resid_{point}"])
+                own = seen[f"resid_{point}"]
+                self._same(what, stream, own, largest=_by_channel(own), tolerance=SUM_TOLERANCE)
+                stream = widened(own)  # so that rounding does not add up over the layers
             for block in in_blocks(stage):
                 summed = total(block, (part.clean("value", seen, None) for part in block))
                 if block[0].sum:
@@ -189,8 +216,16 @@ class ResidualGraph(ModelGraph):
                     self._same(what, summed, seen[block[0].sum])
                 stream = stream + added(block[0], summed, self.transformer.dtype)
 
-    def _same(self, what: str, mine: Tensor, theirs: Tensor, remedy: str | None = None) -> None:
-        if off := off_by(mine, theirs):
+    def _same(
+        self,
+        what: str,
+        mine: Tensor,
+        theirs: Tensor,
+        remedy: str | None = None,
+        largest: Tensor | None = None,
+        tolerance: Mapping[torch.dtype, float] = PROOF_TOLERANCE,
+    ) -> None:
+        if off := off_by(mine, theirs, largest, tolerance):
             kind = NotASumError if remedy is None else ModelError
             raise kind(
                 f"{self.source}: {what} differs from the network's own by {off:.1e} of its scale, "
@@ -227,7 +262,7 @@ class ResidualGraph(ModelGraph):
             )
         if blind.any():  # what such a query attends to is proved where there is one
             row = int(blind.nonzero()[0])
-            self.prove({name: value[row : row + 1] for name, value in inputs.items()}, row)
+            self.prove({name: value[row : row + 1] for name, value in inputs.items()}, [row])
         self._prove_positions(inputs, visible)
 
     @torch.no_grad()
@@ -246,6 +281,29 @@ class ResidualGraph(ModelGraph):
                 "others, and this bridge counts positions without them where it is called, but not "
                 "the model in it; give the Hugging Face model itself"
             )
+
+
+def _first_of_each(table: Tensor, most: int | None = None) -> list[int]:
+    """The first of each kind of row, of `[rows, ...]`; no more than `most` of them."""
+    found: dict[bytes, int] = {}
+    for row, values in enumerate(table.cpu().numpy()):
+        found.setdefault(values.tobytes(), row)
+        if len(found) == most:
+            break
+    return [*found.values()]
+
+
+def _spread(rows: Sequence[int], most: int) -> list[int]:
+    """At most so many, evenly spread, the first and the last among them."""
+    last, steps = len(rows) - 1, min(most, len(rows)) - 1
+    return [rows[step * last // max(1, steps)] for step in range(steps + 1)]
+
+
+def _by_channel(value: Tensor) -> Tensor:
+    """The largest number of each channel, `[d_model]`, and at least that of a usual one."""
+    largest = value.abs().flatten(0, -2).amax(0).float()
+    usual = largest.median()
+    return largest.clamp(min=float(usual if usual else largest.mean()))
 
 
 def _refuse_rows(refused: Tensor, what: str, remedy: str) -> None:

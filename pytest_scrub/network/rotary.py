@@ -33,6 +33,7 @@ def rotation(
             cos, sin = (values[ids] for values in table(x, every))
         else:
             cos, sin = table(x, ids)
+        cos, sin = cos.to(x.device), sin.to(x.device)
         width = cos.shape[-1]
         turned = x[..., :width] * cos + turn(x[..., :width]) * sin
         return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], -1)

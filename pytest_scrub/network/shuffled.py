@@ -4,36 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pytest_scrub.network.graph import ModelGraph
 
 
+def why_not_shuffled(graph: ModelGraph) -> str | None:
+    """Why the numbers inside a network's weights cannot all be permuted; None where they can."""
+    if not _learned(graph):
+        return f"{graph.source} has no weights"
+    if graph.packed():
+        return f"{graph.source} has packed weights, which are not shuffled"
+    if graph.fetched():
+        return f"{graph.source} has weights that are not in memory, which are not shuffled"
+    return None
+
+
 @contextmanager
-def shuffled(graph: ModelGraph, rng: np.random.Generator) -> Iterator[ModelGraph | None]:
+def shuffled(graph: ModelGraph, rng: np.random.Generator) -> Iterator[ModelGraph]:
     """While it lasts, the numbers inside each of the network's weights are permuted; then they are
     put back.
 
-    In place, because networks with hooks cannot always be copied. Nobody else may use the network
-    meanwhile.
+    In place and by the inverse permutations, since networks with hooks cannot always be copied, and
+    large ones have no room for a copy. Nobody else may use the network meanwhile.
 
-    **Yields** the graph of the shuffled network, or None where it has no weights.
+    **Yields** the graph of the shuffled network.
     """
-    weights = [
-        tensor for _, tensor in graph.weights() if tensor.is_floating_point() and tensor.numel() > 1
-    ]
-    if not weights:
-        yield None
-        return
-    originals = [tensor.detach().clone() for tensor in weights]
+    done: list[tuple[Tensor, dict[str, Any]]] = []
     try:
-        for tensor, original in zip(weights, originals, strict=True):
-            order = torch.from_numpy(rng.permutation(original.numel())).to(original.device)
+        for tensor in _learned(graph):
+            done.append((tensor, deepcopy(dict(rng.bit_generator.state))))
             # Through .data the tensor's count of changes stays: after this it is what it was.
-            tensor.data.copy_(original.flatten()[order].view_as(original))
+            tensor.data.copy_(tensor.flatten()[_order(tensor, rng)].view_as(tensor))
         yield graph.rebuilt()
     finally:
-        for tensor, original in zip(weights, originals, strict=True):
-            tensor.data.copy_(original)
+        after = rng.bit_generator.state
+        for tensor, before in reversed(done):  # of tied weights the last first
+            rng.bit_generator.state = before
+            original = torch.empty_like(tensor).flatten()
+            original[_order(tensor, rng)] = tensor.flatten()
+            tensor.data.copy_(original.view_as(tensor))
+        rng.bit_generator.state = after
+
+
+def _learned(graph: ModelGraph) -> list[Tensor]:
+    found = (tensor.detach() for _, tensor in graph.weights())
+    return [tensor for tensor in found if tensor.is_floating_point() and tensor.numel() > 1]
+
+
+def _order(tensor: Tensor, rng: np.random.Generator) -> Tensor:
+    return torch.from_numpy(rng.permutation(tensor.numel())).to(tensor.device)

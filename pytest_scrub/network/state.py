@@ -9,7 +9,7 @@ import torch
 from torch.nn.modules import module as torch_module
 
 from pytest_scrub.network.code import Spelled, spelled
-from pytest_scrub.network.digests import bytes_of
+from pytest_scrub.network.digests import address_of, bytes_of, loaded
 from pytest_scrub.network.graph import ModelGraph
 
 
@@ -63,16 +63,12 @@ def _digest(found: Spelled) -> str:
     total = hashlib.sha1(f"{found.digest} {settings}".encode(), usedforsecurity=False)
     seen: dict[tuple[Any, ...], int] = {}
     for tensor in found.weights:
-        where = (
-            (tensor.data_ptr(), tensor.shape, tensor.stride())
-            if tensor.layout == torch.strided
-            else (id(tensor),)
-        )
+        where = address_of(tensor)
         # tied weights are read once
         is_new = where not in seen
         nth = seen.setdefault(where, len(seen))
         told = (nth, type(tensor), tensor.dtype, tensor.shape, tensor.device)
         total.update(repr(told).encode())
         if is_new:
-            total.update(bytes_of(tensor, "weights").data)
+            total.update(bytes_of(loaded(tensor, found.fetched), "weights").data)
     return total.hexdigest()

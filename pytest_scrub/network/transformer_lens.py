@@ -20,6 +20,9 @@ from pytest_scrub.network.adapter import PLAIN_MODULE, TOKENS, Transformer
 from pytest_scrub.network.bridge import Bridge
 from pytest_scrub.network.graph import ModelGraph, same_numbers
 from pytest_scrub.network.hooked import Hooked
+from pytest_scrub.network.hooks import unwrapped
+from pytest_scrub.network.packed import packed_in
+from pytest_scrub.network.placement import first_kept_elsewhere, home_of
 from pytest_scrub.network.precision import PROOF_TOLERANCE
 from pytest_scrub.network.residual import ResidualGraph
 from pytest_scrub.network.wrapping import (
@@ -66,6 +69,8 @@ def _graph_of_bridge(
     try:
         if network is not None and bridge.original_model is not network:
             raise NotASumError(f"TransformerLens knows the base of {type(network).__name__} only")
+        if reason := _unread(network or bridge):
+            raise NotASumError(f"this {type(network or bridge).__name__} {reason}")
         if off := _off(before, network):
             raise NotASumError(
                 f"the bridge that TransformerLens makes of this {type(network).__name__} computes "
@@ -85,6 +90,16 @@ def _graph_of_bridge(
             ) from error
         return found
     return graph
+
+
+def _unread(network: nn.Module) -> str | None:
+    """Why weights cannot be read head by head, though the network can be run."""
+    if name := first_kept_elsewhere(network):
+        return f"has weights that are fetched only while their module is run ({unwrapped(name)})"
+    for name, layer in packed_in(network).items():
+        kind = type(layer).__name__
+        return f"has weights that are packed and cannot be read ({unwrapped(name)}, a {kind})"
+    return None
 
 
 def _prove_sums(graph: ResidualGraph) -> None:
@@ -122,7 +137,7 @@ def _of_a_few_tokens(model: Any) -> Tensor | None:
     config = model.config
     longest = (getattr(config, name, None) or FEW for name in LONGEST)
     known, length = model.get_input_embeddings().num_embeddings, min(FEW, *longest)
-    tokens = (torch.arange(3 * length, device=model.device) % known).view(3, length)
+    tokens = (torch.arange(3 * length, device=home_of(model)) % known).view(3, length)
     given = {"input_ids": tokens}
     if config.is_encoder_decoder:
         given["decoder_input_ids"] = tokens

@@ -9,7 +9,7 @@ from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.network.graph import ModelGraph
-from pytest_scrub.network.shuffled import shuffled
+from pytest_scrub.network.shuffled import shuffled, why_not_shuffled
 from pytest_scrub.power.mutants import permuted_everywhere
 from pytest_scrub.statistics.average import Measured, measure
 from pytest_scrub.statistics.sampling import References
@@ -27,10 +27,10 @@ def controls_of(average: Measured) -> tuple[Control, ...]:
     """
     graph, dataset = average.evaluator.graph, average.evaluator.dataset
     hypothesis, settings = average.evaluator.hypothesis, average.settings
-    with shuffled(graph, settings.stream(SHUFFLED)) as other:
-        if other is None:
-            control = Control(SHUFFLED, None, None, f"{graph.source} has no weights", True)
-        else:
+    if reason := why_not_shuffled(graph):
+        control = Control(SHUFFLED, None, None, reason, True)
+    else:
+        with shuffled(graph, settings.stream(SHUFFLED)) as other:
             control = _control(SHUFFLED, average, other, dataset, hypothesis)
     found = permuted_everywhere(dataset, hypothesis, settings.stream(PERMUTED))
     if found is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,6 +58,14 @@ def shown_on_terminal(config: pytest.Config) -> ShowProgress:
     return show
 
 
+def rate(speed: float | None, remaining: float) -> str:
+    """How fast something goes, and how long what remains of it takes at that speed."""
+    if not speed:
+        return ""
+    number = f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s"
+    return f"{number}, {timedelta(seconds=round(remaining / speed))} left" if remaining else number
+
+
 def _bars() -> Bars:
     """Bars on the terminal, which is one for a console that is made while pytest does not
     capture."""
@@ -67,8 +76,7 @@ def _bars() -> Bars:
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:,.0f}/s")
+            return Text(rate(task.finished_speed or task.speed, task.remaining or 0))
 
     return Bars(
         TextColumn("{task.description}"),

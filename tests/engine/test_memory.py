@@ -4,7 +4,9 @@ full disk does."""
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,6 +95,49 @@ def test_without_a_limit_all_is_in_memory() -> None:
     assert in_memory(store) == {f"value of {name}" for name in ("a", "A", "B", "output")}
     assert store.bytes() == store.memory.held == 4 * 4 * 5
     assert store.bytes_per_row(next(iter(store._kept))) == 4
+
+
+def test_without_a_limit_what_has_no_room_is_said_before_most_of_it_is_captured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pytest_scrub.engine.memory.free_bytes", lambda device: 4 * 5 - 1)
+    monkeypatch.setattr("pytest_scrub.engine.store.CAPTURE_BATCH", 1)
+    graph = counting()
+    store = ActivationStore(graph, REPEATED)
+    graph.captured.clear()
+    site = graph.value_site(("a",), None)
+    sentence = (
+        "the clean activations of 5 rows (most of them the value of a) take 1.91e-05 MiB, but "
+        "1.81e-05 MiB are free; name positions with pos=, claim fewer nodes, or take fewer rows, "
+        "or give --scrub-memory, beyond which they lie in files"
+    )
+    with pytest.raises(ModelError, match=re.escape(sentence)):
+        store.ensure([site], np.arange(7))
+    assert set(graph.captured) == {0, 4}  # the last beside the first, to prove that they are alike
+    store.ensure([site], np.array([0, 1]))  # two have room
+    limited = ActivationStore(graph, REPEATED, memory=Memory(0))
+    limited.ensure([site], np.arange(7))  # in files
+
+
+def test_where_activations_would_lie_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("pytest_scrub.engine.memory.free_bytes", lambda device: 3 << 30)
+    cpu, disk = torch.device("cpu"), SimpleNamespace(free=2 << 40)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: disk)
+    smaller = "name positions with pos=, claim fewer nodes, or take fewer rows"
+    free, limited = Memory(), Memory(1 << 30, tmp_path)
+    assert free.where(1, cpu) == (True, "in memory, where 3 GiB are for them")
+    assert free.where(4 << 30, cpu) == (
+        False, f"they do not fit: 3 GiB are there in memory; {smaller}",
+    )  # fmt: skip
+    assert limited.where(1, cpu) == (True, "in memory, where 768 MiB are for them")
+    in_files = f"in files in {tmp_path}, where 2.05e+03 GiB are free"
+    assert limited.where(1 << 30, cpu) == (True, in_files)
+    disk.free = 1 << 20
+    assert limited.where(1 << 30, cpu) == (
+        False, f"they do not fit: 768 MiB are there in memory and 1 MiB in {tmp_path}; {smaller}",
+    )  # fmt: skip
 
 
 def test_a_folder_without_room_is_said() -> None:

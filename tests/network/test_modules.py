@@ -431,7 +431,7 @@ def test_a_digest_is_of_the_weights() -> None:
 def test_a_network_on_several_devices_is_refused() -> None:
     with refuses(
         "the weights of the Sequential are on several devices (0.bias on cpu and 1.bias on meta); "
-        "load it onto one, without device_map="
+        "load it onto one, or let Hugging Face place it with device_map="
     ):
         as_graph(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, device="meta")))
 

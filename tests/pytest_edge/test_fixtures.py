@@ -63,12 +63,20 @@ def test_explain_names_slots_donors_and_costs_and_evaluates_nothing(suite: Suite
             plan = scrub.explain(output(module("A", agrees_on="a")), metric=never)
             assert [slot.slot for slot in plan.slots] == ["output/rest", "output/A"]
             assert plan.slots[1].donors == (32, 32.0, 32) and plan.rows == 64
+            assert plan.fits and plan.reruns == 0 and plan.batch == 8192
             print(plan)
     """)
     ran = suite.run("-s")
     assert ran.outcomes == {"passed": 1}
     ran.result.stdout.fnmatch_lines(
-        ["*output/A: a: 32, 32, 32; 100%", "cached for 64 rows*", "recomputed for every swap:"]
+        [
+            "*output/A: a: 32, 32, 32; 100%",
+            "cached for 64 rows*",
+            "  in memory, where * for them",
+            "clean passes: 64 rows at most, each once",
+            "recomputed for every swap:",
+            "evaluated at once: 8192 swaps, about 1.5 MiB",
+        ]
     )
 
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from pytest_scrub.pytest_edge.progress import rate
 from tests.pytest_edge.conftest import FOUR_OUTCOMES, Suite
 from tests.sizes import only_in_full
 
@@ -314,6 +315,21 @@ def test_colours_where_they_are_asked_for(four: Suite) -> None:
     ]
     colours = {match[2]: match[1] for match in found if match}
     assert colours == {"held": "32", "refuted": "31", "undecided": "33", "untested": "33"}
+
+
+@pytest.mark.parametrize(
+    ("speed", "remaining", "shown"),
+    [
+        (None, 100, ""),
+        (1234.5, 0, "1,234/s"),
+        (35.0, 3500, "35/s, 0:01:40 left"),
+        (0.04, 90, "0.04/s, 0:37:30 left"),  # rows of a large network
+    ],
+)
+def test_progress_says_how_fast_it_goes_and_how_long_it_takes(
+    speed: float | None, remaining: float, shown: str
+) -> None:
+    assert rate(speed, remaining) == shown
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of Unix")

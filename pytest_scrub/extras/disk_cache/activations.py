@@ -268,7 +268,7 @@ def key_parts(graph: ModelGraph, dataset: Dataset) -> dict[str, str] | None:
         # not its own digest: labels do not matter, and it may be given
         "data": digest_of(dataset.inputs.items()),
         "python": sys.version,
-        "device": graph.device.type,
+        "device": " ".join(sorted({device.type for device in graph.devices})),
         "dtype": str(torch.get_default_dtype()),
         "matmul": torch.get_float32_matmul_precision(),
     }

@@ -89,10 +89,15 @@ class RayExecutor:
         return self._stores[store]
 
     def _network(self, graph: ModelGraph) -> ray.ObjectRef:
-        if graph.device.type != "cpu":
+        if elsewhere := [str(device) for device in graph.devices if device.type != "cpu"]:
             raise ModelError(
-                f"the network is on {graph.device}, but Ray's workers compute on processors; leave "
-                "--scrub-ray out"
+                f"the network is on {' and '.join(elsewhere)}, but Ray's workers compute on "
+                "processors; leave --scrub-ray out"
+            )
+        if graph.fetched():
+            raise ModelError(
+                "weights of the network are fetched while it is run, from where Ray's workers may "
+                "not find them; load it into memory, or leave --scrub-ray out"
             )
         version = graph.version()
         if graph not in self._networks or self._networks[graph][0] != version:

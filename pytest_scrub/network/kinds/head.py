@@ -51,7 +51,7 @@ class Head(ReadingPart):
     @property
     def constant(self) -> Tensor | float:
         """That of its layer's attention, for the first head."""
-        return 0.0 if self.head else self.attention.constant
+        return 0.0 if self.head else self.attention.constant.to(self.transformer.device)
 
     # Clean values ---------------------------------------------------------------------------------
 
@@ -62,10 +62,10 @@ class Head(ReadingPart):
         value = super().clean(kind, seen, where)
         if kind in HEAD_SLOTS:
             length = seen[self.hook_of(kind)].shape[1]
-            return self.project(kind, self.attention.norm(value), where, length)
+            return self.project(kind, self.normed(value), where, length).to(value.device)
         z, bias = value[:, :, self.head], self.attention.b_V
         if bias is not None and self.attention.sinks is None:
-            z = z - bias[self.kv_head]
+            z = z - bias[self.kv_head].to(z.device)
         return z if kind == "z" else z @ self.output_weights
 
     # Reading with something replaced --------------------------------------------------------------
@@ -75,12 +75,12 @@ class Head(ReadingPart):
         claimed = [child for child in batch.values if PATTERN in child.slots]
         v = self.projected(batch, "v")
         if not claimed:
-            return self.attention_to(batch) @ v
+            return (self.attention_to(batch) @ v).to(batch.carrier.device)
         site = claimed[0].everywhere
         attention = widened(batch.clean.take(site, batch.carrier, batch.where))
         for child in claimed:
             attention = batch.replaced(child, attention, batch.where, None)
-        return attention.to(v.dtype) @ v
+        return (attention.to(v) @ v).to(batch.carrier.device)
 
     def attention_to(self, batch: Batch) -> Tensor:
         """What share of each key its queries attend to, `[B, K, P]`, of what they, the keys and the
@@ -90,29 +90,30 @@ class Head(ReadingPart):
         masks = [
             (child.edit, value) for child, value in batch.values.items() if MASK in child.slots
         ]
-        visible = replaced_keys(visible, masks, batch.carrier)
+        visible = replaced_keys(visible, masks, batch.carrier).to(q.device)
         if masks:  # beyond a window only padding sees no key
             seen = seen_keys(visible, batch.where, q, self.transformer.causal)
-            require_a_key(seen, batch.carrier, self.name)
+            require_a_key(seen.to(batch.carrier.device), batch.carrier, self.name)
         return self.attention_of(q, k, self.seen(visible, batch.where, q))
 
     def projected(self, batch: Batch, slot: str) -> Tensor:
-        """q, k or v `[B, K, d_head]`. Those that nothing changes are gathered as they are, and what
-        children add to a stream that is not normalised is added to them."""
+        """q, k or v `[B, K, d_head]`, where this head computes. Those that nothing changes are
+        gathered as they are, and what children add to a stream that is not normalised is added to
+        them."""
         source = batch.reading.inputs[slot]
         where, length = batch.where_of(source), None
         if where is not None:
             length = batch.clean.take(VISIBLE, batch.carrier, None).shape[1]
         if source.is_projected:
             nth = self.head if slot == "q" else self.kv_head
-            start = batch.reading.part.start(batch, slot, nth)
+            start = batch.reading.part.start(batch, slot, nth).to(self.device)
             if not source.products:
                 return start
-            z, weights = batch.product(source)
+            z, weights = (both.to(self.device) for both in batch.product(source))
             added = z @ (weights @ self.projection(slot)[0].to(weights.dtype))
             return (widened(start) + self.rotated(slot, added, where, length)).to(start.dtype)
         key = (source.direct, source.rerun, where is None)
-        normed = batch.shared(key, lambda: self.attention.norm(batch.stream(slot)))
+        normed = batch.shared(key, lambda: self.normed(batch.stream(slot)))
         return self.project(slot, normed, where, length)
 
     # The arithmetic -------------------------------------------------------------------------------
@@ -122,14 +123,24 @@ class Head(ReadingPart):
         return unnormed and self.head_norm(slot) is None
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.attention.W_Q.device
+
+    def normed(self, stream: Tensor) -> Tensor:
+        """What its layer makes of the stream that it reads, where it computes."""
+        return self.attention.norm(stream.to(self.device)).to(self.device)
+
+    @property
     def output_weights(self) -> Tensor:
-        """`W_O`, `[d_head, d_model]`."""
-        return self.attention.W_O[self.head]
+        """`W_O`, `[d_head, d_model]`, where contributions are summed."""
+        return self.attention.W_O[self.head].to(self.transformer.device)
 
     def computed(self, stream: Tensor, visible: Tensor) -> Tensor:
-        normed = self.attention.norm(stream)
+        normed = self.normed(stream)
         q, k, v = (self.project(slot, normed, None) for slot in HEAD_SLOTS)
-        return self.mix(q, k, v, self.seen(visible, None, q)) @ self.output_weights
+        z = self.mix(q, k, v, self.seen(visible.to(self.device), None, q))
+        return (z @ self.attention.W_O[self.head]).to(stream.device)
 
     def together(
         self,
@@ -141,9 +152,9 @@ class Head(ReadingPart):
     ) -> Iterator[tuple[str, Tensor]]:
         """Heads of one layer: the stream is normed once, keys and values are computed once for all
         that share them, and what heads add that are not told apart is one product."""
-        normed = self.attention.norm(stream)
+        normed = self.normed(stream)
         here = select(normed, where)
-        seen = self.seen(visible, where, here)
+        seen = self.seen(visible.to(self.device), where, here)
         shared: dict[int, tuple[Tensor, Tensor]] = {}
         z, weights = list[Tensor](), list[Tensor]()
         for head in parts:
@@ -154,12 +165,12 @@ class Head(ReadingPart):
             q = head.project("q", here, where, visible.shape[1])
             own = head.mix(q, *shared[head.kv_head], seen)
             if head.name in apart:
-                yield head.name, own @ head.output_weights
+                yield head.name, (own @ self.attention.W_O[head.head]).to(stream.device)
             else:
                 z.append(own)
-                weights.append(head.output_weights)
+                weights.append(self.attention.W_O[head.head])
         if z:
-            yield "", torch.cat(z, -1) @ torch.cat(weights)
+            yield "", (torch.cat(z, -1) @ torch.cat(weights)).to(stream.device)
 
     def seen(self, visible: Tensor, where: Where, queries: Tensor) -> Tensor:
         """Which keys queries at `where` see, bool, broadcasts to `[B, K, P]`."""

@@ -27,10 +27,10 @@ class Neurons(Units):
 
     @property
     def output_weights(self) -> Tensor:
-        return self.place.rows[self.chosen]
+        return self.place.rows[self.chosen].to(self.transformer.device)
 
     def codes(self, stream: Tensor) -> Tensor:
-        return self.place.hidden(stream)[..., self.chosen]
+        return self.place.hidden(stream).to(stream.device)[..., self.chosen]
 
     def hooks_of(self, kind: str) -> Sequence[str]:
         return *super().hooks_of(kind), self.place.hook, f"resid_{self.point}"
@@ -43,8 +43,8 @@ class Neurons(Units):
         """**Raises** `ModelError` where the network's own hidden units, times the output matrix,
         are not what its MLP adds, or not what is recomputed of what it reads."""
         place, own = self.place, seen[self.hook]
-        summed = off_by(own @ place.rows, place.clean("value", seen, None))
-        alone = off_by(place.hidden(seen[f"resid_{self.point}"]), own)
+        summed = off_by(own @ place.rows.to(own.device), place.clean("value", seen, None))
+        alone = off_by(place.hidden(seen[f"resid_{self.point}"]).to(own.device), own)
         if off := max(summed, alone):
             raise ModelError(
                 f"{self.transformer.source}: the hidden units of {place.name} are off by {off:.1e} "

@@ -152,7 +152,9 @@ def total(block: Sequence[Part], values: Iterable[Tensor]) -> Tensor:
 
 def added(part: Part, summed: Tensor, dtype: torch.dtype) -> Tensor:
     """What the block of a part adds to the stream, from the sum of its parts."""
-    return summed if part.after is None else widened(part.after(summed.to(dtype)))
+    if part.after is None:
+        return summed
+    return widened(part.after(summed.to(dtype)).to(summed.device))
 
 
 def stream_before(parts: Mapping[str, Part], layer: int) -> Site:

@@ -48,11 +48,13 @@ class Pattern(ReadingPart):
     def clean(self, kind: str, seen: Inputs, where: Where) -> Tensor:
         if kind in self.streams:
             return self.head.clean(kind, seen, where)
-        q, k = (self.head.clean("q", seen, where), self.head.clean("k", seen, None))
-        return self.head.attention_of(q, k, self.head.seen(visible_keys(seen), where, q))
+        head, own = self.head, self.head.clean("q", seen, where)
+        q, k = (value.to(head.device) for value in (own, head.clean("k", seen, None)))
+        visible = visible_keys(seen).to(q.device)
+        return head.attention_of(q, k, head.seen(visible, where, q)).to(own.device)
 
     def read(self, batch: Batch) -> Tensor:
-        return self.head.attention_to(batch)
+        return self.head.attention_to(batch).to(batch.carrier.device)
 
     def refusal(self, node: Node, dataset: Dataset) -> str | None:
         return refused_pattern(node)

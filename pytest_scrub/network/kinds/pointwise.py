@@ -51,13 +51,13 @@ class Mlp(ReadingPart):
 
     @property
     def constant(self) -> Tensor | float:
-        return 0.0 if self.mlp.bias is None else self.mlp.bias
+        return 0.0 if self.mlp.bias is None else self.mlp.bias.to(self.transformer.device)
 
     def clean(self, kind: str, seen: Inputs, where: Where) -> Tensor:
         return super().clean(kind, seen, where) - self.constant
 
     def apply(self, stream: Tensor) -> Tensor:
-        return self.mlp.apply(self.mlp.norm(stream)) - self.constant
+        return self.mlp.apply(self.mlp.norm(stream)).to(stream.device) - self.constant
 
 
 class Output(ReadingPart):

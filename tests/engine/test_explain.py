@@ -1,0 +1,74 @@
+"""What evaluating would take, told before it is done, against what it takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pytest_scrub import EXACT, Dataset, head, output
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.explain import explain
+from pytest_scrub.engine.memory import Memory
+from pytest_scrub.engine.store import ActivationStore
+from pytest_scrub.network import as_graph
+from tests.engine.counting import NON_LEAF, OUT, REPEATED, counting
+from tests.network.on_two_devices import made
+
+CLAIM = output(
+    head(1, 2, agrees_on="first", reads=[head(0, 1, agrees_on="first", via="any")]),
+    head(0, 3, agrees_on="first", via="any"),
+    rest=EXACT,
+)
+
+
+def evaluator_of(memory: Memory | None = None) -> Evaluator:
+    tokens = torch.randint(12, (24, 5), generator=torch.Generator().manual_seed(1))
+    data = Dataset(tokens, labels=tokens[:, 0], label_pos=-1, features={"first": tokens[:, 0] % 2})
+    graph = as_graph(made("Llama"))
+    return Evaluator(graph, data, CLAIM, store=ActivationStore(graph, data, memory))
+
+
+def test_bytes_and_reruns_are_those_of_an_evaluation() -> None:
+    evaluator = evaluator_of()
+    plan = explain(evaluator)
+    evaluator.store.ensure(evaluator.sites, np.arange(24))
+    kept = [evaluator.store.site_cache(site) for site in evaluator.sites]
+    assert plan.cached_bytes == sum(each.bytes for each in kept)
+    assert (plan.rows, plan.fits) == (24, True)
+    # what is read in head1.2 and what is read in the output
+    assert plan.reruns == 2
+    assert plan.batch_bytes >= plan.batch * plan.cached_bytes / plan.rows
+    assert "with 2 reruns of layers for each" in str(plan)
+
+
+def test_the_batch_that_is_told_is_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator, sizes = evaluator_of(Memory(1 << 20)), list[int]()
+    plan = explain(evaluator)
+    output_of = evaluator._output
+
+    def seen(rows: torch.Tensor, *more: Any) -> torch.Tensor:
+        sizes.append(rows.shape[1])
+        return output_of(rows, *more)
+
+    monkeypatch.setattr(evaluator, "_output", seen)
+    evaluator.evaluate(evaluator.space.draw(2 * plan.batch, np.random.default_rng(0)))
+    assert max(sizes) == plan.batch
+
+
+def test_nothing_is_kept_of_the_row_that_shows_the_sizes() -> None:
+    graph = counting()
+    store = ActivationStore(graph, REPEATED)
+    plan = explain(Evaluator(graph, REPEATED, NON_LEAF, OUT, store=store))
+    assert plan.reruns == 0
+    assert "reruns" not in str(plan)
+    assert not any(kept.filled[1:].any() for kept in store._kept.values())
+
+
+def test_what_does_not_fit_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_scrub.engine.memory.free_bytes", lambda device: 10)
+    plan = explain(evaluator_of())
+    assert not plan.fits
+    assert "  they do not fit: 9.54e-06 MiB are there in memory; name positions" in str(plan)
