@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import transformers
 
-from pytest_scrub import EXACT, Dataset, attn, head, mlp, output
+from pytest_scrub import EXACT, Dataset, attn, head, mlp, neurons, output, pattern, stream
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.network import as_graph
@@ -52,6 +52,15 @@ CLAIMS = {
         attn(0, agrees_on="first"), mlp(1, agrees_on="first", reads=[head(0, 1, agrees_on="first")])
     ),
     "every path": output(head(0, 1, agrees_on="first", via="any", pos=1), rest=EXACT),
+    "units": output(
+        head(
+            1,
+            2,
+            agrees_on="first",
+            reads=[pattern(1, 2, agrees_on="first"), stream(1, agrees_on="first", into="v")],
+        ),
+        neurons(1, [0, 3], agrees_on="first", reads=[stream(1, agrees_on="first")]),
+    ),
 }
 
 
