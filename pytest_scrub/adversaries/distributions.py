@@ -85,7 +85,7 @@ class Comparison:
             some = these[start : min(start + step, start + self.left // draws)]
             if not some:
                 break
-            parts = [cast(SwapSpace, one.of(self._first)) for one in some]
+            parts = (cast(SwapSpace, one.of(self._first)) for one in some)
             drawn = drawn_alike(parts, draws, seed)
             totals = self.spending.changes(drawn).reshape(len(some), draws).sum(1)
             for one, total in zip(some, totals.tolist(), strict=True):

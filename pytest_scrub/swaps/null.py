@@ -12,13 +12,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 
 from pytest_scrub.swaps.slots import REFERENCE, Slot
-from pytest_scrub.swaps.space import SwapSpace, Unknowing, drawn_in
-from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.swaps.space import SwapSpace, Unknowing, at_once, drawn_in
+from pytest_scrub.swaps.swap_set import Rows, SwapSet, joined
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, ROOT, Agreement, Node
 
 
@@ -104,12 +104,16 @@ def drawn_of(
     nulls: Sequence[Null], references: Rows, rng: np.random.Generator, together: int
 ) -> SwapSet:
     """What `Null.draw` gives for several nulls of one claim, one after the other."""
-    spaces, sizes, chances = list[SwapSpace](), list[int](), []
-    for null, start in product(nulls, range(0, len(references), together)):
-        sizes.append(min(together, len(references) - start))
-        spaces.append(null.space(rng))
-        chances.append(rng.random((len(spaces[0].slots), sizes[-1])))
-    return drawn_in(spaces, sizes, np.tile(references, len(nulls)), np.concatenate(chances, axis=1))
+    parts, each = list[SwapSet](), product(nulls, range(0, len(references), together))
+    while some := list(islice(each, at_once(nulls[0].claimed.dataset))):
+        spaces, rows, chances = list[SwapSpace](), [], []
+        for null, start in some:
+            rows.append(references[start : start + together])
+            spaces.append(null.space(rng))
+            chances.append(rng.random((len(spaces[0].slots), len(rows[-1]))))
+        sizes, every = [*map(len, rows)], np.concatenate(chances, axis=1)
+        parts.append(drawn_in(spaces, sizes, np.concatenate(rows), every))
+    return joined(parts)
 
 
 def null_of(space: SwapSpace) -> Null | None:

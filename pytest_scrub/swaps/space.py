@@ -3,11 +3,11 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import compress
+from itertools import compress, islice
 from operator import not_
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pytest_scrub.data.columns import joint_codes, row_codes
 from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, located_at
 from pytest_scrub.swaps.slots import REFERENCE, Slot, owners_first, slots_of, with_agreement
-from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.swaps.swap_set import Rows, SwapSet, joined
 from pytest_scrub.tree.join import join
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, ROOT, Agreement, Node
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _Chance = Callable[[Rows, Rows], npt.NDArray[np.float64]]
 MOST_SHORT = (1 << 16) - 1
+ROWS_AT_ONCE = 1 << 21  # of the classes of spaces that are drawn from together: some 40 MB
 ENUMERATION_CHUNK = 1 << 18  # swap-set columns held at once; a few dozen MB for a deep tree
 
 
@@ -274,6 +275,7 @@ class SwapSpace:
         finer = {i: slot for i, slot in enumerate(self.slots) if owners[i] in asked}
         same = copy(self)
         same._hypothesis, same._classes = None, [*self._classes]
+        same._known_classes = {**self._known_classes}  # what is made for it goes with it
         same._coarser = self, [slot.path for slot in finer.values()], extra
         for i, slot in finer.items():
             # a computed node takes no activation, and needs the features it is computed from
@@ -649,13 +651,25 @@ def drawn_in(
     return first.settled(references, pick, swapped if len(spaces) == 1 else swapped[:, of_column])
 
 
-def drawn_alike(spaces: Sequence[SwapSpace], n: int, seed: int) -> SwapSet:
+def at_once(dataset: Dataset) -> int:
+    """How many spaces, each with classes of its own, are drawn from together."""
+    return max(1, ROWS_AT_ONCE // len(dataset))
+
+
+def drawn_alike(spaces: Iterable[SwapSpace], n: int, seed: int) -> SwapSet:
     """What `draw` gives for several spaces with the same slots and references, one after the other,
     with the same random numbers: what differs is what they allow."""
-    rng, times = np.random.default_rng(seed), len(spaces)
-    references = rng.choice(spaces[0].reference_rows, size=n, replace=True)
-    chances = rng.random((len(spaces[0].slots), n))
-    return drawn_in(spaces, [n] * times, np.tile(references, times), np.tile(chances, times))
+    each, parts = iter(spaces), list[SwapSet]()
+    for first in each:
+        rng, some = np.random.default_rng(seed), [first]
+        some += islice(each, at_once(first.dataset) - 1)
+        references = rng.choice(first.reference_rows, size=n, replace=True)
+        chances = rng.random((len(first.slots), n))
+        times = len(some)
+        parts.append(
+            drawn_in(some, [n] * times, np.tile(references, times), np.tile(chances, times))
+        )
+    return joined(parts)
 
 
 def _within(counts: Rows) -> Rows:

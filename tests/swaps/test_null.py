@@ -27,6 +27,7 @@ from pytest_scrub import (
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.sampling import References, UnderNull
+from pytest_scrub.swaps import space as space_module
 from pytest_scrub.swaps.null import drawn_of, null_of
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import joined
@@ -419,13 +420,16 @@ def test_many_permutations_are_drawn_at_once_as_one_by_one() -> None:
     assert np.array_equal(at_once.donors, np.concatenate([one.donors for one in one_by_one], 1))
 
 
-def test_nulls_of_single_nodes_are_drawn_together_as_they_are_alone() -> None:
+def test_nulls_of_single_nodes_are_drawn_together_as_they_are_alone(monkeypatch: Any) -> None:
     found = null_of(space(output(module("A", agrees_on=["a", "b"]), agrees_on="parity")))
     assert found is not None
     nulls, rows = [found, found.of_one("output/A")], np.arange(6)
     one, together = np.random.default_rng(0), np.random.default_rng(0)
     alone = joined([null.draw(rows, one, 4) for null in nulls])
     assert drawn_of(nulls, rows, together, 4) == alone
+    for most in (1, 13):  # on large data, few of them at once
+        monkeypatch.setattr(space_module, "ROWS_AT_ONCE", most)
+        assert drawn_of(nulls, rows, np.random.default_rng(0), 4) == alone
 
 
 def test_the_null_is_not_searched_for_a_claim_that_fell_to_its_own_search() -> None:

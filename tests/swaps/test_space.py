@@ -19,6 +19,7 @@ from scipy import stats
 from pytest_scrub import meaning
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import DataError, HypothesisError
+from pytest_scrub.swaps import space as space_module
 from pytest_scrub.swaps.slots import REFERENCE, Slot, node_paths
 from pytest_scrub.swaps.space import SwapSet, SwapSpace, drawn_alike
 from pytest_scrub.swaps.swap_set import joined
@@ -903,6 +904,9 @@ def test_spaces_are_drawn_together_as_they_are_alone(space: SwapSpace, data: st.
         for name in data.draw(st.lists(st.sampled_from(FEATURES), min_size=1, max_size=4))
     ]
     together = drawn_alike(some, 7, seed=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(space_module, "ROWS_AT_ONCE", data.draw(st.integers(0, 30)))
+        assert drawn_alike(iter(some), 7, seed=3) == together
     assert together == joined([one.draw(7, generator(3)) for one in some])
     for nth, one in enumerate(some):
         assert one.check(together[np.arange(7 * nth, 7 * nth + 7)]) == []
