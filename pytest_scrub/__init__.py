@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_scrub.errors import HypothesisError as HypothesisError
     from pytest_scrub.errors import ModelError as ModelError
     from pytest_scrub.errors import ScrubError as ScrubError
+    from pytest_scrub.extras.dictionaries import load_dictionary as load_dictionary
     from pytest_scrub.judge import check as check
     from pytest_scrub.metrics import Metric as Metric
     from pytest_scrub.metrics import cross_entropy as cross_entropy
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_scrub.network import FunctionGraph as FunctionGraph
     from pytest_scrub.network import ModuleGraph as ModuleGraph
     from pytest_scrub.network import load_model as load_model
+    from pytest_scrub.network.dictionaries import Dictionary as Dictionary
     from pytest_scrub.pytest_edge.claims import ClaimFailed as ClaimFailed
     from pytest_scrub.pytest_edge.claims import Misstated as Misstated
     from pytest_scrub.pytest_edge.claims import Refuted as Refuted
@@ -74,6 +76,8 @@ _HOMES = {
         "zero_one_error",
     ),
     "network": ("FunctionGraph", "ModuleGraph", "load_model"),
+    "network.dictionaries": ("Dictionary",),
+    "extras.dictionaries": ("load_dictionary",),
     "pytest_edge.claims": (
         "ClaimFailed", "Misstated", "Refuted", "RefutedByAdversary", "ScrubWarning", "Undecided",
         "Untested", "Weak",

@@ -18,6 +18,7 @@ ELSEWHERE = {
     "meaning.py": "whole/test_engine_against_reference.py",
     "common/calls.py": "common/test_user_code.py",
     "network/graph.py": "engine/test_evaluator.py",
+    "network/encoders.py": "network/test_dictionaries.py",
     "network/residual.py": "whole/test_engine_against_reference.py",
     "network/kinds": "whole/test_engine_against_reference.py",
     "network/places.py": "network/test_modules.py",
