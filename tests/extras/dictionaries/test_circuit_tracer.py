@@ -48,7 +48,7 @@ def test_a_layer_is_to_be_named(layer: int | None) -> None:
 
 def test_hooks_that_it_does_not_say(folder: Path) -> None:
     (folder / "config.yaml").unlink()
-    with pytest.raises(ModelError, match=r"does not say feature_output_hook; say at='blocks.1.hook"):
+    with pytest.raises(ModelError, match=r"does not say feature_output_hook; say at='blocks.1"):
         load_dictionary(folder, layer=1)
     found = load_dictionary(
         folder, layer=1, at="blocks.1.hook_mlp_out", reads="blocks.1.ln2.hook_normalized"
