@@ -29,11 +29,7 @@ ROUGH = 3e-2  # of 16-bit numbers
 
 
 class Spot(NamedTuple):
-    """An activation of a network as a hook names it: its kind, and the layer.
-
-    - `kind`: `resid_pre`, `resid_mid`, `resid_post`, `attn_out`, `mlp_out`, or `mlp_in`, what an
-      MLP reads once it is normalised.
-    """
+    """An activation of a network as a hook names it: one of `KINDS`, and the layer."""
 
     kind: str
     layer: int
@@ -42,22 +38,24 @@ class Spot(NamedTuple):
         return f"{self.kind}.{self.layer}"
 
 
-# The rest of a hook's name, within its layer.
+# Of hooks, by the rest of their names within a layer.
 KINDS = {
     "hook_resid_pre": "resid_pre",
-    "hook_attn_in": "resid_pre",
-    "hook_resid_mid": "resid_mid",
-    "hook_mlp_in": "resid_mid",
     "hook_resid_post": "resid_post",
     "hook_attn_out": "attn_out",
-    "attn.hook_out": "attn_out",
     "hook_mlp_out": "mlp_out",
+    "attn.hook_out": "attn_out",
     "mlp.hook_out": "mlp_out",
-    "ln2.hook_normalized": "mlp_in",
-    "ln2.hook_out": "mlp_in",
+    # what an MLP reads: the stream, and that normalised
+    "hook_resid_mid": "resid_mid",
+    "hook_mlp_in": "mlp_stream",
     "mlp.hook_in": "mlp_in",
+    "ln2.hook_out": "mlp_in",
+    "ln2.hook_normalized": "normalized",
 }
-WRITTEN = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+READ_ONLY = ("resid_mid", "mlp_stream", "mlp_in", "normalized")
+# that several names stand for
+TWICE = ("attn.hook_out", "mlp.hook_out", "ln2.hook_out")
 
 
 def spot_of(hook: object, what: str) -> Spot:
@@ -73,7 +71,8 @@ def spot_of(hook: object, what: str) -> Spot:
         )
     raise ModelError(
         f"{what} {hook if isinstance(hook, str) else short_repr(hook)}, where no dictionary can "
-        f"stand; those of blocks.0.{', blocks.0.'.join(KINDS)} can, at any layer"
+        f"stand; those of {', '.join(name for name in KINDS if name not in TWICE)} can, as in "
+        "blocks.0.hook_resid_pre"
     )
 
 
@@ -143,10 +142,10 @@ class Dictionary:
         self._require_fits()
         self.hook, self.at = at, spot_of(at, "the dictionary stands at")
         self.reads = self.at if reads is None else spot_of(reads, "the dictionary reads")
-        if self.at.kind not in WRITTEN:
+        if self.at.kind in READ_ONLY:
             raise ModelError(
-                f"the dictionary stands at {at}, which is only read; say what it writes with at=, "
-                f"and reads={at!r}"
+                f"the dictionary stands at {at}, which an MLP reads; say what it writes with at=, "
+                f"such as blocks.{self.at.layer}.hook_mlp_out, and reads={at!r}"
             )
         self.names = dict(names or {})
         for unit in self.names:

@@ -76,7 +76,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "k": ({"k": 7}, "k= is from 1 to the 6 units, not 7"),
     "hook": ({"at": "blocks.2.mlp.hook_post"}, "stands at blocks.2.mlp.hook_post, where no dictio"),
     "reads": ({"reads": 3}, "the dictionary reads 3, where no dictionary can stand"),
-    "read": ({"at": "blocks.0.mlp.hook_in"}, "stands at blocks.0.mlp.hook_in, which is only read;"),
+    "read": ({"at": "blocks.0.mlp.hook_in"}, "stands at blocks.0.mlp.hook_in, which an MLP reads;"),
     "names": ({"names": {6: "dogs"}}, "names= has a name for unit 6, but the dictionary has units"),
 }
 

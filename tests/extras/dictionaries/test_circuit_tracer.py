@@ -53,7 +53,7 @@ def test_hooks_that_it_does_not_say(folder: Path) -> None:
     found = load_dictionary(
         folder, layer=1, at="blocks.1.hook_mlp_out", reads="blocks.1.ln2.hook_normalized"
     )
-    assert str(found.reads) == "mlp_in.1"
+    assert str(found.reads) == "normalized.1"
 
 
 def test_what_is_not_understood_is_refused(folder: Path) -> None:

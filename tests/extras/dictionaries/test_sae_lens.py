@@ -56,7 +56,7 @@ def test_some_units_have_the_codes_that_they_have_among_all(name: str) -> None:
 def test_where_it_stands_and_what_it_reads() -> None:
     sae, transcoder = load_dictionary(SAVED / "gated"), load_dictionary(SAVED / "transcoder")
     assert (str(sae.at), str(sae.reads)) == ("resid_pre.1", "resid_pre.1")
-    assert (str(transcoder.at), str(transcoder.reads)) == ("mlp_out.1", "resid_mid.1")
+    assert (str(transcoder.at), str(transcoder.reads)) == ("mlp_out.1", "mlp_stream.1")
     assert sae.made_for == "a small network"
     moved = load_dictionary(SAVED / "gated", at="blocks.0.hook_mlp_out")
     assert str(moved.at) == "mlp_out.0"
@@ -125,7 +125,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no place": (
         {"metadata": {"hook_name": "ln_final.hook_normalized"}},
-        "stands at ln_final.hook_normalized, where no dictionary can stand; those of blocks.0.hook",
+        "stands at ln_final.hook_normalized, where no dictionary can stand; those of hook_resid_pre,",
     ),
     "a norm": ({"normalize_activations": "layernorm"}, "not 'layernorm'; did you mean 'layer_norm"),
 }
