@@ -56,8 +56,11 @@ if TYPE_CHECKING:
     from pytest_scrub.tree.nodes import mask as mask
     from pytest_scrub.tree.nodes import mlp as mlp
     from pytest_scrub.tree.nodes import module as module
+    from pytest_scrub.tree.nodes import neurons as neurons
     from pytest_scrub.tree.nodes import output as output
+    from pytest_scrub.tree.nodes import pattern as pattern
     from pytest_scrub.tree.nodes import pos_embed as pos_embed
+    from pytest_scrub.tree.nodes import stream as stream
     from pytest_scrub.verdict import Verdict as Verdict
 
 _HOMES = {
@@ -88,8 +91,8 @@ _HOMES = {
     "swaps.swap_set": ("SwapSet",),
     "tree.join": ("join",),
     "tree.nodes": (
-        "ANYTHING", "EXACT", "attn", "embed", "group", "head", "mask", "mlp", "module", "output",
-        "pos_embed",
+        "ANYTHING", "EXACT", "attn", "embed", "group", "head", "mask", "mlp", "module", "neurons",
+        "output", "pattern", "pos_embed", "stream",
     ),
     "verdict": ("Verdict",),
 }  # fmt: skip

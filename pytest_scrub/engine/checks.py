@@ -4,7 +4,7 @@ remedy."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, permutations, product
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from pytest_scrub.metrics import MetricPosition
 from pytest_scrub.network.graph import ModelGraph, Site, require_component
 from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.tree.nodes import ROOT, Node, Span
+from pytest_scrub.tree.units import shown
 
 
 @dataclass
@@ -121,10 +122,10 @@ def _check_node(checked: CheckedHypothesis, path: str, node: Node) -> None:
         require_component(checked.graph, component, path)
     for one, other in combinations(node.components, 2):
         parts = checked.graph.parts
-        if common := {*parts[one].writers} & {*parts[other].writers}:
+        if common := parts[one].common(parts[other]):
             raise HypothesisError(
-                f"{path}: {one} and {other} are one group, but both hold {min(common)}; leave one "
-                "of them out"
+                f"{path}: {shown(one)} and {shown(other)} are one group, but both hold {common}; "
+                "leave one of them out"
             )
     checked.positions.setdefault(path)
     if node.pos is not None:
@@ -156,7 +157,7 @@ def _check_edge(checked: CheckedHypothesis, path: str, node: Node, parent: Node)
         slots = graph.slots(above, component, anywhere)
         if not slots:
             raise HypothesisError(
-                f"{path}: {above} cannot read {component}{_reason(graph, above, component)}"
+                f"{path}: {above} cannot read {shown(component)}{_reason(graph, above, component)}"
             )
         if node.into is not None and node.into not in slots:
             raise HypothesisError(
@@ -172,8 +173,8 @@ def _check_edge(checked: CheckedHypothesis, path: str, node: Node, parent: Node)
                 else f"{width} numbers"
             )
             raise HypothesisError(
-                f"{path}: subspace= has {node.subspace.width} rows, but activations of {component} "
-                f"have {numbers}"
+                f"{path}: subspace= has {node.subspace.width} rows, but activations of "
+                f"{shown(component)} have {numbers}"
             )
     if node.computed_by is not None and node.agrees_on is not None:
         require_arguments(
@@ -219,20 +220,23 @@ def _slots(checked: CheckedHypothesis, parent: Node, node: Node, component: str)
     return {slot for slot in slots if node.into in (None, slot)}
 
 
-def _edges(checked: CheckedHypothesis, parent: Node, node: Node) -> set[tuple[str, str]]:
-    """What writes the node's value, with the parent's slots that read it."""
-    return {
-        (writer, slot)
-        for name in node.components
-        for writer in checked.graph.parts[name].writers
-        for slot in _slots(checked, parent, node, name)
-    }
+def _meet(checked: CheckedHypothesis, parent: Node, a: Node, b: Node) -> bool:
+    """Whether one slot of the parent reads something that both hold."""
+    parts = checked.graph.parts
+    return any(
+        parts[one].common(parts[other])
+        and _slots(checked, parent, a, one) & _slots(checked, parent, b, other)
+        for one, other in product(a.components, b.components)
+    )
 
 
 def _check_siblings(checked: CheckedHypothesis, parent: Node, children: dict[str, Node]) -> None:
-    """**Raises** where two children claim the same edge."""
+    """**Raises** where two children claim the same edge, or one is read in place of what the other
+    goes into."""
     a, b = children.values()
-    if not _edges(checked, parent, a) & _edges(checked, parent, b):
+    for (path, one), (other_path, other) in permutations(children.items()):
+        _check_instead(checked, parent, (path, one), (other_path, other))
+    if not _meet(checked, parent, a, b):
         return
     if (
         a.subspace is not None
@@ -250,6 +254,25 @@ def _check_siblings(checked: CheckedHypothesis, parent: Node, children: dict[str
         f"{' and '.join(children)} claim the same edge into {parent.component} twice; join them "
         "into one node, or part them by into=, pos= or orthogonal subspaces"
     )
+
+
+def _check_instead(
+    checked: CheckedHypothesis, parent: Node, given: tuple[str, Node], other: tuple[str, Node]
+) -> None:
+    """**Raises** where a node is read in place of what another goes into."""
+    slots, others = (
+        set[str]().union(*(_slots(checked, parent, node, name) for name in node.components))
+        for _, node in (given, other)
+    )
+    instead = checked.graph.parts[parent.component].instead
+    unread = {unread for slot in slots for unread in instead.get(slot, ())}
+    if unread & others:
+        free = sorted(others - unread)
+        remedy = f"say into={free[0]!r}, or put it" if free else "put it"
+        raise HypothesisError(
+            f"{given[0]} is read in place of {' and '.join(sorted(unread & others))} of "
+            f"{parent.component}, into which {other[0]} goes; {remedy} under {given[0]}"
+        )
 
 
 def _seen(

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pytest_scrub.errors import ModelError, NotASumError, hides_scrub_errors
 from pytest_scrub.network.parts import Attention, Mlp
@@ -115,8 +115,9 @@ class Transformer(ABC):
         **Arguments**
 
         - `names`: "embed", "pos_embed", "resid_pre.L", "resid_mid.L", "resid_post.L", "attn_out.L",
-          "mlp_out.L" `[batch, pos, d_model]`, "z.L" `[batch, pos, heads, d_head]`, "logits". What
-          attention and MLP add is as it is before it is normalised or scaled as a whole.
+          "mlp_out.L" `[batch, pos, d_model]`, "z.L" `[batch, pos, heads, d_head]`, "hidden.L"
+          `[batch, pos, units]` of MLPs, "logits". What attention and MLP add is as it is before it
+          is normalised or scaled as a whole.
         """
         tokens, mask = self._inputs(inputs)
         seen: dict[str, Tensor] = {}
@@ -124,6 +125,8 @@ class Transformer(ABC):
         def keep(name: str, value: Tensor, hook: Any) -> None:
             if name.startswith("z."):
                 value = value.reshape(*value.shape[:2], -1, self.d_head)
+            elif name.startswith("hidden."):  # some MLPs are given all positions in one dimension
+                value = value.reshape(*tokens.shape, -1)
             seen[name] = value.expand(len(tokens), *value.shape[1:])
 
         hooked = [name for name in names if name != "logits"]
@@ -218,6 +221,19 @@ def view(weight: Any) -> Tensor | None:
 def cap(softcap: float | None) -> float | None:
     """A soft cap, None where it is switched off (None, 0 or -1)."""
     return float(softcap) if softcap is not None and softcap > 0 else None
+
+
+def hidden_of(mlp: Callable[[Tensor], Tensor], last: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What the hidden units of an MLP hold: what its last module, or one on the way to it, is
+    called with."""
+
+    def hidden(x: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+        with last.register_forward_pre_hook(lambda _module, given: seen.append(given[0])):
+            mlp(x)
+        return seen[0].reshape(*x.shape[:-1], -1)
+
+    return hidden
 
 
 def flat(mlp: Callable[..., Any]) -> Callable[[Tensor], Tensor]:

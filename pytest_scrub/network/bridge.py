@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from pytest_scrub.errors import hides_scrub_errors
-from pytest_scrub.network.adapter import MASK, Hooks, Transformer, cap, flat, view, weights
+from pytest_scrub.network.adapter import (
+    MASK,
+    Hooks,
+    Transformer,
+    cap,
+    flat,
+    hidden_of,
+    view,
+    weights,
+)
 from pytest_scrub.network.parts import Attention, HeadNorm, Mlp, Scale
 from pytest_scrub.network.rotary import (
     rotate_by_table,
@@ -127,6 +136,8 @@ class Bridge(Transformer):
                 )
 
     def _point(self, kind: str, layer: str) -> str:
+        if kind == "hidden":
+            return "mlp.out.hook_in"
         known, hook = POINTS.get(f"hook_{kind}"), f"hook_{kind}"
         if not layer or known is None or kind == "resid_mid":
             return hook
@@ -263,11 +274,17 @@ class Bridge(Transformer):
         present, mlp = _present(block), block.mlp
         # Where both read the stream through one norm (Phi, GPT-J), there is no ln2.
         reads = "ln2" if "ln2" in present else "ln1" if self.parallel else None
+        out = mlp._modules.get("out")
+        apply = flat(self._without_container(block) if mlp.name is None else _alone(mlp))
+        last: Any = getattr(out, "original_component", None)
+        rows = rows_of(last)
         return Mlp(
             norm=nn.Identity() if reads is None else block.submodules[reads].original_component,
-            apply=flat(self._without_container(block) if mlp.name is None else _alone(mlp)),
-            bias=view(getattr(mlp._modules.get("out"), "bias", None)),
+            apply=apply,
+            bias=view(getattr(out, "bias", None)),
             after=self._after(block, "ln2_post"),
+            hidden=None if rows is None else hidden_of(apply, last),
+            W_out=rows,
         )
 
     def _without_container(self, block: Any) -> Callable[[Tensor], Tensor]:
@@ -301,6 +318,15 @@ class Bridge(Transformer):
             tokens, fwd_hooks=hooks, return_type="logits", position_ids=ids, **options
         )
         return logits
+
+
+def rows_of(last: object) -> Tensor | None:
+    """What each of its inputs adds to what a linear module returns, `[in, out]`; None of another
+    kind of module."""
+    weight = view(getattr(last, "weight", None))
+    if weight is None or not weight.is_floating_point() or weight.ndim != 2:
+        return None
+    return {"Linear": weight.T, "Conv1D": weight}.get(type(last).__name__)
 
 
 def _present(block: Any) -> set[str]:

@@ -11,8 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.errors import HypothesisError, ModelError, did_you_mean
 from pytest_scrub.network.digests import Version, digest_of, version_of
 from pytest_scrub.tree.nodes import Node, Subspace
+from pytest_scrub.tree.units import named, numbers, shown, split
 
 MOST_SHOWN = 12  # components in a message
 
@@ -53,7 +56,7 @@ class Site:
 
     def __str__(self) -> str:
         at = "" if self.positions is None else f" at {', '.join(map(str, self.positions))}"
-        return f"{self.kind} of {'+'.join(self.names)}{at}"
+        return f"{self.kind} of {'+'.join(map(shown, self.names))}{at}"
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,8 @@ class Component(ABC):
     - `sum`: names the sum that it is a term of, where what reads it reads a function of that sum.
     - `divisible`: whether a part of its value can be claimed, whatever numbers it holds.
     - `hint`: why most others cannot read it, and what to do.
+    - `basis`: of units of a place, that which they are some of; `units`: which, ascending.
+    - `instead`: slots that are read in place of others, with those.
     """
 
     layer: int | None = None
@@ -163,15 +168,28 @@ class Component(ABC):
     adds = False
     divisible = False
     hint: str | None = None
+    basis = ""
+    units: Ints | None = None
+    instead: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def __init__(self, name: str, level: str | None = None) -> None:
         self.name, self.level = name, level or name
 
     @property
-    def writers(self) -> tuple[str, ...]:
-        """What writes its value, in the smallest parts that claims can name: two components with a
-        common one are no two edges of what reads both."""
-        return (self.name,)
+    def writers(self) -> frozenset[str]:
+        """The places that write its value: those that are no sum of others. Units count as the
+        whole of their place."""
+        return frozenset({self.name})
+
+    def common(self, other: Component) -> str:
+        """What both hold, so that they are no two edges of what reads both; empty where they are.
+
+        Units of one basis are told apart by their numbers, all else by what writes it.
+        """
+        if self.units is not None and other.units is not None and self.basis == other.basis:
+            both = np.intersect1d(self.units, other.units, assume_unique=True)
+            return named(self.basis, str(both[0])) if both.size else ""
+        return min(self.writers & other.writers, default="")
 
     @property
     def sum(self) -> str:
@@ -202,10 +220,58 @@ class Component(ABC):
         return True
 
 
+@dataclass(frozen=True)
+class Basis:
+    """What a place is a sum of, by number: some of its units are a component that is made when a
+    claim names it.
+
+    - `count`: how many there are.
+    - `units`: the component of this name that is these units.
+    """
+
+    count: int
+    units: Callable[[str, Ints], Component]
+
+
+Kind = TypeVar("Kind", bound=Component)
+
+
+class Parts(dict[str, Kind]):
+    """Components by name, in order of computation. Sets of units are none of these, but are found
+    by name.
+
+    - `bases`: what they are units of, by name.
+    """
+
+    def __init__(
+        self, parts: Iterable[Kind] = (), bases: Mapping[str, Basis] | None = None
+    ) -> None:
+        super().__init__((part.name, part) for part in parts)
+        self.bases = bases or {}
+        self._named = dict[str, Any]()
+
+    def __missing__(self, name: str) -> Kind:
+        """**Raises** `KeyError` where it is neither, and `HypothesisError` where there are fewer
+        units."""
+        if name not in self._named:
+            basis, text = split(name) or ("", "")
+            if basis not in self.bases:
+                raise KeyError(name)
+            count = self.bases[basis].count
+            units = numbers(text, count)
+            if not units.size or units[-1] >= count:
+                beyond = f"not {units[-1]}" if units.size else "none of these"
+                raise HypothesisError(f"{basis} has {count} units, 0 to {count - 1}, {beyond}")
+            self._named[name] = self.bases[basis].units(name, units)
+        made: Kind = self._named[name]
+        return made
+
+
 class ModelGraph(ABC):
     """A network as components that read one another.
 
     - `parts`: its components by name, in order of computation, `output` last.
+    - `bases`: what sets of units are units of, by name; `parts` finds them by their own.
     - `reads_directly`: whether a child is read directly by default; otherwise along every path.
     - `source`: what kind of network this is, in words.
     - `indirect`: why children are never read directly, where that is for the network's own reasons.
@@ -215,6 +281,7 @@ class ModelGraph(ABC):
     reads_directly: bool
     source: str
     indirect: str | None = None
+    bases: Mapping[str, Basis] = MappingProxyType({})
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -305,14 +372,21 @@ class ModelGraph(ABC):
 def require_component(graph: ModelGraph, name: str, label: str) -> None:
     """**Raises** `HypothesisError` where the graph has no component of that name, `ModelError`
     where it knows why."""
-    if name not in graph.components:
+    try:
+        graph.parts[name]
+    except HypothesisError as error:
+        raise HypothesisError(f"{label}: {error}") from None
+    except KeyError:
         if problem := graph.problem(name):
-            raise ModelError(problem)
-        shown = list(graph.components)
-        if len(shown) > MOST_SHOWN:
-            shown[MOST_SHOWN - 2 : -1] = ["..."]
-        hint = did_you_mean(name, graph.components) or f"; it has {', '.join(shown)}"
-        raise HypothesisError(f"{label}: the network has no component {name!r}{hint}")
+            raise ModelError(problem) from None
+        asked, there = name, graph.components
+        if parts := split(name):  # of a basis that there is not
+            asked, there = parts[0], tuple(graph.bases)
+        listed = list(there)
+        if len(listed) > MOST_SHOWN:
+            listed[MOST_SHOWN - 2 : -1] = ["..."]
+        hint = did_you_mean(asked, there) or f"; it has {', '.join(listed) or 'none'}"
+        raise HypothesisError(f"{label}: the network has no component {asked!r}{hint}") from None
 
 
 def captured(values: Mapping[str, Tensor], sites: Iterable[Site]) -> dict[Site, Tensor]:

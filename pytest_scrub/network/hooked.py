@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pytest_scrub.network.adapter import MASK, Hooks, Transformer, cap, flat, view, weights
+from pytest_scrub.network.adapter import (
+    MASK,
+    Hooks,
+    Transformer,
+    cap,
+    flat,
+    hidden_of,
+    view,
+    weights,
+)
 from pytest_scrub.network.parts import Attention, Mlp
 from pytest_scrub.network.rotary import rotate_hooked
 
@@ -69,9 +78,18 @@ class Hooked(Transformer):
         return not self.model.cfg.attn_only
 
     def _mlp(self, block: Any) -> Mlp:
+        apply, W_out = flat(block.mlp), view(getattr(block.mlp, "W_out", None))
+        has_units = W_out is not None and W_out.ndim == 2 and hasattr(block.mlp, "hook_post")
         return Mlp(
-            norm=block.ln2, apply=flat(block.mlp), bias=view(getattr(block.mlp, "b_out", None))
+            norm=block.ln2,
+            apply=apply,
+            bias=view(getattr(block.mlp, "b_out", None)),
+            hidden=hidden_of(apply, block.mlp.hook_post) if has_units else None,
+            W_out=W_out if has_units else None,
         )
+
+    def _point(self, kind: str, layer: str) -> str:
+        return "mlp.hook_post" if kind == "hidden" else super()._point(kind, layer)
 
     def _final_norm(self) -> Norm:
         final: Norm = (

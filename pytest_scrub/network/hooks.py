@@ -44,8 +44,8 @@ class HookedAttention(Module):
     heads: tuple[str, ...] = ()
 
     @property
-    def writers(self) -> tuple[str, ...]:
-        return self.heads or (self.name,)
+    def writers(self) -> frozenset[str]:
+        return frozenset(self.heads or (self.name,))
 
 
 class HookedMlp(Module):

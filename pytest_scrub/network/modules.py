@@ -23,6 +23,7 @@ from pytest_scrub.network.graph import (
     Edits,
     Inputs,
     ModelGraph,
+    Parts,
     Reader,
     Site,
     captured,
@@ -159,7 +160,7 @@ class ModuleGraph(ModelGraph):
         self._modules = self._named_modules()
         self._calls: dict[Point, list[Call]] = {}
         self._rows = 0  # of the first batch
-        self.parts: dict[str, Module] = {name: Module(name) for name in (*self._modules, ROOT)}
+        self.parts: Parts[Module] = Parts(map(Module, (*self._modules, ROOT)))
 
     def _named_modules(self) -> dict[str, nn.Module]:
         return {name: child for name, child in self.module.named_modules() if name}
@@ -309,7 +310,7 @@ class ModuleGraph(ModelGraph):
             first = self._forward(inputs)
         self._calls, self._rows = calls, _rows_of(inputs)
         there = sorted(self._values(), key=lambda part: part.turn or 0)
-        self.parts = {part.name: part for part in (*there, Module(ROOT, turn=next(turns)))}
+        self.parts = Parts((*there, Module(ROOT, turn=next(turns))))
         if not same_numbers(first, self.run(inputs)):
             raise ModelError(
                 f"{self.source}: two clean runs on the same inputs differ; make it deterministic "

@@ -111,3 +111,7 @@ class Mlp:
     apply: Callable[[Tensor], Tensor]  # [..., d_model] -> [..., d_model], output bias included
     bias: Tensor | None  # [d_model], the output bias; None without one, and with experts
     after: Norm | None = None
+    # what its hidden units hold, [..., d_model] -> [..., units], as `apply` goes on with them, and
+    # what each adds, [units, d_model]; None where it is not known to have any, as with experts
+    hidden: Callable[[Tensor], Tensor] | None = None
+    W_out: Tensor | None = None

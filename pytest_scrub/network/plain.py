@@ -23,6 +23,7 @@ from pytest_scrub.network.graph import (
     Edits,
     Inputs,
     ModelGraph,
+    Parts,
     Reader,
     Site,
     captured,
@@ -89,7 +90,7 @@ class FunctionGraph(ModelGraph):
                 f"the nodes {' -> '.join(error.args[1])} read one another in a circle"
             ) from error
         self.input_names = tuple(name for name in order if name not in nodes)
-        self.parts: dict[str, FunctionNode] = {}
+        self.parts: Parts[FunctionNode] = Parts()
         for name in order:
             reads = [self.parts[argument] for argument in self.arguments.get(name, ())]
             self.parts[name] = FunctionNode(name, reads)

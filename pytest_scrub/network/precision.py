@@ -8,11 +8,27 @@ from torch import Tensor
 from pytest_scrub.network.graph import ModelGraph
 
 NARROW = (torch.float16, torch.bfloat16)
+# Relative to the largest value of the tensor compared. float64 networks may still normalise in
+# float32 (RMSNorm in Hugging Face and TransformerLens does), so their bound is float32's.
+PROOF_TOLERANCE = {
+    torch.float64: 1e-5,
+    torch.float32: 2e-4,
+    torch.float16: 3e-2,
+    torch.bfloat16: 1e-1,
+}
 
 
 def widened(value: Tensor) -> Tensor:
     """For sums of many terms: float32 of a 16-bit type, which keeps two or three digits."""
     return value.float() if value.dtype in NARROW else value
+
+
+def off_by(mine: Tensor, theirs: Tensor) -> float:
+    """By how much a tensor that was recomputed differs from the network's own, relative to its
+    largest value; 0 where rounding may be all."""
+    scale = theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny)
+    off = float(((mine - theirs).abs().max() / scale).nan_to_num(nan=float("inf")))
+    return off if off > PROOF_TOLERANCE.get(theirs.dtype, 0.0) else 0.0
 
 
 def _types(graph: ModelGraph) -> set[torch.dtype]:

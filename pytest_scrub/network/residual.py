@@ -17,23 +17,28 @@ from torch import Tensor
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.errors import ModelError, NotASumError
 from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
-from pytest_scrub.network.graph import Edit, Inputs, ModelGraph, Reader, Site, select, summed
+from pytest_scrub.network.graph import (
+    Edit,
+    Inputs,
+    ModelGraph,
+    Parts,
+    Reader,
+    Site,
+    select,
+    summed,
+)
 from pytest_scrub.network.kinds.attention import Attn
 from pytest_scrub.network.kinds.head import Head
 from pytest_scrub.network.kinds.mask import Mask, sees_nothing, visible_keys
+from pytest_scrub.network.kinds.neurons import basis_of, neurons_of
 from pytest_scrub.network.kinds.part import Part, added, in_blocks, in_stages, total
+from pytest_scrub.network.kinds.pattern import Pattern
 from pytest_scrub.network.kinds.pointwise import Embedding, Mlp, Output, PositionEmbedding
 from pytest_scrub.network.kinds.reading import Reading, ReadingPart
+from pytest_scrub.network.kinds.stream import Stream
+from pytest_scrub.network.precision import off_by
 from pytest_scrub.network.vocabulary import require_ids
 
-# Relative to the largest value of the tensor compared. float64 networks may still normalise in
-# float32 (RMSNorm in Hugging Face and TransformerLens does), so their bound is float32's.
-PROOF_TOLERANCE = {
-    torch.float64: 1e-5,
-    torch.float32: 2e-4,
-    torch.float16: 3e-2,
-    torch.bfloat16: 1e-1,
-}
 PLACES = {"pre": "before layer ", "mid": "before mlp", "post": "after layer "}
 
 
@@ -49,19 +54,28 @@ class ResidualGraph(ModelGraph):
 
     def __init__(self, transformer: Transformer) -> None:
         self.transformer, self.source = transformer, transformer.source
-        self.parts: dict[str, Part] = {part.name: part for part in self._components()}
+        parts = [*self._components()]
+        mlps = [part for part in parts if isinstance(part, Mlp) and part.mlp.hidden]
+        self.bases = {basis_of(mlp): neurons_of(mlp) for mlp in mlps}
+        self.parts: Parts[Part] = Parts(parts, self.bases)
 
     def _components(self) -> Iterator[Part]:
         """In order of computation."""
         transformer = self.transformer
-        yield from (Mask(transformer), Embedding(transformer))
+        before = [Embedding(transformer)]
         if transformer.has_pos_embed:
-            yield PositionEmbedding(transformer)
+            before.append(PositionEmbedding(transformer))
+        yield from (Mask(transformer), *before)
+        names = frozenset(part.name for part in before)
         for layer in range(len(transformer.attention)):
+            yield Stream(transformer, layer, names)
             heads = [Head(transformer, layer, head) for head in range(transformer.n_heads)]
-            yield from (*heads, Attn(transformer, heads))
+            yield from (*map(Pattern, heads), *heads, Attn(transformer, heads))
+            names |= {head.name for head in heads}
             if transformer.mlps:
                 yield Mlp(transformer, layer)
+                names |= {f"mlp{layer}"}
+        yield Stream(transformer, len(transformer.attention), names)
         yield Output(transformer)
 
     @property
@@ -81,8 +95,8 @@ class ResidualGraph(ModelGraph):
 
     @property
     def _single(self) -> list[Part]:
-        """The components that are no sum of others."""
-        return [part for part in self.parts.values() if not part.members]
+        """The components that are not made of others."""
+        return [part for part in self.parts.values() if part.single]
 
     def text(self) -> Sequence[str]:
         names = tuple(part.name for part in self._single)
@@ -104,7 +118,7 @@ class ResidualGraph(ModelGraph):
             return [f"resid_{point}" for point in site.names]
         if site.kind == "block":
             return list(site.names)
-        return [self.parts[name].hook_of(site.kind) for name in site.names]
+        return [hook for name in site.names for hook in self.parts[name].hooks_of(site.kind)]
 
     def _seen(self, inputs: Inputs, hooks: set[str]) -> dict[str, Tensor]:
         """The inputs, and the network's own activations of these names, from one pass."""
@@ -167,9 +181,7 @@ class ResidualGraph(ModelGraph):
                 stream = stream + added(block[0], summed, self.transformer.dtype)
 
     def _same(self, what: str, mine: Tensor, theirs: Tensor, remedy: str | None = None) -> None:
-        scale = theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny)
-        off = float(((mine - theirs).abs().max() / scale).nan_to_num(nan=float("inf")))
-        if off > PROOF_TOLERANCE.get(theirs.dtype, 0.0):
+        if off := off_by(mine, theirs):
             kind = NotASumError if remedy is None else ModelError
             raise kind(
                 f"{self.source}: {what} differs from the network's own by {off:.1e} of its scale, "

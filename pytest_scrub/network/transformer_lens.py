@@ -21,7 +21,8 @@ from pytest_scrub.network.bridge import Bridge
 from pytest_scrub.network.graph import ModelGraph, same_numbers
 from pytest_scrub.network.hooked import Hooked
 from pytest_scrub.network.hooks import WRAPPED, HookGraph
-from pytest_scrub.network.residual import PROOF_TOLERANCE, ResidualGraph
+from pytest_scrub.network.precision import PROOF_TOLERANCE
+from pytest_scrub.network.residual import ResidualGraph
 
 LIBRARY = "transformer_lens"
 FEW = 8  # tokens on which a bridge is seen to be the model that it is made of

@@ -22,6 +22,7 @@ import numpy as np
 
 from pytest_scrub.common.calls import short_repr, with_plain_arguments
 from pytest_scrub.errors import HypothesisError, Place, located_at
+from pytest_scrub.tree.units import MOST_UNITS, named, shown, text_from, text_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -177,7 +178,7 @@ class Node:
         """The node's part of a slot path: its name or component, slot and position."""
         into = f"[{self.into}]" if self.into else ""
         pos = "" if self.pos is None else f"@{self.pos}"
-        return f"{self.name or self.component}{into}{pos}"
+        return f"{self.name or shown(self.component)}{into}{pos}"
 
     def _key(self) -> tuple[object, ...]:
         reads = frozenset(Counter(self.reads).items())
@@ -191,7 +192,7 @@ class Node:
 
     def describe(self) -> str:
         """One line: what is claimed of this node, without its children."""
-        text = self.label if self.name is None else f"{self.label} ({self.component})"
+        text = self.label if self.name is None else f"{self.label} ({shown(self.component)})"
         if self.agrees_on is not None:
             text += f" {_in_words(self.agrees_on)}"
         if self.subspace is not None:
@@ -216,7 +217,7 @@ class Node:
 
 
 def _joined(components: Sequence[str]) -> str:
-    return components[0] if len(components) == 1 else f"group({'+'.join(components)})"
+    return components[0] if len(components) == 1 else f"group({'+'.join(map(shown, components))})"
 
 
 def _in_words(agreement: Agreement) -> str:
@@ -231,6 +232,11 @@ def is_head(component: str) -> bool:
 def is_attn(component: str) -> bool:
     """Whether `component` is all heads of a layer of a transformer, `attn1`."""
     return re.fullmatch(r"attn\d+", component) is not None
+
+
+def is_pattern(component: str) -> bool:
+    """Whether `component` is the attention of a head of a transformer, `pattern1.0`."""
+    return re.fullmatch(r"(\w+\.)?pattern\d+\.\d+", component) is not None
 
 
 def natural_key(component: str) -> tuple[object, ...]:
@@ -410,10 +416,10 @@ def _node(components: tuple[str, ...], **claim: Unpack[NodeOptions]) -> Node:
     return Node(components, **{"agrees_on": None, **given, "reads": children})
 
 
-def _counted(what: str, number: object) -> int:
+def _counted(what: str, number: object, most: int = MOST_LAYERS) -> int:
     """A layer or a head. **Raises** `HypothesisError` for what is no number that counts from 0."""
     with suppress(TypeError):
-        if 0 <= (counted := _whole(number)) < MOST_LAYERS:
+        if 0 <= (counted := _whole(number)) < most:
             return counted
     raise HypothesisError(f"{what} is a whole number counted from 0, not {short_repr(number)}")
 
@@ -486,6 +492,62 @@ def mlp(layer: int, *, of: str | None = None, **claim: Unpack[NodeOptions]) -> N
     """The MLP of layer `layer`; arguments as for `head`."""
     number = _counted("the layer of an MLP", layer)
     return _node((f"{_side('an MLP', of, (ENCODER,))}mlp{number}",), **claim)
+
+
+@_constructor
+def stream(layer: int, *, of: str | None = None, **claim: Unpack[NodeOptions]) -> Node:
+    """The residual stream before layer `layer`, or after all layers where it is their number: all
+    that was added to it until then; arguments as for `head`."""
+    number = _counted("the layer of a stream", layer)
+    return _node((f"{_side('a stream', of, (ENCODER,))}stream{number}",), **claim)
+
+
+@_constructor
+def pattern(layer: int, head: int, *, of: str | None = None, **claim: Unpack[NodeOptions]) -> Node:
+    """The attention probabilities of head `head` of layer `layer`, which this head alone reads, in
+    place of queries, keys and mask; arguments as for `head`. Its `pos=` means queries, and is the
+    same for all inputs."""
+    at = _counted("the layer of a pattern", layer), _counted("the head of a pattern", head)
+    return _node((f"{_side('a pattern', of)}pattern{at[0]}.{at[1]}",), **claim)
+
+
+@_constructor
+def neurons(
+    layer: int, units: int | slice | Sequence[int], *, of: str | None = None,
+    **claim: Unpack[NodeOptions],
+) -> Node:  # fmt: skip
+    """Some hidden units of the MLP of layer `layer`: what they hold times their rows of its output
+    matrix. One node with one donor; arguments as for `head`, and
+
+    - `units`: their numbers: an int, a slice or a list.
+    """
+    number = _counted("the layer of neurons", layer)
+    basis = f"{_side('neurons', of, (ENCODER,))}neurons{number}"
+    return _node((named(basis, _units(f"units= of {basis}", units)),), **claim)
+
+
+def _units(where: str, units: object) -> str:
+    """The text of a set of units. **Raises** `HypothesisError` for what is none."""
+    if isinstance(units, slice):
+        ends = {"start": units.start, "stop": units.stop, "step": units.step}
+        given = {
+            n: _counted(f"{n} of {where}", end, MOST_UNITS)
+            for n, end in ends.items()
+            if end is not None
+        }
+        start, step = given.get("start", 0), given.get("step", 1)
+        if not step or not range(start, given.get("stop", MOST_UNITS), step):
+            raise HypothesisError(f"{where}: {short_repr(units)} holds no unit")
+        if "stop" not in given:
+            return text_from(start, step)
+        return text_of(range(start, given["stop"], step))
+    many = isinstance(units, Iterable) and not isinstance(units, (str, Mapping))
+    each: Iterable[object] = units if many else (units,)  # type: ignore[assignment]  # as just seen
+    numbers = sorted(_counted(f"a unit in {where}", unit, MOST_UNITS) for unit in each)
+    if not numbers or len(set(numbers)) != len(numbers):
+        what = "names one twice" if numbers else "is empty"
+        raise HypothesisError(f"{where} {what}; give different units")
+    return text_of(numbers)
 
 
 @_constructor

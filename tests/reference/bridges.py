@@ -28,6 +28,22 @@ Read = Callable[[Sequence[str], "Tensor"], None]
 # from what is written, and its sum, to a sum
 Written = Callable[[dict[str, "Tensor"], "Tensor"], "Tensor"]
 KINDS = ("attn", "mlp")
+SLOTS = {
+    "head": ("q", "k", "v", "mask", "pattern"),
+    "attn": ("q", "k", "v", "mask"),
+    "pattern": ("q", "k", "mask"),
+}
+
+
+class Values(dict[str, "Tensor"]):
+    """The activations of a run; those of neurons are what its hidden units add, once asked for."""
+
+    def __init__(self, network: BridgeNetwork) -> None:
+        super().__init__()
+        self.network, self.hidden = network, dict[int, "Tensor"]()
+
+    def __missing__(self, name: str) -> Tensor:
+        return self.network.added_by(name, self.hidden[_layer(name)])
 
 
 class BridgeNetwork:
@@ -54,10 +70,11 @@ class BridgeNetwork:
         self.clean = cache(partial(self._run, replace={}))
 
     def slots(self, component: str) -> Sequence[str]:
-        return ("q", "k", "v", "mask") if component.startswith(("head", "attn")) else ("stream",)
+        return SLOTS.get(re.split(r"\d", component)[0], ("stream",))
 
     def writes(self, child: str, parent: str, slot: str) -> bool:
-        return (child == "mask") == (slot == "mask")
+        alone = "mask" if child == "mask" else "pattern" if child.startswith("pattern") else None
+        return alone == (slot if slot in ("mask", "pattern") else None)
 
     def run(self, row: int, replace: Mapping[str, Replace]) -> Run:
         return self._run(row, replace) if replace else self.clean(row)
@@ -66,23 +83,32 @@ class BridgeNetwork:
         self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Sequence[Change]]
     ) -> Tensor:
         streams = {
-            slot: run.reads[component] + self._added(run, changes.get(slot, ()))
+            slot: run.reads[component.partition("[")[0]] + self._added(run, changes.get(slot, ()))
             for slot, run in runs.items()
-            if slot != "mask"
+            if slot not in ("mask", "pattern")
         }
         row = next(iter(runs.values())).row
         if component == ROOT:
             return self._forward(
                 row, self._visible(row), [_force("ln_final.hook_in", streams["stream"])]
             )
+        if component.startswith("stream"):
+            return streams["stream"]
         if component.startswith("mlp"):
             return self._mlp(int(component.removeprefix("mlp")), row, streams["stream"])
+        if component.startswith("neurons"):
+            return self.added_by(component, self._hidden(component, row, streams["stream"]))
         visible = runs["mask"].values["mask"]
         visible = visible + sum(change for _, change in changes.get("mask", ()))
         if component.startswith("attn"):
             return self._attn(int(component.removeprefix("attn")), row, streams, visible)
-        layer, head = map(int, component.removeprefix("head").split("."))
+        layer, head = map(int, re.findall(r"\d+", component))
+        if component.startswith("pattern"):
+            return self._patterns(layer, row, streams, visible)[head]
         z = self._mixed(layer, row, streams, visible)
+        for name, change in changes.get("pattern", ()):
+            pattern = runs["pattern"].values[name] + change
+            z = self._attended(layer, row, streams["v"], pattern)
         return self._head_value(layer, head, z)
 
     def _added(self, run: Run, changes: Sequence[Change]) -> Tensor | int:
@@ -93,11 +119,10 @@ class BridgeNetwork:
         total: Tensor | int = 0
         sums: dict[tuple[str, int], Tensor] = {}
         for name, change in changes:
-            if name in ("embed", "pos_embed"):
+            if name.startswith(("embed", "pos_embed", "stream")):
                 total = total + change
                 continue
-            kind = "mlp" if name.startswith("mlp") else "attn"
-            layer = int(re.findall(r"\d+", name)[0])
+            kind, layer = "mlp" if name.startswith(("mlp", "neurons")) else "attn", _layer(name)
             sums[kind, layer] = sums.get((kind, layer), 0) + change
         for block, change in sums.items():
             own = run.reads[f"{block[0]}{block[1]} adds"]
@@ -130,7 +155,7 @@ class BridgeNetwork:
 
     def _run(self, row: int, replace: Mapping[str, Replace]) -> Run:
         """A run in which each component is replaced as soon as it is computed; all else follows."""
-        run = Run(row)
+        run = Run(row, values := Values(self))
 
         def written(parts: dict[str, Tensor], total: Tensor) -> Tensor:
             """What is added to the residual stream where these components wrote `total`."""
@@ -149,12 +174,26 @@ class BridgeNetwork:
             hooks.append(
                 _at("pos_embed.hook_out", lambda value: written({"pos_embed": value}, value))
             )
+
+        def stream(layer: int, point: str) -> Hook:
+            name = f"stream{layer}"
+
+            def before(value: Tensor) -> Tensor:
+                read([name], value)
+                return written({name: value}, value)
+
+            return _at(point, before)
+
         for layer in range(self.bridge.cfg.n_layers):
+            hooks.append(stream(layer, f"blocks.{layer}.hook_in"))
             hooks += self._attention_hooks(layer, read, written)
-            hooks += self._mlp_hooks(layer, read, written) if self.has_mlps else []
+            if self.has_mlps:
+                units = [name for name in replace if name.startswith(f"neurons{layer}[")]
+                hooks += self._mlp_hooks(layer, units, values.hidden, read, written)
             for kind in KINDS if self.has_mlps else ("attn",):  # seen after it is replaced
                 out = self._points[kind, layer][0]
                 hooks.append(_at(out, partial(read, [f"{kind}{layer} adds"])))
+        hooks.append(stream(self.bridge.cfg.n_layers, "ln_final.hook_in"))
         hooks.append(_at("ln_final.hook_in", partial(read, [ROOT])))
         run.values[ROOT] = self._forward(row, run.values["mask"], hooks)
         return run
@@ -172,22 +211,39 @@ class BridgeNetwork:
             constant = self._write_all(layer, self._value_biases[layer])
             return written({f"attn{layer}": total - constant}, total)
 
+        def attended(each: Tensor) -> None:
+            # read by its own head alone, so that nothing follows but what that computes
+            written(dict(zip(patterns, each, strict=True)), torch.zeros(()))
+
+        patterns = [f"pattern{layer}.{head}" for head in range(self.n_heads)]
+        readers = [*names, *patterns, f"attn{layer}"]
         return [
-            _at(self._points["attn", layer][1], partial(read, [*names, f"attn{layer}"])),
+            _at(self._points["attn", layer][1], partial(read, readers)),
+            _at(f"{attn}.hook_pattern", attended),
             _record(f"{attn}.o.hook_in", mixed),
             _at(self._points["attn", layer][0], after),
         ]
 
-    def _mlp_hooks(self, layer: int, read: Read, written: Written) -> list[Hook]:
+    def _mlp_hooks(
+        self, layer: int, units: Sequence[str], hidden: dict[int, Tensor], read: Read,
+        written: Written,
+    ) -> list[Hook]:  # fmt: skip
         name = f"mlp{layer}"
 
         def after(total: Tensor) -> Tensor:
-            return written({name: total - self._mlp_biases[layer]}, total)
+            total = written({name: total - self._mlp_biases[layer]}, total)
+            # each set of units changes what the MLP adds by what it adds more
+            return written({name: self.added_by(name, hidden[layer]) for name in units}, total)
 
         return [
-            _at(self._points["mlp", layer][1], partial(read, [name])),
+            _at(self._points["mlp", layer][1], self._noting(layer, read)),
+            _at(f"blocks.{layer}.mlp.out.hook_in", lambda value: hidden.update({layer: value})),
             _at(self._points["mlp", layer][0], after),
         ]
+
+    def _noting(self, layer: int, read: Read) -> Callable[[Tensor], None]:
+        """Takes note of what an MLP and any of its units read."""
+        return lambda stream: read([f"mlp{layer}", f"neurons{layer}"], stream)
 
     def _mixed(
         self, layer: int, row: int, streams: Mapping[str, Tensor], visible: Tensor
@@ -223,6 +279,51 @@ class BridgeNetwork:
         hooks = [_force(reads, stream), _record(out, seen)]
         self._forward(row, self._visible(row), hooks)
         return seen[out] - self._mlp_biases[layer]
+
+    def _patterns(
+        self, layer: int, row: int, streams: Mapping[str, Tensor], visible: Tensor
+    ) -> Tensor:
+        """The attention of a layer's heads, `[heads, queries, keys]`, on these streams into q and
+        k, and with these keys visible."""
+        attn = f"blocks.{layer}.attn"
+        seen: dict[str, Tensor] = {}
+        for slot, stream in streams.items():
+            hooks = [
+                _force(f"blocks.{layer}.hook_in", stream),
+                _record(f"{attn}.{slot}.hook_out", seen),
+            ]
+            self._forward(row, visible, hooks)
+        forced = [_force(name, projected) for name, projected in seen.items()]
+        self._forward(row, visible, [*forced, _record(f"{attn}.hook_pattern", seen)])
+        return seen[f"{attn}.hook_pattern"]
+
+    def _attended(self, layer: int, row: int, stream: Tensor, pattern: Tensor) -> Tensor:
+        """The mixed values of a layer, `[P, heads, d_head]`, if every head attended like this."""
+        seen: dict[str, Tensor] = {}
+        name = f"blocks.{layer}.attn.v.hook_out"
+        hooks = [_force(f"blocks.{layer}.hook_in", stream), _record(name, seen)]
+        self._forward(row, self._visible(row), hooks)
+        values = seen[name].reshape(self.n_pos, -1, self.bridge.cfg.d_head)
+        values = values.repeat_interleave(self.n_heads // values.shape[1], dim=1)
+        return torch.einsum("qk,khe->qhe", pattern, values)
+
+    def _hidden(self, component: str, row: int, stream: Tensor) -> Tensor:
+        """What all hidden units of an MLP hold on this stream, `[P, units]`."""
+        layer = _layer(component)
+        seen: dict[str, Tensor] = {}
+        name = f"blocks.{layer}.mlp.out.hook_in"
+        hooks = [_force(self._points["mlp", layer][1], stream), _record(name, seen)]
+        self._forward(row, self._visible(row), hooks)
+        return seen[name]
+
+    def added_by(self, component: str, hidden: Tensor) -> Tensor:
+        """What some hidden units, `neurons1[0:4,7]`, add to what their MLP does."""
+        project = self.bridge.blocks[_layer(component)].mlp.out.original_component
+        only, silent = torch.zeros_like(hidden), torch.zeros_like(hidden)
+        for unit in units_of(component, hidden.shape[-1]):
+            only[:, unit] = hidden[:, unit]
+        added: Tensor = project(only) - project(silent)
+        return added
 
     def _forward(self, row: int, visible: Tensor, hooks: Sequence[Hook]) -> Tensor:
         # Position ids are passed because the bridge would otherwise count visible keys only.
@@ -270,6 +371,19 @@ class BridgeNetwork:
         hooks = [_at(f"blocks.{layer}.mlp.out.hook_in", torch.zeros_like), _record(out, seen)]
         self._forward(0, self._visible(0), hooks)
         return seen[out]
+
+
+def _layer(component: str) -> int:
+    return int(re.findall(r"\d+", component)[0])
+
+
+def units_of(component: str, count: int) -> set[int]:
+    """The numbers in `neurons1[0:4,7]`."""
+    found: set[int] = set()
+    for piece in component.partition("[")[2].rstrip("]").split(","):
+        first, *more = (int(number) if number else None for number in piece.split(":"))
+        found |= set(range(count)[slice(first, *more)] if more else [first or 0])
+    return found
 
 
 def _at(name: str, see: Callable[[Tensor], Tensor | None]) -> Hook:

@@ -37,7 +37,9 @@ from pytest_scrub.tree.nodes import (
     is_attn,
     is_head,
     natural_key,
+    neurons,
 )
+from tests.reference.bridges import units_of
 from tests.reference.families import FAMILIES
 
 FULL_HEADS = ("gpt_neo", "bloom")  # without fewer key and value heads
@@ -47,6 +49,7 @@ FEATURES = ("parity", "first", "total")  # small ints, functions of a row's cont
 POSITION, POSITIONS = "where", "places"
 WIDTH = (3, 2, 1)  # children of a node, at most, by level below the root
 DEPTH = len(WIDTH)
+MANY = 1000  # more units than any MLP here has
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,16 @@ class SmallTransformer:
         )
         found = ["embed", "pos_embed"] if has_positions else ["embed"]
         for layer in range(a.n_layers):
+            found += [f"stream{layer}"]
             found += [f"head{layer}.{head}" for head in range(a.n_heads)]
             found += [f"attn{layer}"]
             found += [] if a.attn_only else [f"mlp{layer}"]
-        return tuple(found)
+        return *found, f"stream{a.n_layers}"
+
+    @property
+    def hidden_units(self) -> int:
+        """Of each of its MLPs."""
+        return max(self.bridge.blocks[0].mlp.out.original_component.weight.shape)
 
 
 def computes_in_float32(architecture: Architecture) -> bool:
@@ -318,11 +327,27 @@ def attends(component: str) -> bool:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether two components are the same, or one is a part of the other."""
-    return one == other or any(
-        is_attn(a) and b.startswith(a.replace("attn", "head") + ".")
-        for a, b in ((one, other), (other, one))
-    )
+    """Whether two components are the same, one is a part of the other, or they have a part in
+    common."""
+    return one == other or any(map(holds, (one, other), (other, one)))
+
+
+def holds(one: str, other: str) -> bool:
+    if is_attn(one):
+        return other.startswith(one.replace("attn", "head") + ".")
+    if one.startswith("stream"):
+        before = not re.search(r"\d", other) or other.startswith("stream")
+        return before or layer_of(other) < layer_of(one)
+    if one.startswith("neurons"):
+        same = layer_of(one) == layer_of(other)
+        if other.startswith("neurons"):
+            return same and bool(units_of(one, MANY) & units_of(other, MANY))
+        return same and other.startswith("mlp")
+    return False
+
+
+def layer_of(component: str) -> int:
+    return int(re.findall(r"\d+", component)[0])
 
 
 def n_positions(dataset: Dataset) -> int:
@@ -435,14 +460,20 @@ class _Trees:
         divisible = self.divisible(siblings)
         if len(divisible) > 0 and draw(st.booleans()):
             return self.other_part(draw(st.sampled_from(divisible)), siblings)
-        if self.may_claim_mask(parent, siblings) and self.rarely():
+        if is_head(parent) and not siblings and self.rarely():
+            return self.pattern(parent, level)
+        into = draw(st.sampled_from(self.slots(parent, siblings)))
+        if into != "v" and self.may_claim_mask(parent, siblings) and self.rarely():
             return self.mask(parent)
-        into = draw(st.sampled_from([None, "q", "k", "v"])) if attends(parent) else None
         shared = [
             sibling for sibling in siblings if None in (into, sibling.into) or sibling.into == into
         ]
         taken = {name for sibling in shared for name in sibling.components}
-        free = [name for name in self.readable(parent) if not any(overlap(name, t) for t in taken)]
+        free = [
+            name
+            for name in [*self.readable(parent), *self.some_neurons(parent)]
+            if not any(overlap(name, t) for t in taken)
+        ]
         if not free:
             return None
         components = [draw(st.sampled_from(free))]
@@ -467,10 +498,44 @@ class _Trees:
         if parent == ROOT:
             return components
         # the heads of one layer do not read each other
-        layer = re.findall(r"\d+", parent)[0]
+        layer, parent = layer_of(parent), re.sub(r"neurons(\d+)\[.*", r"mlp\1", parent)
         is_beside = self.model.architecture.kind in PARALLEL and f"mlp{layer}" == parent
-        first = f"head{layer}.0" if attends(parent) or is_beside else parent
+        is_mixing = attends(parent) or parent.startswith("pattern")
+        first = f"head{layer}.0" if is_mixing or is_beside else parent
         return components[: components.index(first)]
+
+    def some_neurons(self, parent: str) -> list[str]:
+        """A set of hidden units of one of the MLPs that it can read."""
+        mlps = [name for name in self.readable(parent) if name.startswith("mlp")]
+        if not mlps or not self.draw(st.booleans()):
+            return []
+        unit = st.integers(0, self.model.hidden_units - 1)
+        some = st.one_of(
+            unit,
+            st.lists(unit, min_size=1, max_size=12, unique=True),
+            st.builds(slice, st.sampled_from([None, 0, 3]), st.none(), st.sampled_from([None, 2])),
+        )
+        return [*neurons(layer_of(self.draw(st.sampled_from(mlps))), self.draw(some)).components]
+
+    def slots(self, parent: str, siblings: list[Node]) -> list[str | None]:
+        """What into= may say; where the pattern is claimed, only the values are left."""
+        if parent.startswith("pattern"):
+            return [None, "q", "k"]
+        if any(sibling.component.startswith("pattern") for sibling in siblings):
+            return ["v"]
+        return [None, "q", "k", "v"] if attends(parent) else [None]
+
+    def pattern(self, parent: str, level: int) -> Node:
+        """The attention of the parent, which reads it directly; at positions that are the same for
+        all rows."""
+        fixed = st.one_of(st.none(), st.integers(-self.n_pos, self.n_pos - 1), spans(self.n_pos))
+        node = Node(
+            (parent.replace("head", "pattern"),),
+            self.agreement(),
+            pos=self.draw(fixed),
+            via=self.draw(st.sampled_from([None, "direct"])),
+        )
+        return self.furnished(node, level, [])
 
     def furnished(self, node: Node, level: int, siblings: list[Node]) -> Node:
         """The node with a name, another's donor, children of its own or a computation, or none of
@@ -484,7 +549,8 @@ class _Trees:
             node = replace(node, shares=lender.name, agrees_on=lender.agrees_on)
         is_group = len(node.components) > 1
         is_recomputable = not is_group and (
-            attends(node.component) or node.component.startswith("mlp")
+            attends(node.component)
+            or node.component.startswith(("mlp", "stream", "neurons", "pattern"))
         )
         if is_recomputable and level + 1 < DEPTH and draw(st.integers(0, 3)) > 0:
             return self.reading(node, level + 1)
@@ -495,8 +561,9 @@ class _Trees:
             and not (is_group and node.via == "any")
         )
         if is_computable and draw(st.booleans()):
+            width = self.n_pos if node.component.startswith("pattern") else self.d_model
             return replace(
-                node, computed_by=Waves(self.d_model, draw(st.sampled_from([None, self.n_pos])))
+                node, computed_by=Waves(width, draw(st.sampled_from([None, self.n_pos])))
             )
         return node
 
@@ -531,7 +598,8 @@ class _Trees:
         return self.furnished(replace(part, pos=pos, subspace=subspace), DEPTH, siblings)
 
     def may_claim_mask(self, parent: str, siblings: list[Node]) -> bool:
-        reaches = attends(parent) or any(map(attends, self.readable(parent)))
+        is_mixing = attends(parent) or parent.startswith("pattern")
+        reaches = is_mixing or any(map(attends, self.readable(parent)))
         is_free = all("mask" not in sibling.components for sibling in siblings)
         return "attention_mask" in self.dataset.inputs and reaches and is_free
 
@@ -539,7 +607,8 @@ class _Trees:
         """Only heads read it directly. Fixed positions keep the first key visible, which never is
         padding."""
         fixed = st.one_of(st.none(), st.integers(-self.n_pos, self.n_pos - 1), spans(self.n_pos))
-        via = st.sampled_from([None, "direct", "any"] if attends(parent) else ["any"])
+        is_mixing = attends(parent) or parent.startswith("pattern")
+        via = st.sampled_from([None, "direct", "any"] if is_mixing else ["any"])
         return Node(("mask",), self.agreement(), pos=self.draw(fixed), via=self.draw(via))
 
 

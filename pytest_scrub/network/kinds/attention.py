@@ -6,13 +6,13 @@ recomputed as a head is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from pytest_scrub.network.adapter import Transformer
-from pytest_scrub.network.graph import FixedPositions, Inputs, Site, Where
+from pytest_scrub.network.graph import FixedPositions, Inputs, Site, Where, summed
 from pytest_scrub.network.kinds.head import Head
 from pytest_scrub.network.kinds.part import MASK
 from pytest_scrub.network.kinds.reading import Batch, ReadingPart
@@ -24,6 +24,7 @@ class Attn(ReadingPart):
 
     streams = HEAD_SLOTS
     beside = (MASK,)
+    single = False
 
     def __init__(self, transformer: Transformer, heads: Sequence[Head]) -> None:
         first = heads[0]
@@ -34,6 +35,13 @@ class Attn(ReadingPart):
             first.layer, first.stage, first.point, first.hook,
         )  # fmt: skip
         self.block, self.after = first.block, first.after
+
+    @property
+    def writers(self) -> frozenset[str]:
+        return frozenset(head.name for head in self.heads)
+
+    def in_run(self, values: Mapping[str, Tensor], stream: Tensor, visible: Tensor) -> Tensor:
+        return summed(values[head.name] for head in self.heads)
 
     def reads_in_place(self, slot: str) -> bool:
         return self.heads[0].reads_in_place(slot)

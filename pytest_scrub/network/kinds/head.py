@@ -8,6 +8,7 @@ W_O`. v has no bias: attention weights sum to one, so its bias is a constant and
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from pytest_scrub.network.adapter import Transformer
 from pytest_scrub.network.graph import FixedPositions, Inputs, Site, Where, position_ids, select
 from pytest_scrub.network.kinds.mask import replaced_keys, require_a_key, seen_keys
-from pytest_scrub.network.kinds.part import MASK, VISIBLE, Part, first_stage
+from pytest_scrub.network.kinds.part import MASK, PATTERN, VISIBLE, Part, first_stage
 from pytest_scrub.network.kinds.reading import Batch, ReadingPart
 from pytest_scrub.network.parts import HeadNorm
 from pytest_scrub.network.precision import widened
@@ -28,6 +29,7 @@ class Head(ReadingPart):
 
     streams = HEAD_SLOTS
     beside = (MASK,)
+    instead = MappingProxyType({PATTERN: ("q", "k", MASK)})
 
     def __init__(self, transformer: Transformer, layer: int, head: int) -> None:
         super().__init__(transformer, f"head{layer}.{head}", f"attention {layer}")
@@ -36,8 +38,14 @@ class Head(ReadingPart):
         self.stage, self.point, self.hook = first_stage(layer), f"pre.{layer}", f"z.{layer}"
         self.block, self.after = f"attn_out.{layer}", self.attention.after
 
+    def slots(self, child: Part, anywhere: bool) -> tuple[str, ...]:
+        if child.stage == self.stage:  # its own attention is no later one
+            return tuple(slot for slot in child.ways_into(self, anywhere) if slot == PATTERN)
+        return super().slots(child, anywhere)
+
     def reads_in_place(self, slot: str) -> bool:
-        return slot == "q"  # keys and values, and the mask, are read at every position
+        # keys and values, and the mask, are read at every position
+        return slot in ("q", PATTERN)
 
     @property
     def constant(self) -> Tensor | float:
@@ -62,7 +70,20 @@ class Head(ReadingPart):
 
     def read(self, batch: Batch) -> Tensor:
         """Its z, `[B, K, d_head]`."""
-        q, k, v = (self.projected(batch, slot) for slot in HEAD_SLOTS)
+        claimed = [child for child in batch.values if PATTERN in child.slots]
+        v = self.projected(batch, "v")
+        if not claimed:
+            return self.attention_to(batch) @ v
+        site = claimed[0].everywhere
+        attention = widened(batch.clean.take(site, batch.carrier, batch.where))
+        for child in claimed:
+            attention = batch.replaced(child, attention, batch.where, None)
+        return attention.to(v.dtype) @ v
+
+    def attention_to(self, batch: Batch) -> Tensor:
+        """What share of each key its queries attend to, `[B, K, P]`, of what they, the keys and the
+        mask read."""
+        q, k = (self.projected(batch, slot) for slot in ("q", "k"))
         visible = batch.clean.take(VISIBLE, batch.carrier, None)
         masks = [
             (child.edit, value) for child, value in batch.values.items() if MASK in child.slots
@@ -71,7 +92,7 @@ class Head(ReadingPart):
         if masks:  # beyond a window only padding sees no key
             seen = seen_keys(visible, batch.where, q, self.transformer.causal)
             require_a_key(seen, batch.carrier, self.name)
-        return self.mix(q, k, v, self.seen(visible, batch.where, q))
+        return self.attention_of(q, k, self.seen(visible, batch.where, q))
 
     def projected(self, batch: Batch, slot: str) -> Tensor:
         """q, k or v `[B, K, d_head]`. Those that nothing changes are gathered as they are, and what
@@ -163,6 +184,10 @@ class Head(ReadingPart):
     def mix(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
         """z, `[B, K, d_head]`, from q `[B, K, d_head]`, k and v `[B, P, d_head]`, and the keys that
         each query sees: bool, broadcasts to `[B, K, P]`."""
+        return self.attention_of(q, k, seen) @ v
+
+    def attention_of(self, q: Tensor, k: Tensor, seen: Tensor) -> Tensor:
+        """What share of each key queries attend to, `[B, K, P]`."""
         scores = q @ k.transpose(-1, -2) * self.attention.scale
         if self.attention.softcap is not None:
             scores = self.attention.softcap * torch.tanh(scores / self.attention.softcap)
@@ -170,7 +195,7 @@ class Head(ReadingPart):
             scores = scores + self.attention.bias(k.shape[1])[self.head].to(scores.dtype)
         # The most negative number, as networks have it: a query that sees no key, of padding,
         # attends to all alike.
-        return scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(-1) @ v
+        return scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(-1)
 
     def projection(self, slot: str) -> tuple[Tensor, Tensor | float]:
         """The weights `[d_model, d_head]` and the bias of queries, keys or values."""

@@ -16,14 +16,19 @@ from pytest_scrub.network.precision import widened
 if TYPE_CHECKING:
     from pytest_scrub.network.parts import Norm
 
-MASK = "mask"
+MASK, PATTERN = "mask", "pattern"
 VISIBLE = Site("value", (MASK,))
-INPUT_STAGE = 0  # of what is there before the first layer
+INPUT_STAGE = -1  # of what is there before the first layer
+
+
+def stage_before(layer: int) -> int:
+    """That of the residual stream before a layer."""
+    return 3 * layer
 
 
 def first_stage(layer: int) -> int:
     """That of a layer's attention; its MLP has the next one, where it reads what attention adds."""
-    return 2 * layer + 1
+    return stage_before(layer) + 1
 
 
 class Part(Component):
@@ -37,7 +42,9 @@ class Part(Component):
       added as they are. `block`: the network's own activation that is that sum.
     - `streams`: its slots that read the residual stream; `point`: where they read it.
     - `beside`: its slot that reads the mask, where it has one.
-    - `members`: the parts whose sum it is, where it is one of others.
+    - `single`: whether it is one of the parts that a block is the sum of, or stands alone; else
+      its value is made of those of others.
+    - `members`: the parts whose values it is made of in a run.
     """
 
     layer: int = 0
@@ -50,15 +57,12 @@ class Part(Component):
     streams: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     point = ""
+    single = True
     members: tuple[Part, ...] = ()
 
     def __init__(self, transformer: Transformer, name: str, level: str) -> None:
         super().__init__(name, level)
         self.transformer, self.width = transformer, transformer.d_model if self.adds else None
-
-    @property
-    def writers(self) -> tuple[str, ...]:
-        return tuple(part.name for part in self.members) or (self.name,)
 
     @property
     def sum(self) -> str:
@@ -86,6 +90,16 @@ class Part(Component):
         """The network's own activation that what a site of this kind keeps of it is taken from;
         empty where it is not taken from one."""
         return f"resid_{self.point}" if kind in self.streams else self.hook
+
+    def hooks_of(self, kind: str) -> Sequence[str]:
+        """All that `clean` looks at of a run."""
+        return (self.hook_of(kind),)
+
+    def in_run(self, values: Mapping[str, Tensor], stream: Tensor, visible: Tensor) -> Tensor:
+        """Where it is not `single`, its value in a run before anything is put in its place, at the
+        positions of `stream`: from the `values` of its members there, or from what its block
+        reads."""
+        raise NotImplementedError
 
     def clean(self, kind: str, seen: Inputs, where: Where) -> Tensor:
         """What a site of this kind keeps of it, from its hook and the network's inputs."""
@@ -139,6 +153,11 @@ def total(block: Sequence[Part], values: Iterable[Tensor]) -> Tensor:
 def added(part: Part, summed: Tensor, dtype: torch.dtype) -> Tensor:
     """What the block of a part adds to the stream, from the sum of its parts."""
     return summed if part.after is None else widened(part.after(summed.to(dtype)))
+
+
+def stream_before(parts: Mapping[str, Part], layer: int) -> Site:
+    """Where the stream before a layer is kept, or that after all of them."""
+    return parts[f"stream{layer}"].site(None)
 
 
 def first_changed_layer(parts: Mapping[str, Part], edits: Iterable[Edit]) -> int:

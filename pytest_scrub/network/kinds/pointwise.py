@@ -39,6 +39,17 @@ class Mlp(ReadingPart):
         self.after = self.mlp.after
 
     @property
+    def rows(self) -> Tensor:
+        """What each of its hidden units adds, `[units, d_model]`."""
+        assert self.mlp.W_out is not None  # else it has no neurons to claim
+        return self.mlp.W_out
+
+    def hidden(self, stream: Tensor) -> Tensor:
+        """What they hold, `[..., units]`."""
+        assert self.mlp.hidden is not None
+        return self.mlp.hidden(self.mlp.norm(stream))
+
+    @property
     def constant(self) -> Tensor | float:
         return 0.0 if self.mlp.bias is None else self.mlp.bias
 

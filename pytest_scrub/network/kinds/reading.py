@@ -35,6 +35,7 @@ from pytest_scrub.network.kinds.part import (
     added,
     first_changed_layer,
     first_stage,
+    stream_before,
 )
 from pytest_scrub.network.kinds.rerun import Rerun
 from pytest_scrub.network.precision import widened
@@ -50,7 +51,8 @@ class Child:
     - `is_whole`: whether its value comes at all positions; else where the part's own is wanted.
     - `is_z`: whether its value is a head's z, to be multiplied with the output weights.
     - `is_product`: whether all that it changes is a product with its z, position by position.
-    - `own`: where the carrier's value, which it replaces, is kept.
+    - `own`: where the carrier's value, which it replaces, is kept; `everywhere`: where all of it
+      is that the part may want.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Child:
         self.is_term = self.component.after is None
         self.is_product = self.is_z and self.is_term and edit.at is None and edit.subspace is None
         at = None if self.is_whole else where
+        self.everywhere = replace(edit.site, positions=kept_positions(where))
         self.own = replace(edit.site, positions=kept_positions(at if edit.at is None else edit.at))
 
 
@@ -107,7 +110,7 @@ class SlotInput:
             yield from (self.start, *(child.own for child in self.direct), *self.kept.values())
             return
         first = first_changed_layer(parts, (child.edit for child in self.rerun))
-        yield from (Site("stream", (f"pre.{first}",)), VISIBLE)
+        yield from (stream_before(parts, first), VISIBLE)
         # What lies below the first changed layer has its clean value in the run.
         for child in (*self.rerun, *self.direct):
             below = (n for n in child.edit.components if parts[n].stage < first_stage(first))
@@ -128,12 +131,19 @@ class Reading:
     ) -> None:  # fmt: skip
         self.part, self.parts = part, parts
         self.children = [Child(part, parts, edit, where) for edit in edits]
-        self.inputs = {slot: SlotInput(self, slot, where) for slot in part.streams}
+        claimed = {slot for child in self.children for slot in child.slots}
+        unread = {other for slot in claimed for other in part.instead.get(slot, ())}
+        self.inputs = {
+            slot: SlotInput(self, slot, where) for slot in part.streams if slot not in unread
+        }
 
     def reader(self) -> Reader:
         """What the engine has to know of it."""
         part = self.part
         sites = [site for source in self.inputs.values() for site in source.sites(self.parts)]
+        for child in self.children:
+            if child.slots & part.instead.keys():
+                sites += [child.everywhere, child.own]
         changed = [slot for slot, source in self.inputs.items() if source.direct or source.rerun]
         reruns = [slot for slot in changed if self.inputs[slot].rerun]
         # what a block adds as a whole is no sum of what each of its parts contributes
@@ -199,7 +209,7 @@ class Batch:
             z, weights = self.product(source)
             stream = torch.addmm(stream.flatten(0, 1), z.flatten(0, 1), weights).view_as(stream)
         for child in source.terms:
-            stream = self._replaced(child, stream, where, run)
+            stream = self.replaced(child, stream, where, run)
         for block, children in source.blocks.items():
             if run is None:
                 own = self.clean.take(source.kept[block], self.carrier, where)
@@ -207,14 +217,14 @@ class Batch:
                 own = select(run.sum_of(block), where)
             replaced = widened(own)
             for child in children:
-                replaced = self._replaced(child, replaced, where, run)
+                replaced = self.replaced(child, replaced, where, run)
             now, before = (
                 added(children[0].component, summed, own.dtype) for summed in (replaced, own)
             )
             stream = stream + (now - before)
         return stream.to(start.dtype)
 
-    def _replaced(self, child: Child, total: Tensor, where: Where, run: Rerun | None) -> Tensor:
+    def replaced(self, child: Child, total: Tensor, where: Where, run: Rerun | None) -> Tensor:
         """A sum that a child is a term of, `[B, K, d_model]` at `where`, with its value put in."""
         at = self._at(child)
         if run is not None:

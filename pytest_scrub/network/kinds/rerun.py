@@ -7,7 +7,7 @@ from itertools import groupby
 
 from torch import Tensor
 
-from pytest_scrub.network.graph import Clean, Edits, Site, Where, patched, select, summed
+from pytest_scrub.network.graph import Clean, Edits, Site, Where, patched, select
 from pytest_scrub.network.kinds.mask import replaced_keys, require_a_key, seen_keys
 from pytest_scrub.network.kinds.part import (
     INPUT_STAGE,
@@ -16,12 +16,14 @@ from pytest_scrub.network.kinds.part import (
     Part,
     added,
     first_changed_layer,
-    first_stage,
     in_blocks,
     in_stages,
+    stage_before,
+    stream_before,
     total,
 )
 from pytest_scrub.network.precision import widened
+from pytest_scrub.tree.units import split
 
 
 class Rerun:
@@ -51,7 +53,7 @@ class Rerun:
     ) -> None:
         self.clean, self.carrier, self.at = clean, carrier, None
         self.first = first_changed_layer(parts, (edit for edit, _ in edits))
-        self.stream = clean.take(Site("stream", (f"pre.{self.first}",)), carrier, None)
+        self.stream = clean.take(stream_before(parts, self.first), carrier, None)
         self.visible = clean.take(VISIBLE, carrier, None)
         self.values: dict[str, Tensor] = {}
         self.sums: dict[str, Tensor] = {}
@@ -60,31 +62,29 @@ class Rerun:
             self.visible = replaced_keys(self.visible, edits, carrier)
             seen = seen_keys(self.visible, None, self.stream, stop.transformer.causal)
             require_a_key(seen, carrier, stop.name)
-        asked = {*edited, *wanted}
+        asked = dict.fromkeys([*edited, *sorted(wanted)])
         for name in edited:
             if parts[name].adds and parts[name].stage == INPUT_STAGE:
                 value = self.own(name)
                 self.values[name] = patched(name, value, edits, carrier)
                 self.stream = self.stream + (self.values[name] - value)
-        # Of the sums of others those that somebody asks for, after what they are the sums of.
-        sums = [part for part in parts.values() if part.members and part.name in asked]
-        kept = {*wanted, *(member.name for part in sums for member in part.members)}
-        run = (part for part in parts.values() if not part.members or part in sums)
-        stages = [
-            stage
-            for stage in in_stages(run)
-            if first_stage(self.first) <= stage[0].stage < stop.stage
-        ]
+        # Of what is made of others those that somebody asks for, after what they are made of.
+        names = [name for name in asked if name in parts or split(name)]
+        made = [parts[name] for name in names if not parts[name].single]
+        kept = {*wanted, *(member.name for part in made for member in part.members)}
+        run = [*(part for part in parts.values() if part.single), *made]
+        run = [part for part in run if stage_before(self.first) <= part.stage < stop.stage]
+        stages = [*in_stages(sorted(run, key=lambda part: (part.stage, part.block)))]
         mixing = [stage for stage in stages if any(part.beside for part in stage)]
         for stage in stages:
-            there = where if stage is mixing[-1] and not wanted else None
+            there = where if [stage] == mixing[-1:] and not wanted else None
             self.at = self.at if there is None else there
             after = widened(select(self.stream, there))
             for block in in_blocks(stage):
                 values = []
-                for name, own, is_sum in self._computed(block, {*edited, *kept}, there):
+                for name, own, is_made in self._computed(block, {*edited, *kept}, there):
                     value = patched(name, own, edits, carrier, self.at)
-                    values.append(value - own if is_sum else value)
+                    values.append(value - own if is_made else value)
                     if name in kept:
                         self.values[name] = value
                 together = total(block, values)
@@ -97,13 +97,12 @@ class Rerun:
         self, block: Sequence[Part], apart: Collection[str], where: Where
     ) -> Iterator[tuple[str, Tensor, bool]]:
         """The values of a block's parts in this run before anything is put in their place, by name,
-        and whether one is a sum of others."""
+        and whether one is made of others."""
         for _, alike in groupby(block, key=type):
             some = list(alike)
-            if some[0].members:
-                for part in some:
-                    own = summed(self.values[member.name] for member in part.members)
-                    yield part.name, own, True
+            if not some[0].single:
+                here = select(self.stream, where)
+                yield from ((p.name, p.in_run(self.values, here, self.visible), True) for p in some)
             else:
                 each = some[0].together(some, apart, self.stream, self.visible, where)
                 yield from ((name, own, False) for name, own in each)

@@ -1,0 +1,49 @@
+"""The residual stream before a layer, or after all of them: the sum of all that was added to it
+until then, constants too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from pytest_scrub.network.adapter import Transformer
+from pytest_scrub.network.graph import FixedPositions, Site
+from pytest_scrub.network.kinds.part import stage_before
+from pytest_scrub.network.kinds.reading import ReadingPart
+
+
+class Stream(ReadingPart):
+    """The stream before layer `layer`.
+
+    **Arguments**
+
+    - `before`: the parts that add to it.
+    """
+
+    single = False
+
+    def __init__(self, transformer: Transformer, layer: int, before: frozenset[str]) -> None:
+        name = f"stream{layer}"
+        last = len(transformer.attention)
+        super().__init__(
+            transformer,
+            name,
+            f"stream before layer {layer}" if layer < last else "stream after all layers",
+        )
+        self.layer, self.stage, self.block = layer, stage_before(layer), name
+        self.point = f"pre.{layer}" if layer < last else f"post.{last - 1}"
+        self.hook, self._before = f"resid_{self.point}", before
+
+    @property
+    def writers(self) -> frozenset[str]:
+        return self._before
+
+    def site(self, positions: FixedPositions) -> Site:
+        return Site("stream", (self.point,), positions)
+
+    def apply(self, stream: Tensor) -> Tensor:
+        return stream
+
+    def in_run(self, values: Mapping[str, Tensor], stream: Tensor, visible: Tensor) -> Tensor:
+        return stream
