@@ -5,22 +5,27 @@ from __future__ import annotations
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.tree.nodes import Node
+from pytest_scrub.tree.units import shown
 from pytest_scrub.verdict import Circuit, CircuitNode
 
 
 def circuit_of(hypothesis: Node, graph: ModelGraph) -> Circuit:
-    """The levels of a transformer are its embeddings, the attention and the MLP of each layer, and
-    its output; those of any other network are the components that the hypothesis names, in order of
-    computation."""
+    """The levels of a transformer are its embeddings, the attention and the MLP of each layer, its
+    output, and the streams that the hypothesis names; those of any other network are the components
+    that the hypothesis names, in order of computation."""
     paths = node_paths(hypothesis)
-    named = {component for _, node, _ in paths for component in node.components}
-    shown = (part for name, part in graph.parts.items() if graph.adds or name in named)
-    levels = list(dict.fromkeys(part.level for part in shown))
+    named = {graph.parts[name].level for _, node, _ in paths for name in node.components}
+    every = (
+        part.level
+        for part in graph.parts.values()
+        if (graph.adds and part.is_drawn) or part.level in named
+    )
+    levels = list(dict.fromkeys(every))
     nodes = (
         CircuitNode(
             path=path,
             parent=parent,
-            components=node.components,
+            components=tuple(map(shown, node.components)),
             level=max(levels.index(graph.parts[name].level) for name in node.components),
             into=node.into,
             agrees_on=None if node.agrees_on is None else str(node.agrees_on),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.checks import CheckedHypothesis
-from pytest_scrub.network.graph import Edit, Reader, Site, kept_positions
+from pytest_scrub.network.graph import Edit, FixedPositions, Reader, Site, kept_positions
 from pytest_scrub.swaps.slots import REFERENCE, node_paths, slots_of
 from pytest_scrub.tree.nodes import ROOT, Node
 
@@ -51,11 +51,15 @@ def compile_plan(root: Node, checked: CheckedHypothesis) -> Step:
     graph, paths = checked.graph, node_paths(root)
     slots = {slot.path: i for i, slot in enumerate(slots_of(root))}
 
+    def site_of(node: Node, part: tuple[str, ...], at: FixedPositions) -> Site:
+        # a function gives the value itself, and a subspace is one of values
+        is_value = node.computed_by or (node.is_leaf and node.subspace is not None)
+        return Site("value", part, at) if is_value else graph.value_site(part, at)
+
     def edits_of(path: str, node: Node) -> Iterator[Edit]:
         at, anywhere = checked.positions[path], checked.is_anywhere(node)
         for part in checked.parts(node):
-            # a function gives the value itself
-            site = Site("value", part) if node.computed_by else graph.value_site(part, None)
+            site = site_of(node, part, None)
             yield Edit(part, node.into, at, node.subspace, anywhere, site)
 
     def step(path: str, node: Node, wanted: Positions | None, same: bool) -> Step:
@@ -73,7 +77,7 @@ def compile_plan(root: Node, checked: CheckedHypothesis) -> Step:
                 as_mine = child_path not in everywhere
                 below.append(step(child_path, child, at if as_mine else None, as_mine))
         elif node.computed_by is None:
-            sites = tuple(graph.value_site(part, kept_positions(at)) for part in parts)
+            sites = tuple(site_of(node, part, kept_positions(at)) for part in parts)
         return Step(
             path=path,
             node=node,

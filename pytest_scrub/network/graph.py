@@ -159,6 +159,7 @@ class Component(ABC):
     - `sum`: names the sum that it is a term of, where what reads it reads a function of that sum.
     - `divisible`: whether a part of its value can be claimed, whatever numbers it holds.
     - `hint`: why most others cannot read it, and what to do.
+    - `is_drawn`: whether pictures show its level where no claim names it.
     - `basis`: of units of a place, that which they are some of; `units`: which, ascending.
     - `instead`: slots that are read in place of others, with those.
     """
@@ -168,6 +169,7 @@ class Component(ABC):
     adds = False
     divisible = False
     hint: str | None = None
+    is_drawn = True
     basis = ""
     units: Ints | None = None
     instead: Mapping[str, tuple[str, ...]] = MappingProxyType({})

@@ -23,6 +23,7 @@ from pytest_scrub.errors import ScrubError
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.swaps.slots import Slot, node_paths, slots_of
 from pytest_scrub.tree.nodes import ANYTHING, ROOT, Agreement, Node, natural_key
+from pytest_scrub.tree.units import named, shown, text_of
 
 MERGED, PERMUTED = "values merged in pairs", "permuted among rows"
 OPEN = "the claim does not depend on "
@@ -191,6 +192,17 @@ def _pairs(values: NDArray[Any]) -> NDArray[Any]:
     return values[first[order][2 * pair][inverse.reshape(-1)]]
 
 
+def _following(reads: Sequence[Node], old: str, new: str) -> tuple[Node, ...]:
+    """What a component reads once it is another one: of the pattern of a head that of the other."""
+    mine, other = (name.replace("head", "pattern") for name in (old, new))
+    return tuple(
+        replace(child, components=(other,))
+        if child.components == (mine,) and mine != old
+        else child
+        for child in reads
+    )
+
+
 class _OneRow:
     """A graph whose activations on the dataset's first row, all that static checks look at, are
     captured once."""
@@ -321,8 +333,9 @@ class _Maker:
             for old, new in self._exchanges(path):
                 members = tuple(sorted({*node.components, new} - {old}, key=natural_key))
                 if made < MOST_COMPONENTS and self._is_alike(old, new):
+                    now = replace(node, components=members, reads=_following(node.reads, old, new))
                     for mutant in self._made(
-                        "component", path, {path: replace(node, components=members)}, old, new
+                        "component", path, {path: now}, shown(old), shown(new)
                     ):
                         made += 1
                         yield mutant
@@ -343,8 +356,32 @@ class _Maker:
         choices = []
         for old in node.components:
             kin = [new for new in free if type(graph.parts[new]) is type(graph.parts[old])]
-            choices.append([(old, kin[i]) for i in self.rng.permutation(len(kin))])
+            choices.append(
+                [(old, kin[i]) for i in self.rng.permutation(len(kin))]
+                or self._other_units(path, old)
+            )
         return sorted(_in_turn(choices), key=lambda pair: not self._are_near(*pair))
+
+    def _other_units(self, path: str, old: str) -> list[tuple[str, str]]:
+        """As many units of the same basis, of those that nobody claims where there are enough."""
+        part = self.graph.parts[old]
+        if part.units is None:
+            return []
+        claimed = [
+            self.graph.parts[name].units
+            for other in self.siblings(path)
+            for name in self.nodes[other].components
+            if self.graph.parts[name].basis == part.basis
+        ]
+        count = self.graph.bases[part.basis].count
+        free = np.setdiff1d(np.arange(count), np.concatenate([part.units, *claimed]))
+        if len(free) < len(part.units):  # some of its own among them
+            free = np.setdiff1d(np.arange(count), np.concatenate([[], *claimed]))
+        drawn = (
+            np.sort(self.rng.choice(free, len(part.units), replace=False)).tolist()
+            for _ in range(MOST_COMPONENTS)
+        )
+        return [(old, named(part.basis, text_of(units))) for units in drawn]
 
     def _are_near(self, old: str, new: str) -> bool:
         return self.graph.parts[old].layer == self.graph.parts[new].layer

@@ -7,6 +7,7 @@ and the other a tree below it, everything below is tied to the leaf's donor, and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import reduce
@@ -17,12 +18,15 @@ from pytest_scrub.tree.nodes import (
     ANYTHING,
     EXACT,
     HEAD_SLOTS,
+    PATTERN_SLOTS,
     Agreement,
     Node,
     is_attn,
     is_head,
+    is_pattern,
     natural_key,
 )
+from pytest_scrub.tree.units import are_apart, shown, split
 
 Edge = tuple[object, ...]
 
@@ -102,12 +106,17 @@ def _joint_name(a: Node, b: Node) -> str | None:
 def _edges(parent: Node, child: Node) -> frozenset[Edge]:
     """What a child claims of its parent, in the smallest pieces that the tree itself can tell
     apart."""
-    attends = is_head(parent.components[0]) or is_attn(parent.components[0])
+    above = parent.components[0]
+    by_default = (
+        HEAD_SLOTS if is_head(above) or is_attn(above)
+        else PATTERN_SLOTS if is_pattern(above)
+        else (None,)
+    )  # fmt: skip
 
     def slots(component: str) -> tuple[str | None, ...]:
-        return (
-            HEAD_SLOTS if attends and child.into is None and component != "mask" else (child.into,)
-        )
+        if component == "mask" or is_pattern(component):
+            return (component,)
+        return by_default if child.into is None else (child.into,)
 
     return frozenset(
         (component, slot, child.pos, child.subspace)
@@ -118,7 +127,7 @@ def _edges(parent: Node, child: Node) -> frozenset[Edge]:
 
 def _join_children(a: Node, b: Node, rest: Agreement) -> tuple[tuple[Node, ...], Agreement]:
     """The children claimed by both, and what their rest agrees on."""
-    _refuse_unknown_heads(a, b)
+    _refuse_unknown(a, b)
     children: list[Node] = []
     order = [*a.reads, *b.reads]
     claims = [
@@ -150,18 +159,51 @@ def _join_children(a: Node, b: Node, rest: Agreement) -> tuple[tuple[Node, ...],
     return tuple(children), rest
 
 
-def _refuse_unknown_heads(a: Node, b: Node) -> None:
-    """**Raises** `HypothesisError` where one claims heads, and the other the sum of all of their
-    layer."""
+def _refuse_unknown(a: Node, b: Node) -> None:
+    """**Raises** `HypothesisError` where both claim what may be in part the same, by different
+    names: a tree does not know which parts a network has."""
     for first, second in ((a, b), (b, a)):
         for whole, part in product(first.reads, second.reads):
-            edges = {edge[1:] for edge in _edges(a, whole)} & {edge[1:] for edge in _edges(a, part)}
-            for attn, head in product(filter(is_attn, whole.components), part.components):
-                if edges and is_head(head) and head.startswith(attn.replace("attn", "head") + "."):
-                    raise HypothesisError(
-                        f"cannot join: {attn} in one and {head} in the other; a tree does not know "
-                        "which heads a layer has, so name them one by one in both, in a group"
-                    )
+            mine, other = _edges(a, whole), _edges(a, part)
+            if {edge[1:] for edge in mine} & {edge[1:] for edge in other}:
+                for one, two in product(whole.components, part.components):
+                    if remedy := _unknown(one, two):
+                        raise HypothesisError(
+                            f"cannot join: {shown(one)} in one and {shown(two)} in the other; a "
+                            f"tree does not know {remedy}"
+                        )
+            if is_pattern(whole.component) and {edge[1] for edge in other} & {
+                *PATTERN_SLOTS,
+                "mask",
+            }:
+                raise HypothesisError(
+                    f"cannot join: {whole.component} in one, and in the other {part.label} into "
+                    "what it is read in place of; put that under the pattern"
+                )
+
+
+def _unknown(one: str, other: str) -> str:
+    """What a tree does not know of two components that may have parts in common, and what to do;
+    empty where they are the same, or have none."""
+    if is_attn(one) and is_head(other) and other.startswith(one.replace("attn", "head") + "."):
+        return "which heads a layer has, so name them one by one in both, in a group"
+    units, others = split(one), split(other)
+    if units and one != other:
+        is_whole = other == units[0].replace("neurons", "mlp")
+        if is_whole or (others and others[0] == units[0] and not are_apart(units[1], others[1])):
+            return "which units a place has, so name the same sets of them in both"
+    (side, kind, layer), (there, what, at) = _named(one), _named(other)
+    is_before = at is None or at < (layer or 0) or what == kind
+    if kind == "stream" and one != other and side == there and is_before:
+        return "what adds to a stream, so name the same in both"
+    return ""
+
+
+def _named(component: str) -> tuple[bool, str, int | None]:
+    """Whether a component is an encoder's, its kind, and its layer, where it has one."""
+    found = re.match(r"(encoder\.)?(?:cross\.)?([^\d\[]*)(\d+)?", component)
+    assert found is not None  # of any text
+    return bool(found[1]), found[2], None if found[3] is None else int(found[3])
 
 
 def _claimed(parent: Node, block: list[Node]) -> frozenset[Edge]:

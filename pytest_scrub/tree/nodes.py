@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ROOT = "output"
 HEAD_SLOTS = ("q", "k", "v")
+PATTERN_SLOTS = ("q", "k")
 # whose heads and MLPs, where they are not those of the only stack or of the decoder itself
 ENCODER, CROSS = "encoder", "cross"
 MOST_LAYERS = 10**6  # beyond any network, so that a larger number is a mistake

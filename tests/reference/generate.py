@@ -343,8 +343,7 @@ def holds(one: str, other: str) -> bool:
     if is_attn(one):
         return other.startswith(one.replace("attn", "head") + ".")
     if one.startswith("stream"):
-        before = not re.search(r"\d", other) or other.startswith("stream")
-        return before or layer_of(other) < layer_of(one)
+        return other.startswith("stream") or layer_of(other) < layer_of(one)
     if one.startswith("neurons"):
         same = layer_of(one) == layer_of(other)
         if other.startswith("neurons"):
@@ -354,7 +353,8 @@ def holds(one: str, other: str) -> bool:
 
 
 def layer_of(component: str) -> int:
-    return int(re.findall(r"\d+", component)[0])
+    """Its layer, -1 of what comes before them."""
+    return int(re.findall(r"\d+|$", component)[0] or -1)
 
 
 def n_positions(dataset: Dataset) -> int:

@@ -11,13 +11,13 @@ from pytest_scrub.network.kinds.head import Head
 from pytest_scrub.network.kinds.mask import visible_keys
 from pytest_scrub.network.kinds.part import MASK, PATTERN, Part
 from pytest_scrub.network.kinds.reading import Batch, ReadingPart
-from pytest_scrub.tree.nodes import Node
+from pytest_scrub.tree.nodes import PATTERN_SLOTS, Node
 
 
 class Pattern(ReadingPart):
     """What share of each key every query of a head attends to, `[B, queries, keys]`."""
 
-    streams = ("q", "k")
+    streams = PATTERN_SLOTS
     beside = (MASK,)
     adds = single = False
 

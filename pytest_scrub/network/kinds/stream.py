@@ -21,7 +21,7 @@ class Stream(ReadingPart):
     - `before`: the parts that add to it.
     """
 
-    single = False
+    single = is_drawn = False
 
     def __init__(self, transformer: Transformer, layer: int, before: frozenset[str]) -> None:
         name = f"stream{layer}"
