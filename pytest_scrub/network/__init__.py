@@ -111,9 +111,13 @@ def with_dictionaries(model: Any, **dictionaries: Any) -> ModelGraph:
             f"{graph.source} is not{why}; claim its components"
         )
     found = dict(graph.dictionaries)
+    kinds = {name.rstrip("0123456789.") for name in (*graph.parts, *graph.bases)}
     for name, given in dictionaries.items():
-        if name in graph.parts or name in graph.bases:
-            raise ModelError(f"{name} is the name of something in the network; call it otherwise")
+        if name in graph.bases or name.rstrip("0123456789") in kinds:
+            raise ModelError(
+                f"{name} is what claims call something else of a network; call the dictionary "
+                "otherwise"
+            )
         # a format of others is an extra
         is_one = isinstance(given, Dictionary)
         found[name] = given if is_one else pytest_scrub.load_dictionary(given)

@@ -48,11 +48,17 @@ class Encoder(ABC):
     reads and its decoder undoes that, it holds that factor too.
 
     - `competes`: whether a unit's code depends on those of others.
+    - `jumps`: whether a code may be another altogether where what is read differs in its last
+      digits.
     - `width`: d_in.
     """
 
     competes = True
     width: int
+
+    @property
+    def jumps(self) -> bool:
+        return True
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor: ...
@@ -99,6 +105,10 @@ class Rectified(Encoder):
                 f"a dictionary's input is normalised by {' or '.join(NORMS)}, not {self.norm!r}"
                 f"{did_you_mean(self.norm, NORMS)}"
             )
+
+    @property
+    def jumps(self) -> bool:
+        return self.threshold is not None or type(self) is not Rectified
 
     @property
     def width(self) -> int:  # type: ignore[override]

@@ -161,6 +161,8 @@ class Component(ABC):
     - `hint`: why most others cannot read it, and what to do.
     - `is_drawn`: whether pictures show its level where no claim names it.
     - `basis`: of units of a place, that which they are some of; `units`: which, ascending.
+    - `jumps`: whether its value may be another altogether where what it reads differs in its last
+      digits.
     - `instead`: slots that are read in place of others, with those.
     """
 
@@ -172,6 +174,7 @@ class Component(ABC):
     is_drawn = True
     basis = ""
     units: Ints | None = None
+    jumps = False
     instead: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def __init__(self, name: str, level: str | None = None) -> None:
@@ -312,6 +315,12 @@ class ModelGraph(ABC):
         if len(components) > 1:
             return Site("value", components, positions)
         return self.parts[components[0]].site(positions)
+
+    def jumps(self, site: Site) -> bool:
+        """Whether what a site keeps may be another altogether in some places where the network
+        differs in its last digits."""
+        names = () if site.kind in ("stream", "block") else site.names
+        return any(self.parts[name].jumps for name in names)
 
     def unchanged(self, component: str, where: Positions | None) -> Reader:
         """The component's clean value, as it is kept."""

@@ -52,10 +52,10 @@ class Coder(nn.Module):
         self.weight, self.square = nn.Parameter(W_ENC.clone()), square
 
     def encode(self, x: Tensor) -> Tensor:
-        return (x @ self.weight + B_ENC).relu()
+        return (x @ self.weight + B_ENC.to(x)).relu()
 
     def decode(self, codes: Tensor) -> Tensor:
-        return (codes**2 if self.square else codes) @ W_DEC + B_DEC
+        return (codes**2 if self.square else codes) @ W_DEC.to(codes) + B_DEC.to(codes)
 
 
 def test_any_object_that_encodes_and_decodes() -> None:

@@ -60,9 +60,7 @@ class BridgeNetwork:
 
     via = "direct"
 
-    def __init__(
-        self, bridge: Any, dataset: Dataset, dictionaries: Sequence[Slow] = ()
-    ) -> None:
+    def __init__(self, bridge: Any, dataset: Dataset, dictionaries: Sequence[Slow] = ()) -> None:
         self.bridge = bridge
         self.dictionaries = {own.name: own for own in dictionaries}
         self.tokens = dataset.inputs["tokens"]

@@ -138,7 +138,7 @@ class Standing:
         named = f"normalized.{self.place.layer}"
         if named in seen and (off := off_by(x, seen[named])):
             raise self._error(
-                f"reads {named.replace('normalized', 'ln2.hook_normalized')}, which differs by "
+                f"reads blocks.{self.place.layer}.ln2.hook_normalized, which differs by "
                 f"{off:.1e} of its scale from what {self.place.name} of {source} reads, since the "
                 "norm's weights come after it; fold them into the MLP (fold_ln)"
             )
@@ -164,6 +164,7 @@ class OfDictionary(Units):
         self.standing = standing
         place = standing.place
         self.streams, self.beside, self.members = place.streams, place.beside, place.members
+        self.jumps = standing.own.encoder.jumps
         self.hook = standing.hooks[0]
 
     def of(self, x: Tensor, stands: Callable[[], Tensor]) -> Tensor:
