@@ -195,7 +195,7 @@ def _check_edge(checked: CheckedHypothesis, path: str, node: Node, parent: Node)
 def _reason(graph: ModelGraph, parent: str, child: str) -> str:
     if graph.parts[child].hint is not None:
         return f": {graph.parts[child].hint}"
-    if not graph.reads_directly and graph.components.index(child) > graph.components.index(parent):
+    if not graph.reads_directly:
         return ", which is computed later or not at all before it"
     if graph.slots(parent, child, True):
         return " directly; use via='any' for every path between them"

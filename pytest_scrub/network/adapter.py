@@ -238,6 +238,15 @@ def hidden_of(mlp: Callable[[Tensor], Tensor], last: nn.Module) -> Callable[[Ten
     return hidden
 
 
+def rows_of(last: object) -> Tensor | None:
+    """What each input of a linear module adds to what it returns, `[in, out]`; None of another kind
+    of module."""
+    weight = view(getattr(last, "weight", None))
+    if weight is None or not weight.is_floating_point() or weight.ndim != 2:
+        return None
+    return {"Linear": weight.T, "Conv1D": weight}.get(type(last).__name__)
+
+
 def flat(mlp: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
     """The MLP on any leading shape: mixtures of experts, and some versions, insist on
     `[batch, pos, d_model]`."""

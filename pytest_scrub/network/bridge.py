@@ -19,6 +19,7 @@ from pytest_scrub.network.adapter import (
     cap,
     flat,
     hidden_of,
+    rows_of,
     view,
     weights,
 )
@@ -318,15 +319,6 @@ class Bridge(Transformer):
             tokens, fwd_hooks=hooks, return_type="logits", position_ids=ids, **options
         )
         return logits
-
-
-def rows_of(last: object) -> Tensor | None:
-    """What each of its inputs adds to what a linear module returns, `[in, out]`; None of another
-    kind of module."""
-    weight = view(getattr(last, "weight", None))
-    if weight is None or not weight.is_floating_point() or weight.ndim != 2:
-        return None
-    return {"Linear": weight.T, "Conv1D": weight}.get(type(last).__name__)
 
 
 def _present(block: Any) -> set[str]:

@@ -252,7 +252,7 @@ class Parts(dict[str, Kind]):
         self, parts: Iterable[Kind] = (), bases: Mapping[str, Basis] | None = None
     ) -> None:
         super().__init__((part.name, part) for part in parts)
-        self.bases = bases or {}
+        self.bases = {} if bases is None else bases
         self._named = dict[str, Any]()
 
     def __missing__(self, name: str) -> Kind:

@@ -8,17 +8,25 @@ the network itself; what is proved is that its hooks do what they should.
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pytest_scrub.data.columns import Ints
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import ModelError, did_you_mean
-from pytest_scrub.network.graph import Inputs, same_numbers
+from pytest_scrub.network.adapter import rows_of
+from pytest_scrub.network.graph import Basis, Inputs, same_numbers
+from pytest_scrub.network.kinds.pattern import refused_pattern
+from pytest_scrub.network.kinds.stream import in_words
 from pytest_scrub.network.modules import Call, Module, ModuleGraph
-from pytest_scrub.network.places import IN, Place, Point
-from pytest_scrub.tree.nodes import CROSS, ENCODER, ROOT
+from pytest_scrub.network.places import BOTH, IN, SOFTMAX, Added, Attended, Place, Point, seen
+from pytest_scrub.tree.nodes import CROSS, ENCODER, ROOT, Node
+from pytest_scrub.tree.units import split
 
 # A bridge's lists of blocks, and whose heads and MLPs these have; the decoder's have no name before
 # theirs, as those of a network with one stack.
@@ -52,11 +60,52 @@ class HookedMlp(Module):
     """What a layer's MLP adds."""
 
 
+class HookedNeurons(Module):
+    """What hidden units of a layer's MLP add to what its output projection returns.
+
+    - `mlp`: the component that counts as all of them.
+    """
+
+    mlp = ""
+
+    @property
+    def writers(self) -> frozenset[str]:
+        return frozenset({self.mlp})
+
+    def some(self, name: str, units: Ints) -> HookedNeurons:
+        """Some of all of them."""
+        assert isinstance(self.place, Added)
+        part = copy(self)
+        part.name, part.basis, part.units = name, self.name, units
+        part.place = self.place.some(torch.from_numpy(units).to(self.place.rows.device))
+        return part
+
+
+class HookedStream(Module):
+    """What a block is called with, or the final norm.
+
+    - `before`: what writes it.
+    """
+
+    before: frozenset[str] = frozenset()
+
+    @property
+    def writers(self) -> frozenset[str]:
+        return self.before
+
+
+class HookedPattern(Module):
+    """The attention probabilities of a head, which it alone reads."""
+
+    def refusal(self, node: Node, dataset: Dataset) -> str | None:
+        return refused_pattern(node)
+
+
 class _Attention(NamedTuple):
     """One attention of one layer, by its components.
 
-    - `projection`: the path of the output projection, `value` of what makes its heads' values; each
-      empty where there is no such module.
+    - `projection`: the path of the output projection, `value` of what makes its heads' values,
+      `module` of all of it; each empty where there is no such module.
     """
 
     name: str
@@ -65,7 +114,13 @@ class _Attention(NamedTuple):
     added: tuple[str, ...]
     projection: str
     value: str
+    module: str
     heads: tuple[str, ...]
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """One for each head."""
+        return tuple(head.replace("head", "pattern") for head in self.heads)
 
 
 class _Paths:
@@ -112,8 +167,16 @@ class HookGraph(ModuleGraph):
             for side, layer, block in blocks
             if (mlp := block.submodules.get("mlp")) is not None
         }
+        self._hidden = {
+            f"{side}neurons{layer}": (f"{side}mlp{layer}", path)
+            for side, layer, block in blocks
+            if (mlp := block.submodules.get("mlp")) is not None
+            and (path := find.of(mlp.submodules.get("out")))
+        }
+        self._streams = dict(self._streams_of(blocks, find))
         self._embeddings = {n: find.of(names._modules.get(n)) for n in ("embed", "pos_embed")}
         self._not_apart: dict[str, str] = {}
+        self.bases: dict[str, Basis] = {}
         self._claimed_as: dict[Place, str] = {}
 
     def _named_modules(self) -> dict[str, nn.Module]:
@@ -124,6 +187,23 @@ class HookGraph(ModuleGraph):
             if name and type(module).__name__ != "HookPoint":
                 found.setdefault(name, module)
         return found
+
+    def _streams_of(
+        self, blocks: Sequence[tuple[str, int, Any]], find: _Paths
+    ) -> Iterator[tuple[str, tuple[int, str, Point]]]:
+        """Where each is: what a block is called with, and after the last one the final norm, or
+        what it returns where there is none."""
+        layers = Counter(side for side, _, _ in blocks)
+        final = find.of(self.names._modules.get("ln_final"))
+        for side, layer, block in blocks:
+            path, name = find.of(block), f"{side}stream"
+            if path:
+                level = f"{_words(side)}{in_words(layer, layers[side])}"
+                yield f"{name}{layer}", (layer, level, Point(path, IN))
+            if path and layer + 1 == layers[side]:
+                level = f"{_words(side)}{in_words(layer + 1, layer + 1)}"
+                last = Point(final, IN) if final and not side else Point(path)
+                yield f"{name}{layer + 1}", (layer + 1, level, last)
 
     # Which module is which part -------------------------------------------------------------------
 
@@ -148,6 +228,7 @@ class HookGraph(ModuleGraph):
                     added=find.added(block, part, "ln1_post"),
                     projection=o,
                     value=v,
+                    module=find.of(part),
                     heads=tuple(f"{whose}head{layer}.{head}" for head in numbers),
                 )
 
@@ -156,16 +237,56 @@ class HookGraph(ModuleGraph):
         return next((n for n in own if isinstance(n, int)), int(self.names.cfg.n_heads))
 
     def _points(self) -> list[Point]:
-        projections = [a.projection for a in self._attentions if a.projection]
-        return super()._points() + [Point(path, IN) for path in projections]
+        points = [Point(a.projection, IN) for a in self._attentions if a.projection]
+        points += [Point(a.module, SOFTMAX) for a in self._attentions if a.module and a.heads]
+        points += [Point(path, BOTH) for _, path in self._hidden.values()]
+        points += [point for _, _, point in self._streams.values()]
+        return [*dict.fromkeys([*super()._points(), *points])]
 
     def _values(self) -> Iterator[Module]:
         parts = {part.name: part for part in self._parts()}
-        self._claimed_as = {part.place: name for name, part in parts.items()}
-        yield from parts.values()
+        self._claimed_as = {
+            part.place: name for name, part in parts.items() if isinstance(part.place, Place)
+        }
+        self.bases = dict(self._bases_of(parts))
+        yield from (*parts.values(), *self._patterns(), *self._whole_streams(parts))
         for part in super()._values():
             if part.name not in parts and part.place not in self._claimed_as:
                 yield part
+
+    def _patterns(self) -> Iterator[Module]:
+        for attention in self._attentions:
+            point = Point(attention.module, SOFTMAX)
+            for head, name in enumerate(attention.patterns):
+                for call in self._once(point):
+                    place = Attended(point, head)
+                    part = HookedPattern(name, place, call.turn, attention.level, attention.layer)
+                    part.only_for = attention.heads[head]
+                    part.hint = f"only {part.only_for} reads it; put it under that head"
+                    yield part
+
+    def _whole_streams(self, parts: Mapping[str, Module]) -> Iterator[Module]:
+        for name, (layer, level, point) in self._streams.items():
+            side = name.partition("stream")[0]
+            before = [
+                part.writers
+                for part in parts.values()
+                if part.layer is None
+                or (part.layer < layer and part.name.startswith(ENCODER) == bool(side))
+            ]
+            for call in self._once(point):
+                part = HookedStream(name, Place(point, item=call.items[0]), call.turn, level, layer)
+                part.before = frozenset[str]().union(*before)
+                yield part
+
+    def _bases_of(self, parts: Mapping[str, Module]) -> Iterator[tuple[str, Basis]]:
+        for basis, (mlp, path) in self._hidden.items():
+            point, rows = Point(path, BOTH), rows_of(self._modules[path])
+            for call in self._once(point):
+                if rows is not None and mlp in parts:
+                    like = HookedNeurons(basis, Added(point, rows), call.turn, parts[mlp].level)
+                    like.layer, like.mlp = parts[mlp].layer, mlp
+                    yield basis, Basis(len(rows), like.some)
 
     def _parts(self) -> Iterator[Module]:
         for attention in self._attentions:
@@ -197,10 +318,17 @@ class HookGraph(ModuleGraph):
         return [(Place(point, item=call.items[0]), call.turn) for point, call in found][:1]
 
     def problem(self, name: str) -> str | None:
+        name = (split(name) or (name,))[0]
         place = Place(Point(name))
         if place in self._claimed_as:
             return f"module {name!r} is {self._claimed_as[place]}; claim it under that name"
-        known = {*self._mlps}.union(*({a.name, *a.heads} for a in self._attentions))
+        known = {*self._mlps, *self._hidden, *self._streams}
+        known = known.union(*({a.name, *a.heads, *a.patterns} for a in self._attentions))
+        if name in known and "pattern" in name and name not in self._not_apart:
+            return (
+                f"{self.source} computes the probabilities of {name} where no hook sees them; load "
+                "it with attn_implementation='eager'"
+            )
         if name in known - {*self.parts} - {*self._not_apart}:
             return (
                 f"{self.source} has no one module that is called once and gives {name} for each "
@@ -241,6 +369,7 @@ class HookGraph(ModuleGraph):
                 self._prove_hooks({name: tensor[rows] for name, tensor in inputs.items()})
 
     def _prove_hooks(self, two: Inputs) -> None:
+        self._prove_units(two)
         names = [name for name in self._claimed_as.values() if name not in self._embeddings]
         clean = self.values(names, two)
         own = self.run_with(two, names, lambda name, _: clean[name])
@@ -262,6 +391,8 @@ class HookGraph(ModuleGraph):
                         "ModuleGraph(model)"
                     )
                 self._prove_apart(attention, two, clean)
+                self._prove_patterns(attention, two, clean[attention.name])
+        self._prove_streams(two, clean[ROOT])
         for name in (name for name in names if name in self.parts):
             if isinstance(self.parts[name], HookedHead) or _same(clean[name], other[name]):
                 continue
@@ -271,6 +402,54 @@ class HookGraph(ModuleGraph):
                     f"{self.source}: its output is the same whatever {name} adds, so its hooks are "
                     "not to be trusted; use ModuleGraph(model)"
                 )
+
+    def _left_out(self, name: str, why: str, instead: str) -> None:
+        """What is not shown to be what it should is no component."""
+        self.parts.pop(name, None)
+        self.bases.pop(name, None)
+        self._not_apart[name] = f"{name} is not claimed in {self.source}: {why}; claim {instead}"
+
+    def _with(self, two: Inputs, values: Mapping[str, Tensor], last: str) -> Tensor:
+        """The value of `last` in a run in which these are put in."""
+        return self.run_with(two, values, lambda name, _: values[name], last)
+
+    def _prove_units(self, two: Inputs) -> None:
+        """Hidden units are told apart where, times their rows, they are what is added."""
+        found: dict[str, Any] = {}
+        hidden = {path: basis for basis, (_, path) in self._hidden.items() if basis in self.bases}
+        points = [Point(path, BOTH) for path in hidden]
+        with seen(self._modules, points, lambda at, passing: found.update({at.path: passing})):
+            self._forward(two)
+        for path, (codes, out) in found.items():
+            bias, rows = getattr(self._modules[path], "bias", None), rows_of(self._modules[path])
+            if not _same(codes @ rows + (0 if bias is None else bias), out):
+                mlp, _ = self._hidden[hidden[path]]
+                self._left_out(hidden[path], f"its units do not sum to what {mlp} adds", mlp)
+
+    def _prove_streams(self, two: Inputs, output: Tensor) -> None:
+        """A stream is one where the output is another with that of another row."""
+        clean = self.values([name for name in self._streams if name in self.parts], two)
+        for name, own in clean.items():
+            if name != ROOT:
+                same, moved = (self._with(two, {name: own.roll(n, 0)}, ROOT) for n in (0, 1))
+                is_read = not same_numbers(moved, same) or _same(own, own.flip(0))
+                if not (is_read and _same(same, output)):
+                    self._left_out(name, "the output does not depend on it", "what writes it")
+
+    def _prove_patterns(self, attention: _Attention, two: Inputs, added: Tensor) -> None:
+        """Probabilities are those of heads where they sum to one for every query, and with those of
+        another row attention adds something else."""
+        names, last = [n for n in attention.patterns if n in self.parts], attention.name
+        clean = self.values(names, two)
+        each = [clean[name] for name in names]
+        own, moved = (
+            self._with(two, {name: clean[name].roll(n, 0) for name in names}, last) for n in (0, 1)
+        )
+        is_shown = all(_same(p.sum(-1), torch.ones_like(p[..., 0])) for p in each)
+        is_read = not same_numbers(own, moved) or all(_same(p, p.flip(0)) for p in each)
+        if not (is_shown and is_read and _same(own, added)):
+            for name, head in zip(attention.patterns, attention.heads, strict=True):
+                self._left_out(name, "no softmax is shown to be its head's", head)
 
     def _prove_apart(self, attention: _Attention, two: Inputs, clean: Mapping[str, Tensor]) -> None:
         """Equal parts of what is projected are heads where the values of the first, put in from

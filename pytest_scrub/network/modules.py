@@ -34,6 +34,8 @@ from pytest_scrub.network.graph import (
 from pytest_scrub.network.places import (
     HEADS,
     OUT,
+    SOFTMAX,
+    AnyPlace,
     Item,
     Place,
     Point,
@@ -62,20 +64,26 @@ class Module(Component):
 
     - `place`: where it is in a run.
     - `turn`: its place in the order in which values are computed, once one batch was run.
+    - `only_for`: what alone reads it; empty where all that comes later does.
     """
+
+    only_for = ""
 
     def __init__(
         self,
         name: str,
-        place: Place | None = None,
+        place: AnyPlace | None = None,
         turn: int | None = None,
         level: str | None = None,
         layer: int | None = None,
     ) -> None:
         super().__init__(name, level)
-        self.place, self.turn, self.layer = place or Place(Point(name)), turn, layer
+        self.place: AnyPlace = place or Place(Point(name))
+        self.turn, self.layer = turn, layer
 
     def slots(self, child: Module, anywhere: bool) -> tuple[str, ...]:
+        if child.only_for not in ("", self.name):
+            return ()
         if self.turn is None or child.turn is None:
             raise ModelError(
                 "a torch module has to be run on a batch of the dataset before claims can be "
@@ -310,7 +318,9 @@ class ModuleGraph(ModelGraph):
             first = self._forward(inputs)
         self._calls, self._rows = calls, _rows_of(inputs)
         there = sorted(self._values(), key=lambda part: part.turn or 0)
-        self.parts = Parts((*there, Module(ROOT, turn=next(turns))))
+        self.parts = Parts((*there, Module(ROOT, turn=next(turns))), self.bases)
+        if any(point.end == SOFTMAX for point in calls):  # which is computed in another way
+            first = self.run(inputs)
         if not same_numbers(first, self.run(inputs)):
             raise ModelError(
                 f"{self.source}: two clean runs on the same inputs differ; make it deterministic "

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-# Which end of a module: what it returns, what it is called with first, and of torch's own attention
-# what all heads together hand to the output projection, which is not called as a module there.
-OUT, IN, HEADS = "out", "in", "heads"
+# Which end of a module: what it returns, what it is called with first, both of these, of torch's
+# own attention what all heads together hand to the output projection, which is not called as a
+# module there, and of any attention the softmax in it.
+OUT, IN, BOTH, HEADS, SOFTMAX = "out", "in", "both", "heads", "softmax"
 
 Item = Union[int, str, None]
 See = Callable[["Point", Any], Any]
@@ -69,6 +70,54 @@ class Place(NamedTuple):
         return value.reshape(*value.shape[:2], self.part[1], -1)
 
 
+class Added(NamedTuple):
+    """What some of the inputs of a linear module, its codes, add to what it returns.
+
+    - `point`: both of its ends; `call`: which of its calls.
+    - `rows`: what each adds, `[inputs, width]`; `chosen`: which inputs, None for all.
+    """
+
+    point: Point
+    rows: Tensor
+    chosen: Tensor | None = None
+    call: int = 0
+
+    def some(self, chosen: Tensor) -> Added:
+        """What fewer of them add."""
+        return self._replace(rows=self.rows[chosen], chosen=chosen)
+
+    def value(self, passing: Any) -> Any:
+        """What they add, of what goes in and comes out."""
+        codes = passing[0] if self.chosen is None else passing[0][..., self.chosen]
+        return codes @ self.rows
+
+    def exchanged(self, passing: Any, new: Tensor) -> Any:
+        """The same with something else added instead."""
+        codes, out = passing
+        return codes, out + (new - self.value(passing))
+
+
+class Attended(NamedTuple):
+    """The attention probabilities of one head, `[rows, queries, keys]`."""
+
+    point: Point
+    head: int
+    call: int = 0
+
+    def value(self, passing: Any) -> Any:
+        """What is here of all heads' together."""
+        return passing[:, self.head]
+
+    def exchanged(self, passing: Any, new: Tensor) -> Any:
+        """Those of all heads with others here."""
+        other = passing.clone()
+        other[:, self.head] = new
+        return other
+
+
+AnyPlace = Union[Place, Added, Attended]
+
+
 def items_of(passing: Any) -> dict[Item, Any]:
     """What a module returned or was called with, item by item; a lone tensor has the key None."""
     if isinstance(passing, Tensor):
@@ -106,6 +155,7 @@ def seen(modules: Mapping[str, nn.Module], points: Iterable[Point], see: See) ->
     """While the network is run, `see` is shown what passes at these points, and may exchange it."""
     points = list(points)
     heads = [point for point in points if point.end == HEADS]
+    attending = {point: modules[point.path] for point in points if point.end == SOFTMAX}
     with ExitStack() as stack:
         for point in points:
             module = modules[point.path]
@@ -117,6 +167,11 @@ def seen(modules: Mapping[str, nn.Module], points: Iterable[Point], see: See) ->
             elif point.end == IN:
                 before = module.register_forward_pre_hook(_first(point, see), with_kwargs=True)
                 stack.callback(before.remove)
+            elif point.end == BOTH:
+                handle = module.register_forward_hook(_both(point, see))
+                stack.callback(handle.remove)
+        if attending:
+            stack.enter_context(_Softmaxes(attending, see))
         if heads:
             stack.enter_context(_Projections({point: modules[point.path] for point in heads}, see))
         yield
@@ -135,6 +190,81 @@ def _first(point: Point, see: See) -> Callable[..., Any]:
     return before
 
 
+def _both(point: Point, see: See) -> Callable[..., Any]:
+    """A hook that shows what a module is called with and what it returns, and puts in what takes
+    the place of the second."""
+
+    def after(_module: nn.Module, given: tuple[Any, ...], out: Any) -> Any:
+        new = see(point, (given[0], out))
+        return None if new is None else new[1]
+
+    return after
+
+
+class _Softmaxes(TorchFunctionMode):
+    """Shows the probabilities in attention modules, `[rows, heads, queries, keys]`, whether a
+    softmax gives them or torch's fused attention has them, which is taken apart meanwhile."""
+
+    def __init__(self, attentions: Mapping[Point, nn.Module], see: See) -> None:
+        super().__init__()
+        self._attentions, self._see = attentions, see
+        self._inside: list[Point] = []  # the attentions that are being computed
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> Any:
+        for point, module in self._attentions.items():
+            into = module.register_forward_pre_hook(
+                lambda _module, _given, point=point: self._inside.append(point)
+            )
+            out = module.register_forward_hook(lambda *_: self._leave(), always_call=True)
+            self._hooks.callback(into.remove)
+            self._hooks.callback(out.remove)
+        return super().__enter__()  # type: ignore[no-untyped-call]  # torch's
+
+    def __exit__(self, *failure: Any) -> None:
+        self._hooks.close()
+        super().__exit__(*failure)  # type: ignore[no-untyped-call]  # torch's
+
+    def _leave(self) -> None:
+        self._inside.pop()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._inside and func is functional.scaled_dot_product_attention:
+            return self._fused(*args, **kwargs)
+        result = func(*args, **kwargs)
+        return self._shown(result) if self._inside and func in _SOFTMAX else result
+
+    def _shown(self, probabilities: Tensor) -> Tensor:
+        new = self._see(self._inside[-1], probabilities)
+        return probabilities if new is None else new
+
+    def _fused(self, *args: Any, **kwargs: Any) -> Tensor:
+        """What `scaled_dot_product_attention` computes, one step after the other."""
+        given = dict(zip(_FUSED, args, strict=False)) | kwargs
+        query, key, value = (given[name] for name in ("query", "key", "value"))
+        if given.get("enable_gqa"):
+            each = query.shape[-3] // key.shape[-3]
+            key, value = (x.repeat_interleave(each, -3) for x in (key, value))
+        scale, mask = given.get("scale"), given.get("attn_mask")
+        scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+        if given.get("is_causal"):
+            mask = torch.ones_like(scores, dtype=torch.bool).tril()
+        if mask is not None and mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        elif mask is not None:
+            scores = scores + mask
+        # a query that sees no key gets nothing there
+        mixed: Tensor = self._shown(scores.softmax(-1).nan_to_num(0.0)) @ value
+        return mixed
+
+
+_FUSED = (
+    "query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa",
+)  # fmt: skip
+_SOFTMAX = {functional.softmax, torch.softmax, Tensor.softmax}
 _ATTENTION = inspect.signature(functional.multi_head_attention_forward)
 
 

@@ -172,10 +172,8 @@ def _refuse_unknown(a: Node, b: Node) -> None:
                             f"cannot join: {shown(one)} in one and {shown(two)} in the other; a "
                             f"tree does not know {remedy}"
                         )
-            if is_pattern(whole.component) and {edge[1] for edge in other} & {
-                *PATTERN_SLOTS,
-                "mask",
-            }:
+            slots = {edge[1] for edge in other}
+            if is_pattern(whole.component) and slots & {*PATTERN_SLOTS, "mask"}:
                 raise HypothesisError(
                     f"cannot join: {whole.component} in one, and in the other {part.label} into "
                     "what it is read in place of; put that under the pattern"

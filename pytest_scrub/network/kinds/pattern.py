@@ -55,11 +55,16 @@ class Pattern(ReadingPart):
         return self.head.attention_to(batch)
 
     def refusal(self, node: Node, dataset: Dataset) -> str | None:
-        if isinstance(node.pos, str):
-            return (
-                f"pos= of a pattern means the same queries for all inputs, not those of column "
-                f"{node.pos!r}; give an int or a slice"
-            )
-        if node.subspace is not None:
-            return "a pattern is one probability for each key, so it has no subspace=; leave it out"
-        return None
+        return refused_pattern(node)
+
+
+def refused_pattern(node: Node) -> str | None:
+    """What is wrong with a claim about attention probabilities, and what to do."""
+    if isinstance(node.pos, str):
+        return (
+            f"pos= of a pattern means the same queries for all inputs, not those of column "
+            f"{node.pos!r}; give an int or a slice"
+        )
+    if node.subspace is not None:
+        return "a pattern is one probability for each key, so it has no subspace=; leave it out"
+    return None

@@ -24,13 +24,8 @@ class Stream(ReadingPart):
     single = is_drawn = False
 
     def __init__(self, transformer: Transformer, layer: int, before: frozenset[str]) -> None:
-        name = f"stream{layer}"
-        last = len(transformer.attention)
-        super().__init__(
-            transformer,
-            name,
-            f"stream before layer {layer}" if layer < last else "stream after all layers",
-        )
+        name, last = f"stream{layer}", len(transformer.attention)
+        super().__init__(transformer, name, in_words(layer, last))
         self.layer, self.stage, self.block = layer, stage_before(layer), name
         self.point = f"pre.{layer}" if layer < last else f"post.{last - 1}"
         self.hook, self._before = f"resid_{self.point}", before
@@ -47,3 +42,8 @@ class Stream(ReadingPart):
 
     def in_run(self, values: Mapping[str, Tensor], stream: Tensor, visible: Tensor) -> Tensor:
         return stream
+
+
+def in_words(layer: int, layers: int) -> str:
+    """The stream before a layer of so many."""
+    return f"stream before layer {layer}" if layer < layers else "stream after all layers"
