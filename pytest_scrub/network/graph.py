@@ -186,6 +186,11 @@ class Component(ABC):
         whole of their place."""
         return frozenset({self.name})
 
+    @property
+    def title(self) -> str:
+        """What pictures call it."""
+        return shown(self.name)
+
     def common(self, other: Component) -> str:
         """What both hold, so that they are no two edges of what reads both; empty where they are.
 
@@ -232,10 +237,13 @@ class Basis:
 
     - `count`: how many there are.
     - `units`: the component of this name that is these units.
+    - `active`: of some inputs at how many positions each unit holds something, `[count]`; None
+      where all of them do.
     """
 
     count: int
     units: Callable[[str, Ints], Component]
+    active: Callable[[Inputs], Ints] | None = None
 
 
 Kind = TypeVar("Kind", bound=Component)

@@ -19,7 +19,9 @@ from pytest_scrub import (
     HypothesisError,
     ModelError,
     ModuleGraph,
+    Verdict,
     attn,
+    check,
     error,
     group,
     head,
@@ -29,9 +31,11 @@ from pytest_scrub import (
     stream,
     with_dictionaries,
 )
+from pytest_scrub.engine.circuit import circuit_of
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.network.encoders import Gated, Rectified, TopK
 from pytest_scrub.network.graph import ModelGraph, Site
+from pytest_scrub.power.mutants import mutants
 from pytest_scrub.tree.nodes import Node
 from tests.network.test_dictionaries import Coder
 from tests.reference.families import AllFloat64
@@ -170,7 +174,7 @@ def test_widths_names_and_other_networks() -> None:
     ):
         with_dictionaries(ModuleGraph(torch.nn.Linear(2, 2)), sae=dictionary())
     with AllFloat64():
-        post_norm = build(Architecture(kind="olmo2", attn_only=False)).bridge
+        post_norm = build(Architecture(kind="olmo2", attn_only=False, n_heads=4)).bridge
         with pytest.raises(ModelError, match="normalises or scales what mlp0 adds"):
             with_dictionaries(post_norm, sae=dictionary("blocks.0.hook_mlp_out"))
 
@@ -288,3 +292,62 @@ def test_a_changed_object_is_another_network() -> None:
         coder.weight[0, 0] += 1
     assert store.is_stale()
     assert graph.digest() != before
+
+
+def test_mutants_are_about_other_units_that_are_as_often_active() -> None:
+    own = dictionary()
+    # half of the units are hardly ever active
+    bias = own.encoder.b_enc.clone()
+    bias[::2] -= 3.0
+    bias[1::2] += 2.0
+    rarely = Dictionary(0.2 * own.encoder.W_enc, bias, own.rows, own.bias, at=own.hook)
+    graph = with_dictionaries(MODEL, sae=rarely)
+    often = graph.bases["sae"].active(DATA.batch(range(ROWS)))
+    assert often[1::2].min() > 2 * often[::2].max()
+    x, _ = graph._standing[0].in_run(
+        graph.transformer.capture(DATA.batch(range(ROWS)), ["resid_pre.1"])
+    )
+    assert often.tolist() == (rarely.encode(x) > 0).sum((0, 1)).tolist()
+    claim = output(latents("sae", [1, 2, 5], agrees_on="parity", name="it"))
+    made = mutants(graph, DATA, claim, None, np.random.default_rng(0))
+    names = {one.hypothesis.reads[0].component for one in made.mutants if one.kind == "component"}
+    assert len(names) == 3
+    for name in names:
+        units = graph.parts[name].units
+        assert not {1, 2, 5} & {*units.tolist()}
+        assert sum(unit % 2 for unit in units.tolist()) == 2
+
+
+def test_pictures_call_units_by_their_names() -> None:
+    graph = with_dictionaries(MODEL, sae=dictionary(names={3: "dogs", 7: "cats"}))
+    claim = output(
+        latents("sae", [3, 4, 7], agrees_on=EXACT), error("sae", agrees_on=EXACT),
+        latents("sae", slice(8, 18), agrees_on=EXACT),
+    )  # fmt: skip
+    drawn = circuit_of(claim, graph)
+    shown = {node.path: node.components[0] for node in drawn.nodes if node.parent}
+    assert [*shown.values()] == ["sae[3 dogs, 4, 7 cats]", "sae.error", "sae[8:18]"]
+    levels = {drawn.levels[node.level] for node in drawn.nodes if node.parent}
+    assert levels == {"stream before layer 1"}
+
+
+def test_units_that_are_never_active_are_said() -> None:
+    own = dictionary()
+    bias = own.encoder.b_enc.clone()
+    bias[[2, 9]] = -1e6
+    graph = with_dictionaries(
+        MODEL, sae=Dictionary(own.encoder.W_enc, bias, own.rows, own.bias, at=own.hook)
+    )
+
+    def verdict(units: list[int]) -> Verdict:
+        claim = output(latents("sae", units, agrees_on="parity"))
+        return check(claim, graph, DATA, tolerance=1e6, adversary="report")
+
+    dead, some = verdict([2, 9]), verdict([2, 3, 5, 7])
+    assert dead.outcome == "untested"
+    assert "sae[2,9] is never active: unit 2, 9 is zero on every row that was looked at" in str(
+        dead
+    )
+    assert some.outcome != "untested"
+    assert [node.silent for node in some.nodes if not node.is_rest] == [(2,)]
+    assert "parity (never active: 2)" in str(some)

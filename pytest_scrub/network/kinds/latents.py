@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +23,8 @@ from pytest_scrub.network.precision import off_by
 PLACES = {"resid_pre": "stream{}", "attn_out": "attn{}", "mlp_out": "mlp{}"}
 # of what an MLP reads, as hooks call it
 STREAM, NORMED = ("resid_pre", "resid_mid", "mlp_stream"), ("mlp_in", "normalized")
-MOST_CODES = 1 << 24  # computed at once: 64 MiB
+MOST_TITLED = 6  # units of a set that pictures call by their names
+VECTORS_AT_ONCE = 512  # of which all codes are computed: 64 MiB for 32,768 units
 
 
 class Standing:
@@ -125,7 +126,17 @@ class Standing:
     @property
     def basis(self) -> Basis:
         """All of its units, of which claims name some."""
-        return Basis(self.own.units, lambda name, units: Latents(self, name, units))
+        return Basis(self.own.units, lambda name, units: Latents(self, name, units), self._active)
+
+    @torch.no_grad()
+    def _active(self, inputs: Inputs) -> Ints:
+        x, _ = self.in_run(self.place.transformer.capture(inputs, self.hooks))
+
+        def count(some: Tensor) -> Tensor:
+            return (self.own.encode(some) != 0).sum(0, keepdim=True)
+
+        found: Ints = in_pieces(count, x).sum(0).cpu().numpy()
+        return found
 
     @property
     def error(self) -> Remainder:
@@ -236,6 +247,15 @@ class Latents(OfDictionary):
         self.rows = self.some.rows.to(self.transformer.dtype)
 
     @property
+    def title(self) -> str:
+        assert self.units is not None  # it is some
+        names, units = self.standing.dictionary.names, self.units.tolist()
+        if len(units) > MOST_TITLED or not names.keys() & set(units):
+            return super().title
+        told = (f"{unit} {names[unit]}" if unit in names else str(unit) for unit in units)
+        return f"{self.basis}[{', '.join(told)}]"
+
+    @property
     def output_weights(self) -> Tensor:
         return self.rows
 
@@ -261,17 +281,12 @@ class Remainder(OfDictionary):
 
 
 def in_pieces(function: Callable[..., Tensor], *given: Tensor) -> Tensor:
-    """A function of vectors, `[..., d]`, of some of them at a time, as codes take much room."""
+    """A function of vectors, `[n, d]`, of some of `[..., d]` at a time, as all codes of many take
+    much room. It gives something for each, in the same shape, or for all of them together."""
     shape = given[0].shape[:-1]
-    flat = [tensor.reshape(-1, tensor.shape[-1]) for tensor in given]
-    most = max(1, MOST_CODES // UNITS_AT_MOST)
-    found = [function(*some) for some in _pieces(flat, most)]
-    together = found[0] if len(found) == 1 else torch.cat(found)
+    flat = (tensor.reshape(-1, tensor.shape[-1]) for tensor in given)
+    pieces = zip(*(torch.split(tensor, VECTORS_AT_ONCE) for tensor in flat), strict=True)
+    together = torch.cat([function(*some) for some in pieces])
+    if len(together) != shape.numel():
+        return together
     return together.reshape(*shape, together.shape[-1])
-
-
-UNITS_AT_MOST = 1 << 15
-
-
-def _pieces(flat: Sequence[Tensor], size: int) -> Iterator[tuple[Tensor, ...]]:
-    yield from zip(*(torch.split(tensor, size) for tensor in flat), strict=True)

@@ -125,7 +125,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no place": (
         {"metadata": {"hook_name": "ln_final.hook_normalized"}},
-        "stands at ln_final.hook_normalized, where no dictionary can stand; those of hook_resid_pre,",
+        "stands at ln_final.hook_normalized, where no dictionary can stand; those of hook_resid",
     ),
     "a norm": ({"normalize_activations": "layernorm"}, "not 'layernorm'; did you mean 'layer_norm"),
 }
