@@ -153,7 +153,8 @@ def _with_item(passing: Any, item: Item, new: Tensor) -> Any:
 @contextmanager
 def seen(modules: Mapping[str, nn.Module], points: Iterable[Point], see: See) -> Iterator[None]:
     """While the network is run, `see` is shown what passes at these points, and may exchange it."""
-    points = list(points)
+    # what goes in and comes out comes first: it is part of what comes out
+    points = sorted(points, key=lambda point: point.end != BOTH)
     heads = [point for point in points if point.end == HEADS]
     attending = {point: modules[point.path] for point in points if point.end == SOFTMAX}
     with ExitStack() as stack:

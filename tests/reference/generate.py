@@ -573,11 +573,11 @@ class _Trees:
         )
         if is_recomputable and level + 1 < DEPTH and draw(st.integers(0, 3)) > 0:
             return self.reading(node, level + 1)
-        # A group is computed as a sum, so its members must be read as one.
+        # A group is computed as a sum, so its members must be read as one: not those of blocks that
+        # are normalised or scaled as a whole.
+        is_one = node.via != "any" and self.model.architecture.kind not in FAMILIES
         is_computable = (
-            node.agrees_on is not None
-            and node.agrees_on.features
-            and not (is_group and node.via == "any")
+            node.agrees_on is not None and node.agrees_on.features and (is_one or not is_group)
         )
         if is_computable and draw(st.booleans()):
             width = self.n_pos if node.component.startswith("pattern") else self.d_model

@@ -372,7 +372,19 @@ def hooked_graph(family: str, seed: int) -> Plain:
     known, (network, other) = FAMILIES[family], hooked.built(family, seed)
     graph = along_every_path(network, bridge_of(network), "of a test")
     dataset = Dataset(known.inputs(), features=COLUMNS)
-    return of_spots(graph, other, dataset, known.spots(), known.pick)
+    plain = of_spots(graph, other, dataset, known.spots(other), known.pick)
+    return replace(
+        plain,
+        above={
+            name: [other for other in below if alone(other) in ("", name)]
+            for name, below in plain.above.items()
+        },
+    )
+
+
+def alone(component: str) -> str:
+    """What alone reads it, the head of a pattern; empty for all else."""
+    return component.replace("pattern", "head") if "pattern" in component else ""
 
 
 def hooked_graphs() -> st.SearchStrategy[Plain]:
@@ -463,11 +475,24 @@ class _Trees:
 
     def writers(self, component: str) -> Sequence[str]:
         """The heads of an attention; anything else itself."""
-        attention = re.fullmatch(r"(\w+\.)?attn(\d+)", component)
-        if attention is None:
+        parts = re.fullmatch(r"(\w+\.)?(attn|stream|mlp)(\d+)", component)
+        if parts is None or not isinstance(self.plain.network, ModuleNetwork):
             return [component]
-        start = f"{attention[1] or ''}head{attention[2]}."
-        return [name for name in self.plain.shapes if name.startswith(start)]
+        side, kind, layer = parts[1] or "", parts[2], int(parts[3])
+        if kind == "mlp":  # beside what else a hidden unit that is in no set here may be
+            units = f"{side}neurons{layer}["
+            return [component, *(name for name in self.plain.shapes if name.startswith(units))]
+        if kind == "attn":
+            return [n for n in self.plain.shapes if n.startswith(f"{side}head{layer}.")]
+        # all streams of a side have the embeddings in common
+        before = [
+            name
+            for name in self.plain.shapes
+            if (found := re.fullmatch(r"(\w+\.)?(?:head|mlp|neurons)(\d+)(\W.*)?", name))
+            and (found[1] == "encoder.") == bool(side)
+            and int(found[2]) < layer
+        ]
+        return [f"{side}embeddings", *before]
 
     def furnished(self, node: Node, level: int, siblings: Sequence[Node]) -> Node:
         """The node with a name, another's donor, children of its own or a computation, or none of
@@ -507,6 +532,8 @@ class _Trees:
                 else []
             )
             kinds += ["subspace", "two subspaces"]
+            if any(map(alone, node.components)):  # the same queries for all rows
+                kinds = ["whole", "two positions"]
         kind = draw(st.sampled_from(kinds))
         other = replace(node, reads=(), rest=None, computed_by=None, shares=None, name=name)
         if kind == "position":

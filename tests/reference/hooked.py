@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_scrub.data.dataset import Dataset
-from tests.reference.modules import ModuleNetwork, Spot, column
+from tests.reference.modules import ModuleNetwork, Spot, column, hidden_units, probabilities
 
 LAYERS, HEADS, ROWS, LENGTH = 2, 2, 6, 3
 SMALL: dict[str, Any] = {
@@ -30,12 +30,12 @@ SMALL: dict[str, Any] = {
 class Family:
     """How a network is made, and where its parts are.
 
-    - `spots`: of a layer, in order of computation; those that are computed together in one tuple.
+    - `spots`: of a network, in order of computation; those that are computed together in one.
     - `inputs`: what the network is called with.
     """
 
     make: Callable[[Any], Any]
-    spots: Callable[[], Sequence[Mapping[str, Spot]]]
+    spots: Callable[[nn.Module], Sequence[Mapping[str, Spot]]]
     inputs: Callable[[], dict[str, Tensor]]
     pick: Callable[[Any], Tensor]
 
@@ -46,50 +46,82 @@ def ids(name: str, seed: int, length: int = LENGTH) -> dict[str, Tensor]:
     }
 
 
+def stream(name: str, path: str) -> Mapping[str, Spot]:
+    """What a module is called with first."""
+    return {
+        name: Spot(path, True, get=lambda given: given[0], put=lambda given, new: (new, *given[1:]))
+    }
+
+
+def neurons(name: str, path: str, like: nn.Module) -> Mapping[str, Spot]:
+    """Two sets of hidden units, of the module that gives what an MLP adds."""
+    rows = like.get_submodule(path).weight.T
+    return {
+        f"{name}[0:3]": hidden_units(path, range(3), rows),
+        f"{name}[4,7]": hidden_units(path, (4, 7), rows),
+    }
+
+
+def patterns(side: str, layer: int, call: int) -> Mapping[str, Spot]:
+    """The probabilities of an attention's heads, by when they are computed."""
+    return {f"{side}pattern{layer}.{h}": probabilities(call, h) for h in range(HEADS)}
+
+
 def heads(side: str, layer: int, projection: str) -> list[Mapping[str, Spot]]:
     """The heads of an attention, which are computed together, and then what it adds."""
     each = {f"{side}head{layer}.{h}": column(projection, h, HEADS) for h in range(HEADS)}
     return [each, {f"{side}attn{layer}": Spot(projection)}]
 
 
-def bert() -> list[Mapping[str, Spot]]:
+def bert(like: nn.Module) -> list[Mapping[str, Spot]]:
     found: list[Mapping[str, Spot]] = []
     for i in range(LAYERS):
         layer = f"encoder.layer.{i}"
+        found += [stream(f"stream{i}", layer), patterns("", i, i)]
         found += heads("", i, f"{layer}.attention.output.dense")
+        found.append(neurons(f"neurons{i}", f"{layer}.output.dense", like))
         found.append({f"mlp{i}": Spot(f"{layer}.output.dense")})
-    return found
+    return [*found, {f"stream{LAYERS}": Spot(f"encoder.layer.{LAYERS - 1}")}]
 
 
-def vit() -> list[Mapping[str, Spot]]:
+def vit(like: nn.Module) -> list[Mapping[str, Spot]]:
     found: list[Mapping[str, Spot]] = []
     for i in range(LAYERS):
+        found += [stream(f"stream{i}", f"layers.{i}"), patterns("", i, i)]
         found += heads("", i, f"layers.{i}.attention.o_proj")
+        found.append(neurons(f"neurons{i}", f"layers.{i}.mlp.fc2", like))
         found.append({f"mlp{i}": Spot(f"layers.{i}.mlp.fc2")})
-    return found
+    return [*found, stream(f"stream{LAYERS}", "layernorm")]
 
 
-def gemma() -> list[Mapping[str, Spot]]:
+def gemma(like: nn.Module) -> list[Mapping[str, Spot]]:
     """What is added is normalised before."""
     found: list[Mapping[str, Spot]] = []
     for i in range(LAYERS):
         layer = f"model.layers.{i}"
+        found += [stream(f"stream{i}", layer), patterns("", i, i)]
         found.append(heads("", i, f"{layer}.self_attn.o_proj")[0])
         found.append({f"attn{i}": Spot(f"{layer}.post_attention_layernorm")})
+        found.append(neurons(f"neurons{i}", f"{layer}.mlp.down_proj", like))
         found.append({f"mlp{i}": Spot(f"{layer}.post_feedforward_layernorm")})
-    return found
+    return [*found, stream(f"stream{LAYERS}", "model.norm")]
 
 
-def t5() -> list[Mapping[str, Spot]]:
+def t5(like: nn.Module) -> list[Mapping[str, Spot]]:
     found: list[Mapping[str, Spot]] = []
     for i in range(LAYERS):
         layer = f"encoder.block.{i}.layer"
+        found += [stream(f"encoder.stream{i}", f"encoder.block.{i}"), patterns("encoder.", i, i)]
         found += heads("encoder.", i, f"{layer}.0.SelfAttention.o")
+        found.append(neurons(f"encoder.neurons{i}", f"{layer}.1.DenseReluDense.wo", like))
         found.append({f"encoder.mlp{i}": Spot(f"{layer}.1.DenseReluDense.wo")})
     for i in range(LAYERS):
-        layer = f"decoder.block.{i}.layer"
+        layer, call = f"decoder.block.{i}.layer", LAYERS + 2 * i
+        found += [stream(f"stream{i}", f"decoder.block.{i}"), patterns("", i, call)]
         found += heads("", i, f"{layer}.0.SelfAttention.o")
+        found.append(patterns("cross.", i, call + 1))
         found += heads("cross.", i, f"{layer}.1.EncDecAttention.o")
+        found.append(neurons(f"neurons{i}", f"{layer}.2.DenseReluDense.wo", like))
         found.append({f"mlp{i}": Spot(f"{layer}.2.DenseReluDense.wo")})
     return found
 
@@ -147,11 +179,13 @@ def built(family: str, seed: int) -> tuple[nn.Module, nn.Module]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = FAMILIES[family].make(transformers).double().eval()
-    return model, copy.deepcopy(model)
+    other = copy.deepcopy(model)
+    other.set_attn_implementation("eager")  # which has a softmax that can be seen
+    return model, other
 
 
 def network(family: str, seed: int, dataset: Dataset) -> ModuleNetwork:
     """The family's own hooks."""
-    known = FAMILIES[family]
-    spots = {name: spot for together in known.spots() for name, spot in together.items()}
-    return ModuleNetwork(built(family, seed)[1], dataset, spots, known.pick)
+    known, other = FAMILIES[family], built(family, seed)[1]
+    spots = {name: spot for together in known.spots(other) for name, spot in together.items()}
+    return ModuleNetwork(other, dataset, spots, known.pick)

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Optional
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +16,21 @@ from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.meaning import Change, Run
 from pytest_scrub.tree.nodes import ROOT
 
+plain_softmax = nn.functional.softmax
+
 
 @dataclass(frozen=True)
 class Spot:
     """Where a component is in a pass.
 
-    - `read`: whether it is in what the module is called with, not in what it returns.
+    - `read`: whether it is in what the module is called with, not in what it returns; None for in
+      both, a pair.
     - `call`: at which of its calls.
     - `get`, `put`: the tensor `[1, ...]` in that, and the same with another tensor there.
     """
 
     path: str
-    read: bool = False
+    read: bool | None = False
     call: int = 0
     get: Callable[[Any], Any] = lambda out: out
     put: Callable[[Any, Tensor], Any] = lambda out, new: new
@@ -45,6 +49,32 @@ def column(path: str, head: int, heads: int) -> Spot:
         return value, *given[1:]
 
     return Spot(path, True, get=lambda given: given[0][..., part(given[0])], put=put)
+
+
+SOFTMAX = "softmax"  # in place of a path: the calls of torch's function, which is no module
+
+
+def probabilities(call: int, head: int) -> Spot:
+    """Those of one head, in one of the calls of the softmax."""
+
+    def put(each: Tensor, new: Tensor) -> Tensor:
+        other = each.clone()
+        other[:, head] = new
+        return other
+
+    return Spot(SOFTMAX, call=call, get=lambda each: each[:, head], put=put)
+
+
+def hidden_units(path: str, units: Sequence[int], rows: Tensor) -> Spot:
+    """What some inputs of a linear module add, each times its row, to what it returns."""
+
+    def added(pair: tuple[Tensor, Tensor]) -> Tensor:
+        total = torch.zeros_like(pair[1])
+        for unit in units:
+            total = total + pair[0][..., unit, None] * rows[unit]
+        return total
+
+    return Spot(path, None, get=added, put=lambda pair, new: (pair[0], pair[1] - added(pair) + new))
 
 
 class ModuleNetwork:
@@ -78,9 +108,9 @@ class ModuleNetwork:
 
     def run(self, row: int, replace: Mapping[str, Callable[[Tensor], Tensor]]) -> Run:
         run = Run(row)
-        calls = Counter[tuple[str, bool]]()
+        calls = Counter[tuple[str, Optional[bool]]]()
 
-        def passes(path: str, read: bool, what: Any) -> Any:
+        def passes(path: str, read: bool | None, what: Any) -> Any:
             for name, spot in self.spots.items():
                 if (spot.path, spot.read, spot.call) == (path, read, calls[path, read]):
                     value = spot.get(what)
@@ -99,17 +129,29 @@ class ModuleNetwork:
         def after(path: str, _module: nn.Module, _given: Any, out: Any) -> Any:
             return passes(path, False, out)
 
+        def around(path: str, _module: nn.Module, given: Any, out: Any) -> Any:
+            pair = passes(path, None, (given[0], out))
+            return None if pair is None else pair[1]
+
+        def softmax(*given: Any, **named: Any) -> Any:
+            each = plain_softmax(*given, **named)
+            new = passes(SOFTMAX, False, each)
+            return each if new is None else new
+
         handles = []
         for path, read in {(spot.path, spot.read): None for spot in self.spots.values()}:
-            child = self.module.get_submodule(path)
-            handles.append(
-                child.register_forward_pre_hook(partial(before, path))
-                if read
-                else child.register_forward_hook(partial(after, path))
-            )
+            if path != SOFTMAX:
+                child = self.module.get_submodule(path)
+                handles.append(
+                    child.register_forward_pre_hook(partial(before, path))
+                    if read
+                    else child.register_forward_hook(
+                        partial(around if read is None else after, path)
+                    )
+                )
         one = {name: tensor[row : row + 1] for name, tensor in self.inputs.items()}
         given = [one.pop("tokens")] if set(one) == {"tokens"} else []
-        with torch.no_grad():
+        with torch.no_grad(), mock.patch.object(nn.functional, SOFTMAX, softmax):
             run.values[ROOT] = self.pick(self.module(*given, **one))[0]
         for handle in handles:
             handle.remove()
