@@ -38,9 +38,11 @@ def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int
     parents, parts = evaluator.space.parents(swap_set), evaluator.graph.parts
     found: dict[int, tuple[int, ...]] = {}
     for step, at in _leaves(evaluator.plan, evaluator.checked.output):
+        if step.reader is not None or step.donor is None:
+            continue
         for site, (name, *others) in zip(step.sites, step.parts, strict=True):
             units = parts[name].units
-            if step.donor is None or units is None or others or site.kind != "z":
+            if units is None or others or site.kind != "z":
                 continue
             rows = np.union1d(swap_set.donors[step.donor], parents[step.donor])
             evaluator.ensure(step.sites, rows)
