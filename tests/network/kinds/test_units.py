@@ -1,0 +1,267 @@
+"""Units of a place, as neurons: are all of them the MLP, and is a false claim on some refuted?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pytest_scrub import (
+    ANYTHING,
+    EXACT,
+    Dataset,
+    HypothesisError,
+    Metric,
+    attn,
+    check,
+    embed,
+    group,
+    head,
+    mlp,
+    neurons,
+    output,
+    stream,
+)  # fmt: skip
+from pytest_scrub.engine.checks import check_hypothesis
+from pytest_scrub.engine.circuit import circuit_of
+from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.explain import explain
+from pytest_scrub.network import as_graph
+from pytest_scrub.power.mutants import mutants
+from pytest_scrub.tree.nodes import Node
+from tests.network.kinds.conftest import KINDS, LENGTH, Small, small_of
+from tests.reference.generate import Architecture, build
+
+Same = Callable[[Tensor, Tensor], None]
+F: dict[str, Any] = {"agrees_on": "first"}
+SOME = np.eye(8)[:, :3]
+WAYS: list[dict[str, Any]] = [
+    {},
+    {"pos": -1},
+    {"pos": "where"},
+    {"subspace": SOME},
+    {"via": "any"},
+    {"via": "any", "pos": slice(1, 3), "subspace": SOME},
+]
+
+
+def above(into: str | None, *nodes: Node) -> Node:
+    """Read by a head of the last layer, or by the output."""
+    return output(
+        head(2, 1, **F, name="above", reads=nodes) if into else nodes[0],
+        *nodes[1:] if not into else (),
+    )
+
+
+@pytest.mark.parametrize("into", [None, "k"])
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_all_of_them_are_the_mlp(
+    small: Small, way: dict[str, Any], into: str | None, same: Same, donors: dict[str, Any]
+) -> None:
+    claim = {**F, **way, "into": into, "name": "it"}
+    whole = small.outputs(above(into, mlp(1, **claim)), donors)
+    same(small.outputs(above(into, neurons(1, slice(None), **claim)), donors), whole)
+    same(small.outputs(above(into, neurons(1, range(small.units), **claim)), donors), whole)
+    still = dict.fromkeys(donors, np.arange(len(small.data)))
+    assert not torch.allclose(whole, small.outputs(above(into, mlp(1, **claim)), still))
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_two_halves_with_one_donor_are_the_mlp(
+    small: Small, way: dict[str, Any], same: Same, donors: dict[str, Any]
+) -> None:
+    """Each changes the MLP by what it adds itself, be it alone, beside the other or in a group."""
+    claim = {**F, **way, "name": "it"}
+    even, odd = neurons(1, slice(0, None, 2), **claim), neurons(1, slice(1, None, 2), **claim)
+    together = group([neurons(1, slice(0, None, 2)), neurons(1, slice(1, None, 2))], **claim)
+    whole = small.outputs(output(mlp(1, **claim)), donors)
+    shared = {**donors, "it#2": donors["it"]}
+    same(small.outputs(output(even, odd), shared), whole)
+    same(small.outputs(output(together), donors), whole)
+    assert not torch.allclose(small.outputs(output(even), donors), whole)
+
+
+@pytest.mark.parametrize("via", ["direct", "any"])
+def test_what_they_read_the_mlp_reads(
+    small: Small, via: str, same: Same, donors: dict[str, Any]
+) -> None:
+    below = embed(**F, via=via, name="below")
+    one, other = (
+        output(make(**F, name="it", reads=[below]))
+        for make in (
+            lambda **claim: mlp(1, **claim),
+            lambda **claim: neurons(1, slice(None), **claim),
+        )
+    )
+    same(small.outputs(one, donors), small.outputs(other, donors))
+
+
+def test_beside_what_moved_them_they_are_the_donors(
+    small: Small, same: Same, donors: dict[str, Any]
+) -> None:
+    """Along every path what is replaced is the unit as it is in that run: another donor's embedding
+    has moved it already, and is undone where all units are the donor's."""
+    moved = embed(**F, via="any", name="other")
+    one, other = (
+        output(moved, unit(1, name="it", via="any", **F))
+        for unit in (mlp, lambda layer, **claim: neurons(layer, slice(None), **claim))
+    )
+    same(small.outputs(one, donors), small.outputs(other, donors))
+
+
+# --- claims ---------------------------------------------------------------------------------------
+
+
+def first_logit(pos: int = 1) -> Metric:
+    return Metric("a logit", lambda out, batch: out[:, 0], pos)
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Any, Dataset]:
+    """A network whose MLP has a unit that is always silent, and many rows."""
+    model = build(
+        Architecture(n_layers=2, n_ctx=LENGTH, attn_only=False, norm="LN", act="relu", seed=3)
+    )
+    model.bridge.blocks[0].mlp._modules["in"].original_component.bias.data[5] = -1e3
+    tokens = np.random.default_rng(4).integers(0, 5, (300, LENGTH))
+    two = [f"{a} {b}" for a, b in tokens[:, :2]]
+    features = {"first": tokens[:, 0], "second": tokens[:, 1], "first two": two}
+    yield model.bridge, Dataset(tokens, labels=tokens[:, 0], features=features)
+    model.bridge.blocks[0].mlp._modules["in"].original_component.bias.data[5] = 0.1
+
+
+@pytest.mark.parametrize("via", ["direct", "any"])
+def test_a_false_claim_is_refuted_and_a_true_one_is_not(
+    trained: tuple[Any, Dataset], via: str
+) -> None:
+    """Attention is causal: at position 1 the MLP depends on two tokens, and no fewer."""
+    bridge, data = trained
+
+    def outcome(on: str) -> str:
+        root = output(neurons(0, [0, 1, 2, 3, 4, 7, 9], agrees_on=on, via=via), rest="first two")
+        return check(root, bridge, data, metric=first_logit(), tolerance=1e-3).outcome
+
+    assert {on: outcome(on) for on in ("first", "second", "first two")} == {
+        "first": "refuted",
+        "second": "refuted",
+        "first two": "held",
+    }
+
+
+def test_a_claim_about_a_unit_that_never_fires_tests_nothing(trained: tuple[Any, Dataset]) -> None:
+    bridge, data = trained
+    root = output(neurons(0, 5, agrees_on=ANYTHING), rest=EXACT)
+    verdict = check(root, bridge, data, metric=first_logit(), tolerance=1e-3)
+    assert verdict.outcome == "untested"
+    root = output(neurons(0, 4, agrees_on=ANYTHING), rest=EXACT)
+    assert check(root, bridge, data, metric=first_logit(), tolerance=1e-3).outcome != "untested"
+
+
+def test_mutants_are_as_many_other_units(trained: tuple[Any, Dataset]) -> None:
+    bridge, data = trained
+    graph = as_graph(bridge)
+    root = output(
+        neurons(0, [1, 2, 3], agrees_on="first"), neurons(0, range(6, 9), agrees_on="second")
+    )
+    made = mutants(graph, data, root, None, np.random.default_rng(0)).mutants
+    new = [
+        graph.parts[child.component].units.tolist()
+        for one in made if one.kind == "component" and one.node.endswith("[1:4]")
+        for child in one.hypothesis.reads if child.agrees_on == root.reads[0].agrees_on
+    ]  # fmt: skip
+    assert len(new) == 3
+    for units in new:
+        assert len(units) == 3
+        assert not {*units} & {1, 2, 3, 6, 7, 8}
+
+
+# --- what is asked and said -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def native() -> Small:
+    return small_of("native", KINDS["native"])
+
+
+def refused(small: Small, root: Node) -> str:
+    with pytest.raises(HypothesisError) as error:
+        check_hypothesis(small.graph, small.data, root, None)
+    return str(error.value)
+
+
+def test_what_claims_an_edge_twice_is_refused(native: Small) -> None:
+    some = neurons(1, [0, 2, 5], **F)
+    twice = "claim the same edge into output twice"
+    assert twice in refused(native, output(some, mlp(1, **F)))
+    assert twice in refused(native, output(some, neurons(1, slice(2, None), **F)))
+    assert twice in refused(native, output(some, stream(2, **F)))
+    both = output(group([mlp(1), neurons(1, [0, 2, 5])], **F))
+    assert "neurons1[0,2,5] are one group, but both hold mlp1" in refused(native, both)
+    overlapping = output(group([neurons(1, [0, 2]), neurons(1, slice(2, None))], **F))
+    assert "are one group, but both hold neurons1[2]" in refused(native, overlapping)
+    for apart in (
+        neurons(1, [1, 3], **F),
+        neurons(0, [0, 2, 5], **F),
+        stream(1, **F),
+        attn(1, **F),
+    ):
+        check_hypothesis(native.graph, native.data, output(some, apart), None)
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        (neurons(1, 16, **F), "output/neurons1[16]: neurons1 has 16 units, 0 to 15, not 16"),
+        (neurons(1, [3, 99], **F), "output/neurons1[3,99]: neurons1 has 16 units, 0 to 15, not 99"),
+        (neurons(1, slice(16, None), **F), "neurons1 has 16 units, 0 to 15, none of these"),
+        (
+            neurons(3, 0, **F),
+            "output/neurons3[0]: the network has no component 'neurons3'; did you mean 'neurons",
+        ),
+        (
+            head(1, 0, **F, reads=[neurons(1, 0, **F)]),
+            "output/head1.0/neurons1[0]: head1.0 cannot read neurons1[0], which is not computed "
+            "before it",
+        ),
+    ],
+    ids=lambda given: given.component if isinstance(given, Node) else "",
+)
+def test_unknown_units_are_said_with_the_nearest(native: Small, node: Node, said: str) -> None:
+    assert said in refused(native, output(node))
+
+
+def test_a_network_without_mlps_says_so(native: Small) -> None:
+    small = small_of("attention", Architecture(attn_only=True, d_head=4))
+    said = refused(small, output(neurons(0, 0, **F)))
+    assert said == "output/neurons0[0]: the network has no component 'neurons0'; it has none"
+
+
+def test_they_are_drawn_with_their_mlp_and_explained_as_they_are(native: Small) -> None:
+    root = output(neurons(1, [0, 2], **F), mlp(0, **F))
+    drawn = circuit_of(root, native.graph)
+    assert [drawn.levels[node.level] for node in drawn.nodes] == ["output", "MLP 1", "MLP 0"]
+    assert drawn.nodes[1].components == ("neurons1[0,2]",)
+    told = explain(Evaluator(native.graph, native.data, root))
+    assert "z of neurons1[0,2]" in told.cached  # two numbers for each position
+
+
+def test_sixteen_thousand_units_are_one_node() -> None:
+    """No object, no text and no copy of weights for each of them."""
+    small = build(Architecture(n_layers=2, n_ctx=LENGTH, attn_only=False, d_model=512, norm="LN"))
+    width = small.hidden_units
+    tokens = torch.randint(5, (6, LENGTH), generator=torch.Generator().manual_seed(0))
+    data = Dataset(tokens, labels=tokens[:, 0], features={"first": tokens[:, 0]})
+    graph = as_graph(small.bridge)
+    halves = [neurons(1, slice(0, width, 2), **F), neurons(1, slice(1, width, 2), **F)]
+    began = time.perf_counter()
+    evaluator = Evaluator(graph, data, output(*halves), first_logit())
+    evaluator.evaluate(evaluator.space.draw(5, np.random.default_rng(0)))
+    assert time.perf_counter() - began < 20
+    assert [len(slot.path) < 40 for slot in evaluator.space.slots] == [True] * 3
+    part = graph.parts[neurons(1, slice(None)).component]
+    assert part.output_weights.data_ptr() == graph.transformer.mlps[1].W_out.data_ptr()
