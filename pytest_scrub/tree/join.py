@@ -168,9 +168,11 @@ def _refuse_unknown(a: Node, b: Node) -> None:
             if {edge[1:] for edge in mine} & {edge[1:] for edge in other}:
                 for one, two in product(whole.components, part.components):
                     if remedy := _unknown(one, two):
+                        # two sets of units in one order, whatever that of the operands
+                        names = sorted((one, two)) if split(one) and split(two) else (one, two)
+                        shorter = " in one and ".join(map(shown, names))
                         raise HypothesisError(
-                            f"cannot join: {shown(one)} in one and {shown(two)} in the other; a "
-                            f"tree does not know {remedy}"
+                            f"cannot join: {shorter} in the other; a tree does not know {remedy}"
                         )
             slots = {edge[1] for edge in other}
             if is_pattern(whole.component) and slots & {*PATTERN_SLOTS, "mask"}:

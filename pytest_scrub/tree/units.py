@@ -45,10 +45,9 @@ def text_from(start: int, step: int) -> str:
 
 def _is_even(units: Sequence[int]) -> bool:
     """Whether they are as far apart from one another all along."""
-    if isinstance(units, range) or len(units) == 1:
-        return True
-    steps = np.diff(units)
-    return bool((steps == steps[0]).all()) and (len(units) > 2 or steps[0] == 1)
+    if len(units) < 3:
+        return len(units) == 1 or units[1] == units[0] + 1
+    return isinstance(units, range) or len({*np.diff(units).tolist()}) == 1
 
 
 def _runs(units: Sequence[int]) -> Iterator[list[int]]:

@@ -141,8 +141,8 @@ def refuses(sentence: str, kind: type[Exception] = HypothesisError) -> Any:
         (
             output(module("transformer.h.0", **F)),
             "output/transformer.h.0: the network has no component 'transformer.h.0'; it has mask, "
-            "embed, pos_embed, head0.0, head0.1, attn0, mlp0, head1.0, head1.1, attn1, mlp1, "
-            "output",
+            "embed, pos_embed, stream0, pattern0.0, pattern0.1, head0.0, head0.1, attn0, mlp0, "
+            "..., output",
         ),
     ],
 )

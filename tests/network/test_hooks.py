@@ -26,6 +26,7 @@ from pytest_scrub.network import ResidualGraph, as_graph
 from pytest_scrub.network.hooks import HookGraph
 from pytest_scrub.power.mutants import mutants
 from pytest_scrub.swaps.swap_set import SwapSet
+from tests.reference.families import AllFloat64
 from tests.reference.generate import rotation
 from tests.reference.generate_plain import COLUMNS, ROWS, hooked_graph
 from tests.reference.hooked import FAMILIES, SMALL, built, ids, network
@@ -49,6 +50,11 @@ def swapped(evaluator: Evaluator, columns: int = 4) -> SwapSet:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_part_is_what_the_familys_own_hooks_say(family: str) -> None:
+    with AllFloat64():  # a softmax too
+        every_part_is_what_the_familys_own_hooks_say(family)
+
+
+def every_part_is_what_the_familys_own_hooks_say(family: str) -> None:
     plain = hooked_graph(family, 0)
     graph, data = as_graph(plain.source), plain.dataset
     store, seen = ActivationStore(graph, data), list[Tensor]()
@@ -63,8 +69,11 @@ def test_every_part_is_what_the_familys_own_hooks_say(family: str) -> None:
         torch.testing.assert_close(found, theirs, rtol=0, atol=1e-8 * float(theirs.abs().max()))
         seen.append(found)
     assert len(torch.unique(torch.stack(seen), dim=0)) == len(seen)
-    known = {n for n in graph.components if re.fullmatch(r"(\w+\.)?(head|attn|mlp)[\d.]+", n)}
-    assert known == {*plain.above["output"]}
+    kinds = r"(\w+\.)?(head|attn|mlp|stream)[\d.]+"
+    known = {name for name in graph.components if re.fullmatch(kinds, name)}
+    assert known == {name for name in plain.above["output"] if "neurons" not in name}
+    patterns = {name for name in graph.components if "pattern" in name}
+    assert patterns == {name for name in plain.above if "pattern" in name}
 
 
 # --- claims ---------------------------------------------------------------------------------------

@@ -122,6 +122,8 @@ class SmallTransformer:
     @property
     def hidden_units(self) -> int:
         """Of each of its MLPs."""
+        if self.architecture.attn_only:
+            return 0
         return max(self.bridge.blocks[0].mlp.out.original_component.weight.shape)
 
 

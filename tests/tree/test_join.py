@@ -46,7 +46,10 @@ from pytest_scrub.tree.nodes import (
     mask,
     mlp,
     module,
+    neurons,
     output,
+    pattern,
+    stream,
 )
 
 F, G = Agreement(("f",)), Agreement(("g",))
@@ -584,6 +587,43 @@ def another_function(values: Any) -> Any:
             "cannot join: attn0 in one and head0.0 in the other; a tree does not know which heads "
             "a layer has, so name them one by one in both, in a group",
         ),
+        (
+            neurons(0, [1, 2], agrees_on="f"),
+            mlp(0, agrees_on="g"),
+            "cannot join: neurons0[1:3] in one and mlp0 in the other; a tree does not know which "
+            "units a place has, so name the same sets of them in both",
+        ),
+        (
+            neurons(0, [1, 2], agrees_on="f"),
+            neurons(0, [2], agrees_on="g"),
+            "cannot join: neurons0[1:3] in one and neurons0[2] in the other; a tree does not know "
+            "which units a place has, so name the same sets of them in both",
+        ),
+        (
+            neurons(0, slice(4, None), agrees_on="f"),
+            neurons(0, 1, agrees_on="g"),
+            "cannot join: neurons0[1] in one and neurons0[4:] in the other; a tree does not know "
+            "which units a place has, so name the same sets of them in both",
+        ),
+        *(
+            (
+                stream(2, agrees_on="f"),
+                node,
+                f"cannot join: stream2 in one and {node.component} in the other; a tree does not "
+                "know what adds to a stream, so name the same in both",
+            )
+            for node in (embed(agrees_on="g"), head(1, 0, agrees_on="g"), attn(0, agrees_on="g"),
+                         mlp(1, agrees_on="g"), neurons(1, 0, agrees_on="g"))
+        ),
+        *(
+            (
+                head(1, 0, agrees_on="f", reads=[pattern(1, 0, agrees_on="f")]),
+                head(1, 0, agrees_on="f", reads=[node]),
+                f"cannot join: pattern1.0 in one, and in the other {node.label} into what it is "
+                "read in place of; put that under the pattern",
+            )
+            for node in (embed(agrees_on="g"), embed(agrees_on="g", into="q"), mask(agrees_on="g"))
+        ),
     ],
 )  # fmt: skip
 def test_what_no_single_tree_says_is_refused(first: Node, second: Node, sentence: str) -> None:
@@ -606,6 +646,42 @@ def test_all_heads_of_a_layer_are_joined_like_one() -> None:
     assert join(output(attn(0, agrees_on="f")), output(head(1, 0, agrees_on="g"))) == replace(
         output(), rest=Agreement(("f", "g"))
     )
+
+
+@pytest.mark.parametrize(
+    ("node", "other"),
+    [
+        (lambda on: stream(2, agrees_on=on), lambda on: head(2, 0, agrees_on=on)),
+        (lambda on: stream(2, agrees_on=on), lambda on: stream(2, agrees_on=on, of="encoder")),
+        (lambda on: neurons(0, [1, 2], agrees_on=on), lambda on: neurons(0, [3], agrees_on=on)),
+        (lambda on: neurons(0, [1, 2], agrees_on=on), lambda on: mlp(1, agrees_on=on)),
+    ],
+)
+def test_streams_and_units_are_joined_like_any_component(node: Any, other: Any) -> None:
+    assert join(output(node("f")), output(node("g"))) == output(node(["f", "g"]))
+    both = join(output(node("f"), other("f")), output(other("g"), node("g")))
+    assert both == output(node(["f", "g"]), other(["f", "g"]))
+    in_the_rest = replace(output(), rest=Agreement(("f", "g")))
+    assert join(output(node("f")), output(other("g"))) == in_the_rest
+
+
+def test_patterns_are_joined_like_any_component() -> None:
+    def tree(on: Any, *more: Node) -> Node:
+        return output(head(1, 0, agrees_on=on, reads=[pattern(1, 0, agrees_on=on), *more]))
+
+    assert join(tree("f"), tree("g")) == tree(["f", "g"])
+    moves = stream(1, agrees_on="g", into="v")
+    one = join(tree("f"), output(head(1, 0, agrees_on="f", reads=[moves])))
+    rest = Agreement(("f", "g"))
+    assert one == output(replace(head(1, 0, agrees_on="f"), rest=rest))
+
+    def reading(on: str, into: str | None) -> Node:
+        below = pattern(1, 0, agrees_on=on, reads=[embed(agrees_on=on, into=into)])
+        return output(head(1, 0, agrees_on=on, reads=[below]))
+
+    halves = [embed(agrees_on="f", into=into) for into in "qk"]
+    apart = output(head(1, 0, agrees_on="f", reads=[pattern(1, 0, agrees_on="f", reads=halves)]))
+    assert join(reading("g", None), apart) == join(reading("g", None), reading("f", None))
 
 
 def test_the_same_computation_is_joined() -> None:

@@ -34,6 +34,7 @@ from tests.reference.generate import Architecture, build
 
 Same = Callable[[Tensor, Tensor], None]
 F: dict[str, Any] = {"agrees_on": "first"}
+ALONE: dict[str, Any] = {"adversaries": [], "samples": 300}  # of what is checked here
 SOME = np.eye(8)[:, :3]
 
 
@@ -87,7 +88,7 @@ def test_along_every_path_what_follows_is_the_donors(
     visible = small.data.inputs["attention_mask"]
     root = output(stream(layer, **F, via="any", name="it"))
     out = small.outputs(root, donors)
-    clean = small.outputs(output(), {})[donors["it"]]
+    clean = small.clean()[donors["it"]]
     alike = (visible[donors["rest"]] == visible[donors["it"]]).all(1)
     assert alike.any()
     torch.testing.assert_close(
@@ -129,7 +130,7 @@ def test_a_false_claim_is_refuted_and_a_true_one_is_not(via: str) -> None:
 
     def outcome(on: str) -> str:
         root = output(stream(1, agrees_on=on, via=via), rest="first two")
-        return check(root, model.bridge, data, metric=metric, tolerance=1e-3).outcome
+        return check(root, model.bridge, data, metric=metric, tolerance=1e-3, **ALONE).outcome
 
     assert {on: outcome(on) for on in features} == {
         "first": "refuted",

@@ -32,6 +32,7 @@ from pytest_scrub.engine.circuit import circuit_of
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.explain import explain
 from pytest_scrub.network import as_graph
+from pytest_scrub.network.graph import Site
 from pytest_scrub.power.mutants import mutants
 from pytest_scrub.tree.nodes import Node
 from tests.network.kinds.conftest import KINDS, LENGTH, Small, small_of
@@ -39,7 +40,9 @@ from tests.reference.generate import Architecture, build
 
 Same = Callable[[Tensor, Tensor], None]
 F: dict[str, Any] = {"agrees_on": "first"}
+ALONE: dict[str, Any] = {"adversaries": [], "samples": 300}  # of what is checked here
 SOME = np.eye(8)[:, :3]
+SILENT = 5  # a unit
 WAYS: list[dict[str, Any]] = [
     {},
     {"pos": -1},
@@ -127,12 +130,12 @@ def trained() -> tuple[Any, Dataset]:
     model = build(
         Architecture(n_layers=2, n_ctx=LENGTH, attn_only=False, norm="LN", act="relu", seed=3)
     )
-    model.bridge.blocks[0].mlp._modules["in"].original_component.bias.data[5] = -1e3
+    model.bridge.blocks[0].mlp._modules["in"].original_component.bias.data[SILENT] = -1e3
     tokens = np.random.default_rng(4).integers(0, 5, (300, LENGTH))
     two = [f"{a} {b}" for a, b in tokens[:, :2]]
     features = {"first": tokens[:, 0], "second": tokens[:, 1], "first two": two}
     yield model.bridge, Dataset(tokens, labels=tokens[:, 0], features=features)
-    model.bridge.blocks[0].mlp._modules["in"].original_component.bias.data[5] = 0.1
+    model.bridge.blocks[0].mlp._modules["in"].original_component.bias.data[SILENT] = 0.1
 
 
 @pytest.mark.parametrize("via", ["direct", "any"])
@@ -144,7 +147,7 @@ def test_a_false_claim_is_refuted_and_a_true_one_is_not(
 
     def outcome(on: str) -> str:
         root = output(neurons(0, [0, 1, 2, 3, 4, 7, 9], agrees_on=on, via=via), rest="first two")
-        return check(root, bridge, data, metric=first_logit(), tolerance=1e-3).outcome
+        return check(root, bridge, data, metric=first_logit(), tolerance=1e-3, **ALONE).outcome
 
     assert {on: outcome(on) for on in ("first", "second", "first two")} == {
         "first": "refuted",
@@ -155,11 +158,18 @@ def test_a_false_claim_is_refuted_and_a_true_one_is_not(
 
 def test_a_claim_about_a_unit_that_never_fires_tests_nothing(trained: tuple[Any, Dataset]) -> None:
     bridge, data = trained
-    root = output(neurons(0, 5, agrees_on=ANYTHING), rest=EXACT)
-    verdict = check(root, bridge, data, metric=first_logit(), tolerance=1e-3)
-    assert verdict.outcome == "untested"
-    root = output(neurons(0, 4, agrees_on=ANYTHING), rest=EXACT)
-    assert check(root, bridge, data, metric=first_logit(), tolerance=1e-3).outcome != "untested"
+    graph = as_graph(bridge)
+    (codes,) = graph.capture([Site("z", ("neurons0[0:8]",))], data.batch(range(100))).values()
+    moves = codes[:, 1].std(0) > 1e-3
+    assert not moves[SILENT]
+    assert moves.any()
+
+    def outcome(unit: int) -> str:
+        root = output(neurons(0, unit, agrees_on=ANYTHING), rest=EXACT)
+        return check(root, bridge, data, metric=first_logit(), tolerance=1e-3, **ALONE).outcome
+
+    assert outcome(SILENT) == "untested"
+    assert outcome(int(moves.nonzero()[0])) == "refuted"
 
 
 def test_mutants_are_as_many_other_units(trained: tuple[Any, Dataset]) -> None:
