@@ -25,7 +25,7 @@ from tests.reference.latents import dictionaries, dictionary_of
 from tests.sizes import sized
 from tests.whole.test_engine_against_reference import assert_same, meaning, outputs_as_metric
 
-CASES = sized({"native": 40, "gpt2": 15, "llama": 15}, {"native": 600, "gpt2": 200, "llama": 200})
+CASES = sized({"native": 20, "gpt2": 8, "llama": 8}, {"native": 600, "gpt2": 200, "llama": 200})
 
 
 @pytest.mark.parametrize("kind", CASES)

@@ -1,8 +1,8 @@
 """SAEs that the real SAELens makes, writes and loads, at a `HookedTransformer`: the same codes, and
 claims that are what its own encode and decode give.
 
-Not collected with the other tests, as SAELens needs TransformerLens 3: `make compat` runs this file in
-an environment of its own.
+Not collected with the other tests, as SAELens needs TransformerLens 3: `make compat` runs this file
+in an environment of its own.
 """
 
 from __future__ import annotations
