@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 WIDTH, LAYERS, HEADS, WORDS, LENGTH = 768, 12, 12, 50257, 64
 UNITS, LAYER, FIRST, CLAIMED = 16_384, 8, 100, 10
-ROWS, EVALUATIONS, ROUNDS = 64, 512, 5
+ROWS, EVALUATIONS, ROUNDS = 16, 256, 7
 SPARSE = 2.0  # deviations above the mean from which a latent is active
 
 

@@ -239,6 +239,12 @@ class Dictionary:
         )
         return moved
 
+    def refresh(self) -> None:
+        """Take rows anew from another's object, which may be another one by now."""
+        if isinstance(self.encoder, Opaque):
+            with torch.no_grad():
+                self.rows, self.bias = _decoded(self.encoder, self.encoder.owner)
+
     # What it is -----------------------------------------------------------------------------------
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:

@@ -210,6 +210,21 @@ class Opaque(Encoder):
             held = vars(self.owner) if hasattr(self.owner, "__dict__") else {}
             yield from ((name, value) for name, value in held.items() if _is_tensor(value))
 
+    @property
+    def text(self) -> str:
+        """What its class and its plain attributes are, and what it makes of some vectors, since
+        tensors may be anywhere in it."""
+        plain = vars(self.owner) if hasattr(self.owner, "__dict__") else {}
+        told = (f"{name}={value!r}" for name, value in sorted(plain.items()) if _is_plain(value))
+        like = self.like()
+        probe = torch.arange(4.0 * self.width).sin().reshape(4, -1).to(like.device)
+        with torch.no_grad():
+            codes = self(probe).double().flatten()
+        waves = torch.arange(float(len(codes)), device=codes.device).double().cos()
+        seen = ", ".join(f"{float(number):.4g}" for number in (codes.abs().sum(), codes @ waves))
+        kind = type(self.owner)
+        return f"{kind.__module__}.{kind.__qualname__}({', '.join(told)}) to {seen}"
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Encoder:
         for name, tensor in self.tensors():
             if tensor.device != device:
@@ -222,3 +237,7 @@ class Opaque(Encoder):
 
 def _is_tensor(value: object) -> bool:
     return isinstance(value, Tensor)
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | torch.dtype)

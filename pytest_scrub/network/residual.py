@@ -123,6 +123,8 @@ class ResidualGraph(ModelGraph):
         return *own, *self.dictionaries.items()
 
     def rebuilt(self) -> ResidualGraph:
+        for dictionary in self.dictionaries.values():
+            dictionary.refresh()
         return ResidualGraph(self.transformer.rebuilt(), self.dictionaries)
 
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:

@@ -37,7 +37,6 @@ from pytest_scrub.network.encoders import Gated, Rectified, TopK
 from pytest_scrub.network.graph import ModelGraph, Site
 from pytest_scrub.power.mutants import mutants
 from pytest_scrub.tree.nodes import Node
-from tests.network.test_dictionaries import Coder
 from tests.reference.families import AllFloat64
 from tests.reference.generate import Architecture, build
 
@@ -279,19 +278,42 @@ def test_a_changed_dictionary_is_another_network() -> None:
         graph, before = graph.rebuilt(), graph.rebuilt().digest()
 
 
+class Own(torch.nn.Module):
+    """A dictionary of somebody else, with tensors and a number that no list of weights has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.W = torch.nn.Parameter(dictionary().rows.clone())
+        self.held, self.threshold = {"b": torch.ones(UNITS, dtype=torch.float64)}, 0.5
+
+    def encode(self, x: Tensor) -> Tensor:
+        before = x @ self.W.T + self.held["b"]
+        return before * (before > self.threshold)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return codes @ self.W
+
+
 def test_a_changed_object_is_another_network() -> None:
-    coder = Coder().double()
-    own = Dictionary.of(coder, width=4, at="blocks.0.hook_mlp_out")
-    assert own.rows.dtype == torch.float64
-    small = build(Architecture(n_layers=1, attn_only=False, d_model=4, n_ctx=4)).bridge
-    graph = with_dictionaries(small, sae=own)
-    store = ActivationStore(graph, DATA)
-    before = graph.digest()
-    assert not store.is_stale()
-    with torch.no_grad():
-        coder.weight[0, 0] += 1
-    assert store.is_stale()
-    assert graph.digest() != before
+    own = Own()
+    graph = with_dictionaries(MODEL, sae=Dictionary.of(own, width=D, at="blocks.0.hook_mlp_out"))
+    digests = {graph.digest()}
+    weight, held = own.W, own.held["b"]
+    changes = {
+        "weight": lambda: weight.data[0, 0].add_(1),
+        "what it holds": lambda: held[2].add_(1),
+        "number": lambda: setattr(own, "threshold", 0.7),
+    }
+    for change in changes.values():
+        store = ActivationStore(graph, DATA)
+        assert not store.is_stale()
+        change()
+        assert store.is_stale()
+        graph = graph.rebuilt()
+        digests.add(graph.digest())
+        torch.testing.assert_close(graph.dictionaries["sae"].rows, own.W.data)
+        graph.prove(DATA.batch([0, 1]))
+    assert len(digests) == 4
 
 
 def test_mutants_are_about_other_units_that_are_as_often_active() -> None:
