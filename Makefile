@@ -64,6 +64,7 @@ bench: $(STAMP) ## the figures of the README, on one thread
 	$(BIN)/python -m benchmarks.exam
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/latents.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python -m benchmarks.peers
 

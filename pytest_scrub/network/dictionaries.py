@@ -131,8 +131,14 @@ class Dictionary:
         zeros = self.rows.new_zeros
         self.bias = zeros(width) if b_dec is None else _tensor("b_dec", b_dec, width)
         if isinstance(W_enc, Encoder):
+            assert b_enc is None and threshold is None and k is None  # it has its own
             self.encoder = W_enc
         else:
+            if threshold is not None and k is not None:
+                raise ModelError(
+                    "threshold= and k= are two ways in which codes are zero; give the one that the "
+                    "dictionary was trained with"
+                )
             encoding: dict[str, Any] = {
                 "W_enc": _tensor("W_enc", W_enc, 2),
                 "b_enc": zeros(units) if b_enc is None else _tensor("b_enc", b_enc, units),
@@ -288,8 +294,10 @@ def _decoded(encoder: Opaque, given: Any) -> tuple[Tensor, Tensor]:
         codes = encoder(probe)
         units, none = codes.shape[-1], torch.zeros_like(codes)
         bias = given.decode(none)[0]
-        alone = torch.eye(units, dtype=codes.dtype, device=codes.device)
-        parts = [given.decode(some) - bias for some in torch.split(alone, ROWS_AT_ONCE)]
+        parts = [
+            given.decode(torch.nn.functional.one_hot(some, units).to(codes)) - bias
+            for some in torch.split(torch.arange(units, device=codes.device), ROWS_AT_ONCE)
+        ]
         few = torch.rand(3, units, generator=torch.Generator().manual_seed(0)).to(codes)
         together = given.decode(few)
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:

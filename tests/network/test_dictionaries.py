@@ -73,6 +73,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "number": ({"W_dec": W_DEC.int()}, "W_dec of a dictionary is a matrix, floating-point numbers"),
     "nan": ({"b_dec": B_DEC * float("nan")}, "b_dec of a dictionary is NaN or infinite somewhere"),
     "none": ({"W_dec": [[1.0]]}, "W_dec of a dictionary is a tensor, not [[1.0]]"),
+    "k and threshold": (
+        {"k": 2, "threshold": B_ENC},
+        "threshold= and k= are two ways in which code",
+    ),
     "k": ({"k": 7}, "k= is from 1 to the 6 units, not 7"),
     "hook": ({"at": "blocks.2.mlp.hook_post"}, "stands at blocks.2.mlp.hook_post, where no dictio"),
     "reads": ({"reads": 3}, "the dictionary reads 3, where no dictionary can stand"),
