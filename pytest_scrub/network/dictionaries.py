@@ -131,7 +131,7 @@ class Dictionary:
         zeros = self.rows.new_zeros
         self.bias = zeros(width) if b_dec is None else _tensor("b_dec", b_dec, width)
         if isinstance(W_enc, Encoder):
-            assert b_enc is None and threshold is None and k is None  # it has its own
+            assert (b_enc, threshold, k) == (None,) * 3  # it has its own
             self.encoder = W_enc
         else:
             if threshold is not None and k is not None:
