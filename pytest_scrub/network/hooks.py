@@ -21,6 +21,7 @@ from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import ModelError, did_you_mean
 from pytest_scrub.network.adapter import rows_of
 from pytest_scrub.network.graph import Basis, Inputs, same_numbers
+from pytest_scrub.network.kinds.neurons import no_neurons
 from pytest_scrub.network.kinds.pattern import refused_pattern
 from pytest_scrub.network.kinds.stream import in_words
 from pytest_scrub.network.modules import Call, Module, ModuleGraph
@@ -322,7 +323,9 @@ class HookGraph(ModuleGraph):
         place = Place(Point(name))
         if place in self._claimed_as:
             return f"module {name!r} is {self._claimed_as[place]}; claim it under that name"
-        known = {*self._mlps, *self._hidden, *self._streams}
+        if name not in self._not_apart and (problem := no_neurons(name, self)):
+            return problem
+        known = {*self._mlps, *self._streams}
         known = known.union(*({a.name, *a.heads, *a.patterns} for a in self._attentions))
         if name in known and "pattern" in name and name not in self._not_apart:
             return (

@@ -32,7 +32,7 @@ from pytest_scrub.network.kinds.attention import Attn
 from pytest_scrub.network.kinds.head import Head
 from pytest_scrub.network.kinds.latents import Standing
 from pytest_scrub.network.kinds.mask import Mask, sees_nothing, visible_keys
-from pytest_scrub.network.kinds.neurons import basis_of, neurons_of
+from pytest_scrub.network.kinds.neurons import basis_of, neurons_of, no_neurons
 from pytest_scrub.network.kinds.part import Part, added, in_blocks, in_stages, total
 from pytest_scrub.network.kinds.pattern import Pattern
 from pytest_scrub.network.kinds.pointwise import Embedding, Mlp, Output, PositionEmbedding
@@ -40,6 +40,7 @@ from pytest_scrub.network.kinds.reading import Reading, ReadingPart
 from pytest_scrub.network.kinds.stream import Stream
 from pytest_scrub.network.precision import off_by
 from pytest_scrub.network.vocabulary import require_ids
+from pytest_scrub.tree.units import split
 
 PLACES = {"pre": "before layer ", "mid": "before mlp", "post": "after layer "}
 
@@ -93,6 +94,9 @@ class ResidualGraph(ModelGraph):
     @property
     def device(self) -> torch.device:
         return self.transformer.device
+
+    def problem(self, name: str) -> str | None:
+        return no_neurons((split(name) or ("",))[0], self)
 
     def run(self, inputs: Inputs) -> Tensor:
         return self.transformer.run(inputs)

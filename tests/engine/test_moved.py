@@ -23,12 +23,15 @@ from pytest_scrub import (
     head,
     load_model,
     module,
+    neurons,
     output,
     pos_embed,
 )
 from pytest_scrub.tree.nodes import Node
 from pytest_scrub.verdict import HELD, REFUTED, UNTESTED, WEAK
+from tests.reference.generate import Architecture, build
 
+SOME: dict[str, Any] = {"agrees_on": "none", "subspace": np.eye(8)[:, :3]}
 ERROR = Metric(
     "absolute error", lambda out, batch: (out - batch.labels).abs(), lower=0.0, upper=9.0
 )
@@ -111,6 +114,19 @@ def test_of_a_subspace_only_the_projection_counts() -> None:
         moved[name] = verdict.nodes[1].moved
     assert moved["first"] > 0.9
     assert moved["second"] == 0
+
+
+def test_of_a_head_in_a_subspace_too() -> None:
+    """What is kept of a head is narrower than what a subspace is one of."""
+    model = build(Architecture(n_layers=1, attn_only=False, norm="LN"))
+    tokens = np.random.default_rng(0).integers(0, 5, (60, 3))
+    dataset = Dataset(tokens, labels=tokens[:, 0], label_pos=-1, features={"none": [0] * 60})
+    for node in (head(0, 0, **SOME), neurons(0, [1, 2, 5], **SOME)):
+        verdict = check(
+            output(node, rest=EXACT), model.bridge, dataset, tolerance=50.0, adversaries=()
+        )
+        assert verdict.nodes[1].moved is not None
+        assert verdict.nodes[1].moved > 0.5
 
 
 # On a trained network -----------------------------------------------------------------------------

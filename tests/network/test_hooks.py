@@ -15,7 +15,20 @@ import transformers
 from torch import Tensor, nn
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
-from pytest_scrub import EXACT, Dataset, check, group, head, meaning, mlp, module, output
+from pytest_scrub import (
+    EXACT,
+    Dataset,
+    check,
+    group,
+    head,
+    meaning,
+    mlp,
+    module,
+    neurons,
+    output,
+    pattern,
+    stream,
+)  # fmt: skip
 from pytest_scrub.engine.circuit import circuit_of
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.explain import explain
@@ -24,6 +37,7 @@ from pytest_scrub.errors import DataError, HypothesisError, ModelError
 from pytest_scrub.metrics import Metric
 from pytest_scrub.network import ResidualGraph, as_graph
 from pytest_scrub.network.hooks import HookGraph
+from pytest_scrub.network.transformer_lens import along_every_path, bridge_of
 from pytest_scrub.power.mutants import mutants
 from pytest_scrub.swaps.swap_set import SwapSet
 from tests.reference.families import AllFloat64
@@ -74,6 +88,63 @@ def every_part_is_what_the_familys_own_hooks_say(family: str) -> None:
     assert known == {name for name in plain.above["output"] if "neurons" not in name}
     patterns = {name for name in graph.components if "pattern" in name}
     assert patterns == {name for name in plain.above if "pattern" in name}
+
+
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        (
+            output(head(1, 1, **F, reads=[pattern(1, 0, **F)])),
+            "head1.1 cannot read pattern1.0: only head1.0 reads it; put it under that head",
+        ),
+        (output(pattern(1, 0, **F)), "output cannot read pattern1.0: only head1.0 reads it"),
+        (
+            output(head(1, 0, **F, reads=[pattern(1, 0, **F, pos="where")])),
+            "pos= of a pattern means the same queries for all inputs, not those of column 'where'; "
+            "give an int or a slice",
+        ),
+        (
+            output(head(0, 0, **F, reads=[stream(1, **F)])),
+            "head0.0 cannot read stream1, which is computed later or not at all before it",
+        ),
+        (output(stream(1, **F), head(0, 0, **F)), "claim the same edge into output twice"),
+        (output(neurons(1, 3, **F), mlp(1, **F)), "claim the same edge into output twice"),
+        (output(neurons(1, 99, **F)), "neurons1 has 10 units, 0 to 9, not 99"),
+        (output(neurons(4, 0, **F)), "has no component 'neurons4'; did you mean 'neurons"),
+    ],
+    ids=str,
+)
+def test_streams_patterns_and_neurons_are_refused_as_ever(root: Any, said: str) -> None:
+    plain = hooked_graph("BertModel", 0)
+    with pytest.raises(HypothesisError) as error:
+        Evaluator(as_graph(plain.source), plain.dataset, root, TOTAL)
+    assert said in str(error.value)
+
+
+def test_probabilities_that_nothing_shows_are_no_component() -> None:
+    """Attention by some function of its own: the network says how to load it."""
+    model = copy.deepcopy(built("BertModel", 0)[1])
+    model.set_attn_implementation("sdpa")
+    data = Dataset(ids("input_ids", 0), features=COLUMNS)
+    graph = along_every_path(model, bridge_of(model), "of a test")
+    known = graph._modules["encoder.layer.1.attention.self"]
+    forward = known.forward
+
+    def unseen(*given: Any, **named: Any) -> Any:
+        with torch._C.DisableTorchFunction():
+            return forward(*given, **named)
+
+    known.forward = unseen  # type: ignore[method-assign]
+    try:
+        root = output(head(1, 0, **F, reads=[pattern(1, 0, **F)]))
+        with pytest.raises(ModelError) as error:
+            Evaluator(graph, data, root, TOTAL)
+    finally:
+        del known.forward
+    assert str(error.value) == (
+        "BertModel (along every path) computes the probabilities of pattern1.0 where no hook sees "
+        "them; load it with attn_implementation='eager'"
+    )
 
 
 # --- claims ---------------------------------------------------------------------------------------

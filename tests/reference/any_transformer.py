@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations as pairs
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,25 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pytest_scrub import EXACT, Dataset, Metric, head, meaning, mlp, output
+from pytest_scrub import (
+    EXACT,
+    Dataset,
+    Metric,
+    head,
+    meaning,
+    mlp,
+    neurons,
+    output,
+    pattern,
+    stream,
+)  # fmt: skip
 from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.nodes import Node
 from tests.reference.any_claim import Case, bounds, others
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.every_swap import Swaps, Truth, combinations, every_swap
-from tests.reference.generate import FEATURES, Architecture, build
+from tests.reference.generate import FEATURES, Architecture, build, overlap
 
 MOST_SWAPS = 48
 ROWS, POSITIONS, VOCABULARY = 8, 3, 5
@@ -24,7 +36,7 @@ ROWS, POSITIONS, VOCABULARY = 8, 3, 5
 
 @st.composite
 def transformer_claim(draw: st.DrawFn) -> Case:
-    """Leaves and a head that reads, at the last position, judged by the label's logit."""
+    """Leaves and heads that read, at the last position, judged by the label's logit."""
     seeds = st.integers(0, 20)
     norm = draw(st.sampled_from([None, "LN"]))
     model = build(
@@ -62,9 +74,18 @@ def _trees(draw: st.DrawFn, attn_only: bool) -> Node:
         head(1, 0, agrees_on=draw(on), via=via),
         head(0, 0, agrees_on=draw(on), via=via),
         head(1, 1, agrees_on=draw(on), reads=[below], rest=EXACT, via=via),
-        *([] if attn_only else [mlp(1, agrees_on=draw(on), via=via)]),
+        stream(draw(st.integers(0, 2)), agrees_on=draw(on), via=via),
+        head(1, 0, agrees_on=draw(on), reads=[pattern(1, 0, agrees_on=draw(on))], rest=EXACT),
     ]
+    if not attn_only:
+        units = draw(st.sampled_from([3, [0, 3, 7], slice(None)]))
+        nodes += [
+            mlp(1, agrees_on=draw(on), via=via),
+            neurons(1, units, agrees_on=draw(on), via=via),
+        ]
     chosen = draw(st.lists(st.sampled_from(range(len(nodes))), min_size=1, max_size=2, unique=True))
+    claimed = [nodes[i].component for i in chosen]
+    assume(not any(overlap(*pair) for pair in pairs(claimed, 2)))
     return output(
         *(nodes[i] for i in chosen), rest=draw(st.sampled_from([EXACT, "total", "first"]))
     )

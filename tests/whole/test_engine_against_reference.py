@@ -37,26 +37,26 @@ def outputs_as_metric(pos):
     return Metric("output", lambda output, batch: output.flatten(1).sum(1), pos)
 
 
-# Normalised blocks with windows and caps, normalised queries, and biases for distance.
+# Normalised blocks with windows and caps, normalised queries, biases for distance, parallel blocks.
+IN_BOTH = ("gemma2", "qwen3", "bloom", "cohere")
 MOST_IN_FULL = [
-    pytest.param(kind, marks=() if kind in ("gemma2", "qwen3", "bloom") else only_in_full)
-    for kind in FAMILIES
+    pytest.param(kind, marks=() if kind in IN_BOTH else only_in_full) for kind in FAMILIES
 ]
 CASES = sized(
     {
         "native": 60,
         "gpt2": 30,
         "llama": 30,
-        "families": 8,
+        "families": 6,
         "functions": 60,
         "modules": 60,
         "hooks": 30,
     },
     {
-        "native": 700,
+        "native": 1000,
         "gpt2": 300,
         "llama": 300,
-        "families": 200,
+        "families": 250,
         "functions": 300,
         "modules": 300,
         "hooks": 200,

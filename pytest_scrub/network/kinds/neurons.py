@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pytest_scrub.data.columns import Ints
 from pytest_scrub.errors import ModelError
-from pytest_scrub.network.graph import Basis, Inputs
+from pytest_scrub.network.graph import Basis, Inputs, ModelGraph
 from pytest_scrub.network.kinds.pointwise import Mlp
 from pytest_scrub.network.kinds.units import Units
 from pytest_scrub.network.precision import off_by
@@ -60,3 +60,14 @@ def basis_of(mlp: Mlp) -> str:
 def neurons_of(mlp: Mlp) -> Basis:
     """All of them, of which claims name some."""
     return Basis(len(mlp.rows), lambda name, units: Neurons(mlp, name, units))
+
+
+def no_neurons(basis: str, graph: ModelGraph) -> str | None:
+    """Why a network has none of this name, where it has the MLP."""
+    mlp = basis.replace("neurons", "mlp")
+    if mlp == basis or mlp not in graph.parts:
+        return None
+    return (
+        f"{mlp} of {graph.source} does not end in one known matrix, as experts do not, so it has "
+        f"no {basis}; claim {mlp} as a whole"
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,8 @@ from pytest_scrub.engine.checks import check_hypothesis
 from pytest_scrub.engine.circuit import circuit_of
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.explain import explain
-from pytest_scrub.network import as_graph
+from pytest_scrub.errors import ModelError
+from pytest_scrub.network import ResidualGraph, as_graph
 from pytest_scrub.network.graph import Site
 from pytest_scrub.power.mutants import mutants
 from pytest_scrub.tree.nodes import Node
@@ -249,6 +252,38 @@ def test_a_network_without_mlps_says_so(native: Small) -> None:
     small = small_of("attention", Architecture(attn_only=True, d_head=4))
     said = refused(small, output(neurons(0, 0, **F)))
     assert said == "output/neurons0[0]: the network has no component 'neurons0'; it has none"
+
+
+def test_an_mlp_that_ends_in_no_known_matrix_has_none(native: Small) -> None:
+    graph: Any = native.graph
+    parts = copy.copy(graph.transformer)
+    parts.mlps = tuple(replace(one, hidden=None, W_out=None) for one in parts.mlps)
+    root = output(neurons(0, 0, **F))
+    with pytest.raises(ModelError) as error:
+        check_hypothesis(ResidualGraph(parts), native.data, root, None)
+    assert str(error.value) == (
+        "mlp0 of TransformerBridge (native) does not end in one known matrix, as experts do not, "
+        "so it has no neurons0; claim mlp0 as a whole"
+    )
+
+
+@pytest.mark.parametrize("wrong", ["rows", "hidden"])
+def test_units_that_are_not_the_networks_own_are_refused(native: Small, wrong: str) -> None:
+    """Rows that are not those that the network multiplies with, and other hidden units."""
+    graph: Any = native.graph
+    parts = copy.copy(graph.transformer)
+
+    def spoilt(one: Any) -> Any:
+        if wrong == "rows":
+            return replace(one, W_out=one.W_out.roll(1, 0))
+        return replace(one, hidden=lambda x: one.hidden(x).roll(1, -1))
+
+    parts.mlps = tuple(map(spoilt, parts.mlps))
+    evaluator_of = Evaluator(ResidualGraph(parts), native.data, output(mlp(0, **F)))
+    evaluator_of.evaluate(evaluator_of.space.draw(2, np.random.default_rng(0)))
+    evaluator = Evaluator(ResidualGraph(parts), native.data, output(neurons(0, 0, **F)))
+    with pytest.raises(ModelError, match=r"the hidden units of mlp0 are off by .* claim mlp0 as a"):
+        evaluator.evaluate(evaluator.space.draw(2, np.random.default_rng(0)))
 
 
 def test_they_are_drawn_with_their_mlp_and_explained_as_they_are(native: Small) -> None:
