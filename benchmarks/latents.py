@@ -71,7 +71,7 @@ def main() -> None:
     losses, logits = cross_entropy(), logit_difference(0)
     found: dict[str, float] = {"forward": forward}
     for name, claim, metric in (
-        ("leaf", leaf, losses), ("leaf, two logits", leaf, logits),
+        ("leaf, two logits", leaf, logits), ("leaf", leaf, losses),
         ("read, two logits", reading, logits),
     ):  # fmt: skip
         evaluator = Evaluator(graph, data, claim, metric)
