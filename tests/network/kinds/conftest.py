@@ -30,6 +30,14 @@ KINDS = {
     "normalised queries": Architecture("qwen3", attn_only=False, n_kv_heads=1, d_head=4),
     "parallel": Architecture("cohere", attn_only=False, n_kv_heads=1, d_head=4),
 }
+# unsigned, so that changes do not cancel on average
+CHANGE = Metric(
+    "change of a logit",
+    lambda out, batch: (out[:, 0] - batch.clean[:, 0]).abs(),
+    1,
+    lower=0.0,
+    needs_clean=True,
+)
 OUTPUT = Metric("output", lambda out, batch: out.flatten(1).sum(1), slice(None))
 
 

@@ -16,7 +16,6 @@ from pytest_scrub import (
     EXACT,
     Dataset,
     HypothesisError,
-    Metric,
     attn,
     check,
     embed,
@@ -32,12 +31,12 @@ from pytest_scrub.engine.circuit import circuit_of
 from pytest_scrub.network.graph import Site
 from pytest_scrub.power.mutants import mutants
 from pytest_scrub.tree.nodes import Node
-from tests.network.kinds.conftest import HEADS, KINDS, LENGTH, ROWS, Small, small_of
+from tests.network.kinds.conftest import CHANGE, HEADS, KINDS, LENGTH, ROWS, Small, small_of
 from tests.reference.generate import Architecture, build
 
 Same = Callable[[Tensor, Tensor], None]
 F: dict[str, Any] = {"agrees_on": "first"}
-ALONE: dict[str, Any] = {"adversaries": [], "samples": 300}  # of what is checked here
+ALONE: dict[str, Any] = {"adversaries": []}  # the average
 
 
 def of_head(*more: Node, nth: int = 1, **way: Any) -> Node:
@@ -159,12 +158,11 @@ def test_a_false_claim_is_refuted_and_a_true_one_is_not() -> None:
     two = [f"{a} {b}" for a, b in tokens[:, :2]]
     features = {"first": tokens[:, 0], "second": tokens[:, 1], "first two": two}
     data = Dataset(tokens, labels=tokens[:, 0], features=features)
-    metric = Metric("a logit", lambda out, batch: out[:, 0], 1)
 
     def outcome(on: str, moves: str) -> str:
         reads = [pattern(1, 0, agrees_on=on), stream(1, into="v", agrees_on=moves)]
         root = output(head(1, 0, agrees_on="first two", reads=reads), rest="first two")
-        return check(root, model.bridge, data, metric=metric, tolerance=1e-3, **ALONE).outcome
+        return check(root, model.bridge, data, metric=CHANGE, tolerance=1e-3, **ALONE).outcome
 
     assert outcome("first two", "first two") == "held"
     assert outcome("first", "first two") == "refuted"

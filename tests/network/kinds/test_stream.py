@@ -14,7 +14,6 @@ from pytest_scrub import (
     ANYTHING,
     Dataset,
     HypothesisError,
-    Metric,
     attn,
     check,
     embed,
@@ -29,12 +28,12 @@ from pytest_scrub.engine.checks import check_hypothesis
 from pytest_scrub.engine.circuit import circuit_of
 from pytest_scrub.power.mutants import mutants
 from pytest_scrub.tree.nodes import Node
-from tests.network.kinds.conftest import HEADS, KINDS, LAYERS, LENGTH, Small, small_of
+from tests.network.kinds.conftest import CHANGE, HEADS, KINDS, LAYERS, LENGTH, Small, small_of
 from tests.reference.generate import Architecture, build
 
 Same = Callable[[Tensor, Tensor], None]
 F: dict[str, Any] = {"agrees_on": "first"}
-ALONE: dict[str, Any] = {"adversaries": [], "samples": 300}  # of what is checked here
+ALONE: dict[str, Any] = {"adversaries": []}  # the average
 SOME = np.eye(8)[:, :3]
 
 
@@ -126,11 +125,10 @@ def test_a_false_claim_is_refuted_and_a_true_one_is_not(via: str) -> None:
     two = [f"{a} {b}" for a, b in tokens[:, :2]]
     features = {"first": tokens[:, 0], "second": tokens[:, 1], "first two": two}
     data = Dataset(tokens, labels=tokens[:, 0], features=features)
-    metric = Metric("a logit", lambda out, batch: out[:, 0], 1)
 
     def outcome(on: str) -> str:
         root = output(stream(1, agrees_on=on, via=via), rest="first two")
-        return check(root, model.bridge, data, metric=metric, tolerance=1e-3, **ALONE).outcome
+        return check(root, model.bridge, data, metric=CHANGE, tolerance=1e-3, **ALONE).outcome
 
     assert {on: outcome(on) for on in features} == {
         "first": "refuted",

@@ -18,7 +18,6 @@ from pytest_scrub import (
     EXACT,
     Dataset,
     HypothesisError,
-    Metric,
     attn,
     check,
     embed,
@@ -38,12 +37,12 @@ from pytest_scrub.network import ResidualGraph, as_graph
 from pytest_scrub.network.graph import Site
 from pytest_scrub.power.mutants import mutants
 from pytest_scrub.tree.nodes import Node
-from tests.network.kinds.conftest import KINDS, LENGTH, Small, small_of
+from tests.network.kinds.conftest import CHANGE, KINDS, LENGTH, OUTPUT, Small, small_of
 from tests.reference.generate import Architecture, build
 
 Same = Callable[[Tensor, Tensor], None]
 F: dict[str, Any] = {"agrees_on": "first"}
-ALONE: dict[str, Any] = {"adversaries": [], "samples": 300}  # of what is checked here
+ALONE: dict[str, Any] = {"adversaries": []}  # the average
 SOME = np.eye(8)[:, :3]
 SILENT = 5  # a unit
 WAYS: list[dict[str, Any]] = [
@@ -123,10 +122,6 @@ def test_beside_what_moved_them_they_are_the_donors(
 # --- claims ---------------------------------------------------------------------------------------
 
 
-def first_logit(pos: int = 1) -> Metric:
-    return Metric("a logit", lambda out, batch: out[:, 0], pos)
-
-
 @pytest.fixture(scope="module")
 def trained() -> tuple[Any, Dataset]:
     """A network whose MLP has a unit that is always silent, and many rows."""
@@ -150,7 +145,7 @@ def test_a_false_claim_is_refuted_and_a_true_one_is_not(
 
     def outcome(on: str) -> str:
         root = output(neurons(0, [0, 1, 2, 3, 4, 7, 9], agrees_on=on, via=via), rest="first two")
-        return check(root, bridge, data, metric=first_logit(), tolerance=1e-3, **ALONE).outcome
+        return check(root, bridge, data, metric=CHANGE, tolerance=1e-3, **ALONE).outcome
 
     assert {on: outcome(on) for on in ("first", "second", "first two")} == {
         "first": "refuted",
@@ -169,7 +164,7 @@ def test_a_claim_about_a_unit_that_never_fires_tests_nothing(trained: tuple[Any,
 
     def outcome(unit: int) -> str:
         root = output(neurons(0, unit, agrees_on=ANYTHING), rest=EXACT)
-        return check(root, bridge, data, metric=first_logit(), tolerance=1e-3, **ALONE).outcome
+        return check(root, bridge, data, metric=CHANGE, tolerance=1e-3, **ALONE).outcome
 
     assert outcome(SILENT) == "untested"
     assert outcome(int(moves.nonzero()[0])) == "refuted"
@@ -279,9 +274,9 @@ def test_units_that_are_not_the_networks_own_are_refused(native: Small, wrong: s
         return replace(one, hidden=lambda x: one.hidden(x).roll(1, -1))
 
     parts.mlps = tuple(map(spoilt, parts.mlps))
-    evaluator_of = Evaluator(ResidualGraph(parts), native.data, output(mlp(0, **F)))
-    evaluator_of.evaluate(evaluator_of.space.draw(2, np.random.default_rng(0)))
-    evaluator = Evaluator(ResidualGraph(parts), native.data, output(neurons(0, 0, **F)))
+    whole = Evaluator(ResidualGraph(parts), native.data, output(mlp(0, **F)), OUTPUT)
+    whole.evaluate(whole.space.draw(2, np.random.default_rng(0)))
+    evaluator = Evaluator(ResidualGraph(parts), native.data, output(neurons(0, 0, **F)), OUTPUT)
     with pytest.raises(ModelError, match=r"the hidden units of mlp0 are off by .* claim mlp0 as a"):
         evaluator.evaluate(evaluator.space.draw(2, np.random.default_rng(0)))
 
@@ -304,7 +299,7 @@ def test_sixteen_thousand_units_are_one_node() -> None:
     graph = as_graph(small.bridge)
     halves = [neurons(1, slice(0, width, 2), **F), neurons(1, slice(1, width, 2), **F)]
     began = time.perf_counter()
-    evaluator = Evaluator(graph, data, output(*halves), first_logit())
+    evaluator = Evaluator(graph, data, output(*halves), CHANGE)
     evaluator.evaluate(evaluator.space.draw(5, np.random.default_rng(0)))
     assert time.perf_counter() - began < 20
     assert [len(slot.path) < 40 for slot in evaluator.space.slots] == [True] * 3
