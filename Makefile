@@ -64,6 +64,7 @@ bench: $(STAMP) ## the figures of docs/figures.md, on one thread
 	$(BIN)/python -m benchmarks.exam
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/latents.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python -m benchmarks.peers
 
@@ -77,11 +78,11 @@ stability: $(STAMP) ## the example claims in five ways and under twenty seeds: t
 full: lint stability ## every check at full size: about two thousand networks against the slow reference, a thousand claims, twenty seeds
 	SCRUB_PROFILE=full $(MAKE) check
 
-compat: ## HookedTransformer, in an environment of its own (TransformerLens 4 has none)
+compat: ## HookedTransformer, and SAELens, in an environment of its own (TransformerLens 4 has none, and SAELens needs one before it)
 	test -x .venv-compat/bin/python || $(PYTHON) -m venv .venv-compat
-	.venv-compat/bin/python -m pip install --quiet torch==2.13.0 transformer-lens==3.9.0 'pytest>=8.2'
+	.venv-compat/bin/python -m pip install --quiet torch==2.13.0 transformer-lens==3.9.0 sae-lens==6.54.12 'pytest>=8.2' 'msgspec>=0.19'
 	PYTHONPATH=. .venv-compat/bin/python -m pytest -c /dev/null --rootdir . --confcutdir tests/network \
-		-p no:cacheprovider tests/network/compat_hooked_transformer.py
+		-p no:cacheprovider tests/network/compat_hooked_transformer.py tests/extras/dictionaries/compat_sae_lens.py
 
 clean:
 	rm -rf $(VENV) .venv-compat .pytest_cache .mypy_cache .ruff_cache .hypothesis build site *.egg-info

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_scrub.errors import HypothesisError as HypothesisError
     from pytest_scrub.errors import ModelError as ModelError
     from pytest_scrub.errors import ScrubError as ScrubError
+    from pytest_scrub.extras.dictionaries import load_dictionary as load_dictionary
     from pytest_scrub.judge import check as check
     from pytest_scrub.metrics import Metric as Metric
     from pytest_scrub.metrics import cross_entropy as cross_entropy
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from pytest_scrub.network import FunctionGraph as FunctionGraph
     from pytest_scrub.network import ModuleGraph as ModuleGraph
     from pytest_scrub.network import load_model as load_model
+    from pytest_scrub.network import with_dictionaries as with_dictionaries
+    from pytest_scrub.network.dictionaries import Dictionary as Dictionary
     from pytest_scrub.pytest_edge.claims import ClaimFailed as ClaimFailed
     from pytest_scrub.pytest_edge.claims import Misstated as Misstated
     from pytest_scrub.pytest_edge.claims import Refuted as Refuted
@@ -49,8 +52,10 @@ if TYPE_CHECKING:
     from pytest_scrub.tree.nodes import EXACT as EXACT
     from pytest_scrub.tree.nodes import attn as attn
     from pytest_scrub.tree.nodes import embed as embed
+    from pytest_scrub.tree.nodes import error as error
     from pytest_scrub.tree.nodes import group as group
     from pytest_scrub.tree.nodes import head as head
+    from pytest_scrub.tree.nodes import latents as latents
     from pytest_scrub.tree.nodes import mask as mask
     from pytest_scrub.tree.nodes import mlp as mlp
     from pytest_scrub.tree.nodes import module as module
@@ -76,7 +81,9 @@ _HOMES = {
         "squared_error",
         "zero_one_error",
     ),
-    "network": ("FunctionGraph", "ModuleGraph", "load_model"),
+    "network": ("FunctionGraph", "ModuleGraph", "load_model", "with_dictionaries"),
+    "network.dictionaries": ("Dictionary",),
+    "extras.dictionaries": ("load_dictionary",),
     "pytest_edge.claims": (
         "ClaimFailed", "Misstated", "Refuted", "RefutedByAdversary", "ScrubWarning", "Undecided",
         "Untested", "Weak",
@@ -87,8 +94,8 @@ _HOMES = {
     "swaps.swap_set": ("SwapSet",),
     "tree.join": ("join",),
     "tree.nodes": (
-        "ANYTHING", "EXACT", "attn", "embed", "group", "head", "mask", "mlp", "module", "neurons",
-        "output", "pattern", "pos_embed", "stream",
+        "ANYTHING", "EXACT", "attn", "embed", "error", "group", "head", "latents", "mask", "mlp",
+        "module", "neurons", "output", "pattern", "pos_embed", "stream",
     ),
     "verdict": ("Verdict",),
 }  # fmt: skip

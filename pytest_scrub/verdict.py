@@ -148,6 +148,7 @@ class NodeReport:
     - `wanting`: some values of its features that only one input has, where it is not tested.
     - `fixed`: what is read never differed, though donors did: it is fixed by what they agree on, so
       that it holds is no evidence.
+    - `silent`: of a leaf's units those that hold zero on every row that was looked at.
     - `unknowing`: the gap when the features of this slot alone know nothing, all others as claimed;
       None where it names none that the null permutes.
     - `says_nothing`: that gap is not told from the claim's own.
@@ -164,6 +165,7 @@ class NodeReport:
     alone: Estimate | None
     wanting: tuple[str, ...] = ()
     fixed: bool = False
+    silent: tuple[int, ...] = ()
     unknowing: Estimate | None = None
     says_nothing: bool = False
 

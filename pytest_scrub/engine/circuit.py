@@ -5,7 +5,6 @@ from __future__ import annotations
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.tree.nodes import Node
-from pytest_scrub.tree.units import shown
 from pytest_scrub.verdict import Circuit, CircuitNode
 
 
@@ -25,7 +24,7 @@ def circuit_of(hypothesis: Node, graph: ModelGraph) -> Circuit:
         CircuitNode(
             path=path,
             parent=parent,
-            components=tuple(map(shown, node.components)),
+            components=tuple(graph.parts[name].title for name in node.components),
             level=max(levels.index(graph.parts[name].level) for name in node.components),
             into=node.into,
             agrees_on=None if node.agrees_on is None else str(node.agrees_on),

@@ -32,6 +32,28 @@ def moved_leaves(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, npt.NDArr
     return found
 
 
+def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int, ...]]:
+    """For the slot of every leaf whose codes are kept, the units that hold zero on every row that
+    it is taken from, and on every row that it is taken in place of."""
+    parents, parts = evaluator.space.parents(swap_set), evaluator.graph.parts
+    found: dict[int, tuple[int, ...]] = {}
+    for step, at in _leaves(evaluator.plan, evaluator.checked.output):
+        if step.reader is not None or step.donor is None:
+            continue
+        for site, (name, *others) in zip(step.sites, step.parts, strict=True):
+            units = parts[name].units
+            if units is None or others or site.kind != "z":
+                continue
+            rows = np.union1d(swap_set.donors[step.donor], parents[step.donor])
+            evaluator.ensure(step.sites, rows)
+            index = torch.as_tensor(rows, device=evaluator.dataset.device)
+            codes = evaluator.store.take(site, index, at_rows(at, index))
+            is_silent = ~(codes != 0).flatten(0, -2).any(0).cpu().numpy()
+            silent = tuple(units[is_silent].tolist())
+            found[step.donor] = (*found.get(step.donor, ()), *silent)
+    return found
+
+
 def _leaves(step: Step, at: Positions | None) -> Iterator[tuple[Step, Positions | None]]:
     """Every leaf below a step, and the positions at which it is read."""
     for child in step.children:

@@ -271,7 +271,7 @@ class ActivationStore:
             at = self._kept[site].filled[places]
             index = torch.from_numpy(places[at]).to(self.dataset.device)
             own = self._kept[site].gather(index)
-            if relative_difference(values[at], own, own):
+            if relative_difference(values[at], own, own, jumps=self.graph.jumps(site)):
                 return True
         return False
 
@@ -432,7 +432,7 @@ class ActivationStore:
             for site in sites:
                 mine, whole = again[site][: len(some)], captured[site]
                 off = (
-                    relative_difference(mine, whole[some], whole)
+                    relative_difference(mine, whole[some], whole, jumps=self.graph.jumps(site))
                     if len(whole) == size
                     else math.inf
                 )

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+import pytest_scrub
 from pytest_scrub.errors import ModelError, hides_scrub_errors
+from pytest_scrub.network.dictionaries import Dictionary
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.network.modules import ModuleGraph
 from pytest_scrub.network.placement import require_placed
@@ -23,7 +25,15 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hides_scrub_errors
 
-__all__ = ["FunctionGraph", "ModelGraph", "ModuleGraph", "ResidualGraph", "as_graph", "load_model"]
+__all__ = [
+    "FunctionGraph",
+    "ModelGraph",
+    "ModuleGraph",
+    "ResidualGraph",
+    "as_graph",
+    "load_model",
+    "with_dictionaries",
+]
 
 
 def as_graph(model: Any) -> ModelGraph:
@@ -71,3 +81,35 @@ def load_model(
     from pytest_scrub.network.loading import load_raw
 
     return as_graph(load_raw(source, config=config, device=device, dtype=dtype))
+
+
+def with_dictionaries(model: Any, **dictionaries: Any) -> ModelGraph:
+    """A network with dictionaries at its places, whose units and errors claims name.
+
+    **Arguments**
+
+    - `model`: as for `load_model`, or what that gives.
+    - `dictionaries`: by the name that claims call each by, a `Dictionary`, or what
+      `load_dictionary` takes: a folder or an SAE.
+
+    **Raises** `ModelError` where one does not fit the network, or the network is no sum of parts.
+    """
+    graph = as_graph(model)
+    if not isinstance(graph, ResidualGraph):
+        why = "" if graph.indirect is None else f", since {graph.indirect}"
+        raise ModelError(
+            f"dictionaries stand at places of a residual stream that is a sum of parts, which "
+            f"{graph.source} is not{why}; claim its components"
+        )
+    found = dict(graph.dictionaries)
+    kinds = {name.rstrip("0123456789.") for name in (*graph.parts, *graph.bases)}
+    for name, given in dictionaries.items():
+        if name in graph.bases or name.rstrip("0123456789") in kinds:
+            raise ModelError(
+                f"{name} is what claims call something else of a network; call the dictionary "
+                "otherwise"
+            )
+        # a format of others is an extra
+        is_one = isinstance(given, Dictionary)
+        found[name] = given if is_one else pytest_scrub.load_dictionary(given)
+    return ResidualGraph(graph.transformer, found)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __tracebackhide__ = hides_scrub_errors
 
 Hooks = list[tuple[str, Callable[..., Any]]]  # hook point, function of (value, hook)
+# within a layer, those that are not called after what they show
+WITHIN = {"z": "attn.hook_z", "normalized": "ln2.hook_normalized"}
 TOKENS, MASK = "tokens", "attention_mask"
 PLAIN_MODULE = "wrap it as a plain torch module instead"
 
@@ -131,8 +133,8 @@ class Transformer(ABC):
 
         - `names`: "embed", "pos_embed", "resid_pre.L", "resid_mid.L", "resid_post.L", "attn_out.L",
           "mlp_out.L" `[batch, pos, d_model]`, "z.L" `[batch, pos, heads, d_head]`, "hidden.L"
-          `[batch, pos, units]` of MLPs, "logits". What attention and MLP add is as it is before it
-          is normalised or scaled as a whole.
+          `[batch, pos, units]` of MLPs, "normalized.L" before them, "logits". What attention and
+          MLP add is as it is before it is normalised or scaled as a whole.
         """
         tokens, mask = self._inputs(inputs)
         seen: dict[str, Tensor] = {}
@@ -155,7 +157,7 @@ class Transformer(ABC):
     def _hook_point(self, name: str) -> str:
         kind, _, layer = name.partition(".")
         block = f"blocks.{layer}." if layer else ""
-        point = block + ("attn.hook_z" if kind == "z" else self._point(kind, layer))
+        point = block + (WITHIN.get(kind) or self._point(kind, layer))
         if point not in self._points:
             raise self.error(f"has no hook point {point}")
         return point

@@ -168,6 +168,8 @@ class Component(ABC):
     - `hint`: why most others cannot read it, and what to do.
     - `is_drawn`: whether pictures show its level where no claim names it.
     - `basis`: of units of a place, that which they are some of; `units`: which, ascending.
+    - `jumps`: whether its value may be another altogether where what it reads differs in its last
+      digits.
     - `instead`: slots that are read in place of others, with those.
     """
 
@@ -179,6 +181,7 @@ class Component(ABC):
     is_drawn = True
     basis = ""
     units: Ints | None = None
+    jumps = False
     instead: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def __init__(self, name: str, level: str | None = None) -> None:
@@ -189,6 +192,11 @@ class Component(ABC):
         """The places that write its value: those that are no sum of others. Units count as the
         whole of their place."""
         return frozenset({self.name})
+
+    @property
+    def title(self) -> str:
+        """What pictures call it."""
+        return shown(self.name)
 
     def common(self, other: Component) -> str:
         """What both hold, so that they are no two edges of what reads both; empty where they are.
@@ -236,10 +244,13 @@ class Basis:
 
     - `count`: how many there are.
     - `units`: the component of this name that is these units.
+    - `active`: of some inputs at how many positions each unit holds something, `[count]`; None
+      where all of them do.
     """
 
     count: int
     units: Callable[[str, Ints], Component]
+    active: Callable[[Inputs], Ints] | None = None
 
 
 Kind = TypeVar("Kind", bound=Component)
@@ -329,6 +340,12 @@ class ModelGraph(ABC):
         if len(components) > 1:
             return Site("value", components, positions)
         return self.parts[components[0]].site(positions)
+
+    def jumps(self, site: Site) -> bool:
+        """Whether what a site keeps may be another altogether in some places where the network
+        differs in its last digits."""
+        names = () if site.kind in ("stream", "block") else site.names
+        return any(self.parts[name].jumps for name in names)
 
     def unchanged(self, component: str, where: Positions | None) -> Reader:
         """The component's clean value, as it is kept."""

@@ -18,6 +18,7 @@ from pytest_scrub.data.dataset import Positions
 from pytest_scrub.data.names import TOKENS
 from pytest_scrub.errors import ModelError, NotASumError
 from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
+from pytest_scrub.network.dictionaries import Dictionary
 from pytest_scrub.network.graph import (
     PROOF_ROWS,
     Edit,
@@ -31,6 +32,7 @@ from pytest_scrub.network.graph import (
 )
 from pytest_scrub.network.kinds.attention import Attn
 from pytest_scrub.network.kinds.head import Head
+from pytest_scrub.network.kinds.latents import Standing
 from pytest_scrub.network.kinds.mask import Mask, sees_nothing, visible_keys
 from pytest_scrub.network.kinds.neurons import basis_of, neurons_of, no_neurons
 from pytest_scrub.network.kinds.part import Part, added, in_blocks, in_stages, total
@@ -63,16 +65,26 @@ class ResidualGraph(ModelGraph):
     **Arguments**
 
     - `transformer`: the network taken apart.
+    - `dictionaries`: by name, what else its places are sums of.
+
+    **Raises** `ModelError` for a dictionary that does not fit.
     """
 
     reads_directly = True
 
-    def __init__(self, transformer: Transformer) -> None:
+    def __init__(
+        self, transformer: Transformer, dictionaries: Mapping[str, Dictionary] | None = None
+    ) -> None:
         self.transformer, self.source = transformer, transformer.source
-        parts = [*self._components()]
-        mlps = [part for part in parts if isinstance(part, Mlp) and part.mlp.hidden]
+        self.dictionaries = dict(dictionaries or {})
+        parts = {part.name: part for part in self._components()}
+        self._standing = [Standing(name, own, parts) for name, own in self.dictionaries.items()]
+        mlps = [part for part in parts.values() if isinstance(part, Mlp) and part.mlp.hidden]
         self.bases = {basis_of(mlp): neurons_of(mlp) for mlp in mlps}
-        self.parts: Parts[Part] = Parts(parts, self.bases)
+        self.bases |= {standing.name: standing.basis for standing in self._standing}
+        errors = [standing.error for standing in self._standing]
+        ordered = sorted([*parts.values(), *errors], key=lambda part: part.stage)
+        self.parts: Parts[Part] = Parts(ordered, self.bases)
 
     def _components(self) -> Iterator[Part]:
         """In order of computation."""
@@ -113,7 +125,9 @@ class ResidualGraph(ModelGraph):
         return Reading(part, self.parts, edits, where).reader()
 
     def tensors(self) -> Iterable[tuple[str, Tensor]]:
-        return self.transformer.parameters()
+        yield from self.transformer.parameters()
+        for name, dictionary in self.dictionaries.items():
+            yield from ((f"{name}: {what}", tensor) for what, tensor in dictionary.tensors())
 
     @property
     def _single(self) -> list[Part]:
@@ -123,13 +137,17 @@ class ResidualGraph(ModelGraph):
     def text(self) -> Sequence[str]:
         names = tuple(part.name for part in self._single)
         more = (attention.text for attention in self.transformer.attention)
-        return self.source, str(self.transformer.causal), str(names), *filter(None, more)
+        beside = (f"{name}: {own.text}" for name, own in self.dictionaries.items())
+        return self.source, str(self.transformer.causal), str(names), *filter(None, more), *beside
 
     def computed_by_objects(self) -> tuple[Any, ...]:
-        return type(self), type(self.transformer), self.transformer.model
+        own = type(self), type(self.transformer), self.transformer.model
+        return *own, *self.dictionaries.items()
 
     def rebuilt(self) -> ResidualGraph:
-        return ResidualGraph(self.transformer.rebuilt())
+        for dictionary in self.dictionaries.values():
+            dictionary.refresh()
+        return ResidualGraph(self.transformer.rebuilt(), self.dictionaries)
 
     def along_every_path(self, error: NotASumError) -> ModelGraph:
         return self.transformer.along_every_path(error)
@@ -178,7 +196,9 @@ class ResidualGraph(ModelGraph):
         """
         readers = [part for part in self._single if isinstance(part, ReadingPart)]
         hooks = {hook for part in self._single for hook in (part.hook, part.sum)}
-        seen = self._seen(inputs, hooks | {f"resid_{part.point}" for part in readers})
+        hooks |= {f"resid_{part.point}" for part in readers}
+        hooks.update(*(standing.proof_hooks for standing in self._standing))
+        seen = self._seen(inputs, hooks)
         for name, value in seen.items():
             if not value.isfinite().all():
                 row = int((~value.isfinite()).flatten(1).any(1).nonzero()[0])
@@ -199,6 +219,8 @@ class ResidualGraph(ModelGraph):
             mine = part.computed(seen[f"resid_{part.point}"], visible)
             theirs = part.clean("value", seen, None)
             self._same(f"{part.name}, recomputed from what it reads,", mine, theirs)
+        for standing in self._standing:
+            standing.prove(seen, self.source)
 
     def _prove_sums(self, seen: Inputs) -> None:
         stream = torch.zeros(())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain, combinations, zip_longest
 from typing import Any, cast
 
@@ -51,6 +52,8 @@ WORDS = {  # by kind: the change, and what the claim does not depend on where th
 BELOW = f"{ROOT}/"  # what sentences leave out of a path
 # other components tried for one node: of a hundred heads, a few say what all would say
 MOST_COMPONENTS = 3
+MOST_ALIKE = 5  # other units that are about as often active, of which one is drawn
+ROWS_OF_ACTIVE = 64  # on which that is seen
 
 
 @dataclass(frozen=True)
@@ -377,11 +380,29 @@ class _Maker:
         free = np.setdiff1d(np.arange(count), np.concatenate([part.units, *claimed]))
         if len(free) < len(part.units):  # some of its own among them
             free = np.setdiff1d(np.arange(count), np.concatenate([[], *claimed]))
-        drawn = (
-            np.sort(self.rng.choice(free, len(part.units), replace=False)).tolist()
-            for _ in range(MOST_COMPONENTS)
-        )
-        return [(old, named(part.basis, text_of(units))) for units in drawn]
+        drawn = (self._units_like(part.units, free, part.basis) for _ in range(MOST_COMPONENTS))
+        return [(old, named(part.basis, text_of(np.sort(units).tolist()))) for units in drawn]
+
+    def _units_like(self, own: Ints, free: Ints, basis: str) -> Ints:
+        """As many of those that are free, each about as often active as one of a node's own where
+        not all always are: what is rarely active says little whatever it is."""
+        free = self.rng.permutation(free)
+        often = self._active(basis)
+        if often is None:
+            return free[: len(own)]
+        chosen: list[int] = []
+        for unit in own.tolist():
+            # of the error, which is no unit, any
+            off = np.abs(often[free] - often[unit]) if unit < len(often) else np.zeros(len(free))
+            nearest = np.argsort(off, kind="stable")[:MOST_ALIKE]
+            chosen.append(int(free[taken := self.rng.choice(nearest)]))
+            free = np.delete(free, taken)
+        return np.array(chosen)
+
+    @cache  # noqa: B019  # of one claim
+    def _active(self, basis: str) -> Ints | None:
+        active = self.graph.bases[basis].active
+        return active and active(self.dataset.batch(self.rows[:ROWS_OF_ACTIVE]))
 
     def _are_near(self, old: str, new: str) -> bool:
         return self.graph.parts[old].layer == self.graph.parts[new].layer

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from rich.panel import Panel
 
 COLOURS: dict[str, str] = {outcome: mark.colour for outcome, mark in OUTCOMES.items()}
+MOST_UNITS = 5  # of those never active, that are named
 LEAST_NAME = 24  # characters of a claim's name that a narrow terminal still shows
 # characters of a name that stand beside the figures; where there is less room it stands above them
 LEAST_BESIDE = 40
@@ -396,6 +397,11 @@ def _why_untested(node: NodeReport, verdict: Verdict) -> str:
             "nothing else was swapped: it holds by construction; agree on less, or let the rest "
             "be swapped"
         )
+    if node.silent and not node.moved:
+        return (
+            f"untested:  {node.slot} is never active: unit {_listed(node.silent)} is zero on every "
+            "row that was looked at; claim what is active, or add rows on which this is"
+        )
     if node.with_other >= verdict.min_with_other:
         return (
             f"untested:  {node.slot} was swapped in {node.moved:.1%} of the samples (at least "
@@ -422,7 +428,7 @@ def _table(verdict: Verdict) -> Iterator[str]:
     rows = (
         (
             node.slot,
-            f"{node.agrees_on}{' (fixes it)' * node.fixed}",
+            f"{node.agrees_on}{' (fixes it)' * node.fixed}{_silent(node)}",
             f"{node.donors[0]}/{node.donors[1]:g}/{node.donors[2]}",
             f"{node.with_other:.0%}",
             "" if node.alone is None else str(node.alone),
@@ -433,6 +439,17 @@ def _table(verdict: Verdict) -> Iterator[str]:
         for node in verdict.nodes
     )
     return table_lines([header, *rows])
+
+
+def _silent(node: NodeReport) -> str:
+    return f" (never active: {_listed(node.silent)})" if node.silent else ""
+
+
+def _listed(units: Sequence[int]) -> str:
+    """The first few of many."""
+    more = len(units) - MOST_UNITS
+    shown = ", ".join(map(str, units[:MOST_UNITS]))
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def table_lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.engine.moved import moved_leaves
+from pytest_scrub.engine.moved import moved_leaves, silent_units
 from pytest_scrub.errors import HypothesisError, ScrubError
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.acceptance import Acceptance, recovered, slack, untested_nodes
@@ -386,8 +386,10 @@ class _Nodes:
 
     def __init__(self, evaluator: Evaluator, settings: Settings) -> None:
         self._evaluator, self._settings = evaluator, settings
-        # the share of swaps that change what is read of a leaf, by slot
+        # the share of swaps that change what is read of a leaf, by slot, and its units that are
+        # never active
         self._moves: dict[int, float] = {}
+        self._silent: dict[int, tuple[int, ...]] = {}
 
     def __call__(self, drawn: Sample) -> tuple[NodeReport, ...]:
         evaluator = self._evaluator
@@ -395,7 +397,21 @@ class _Nodes:
             first = drawn.swap_set if drawn.exact else drawn.swap_set[:BURN_IN]
             moved = moved_leaves(evaluator, first)
             self._moves = {slot: _share_of(drawn, one) for slot, one in moved.items()}
-        return _nodes(evaluator.space, drawn, self._settings, self._moves)
+            self._silent = silent_units(evaluator, first)
+        found = _nodes(evaluator.space, drawn, self._settings, self._moves)
+        silent = [self._silent.get(i, ()) for i in range(len(found))]
+        return tuple(map(self._with_silent, evaluator.space.slots, found, silent))
+
+    def _with_silent(self, slot: Slot, node: NodeReport, silent: tuple[int, ...]) -> NodeReport:
+        """Where no unit of a leaf is ever active, nothing was swapped: what it agrees on has not
+        fixed it."""
+        parts = self._evaluator.graph.parts
+        units = [parts[name].units for name in slot.node.components]
+        count = sum(-1 if some is None else len(some) for some in units)
+        if silent and len(silent) == count:
+            is_tested = not node.must_be_tested
+            return replace(node, silent=silent, fixed=False, is_tested=is_tested)
+        return replace(node, silent=silent)
 
 
 def _nodes(

@@ -527,6 +527,39 @@ def neurons(
     return _node((named(basis, _units(f"units= of {basis}", units)),), **claim)
 
 
+@_constructor
+def latents(
+    dictionary: str, units: int | slice | Sequence[int], **claim: Unpack[NodeOptions]
+) -> Node:
+    """Some units of a dictionary, each its code times its row of the decoder. One node with one
+    donor; arguments as for `head`, and
+
+    - `dictionary`: its name, as `with_dictionaries` was told.
+    - `units`: their numbers: an int, a slice or a list.
+    """
+    basis = _dictionary("latents", dictionary)
+    return _node((named(basis, _units(f"units= of {basis}", units)),), **claim)
+
+
+@_constructor
+def error(dictionary: str, **claim: Unpack[NodeOptions]) -> Node:
+    """What a dictionary leaves of its place: that less all of its units and its bias; arguments as
+    for `head`, and
+
+    - `dictionary`: its name, as `with_dictionaries` was told.
+    """
+    return _node((f"{_dictionary('error', dictionary)}.error",), **claim)
+
+
+def _dictionary(what: str, name: object) -> str:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise HypothesisError(
+            f"{what} takes the name of a dictionary, as with_dictionaries was told, not "
+            f"{short_repr(name)}"
+        )
+    return name
+
+
 def _units(where: str, units: object) -> str:
     """The text of a set of units. **Raises** `HypothesisError` for what is none."""
     if isinstance(units, slice):

@@ -412,3 +412,16 @@ def test_a_folder_with_an_encoder_is_loaded_as_it_says(tmp_path: Any) -> None:
     )
     transformers.BertModel(config).save_pretrained(tmp_path)
     assert load_model(tmp_path).source == "BertModel (along every path)"
+
+
+def test_codes_that_jump_at_a_threshold_may_differ_in_few_places() -> None:
+    """And no more: what depends on the rows beside it differs everywhere."""
+    own = torch.randn(8, 10, 5, generator=torch.Generator().manual_seed(0))
+    jumped, mixed = own.clone(), own + 0.01
+    jumped[3, 2] += 1.0
+    assert relative_difference(jumped, own, own) > 0.5
+    assert not relative_difference(jumped, own, own, jumps=True)
+    assert relative_difference(mixed, own, own, jumps=True) > 0
+    assert relative_difference(jumped[3:4, 2:3], own[3:4, 2:3], own, jumps=True) > 0.5
+    jumped[4] += 1.0
+    assert relative_difference(jumped, own, own, jumps=True) > 0.5

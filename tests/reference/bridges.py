@@ -15,6 +15,7 @@ import torch
 
 from pytest_scrub.meaning import Change, Run
 from pytest_scrub.tree.nodes import ROOT
+from tests.reference.latents import Slow, dictionary_of, place_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,13 +37,20 @@ SLOTS = {
 
 
 class Values(dict[str, "Tensor"]):
-    """The activations of a run; those of neurons are what its hidden units add, once asked for."""
+    """The activations of a run; those of neurons are what its hidden units add, once asked for, and
+    those of dictionaries what these make of their places.
+
+    - `stands`: by place, what stands there before anything is replaced, and what it reads.
+    """
 
     def __init__(self, network: BridgeNetwork) -> None:
         super().__init__()
         self.network, self.hidden = network, dict[int, "Tensor"]()
+        self.stands = dict[str, tuple["Tensor", "Tensor"]]()
 
     def __missing__(self, name: str) -> Tensor:
+        if dictionary_of(name):
+            return self.network.made_by(name, *self.stands[place_of(name)])
         return self.network.added_by(name, self.hidden[_layer(name)])
 
 
@@ -52,8 +60,9 @@ class BridgeNetwork:
 
     via = "direct"
 
-    def __init__(self, bridge: Any, dataset: Dataset) -> None:
+    def __init__(self, bridge: Any, dataset: Dataset, dictionaries: Sequence[Slow] = ()) -> None:
         self.bridge = bridge
+        self.dictionaries = {own.name: own for own in dictionaries}
         self.tokens = dataset.inputs["tokens"]
         self.mask = dataset.inputs.get("attention_mask")
         self.n_pos = self.tokens.shape[1]
@@ -70,7 +79,7 @@ class BridgeNetwork:
         self.clean = cache(partial(self._run, replace={}))
 
     def slots(self, component: str) -> Sequence[str]:
-        return SLOTS.get(re.split(r"\d", component)[0], ("stream",))
+        return SLOTS.get(re.split(r"\d", place_of(component))[0], ("stream",))
 
     def writes(self, child: str, parent: str, slot: str) -> bool:
         alone = "mask" if child == "mask" else "pattern" if child.startswith("pattern") else None
@@ -83,7 +92,8 @@ class BridgeNetwork:
         self, component: str, runs: Mapping[str, Run], changes: Mapping[str, Sequence[Change]]
     ) -> Tensor:
         streams = {
-            slot: run.reads[component.partition("[")[0]] + self._added(run, changes.get(slot, ()))
+            slot: run.reads[place_of(component).partition("[")[0]]
+            + self._added(run, changes.get(slot, ()))
             for slot, run in runs.items()
             if slot not in ("mask", "pattern")
         }
@@ -92,6 +102,11 @@ class BridgeNetwork:
             return self._forward(
                 row, self._visible(row), [_force("ln_final.hook_in", streams["stream"])]
             )
+        if dictionary_of(component):
+            place = place_of(component)
+            own = self.recompute(place, runs, changes)
+            stream = streams["q"] if place.startswith("attn") else streams["stream"]
+            return self.made_by(component, own + self._constant(place), stream)
         if component.startswith("stream"):
             return streams["stream"]
         if component.startswith("mlp"):
@@ -118,7 +133,8 @@ class BridgeNetwork:
         """
         total: Tensor | int = 0
         sums: dict[tuple[str, int], Tensor] = {}
-        for name, change in changes:
+        for component, change in changes:
+            name = place_of(component)
             if name.startswith(("embed", "pos_embed", "stream")):
                 total = total + change
                 continue
@@ -180,16 +196,16 @@ class BridgeNetwork:
 
             def before(value: Tensor) -> Tensor:
                 read([name], value)
-                return written({name: value}, value)
+                values.stands[name] = value, value
+                return written({name: value, **self._made_of(name, replace, values)}, value)
 
             return _at(point, before)
 
         for layer in range(self.bridge.cfg.n_layers):
             hooks.append(stream(layer, f"blocks.{layer}.hook_in"))
-            hooks += self._attention_hooks(layer, read, written)
+            hooks += self._attention_hooks(layer, replace, values, read, written)
             if self.has_mlps:
-                units = [name for name in replace if name.startswith(f"neurons{layer}[")]
-                hooks += self._mlp_hooks(layer, units, values.hidden, read, written)
+                hooks += self._mlp_hooks(layer, replace, values, read, written)
             for kind in KINDS if self.has_mlps else ("attn",):  # seen after it is replaced
                 out = self._points[kind, layer][0]
                 hooks.append(_at(out, partial(read, [f"{kind}{layer} adds"])))
@@ -198,7 +214,10 @@ class BridgeNetwork:
         run.values[ROOT] = self._forward(row, run.values["mask"], hooks)
         return run
 
-    def _attention_hooks(self, layer: int, read: Read, written: Written) -> list[Hook]:
+    def _attention_hooks(
+        self, layer: int, replace: Mapping[str, Replace], values: Values, read: Read,
+        written: Written,
+    ) -> list[Hook]:  # fmt: skip
         attn = f"blocks.{layer}.attn"
         names = [f"head{layer}.{head}" for head in range(self.n_heads)]
         mixed: dict[str, Tensor] = {}
@@ -208,8 +227,10 @@ class BridgeNetwork:
             heads = {name: self._head_value(layer, h, z) for h, name in enumerate(names)}
             total = written(heads, total)
             # all that it adds, heads as they are in this run, but for the constant
-            constant = self._write_all(layer, self._value_biases[layer])
-            return written({f"attn{layer}": total - constant}, total)
+            name = f"attn{layer}"
+            values.stands[name] = total, total
+            made = self._made_of(name, replace, values)
+            return written({name: total - self._constant(name), **made}, total)
 
         def attended(each: Tensor) -> None:
             # read by its own head alone, so that nothing follows but what that computes
@@ -225,25 +246,61 @@ class BridgeNetwork:
         ]
 
     def _mlp_hooks(
-        self, layer: int, units: Sequence[str], hidden: dict[int, Tensor], read: Read,
+        self, layer: int, replace: Mapping[str, Replace], values: Values, read: Read,
         written: Written,
     ) -> list[Hook]:  # fmt: skip
-        name = f"mlp{layer}"
+        name, hidden = f"mlp{layer}", values.hidden
+        units = [name for name in replace if name.startswith(f"neurons{layer}[")]
 
         def after(total: Tensor) -> Tensor:
+            values.stands[name] = total, values.stands[name][1]
+            made = self._made_of(name, replace, values)
             total = written({name: total - self._mlp_biases[layer]}, total)
             # each set of units changes what the MLP adds by what it adds more
-            return written({name: self.added_by(name, hidden[layer]) for name in units}, total)
+            made |= {name: self.added_by(name, hidden[layer]) for name in units}
+            return written(made, total)
+
+        def reads(stream: Tensor) -> None:
+            read([name, f"neurons{layer}"], stream)
+            values.stands[name] = stream, stream
 
         return [
-            _at(self._points["mlp", layer][1], self._noting(layer, read)),
+            _at(self._points["mlp", layer][1], reads),
             _at(f"blocks.{layer}.mlp.out.hook_in", lambda value: hidden.update({layer: value})),
             _at(self._points["mlp", layer][0], after),
         ]
 
-    def _noting(self, layer: int, read: Read) -> Callable[[Tensor], None]:
-        """Takes note of what an MLP and any of its units read."""
-        return lambda stream: read([f"mlp{layer}", f"neurons{layer}"], stream)
+    def _made_of(
+        self, place: str, replace: Mapping[str, Replace], values: Values
+    ) -> dict[str, Tensor]:
+        """What dictionaries make of a place in a run, of which something is replaced."""
+        some = [name for name in replace if dictionary_of(name) and place_of(name) == place]
+        return {name: self.made_by(name, *values.stands[place]) for name in some}
+
+    def made_by(self, component: str, stands: Tensor, stream: Tensor) -> Tensor:
+        """What a component of a dictionary adds where this stands at its place and its place reads
+        this stream."""
+        own = self.dictionaries[dictionary_of(component)]
+        read = {"own": stands, "stream": stream}.get(own.reads)
+        return own.of(component, stands, self._normed(own.place, stream) if read is None else read)
+
+    def _normed(self, place: str, stream: Tensor) -> Tensor:
+        """What the MLP itself reads where its block reads this stream."""
+        seen: dict[str, Tensor] = {}
+        layer = _layer(place)
+        name = f"blocks.{layer}.mlp.hook_in"
+        hooks = [_force(self._points["mlp", layer][1], stream), _record(name, seen)]
+        self._forward(0, self._visible(0), hooks)
+        return seen[name]
+
+    def _constant(self, place: str) -> Tensor | int:
+        """What stands at a place beside the component's activation."""
+        if place.startswith("stream"):
+            return 0
+        layer = _layer(place)
+        if place.startswith("mlp"):
+            return self._mlp_biases[layer]
+        return self._write_all(layer, self._value_biases[layer])
 
     def _mixed(
         self, layer: int, row: int, streams: Mapping[str, Tensor], visible: Tensor

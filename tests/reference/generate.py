@@ -34,13 +34,16 @@ from pytest_scrub.tree.nodes import (
     Node,
     Span,
     Subspace,
+    error,
     is_attn,
     is_head,
+    latents,
     natural_key,
     neurons,
 )
 from tests.reference.bridges import units_of
 from tests.reference.families import FAMILIES
+from tests.reference.latents import Slow, dictionary_of, have_common, place_of
 
 FULL_HEADS = ("gpt_neo", "bloom")  # without fewer key and value heads
 PARALLEL = ("cohere",)  # whose MLPs read what the attention of their layer reads
@@ -92,6 +95,7 @@ class SmallTransformer:
 
     architecture: Architecture
     bridge: Any = field(repr=False, compare=False)
+    dictionaries: tuple[Slow, ...] = ()
 
     @property
     def tolerance(self) -> float:
@@ -327,12 +331,15 @@ def datasets(draw: st.DrawFn, model: SmallTransformer) -> Dataset:
 
 def attends(component: str) -> bool:
     """Whether it reads by queries, keys and values."""
-    return is_head(component) or is_attn(component)
+    return is_head(component) or is_attn(place_of(component))
 
 
 def overlap(one: str, other: str) -> bool:
     """Whether two components are the same, one is a part of the other, or they have a part in
     common."""
+    if dictionary_of(one) and dictionary_of(one) == dictionary_of(other):
+        return have_common(one, other)
+    one, other = place_of(one), place_of(other)
     return one == other or any(map(holds, (one, other), (other, one)))
 
 
@@ -475,7 +482,7 @@ class _Trees:
         taken = {name for sibling in shared for name in sibling.components}
         free = [
             name
-            for name in [*self.readable(parent), *self.some_neurons(parent)]
+            for name in [*self.readable(parent), *self.some_units(parent)]
             if not any(overlap(name, t) for t in taken)
         ]
         if not free:
@@ -501,12 +508,24 @@ class _Trees:
         components = list(self.model.components)
         if parent == ROOT:
             return components
+        parent = place_of(parent)
         # the heads of one layer do not read each other
         layer, parent = layer_of(parent), re.sub(r"neurons(\d+)\[.*", r"mlp\1", parent)
         is_beside = self.model.architecture.kind in PARALLEL and f"mlp{layer}" == parent
         is_mixing = attends(parent) or parent.startswith("pattern")
         first = f"head{layer}.0" if is_mixing or is_beside else parent
         return components[: components.index(first)]
+
+    def some_units(self, parent: str) -> list[str]:
+        """Sets of units, and errors, of the places that it can read."""
+        found, readable = self.some_neurons(parent), set(self.readable(parent))
+        for own in self.model.dictionaries:
+            if own.place in readable:
+                count = len(own.tensors["W_dec"])
+                unit = st.integers(0, count - 1)
+                some = self.draw(st.lists(unit, min_size=1, max_size=count, unique=True))
+                found += [*latents(own.name, some).components, *error(own.name).components]
+        return found
 
     def some_neurons(self, parent: str) -> list[str]:
         """A set of hidden units of one of the MLPs that it can read."""
@@ -554,7 +573,7 @@ class _Trees:
         is_group = len(node.components) > 1
         is_recomputable = not is_group and (
             attends(node.component)
-            or node.component.startswith(("mlp", "stream", "neurons", "pattern"))
+            or node.component.startswith(("mlp", "stream", "neurons", "pattern", "sae", "tc"))
         )
         if is_recomputable and level + 1 < DEPTH and draw(st.integers(0, 3)) > 0:
             return self.reading(node, level + 1)

@@ -24,6 +24,7 @@ LATER = {  # fields that came after these files were written: what they are read
     "exact": False,
     "unknowing": None,
     "says_nothing": False,
+    "silent": [],
 }
 
 

@@ -1,0 +1,292 @@
+"""Dictionaries at places of a transformer: latents, which are some units of one, and its error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pytest_scrub.data.columns import Ints
+from pytest_scrub.errors import ModelError
+from pytest_scrub.network.dictionaries import Dictionary
+from pytest_scrub.network.graph import Basis, Inputs, Where, select
+from pytest_scrub.network.kinds.attention import Attn
+from pytest_scrub.network.kinds.part import Part
+from pytest_scrub.network.kinds.pointwise import Mlp
+from pytest_scrub.network.kinds.reading import Batch, ReadingPart
+from pytest_scrub.network.kinds.units import Units
+from pytest_scrub.network.precision import off_by
+
+PLACES = {"resid_pre": "stream{}", "attn_out": "attn{}", "mlp_out": "mlp{}"}
+# of what an MLP reads, as hooks call it
+STREAM, NORMED = ("resid_pre", "resid_mid", "mlp_stream"), ("mlp_in", "normalized")
+MOST_TITLED = 6  # units of a set that pictures call by their names
+VECTORS_AT_ONCE = 512  # of which all codes are computed: 64 MiB for 32,768 units
+
+
+class Standing:
+    """A dictionary at its place in a network.
+
+    **Arguments**
+
+    - `name`: what claims call it.
+    - `parts`: those of the network.
+
+    - `place`: the part whose value it is a basis of, but for constants.
+    - `own`: the dictionary in the network's numbers.
+
+    **Raises** `ModelError` where it does not fit the network.
+    """
+
+    def __init__(self, name: str, dictionary: Dictionary, parts: Mapping[str, Part]) -> None:
+        self.name, self.dictionary = name, dictionary
+        self.place = self._place(parts)
+        transformer = self.place.transformer
+        self.own = dictionary.to(transformer.device, transformer.dtype)
+        self._require_fits()
+
+    def _place(self, parts: Mapping[str, Part]) -> ReadingPart:
+        kind, layer = self.dictionary.at
+        if kind == "resid_post":
+            kind, layer = "resid_pre", layer + 1
+        place = parts.get(PLACES[kind].format(layer))
+        if place is None:
+            layers = len(next(iter(parts.values())).transformer.attention)
+            raise self._error(
+                f"stands at {self.dictionary.hook}, which a network of {layers} layers, counted "
+                f"from 0,{' and no MLPs' * (kind == 'mlp_out' and layer < layers)} does not have"
+            )
+        assert isinstance(place, ReadingPart)  # as all of these are
+        return place
+
+    def _require_fits(self) -> None:
+        given, place, width = self.dictionary, self.place, self.place.transformer.d_model
+        if given.width != width or given.encoder.width != width:
+            raise self._error(
+                f"reads {given.encoder.width} numbers and has rows of {given.width}, but what "
+                f"stands at {given.hook} of this network has {width}"
+            )
+        if place.after is not None:
+            raise self._error(
+                f"stands at {given.hook}, but this network normalises or scales what {place.name} "
+                "adds; take a dictionary of the residual stream"
+            )
+        if given.reads == given.at:
+            return
+        layer = given.reads.layer
+        streams = (place.point, f"stream.{layer}") if layer == place.layer else ()
+        reads = str(given.reads).removeprefix("resid_").removeprefix("mlp_")
+        if not isinstance(place, Mlp) or not (
+            reads in streams or (given.reads.kind in NORMED and layer == place.layer)
+        ):
+            raise self._error(
+                f"reads {given.reads}, but stands at {given.hook}; a dictionary reads what stands "
+                f"there, or what an MLP whose output it is reads, resid_{place.point}"
+            )
+
+    def _error(self, reason: str) -> ModelError:
+        made_for = self.dictionary.made_for
+        return ModelError(
+            f"{self.name} {reason}" + ("" if made_for is None else f"; it is of {made_for}")
+        )
+
+    # What it reads --------------------------------------------------------------------------------
+
+    @cached_property
+    def constant(self) -> Tensor | float:
+        """What stands at the place beside the part's value."""
+        own: Tensor | float = sum(part.constant for part in (self.place, *self.place.members))
+        return own
+
+    @cached_property
+    def hooks(self) -> tuple[str, ...]:
+        """The network's own activations of what stands there, and of the stream that it reads."""
+        stands = self.place.hook if not isinstance(self.place, Attn) else self.place.block
+        return stands, f"resid_{self.place.point}"
+
+    def in_run(self, seen: Inputs) -> tuple[Tensor, Callable[[], Tensor]]:
+        """What it reads in a clean run, and what stands there."""
+        stands, stream = (seen[hook] for hook in self.hooks)
+        return self.reads(stream, lambda: stands), lambda: stands
+
+    def reads(self, stream: Tensor, stands: Callable[[], Tensor]) -> Tensor:
+        """What it reads, from the stream that its place reads and what stands there."""
+        if self.dictionary.reads == self.dictionary.at:
+            return stands()
+        if self.dictionary.reads.kind in NORMED:
+            assert isinstance(self.place, Mlp)
+            return self.place.mlp.norm(stream)
+        return stream
+
+    # Its parts ------------------------------------------------------------------------------------
+
+    @property
+    def basis(self) -> Basis:
+        """All of its units, of which claims name some."""
+        return Basis(self.own.units, lambda name, units: Latents(self, name, units), self._active)
+
+    @torch.no_grad()
+    def _active(self, inputs: Inputs) -> Ints:
+        x, _ = self.in_run(self.place.transformer.capture(inputs, self.hooks))
+
+        def count(some: Tensor) -> Tensor:
+            return (self.own.encode(some) != 0).sum(0, keepdim=True)
+
+        found: Ints = in_pieces(count, x).sum(0).cpu().numpy()
+        return found
+
+    @property
+    def error(self) -> Remainder:
+        return Remainder(self, f"{self.name}.error")
+
+    def prove(self, seen: Inputs, source: str) -> None:
+        """**Raises** `ModelError` where what it reads is not what its hook says, or where its
+        units and its error do not add up to what stands there."""
+        x, stands = self.in_run(seen)
+        named = f"normalized.{self.place.layer}"
+        if named in seen and (off := off_by(x, seen[named])):
+            raise self._error(
+                f"reads blocks.{self.place.layer}.ln2.hook_normalized, which differs by "
+                f"{off:.1e} of its scale from what {self.place.name} of {source} reads, since the "
+                "norm's weights come after it; fold them into the MLP (fold_ln)"
+            )
+        error = in_pieces(self.own.error, x, stands())
+        units = in_pieces(lambda some: self.own.decode(self.own.encode(some)), x)
+        if not error.isfinite().all() or off_by(units + error, stands()):
+            raise self._error(
+                f"does not give {self.dictionary.hook} of {source} back with its error added; its "
+                "codes are too large for the network's numbers"
+            )
+
+    @property
+    def proof_hooks(self) -> Sequence[str]:
+        more = (str(self.dictionary.reads),) * (self.dictionary.reads.kind == "normalized")
+        return *self.hooks, *more
+
+
+class OfDictionary(Units):
+    """What a dictionary makes of its place: it reads what the place reads."""
+
+    def __init__(self, standing: Standing, name: str, units: Ints) -> None:
+        super().__init__(standing.place, name, standing.name, units)
+        self.standing = standing
+        place = standing.place
+        self.streams, self.beside, self.members = place.streams, place.beside, place.members
+        self.jumps = standing.own.encoder.jumps
+        self.hook = standing.hooks[0]
+
+    def of(self, x: Tensor, stands: Callable[[], Tensor]) -> Tensor:
+        """What is kept of it, from what the dictionary reads and what stands at its place."""
+        raise NotImplementedError
+
+    def codes(self, stream: Tensor) -> Tensor:
+        raise NotImplementedError  # of attention, which has three
+
+    def clean_codes(self, seen: Inputs) -> Tensor:
+        raise NotImplementedError
+
+    def hooks_of(self, kind: str) -> Sequence[str]:
+        return self.place.hooks_of(kind) if kind in self.streams else self.standing.hooks
+
+    def clean(self, kind: str, seen: Inputs, where: Where) -> Tensor:
+        if kind in self.streams:
+            return self.place.clean(kind, seen, where)
+        here = {hook: select(seen[hook], where) for hook in self.standing.hooks}
+        kept = self.of(*self.standing.in_run(here))
+        is_codes = self.keeps_codes and kind == "value"
+        return kept @ self.output_weights if is_codes else kept
+
+    def is_linear(self, slot: str) -> bool:
+        return self._read_place.is_linear(slot)
+
+    def reads_in_place(self, slot: str) -> bool:
+        return self.place.reads_in_place(slot)
+
+    def start(self, batch: Batch, slot: str, nth: int) -> Tensor:
+        return self._read_place.start(batch, slot, nth)
+
+    @property
+    def _read_place(self) -> ReadingPart:
+        return self.standing.place
+
+    def read(self, batch: Batch) -> Tensor:
+        place = self._read_place
+        if isinstance(place, Attn):
+            value = place.read(batch) @ place.output_weights
+            return self._made(value, lambda: value)
+        stream = batch.stream(self.streams[0])
+        return self._made(stream, lambda: place.apply(stream))
+
+    def in_run(self, values: Mapping[str, Tensor], stream: Tensor, visible: Tensor) -> Tensor:
+        place = self._read_place
+        if isinstance(place, Attn):
+            made = self._made(stream, lambda: place.in_run(values, stream, visible))
+        else:
+            made = self._made(stream, lambda: place.apply(stream))
+        return made @ self.output_weights if self.keeps_codes else made
+
+    def _made(self, stream: Tensor, value: Callable[[], Tensor]) -> Tensor:
+        """What is kept of it, where its place reads this stream and has this value."""
+
+        def stands() -> Tensor:
+            return value() + self.standing.constant
+
+        return self.of(self.standing.reads(stream, stands), stands)
+
+
+class Latents(OfDictionary):
+    """Some units of a dictionary, each its code times its row."""
+
+    def __init__(self, standing: Standing, name: str, units: Ints) -> None:
+        super().__init__(standing, name, units)
+        numbers = torch.from_numpy(units).to(standing.own.rows.device)
+        self.some = standing.own.only(numbers)
+        self.rows = self.some.rows.to(self.transformer.dtype)
+
+    @property
+    def title(self) -> str:
+        assert self.units is not None  # it is some
+        names, units = self.standing.dictionary.names, self.units.tolist()
+        if len(units) > MOST_TITLED or not names.keys() & set(units):
+            return super().title
+        told = (f"{unit} {names[unit]}" if unit in names else str(unit) for unit in units)
+        return f"{self.basis}[{', '.join(told)}]"
+
+    @property
+    def output_weights(self) -> Tensor:
+        return self.rows
+
+    def of(self, x: Tensor, stands: Callable[[], Tensor]) -> Tensor:
+        codes = in_pieces(self.some.codes, x).to(self.rows.dtype)
+        return codes if self.keeps_codes else codes @ self.rows
+
+
+class Remainder(OfDictionary):
+    """The error of a dictionary: what its units, and its bias, leave of its place."""
+
+    def __init__(self, standing: Standing, name: str) -> None:
+        # the number after the last unit, so that it is none of these
+        super().__init__(standing, name, np.array([standing.own.units]))
+        self.keeps_codes = False
+
+    @property
+    def output_weights(self) -> Tensor:
+        raise NotImplementedError
+
+    def of(self, x: Tensor, stands: Callable[[], Tensor]) -> Tensor:
+        return in_pieces(self.standing.own.error, x, stands()).to(self.transformer.dtype)
+
+
+def in_pieces(function: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    """A function of vectors, `[n, d]`, of some of `[..., d]` at a time, as all codes of many take
+    much room. It gives something for each, in the same shape, or for all of them together."""
+    shape = given[0].shape[:-1]
+    flat = (tensor.reshape(-1, tensor.shape[-1]) for tensor in given)
+    pieces = zip(*(torch.split(tensor, VECTORS_AT_ONCE) for tensor in flat), strict=True)
+    together = torch.cat([function(*some) for some in pieces])
+    if len(together) != shape.numel():
+        return together
+    return together.reshape(*shape, together.shape[-1])
