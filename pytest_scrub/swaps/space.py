@@ -116,8 +116,10 @@ class SwapSpace:
     - `frozen`: paths of slots that are not swapped.
     - `references`, `donors`: int64 rows, instead of the dataset's own; see `within`.
     - `unknowing`: what of the agreements is with the values of other rows; see `Null`.
+    - `derived`: made of a claim that was held against the dataset, of whose swaps it may say less.
 
-    **Raises** `DataError` for a feature that the dataset lacks or cannot compute.
+    **Raises** `DataError` for a feature that the dataset lacks or cannot compute, and where what a
+    shared donor agrees on does not follow from what lies above those that share it.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class SwapSpace:
         references: Rows | None = None,
         donors: Rows | None = None,
         unknowing: Unknowing | None = None,
+        derived: bool = False,
     ) -> None:
         if hypothesis.components != (ROOT,):
             with located_at(hypothesis):
@@ -154,6 +157,27 @@ class SwapSpace:
         self.frozen = self._frozen(frozen)
         self.unknowing = unknowing
         self._classes = self._agreeing({})
+        for slot in () if derived else self.slots:
+            self._require_determined(slot)
+
+    def _require_determined(self, slot: Slot) -> None:
+        """**Raises** `DataError` where a node above a slot whose donor is shared takes inputs that
+        differ in what the donor agrees on."""
+        rows = np.union1d(self.reference_rows, self.donor_rows)
+        for above in (self.slots[i] for i in slot.through):
+            known, asked = (self.dataset.codes(s.agrees_on)[rows] for s in (above, slot))
+            _, first, kind = np.unique(known, return_index=True, return_inverse=True)
+            alike = first[kind.reshape(-1)]
+            unlike = np.flatnonzero(asked != asked[alike])
+            if len(unlike):
+                pair = rows[alike[unlike[0]]], rows[unlike[0]]
+                with located_at(slot.node, above.node):
+                    raise DataError(
+                        f"{slot.path} takes a donor with nodes elsewhere, so what is above it has "
+                        f"to settle {slot.agrees_on}, but {above.path} agrees on "
+                        f"{above.agrees_on}, on which rows {pair[0]} and {pair[1]} agree as well; "
+                        f"let {above.path} agree on {slot.agrees_on} too"
+                    )
 
     def _agreeing(self, known: dict[tuple[Agreement, Agreement], _Classes]) -> list[_Classes]:
         """One for every slot, of which some are known."""
@@ -182,6 +206,7 @@ class SwapSpace:
             "references": self.reference_rows,
             "donors": self.donor_rows,
             "unknowing": self.unknowing,
+            "derived": True,
         }
         return SwapSpace(hypothesis, self.dataset, **{**own, **changed})
 
@@ -238,7 +263,8 @@ class SwapSpace:
 
     def refine(self, slots: Collection[str], extra: Agreement) -> SwapSpace:
         """The swap sets in which these slots, and those that share their donors, agree on `extra`
-        as well: what `join` gives for the claim that says only this."""
+        as well: what `join` gives for the claim that says only this. What is shared agrees on it
+        with the input that it agrees with anyway."""
         sharing = {
             s.path for s in self.slots if s.shares is not None and self.paths[s.shares] in slots
         }
@@ -251,7 +277,7 @@ class SwapSpace:
         if isinstance(both, Agreement):
             return self.keep(())
         paths = {slot.path for slot in slots_of(both)}
-        return self._like(both, frozen=self.frozen & paths)
+        return self._like(both, frozen=self.frozen & paths, derived=False)
 
     def draw(self, n: int, rng: np.random.Generator, references: Rows | None = None) -> SwapSet:
         """`n` independent samples: a uniform reference, and for every slot a uniform allowed donor.
