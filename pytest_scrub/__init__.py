@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pytest_scrub.adversaries.which_nodes import WhichNodes as WhichNodes
     from pytest_scrub.adversaries.which_refinement import WhichRefinement as WhichRefinement
     from pytest_scrub.adversaries.which_swaps import WhichSwaps as WhichSwaps
+    from pytest_scrub.data.bins import binned as binned
+    from pytest_scrub.data.bins import near as near
     from pytest_scrub.data.dataset import Dataset as Dataset
     from pytest_scrub.engine.evaluator import Evaluator as Evaluator
     from pytest_scrub.errors import DataError as DataError
@@ -72,6 +74,7 @@ _HOMES = {
     "adversaries.which_donors": ("WhichDonors",),
     "adversaries.which_inputs": ("WhichInputs",),
     "adversaries.which_swaps": ("WhichSwaps",),
+    "data.bins": ("binned", "near"),
     "data.dataset": ("Dataset",),
     "engine.evaluator": ("Evaluator",),
     "errors": ("DataError", "HypothesisError", "ModelError", "ScrubError"),

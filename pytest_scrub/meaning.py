@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.data.dataset import Dataset
-from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.nodes import ROOT, Agreement, Node, Position
+from pytest_scrub.tree.paths import donor_owners, node_paths, readers
 
 # What a network answers ---------------------------------------------------------------------------
 
@@ -98,20 +98,26 @@ def allowed(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> dic
     A swap set is allowed where every donor is among these. Rule 11 says nothing else of these sets:
     of two claims about the same nodes, `join` allows in every slot what both do.
     """
-    own = rows_of(swap_set, column)
+    own, owners = rows_of(swap_set, column), donor_owners(root)
     rows: dict[str, set[int]] = {}
-    for path, node, parent in node_paths(root):
+    for path, node, _ in node_paths(root):
         if node.agrees_on is not None:  # rule 2: with the parent's own input
-            rows[path] = agreeing(dataset, node.agrees_on, own[parent])
-        if node.shares is not None:  # rule 5: the donor of the sibling of that name
-            rows[path] &= {
-                own[sibling]
-                for sibling, other, above in node_paths(root)
-                if above == parent and other.name == node.shares and sibling != path
-            }
+            rows[path] = agreeing(dataset, node.agrees_on, own[reader(root, path)])
+        if path in owners:  # rule 5: the donor of the node of that name
+            rows[path] &= {own[owners[path]]}
         if node.rest is not None:  # rule 4: with the node's own input
             rows[f"{path}/rest"] = agreeing(dataset, node.rest, own[path])
     return rows
+
+
+def reader(root: Node, path: str) -> str | None:
+    """The node with whose own input a donor agrees: the parent, or of a donor that is shared the
+    nearest node that reads all who take it (rule 15)."""
+    owners, above = donor_owners(root), readers(root)
+    owner = owners.get(path, path)
+    takers = [owner, *(taker for taker, of in owners.items() if of == owner)]
+    common = [node for node in above[path] if all(node in above[taker] for taker in takers)]
+    return common[-1] if common else None
 
 
 def agreeing(dataset: Dataset, agreement: Agreement, row: int) -> set[int]:

@@ -20,6 +20,7 @@ from pytest_scrub.common.calls import short_repr
 from pytest_scrub.common.user_code import call_user_function
 from pytest_scrub.common.visible import visible
 from pytest_scrub.data import files
+from pytest_scrub.data.bins import Binned, Bins
 from pytest_scrub.data.columns import (
     Ints,
     checked_column,
@@ -79,7 +80,7 @@ class Dataset:
     - `features`: name to column (`[rows]` or `[rows, k]` bools, ints, floats, strings, tuples of
       them), or to a function of all rows' inputs (`dict[str, Tensor]`) that returns one; called
       when first needed, and once more for a few rows: what a row's value is must not depend on
-      chance or on the other rows.
+      chance or on the other rows. Either may stand in `binned` or `near`.
     - `show`: a tokenizer (anything with `decode`), or a function of one row's `dict[str, Tensor]`
       to a str or an image: of Pillow, or numbers `[height, width]` or `[height, width, 3]`.
     - `name`: how reports call the dataset.
@@ -133,6 +134,8 @@ class Dataset:
         self._given = _copied(given, self._held())
         self._changed: str | None = None
         self._features: dict[str, Any] = {}
+        self._binned: dict[str, Binned] = {}
+        self._bins: dict[str, Bins] = {}
         self._take_features({} if features is None else features)
 
     def __len__(self) -> int:
@@ -207,7 +210,10 @@ class Dataset:
                 f"features= maps names to columns or functions, it is no {type(features).__name__}"
             )
         require_names("features= has", features)
-        for name, source in features.items():
+        for name, given in features.items():
+            source = given
+            if isinstance(given, Binned):
+                self._binned[name], source = given, given.source
             if callable(source):
                 self._features[name] = source
                 continue
@@ -227,7 +233,13 @@ class Dataset:
         values: NDArray[Any] = self._computed(name, self.inputs) if callable(source) else source
         if callable(source):
             self._require_same_alone(name, values)
-        return values
+        if name in self._binned and name not in self._bins:
+            self._bins[name] = self._binned[name].cut(name, values)
+        return self._in_bins(name, values)
+
+    def _in_bins(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
+        """What stands for the bins that a feature's numbers lie in, where it has bins."""
+        return _frozen(self._bins[name](name, values)) if name in self._bins else values
 
     def _computed(self, name: str, inputs: Mapping[str, Tensor]) -> NDArray[Any]:
         """What a feature's function gives for inputs, of which it gets a copy."""
@@ -378,7 +390,7 @@ class Dataset:
                 )
         self.digest(), self.content  # computed once, for both
         more = copy(self)
-        for name in ("_features", "_given", "_marks", "_values", "_codes"):
+        for name in ("_features", "_binned", "_bins", "_given", "_marks", "_values", "_codes"):
             setattr(more, name, vars(self)[name].copy())
         more._take_features(features)
         return more
@@ -418,9 +430,17 @@ class Dataset:
                     "give it as a function of the inputs, for only functions work on fresh inputs"
                 )
             )
+        for name in filter(extended.covers, self._binned):
+            # bins are those of the rows before; what is wrong with them is wrong with all
+            try:
+                self.feature(name)
+            except DataError as error:
+                extended._features[name] = error
+        extended._binned, extended._bins = self._binned, self._bins
         # only the fresh rows are computed anew
         for name in filter(extended.covers, self._values):
-            old, new = self._values[name], self._computed(name, fresh.inputs)
+            old = self._values[name]
+            new = self._in_bins(name, self._computed(name, fresh.inputs))
             same = (old.dtype, old.shape[1:]) == (new.dtype, new.shape[1:])
             column = np.concatenate([old, new]) if same else [*old, *new]
             extended._set_values(name, _frozen(checked_column(name, column, len(extended))))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -16,6 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from pytest_scrub.common.user_code import call_user_function
+from pytest_scrub.data.bins import Binned
 from pytest_scrub.data.names import MASK, TOKEN_NAMES, TOKENS, Field, Names
 from pytest_scrub.errors import DataError, did_you_mean, hides_scrub_errors
 
@@ -89,7 +91,10 @@ def _load(field: Callable[[Any], Any], inputs: Any, **fields: Any) -> dict[str, 
             for name, of in _named(inputs, TOKENS).items()
         },
         "labels": None if labels is None else field(labels),
-        "features": {name: field(of) for name, of in features.items()},
+        "features": {
+            name: replace(of, source=field(of.source)) if isinstance(of, Binned) else field(of)
+            for name, of in features.items()
+        },
         **fields,
     }
 

@@ -24,6 +24,7 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from pytest_scrub.common.seeds import stream
+from pytest_scrub.data.bins import Binned
 from pytest_scrub.data.files import by_input, padded
 from pytest_scrub.data.names import LABELS
 from pytest_scrub.errors import DataError, hides_scrub_errors
@@ -190,7 +191,7 @@ def _require_functions(tokenize: Any, labels: Any, features: Any) -> None:
             f"features= of from_strategy() maps names to functions of the inputs, it is no {kind}"
         )
     for name, of in (features or {}).items():
-        if not callable(of):
+        if not callable(of.source if isinstance(of, Binned) else of):
             raise DataError(
                 f"feature {name!r} is a column; give it as a function of the inputs, for only "
                 "functions work on fresh inputs, which from_strategy() is for"

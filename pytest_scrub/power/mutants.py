@@ -7,7 +7,7 @@ evaluated here: a mutant is a tree and a dataset, judged like any claim.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -23,7 +23,9 @@ from pytest_scrub.engine.checks import CheckedHypothesis, check_hypothesis
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.swaps.slots import Slot, node_paths, slots_of
+from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import ANYTHING, ROOT, Agreement, Node, natural_key
+from pytest_scrub.tree.paths import donor_owners
 from pytest_scrub.tree.units import named, shown, text_of
 
 MERGED, PERMUTED = "values merged in pairs", "permuted among rows"
@@ -242,6 +244,7 @@ class _Maker:
         places = sorted(node_paths(claim), key=lambda place: place[0])
         self.nodes = {path: node for path, node, _ in places}
         self.parents = {path: parent for path, _, parent in places if parent is not None}
+        self.owners = donor_owners(claim)
 
     def siblings(self, path: str) -> list[str]:
         return [
@@ -251,13 +254,8 @@ class _Maker:
         ]
 
     def sharing(self, path: str) -> list[str]:
-        """The siblings that take the node's donor."""
-        name = self.nodes[path].name
-        return [
-            other
-            for other in self.siblings(path)
-            if name is not None and self.nodes[other].shares == name
-        ]
+        """The nodes that take the node's donor."""
+        return [other for other, owner in self.owners.items() if owner == path]
 
     def dropped(self) -> Iterator[Mutant]:
         """A node, with all below it, does not matter."""
@@ -267,11 +265,13 @@ class _Maker:
                 node, agrees_on=ANYTHING, reads=(), rest=None, computed_by=None, shares=None
             )
             if not (node.is_leaf and node.agrees_on == ANYTHING):
-                yield from self._made("dropped", path, {path: gone, **self._heirs(path)})
+                dropped = [p for p in self.nodes if f"{p}/".startswith(f"{path}/")]
+                heirs = (self._heirs(each, dropped) for each in dropped)
+                yield from self._made("dropped", path, {path: gone, **ChainMap(*heirs)})
 
-    def _heirs(self, path: str) -> dict[str, Node]:
-        """Those that take the node's donor, with a common donor of their own."""
-        heirs = self.sharing(path)
+    def _heirs(self, path: str, dropped: Sequence[str]) -> dict[str, Node]:
+        """Those that take the node's donor and stay, with a common donor of their own."""
+        heirs = [heir for heir in self.sharing(path) if heir not in dropped]
         if not heirs:
             return {}
         first, *others = (self.nodes[heir] for heir in heirs)
@@ -471,6 +471,8 @@ class _Maker:
             return
         try:
             slots_of(root)
+            if self.owners:
+                SwapSpace(root, dataset)  # what is above a shared donor has to settle it still
             checked = check_hypothesis(self.graph, dataset, root, self.metric_pos)
         except ScrubError:
             return

@@ -20,6 +20,7 @@ from pytest_scrub.swaps.slots import REFERENCE, Slot
 from pytest_scrub.swaps.space import SwapSpace, Unknowing, at_once, drawn_in
 from pytest_scrub.swaps.swap_set import Rows, SwapSet, joined
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, ROOT, Agreement, Node
+from pytest_scrub.tree.paths import node_paths, with_changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,7 @@ class Null:
             frozen=claimed.frozen,
             references=claimed.reference_rows,
             donors=claimed.donor_rows,
+            derived=True,
         )
 
     def of_one(self, path: str) -> Null:
@@ -128,7 +130,7 @@ def null_of(space: SwapSpace) -> Null | None:
     own = [slot for slot in space.slots if not slot.is_rest and slot.path != ROOT]
     if permuted := _features(own):
         return Null(space, "features permuted", space.hypothesis, permuted)
-    dropped = _beside_swapped_rests(space.hypothesis)
+    dropped = _dropped(space)
     if dropped != space.hypothesis:
         return Null(space, "what is EXACT may be ANYTHING", dropped, {})
     if permuted := _features([slot for slot in space.slots if slot.is_rest]):
@@ -161,13 +163,23 @@ def _features(slots: list[Slot]) -> dict[str, Agreement]:
     }
 
 
-def _beside_swapped_rests(node: Node) -> Node:
-    """The tree in which nodes that are EXACT beside a rest that is swapped agree on nothing."""
-    swaps = node.rest is not None and not node.rest.exact
-    return replace(
-        node,
-        reads=tuple(
-            replace(below, agrees_on=ANYTHING) if swaps and below.agrees_on == EXACT else below
-            for below in map(_beside_swapped_rests, node.reads)
-        ),
+def _dropped(space: SwapSpace) -> Node:
+    """The tree in which nodes that are EXACT beside a rest that is swapped agree on nothing, and
+    what takes their donor."""
+    parents = {path: above for path, _, above in node_paths(space.hypothesis)}
+    beside = {
+        slot.path.removesuffix("/rest")
+        for slot in space.slots
+        if slot.is_rest and not slot.agrees_on.exact
+    }
+    loose = {
+        i if slot.shares is None else slot.shares
+        for i, slot in enumerate(space.slots)
+        if not slot.is_rest and slot.agrees_on == EXACT and parents[slot.path] in beside
+    }
+    paths = {s.path for i, s in enumerate(space.slots) if {i, s.shares} & loose}
+
+    return with_changes(
+        space.hypothesis,
+        lambda path, node: replace(node, agrees_on=ANYTHING) if path in paths else node,
     )

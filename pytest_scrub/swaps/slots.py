@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
 from pytest_scrub.errors import HypothesisError, located_at
-from pytest_scrub.tree.nodes import ANYTHING, ROOT, Agreement, Node
+from pytest_scrub.tree.nodes import ANYTHING, Agreement, Node
+from pytest_scrub.tree.paths import donor_owners, node_paths, readers, with_changes
+
+__all__ = ["REFERENCE", "Slot", "node_paths", "owners_first", "slots_of", "with_agreement"]
 
 REFERENCE = -1  # the parent of a slot whose donor must agree with the reference itself
 
@@ -21,7 +23,9 @@ class Slot:
     - `node`: the node whose own input this is or, for a rest, whose rest this is.
     - `agrees_on`: what the donor agrees on with the input in slot `parent` (`REFERENCE`: the
       reference).
-    - `shares`: the slot whose donor it takes, where the node says so.
+    - `shares`: the slot whose donor it takes, where the node says so. What takes one donor agrees
+      with the input of the nearest node that reads all of it.
+    - `through`: the slots of the nodes in between.
     """
 
     path: str
@@ -30,29 +34,14 @@ class Slot:
     agrees_on: Agreement
     parent: int
     shares: int | None = None
-
-
-def node_paths(root: Node) -> list[tuple[str, Node, str | None]]:
-    """`(path, node, parent path)` for every node, parents before children."""
-    found: list[tuple[str, Node, str | None]] = []
-
-    def walk(node: Node, path: str, parent: str | None) -> None:
-        found.append((path, node, parent))
-        seen: Counter[str] = Counter()
-        for child in node.reads:
-            seen[child.label] += 1
-            nth = "" if seen[child.label] == 1 else f"#{seen[child.label]}"
-            walk(child, f"{path}/{child.label}{nth}", path)
-
-    walk(root, ROOT, None)
-    return found
+    through: tuple[int, ...] = ()
 
 
 def slots_of(root: Node) -> tuple[Slot, ...]:
     """The slots of a tree: every node's own input (the root's only where it names a feature) and
     every rest.
 
-    **Raises** `HypothesisError` where `shares=` names no sibling, or one with another feature, and
+    **Raises** `HypothesisError` where `shares=` names no node, or one with another feature, and
     where two slots would have one path.
     """
     slots: list[Slot] = []
@@ -73,46 +62,49 @@ def slots_of(root: Node) -> tuple[Slot, ...]:
             add(Slot(path, node, False, node.agrees_on, above))
         if node.rest is not None:
             add(Slot(f"{path}/rest", node, True, node.rest, index.get(path, REFERENCE)))
-    return tuple(
-        slot if slot.is_rest or slot.node.shares is None else _with_shares(slots, slot)
-        for slot in slots
-    )
+    for owner, takers in _by_owner(root).items():
+        _share(slots, index, readers(root), owner, takers)
+    return tuple(slots)
 
 
-def _with_shares(slots: list[Slot], slot: Slot) -> Slot:
-    with located_at(slot.node):
-        return replace(slot, shares=_shared(slots, slot))
+def _by_owner(root: Node) -> dict[str, list[str]]:
+    """Of every node whose donor others take, by path, those that do."""
+    found: dict[str, list[str]] = {}
+    for path, owner in donor_owners(root).items():
+        found.setdefault(owner, []).append(path)
+    return found
 
 
-def _shared(slots: list[Slot], slot: Slot) -> int:
-    """The slot whose donor this one takes."""
-    siblings = [
-        (other.node.name, i)
-        for i, other in enumerate(slots)
-        if other.parent == slot.parent
-        and not other.is_rest
-        and other.node.name
-        and other is not slot
-    ]
-    sources = [i for name, i in siblings if name == slot.node.shares]
-    if len(sources) != 1:
-        have = "several siblings have" if sources else "no sibling has"
-        raise HypothesisError(
-            f"{slot.path} shares the donor of {slot.node.shares!r}, but {have} that name=; "
-            f"siblings with a name: {', '.join(sorted(name for name, _ in siblings)) or 'none'}"
+def _share(
+    slots: list[Slot],
+    index: dict[str, int],
+    above: dict[str, list[str]],
+    owner: str,
+    takers: list[str],
+) -> None:
+    """Let slots take one donor."""
+    source = slots[index[owner]]
+    for path in takers:
+        slot = slots[index[path]]
+        if source.agrees_on != slot.agrees_on or source.node.shares is not None:
+            with located_at(slot.node):
+                raise HypothesisError(
+                    f"{path} shares the donor of {slot.node.shares!r}, so both must agree on the "
+                    f"same ({slot.agrees_on} against {source.agrees_on}), and that one must have a "
+                    "donor of its own"
+                )
+    common = [node for node in above[owner] if all(node in above[path] for path in takers)]
+    for path in (owner, *takers):
+        slots[index[path]] = replace(
+            slots[index[path]],
+            parent=index.get(common[-1], REFERENCE),
+            shares=None if path == owner else index[owner],
+            through=tuple(index[between] for between in above[path][len(common) :]),
         )
-    source = sources[0]
-    if slots[source].agrees_on != slot.agrees_on or slots[source].node.shares is not None:
-        raise HypothesisError(
-            f"{slot.path} shares the donor of {slot.node.shares!r}, so both must agree on the same "
-            f"({slot.agrees_on} against {slots[source].agrees_on}), and that one must have a donor "
-            "of its own"
-        )
-    return source
 
 
 def owners_first(slots: tuple[Slot, ...]) -> list[int]:
-    """An order in which parents come before children, and who shares a donor after the sibling that
+    """An order in which parents come before children, and who shares a donor after the one that
     takes it."""
     before = {
         i: {j for j in (s.parent, s.shares) if j is not None and j != REFERENCE}
@@ -124,21 +116,14 @@ def owners_first(slots: tuple[Slot, ...]) -> list[int]:
 def with_agreement(root: Node, paths: Collection[str], extra: Agreement) -> Node:
     """The tree in which the slots at these paths agree on `extra` as well; with `EXACT`, they are
     not swapped."""
-    nodes = node_paths(root)
-    below: dict[str | None, list[tuple[str, Node]]] = {}
-    for path, node, parent in nodes:
-        below.setdefault(parent, []).append((path, node))
 
-    def settle(path: str, node: Node) -> Node:
+    def finer(path: str, node: Node) -> Node:
         # A computed node takes no activation from a donor, and needs the features that it is
         # computed from.
-        finer = path in paths and node.computed_by is None
-        own, rest = node.agrees_on or ANYTHING, node.rest or ANYTHING
-        return replace(
-            node,
-            agrees_on=own | extra if finer else node.agrees_on,
-            reads=tuple(settle(*child) for child in below.get(path, ())),
-            rest=rest | extra if f"{path}/rest" in paths else node.rest,
-        )
+        if path in paths and node.computed_by is None:
+            node = replace(node, agrees_on=(node.agrees_on or ANYTHING) | extra)
+        if f"{path}/rest" in paths:
+            node = replace(node, rest=(node.rest or ANYTHING) | extra)
+        return node
 
-    return settle(*nodes[0][:2])
+    return with_changes(root, finer)

@@ -139,8 +139,10 @@ class SwapSpace:
     - `frozen`: paths of slots that are not swapped.
     - `references`, `donors`: int64 rows, instead of the dataset's own; see `within`.
     - `unknowing`: what of the agreements is with the values of other rows; see `Null`.
+    - `derived`: made of a claim that was held against the dataset, of whose swaps it may say less.
 
-    **Raises** `DataError` for a feature that the dataset lacks or cannot compute.
+    **Raises** `DataError` for a feature that the dataset lacks or cannot compute, and where what a
+    shared donor agrees on does not follow from what lies above those that share it.
     """
 
     def __init__(
@@ -152,6 +154,7 @@ class SwapSpace:
         references: Rows | None = None,
         donors: Rows | None = None,
         unknowing: Unknowing | None = None,
+        derived: bool = False,
     ) -> None:
         if hypothesis.components != (ROOT,):
             with located_at(hypothesis):
@@ -179,6 +182,27 @@ class SwapSpace:
         self.unknowing = unknowing
         self._known_classes: dict[tuple[Agreement, Agreement], _Classes] = {}
         self._classes = [self._classes_of(slot) for slot in self.slots]
+        for slot in () if derived else self.slots:
+            self._require_determined(slot)
+
+    def _require_determined(self, slot: Slot) -> None:
+        """**Raises** `DataError` where a node above a slot whose donor is shared takes inputs that
+        differ in what the donor agrees on."""
+        rows = np.union1d(self.reference_rows, self.donor_rows)
+        for above in (self.slots[i] for i in slot.through):
+            known, asked = (self.dataset.codes(s.agrees_on)[rows] for s in (above, slot))
+            _, first, kind = np.unique(known, return_index=True, return_inverse=True)
+            alike = first[kind.reshape(-1)]
+            unlike = np.flatnonzero(asked != asked[alike])
+            if len(unlike):
+                pair = rows[alike[unlike[0]]], rows[unlike[0]]
+                with located_at(slot.node, above.node):
+                    raise DataError(
+                        f"{slot.path} takes a donor with nodes elsewhere, so what is above it has "
+                        f"to settle {slot.agrees_on}, but {above.path} agrees on "
+                        f"{above.agrees_on}, on which rows {pair[0]} and {pair[1]} agree as well; "
+                        f"let {above.path} agree on {slot.agrees_on} too"
+                    )
 
     @property
     def hypothesis(self) -> Node:
@@ -211,6 +235,7 @@ class SwapSpace:
             "references": self.reference_rows,
             "donors": self.donor_rows,
             "unknowing": self.unknowing,
+            "derived": True,
         }
         return SwapSpace(hypothesis, self.dataset, **{**own, **changed})
 
@@ -292,7 +317,7 @@ class SwapSpace:
         if isinstance(both, Agreement):
             return self.keep(())
         paths = {slot.path for slot in slots_of(both)}
-        return self._like(both, frozen=self.frozen & paths)
+        return self._like(both, frozen=self.frozen & paths, derived=False)
 
     def draw(self, n: int, rng: np.random.Generator, references: Rows | None = None) -> SwapSet:
         """`n` independent samples: a uniform reference, and for every slot a uniform allowed donor.

@@ -8,7 +8,7 @@ and the other a tree below it, everything below is tied to the leaf's donor, and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from itertools import chain, product
@@ -27,6 +27,7 @@ from pytest_scrub.tree.nodes import (
     is_pattern,
     natural_key,
 )
+from pytest_scrub.tree.paths import donor_owners, node_paths, readers, with_changes
 from pytest_scrub.tree.units import are_apart, shown, split
 
 Edge = tuple[object, ...]
@@ -55,7 +56,7 @@ def join(
 
     **Raises** `HypothesisError` where both cannot be said in one tree: a node computed in two ways,
     a child read directly in one and along every path in the other, members of a group read into
-    different slots.
+    different slots, a donor that nodes apart from each other share where only one claims them.
     """
     if model is not None and not hasattr(model, "heads_of"):
         raise HypothesisError(
@@ -74,7 +75,45 @@ def join(
     assert isinstance(second, Node)
     if first.components != second.components:
         raise HypothesisError(f"join takes two roots, not {first.component} and {second.component}")
-    return _join_nodes(first, second, model)
+    afar = _shared_afar(first) | _shared_afar(second)
+    if not afar:
+        return _join_nodes(first, second, model)
+    one, other = (_sharing_none(root, _shared_afar(root)) for root in (first, second))
+    return _sharing_afar(_join_nodes(one, other, model), (first, second), afar)
+
+
+def _shared_afar(root: Node) -> dict[str, str]:
+    """The nodes that take the donor of one that is no sibling, and that one, by path."""
+    above = readers(root)
+    return {path: of for path, of in donor_owners(root).items() if above[path] != above[of]}
+
+
+def _sharing_none(root: Node, paths: Collection[str]) -> Node:
+    return with_changes(
+        root, lambda path, node: replace(node, shares=None) if path in paths else node
+    )
+
+
+def _sharing_afar(both: Node, of: Sequence[Node], afar: Mapping[str, str]) -> Node:
+    """The joined tree in which nodes take the donors of nodes that are no siblings; whether what is
+    above them settles what they agree on then is seen with the data."""
+    nodes = {path: node for path, node, _ in node_paths(both)}
+    for path, owner in afar.items():
+        settled = [readers(root).keys() >= {path, owner} for root in (both, *of)]
+        others = {_shared_afar(root).get(path, owner) for root in of}
+        if not all(settled) or others != {owner} or nodes[path].shares is not None:
+            raise HypothesisError(
+                f"cannot join: {path} takes the donor of {owner} in only one of the hypotheses, or "
+                "they are not the same two nodes in both; claim both nodes in both, under one name"
+            )
+        nodes[path] = replace(nodes[path], shares=nodes[owner].name)
+    both = with_changes(both, lambda path, _: nodes[path])
+    owners = {**{path: path for path in nodes}, **donor_owners(both)}
+    agreed: dict[str, Agreement] = {}
+    for path, node in nodes.items():
+        if node.agrees_on is not None:
+            agreed[owners[path]] = agreed.get(owners[path], ANYTHING) | node.agrees_on
+    return with_changes(both, lambda path, node: _agreeing(node, agreed.get(owners[path])))
 
 
 def _join_nodes(a: Node, b: Node, model: KnowsHeads | None) -> Node:

@@ -378,7 +378,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "text without a slash, which parts the names in a path",
     ),
     "into": (_is_text, "the name of a slot such as 'q'"),
-    "shares": (_is_text, "the name of a sibling"),
+    "shares": (_is_text, "the name= of another node"),
     "via": (lambda via: isinstance(via, str) and via in ("direct", "any"), "'direct' or 'any'"),
     "computed_by": (callable, "a function of the features"),
 }
@@ -457,7 +457,9 @@ def head(layer: int, head: int, *, of: str | None = None, **claim: Unpack[NodeOp
       in alphabetical order) that replaces the activation: `[batch, positions, d_model]`, or
       `[batch, d_model]` where it is the same at every position that is read. Biases are added to
       it: those of values, of the output of heads and of MLPs.
-    - `shares`: the `name=` of a sibling with the same feature whose donor this node takes.
+    - `shares`: the `name=` of another node with the same feature whose donor this node takes: a
+      sibling, or any node where all between the two and the nearest one above both agree on what
+      settles the feature.
     - `name`: how reports call the node.
     - `of`: of a network with an encoder and a decoder, `"encoder"` for the encoder's heads, and
       `"cross"` for those of the decoder that look at what the encoder made; by default those of the

@@ -86,28 +86,31 @@ def test_slots_with_one_path_are_refused(root: Node) -> None:
     [
         (
             output(module("a", agrees_on="f", shares="b"), B, module("c", agrees_on="f", name="d")),
-            "output/a shares the donor of 'b', but no sibling has that name=; siblings with a "
+            "output/a shares the donor of 'b', but no other node has that name=; nodes with a "
             "name: d",
         ),
         (
             output(module("a", agrees_on="f", shares="a", name="a")),
-            "output/a shares the donor of 'a', but no sibling has that name=; siblings with a "
+            "output/a shares the donor of 'a', but no other node has that name=; nodes with a "
             "name: none",
         ),
         (
-            # A cousin is no sibling.
+            # Of cousins none is nearer than the other.
             output(
-                module("a", agrees_on="f", reads=[module("x", agrees_on="f", name="s")]),
-                module("b", agrees_on="f", reads=[module("x", agrees_on="f", shares="s")]),
+                *(
+                    module(name, agrees_on="f", reads=[module("x", agrees_on="f", name="s")])
+                    for name in "ab"
+                ),
+                module("c", agrees_on="f", shares="s"),
             ),
-            "output/b/x shares the donor of 's', but no sibling has that name=; siblings with a "
-            "name: none",
+            "output/c shares the donor of 's', but several nodes have that name=; nodes with a "
+            "name: s, s",
         ),
         (
             output(*(module(name, agrees_on="f", name="s") for name in "ab"),
             module("c", agrees_on="f", shares="s")),
-            "output/c shares the donor of 's', but several siblings have that name=; siblings with "
-            "a name: s, s",
+            "output/c shares the donor of 's', but several nodes have that name=; nodes with a "
+            "name: s, s",
         ),
         (
             output(module("a", agrees_on="f", name="s"), module("b", agrees_on="g", shares="s")),

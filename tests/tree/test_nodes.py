@@ -378,7 +378,7 @@ FEATURES = "takes the name of a feature of the dataset, a list of names, EXACT o
         (lambda: head(1, 0, into=0), "into= of head1.0 is the name of a slot such as 'q', not 0"),
         (
             lambda: head(1, 0, shares=head(0, 0)),
-            "shares= of head1.0 is the name of a sibling, not *",
+            "shares= of head1.0 is the name= of another node, not *",
         ),
         (
             lambda: head(1, 0, computed_by="f"),
