@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pytest_scrub.swaps.swap_set import SwapSet as SwapSet
     from pytest_scrub.tree.join import join as join
     from pytest_scrub.tree.nodes import ANYTHING as ANYTHING
+    from pytest_scrub.tree.nodes import EACH as EACH
     from pytest_scrub.tree.nodes import EXACT as EXACT
     from pytest_scrub.tree.nodes import attn as attn
     from pytest_scrub.tree.nodes import embed as embed
@@ -87,8 +88,8 @@ _HOMES = {
     "swaps.swap_set": ("SwapSet",),
     "tree.join": ("join",),
     "tree.nodes": (
-        "ANYTHING", "EXACT", "attn", "embed", "group", "head", "mask", "mlp", "module", "output",
-        "pos_embed",
+        "ANYTHING", "EACH", "EXACT", "attn", "embed", "group", "head", "mask", "mlp", "module",
+        "output", "pos_embed",
     ),
     "verdict": ("Verdict",),
 }  # fmt: skip

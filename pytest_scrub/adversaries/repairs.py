@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from pytest_scrub.adversaries.search import Distribution, Spending, fits, swapped_slots
+from pytest_scrub.adversaries.search import Distribution, Spending, fits, swapped_nodes
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.nodes import EXACT, Agreement
 from pytest_scrub.verdict import Mend
@@ -56,14 +56,14 @@ def repairs_of(spending: Spending, swap_set: SwapSet, tolerance: float) -> list[
     usable = [name for name in space.dataset.feature_names if space.dataset.covers(name)]
     extras = [*(Agreement((name,)) for name in usable), EXACT]
     mends = []
-    for extra, i in product(extras, swapped_slots(space)):
+    for extra, node in product(extras, swapped_nodes(space)):
         if not spending.left:
             break
-        mended = _without(spending, swap_set, space.paths[i], extra)
+        mended = _without(spending, swap_set, node, extra)
         gap = float(spending.changes(mended).mean())
         if abs(gap) <= tolerance and mended != swap_set:
             added = "made EXACT" if extra.exact else f"agrees also on {extra}"
-            mend = Mend(f"{space.paths[i]} {added}", gap, "for this very swap set")
+            mend = Mend(f"{node} {added}", gap, "for this very swap set")
             mends.append((extra.exact, abs(gap), mend))
     return [mend for *_, mend in sorted(mends, key=lambda entry: entry[:2])][:MOST_MENDS]
 

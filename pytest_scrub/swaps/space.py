@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pytest_scrub.data.columns import joint_codes, row_codes
 from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, located_at
+from pytest_scrub.swaps.each import codes_at, is_there, length_of, rows_at
 from pytest_scrub.swaps.slots import REFERENCE, Slot, owners_first, slots_of, with_agreement
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.join import join
@@ -22,6 +23,7 @@ from pytest_scrub.tree.nodes import ANYTHING, EXACT, ROOT, Agreement, Node
 if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
 
+_Parts = tuple[Agreement, Agreement, int | None, int]
 _Chance = Callable[[Rows, Rows], npt.NDArray[np.float64]]
 MOST_SHORT = (1 << 16) - 1
 ENUMERATION_CHUNK = 1 << 18  # swap-set columns held at once; a few dozen MB for a deep tree
@@ -46,12 +48,17 @@ class Support:
     """How far one slot can be tested on the references of a dataset.
 
     - `donors`: int64 `[references]`, allowed donors, the row itself included.
-    - `share`: share of references with an allowed donor of other content.
+    - `other`: bool `[references]`, those with an allowed donor of other content.
     """
 
     slot: str
     donors: Rows
-    share: float
+    other: npt.NDArray[np.bool_]
+
+    @property
+    def share(self) -> float:
+        """Share of references with an allowed donor of other content."""
+        return float(self.other.mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +149,7 @@ class SwapSpace:
         self.dataset = dataset
         self.reference_rows = dataset.reference_rows if references is None else references
         self.donor_rows = dataset.donor_rows if donors is None else donors
-        self.slots = slots_of(hypothesis)
+        self.slots = slots_of(hypothesis, partial(length_of, dataset))
         self.paths = tuple(slot.path for slot in self.slots)
         self.order = owners_first(self.slots)
         # every parent with the slots below it that share no donor, those above first
@@ -156,6 +163,11 @@ class SwapSpace:
                 self._sharers.setdefault(shared, []).append(i)
         self.frozen = self._frozen(frozen)
         self.unknowing = unknowing
+        self._there = {
+            whole: is_there(dataset, whole, self.slots[at[0]].node, len(at))
+            for whole, at in self.wholes.items()
+            if self.slots[at[0]].at is not None
+        }
         self._classes = self._agreeing({})
         for slot in () if derived else self.slots:
             self._require_determined(slot)
@@ -179,7 +191,7 @@ class SwapSpace:
                         f"let {above.path} agree on {slot.agrees_on} too"
                     )
 
-    def _agreeing(self, known: dict[tuple[Agreement, Agreement], _Classes]) -> list[_Classes]:
+    def _agreeing(self, known: dict[_Parts, _Classes]) -> list[_Classes]:
         """One for every slot, of which some are known."""
         parts = [self._parts(slot) for slot in self.slots]
         for part, slot in zip(parts, self.slots, strict=True):
@@ -187,9 +199,14 @@ class SwapSpace:
                 known[part] = _Classes.of(self._codes(slot), self.donor_rows)
         return [known[part] for part in parts]
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether a node with a donor for each position has some that are padded."""
+        return any(there is not None for there in self._there.values())
+
     def under(self, unknowing: Unknowing) -> SwapSpace:
         """The same where the features of some slots know nothing."""
-        same, known = copy(self), dict[tuple[Agreement, Agreement], _Classes]()
+        same, known = copy(self), dict[_Parts, _Classes]()
         same.unknowing, same._classes = unknowing, [*self._classes]
         before = () if self.unknowing is None else self.unknowing.features
         for i in sorted(self.index[path] for path in {*unknowing.features, *before}):
@@ -210,15 +227,16 @@ class SwapSpace:
         }
         return SwapSpace(hypothesis, self.dataset, **{**own, **changed})
 
-    def _parts(self, slot: Slot) -> tuple[Agreement, Agreement]:
-        """What a slot agrees on with the values of the rows themselves, and with those of
-        others."""
+    def _parts(self, slot: Slot) -> _Parts:
+        """What a slot agrees on with the values of the rows themselves, with those of others, at
+        which position, and which mask says where rows are."""
+        at = slot.at, id(self._there.get(slot.whole))
         if self.unknowing is None or slot.agrees_on.exact:
-            return slot.agrees_on, ANYTHING
+            return slot.agrees_on, ANYTHING, *at
         other = self.unknowing.features.get(slot.path, ANYTHING)
         own = (name for name in slot.agrees_on.features if name not in other.features)
         computed = slot.node.computed_by is not None and not slot.is_rest
-        return Agreement(tuple(own)), ANYTHING if computed else other
+        return Agreement(tuple(own)), ANYTHING if computed else other, *at
 
     def _frozen(self, frozen: Collection[str]) -> frozenset[str]:
         """A slot that shares a donor moves with its owner."""
@@ -226,30 +244,60 @@ class SwapSpace:
         return frozenset(path for path in self.paths if owners[path] in frozen)
 
     def _codes(self, slot: Slot) -> Rows:
-        own, other = self._parts(slot)
+        own, other, at, _ = self._parts(slot)
+        there = self._there_at(slot)
         with located_at(slot.node):
             try:
-                codes = self.dataset.codes(own)
-                if self.unknowing is None or other == ANYTHING:
-                    return codes
-                permuted = self.dataset.codes(other)[self.unknowing.rows]
+                codes = self.dataset.codes(own, at)
+                if self.unknowing is not None and other != ANYTHING:
+                    permuted = self.dataset.codes(other, at)[rows_at(self.unknowing.rows, there)]
+                    known = [] if own == ANYTHING else [codes]
+                    codes = row_codes(len(codes), [permuted, *known]) if known else permuted
             except DataError as error:
                 raise DataError(f"{slot.path}: {error}") from error
-        return permuted if own == ANYTHING else row_codes(len(codes), [permuted, codes])
+        return codes_at(codes, there)
+
+    def is_there(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """bool `[slots, R]`: whether rows `[slots, R]` are not padded at the slots' positions."""
+        found = np.ones(rows.shape, dtype=np.bool_)
+        for i, slot in enumerate(self.slots):
+            if (there := self._there_at(slot)) is not None:
+                found[i] = there[rows[i]]
+        return found
+
+    def _there_at(self, slot: Slot) -> npt.NDArray[np.bool_] | None:
+        """bool `[rows]`: which are not padded at a slot's position; None where none are."""
+        there = None if slot.at is None else self._there[slot.whole]
+        return None if there is None else there[:, slot.at]
 
     @cached_property
     def index(self) -> Mapping[str, int]:
         """Slot path to row of `SwapSet.donors`."""
         return {path: i for i, path in enumerate(self.paths)}
 
+    @cached_property
+    def wholes(self) -> Mapping[str, list[int]]:
+        """What tables and searches over nodes call a node or a rest, and its slots."""
+        found: dict[str, list[int]] = {}
+        for i, slot in enumerate(self.slots):
+            found.setdefault(slot.whole, []).append(i)
+        return found
+
+    def _paths(self, nodes: Collection[str]) -> list[str]:
+        """The slots of nodes, which may be named as a whole or position by position."""
+        for path in nodes:
+            if path not in self.index and path not in self.wholes:
+                names = [*dict.fromkeys([*self.wholes, *self.paths])]
+                raise HypothesisError(
+                    f"the hypothesis has no slot {path!r}{did_you_mean(path, names)}"
+                )
+        return [self.paths[i] for n in nodes for i in self.wholes.get(n) or [self.index[n]]]
+
     def keep(self, nodes: Collection[str]) -> SwapSpace:
         """Only these slots are swapped; every other takes its parent's own input (EXACT)."""
+        nodes = self._paths(nodes)
         kept = set(nodes)
         for path in nodes:
-            if path not in self.index:
-                raise HypothesisError(
-                    f"the hypothesis has no slot {path!r}{did_you_mean(path, self.paths)}"
-                )
             owner = self.slots[self.index[path]].shares
             kept |= set() if owner is None else {self.paths[owner]}
         same = copy(self)  # what the classes are does not depend on what is frozen
@@ -265,18 +313,25 @@ class SwapSpace:
         """The swap sets in which these slots, and those that share their donors, agree on `extra`
         as well: what `join` gives for the claim that says only this. What is shared agrees on it
         with the input that it agrees with anyway."""
-        sharing = {
-            s.path for s in self.slots if s.shares is not None and self.paths[s.shares] in slots
-        }
-        return self._like(with_agreement(self.hypothesis, {*slots, *sharing}, extra))
+        refined = {self.index[path] for path in self._paths(slots)}
+        wholes = {s.whole for i, s in enumerate(self.slots) if {i, s.shares} & refined}
+        return self._like(with_agreement(self.hypothesis, wholes, extra))
 
     def join(self, other: Node | Agreement) -> SwapSpace:
         """The swap sets that also `other` allows; see `pytest_scrub.join`."""
         # What is frozen may end in a rest of the other's, which then has to stay where it is.
-        both = join(with_agreement(self.hypothesis, self.frozen, EXACT), other)
+        at = {whole: {self.paths[i] for i in slots} for whole, slots in self.wholes.items()}
+        frozen = {whole for whole, paths in at.items() if paths <= self.frozen}
+        both = join(with_agreement(self.hypothesis, frozen, EXACT), other)
         if isinstance(both, Agreement):
             return self.keep(())
-        paths = {slot.path for slot in slots_of(both)}
+        paths = {slot.path for slot in slots_of(both, partial(length_of, self.dataset))}
+        for whole in at.keys() - frozen:
+            if not at[whole] & self.frozen <= paths:
+                raise HypothesisError(
+                    f"cannot join: only some positions of {whole} are swapped, and it is no node "
+                    "of what both claim; join before keep()"
+                )
         return self._like(both, frozen=self.frozen & paths, derived=False)
 
     def draw(self, n: int, rng: np.random.Generator, references: Rows | None = None) -> SwapSet:
@@ -467,7 +522,7 @@ class SwapSpace:
         }
 
     def support(self) -> list[Support]:
-        """For every slot, how many donors the references have, and the share that has one of other
+        """For every slot, how many donors the references have, and which have one of other
         content."""
         counts = self.count()
         rows, content = self.reference_rows, self.dataset.content
@@ -485,8 +540,8 @@ class SwapSpace:
             other = (classes.size[code] > 0) & (
                 (low[code] != content[rows]) | (high[code] != content[rows])
             )
-            share = 0.0 if slot.path in self.frozen else float(other.mean())
-            found.append(Support(slot.path, counts[slot.path], share))
+            other &= slot.path not in self.frozen
+            found.append(Support(slot.path, counts[slot.path], other))
         return found
 
     @np.errstate(over="ignore")  # infinitely many, where not even a float can count them
