@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from pytest_scrub.swaps.swap_set import SwapSet as SwapSet
     from pytest_scrub.tree.join import join as join
     from pytest_scrub.tree.nodes import ANYTHING as ANYTHING
+    from pytest_scrub.tree.nodes import EACH as EACH
     from pytest_scrub.tree.nodes import EXACT as EXACT
     from pytest_scrub.tree.nodes import attn as attn
     from pytest_scrub.tree.nodes import embed as embed
@@ -97,7 +98,7 @@ _HOMES = {
     "swaps.swap_set": ("SwapSet",),
     "tree.join": ("join",),
     "tree.nodes": (
-        "ANYTHING", "EXACT", "attn", "embed", "error", "group", "head", "latents", "mask", "mlp",
+        "ANYTHING", "EACH", "EXACT", "attn", "embed", "error", "group", "head", "latents", "mask", "mlp",
         "module", "neurons", "output", "pattern", "pos_embed", "stream",
     ),
     "verdict": ("Verdict",),

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.swaps.swap_set import SwapSet
-from pytest_scrub.tree.nodes import ROOT, Agreement, Node, Position
+from pytest_scrub.tree.nodes import ROOT, Agreement, Each, Node, Position
 from pytest_scrub.tree.paths import donor_owners, node_paths, readers
 
 # What a network answers ---------------------------------------------------------------------------
@@ -101,13 +101,22 @@ def allowed(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> dic
     own, owners = rows_of(swap_set, column), donor_owners(root)
     rows: dict[str, set[int]] = {}
     for path, node, _ in node_paths(root):
-        if node.agrees_on is not None:  # rule 2: with the parent's own input
-            rows[path] = agreeing(dataset, node.agrees_on, own[reader(root, path)])
-        if path in owners:  # rule 5: the donor of the node of that name
-            rows[path] &= {own[owners[path]]}
+        # rule 15: a node with pos=EACH is a leaf for every position
+        for place in places(path, own) if node.is_each else [None]:
+            at = "" if place is None else f"/{place}"
+            if node.agrees_on is not None:  # rule 2: with the parent's own input
+                with_own = own[reader(root, path)]
+                rows[path + at] = agreeing(dataset, node.agrees_on, with_own, place)
+            if path in owners:  # rule 5: the donor of the node of that name
+                rows[path + at] &= {own[owners[path] + at]}
         if node.rest is not None:  # rule 4: with the node's own input
             rows[f"{path}/rest"] = agreeing(dataset, node.rest, own[path])
     return rows
+
+
+def places(path: str, rows: Mapping[str | None, int]) -> range:
+    """The positions of a node with a slot for each."""
+    return range(sum(slot is not None and slot.rpartition("/")[0] == path for slot in rows))
 
 
 def reader(root: Node, path: str) -> str | None:
@@ -120,11 +129,18 @@ def reader(root: Node, path: str) -> str | None:
     return common[-1] if common else None
 
 
-def agreeing(dataset: Dataset, agreement: Agreement, row: int) -> set[int]:
-    """Rule 2: the row itself, and every row among the donors that agrees with it."""
+def agreeing(
+    dataset: Dataset, agreement: Agreement, row: int, place: int | None = None
+) -> set[int]:
+    """Rule 2: the row itself, and every row among the donors that agrees with it; rule 15: at one
+    position, where neither is padded."""
     agree = np.full(len(dataset.donor_rows), not agreement.exact)
     for values in map(dataset.feature, agreement.features):  # none for ANYTHING: all agree
-        agree &= [np.all(values[donor] == values[row]) for donor in dataset.donor_rows]
+        own = values if place is None or values.ndim == 1 else values[:, place]
+        agree &= [np.all(own[donor] == own[row]) for donor in dataset.donor_rows]
+    if place is not None and "attention_mask" in dataset.inputs:
+        there = dataset.inputs["attention_mask"][:, place].numpy() != 0
+        agree &= there[row] & there[dataset.donor_rows]
     return {row, *dataset.donor_rows[agree].tolist()}
 
 
@@ -179,6 +195,13 @@ class Meaning:
 
     def claims(self, path: str, node: Node) -> list[Claim]:
         """What a node hands to its parent."""
+        if node.is_each:  # rule 15: what each donor gives at its position
+            at_each = places(path, self.rows)
+            runs = [self.network.run(self.rows[f"{path}/{at}"], {}).values for at in at_each]
+            return [
+                Claim(node, -1, (name,), torch.stack([runs[at][name][at] for at in at_each]))
+                for name in node.components
+            ]
         own = self.rows[path]
         if not node.is_leaf:  # whose own input feeds nothing (rule 4)
             carrier = self.rows[f"{path}/rest"]
@@ -248,9 +271,9 @@ class Meaning:
         blended[put] = new
         return blended
 
-    def positions(self, pos: Position | None, row: int, value: Tensor) -> Any:
+    def positions(self, pos: Position | Each | None, row: int, value: Tensor) -> Any:
         """Rule 7: what `pos` means in this row, as an index of `value [positions, ...]`."""
-        if pos is None:
+        if pos is None or isinstance(pos, Each):
             return ...
         if isinstance(pos, str):
             column = self.dataset.feature(pos)[row]

@@ -18,6 +18,15 @@ def scrub_model():
 
 
 @pytest.fixture(scope="session")
+def every_position(scrub_data):
+    """The same with features of every position."""
+    tokens = scrub_data.inputs["tokens"]
+    return scrub_data.with_features(
+        {"token": tokens, "token_before": data.token_before(tokens.numpy())}
+    )
+
+
+@pytest.fixture(scope="session")
 def scrub_data():
     tokens = data.sequences(ROWS, SEED)
     return Dataset(

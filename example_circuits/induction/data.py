@@ -83,6 +83,11 @@ def last_token(tokens: Tokens) -> Tokens:
     return tokens[:, -1]
 
 
+def token_before(tokens: Tokens) -> Tokens:
+    """`[n, LENGTH]`: what stands before each position, -1 before the first."""
+    return np.concatenate([np.full_like(tokens[:, :1], -1), tokens[:, :-1]], axis=1)
+
+
 def show(row: Tokens) -> str:
     """A sequence as text: `^` and letters."""
     return "".join("^" if token == START else LETTERS[token - 1] for token in row)

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_scrub import (
     ANYTHING,
+    EACH,
     EXACT,
     Refuted,
     RefutedByAdversary,
@@ -85,6 +86,13 @@ def test_refined():
         QUERY,
         rest=["last_token", "answer_position"],
     )
+
+
+@claim(min_explained=EXPLAINED, data="every_position")
+def test_induction_at_all_positions():
+    """Wherever it looks: a key knows the token before its position, a value the token there."""
+    before = head(0, 1, agrees_on="token_before", into="k", pos=EACH)
+    return both_heads(before, embed(agrees_on="token", into="v", pos=EACH), QUERY)
 
 
 def spelled_out(previous_token_head):

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from pytest_scrub.adversaries.search import Distribution, Spending, fits, swapped_slots
+from pytest_scrub.adversaries.search import Distribution, Spending, fits, swapped_nodes
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.nodes import EXACT, Agreement
@@ -59,11 +59,9 @@ def repairs_of(spending: Spending, swap_set: SwapSet, tolerance: float) -> list[
     space, number = spending.evaluator.space, len(swap_set)
     usable = [name for name in space.dataset.feature_names if space.dataset.covers(name)]
     extras = [*(Agreement((name,)) for name in usable), EXACT]
-    asked = [
-        (extra, i)
-        for extra, i in product(extras, swapped_slots(space))
-        if space.slots[i].is_rest or space.slots[i].node.computed_by is None
-    ]
+    computed = {s.whole for s in space.slots if s.node.computed_by is not None and not s.is_rest}
+    nodes = [node for node in swapped_nodes(space) if node not in computed]
+    asked = list(product(extras, nodes))
     # where they are many, some of the references tell which are worth a look at all
     few = max(FEWEST_REFERENCES, MOST_EVALUATIONS // max(1, len(asked)))
     if number > few:
@@ -71,15 +69,16 @@ def repairs_of(spending: Spending, swap_set: SwapSet, tolerance: float) -> list[
         best = np.argsort(np.abs(gaps), kind="stable")[: MOST_MENDS * (1 + len(extras))]
         asked = [asked[nth] for nth in np.sort(best)]
     mends = []
-    for (extra, i), (gap, changed) in zip(asked, _mended(spending, swap_set, asked), strict=False):
+    mended = _mended(spending, swap_set, asked)
+    for (extra, node), (gap, changed) in zip(asked, mended, strict=False):
         if abs(gap) <= tolerance and changed:
             added = "made EXACT" if extra.exact else f"agrees also on {extra}"
-            mend = Mend(f"{space.paths[i]} {added}", gap, "for this very swap set")
+            mend = Mend(f"{node} {added}", gap, "for this very swap set")
             mends.append((extra.exact, abs(gap), mend))
     return [mend for *_, mend in sorted(mends, key=lambda entry: entry[:2])][:MOST_MENDS]
 
 
-_Asked = tuple[Agreement, int]  # what a node, by its slot, has to agree on as well
+_Asked = tuple[Agreement, str]  # what a node or a rest has to agree on as well
 
 
 def _mended(
@@ -103,15 +102,16 @@ def _mended(
 def _without(space: SwapSpace, swap_set: SwapSet, asked: Sequence[_Asked]) -> SwapSet:
     """For each addition the swap set without the donors that the node could not take with it; below
     it, what does not agree any more goes as well."""
-    times, codes = len(asked), [space.dataset.codes(extra) for extra, _ in asked]
+    times = len(asked)
     present = np.tile(swap_set.donors, times)
 
     def choose(i: int, parents: Rows, _settled: Rows) -> Rows:
         fit = fits(space, i, present[i], parents).reshape(times, -1)
-        for nth, (_, node) in enumerate(asked):
-            if node == i:
+        for nth, (extra, node) in enumerate(asked):
+            if node == space.slots[i].whole:
                 own, donor = parents.reshape(times, -1)[nth], swap_set.donors[i]
-                fit[nth] &= np.equal(codes[nth][donor], codes[nth][own]) | np.equal(donor, own)
+                codes = space.dataset.codes(extra, space.slots[i].at)
+                fit[nth] &= np.equal(codes[donor], codes[own]) | np.equal(donor, own)
         return np.where(fit.reshape(-1), present[i], parents)
 
     return space.fill(np.tile(swap_set.references, times), choose)

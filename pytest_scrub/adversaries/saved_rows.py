@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -12,6 +13,7 @@ import numpy as np
 from pytest_scrub.adversaries.saved import Saved, SavedRow, SavedSwaps
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import HypothesisError, ScrubError
+from pytest_scrub.swaps.each import length_of
 from pytest_scrub.swaps.slots import REFERENCE, slots_of
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import SwapSet
@@ -48,7 +50,7 @@ def resolve(
     **Raises** `RowsGone`; `ClaimChanged` where the slots are others now; `DataError` for a feature
     that cannot be computed.
     """
-    paths = [slot.path for slot in slots_of(hypothesis)]
+    paths = [slot.path for slot in slots_of(hypothesis, partial(length_of, dataset))]
     _require_same_slots(paths, saved.slots)
     lines = [saved.digests(swaps.references), *(saved.digests(swaps.donors[p]) for p in paths)]
     wanted = set().union(*lines)

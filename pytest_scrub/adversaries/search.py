@@ -409,6 +409,11 @@ def swapped_slots(space: SwapSpace) -> list[int]:
     ]
 
 
+def swapped_nodes(space: SwapSpace) -> list[str]:
+    """The nodes and rests that choose donors, whose slots of all positions are one."""
+    return [*dict.fromkeys(space.slots[i].whole for i in swapped_slots(space))]
+
+
 def sharing(space: SwapSpace, slot: int) -> list[int]:
     """A slot that chooses a donor, and those that take it too."""
     return [i for i, other in enumerate(space.slots) if slot in (i, other.shares)]

@@ -21,7 +21,7 @@ from pytest_scrub.adversaries.search import (
     Found,
     NotSearched,
     Spending,
-    swapped_slots,
+    swapped_nodes,
 )
 from pytest_scrub.swaps.space import SwapSpace
 
@@ -42,7 +42,7 @@ class WhichNodes:
 
     def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
         """The subset with the largest mean gap either way; see `Adversary`."""
-        nodes = [space.paths[i] for i in swapped_slots(space)]
+        nodes = swapped_nodes(space)
         if len(nodes) <= 1:
             raise NotSearched(
                 "not searched: at most one node is swapped, so no subset differs from the claim"

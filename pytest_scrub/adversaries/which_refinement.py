@@ -17,7 +17,7 @@ from pytest_scrub.adversaries.search import (
     NotSearched,
     Spending,
     is_computed,
-    swapped_slots,
+    swapped_nodes,
 )
 from pytest_scrub.data.columns import first_of_codes
 from pytest_scrub.swaps.space import SwapSpace
@@ -38,7 +38,7 @@ class WhichRefinement:
 
     def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
         """The refinement with the largest mean gap either way; see `Adversary`."""
-        nodes = [space.paths[i] for i in swapped_slots(space)]
+        nodes = swapped_nodes(space)
         # The others are columns that a part of the data lacks; the claim does not use them.
         names = [name for name in space.dataset.feature_names if space.dataset.covers(name)]
         # No more than can be tried once: there are as many as pairs of features.
@@ -76,7 +76,7 @@ class _Refinements:
         # The slots whose donor one place is, its own or another's; a computed node takes none.
         self.owned: dict[str, list[int]] = {path: [] for path in nodes}
         for i, slot in enumerate(space.slots):
-            owner = space.paths[i if slot.shares is None else slot.shares]
+            owner = space.slots[i if slot.shares is None else slot.shares].whole
             if not slot.node.computed_by and owner in self.owned:
                 self.owned[owner].append(i)
         self.part, self.tells_all_apart = cache(self._part), cache(self._tells_all_apart)
@@ -88,18 +88,18 @@ class _Refinements:
             extra = Agreement(tuple(sorted(features)))
             for place in self.places:
                 slots = [i for path in place for i in self.owned[path]]
-                before = [self.space.slots[i].agrees_on for i in slots]
-                refined = [agreement | extra for agreement in before]
+                before = [(s.agrees_on, s.at) for s in (self.space.slots[i] for i in slots)]
+                refined = [(agreement | extra, at) for agreement, at in before]
                 key = frozenset(
-                    (i, self.part(finer))
+                    (i, self.part(*finer))
                     for i, own, finer in zip(slots, before, refined, strict=True)
-                    if self.part(finer) != self.part(own)
+                    if self.part(*finer) != self.part(*own)
                 )
                 if key in seen:
                     continue
                 seen.add(key)
                 is_everywhere = all_take_donors and len(place) == len(self.nodes)
-                if is_everywhere and all(map(self.tells_all_apart, refined)):
+                if is_everywhere and all(self.tells_all_apart(*finer) for finer in refined):
                     continue
                 where = "every node" if len(place) > 1 else place[0]
                 yield Distribution(
@@ -121,13 +121,13 @@ class _Refinements:
         yield from islice(pairs, self.most)
         self.are_left_out = next(pairs, None) is not None
 
-    def _part(self, agreement: Agreement) -> int:
+    def _part(self, agreement: Agreement, at: int | None = None) -> int:
         """How the rows are parted: a number for each way, whatever the agreement is called."""
-        return hash(_parted(self.space.dataset.codes(agreement)))
+        return hash(_parted(self.space.dataset.codes(agreement, at)))
 
-    def _tells_all_apart(self, agreement: Agreement) -> bool:
+    def _tells_all_apart(self, agreement: Agreement, at: int | None = None) -> bool:
         """Whether no input agrees with another."""
-        codes, content = self.space.dataset.codes(agreement), self.space.dataset.content
+        codes, content = self.space.dataset.codes(agreement, at), self.space.dataset.content
         return bool((content[first_of_codes(codes)][codes] == content).all())
 
 

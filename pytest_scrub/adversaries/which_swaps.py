@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise, product
 from typing import ClassVar
 
@@ -230,12 +230,16 @@ def _told_apart(space: SwapSpace, drawn: SwapSet) -> Iterator[_Pairs]:
     slots = swapped_slots(space)
     places = [[i] for i in slots] + ([slots] if 1 < len(slots) <= MOST_TOGETHER else [])
     named = {name for slot in space.slots for name in slot.agrees_on.features}
-    usable = filter(space.dataset.covers, space.dataset.feature_names)
-    features = [_values(space.dataset, name) for name in usable]
-    givens = [None, *(one for one in features if one.feature in named)]
-    for values, given, place in product(features, givens, places):
-        if given is not values:
-            every = _Pairs(values, given, place, np.empty(0, np.int64))
+    usable = [name for name in space.dataset.feature_names if space.dataset.covers(name)]
+    values_of = cache(partial(_values, space.dataset))
+    givens = [None, *(name for name in usable if name in named)]
+    for name, given, place in product(usable, givens, places):
+        if given != name:
+            there = {space.slots[i].at for i in place}
+            # at one position a feature that has a value for each is its value there
+            at = there.pop() if len(there) == 1 else None
+            known = None if given is None else values_of(given, at)
+            every = _Pairs(values_of(name, at), known, place, np.empty(0, np.int64))
             yield replace(every, cells=_often_enough(space, drawn, every))
 
 
@@ -303,9 +307,10 @@ class _Paying:
 # Values of a feature ------------------------------------------------------------------------------
 
 
-def _values(dataset: Dataset, name: str) -> _Values:
+def _values(dataset: Dataset, name: str, at: int | None = None) -> _Values:
     """A few values of a feature: its own, ranges of numbers, or the most frequent ones."""
-    codes, values = dataset.codes(Agreement((name,))), dataset.feature(name)
+    codes, values = dataset.codes(Agreement((name,)), at), dataset.feature(name)
+    values = values if at is None or values.ndim == 1 else values[:, at]
     _, first, counts = np.unique(codes, return_index=True, return_counts=True)
     if len(first) <= MOST_VALUES:
         return _Values(name, codes, [_short(values[row]) for row in first])

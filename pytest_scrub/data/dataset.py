@@ -128,7 +128,7 @@ class Dataset:
             raise DataError(f"digest= is text that identifies inputs and labels, not {digest!r}")
         self._show, self._digest = show, digest
         self._values: dict[str, NDArray[Any]] = {}
-        self._codes: dict[Agreement, Ints] = {}
+        self._codes: dict[tuple[Agreement, int | None], Ints] = {}
         self._marks = {what: mark_of(kept) for what, kept in self._held().items()}
         given = {**{input_text(name): value for name, value in named.items()}, LABELS: labels}
         self._given = _copied(given, self._held())
@@ -275,14 +275,19 @@ class Dataset:
         has usable values."""
         return not isinstance(self._features[name], DataError)
 
-    def codes(self, agreement: Agreement) -> Ints:
+    def codes(self, agreement: Agreement, at: int | None = None) -> Ints:
         """`[rows]`: equal exactly where the rows agree; `EXACT` is the row itself, whatever its
-        content."""
-        if agreement not in self._codes:
-            columns = [value_codes(self.feature(name)) for name in agreement.features]
+        content. `at`: at this one position, of features that have a value for each."""
+        key = agreement, at
+        if key not in self._codes:
+            values = map(self.feature, agreement.features)
+            columns = [
+                value_codes(each if at is None or each.ndim == 1 else each[:, at])
+                for each in values
+            ]
             codes = np.arange(len(self)) if agreement.exact else row_codes(len(self), columns)
-            self._codes[agreement] = _frozen(codes)
-        return self._codes[agreement]
+            self._codes[key] = _frozen(codes)
+        return self._codes[key]
 
     @cached_property
     def content(self) -> Ints:

@@ -15,8 +15,9 @@ from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.errors import DataError, HypothesisError, located_at
 from pytest_scrub.metrics import MetricPosition
 from pytest_scrub.network.graph import Component, ModelGraph, Site, require_component
+from pytest_scrub.swaps.each import length_of
 from pytest_scrub.swaps.slots import node_paths
-from pytest_scrub.tree.nodes import ROOT, Node, Span
+from pytest_scrub.tree.nodes import ROOT, Each, Node, Span
 from pytest_scrub.tree.units import shown
 
 
@@ -144,7 +145,10 @@ def _check_node(checked: CheckedHypothesis, path: str, node: Node) -> None:
                 "leave one of them out"
             )
     checked.positions.setdefault(path)
-    if node.pos is not None:
+    _check_features(checked, path, node)
+    if isinstance(node.pos, Each):
+        _check_each(checked, path, node)
+    elif node.pos is not None:
         checked.positions[path] = checked.resolve(node.pos, node.components[0], f"pos= of {path}")
     if node.pos is None and node.subspace is None:
         return
@@ -160,6 +164,32 @@ def _check_node(checked: CheckedHypothesis, path: str, node: Node) -> None:
             f"{path}: {part} names a part of an activation, but those of {component} are {kind}, "
             f"not floating-point numbers; leave {part} out, or claim what is computed from them"
         )
+
+
+def _check_each(checked: CheckedHypothesis, path: str, node: Node) -> None:
+    """**Raises** where a node has other positions than its features."""
+    length = length_of(checked.dataset, path, node)
+    for component in node.components:
+        has = checked.resolve(Span(None, None, None), component, f"pos= of {path}").index.size
+        if has != length:
+            raise HypothesisError(
+                f"{path}: pos=EACH has a donor for each of {length} positions, as what it agrees "
+                f"on has, but {component} has {has} positions"
+            )
+
+
+def _check_features(checked: CheckedHypothesis, path: str, node: Node) -> None:
+    """**Raises** where what has a value for each position is to agree as a whole."""
+    named = [node.rest, None if node.is_each else node.agrees_on]
+    names = [name for one in named if one is not None for name in one.features]
+    for name in names:
+        shape = checked.dataset.feature(name).shape
+        if len(shape) > 1 and shape[1:2] == checked.example(node.components[0]).shape[1:2]:
+            raise HypothesisError(
+                f"{path}: feature {name!r} has a value for each of {shape[1]} positions; give a "
+                "leaf pos=EACH for a donor at each of them, or let it agree on a feature with one "
+                "value for each row"
+            )
 
 
 def _check_edge(checked: CheckedHypothesis, path: str, node: Node, parent: Node) -> None:

@@ -151,7 +151,8 @@ class Evaluator:
     @cached_property
     def carriers(self) -> list[int]:
         """The slots whose rows are read, `REFERENCE` among them where those of references are."""
-        slots = {step.carrier for step in self.plan.walk() if step.node.computed_by is None}
+        steps = [step for step in self.plan.walk() if step.node.computed_by is None]
+        slots = {slot for step in steps for slot in step.each or (step.carrier,)}
         return [*slots, REFERENCE] if self.metric.needs_clean else [*slots]
 
     # What swap sets give --------------------------------------------------------------------------
@@ -244,7 +245,11 @@ class Evaluator:
                 if not total.requires_grad:
                     return []
                 gradients = self._gradients(total, [value for value, _ in gathered])
-            return [slope(grad) for (_, slope), grad in zip(gathered, gradients, strict=True)]
+            return [
+                slope
+                for (_, slopes), grad in zip(gathered, gradients, strict=True)
+                for slope in slopes(grad)
+            ]
 
         batches = self._each_batch(swap_set, differentiate)
         return [joined(parts) for parts in zip(*batches, strict=True)] if all(batches) else []
@@ -265,7 +270,7 @@ class Evaluator:
         """What a leaf takes from each row, `[rows, (K,) ...]`; None for a slot that is no leaf,
         gives several activations, or is read where its parent's carrier says."""
         step = self._steps.get(slot)
-        if step is None or step.reader is not None or len(step.sites) != 1:
+        if step is None or step.each or step.reader is not None or len(step.sites) != 1:
             return None
         at = step.positions
         if at is None and step.same and not _is_static(self.checked.output):
@@ -469,6 +474,11 @@ class Evaluator:
         clean: Clean = self.store
         if gathered is not None:
             clean = WatchedStore(self.store, step, where, gathered)
+        if step.each:
+            # where what reads it wants it, each position of a row of its own
+            of_each = torch.stack([rows[slot] for slot in step.each], dim=1)
+            carrier = of_each if where is None else select(of_each.unsqueeze(-1), where).squeeze(-1)
+            where = torch.arange(len(step.each), device=rows.device) if where is None else where
         if step.reader is None:
             return [clean.take(site, carrier, where) for site in step.sites]
         below = self._child_values(step, rows, where, gathered)

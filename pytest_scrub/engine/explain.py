@@ -88,10 +88,14 @@ def explain(evaluator: Evaluator) -> Explanation:
     rows = len(np.unique(evaluator.dataset.content))
     readers = [step.reader for step in evaluator.plan.walk() if step.reader is not None]
     slots = []
-    for slot, support in zip(space.slots, space.support(), strict=True):
-        least, median, most = np.quantile(support.donors, (0, 0.5, 1)).tolist()
+    supports = space.support()
+    for whole, its in space.wholes.items():
+        agrees_on = str(space.slots[its[0]].agrees_on)
+        counts = np.stack([supports[i].donors for i in its])
+        least, median, most = np.quantile(counts, (0, 0.5, 1)).tolist()
         donors = int(least), median, int(most)
-        slots.append(ExplainedSlot(slot.path, str(slot.agrees_on), donors, support.share))
+        with_other = float(np.mean([supports[i].share for i in its]))
+        slots.append(ExplainedSlot(whole, agrees_on, donors, with_other))
     fits, room = store.memory.where(rows * gathered, evaluator.dataset.device)
     batch, batch_bytes = evaluator.batch_of(gathered)
     return Explanation(

@@ -20,7 +20,7 @@ from torch import Tensor
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.plan import Step
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.network.graph import Site, Where, add_at, at_rows
+from pytest_scrub.network.graph import Site, Where, add_at, at_others, at_rows
 from pytest_scrub.swaps.swap_set import Rows
 
 DONOR_BYTES = 1 << 24  # of donors' activations that are multiplied with gradients at once
@@ -40,12 +40,14 @@ class ActivationGradient:
       where they are the donor's own, `[R, K]` where they are those of the reference's present
       parents.
     - `gradient`: `[R, (K,) ...]`.
+    - `one_each`: whether it is of one position of an activation that has a donor for each.
     """
 
     slot: int
     source: Site | str
     at: Where | Positions
     gradient: Tensor
+    one_each: bool = False
 
     @property
     def at_references(self) -> Tensor | None:
@@ -53,8 +55,8 @@ class ActivationGradient:
         return self.at if isinstance(self.at, Tensor) and self.at.ndim == 2 else None
 
 
-Gathered = tuple[Tensor, Callable[[Tensor], ActivationGradient]]
-"""An activation gathered for a batch, and what makes a slope of its gradient."""
+Gathered = tuple[Tensor, Callable[[Tensor], list[ActivationGradient]]]
+"""An activation gathered for a batch, and what makes slopes of its gradient."""
 
 
 def joined(parts: Sequence[ActivationGradient]) -> ActivationGradient:
@@ -89,12 +91,30 @@ class WatchedStore:
         if not value.is_floating_point():
             return value
         value = value.detach().requires_grad_()
-        self.gathered.append((value, partial(ActivationGradient, self.step.carrier, source, at)))
+        self.gathered.append((value, partial(self._slopes, source, at)))
         return value
+
+    def _slopes(
+        self, source: Site | str, at: Where | Positions, gradient: Tensor
+    ) -> list[ActivationGradient]:
+        if not self.step.each:
+            return [ActivationGradient(self.step.carrier, source, at, gradient)]
+        assert isinstance(at, Tensor)
+        found = []
+        for position, slot in enumerate(self.step.each):
+            here = torch.tensor([position], device=at.device)
+            if at.ndim > 1:
+                own = at_others(gradient, at, here)
+            elif not (at == position).any():
+                continue  # nobody reads it there
+            else:
+                own = gradient[:, at == position]
+            found.append(ActivationGradient(slot, source, here, own, one_each=True))
+        return found
 
     def _rule(self, site: Site, rows: Tensor, where: Where) -> Where | Positions:
         """The positions at which any donor would give what these rows give at `where`."""
-        if where is None or where.ndim == 1:
+        if where is None or where.ndim == 1 or self.step.each:
             return where
         if where is self.where:
             return self.step.positions or where
@@ -153,6 +173,8 @@ def _values(store: ActivationStore, slope: ActivationGradient, rows: Tensor) -> 
     if isinstance(slope.source, str):
         return store.inputs(rows)[slope.source]
     at = at_rows(slope.at, rows) if isinstance(slope.at, Positions) else slope.at
+    if slope.one_each:
+        rows = rows[:, None]
     return store.take(slope.source, rows, at if slope.at_references is None else None)
 
 

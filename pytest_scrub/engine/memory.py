@@ -91,20 +91,21 @@ class CachedSite:
 
     def gather(self, places: Tensor, where: Tensor | None = None) -> Tensor:
         """`[B, ...]` of int64 `[B]` places, at positions `[K]` or `[B, K]` where they are given;
-        absent ones (-1) repeat position 0 and mean nothing."""
+        absent ones (-1) repeat position 0 and mean nothing. Places `[B, K]` give one of them
+        each."""
         if where is not None:
             where = where.clamp(min=0)
         if self._file is not None:
             return self._read(self._file, places, where).to(self.device)
         if where is None:
             return self.values.index_select(0, places)
-        return self.values[places[:, None], where]
+        return self.values[places if places.ndim > 1 else places[:, None], where]
 
     def _read(self, file: BinaryIO, places: Tensor, where: Tensor | None) -> Tensor:
         index, (_, *shape) = places.cpu(), self.values.shape
         if where is not None:
             positions, *shape = shape
-            index = index[:, None] * positions + where.cpu()
+            index = (index if index.ndim > 1 else index[:, None]) * positions + where.cpu()
         found = torch.empty((index.numel(), *shape), dtype=self.values.dtype)
         for number, record in zip(index.flatten().tolist(), _records(found), strict=True):
             file.seek(number * len(record))

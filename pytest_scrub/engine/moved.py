@@ -23,12 +23,13 @@ def moved_leaves(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, npt.NDArr
 
     Each is taken at the positions of its own row, and projected where the node has a subspace.
     """
-    parents = evaluator.space.parents(swap_set)
+    parents, read = evaluator.space.parents(swap_set), read_at(evaluator, swap_set)
     found = {}
-    for step, at in _leaves(evaluator.plan, evaluator.checked.output):
-        if step.donor is not None:
-            rows = swap_set.donors[step.donor], parents[step.donor]
-            found[step.donor] = _differ(evaluator, step, at, *rows)
+    for step, _, at in _leaves(evaluator.plan, evaluator.checked.output):
+        for slot in step.each or (step.donor,):
+            rows = swap_set.donors[slot], parents[slot]
+            here = Positions(np.array([evaluator.space.slots[slot].at])) if step.each else at
+            found[slot] = _differ(evaluator, step, here, *rows, read[slot])
     return found
 
 
@@ -37,14 +38,15 @@ def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int
     it is taken from, and on every row that it is taken in place of."""
     parents, parts = evaluator.space.parents(swap_set), evaluator.graph.parts
     found: dict[int, tuple[int, ...]] = {}
-    for step, at in _leaves(evaluator.plan, evaluator.checked.output):
+    for step, _, at in _leaves(evaluator.plan, evaluator.checked.output):
         if step.reader is not None or step.donor is None:
             continue
         for site, (name, *others) in zip(step.sites, step.parts, strict=True):
             units = parts[name].units
             if units is None or others or site.kind != "z":
                 continue
-            rows = np.union1d(swap_set.donors[step.donor], parents[step.donor])
+            slots = [*(step.each or (step.donor,))]
+            rows = np.union1d(swap_set.donors[slots], parents[slots])
             evaluator.ensure(step.sites, rows)
             index = torch.as_tensor(rows, device=evaluator.dataset.device)
             codes = evaluator.store.take(site, index, at_rows(at, index))
@@ -54,27 +56,51 @@ def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int
     return found
 
 
-def _leaves(step: Step, at: Positions | None) -> Iterator[tuple[Step, Positions | None]]:
-    """Every leaf below a step, and the positions at which it is read."""
+def read_at(evaluator: Evaluator, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+    """bool `[slots, R]`: whether anything reads what a slot's donor gives: of a node with a donor
+    for each position, its parent need not look at all of them."""
+    read = np.ones((len(swap_set.slots), len(swap_set)), dtype=np.bool_)
+    for step, parent, at in _leaves(evaluator.plan, evaluator.checked.output):
+        if step.each and at is not None:
+            carrier = np.vstack([swap_set.donors, swap_set.references])[parent.carrier]
+            index = (
+                np.broadcast_to(at.index, (len(swap_set), at.index.shape[-1]))
+                if at.static
+                else at.index[carrier]
+            )
+            for slot in step.each:
+                read[slot] = (index == evaluator.space.slots[slot].at).any(axis=1)
+    return read
+
+
+def _leaves(step: Step, at: Positions | None) -> Iterator[tuple[Step, Step, Positions | None]]:
+    """Every leaf below a step, what reads it, and the positions at which it is read."""
     for child in step.children:
         inherited = at if child.same else None
         own = inherited if child.positions is None else child.positions
         if child.sites:
-            yield child, own
+            yield child, step, own
         yield from _leaves(child, own)
 
 
 def _differ(
-    evaluator: Evaluator, step: Step, at: Positions | None, donors: Rows, own: Rows
+    evaluator: Evaluator,
+    step: Step,
+    at: Positions | None,
+    donors: Rows,
+    own: Rows,
+    read: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.bool_]:
     differ = np.zeros(len(donors), dtype=np.bool_)
-    swapped = np.flatnonzero(donors != own)
+    swapped = np.flatnonzero((donors != own) & read)
     if not len(swapped):
         return differ
     evaluator.ensure(step.sites, np.concatenate([donors[swapped], own[swapped]]))
     there, here = (
         torch.as_tensor(rows[swapped], device=evaluator.dataset.device) for rows in (donors, own)
     )
+    if step.each:  # one position of what may be kept at several
+        there, here = there[:, None], here[:, None]
     for site in step.sites:
         value, before = (
             projected_onto(

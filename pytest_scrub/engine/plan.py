@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.checks import CheckedHypothesis
 from pytest_scrub.network.graph import Edit, FixedPositions, Reader, Site, kept_positions
+from pytest_scrub.swaps.each import length_of
 from pytest_scrub.swaps.slots import REFERENCE, node_paths, slots_of
 from pytest_scrub.tree.nodes import ROOT, Node
 
@@ -19,6 +21,8 @@ class Step:
 
     - `carrier`: the slot whose row its tensors are computed on, or `REFERENCE`.
     - `donor`: the slot of its own input, or `REFERENCE`.
+    - `each`: where it has a donor for each position, their slots; the first is its carrier and its
+      donor.
     - `positions`: its own, where it names some; of the output those that the metric reads.
     - `parts`: the components whose values it gives its parent, each summed; one edit of the parent
       each.
@@ -32,6 +36,7 @@ class Step:
     node: Node
     carrier: int
     donor: int
+    each: tuple[int, ...]
     positions: Positions | None
     parts: tuple[tuple[str, ...], ...]
     sites: tuple[Site, ...]
@@ -49,7 +54,11 @@ class Step:
 def compile_plan(root: Node, checked: CheckedHypothesis) -> Step:
     """The root step of a hypothesis that passed the static checks."""
     graph, paths = checked.graph, node_paths(root)
-    slots = {slot.path: i for i, slot in enumerate(slots_of(root))}
+    slots, each = dict[str, int](), dict[str, list[int]]()
+    for i, slot in enumerate(slots_of(root, partial(length_of, checked.dataset))):
+        slots.setdefault(slot.whole, i)
+        if slot.at is not None:
+            each.setdefault(slot.whole, []).append(i)
 
     def site_of(node: Node, part: tuple[str, ...], at: FixedPositions) -> Site:
         # a function gives the value itself, and a subspace is one of values
@@ -83,6 +92,7 @@ def compile_plan(root: Node, checked: CheckedHypothesis) -> Step:
             node=node,
             carrier=slots.get(path if node.is_leaf else f"{path}/rest", REFERENCE),
             donor=slots.get(path, REFERENCE),
+            each=tuple(each.get(path, ())),
             positions=own,
             parts=parts,
             sites=sites,

@@ -288,12 +288,16 @@ class ActivationStore:
 
     def take(self, site: Site, rows: Tensor, where: Where) -> Tensor:
         """The site's activation on rows that `ensure` has seen, at `where` if the site keeps all
-        positions."""
+        positions; `[B, K]` rows give one position each."""
         if self._looked_up is None or rows is not self._looked_up[0]:
             # many sites are taken on the very same rows
-            places = rows if self._is_row_its_place else self._place_of_row.index_select(0, rows)
-            self._looked_up = rows, places
+            self._looked_up = rows, rows if self._is_row_its_place else self._place_of_row[rows]
         at = where if site.positions is None else None
+        if rows.ndim == 2 and site.positions is not None:
+            kept = site.where(rows.device)
+            assert kept is not None
+            assert where is not None
+            at = (where.unsqueeze(-1) == kept).int().argmax(-1)
         return self._kept[site].gather(self._looked_up[1], at)
 
     def site_cache(self, site: Site) -> CachedSite:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import ChainMap, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain, combinations, zip_longest
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.checks import CheckedHypothesis, check_hypothesis
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.network.graph import ModelGraph
+from pytest_scrub.swaps.each import length_of
 from pytest_scrub.swaps.slots import Slot, node_paths, slots_of
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import ANYTHING, ROOT, Agreement, Node, natural_key
@@ -134,7 +135,7 @@ def permuted_everywhere(
 
     All features move together: every row gets those of one other row.
     """
-    slots = slots_of(hypothesis)
+    slots = slots_of(hypothesis, partial(length_of, dataset))
     features = sorted({name for slot in slots for name in slot.agrees_on.features})
     if not features:
         return None
@@ -293,7 +294,7 @@ class _Maker:
             is_computed = any(self.nodes[other].computed_by is not None for other in together)
             for i, feature in enumerate(features):
                 before, after = features[:i], features[i + 1 :]
-                now, dataset = self.column(feature, MERGED)
+                now, dataset = self.column(feature, MERGED, node.is_each)
                 is_one = not dataset.codes(Agreement((now,))).any()
                 if is_computed or not (before or after or is_one):
                     agree, new = (
@@ -317,15 +318,20 @@ class _Maker:
         for."""
         return {path: replace(self.nodes[path], agrees_on=Agreement(features)) for path in paths}
 
-    def column(self, feature: str, how: str) -> tuple[str, Dataset]:
+    def column(self, feature: str, how: str, each: bool = False) -> tuple[str, Dataset]:
         """The name of the feature with its values `PERMUTED` or `MERGED`, and a dataset that has
-        it, made once."""
+        it, made once. `each`: where it has a value for each position, these are merged."""
+        how = f"{how} by position" if each and how == MERGED else how
         if (feature, how) not in self._columns:
             values, name = (
                 self.dataset.feature(feature),
                 _fresh_name(self.dataset, f"{feature}, {how}"),
             )
-            column = _pairs(values) if how == MERGED else values[self.rng.permutation(len(values))]
+            if how == PERMUTED:
+                column = values[self.rng.permutation(len(values))]
+            else:
+                column = _pairs(values.reshape(-1) if how != MERGED else values)
+                column = column.reshape(values.shape)
             self._columns[feature, how] = name, self.dataset.with_features({name: column})
         return self._columns[feature, how]
 
@@ -470,7 +476,7 @@ class _Maker:
         if kind in ("slot", "exchanged") and not all(map(self._fits, edits.values())):
             return
         try:
-            slots_of(root)
+            slots_of(root, partial(length_of, dataset))
             if self.owners:
                 SwapSpace(root, dataset)  # what is above a shared donor has to settle it still
             checked = check_hypothesis(self.graph, dataset, root, self.metric_pos)
@@ -505,7 +511,8 @@ class _Maker:
     def _counts_stay(self, root: Node, dataset: Dataset, checked: CheckedHypothesis) -> bool:
         """Whether rows only stand in for rows with as many positions, wherever a column says
         where."""
-        agreements = {slot.path: slot.agrees_on for slot in slots_of(root)}
+        slots = slots_of(root, partial(length_of, dataset))
+        agreements = {slot.path: slot.agrees_on for slot in slots}
         for path, _, parent in node_paths(root):
             positions = checked.output if parent is None else checked.positions[path]
             if positions is None or positions.static or positions.index.shape[1] == 1:
@@ -524,7 +531,7 @@ class _Maker:
         the claim itself leaves."""
         nodes = {path: node for path, node, _ in node_paths(root)}
         for path, node, parent in node_paths(root):
-            if parent is None or node.pos is None:
+            if parent is None or node.pos is None or node.is_each:
                 continue
             above = self.nodes.get(parent)
             is_claimed = (
@@ -553,14 +560,15 @@ class _Comparison:
     """What mutants allow, beside the claim they were made from."""
 
     def __init__(self, dataset: Dataset, claim: Node) -> None:
-        self.dataset, self.bare, self.slots = dataset, _bare(claim), slots_of(claim)
+        self.dataset, self.bare = dataset, _bare(claim)
+        self.slots = slots_of(claim, partial(length_of, dataset))
         self.rows = np.union1d(dataset.reference_rows, dataset.donor_rows)
         self.repeats = len(np.unique(dataset.content[self.rows])) < len(self.rows)
-        self._parts: dict[Agreement, bytes] = {}
+        self._parts: dict[tuple[Agreement, int | None], bytes] = {}
 
     def allows_no_more(self, mutant: Mutant) -> bool:
         """Whether every swap set that it allows is, by content, one that the claim allows."""
-        theirs = slots_of(mutant.hypothesis)
+        theirs = slots_of(mutant.hypothesis, partial(length_of, mutant.dataset))
         if _bare(mutant.hypothesis) != self.bare or [s.path for s in theirs] != [
             s.path for s in self.slots
         ]:
@@ -576,7 +584,8 @@ class _Comparison:
             its = [dataset.feature(name)[self.rows] for name in new.agrees_on.features]
             mine = [dataset.feature(name)[self.rows] for name in old.agrees_on.features]
             return len(its) == len(mine) and all(map(np.array_equal, its, mine))
-        fine, coarse = dataset.codes(new.agrees_on), self.dataset.codes(old.agrees_on)
+        fine = dataset.codes(new.agrees_on, new.at)
+        coarse = self.dataset.codes(old.agrees_on, old.at)
         if new.agrees_on == old.agrees_on or _is_finer(fine, coarse, self.rows):
             return True
         # The row of a non-leaf says more than its content: what those below it agree on.
@@ -599,18 +608,18 @@ class _Comparison:
     def key(self, mutant: Mutant) -> object:
         """Equal for mutants that are one tree and part the rows alike at every slot."""
         parts = [
-            (s.path, s.node.computed_by and s.agrees_on, self._parted(s.agrees_on, mutant.dataset))
-            for s in slots_of(mutant.hypothesis)
+            (s.path, s.node.computed_by and s.agrees_on, self._parted(s, mutant.dataset))
+            for s in slots_of(mutant.hypothesis, partial(length_of, mutant.dataset))
         ]
         return _bare(mutant.hypothesis), tuple(parts)
 
-    def _parted(self, agreement: Agreement, dataset: Dataset) -> bytes:
-        if agreement not in self._parts:
-            first, inverse = np.unique(
-                dataset.codes(agreement), return_index=True, return_inverse=True
-            )[1:]
-            self._parts[agreement] = first[inverse.reshape(-1)].tobytes()
-        return self._parts[agreement]
+    def _parted(self, slot: Slot, dataset: Dataset) -> bytes:
+        key = slot.agrees_on, slot.at
+        if key not in self._parts:
+            codes = dataset.codes(*key)
+            first, inverse = np.unique(codes, return_index=True, return_inverse=True)[1:]
+            self._parts[key] = first[inverse.reshape(-1)].tobytes()
+        return self._parts[key]
 
 
 def _spread(found: Sequence[Mutant], most: int, rng: np.random.Generator) -> tuple[Mutant, ...]:

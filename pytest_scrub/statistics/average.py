@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.engine.moved import moved_leaves, silent_units
+from pytest_scrub.engine.moved import moved_leaves, read_at, silent_units
 from pytest_scrub.errors import HypothesisError, ScrubError
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.acceptance import Acceptance, recovered, slack, untested_nodes
@@ -386,27 +387,32 @@ class _Nodes:
 
     def __init__(self, evaluator: Evaluator, settings: Settings) -> None:
         self._evaluator, self._settings = evaluator, settings
-        # the share of swaps that change what is read of a leaf, by slot, and its units that are
-        # never active
-        self._moves: dict[int, float] = {}
-        self._silent: dict[int, tuple[int, ...]] = {}
+        # the share of swaps that change what is read of a leaf, and its units that are never
+        # active, by node
+        self._moves: dict[str, float] = {}
+        self._silent: dict[str, tuple[int, ...]] = {}
 
     def __call__(self, drawn: Sample) -> tuple[NodeReport, ...]:
         evaluator = self._evaluator
         if not self._moves:  # the first draws tell, which every look has
             first = drawn.swap_set if drawn.exact else drawn.swap_set[:BURN_IN]
-            moved = moved_leaves(evaluator, first)
-            self._moves = {slot: _share_of(drawn, one) for slot, one in moved.items()}
-            self._silent = silent_units(evaluator, first)
-        found = _nodes(evaluator.space, drawn, self._settings, self._moves)
-        silent = [self._silent.get(i, ()) for i in range(len(found))]
-        return tuple(map(self._with_silent, evaluator.space.slots, found, silent))
+            moved, counted = moved_leaves(evaluator, first), _counted(evaluator, first)
+            self._moves = {
+                whole: _share_of(drawn, np.stack([moved[i] for i in slots]), counted[slots])
+                for whole, slots in evaluator.space.wholes.items()
+                if moved.keys() >= {*slots}
+            }
+            silent = silent_units(evaluator, first)
+            self._silent = {evaluator.space.slots[i].whole: of for i, of in silent.items()}
+        return tuple(map(self._with_silent, _nodes(evaluator, drawn, self._settings, self._moves)))
 
-    def _with_silent(self, slot: Slot, node: NodeReport, silent: tuple[int, ...]) -> NodeReport:
+    def _with_silent(self, node: NodeReport) -> NodeReport:
         """Where no unit of a leaf is ever active, nothing was swapped: what it agrees on has not
         fixed it."""
-        parts = self._evaluator.graph.parts
-        units = [parts[name].units for name in slot.node.components]
+        space, parts = self._evaluator.space, self._evaluator.graph.parts
+        silent = self._silent.get(node.slot, ())
+        claimed = space.slots[space.wholes[node.slot][0]].node.components
+        units = [parts[name].units for name in claimed]
         count = sum(-1 if some is None else len(some) for some in units)
         if silent and len(silent) == count:
             is_tested = not node.must_be_tested
@@ -415,46 +421,64 @@ class _Nodes:
 
 
 def _nodes(
-    space: SwapSpace, drawn: Sample, settings: Settings, moves: Mapping[int, float]
+    evaluator: Evaluator, drawn: Sample, settings: Settings, moves: Mapping[str, float]
 ) -> tuple[NodeReport, ...]:
-    """`moves`: the share of draws that changed what is read of a leaf, by slot."""
-    swapped = [_share_of(drawn, moved) for moved in space.moved(drawn.swap_set)]
+    """`moves`: the share of draws that changed what is read of a leaf, by node."""
+    space = evaluator.space
+    swaps, counted = space.moved(drawn.swap_set), _counted(evaluator, drawn.swap_set)
+    of_references = _counted(evaluator, space.unswapped(space.reference_rows))
+    supports = space.support()
     found = []
-    for i, (slot, support) in enumerate(zip(space.slots, space.support(), strict=True)):
+    for whole, slots in space.wholes.items():
+        slot = space.slots[slots[0]]
+        donors = np.stack([supports[i].donors for i in slots])
+        swapped = _share_of(drawn, swaps[slots], counted[slots])
+        others = np.stack([supports[i].other for i in slots])[of_references[slots]]
         computed = slot.node.computed_by is not None and not slot.is_rest
         # A computed node takes no activation from a donor: the function itself is put to the test.
-        with_other = 1.0 if computed else support.share
-        moved = moves.get(i, swapped[i])
-        fixed = moved == 0 and swapped[i] >= settings.min_moved > 0
+        with_other = 1.0 if computed else float(others.mean()) if others.size else 0.0
+        moved = moves.get(whole, swapped)
+        fixed = moved == 0 and swapped >= settings.min_moved > 0
         is_tested = with_other >= settings.min_with_other and (
             computed or fixed or moved >= settings.min_moved
         )
         must_be_tested = not slot.is_rest and not slot.agrees_on.exact
         found.append(
             NodeReport(
-                slot=slot.path,
+                slot=whole,
                 agrees_on="its features, computed" if computed else str(slot.agrees_on),
                 is_rest=slot.is_rest,
-                donors=(
-                    int(support.donors.min()),
-                    float(np.median(support.donors)),
-                    int(support.donors.max()),
-                ),
+                donors=(int(donors.min()), float(np.median(donors)), int(donors.max())),
                 with_other=with_other,
                 moved=moved,
                 must_be_tested=must_be_tested,
                 is_tested=is_tested,
                 alone=None,
-                wanting=tuple(_wanting(space, slot, i)) if must_be_tested and not is_tested else (),
+                wanting=tuple(_wanting(space, slot, slots[0]))
+                if must_be_tested and not is_tested
+                else (),
                 fixed=fixed,
             )
         )
     return tuple(found)
 
 
-def _share_of(drawn: Sample, moved: npt.NDArray[np.bool_]) -> float:
-    """Of the draws, whatever they are drawn for."""
-    return float(np.average(moved, weights=drawn.weights))
+def _counted(evaluator: Evaluator, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+    """bool `[slots, R]`: what shares of swaps are shares of. Of a node with a donor for each
+    position these are the positions that are there, and that anything looks at."""
+    space = evaluator.space
+    return read_at(evaluator, swap_set) & space.is_there(space.parents(swap_set))
+
+
+def _share_of(drawn: Sample, moved: npt.NDArray[np.bool_], counted: npt.NDArray[np.bool_]) -> float:
+    """Of the draws, whatever they are drawn for, those in which a slot moved; both
+    `[slots, draws]`."""
+    if not counted.any():
+        return 0.0
+    weights = drawn.weights
+    if weights is not None:
+        weights = np.broadcast_to(weights, moved.shape)[counted]
+    return float(np.average(moved[counted], weights=weights))
 
 
 def _wanting(space: SwapSpace, slot: Slot, i: int) -> Iterator[str]:
@@ -468,8 +492,14 @@ def _wanting(space: SwapSpace, slot: Slot, i: int) -> Iterator[str]:
     _, first = np.unique(codes[lonely], return_index=True)
     for row in np.flatnonzero(lonely)[np.sort(first)[:MOST_WANTING]]:
         yield ", ".join(
-            f"{name} = {_plain(dataset.feature(name)[row])}" for name in slot.agrees_on.features
+            f"{name} = {_plain(_at(dataset.feature(name)[row], slot.at))}"
+            for name in slot.agrees_on.features
         )
+
+
+def _at(value: Any, position: int | None) -> Any:
+    """Of what a row has for each position the value at one."""
+    return value if position is None or np.ndim(value) == 0 else value[position]
 
 
 def _plain(value: object) -> object:
@@ -514,8 +544,11 @@ def with_gaps(measured: Measured) -> tuple[NodeReport, ...]:
     by_themselves = _evaluated(
         evaluator, [node for node in nodes if node.alone is None], alone, at_once
     )
-    permuted = {} if under is None else under.null.permuted
-    asked = [node for node in nodes if node.slot in permuted and node.unknowing is None]
+    asked = [
+        node
+        for node in nodes
+        if under is not None and under.null.slots_of_one(node.slot) and node.unknowing is None
+    ]
     of_null = dict(zip(asked, _known(evaluator, asked, unknowing, at_once), strict=True))
     found = []
     for node in nodes:
@@ -541,7 +574,7 @@ def _enumerated(report: NodeReport, measured: Measured) -> NodeReport:
     if alone is not None:
         report = replace(report, alone=point(alone.units(alone.changes)))
     under, of_null = measured.under_null, None
-    if under is not None and report.slot in under.null.permuted:
+    if under is not None and under.null.slots_of_one(report.slot):
         null = under.null.of_one(report.slot)
         # what cannot be evaluated is told of the whole null
         with suppress(ScrubError):

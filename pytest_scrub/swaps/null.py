@@ -51,10 +51,13 @@ class Null:
 
     def spaces(self, most: int) -> list[SwapSpace] | None:
         """Those of all permutations, each as likely as any other; None where there are more than
-        `most`.
+        `most`, and where contents are padded at different positions, so that what a permutation
+        allows depends on more than the values it gives.
 
         Permutations that give every content the same values allow the same.
         """
+        if self.permuted and self._known.is_padded:
+            return None
         names = sorted({name for on in self.permuted.values() for name in on.features})
         if not names:
             return [self._known]
@@ -98,8 +101,13 @@ class Null:
         )
 
     def of_one(self, path: str) -> Null:
-        """The same where only the feature of one slot knows nothing."""
-        return replace(self, permuted={path: self.permuted[path]})
+        """The same where only the features of one node know nothing."""
+        return replace(self, permuted={p: self.permuted[p] for p in self.slots_of_one(path)})
+
+    def slots_of_one(self, path: str) -> list[str]:
+        """The slots of a node or a rest whose features it permutes."""
+        slots = self.claimed.slots
+        return [slots[i].path for i in self.claimed.wholes[path] if slots[i].path in self.permuted]
 
 
 def drawn_of(
@@ -175,9 +183,9 @@ def _dropped(space: SwapSpace) -> Node:
     loose = {
         i if slot.shares is None else slot.shares
         for i, slot in enumerate(space.slots)
-        if not slot.is_rest and slot.agrees_on == EXACT and parents[slot.path] in beside
+        if not slot.is_rest and slot.agrees_on == EXACT and parents[slot.whole] in beside
     }
-    paths = {s.path for i, s in enumerate(space.slots) if {i, s.shares} & loose}
+    paths = {s.whole for i, s in enumerate(space.slots) if {i, s.shares} & loose}
 
     return with_changes(
         space.hypothesis,

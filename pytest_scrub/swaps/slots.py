@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
@@ -26,6 +26,7 @@ class Slot:
     - `shares`: the slot whose donor it takes, where the node says so. What takes one donor agrees
       with the input of the nearest node that reads all of it.
     - `through`: the slots of the nodes in between.
+    - `at`: the one position that is swapped, of a node with `pos=EACH`, which has a slot for each.
     """
 
     path: str
@@ -35,11 +36,29 @@ class Slot:
     parent: int
     shares: int | None = None
     through: tuple[int, ...] = ()
+    at: int | None = None
+
+    @property
+    def whole(self) -> str:
+        """What tables, pictures and searches over nodes call it: all positions of a node are
+        one."""
+        return self.path if self.at is None else self.path.removesuffix(f"/{self.at}")
 
 
-def slots_of(root: Node) -> tuple[Slot, ...]:
-    """The slots of a tree: every node's own input (the root's only where it names a feature) and
-    every rest.
+Lengths = Callable[[str, Node], int]
+"""How many positions a node with `pos=EACH` has, by its path."""
+
+
+def _without_data(path: str, node: Node) -> int:
+    with located_at(node):
+        raise HypothesisError(
+            f"{path} has pos=EACH, and how many positions there are is known with the dataset only"
+        )
+
+
+def slots_of(root: Node, lengths: Lengths = _without_data) -> tuple[Slot, ...]:
+    """The slots of a tree: every node's own input (the root's only where it names a feature), at
+    each position where it has `pos=EACH`, and every rest.
 
     **Raises** `HypothesisError` where `shares=` names no node, or one with another feature, and
     where two slots would have one path.
@@ -58,12 +77,24 @@ def slots_of(root: Node) -> tuple[Slot, ...]:
 
     for path, node, parent in node_paths(root):
         above = REFERENCE if parent is None else index.get(parent, REFERENCE)
-        if node.agrees_on is not None:
+        if node.agrees_on is not None and node.is_each:
+            for at in range(lengths(path, node)):
+                add(Slot(f"{path}/{at}", node, False, node.agrees_on, above, at=at))
+        elif node.agrees_on is not None:
             add(Slot(path, node, False, node.agrees_on, above))
         if node.rest is not None:
             add(Slot(f"{path}/rest", node, True, node.rest, index.get(path, REFERENCE)))
+    nodes = {path: node for path, node, _ in node_paths(root)}
     for owner, takers in _by_owner(root).items():
-        _share(slots, index, readers(root), owner, takers)
+        if len({nodes[path].is_each for path in (owner, *takers)}) > 1:
+            with located_at(*(nodes[path] for path in takers)):
+                raise HypothesisError(
+                    f"{', '.join(takers)} and {owner} share donors, but only some have them for "
+                    "each position; give all of them pos=EACH, or none"
+                )
+        count = lengths(owner, nodes[owner]) if nodes[owner].is_each else None
+        for place in [""] if count is None else [f"/{at}" for at in range(count)]:
+            _share(slots, index, readers(root), owner, takers, place)
     return tuple(slots)
 
 
@@ -81,11 +112,12 @@ def _share(
     above: dict[str, list[str]],
     owner: str,
     takers: list[str],
+    place: str,
 ) -> None:
-    """Let slots take one donor."""
-    source = slots[index[owner]]
+    """Let slots take one donor; `place`: what their paths end with, after those of the nodes."""
+    source = slots[index[owner + place]]
     for path in takers:
-        slot = slots[index[path]]
+        slot = slots[index[path + place]]
         if source.agrees_on != slot.agrees_on or source.node.shares is not None:
             with located_at(slot.node):
                 raise HypothesisError(
@@ -95,10 +127,10 @@ def _share(
                 )
     common = [node for node in above[owner] if all(node in above[path] for path in takers)]
     for path in (owner, *takers):
-        slots[index[path]] = replace(
-            slots[index[path]],
+        slots[index[path + place]] = replace(
+            slots[index[path + place]],
             parent=index.get(common[-1], REFERENCE),
-            shares=None if path == owner else index[owner],
+            shares=None if path == owner else index[owner + place],
             through=tuple(index[between] for between in above[path][len(common) :]),
         )
 

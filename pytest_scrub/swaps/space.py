@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import compress, islice
 from operator import not_
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pytest_scrub.data.columns import joint_codes, row_codes
 from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, located_at
+from pytest_scrub.swaps.each import codes_at, is_there, length_of, rows_at
 from pytest_scrub.swaps.slots import REFERENCE, Slot, owners_first, slots_of, with_agreement
 from pytest_scrub.swaps.swap_set import Rows, SwapSet, joined
 from pytest_scrub.tree.join import join
@@ -24,6 +25,7 @@ from pytest_scrub.tree.nodes import ANYTHING, EXACT, ROOT, Agreement, Node
 if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
 
+_Parts = tuple[Agreement, Agreement, int | None, int]
 _Chance = Callable[[Rows, Rows], npt.NDArray[np.float64]]
 MOST_SHORT = (1 << 16) - 1
 ROWS_AT_ONCE = 1 << 21  # of the classes of spaces that are drawn from together: some 40 MB
@@ -49,12 +51,17 @@ class Support:
     """How far one slot can be tested on the references of a dataset.
 
     - `donors`: int64 `[references]`, allowed donors, the row itself included.
-    - `share`: share of references with an allowed donor of other content.
+    - `other`: bool `[references]`, those with an allowed donor of other content.
     """
 
     slot: str
     donors: Rows
-    share: float
+    other: npt.NDArray[np.bool_]
+
+    @property
+    def share(self) -> float:
+        """Share of references with an allowed donor of other content."""
+        return float(self.other.mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +173,7 @@ class SwapSpace:
         self.dataset = dataset
         self.reference_rows = dataset.reference_rows if references is None else references
         self.donor_rows = dataset.donor_rows if donors is None else donors
-        self.slots = slots_of(hypothesis)
+        self.slots = slots_of(hypothesis, partial(length_of, dataset))
         self.paths = tuple(slot.path for slot in self.slots)
         self.order = owners_first(self.slots)
         # every parent with the slots below it that share no donor, those above first
@@ -180,7 +187,12 @@ class SwapSpace:
                 self._sharers.setdefault(shared, []).append(i)
         self._freeze(frozen)
         self.unknowing = unknowing
-        self._known_classes: dict[tuple[Agreement, Agreement], _Classes] = {}
+        self._there = {
+            whole: is_there(dataset, whole, self.slots[at[0]].node, len(at))
+            for whole, at in self.wholes.items()
+            if self.slots[at[0]].at is not None
+        }
+        self._known_classes: dict[_Parts, _Classes] = {}
         self._classes = [self._classes_of(slot) for slot in self.slots]
         for slot in () if derived else self.slots:
             self._require_determined(slot)
@@ -219,6 +231,11 @@ class SwapSpace:
             self._known_classes[part] = _Classes.of(self._codes(slot), self.donor_rows)
         return self._known_classes[part]
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether a node with a donor for each position has some that are padded."""
+        return any(there is not None for there in self._there.values())
+
     def under(self, unknowing: Unknowing) -> SwapSpace:
         """The same where the features of some slots know nothing."""
         same = copy(self)
@@ -239,15 +256,16 @@ class SwapSpace:
         }
         return SwapSpace(hypothesis, self.dataset, **{**own, **changed})
 
-    def _parts(self, slot: Slot) -> tuple[Agreement, Agreement]:
-        """What a slot agrees on with the values of the rows themselves, and with those of
-        others."""
+    def _parts(self, slot: Slot) -> _Parts:
+        """What a slot agrees on with the values of the rows themselves, with those of others, at
+        which position, and which mask says where rows are."""
+        at = slot.at, id(self._there.get(slot.whole))
         if self.unknowing is None or slot.agrees_on.exact:
-            return slot.agrees_on, ANYTHING
+            return slot.agrees_on, ANYTHING, *at
         other = self.unknowing.features.get(slot.path, ANYTHING)
         own = (name for name in slot.agrees_on.features if name not in other.features)
         computed = slot.node.computed_by is not None and not slot.is_rest
-        return Agreement(tuple(own)), ANYTHING if computed else other
+        return Agreement(tuple(own)), ANYTHING if computed else other, *at
 
     def _freeze(self, frozen: Collection[str]) -> None:
         """Not to be swapped; a slot that shares a donor moves with its owner."""
@@ -257,30 +275,60 @@ class SwapSpace:
         self.swapped = np.array(swapped, dtype=np.bool_)  # [slots]
 
     def _codes(self, slot: Slot) -> Rows:
-        own, other = self._parts(slot)
+        own, other, at, _ = self._parts(slot)
+        there = self._there_at(slot)
         with located_at(slot.node):
             try:
-                codes = self.dataset.codes(own)
-                if self.unknowing is None or other == ANYTHING:
-                    return codes
-                permuted = self.dataset.codes(other)[self.unknowing.rows]
+                codes = self.dataset.codes(own, at)
+                if self.unknowing is not None and other != ANYTHING:
+                    permuted = self.dataset.codes(other, at)[rows_at(self.unknowing.rows, there)]
+                    known = [] if own == ANYTHING else [codes]
+                    codes = row_codes(len(codes), [permuted, *known]) if known else permuted
             except DataError as error:
                 raise DataError(f"{slot.path}: {error}") from error
-        return permuted if own == ANYTHING else row_codes(len(codes), [permuted, codes])
+        return codes_at(codes, there)
+
+    def is_there(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """bool `[slots, R]`: whether rows `[slots, R]` are not padded at the slots' positions."""
+        found = np.ones(rows.shape, dtype=np.bool_)
+        for i, slot in enumerate(self.slots):
+            if (there := self._there_at(slot)) is not None:
+                found[i] = there[rows[i]]
+        return found
+
+    def _there_at(self, slot: Slot) -> npt.NDArray[np.bool_] | None:
+        """bool `[rows]`: which are not padded at a slot's position; None where none are."""
+        there = None if slot.at is None else self._there[slot.whole]
+        return None if there is None else there[:, slot.at]
 
     @cached_property
     def index(self) -> Mapping[str, int]:
         """Slot path to row of `SwapSet.donors`."""
         return {path: i for i, path in enumerate(self.paths)}
 
+    @cached_property
+    def wholes(self) -> Mapping[str, list[int]]:
+        """What tables and searches over nodes call a node or a rest, and its slots."""
+        found: dict[str, list[int]] = {}
+        for i, slot in enumerate(self.slots):
+            found.setdefault(slot.whole, []).append(i)
+        return found
+
+    def _paths(self, nodes: Collection[str]) -> list[str]:
+        """The slots of nodes, which may be named as a whole or position by position."""
+        for path in nodes:
+            if path not in self.index and path not in self.wholes:
+                names = [*dict.fromkeys([*self.wholes, *self.paths])]
+                raise HypothesisError(
+                    f"the hypothesis has no slot {path!r}{did_you_mean(path, names)}"
+                )
+        return [self.paths[i] for n in nodes for i in self.wholes.get(n) or [self.index[n]]]
+
     def keep(self, nodes: Collection[str]) -> SwapSpace:
         """Only these slots are swapped; every other takes its parent's own input (EXACT)."""
+        nodes = self._paths(nodes)
         kept = set(nodes)
         for path in nodes:
-            if path not in self.index:
-                raise HypothesisError(
-                    f"the hypothesis has no slot {path!r}{did_you_mean(path, self.paths)}"
-                )
             owner = self.slots[self.index[path]].shares
             kept |= set() if owner is None else {self.paths[owner]}
         same = copy(self)  # what the classes are does not depend on what is frozen
@@ -294,14 +342,15 @@ class SwapSpace:
 
     def refine(self, slots: Collection[str], extra: Agreement) -> SwapSpace:
         """The swap sets in which these slots, and those that share their donors, agree on `extra`
-        as well: what `join` gives for the claim that says only this."""
+        as well: what `join` gives for the claim that says only this. What is shared agrees on it
+        with the input that it agrees with anyway."""
         owners = [i if slot.shares is None else slot.shares for i, slot in enumerate(self.slots)]
-        asked = {owners[self.index[path]] for path in slots}
+        asked = {owners[self.index[path]] for path in self._paths(slots)}
         finer = {i: slot for i, slot in enumerate(self.slots) if owners[i] in asked}
         same = copy(self)
         same._hypothesis, same._classes = None, [*self._classes]
         same._known_classes = {**self._known_classes}  # what is made for it goes with it
-        same._coarser = self, [slot.path for slot in finer.values()], extra
+        same._coarser = self, [slot.whole for slot in finer.values()], extra
         for i, slot in finer.items():
             # a computed node takes no activation, and needs the features it is computed from
             if slot.is_rest or slot.node.computed_by is None:
@@ -313,10 +362,18 @@ class SwapSpace:
     def join(self, other: Node | Agreement) -> SwapSpace:
         """The swap sets that also `other` allows; see `pytest_scrub.join`."""
         # What is frozen may end in a rest of the other's, which then has to stay where it is.
-        both = join(with_agreement(self.hypothesis, self.frozen, EXACT), other)
+        at = {whole: {self.paths[i] for i in slots} for whole, slots in self.wholes.items()}
+        frozen = {whole for whole, paths in at.items() if paths <= self.frozen}
+        both = join(with_agreement(self.hypothesis, frozen, EXACT), other)
         if isinstance(both, Agreement):
             return self.keep(())
-        paths = {slot.path for slot in slots_of(both)}
+        paths = {slot.path for slot in slots_of(both, partial(length_of, self.dataset))}
+        for whole in at.keys() - frozen:
+            if not at[whole] & self.frozen <= paths:
+                raise HypothesisError(
+                    f"cannot join: only some positions of {whole} are swapped, and it is no node "
+                    "of what both claim; join before keep()"
+                )
         return self._like(both, frozen=self.frozen & paths, derived=False)
 
     def draw(self, n: int, rng: np.random.Generator, references: Rows | None = None) -> SwapSet:
@@ -501,7 +558,7 @@ class SwapSpace:
         }
 
     def support(self) -> list[Support]:
-        """For every slot, how many donors the references have, and the share that has one of other
+        """For every slot, how many donors the references have, and which have one of other
         content."""
         counts = self.count()
         rows, content = self.reference_rows, self.dataset.content
@@ -519,8 +576,8 @@ class SwapSpace:
             other = (classes.size[code] > 0) & (
                 (low[code] != content[rows]) | (high[code] != content[rows])
             )
-            share = 0.0 if slot.path in self.frozen else float(other.mean())
-            found.append(Support(slot.path, counts[slot.path], share))
+            other &= slot.path not in self.frozen
+            found.append(Support(slot.path, counts[slot.path], other))
         return found
 
     @np.errstate(over="ignore")  # infinitely many, where not even a float can count them

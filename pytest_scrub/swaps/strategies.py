@@ -15,7 +15,7 @@ from pytest_scrub.swaps.swap_set import SwapSet
 
 if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
-    from pytest_scrub.tree.nodes import Agreement, Node
+    from pytest_scrub.tree.nodes import Node
 
 BLOCK = 256  # up to here Hypothesis draws every integer about as often
 EITHER, NEVER = st.booleans(), st.integers(0, 0)
@@ -67,14 +67,14 @@ class _Donors:
 
     def __init__(self, space: SwapSpace) -> None:
         self._space = space
-        self._listed: dict[tuple[Agreement, int], npt.NDArray[np.int64]] = {}
+        self._listed: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
 
     def others(self, slot: int, own: int) -> tuple[npt.NDArray[np.int64], int]:
         """The donor rows that agree with the parent's own input, ascending, and the place of that
         among them; it is past their end where it is no donor row itself.
         """
-        agreement = self._space.slots[slot].agrees_on
-        key = agreement, int(self._space.dataset.codes(agreement)[own])
+        codes = self._space.agree(slot)  # the very same for slots that agree on the same
+        key = id(codes), int(codes[own])
         if key not in self._listed:
             allowed = self._space.allowed(self._space.paths[slot], np.array([own]))[0]
             # The row that happens to ask first is listed for the others only if it is a donor row.

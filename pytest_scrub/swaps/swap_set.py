@@ -79,7 +79,7 @@ class SwapSet:
         parents = (
             [-1] * len(self.slots)
             if self.hypothesis is None
-            else [s.parent for s in slots_of(self.hypothesis)]
+            else [s.parent for s in slots_of(self.hypothesis, self._length)]
         )
         own = [
             self.references if parent == REFERENCE else self.donors[parent] for parent in parents
@@ -94,6 +94,9 @@ class SwapSet:
             lines.append(f"row {reference}: {', '.join(swapped) or 'nothing swapped'}")
         more = [f"and {len(self) - MOST_SHOWN} more references"] if len(self) > MOST_SHOWN else []
         return f"SwapSet({'; '.join(lines + more)})"
+
+    def _length(self, path: str, _: Node) -> int:
+        return sum(slot.rpartition("/")[0] == path for slot in self.slots)
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
         """What IPython and Hypothesis print, which would list every field of a dataclass

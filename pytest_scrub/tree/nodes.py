@@ -83,6 +83,21 @@ class Span(NamedTuple):
         return slice(*self)
 
 
+class Each:
+    """What `pos=EACH` says: a donor of its own for every position."""
+
+    def __repr__(self) -> str:
+        return "each"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Each)  # a copy in another process too
+
+    def __hash__(self) -> int:
+        return hash(Each)
+
+
+EACH = Each()
+
 Position = Union[int, Span, str]
 
 
@@ -155,7 +170,7 @@ class Node:
     agrees_on: Agreement | None  # None: only the root, whose input is the reference
     reads: tuple[Node, ...] = ()
     into: str | None = None
-    pos: Position | None = None
+    pos: Position | Each | None = None
     subspace: Subspace | None = None
     via: str | None = None  # None: as the model graph reads by default
     rest: Agreement | None = None  # None: a leaf, which has no rest
@@ -168,6 +183,11 @@ class Node:
     @property
     def is_leaf(self) -> bool:
         return self.rest is None
+
+    @property
+    def is_each(self) -> bool:
+        """Whether it has a donor of its own for every position."""
+        return self.pos == EACH
 
     @property
     def component(self) -> str:
@@ -301,7 +321,7 @@ class NodeOptions(TypedDict, total=False):
     agrees_on: AgreesOn | None
     reads: Sequence[Node]
     into: str | None
-    pos: int | slice | str | None
+    pos: int | slice | str | Each | None
     subspace: Tensor | np.ndarray[Any, Any] | Subspace | None
     via: str | None
     rest: AgreesOn | None
@@ -413,7 +433,14 @@ def _node(components: tuple[str, ...], **claim: Unpack[NodeOptions]) -> Node:
             )
     if "subspace" in given and not isinstance(given["subspace"], Subspace):
         given["subspace"] = Subspace(given["subspace"])
-    given["pos"] = position(given.get("pos"), what)
+    if given.get("pos") == EACH and (children or "computed_by" in given):
+        has = "reads=" if children else "computed_by="
+        raise HypothesisError(
+            f"{what} has pos=EACH and {has}, but only a leaf that takes activations has a donor of "
+            "its own for each position; claim the positions one by one"
+        )
+    if given.get("pos") != EACH:
+        given["pos"] = position(given.get("pos"), what)
     return Node(components, **{"agrees_on": None, **given, "reads": children})
 
 
@@ -450,6 +477,8 @@ def head(layer: int, head: int, *, of: str | None = None, **claim: Unpack[NodeOp
     - `reads`: child nodes; none makes it a leaf.
     - `into`: `"q"`, `"k"` or `"v"`: only that slot of the parent head reads it.
     - `pos`: an int, a slice, or the name of a dataset column with a position or mask per input.
+      `EACH` gives a leaf a donor of its own for every position, which agrees on the feature's value
+      there (`[rows, positions]`; what has one value for a row is the same at all of them).
     - `subspace`: `[d_model, k]` orthonormal columns; the remainder belongs to the rest.
     - `via`: `"direct"` through the residual stream, or `"any"` along every path.
     - `rest`: on what its unclaimed inputs must agree.

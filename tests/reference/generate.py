@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from itertools import combinations, starmap
@@ -25,9 +26,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.network.wrapping import bridge_of
+from pytest_scrub.swaps.each import length_of
 from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.swaps.space import SwapSet
 from pytest_scrub.tree.nodes import (
+    EACH,
     EXACT,
     ROOT,
     Agreement,
@@ -48,6 +51,7 @@ from tests.reference.latents import Slow, dictionary_of, have_common, place_of
 FULL_HEADS = ("gpt_neo", "bloom")  # without fewer key and value heads
 PARALLEL = ("cohere",)  # whose MLPs read what the attention of their layer reads
 FEATURES = ("parity", "first", "total")  # small ints, functions of a row's content
+EACH_FEATURES = ("low", "sum before")  # and of each position
 # one position per row; a mask with as many positions in every row
 POSITION, POSITIONS = "where", "places"
 WIDTH = (3, 2, 1)  # children of a node, at most, by level below the root
@@ -324,6 +328,8 @@ def datasets(draw: st.DrawFn, model: SmallTransformer) -> Dataset:
         # counted from the left or from the end
         POSITION: total % n_pos - draw(st.sampled_from([0, n_pos])),
         POSITIONS: (np.arange(n_pos) == places[..., None]).any(axis=1),
+        "low": tokens < 2,
+        "sum before": tokens.cumsum(axis=1) % 3,
     }
     labels = torch.tensor((tokens * np.arange(1, n_pos + 1)).sum(axis=1) % a.d_vocab_out)
     return Dataset(inputs, labels=labels, features=features)
@@ -442,8 +448,9 @@ class _Trees:
         root = Node((ROOT,), agrees_on)
         return root if self.rarely() else self.reading(root, level=0)
 
-    def agreement(self) -> Agreement:
-        names = self.draw(st.lists(st.sampled_from(FEATURES), max_size=2, unique=True))
+    def agreement(self, more: Sequence[str] = ()) -> Agreement:
+        features = st.sampled_from([*FEATURES, *more])
+        names = self.draw(st.lists(features, max_size=2, unique=True))
         return EXACT if self.rarely() else Agreement(tuple(sorted(names)))
 
     def reading(self, node: Node, level: int) -> Node:
@@ -501,6 +508,8 @@ class _Trees:
             subspace=self.subspace(0) if self.rarely() else None,
             via=draw(st.sampled_from([None, "direct", "any"])),
         )
+        if self.rarely():
+            node = replace(node, pos=EACH, agrees_on=self.agreement(EACH_FEATURES))
         return self.furnished(node, level, siblings)
 
     def readable(self, parent: str) -> list[str]:
@@ -566,10 +575,16 @@ class _Trees:
         draw = self.draw
         if draw(st.booleans()):
             node = replace(node, name=f"sibling{len(siblings)}")
-        lenders = [sibling for sibling in siblings if sibling.name and not sibling.shares]
+        lenders = [
+            sibling
+            for sibling in siblings
+            if sibling.name and not sibling.shares and sibling.is_each == node.is_each
+        ]
         if lenders and draw(st.integers(0, 2)) == 1:
             lender = draw(st.sampled_from(lenders))
             node = replace(node, shares=lender.name, agrees_on=lender.agrees_on)
+        if node.is_each:
+            return node
         is_group = len(node.components) > 1
         is_recomputable = not is_group and (
             attends(node.component)
@@ -640,7 +655,9 @@ def swap_sets(draw: st.DrawFn, root: Node, dataset: Dataset) -> SwapSet:
     """1 to 3 references with arbitrary donors for every slot, allowed or not."""
     slots: list[str] = []
     for path, node, _ in node_paths(root):
-        slots += [path] if node.agrees_on is not None else []
+        count = length_of(dataset, path, node) if node.is_each else 0
+        places = [f"/{at}" for at in range(count)] if node.is_each else [""]
+        slots += [path + at for at in places] if node.agrees_on is not None else []
         slots += [] if node.rest is None else [f"{path}/rest"]
     rows = st.integers(0, len(dataset) - 1)
     references = np.array(draw(st.lists(rows, min_size=1, max_size=3)), dtype=np.int64)

@@ -23,7 +23,7 @@ from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.meaning import Network
 from pytest_scrub.network import FunctionGraph
 from pytest_scrub.network.wrapping import along_every_path, bridge_of
-from pytest_scrub.tree.nodes import EXACT, ROOT, Agreement, Node, Span, Subspace
+from pytest_scrub.tree.nodes import EACH, EXACT, ROOT, Agreement, Node, Span, Subspace
 from tests.reference import hooked
 from tests.reference.functions import FunctionNetwork
 from tests.reference.generate import Waves, rotation
@@ -37,6 +37,7 @@ COLUMNS: Mapping[str, Any] = {
     "g": [0, 1, 0, 1, 0, 1],
     "h": [0, 0, 1, 1, 2, 2],
     "where": [0, 2, 1, 1, -1, -3],
+    "each": np.arange(ROWS * LENGTH).reshape(ROWS, LENGTH) // 2 % 3,
     "two": np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1]], dtype=bool),
 }
 POSITIONS = (0, -1, Span(1, None, None), "where", "two")
@@ -534,8 +535,15 @@ class _Trees:
             kinds += ["subspace", "two subspaces"]
             if any(map(alone, node.components)):  # the same queries for all rows
                 kinds = ["whole", "two positions"]
+        is_bare = node.is_leaf and not (node.computed_by or node.shares or node.name)
+        if is_bare and all(map(self.plain.has_positions, node.components)):
+            kinds.append("each")
         kind = draw(st.sampled_from(kinds))
         other = replace(node, reads=(), rest=None, computed_by=None, shares=None, name=name)
+        if kind == "each":
+            assert node.agrees_on is not None
+            agrees_on = draw(st.sampled_from([Agreement(("each",)), Agreement(("each", "g"))]))
+            return [replace(node, pos=EACH, agrees_on=agrees_on)]
         if kind == "position":
             return [replace(node, pos=draw(st.sampled_from(POSITIONS)))]
         if kind == "two positions":
