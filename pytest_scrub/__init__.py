@@ -98,8 +98,8 @@ _HOMES = {
     "swaps.swap_set": ("SwapSet",),
     "tree.join": ("join",),
     "tree.nodes": (
-        "ANYTHING", "EACH", "EXACT", "attn", "embed", "error", "group", "head", "latents", "mask", "mlp",
-        "module", "neurons", "output", "pattern", "pos_embed", "stream",
+        "ANYTHING", "EACH", "EXACT", "attn", "embed", "error", "group", "head", "latents", "mask",
+        "mlp", "module", "neurons", "output", "pattern", "pos_embed", "stream",
     ),
     "verdict": ("Verdict",),
 }  # fmt: skip
