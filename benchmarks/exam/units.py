@@ -1,41 +1,56 @@
-"""What can be said of streams, patterns and neurons of the compiled programs."""
+"""What can be said of streams, patterns, neurons, latents and of every position by itself, of the
+compiled programs."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from benchmarks.exam import claims as k
-from benchmarks.exam.compiled import BASE, adder, inductor
+from benchmarks.exam.compiled import BASE, adder, inductor, sorter
 from benchmarks.exam.features import lottery, memorised
-from benchmarks.exam.truth import enumerated
+from benchmarks.exam.truth import drawn_beyond, enumerated
 from pytest_scrub import (
     ANYTHING,
+    EACH,
     EXACT,
     Dataset,
+    Dictionary,
+    error,
     head,
+    latents,
     load_model,
     mlp,
     neurons,
     output,
     pattern,
     stream,
-)
+    with_dictionaries,
+    zero_one_error,
+)  # fmt: skip
 from pytest_scrub.tree.nodes import Node
 
 OPTIONS = {"tolerance": 0.3}  # nats; a wrong answer costs eight
 LAST = -1
+BY_CONSTRUCTION = "the output at a position reads the head there, which has but one answer"
 
 
 def questions() -> list[k.Question]:
-    return [*_of_adder(), *_of_inductor()]
+    return [*_of_adder(), *_of_latents(), *_of_inductor(), *_of_sorter()]
 
 
-def _sheet(made: Any, name: str, features: dict[str, Any]) -> k.Sheet:
+def _sheet(
+    made: Any, name: str, features: dict[str, Any], options: Any = OPTIONS, **dictionaries: Any
+) -> k.Sheet:
     data = Dataset(
         made.tokens, labels=made.labels, label_pos=made.at, name=name,
         features={**features, "lottery": lottery(len(made.tokens))},
     )  # fmt: skip
-    return k.Sheet(k.Ground(name, load_model(made.network()), data, OPTIONS), enumerated)
+    model = load_model(made.network())
+    if dictionaries:
+        model = with_dictionaries(model, **dictionaries)
+    return k.Sheet(k.Ground(name, model, data, options), enumerated)
 
 
 def _of_adder() -> list[k.Question]:
@@ -95,6 +110,40 @@ def _of_adder() -> list[k.Question]:
     return sheet.questions
 
 
+def _of_latents() -> list[k.Question]:
+    """A unit for each value of each variable before layer 1; the error is nearly nothing."""
+    made = adder()
+    a1, a0, b1, b0 = made.tokens[:, 1:5].T
+    units = a0 + b0
+    every = torch.eye(made.program.width, dtype=torch.float64)
+    values = Dictionary(every, None, every, at="blocks.1.hook_resid_pre")
+    features = {
+        "a1": a1, "b1": b1, "a0": a0, "carry": units // BASE, "low": units % BASE,
+        "total": made.labels,
+    }  # fmt: skip
+    sheet = _sheet(made, "latents of an adder", features, values=values)
+
+    def those(name: str, agrees_on: Any, **claim: Any) -> Node:
+        where = made.program.variables[name].directions
+        return latents("values", where, agrees_on=agrees_on, pos=LAST, **claim)
+
+    def total(*reads: Node) -> Node:
+        return output(mlp(1, agrees_on="total", pos=LAST, reads=reads, rest=EXACT), rest=EXACT)
+
+    sheet.true("latents of the carry", total(those("carry", "carry")))
+    sheet.true("latents of the high digits", total(those("a1", "a1"), those("b1", "b1")))
+    heads = [head(0, 1, agrees_on="a0", pos=LAST)]
+    deep = those("carry", "carry", reads=heads, rest=EXACT)
+    sheet.true("latents of the carry read the low digit of a", total(deep))
+    sheet.true("the error does not matter", total(error("values", agrees_on=ANYTHING, pos=LAST)))
+    false = sheet.false
+    false(k.WRONG_FEATURE, "latents of the carry know the low digit", total(those("carry", "low")))
+    false(k.SWAPPED, "latents of high digits, swapped", total(those("a1", "b1"), those("b1", "a1")))
+    false(k.LOTTERY, "latents of the low digit, by lot", total(those("low", "lottery")))
+    false(k.DROPPED, "latents of a high digit do not matter", total(those("a1", ANYTHING)))
+    return sheet.questions
+
+
 def _of_inductor() -> list[k.Question]:
     made = inductor()
     tokens, answer = made.tokens, made.labels
@@ -118,8 +167,10 @@ def _of_inductor() -> list[k.Question]:
     def value(agrees_on: Any, pos: str = "where") -> Node:
         return stream(1, agrees_on=agrees_on, pos=pos, into="v")
 
-    sheet.true("head 1.0 looks where the letter stands", match(looks("where")))
-    sheet.finer("and it knows the letter", match(looks(["where", "last"])))
+    # where it looks is the same for all that agree on that, to the last digit
+    sheet.apart(k.TAUTOLOGY, "head 1.0 looks where the letter stands", match(looks("where")))
+    finer = match(looks(["where", "last"]))
+    sheet.apart(k.TAUTOLOGY, "and it knows the letter", finer)
     asks = stream(1, agrees_on="last", pos=LAST, into="q")
     sheet.true("it finds it by the last letter", match(looks("where", reads=[asks], rest=EXACT)))
     sheet.true("and takes what stands there", match(value("answer")))
@@ -134,4 +185,32 @@ def _of_inductor() -> list[k.Question]:
     false(k.COARSER, "it takes half of the answer", match(value("answer_is_high")))
     false(k.SWAPPED, "it is asked for the answer", match(looks("where", reads=[
         stream(1, agrees_on="answer", pos=LAST, into="q")], rest=EXACT)))  # fmt: skip
+    return sheet.questions
+
+
+def _of_sorter() -> list[k.Question]:
+    """The answer at each position is the letter that belongs there."""
+    made = sorter()
+    letters = made.tokens[:, 1:]
+    content = letters.sort(1).values
+    start = torch.full((len(letters), 1), -1)
+    features = {
+        "ranked": torch.cat([start, content], 1), "letter": made.tokens,
+        "is_high": torch.cat([start, (content > 2).long()], 1),
+        "reversed": torch.cat([start, content.flip(1)], 1),
+    }  # fmt: skip
+    wrong = {"tolerance": 0.05, "metric": zero_one_error()}
+    sheet = _sheet(made, "every position of a sorter", features, wrong)
+
+    def at_each(agrees_on: str) -> Node:
+        return output(head(1, 0, agrees_on=agrees_on, pos=EACH), rest=EXACT)
+
+    sheet.true("head 1.0 writes what belongs there", at_each("ranked"), proof=BY_CONSTRUCTION)
+    false = sheet.false
+    for kind, claim in (
+        (k.WRONG_FEATURE, "letter"),
+        (k.COARSER, "is_high"),
+        (k.SWAPPED, "reversed"),
+    ):
+        false(kind, f"head 1.0 writes what {claim} says", at_each(claim), proof=drawn_beyond)
     return sheet.questions
