@@ -145,7 +145,6 @@ def _check_node(checked: CheckedHypothesis, path: str, node: Node) -> None:
                 "leave one of them out"
             )
     checked.positions.setdefault(path)
-    _check_features(checked, path, node)
     if isinstance(node.pos, Each):
         _check_each(checked, path, node)
     elif node.pos is not None:
@@ -175,20 +174,6 @@ def _check_each(checked: CheckedHypothesis, path: str, node: Node) -> None:
             raise HypothesisError(
                 f"{path}: pos=EACH has a donor for each of {length} positions, as what it agrees "
                 f"on has, but {component} has {has} positions"
-            )
-
-
-def _check_features(checked: CheckedHypothesis, path: str, node: Node) -> None:
-    """**Raises** where what has a value for each position is to agree as a whole."""
-    named = [node.rest, None if node.is_each else node.agrees_on]
-    names = [name for one in named if one is not None for name in one.features]
-    for name in names:
-        shape = checked.dataset.feature(name).shape
-        if len(shape) > 1 and shape[1:2] == checked.example(node.components[0]).shape[1:2]:
-            raise HypothesisError(
-                f"{path}: feature {name!r} has a value for each of {shape[1]} positions; give a "
-                "leaf pos=EACH for a donor at each of them, or let it agree on a feature with one "
-                "value for each row"
             )
 
 

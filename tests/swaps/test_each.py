@@ -483,6 +483,14 @@ def test_what_stands_in_for_padded_rows_is_a_permutation_of_the_others(
     assert all(found[i] == rows[i] for i in range(6) if mask[i] and mask[rows[i]])
 
 
+def test_without_it_a_value_for_each_position_agrees_as_a_whole() -> None:
+    space = SwapSpace(output(module("here", agrees_on="half"), rest=EXACT), data())
+    half = space.dataset.feature("half")
+    drawn = space.draw(200, np.random.default_rng(0))
+    donors = drawn.donors[space.index["output/here"]]
+    assert np.array_equal(half[donors], half[drawn.references])
+
+
 # --- what it cannot mean --------------------------------------------------------------------------
 
 
@@ -498,16 +506,6 @@ def test_what_stands_in_for_padded_rows_is_a_permutation_of_the_others(
             lambda: module("here", agrees_on="half", pos=EACH, computed_by=len),
             "here has pos=EACH and computed_by=, but only a leaf that takes activations has a "
             "donor of its own for each position; claim the positions one by one",
-        ),
-        (
-            lambda: Evaluator(GRAPH, data(), output(module("here", agrees_on="half"))),
-            "output/here: feature 'half' has a value for each of 4 positions; give a leaf pos=EACH "
-            "for a donor at each of them, or let it agree on a feature with one value for each row",
-        ),
-        (
-            lambda: Evaluator(GRAPH, data(), output(module("here", agrees_on="first"), rest="odd")),
-            "output: feature 'odd' has a value for each of 4 positions; give a leaf pos=EACH "
-            "for a donor at each of them, or let it agree on a feature with one value for each row",
         ),
         (
             lambda: Evaluator(GRAPH, data(features={"f": X[:, :3]}), claimed("f")),
