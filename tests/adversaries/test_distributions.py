@@ -282,9 +282,9 @@ def test_features_that_tell_all_rows_apart_are_in_no_pair(monkeypatch: Any) -> N
     asked: list[int] = []
     codes = Dataset.codes
 
-    def watched(self: Dataset, agreement: Any) -> Any:
+    def watched(self: Dataset, agreement: Any, at: int | None = None) -> Any:
         asked.append(len(agreement.features))
-        return codes(self, agreement)
+        return codes(self, agreement, at)
 
     monkeypatch.setattr(Dataset, "codes", watched)
     found = WhichRefinement().search(evaluator.space, Spending(evaluator, 2000), generator())

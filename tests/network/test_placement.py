@@ -54,8 +54,13 @@ def two_devices(python: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("claim", CLAIMS)
-@pytest.mark.parametrize("family", TRIED)
+# a pattern is read directly, which nothing of Bert is
+ASKED = [
+    (family, claim) for family in TRIED for claim in CLAIMS if (family, claim) != ("Bert", "units")
+]
+
+
+@pytest.mark.parametrize(("family", "claim"), ASKED)
 def test_figures_and_slopes_are_those_of_one_device(
     family: str, claim: str, two_devices: dict[str, Any]
 ) -> None:

@@ -121,8 +121,9 @@ class BridgeNetwork:
         if component.startswith("pattern"):
             return self._patterns(layer, row, streams, visible)[head]
         z = self._mixed(layer, row, streams, visible)
-        for name, change in changes.get("pattern", ()):
-            pattern = runs["pattern"].values[name] + change
+        if claimed := changes.get("pattern", ()):  # all of this head's, at several queries
+            own = runs["pattern"].values[claimed[0][0]]
+            pattern = own + torch.stack([change for _, change in claimed]).sum(0)
             z = self._attended(layer, row, streams["v"], pattern)
         return self._head_value(layer, head, z)
 

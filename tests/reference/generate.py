@@ -128,6 +128,8 @@ class SmallTransformer:
         """Of each of its MLPs."""
         if self.architecture.attn_only:
             return 0
+        if not hasattr(self.bridge, "blocks"):  # not built yet, as trees are drawn first
+            return (4 if self.architecture.kind == "gpt2" else 2) * self.architecture.d_model
         return max(self.bridge.blocks[0].mlp.out.original_component.weight.shape)
 
 

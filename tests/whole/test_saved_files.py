@@ -25,6 +25,7 @@ LATER = {  # fields that came after these files were written: what they are read
     "unknowing": None,
     "says_nothing": False,
     "silent": [],
+    **dict.fromkeys(("indirect", "picture", "own_picture", "donor_picture")),
 }
 
 
