@@ -33,7 +33,7 @@ BRACKETS := example_circuits/brackets/test_brackets.py
 INDUCTION := example_circuits/induction/test_induction.py
 SORTING := example_circuits/pitfalls/sorting/test_sorting.py
 STORIES := example_circuits/stories/test_stories.py
-LONG_CLAIMS := $(INDUCTION)::test_refined $(INDUCTION)::test_previous_token_head_moves_the_embedding $(INDUCTION)::test_refined_keeps_the_whole_distribution \
+LONG_CLAIMS := $(INDUCTION)::test_refined $(INDUCTION)::test_naive $(INDUCTION)::test_the_heads_only_know_where_the_answer_is $(INDUCTION)::test_previous_token_head_moves_the_embedding $(INDUCTION)::test_refined_keeps_the_whole_distribution \
 	$(INDUCTION)::test_the_other_head_moves_the_embedding $(INDUCTION)::test_previous_token_head_carries_its_position \
 	$(INDUCTION)::test_no_second_occurrence_in_the_rest $(INDUCTION)::test_induction_at_all_positions $(STORIES)::test_three_heads_carry_the_gender \
 	$(STORIES)::test_two_heads_carry_the_gender $(STORIES)::test_they_read_the_first_tokens_of_noun_and_name \

@@ -195,7 +195,8 @@ class SwapSpace:
         self._known_classes: dict[_Parts, _Classes] = {}
         self._classes = [self._classes_of(slot) for slot in self.slots]
         for slot in () if derived else self.slots:
-            self._require_determined(slot)
+            if slot.through:
+                self._require_determined(slot)
 
     def _require_determined(self, slot: Slot) -> None:
         """**Raises** `DataError` where a node above a slot whose donor is shared takes inputs that
