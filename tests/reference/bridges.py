@@ -313,17 +313,7 @@ class BridgeNetwork:
         looked at. Queries, keys and values are exchanged before rotation, which depends on nothing
         but the position.
         """
-        attn = f"blocks.{layer}.attn"
-        seen: dict[str, Tensor] = {}
-        for slot, stream in streams.items():
-            hooks = [
-                _force(f"blocks.{layer}.hook_in", stream),
-                _record(f"{attn}.{slot}.hook_out", seen),
-            ]
-            self._forward(row, visible, hooks)
-        forced = [_force(name, projected) for name, projected in seen.items()]
-        self._forward(row, visible, [*forced, _record(f"{attn}.o.hook_in", seen)])
-        return seen[f"{attn}.o.hook_in"]
+        return self._of_attention(layer, row, streams, visible, "o.hook_in")
 
     def _attn(self, layer: int, row: int, streams: Mapping[str, Tensor], visible: Tensor) -> Tensor:
         """What all heads of a layer add, `[P, d_model]`."""
@@ -343,6 +333,13 @@ class BridgeNetwork:
     ) -> Tensor:
         """The attention of a layer's heads, `[heads, queries, keys]`, on these streams into q and
         k, and with these keys visible."""
+        return self._of_attention(layer, row, streams, visible, "hook_pattern")
+
+    def _of_attention(
+        self, layer: int, row: int, streams: Mapping[str, Tensor], visible: Tensor, hook: str
+    ) -> Tensor:
+        """What a hook of a layer's attention shows on these streams into queries, keys and values,
+        and with these keys visible."""
         attn = f"blocks.{layer}.attn"
         seen: dict[str, Tensor] = {}
         for slot, stream in streams.items():
@@ -352,8 +349,8 @@ class BridgeNetwork:
             ]
             self._forward(row, visible, hooks)
         forced = [_force(name, projected) for name, projected in seen.items()]
-        self._forward(row, visible, [*forced, _record(f"{attn}.hook_pattern", seen)])
-        return seen[f"{attn}.hook_pattern"]
+        self._forward(row, visible, [*forced, _record(f"{attn}.{hook}", seen)])
+        return seen[f"{attn}.{hook}"]
 
     def _attended(self, layer: int, row: int, stream: Tensor, pattern: Tensor) -> Tensor:
         """The mixed values of a layer, `[P, heads, d_head]`, if every head attended like this."""
