@@ -16,8 +16,8 @@ from pytest_scrub.errors import DataError, HypothesisError, located_at
 from pytest_scrub.metrics import MetricPosition
 from pytest_scrub.network.graph import Component, ModelGraph, Site, require_component
 from pytest_scrub.swaps.each import length_of
-from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.tree.nodes import ROOT, Each, Node, Span
+from pytest_scrub.tree.paths import node_paths
 from pytest_scrub.tree.units import shown
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pytest_scrub.network.graph import ModelGraph
-from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.tree.nodes import Node
+from pytest_scrub.tree.paths import node_paths
 from pytest_scrub.verdict import Circuit, CircuitNode
 
 

@@ -11,8 +11,9 @@ from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.checks import CheckedHypothesis
 from pytest_scrub.network.graph import Edit, FixedPositions, Reader, Site, kept_positions
 from pytest_scrub.swaps.each import length_of
-from pytest_scrub.swaps.slots import REFERENCE, node_paths, slots_of
+from pytest_scrub.swaps.slots import REFERENCE, slots_of
 from pytest_scrub.tree.nodes import ROOT, Node
+from pytest_scrub.tree.paths import node_paths
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from pytest_scrub.engine.checks import CheckedHypothesis, check_hypothesis
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.swaps.each import length_of
-from pytest_scrub.swaps.slots import Slot, node_paths, slots_of
+from pytest_scrub.swaps.slots import Slot, slots_of
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import ANYTHING, ROOT, Agreement, Node, natural_key
-from pytest_scrub.tree.paths import donor_owners
+from pytest_scrub.tree.paths import donor_owners, node_paths
 from pytest_scrub.tree.units import named, shown, text_of
 
 MERGED, PERMUTED = "values merged in pairs", "permuted among rows"

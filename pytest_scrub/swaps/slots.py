@@ -10,8 +10,6 @@ from pytest_scrub.errors import HypothesisError, located_at
 from pytest_scrub.tree.nodes import ANYTHING, Agreement, Node
 from pytest_scrub.tree.paths import donor_owners, node_paths, readers, with_changes
 
-__all__ = ["REFERENCE", "Slot", "node_paths", "owners_first", "slots_of", "with_agreement"]
-
 REFERENCE = -1  # the parent of a slot whose donor must agree with the reference itself
 
 

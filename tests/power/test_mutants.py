@@ -17,7 +17,6 @@ from pytest_scrub.errors import HypothesisError
 from pytest_scrub.metrics import Metric, squared_error
 from pytest_scrub.network import FunctionGraph, ModelGraph, as_graph
 from pytest_scrub.power.mutants import Mutant, Mutants, mutants, permuted_everywhere
-from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import (
     ANYTHING,
@@ -33,6 +32,7 @@ from pytest_scrub.tree.nodes import (
     output,
     pos_embed,
 )
+from pytest_scrub.tree.paths import node_paths
 from tests.reference.generate import (
     Architecture,
     build,

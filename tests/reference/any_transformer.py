@@ -22,9 +22,9 @@ from pytest_scrub import (
     pattern,
     stream,
 )  # fmt: skip
-from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.nodes import Node
+from pytest_scrub.tree.paths import node_paths
 from tests.reference.any_claim import Case, bounds, others
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.every_swap import Swaps, Truth, combinations, every_swap

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.tree.nodes import ROOT, Agreement, Node
+from pytest_scrub.tree.paths import node_paths
 
 Rows = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]

@@ -27,7 +27,6 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.network.wrapping import bridge_of
 from pytest_scrub.swaps.each import length_of
-from pytest_scrub.swaps.slots import node_paths
 from pytest_scrub.swaps.space import SwapSet
 from pytest_scrub.tree.nodes import (
     EACH,
@@ -44,6 +43,7 @@ from pytest_scrub.tree.nodes import (
     natural_key,
     neurons,
 )
+from pytest_scrub.tree.paths import node_paths
 from tests.reference.bridges import units_of
 from tests.reference.families import FAMILIES
 from tests.reference.latents import Slow, dictionary_of, have_common, place_of

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pytest_scrub.errors import DataError, HypothesisError
-from pytest_scrub.swaps.slots import REFERENCE, node_paths, slots_of
+from pytest_scrub.swaps.slots import REFERENCE, slots_of
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import Node, group, head, module, output
+from pytest_scrub.tree.paths import node_paths
 from tests.swaps.test_space import FOUR, B, generator, refuses
 
 

@@ -19,7 +19,7 @@ from example_circuits.ioi.conftest import FOLDER, ROWS, SEED
 from pytest_scrub import DataError, Evaluator, SwapSpace, logit_difference, meaning
 from pytest_scrub.network import as_graph
 from pytest_scrub.settings import Settings
-from pytest_scrub.swaps.slots import node_paths
+from pytest_scrub.tree.paths import node_paths
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
 from tests.sizes import only_in_full

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pytest_scrub import with_dictionaries
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
-from pytest_scrub.swaps.slots import node_paths
+from pytest_scrub.tree.paths import node_paths
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import (
     datasets,
