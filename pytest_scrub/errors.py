@@ -92,6 +92,11 @@ def hides_scrub_errors(failure: Any) -> bool:
     return bool(failure.errisinstance(ScrubError))
 
 
+def first_line(error: BaseException) -> str:
+    """What another's error says, as a part of a sentence; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 def did_you_mean(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
     """`"; did you mean 'x'?"` for the nearest valid name, `""` where none is near."""
     near = difflib.get_close_matches(name, list(valid), n=1, cutoff=cutoff)

@@ -167,7 +167,8 @@ class Transformer(ABC):
         one."""
         return f"hook_{kind}"
 
-    def _inputs(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    def require_names(self, inputs: Mapping[str, Tensor]) -> None:
+        """**Raises** `ModelError` for inputs that are called otherwise than here."""
         unknown = sorted(set(inputs) - {TOKENS, MASK})
         if unknown or TOKENS not in inputs:
             raise ModelError(
@@ -175,6 +176,9 @@ class Transformer(ABC):
                 f"{', '.join(map(repr, unknown)) or 'neither of them'}; rename the inputs of the "
                 "dataset"
             )
+
+    def _inputs(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        self.require_names(inputs)
         self._refuse_dropout()
         self._refuse_length(inputs[TOKENS].shape[-1])
         mask = inputs.get(MASK)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.common.calls import short_repr
-from pytest_scrub.errors import ModelError, hides_scrub_errors
+from pytest_scrub.errors import ModelError, first_line, hides_scrub_errors
 from pytest_scrub.network.encoders import Encoder, Opaque, Rectified, TopK
 
 __tracebackhide__ = hides_scrub_errors
@@ -303,7 +303,7 @@ def _decoded(encoder: Opaque, given: Any) -> tuple[Tensor, Tensor]:
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ModelError(
             f"encode and decode of a {what} cannot be called on {width} numbers and on the "
-            f"codes of these ({str(error).splitlines()[0]}); is width= what it reads?"
+            f"codes of these ({first_line(error)}); is width= what it reads?"
         ) from error
     rows = torch.cat(parts)
     mine = few @ rows + bias

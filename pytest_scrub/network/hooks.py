@@ -358,13 +358,6 @@ class HookGraph(ModuleGraph):
                     f"{did_you_mean(name, known) or ', but ' + ', '.join(known)}; rename the "
                     "inputs of the dataset"
                 )
-        try:
-            self.run(inputs)
-        except (TypeError, ValueError) as error:
-            raise ModelError(
-                f"{self.source} cannot be run on the inputs {', '.join(inputs)} alone: "
-                f"{str(error).splitlines()[0].rstrip('.')}; give the dataset what it asks for"
-            ) from error
 
     # Proof ----------------------------------------------------------------------------------------
 
@@ -386,7 +379,8 @@ class HookGraph(ModuleGraph):
         names = [name for name in self._claimed_as.values() if name not in self._embeddings]
         clean = self.values(names, two)
         own = self.run_with(two, names, lambda name, _: clean[name])
-        if not _same(own, clean[ROOT]):
+        # and not only beside others with hooks: a clean run has none
+        if not (_same(own, clean[ROOT]) and _same(own, self.run(two))):
             raise ModelError(
                 f"{self.source}: its output changes where every part is given its own value, so "
                 "its hooks are not to be trusted; use ModuleGraph(model)"
@@ -508,7 +502,9 @@ class HookGraph(ModuleGraph):
         )
 
     def text(self) -> Sequence[str]:
-        return *super().text(), self.source
+        # whose softmax is seen depends on it, and so does what there is to claim
+        implementation = getattr(getattr(self.module, "config", None), "_attn_implementation", None)
+        return *super().text(), self.source, str(implementation)
 
     def computed_by_objects(self) -> tuple[Any, ...]:
         return type(self), self.module, None

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from pytest_scrub.errors import ModelError, did_you_mean, hides_scrub_errors
-from pytest_scrub.network.transformer_lens import require_library
-from pytest_scrub.network.wrapping import BRIDGE
+from pytest_scrub.errors import ModelError, did_you_mean, first_line, hides_scrub_errors
+from pytest_scrub.network.transformer_lens import bridged, require_library
 
 if TYPE_CHECKING:
     from transformer_lens.config import TransformerBridgeConfig
@@ -110,7 +109,8 @@ def load_raw(
     - `dtype`: by default what the file has, and float32 for Hugging Face models.
 
     **Returns** the module: a `TransformerBridge` around everything that is loaded here but a
-    Hugging Face model that is no causal language model, which is itself.
+    Hugging Face model that is no causal language model, or that a bridge computes something else
+    than, which is itself.
 
     **Raises** `ModelError` where the source is missing, damaged, of another kind, or for another
     config.
@@ -335,7 +335,7 @@ def _fields(path: Path, config: Config) -> dict[str, Any]:
     try:
         given = json.loads(file.read_text())
     except ValueError as error:
-        raise ModelError(f"{file.name} is not JSON: {_first_line(error)}") from error
+        raise ModelError(f"{file.name} is not JSON: {first_line(error)}") from error
     if not isinstance(given, dict):
         raise ModelError(
             f"{file.name} has to be a JSON object with config fields, not a {type(given).__name__}"
@@ -418,15 +418,11 @@ def _or_error(sentence: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError, AssertionError) as error:
-        raise ModelError(f"{sentence}: {_first_line(error)}") from error
+        raise ModelError(f"{sentence}: {first_line(error)}") from error
 
 
 def _cannot_be_built(path: Path) -> str:
     return f"the config of {path.name} cannot be built"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 # Hugging Face folders -----------------------------------------------------------------------------
@@ -441,7 +437,6 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | 
         )
     import transformers
     from safetensors import SafetensorError
-    from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     other = _other_kind(folder)
     try:
@@ -457,7 +452,7 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | 
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"{str(folder)!r} cannot be loaded: {_first_line(error)}; write it again"
+            f"{str(folder)!r} cannot be loaded: {first_line(error)}; write it again"
         ) from error
     model, report = loaded
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
@@ -468,20 +463,7 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype | 
                 f"({what.replace('_', ' ')}: {_some(names)}); write the folder again"
             )
     model = model.to(device).eval()
-    if other is not None:
-        return cast(nn.Module, model)
-    architecture = type(model).__name__
-    try:
-        bridge: nn.Module = build_bridge_from_module(
-            model, architecture=architecture, hf_config=model.config, tokenizer=tokenizer
-        )
-    except (ValueError, NotImplementedError) as error:
-        raise ModelError(
-            f"TransformerLens has no bridge for {architecture} ({_first_line(error)}); pass the "
-            "Hugging Face model itself, as a plain torch module"
-        ) from error
-    vars(model)[BRIDGE] = bridge
-    return bridge.eval()
+    return cast(nn.Module, model) if other is not None else bridged(model, tokenizer)
 
 
 def _other_kind(folder: Path) -> str | None:

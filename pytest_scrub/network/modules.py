@@ -15,7 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from pytest_scrub.data.dataset import Positions
-from pytest_scrub.errors import ModelError, did_you_mean, hides_scrub_errors
+from pytest_scrub.errors import (
+    ModelError,
+    ScrubError,
+    did_you_mean,
+    first_line,
+    hides_scrub_errors,
+)
 from pytest_scrub.network.graph import (
     Clean,
     Component,
@@ -113,7 +119,7 @@ class ModuleHead(Module):
 
 
 def _unclaimable(name: str, reason: str) -> str:
-    return f"module {name!r} {reason}, so it cannot be claimed; claim a module in it"
+    return f"module {name!r} {reason}, so it cannot be claimed; claim a module in it or around it"
 
 
 class Call(NamedTuple):
@@ -292,8 +298,18 @@ class ModuleGraph(ModelGraph):
         embeddings do not know; else whatever it takes will do."""
         one = {name: tensor[:1].clone() for name, tensor in inputs.items()}
         self._require_names(one)
-        with torch.no_grad(), ids_required(self.module, one, inputs):
-            self._forward(one)
+        try:
+            with ids_required(self.module, one, inputs):
+                self.run(one)
+        except ScrubError:
+            raise
+        # whatever a network makes of what it is not made for
+        except Exception as error:
+            raise ModelError(
+                f"{self.source} cannot be run on a row of the inputs {', '.join(inputs)} alone: "
+                f"{first_line(error)}; give the dataset what it asks for (a call of the network "
+                "itself on such a row says where)"
+            ) from error
 
     def _require_names(self, inputs: Inputs) -> None:
         given, named = self._arguments(inputs)
@@ -398,9 +414,11 @@ class ModuleGraph(ModelGraph):
         if item == items[0]:
             yield f"{module} is claimed as its first tensor, item={item!r}; leave item= out"
         there = [str(other) for other in items]
+        remedy = "; torch's attention gives its pattern where it is called with need_weights=True"
         yield (
             f"{module} returns {calls[call or 0].kind} without a tensor {item!r}"
             f"{did_you_mean(str(item), there) or ', but with ' + ', '.join(there)}"
+            f"{remedy if heads and item == 1 else ''}"
         )
 
     def tensors(self) -> Iterable[tuple[str, Tensor]]:

@@ -256,9 +256,10 @@ class ResidualGraph(ModelGraph):
             )
 
     def require_usable(self, inputs: Inputs) -> None:
-        """**Raises** `ModelError` for token ids that the network does not know, and where a query
-        sees no key at all: attention is then not defined."""
-        require_ids("tokens", inputs["tokens"], self.transformer.model.embed.W_E.shape[0])
+        """**Raises** `ModelError` for inputs of other names, for token ids that it does not know,
+        and where a query sees no key at all: attention is then not defined."""
+        self.transformer.require_names(inputs)
+        require_ids(TOKENS, inputs[TOKENS], self.transformer.model.embed.W_E.shape[0])
         transformer, visible = self.transformer, visible_keys(inputs)
         nothing = "a query sees no key at all"
         if transformer.causal and not transformer.pads_left:

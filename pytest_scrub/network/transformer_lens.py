@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_scrub.errors import ModelError, NotASumError
+from pytest_scrub.errors import ModelError, NotASumError, first_line
 from pytest_scrub.network.adapter import PLAIN_MODULE, TOKENS, Transformer
 from pytest_scrub.network.bridge import Bridge
 from pytest_scrub.network.graph import ModelGraph, same_numbers
@@ -31,6 +31,7 @@ from pytest_scrub.network.wrapping import (
     along_every_path,
     bridge_of,
     library_classes,
+    take_out,
 )
 
 FEW = 8  # tokens on which a bridge is seen to be the model that it is made of
@@ -62,19 +63,31 @@ def graph_of(model: nn.Module) -> ModelGraph | None:
     return _graph_of_bridge(bridge_of(model), model, before)
 
 
+def bridged(model: nn.Module, tokenizer: Any) -> nn.Module:
+    """A Hugging Face model in a TransformerLens bridge, or by itself where that computes something
+    else: then nobody takes one for the other."""
+    before = _of_a_few_tokens(model)
+    bridge = bridge_of(model, tokenizer)
+    if isinstance(before, str) or _difference(before, model):
+        take_out(model)
+        return model
+    return bridge
+
+
 def _graph_of_bridge(
-    bridge: Any, network: nn.Module | None, before: Tensor | None = None
+    bridge: Any, network: nn.Module | None, before: Tensor | str | None = None
 ) -> ModelGraph:
     """`before`: what the network gave for a few tokens without the bridge's parts in it."""
     try:
         if network is not None and bridge.original_model is not network:
-            raise NotASumError(f"TransformerLens knows the base of {type(network).__name__} only")
+            raise NotASumError(f"TransformerLens knows the base of {_kind(network)} only")
         if reason := _unread(network or bridge):
-            raise NotASumError(f"this {type(network or bridge).__name__} {reason}")
-        if off := _off(before, network):
+            raise NotASumError(f"this {_kind(network or bridge)} {reason}")
+        if isinstance(before, str):
+            raise NotASumError(f"nothing shows that its bridge is this {_kind(network)}: {before}")
+        if different := _difference(before, network):
             raise NotASumError(
-                f"the bridge that TransformerLens makes of this {type(network).__name__} computes "
-                f"something else than the model itself, by {off:.1e} of its scale on a few tokens"
+                f"the bridge that TransformerLens makes of this {_kind(network)} {different}"
             )
         graph = ResidualGraph(parts_of(bridge))
         _prove_sums(graph)
@@ -82,11 +95,10 @@ def _graph_of_bridge(
         if network is None:
             raise
         found = along_every_path(network, bridge, error.reason)
-        if off := _off(before, network):
+        if different := _difference(before, network):
             raise ModelError(
-                f"this {type(network).__name__} computes something else since TransformerLens "
-                f"looked into it, by {off:.1e} of its scale on a few tokens; load it anew and use "
-                "ModuleGraph(model)"
+                f"this {_kind(network)}, since TransformerLens looked into it, {different}; load "
+                "it anew and use ModuleGraph(model)"
             ) from error
         return found
     return graph
@@ -129,14 +141,33 @@ def is_hugging_face(model: object) -> bool:
     )
 
 
-def _of_a_few_tokens(model: Any) -> Tensor | None:
+def _kind(network: object) -> str:
+    return type(network).__name__
+
+
+def _of_a_few_tokens(model: Any) -> Tensor | str | None:
     """The output of a Hugging Face model for a few tokens, of which the last or the first of some
-    are hidden and not looked at; None where it reads something else, or is not the same twice."""
+    are hidden and not looked at; in words why there is none, and None where it reads something
+    else than tokens, or is not the same twice."""
     if model.main_input_name != "input_ids":
         return None
+    # whatever a network makes of tokens alone
+    try:
+        given = _a_few_tokens(model)
+        with torch.no_grad():
+            first, second = (model(**given)[0] for _ in range(2))
+    except Exception as error:
+        return f"it cannot be run on a few tokens alone ({first_line(error)})"
+    seen = first[:, 1:-1] if first.ndim > 2 else first
+    return seen if seen.numel() and same_numbers(first, second) else None
+
+
+def _a_few_tokens(model: Any) -> dict[str, Tensor]:
     config = model.config
-    longest = (getattr(config, name, None) or FEW for name in LONGEST)
-    known, length = model.get_input_embeddings().num_embeddings, min(FEW, *longest)
+    told = (getattr(config, name, None) or FEW for name in LONGEST)
+    # some say -1 where nothing limits them
+    known = model.get_input_embeddings().num_embeddings
+    length = min(FEW, *(longest if longest > 0 else FEW for longest in told))
     tokens = (torch.arange(3 * length, device=home_of(model)) % known).view(3, length)
     given = {"input_ids": tokens}
     if config.is_encoder_decoder:
@@ -144,23 +175,28 @@ def _of_a_few_tokens(model: Any) -> Tensor | None:
     if "attention_mask" in inspect.signature(model.forward).parameters:
         given["attention_mask"] = torch.ones_like(tokens)
         given["attention_mask"][1, -1] = given["attention_mask"][2, 0] = 0
-    with torch.no_grad():
-        first, second = (model(**given)[0] for _ in range(2))
-    seen = first[:, 1:-1] if first.ndim > 2 else first
-    return seen if seen.numel() and same_numbers(first, second) else None
+    return given
 
 
-def _off(before: Tensor | None, network: nn.Module | None) -> float:
-    """By how much a model computes something else than before, relative to its scale; 0 where
-    rounding may be all."""
-    after = None if before is None else _of_a_few_tokens(network)
-    if before is None or after is None:
-        return 0.0
+def _difference(before: Tensor | str | None, network: nn.Module | None) -> str | None:
+    """How a model computes something else than before, in words; None where rounding may be all,
+    or nothing was seen before."""
+    if not isinstance(before, Tensor):
+        return None
+    after = _of_a_few_tokens(network)
+    if isinstance(after, str):
+        return f"is broken: {after}"
+    if after is None:
+        return "is not the same twice"
     # what sees no key, on the last row, is no number in some: refused where the data have such rows
     known = ~before.isnan()
     known[-1] &= ~after[-1].isnan()
     off = float((after - before)[known].abs().max() / before[known].abs().max())
-    return 0.0 if off <= PROOF_TOLERANCE.get(before.dtype, 0.0) else off
+    if off <= PROOF_TOLERANCE.get(before.dtype, 0.0):
+        return None
+    return (
+        f"computes something else than the model itself, by {off:.1e} of its scale on a few tokens"
+    )
 
 
 def parts_of(model: nn.Module) -> Transformer:

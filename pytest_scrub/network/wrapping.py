@@ -6,13 +6,14 @@ A bridge puts its own parts into the model that it is made around.
 from __future__ import annotations
 
 import sys
+from copy import copy
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
-from pytest_scrub.errors import ModelError
+from pytest_scrub.errors import ModelError, first_line
 from pytest_scrub.network.code import is_bookkeeping
 from pytest_scrub.network.hooks import WRAPPED, HookGraph
 
@@ -26,15 +27,15 @@ def library_classes(model: object) -> set[str]:
     return {c.__name__ for c in type(model).__mro__ if c.__module__.partition(".")[0] == LIBRARY}
 
 
-def bridge_of(model: nn.Module) -> nn.Module:
+def bridge_of(model: nn.Module, tokenizer: Any = None) -> nn.Module:
     """A Hugging Face model in a TransformerLens bridge, always the same one; its weights are
-    shared.
+    shared. A tokenizer is for who runs the bridge on texts.
 
     A bridge puts its own parts into the model, so that a second one around it would wrap the parts
     of the first.
 
-    **Raises** `ModelError` where TransformerLens does not know the architecture, and where somebody
-    else's bridge is there.
+    **Raises** `ModelError` where TransformerLens does not know the architecture or fails on it, and
+    where somebody else's bridge is there.
     """
     from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
     from transformer_lens.model_bridge.sources import build_bridge_from_module
@@ -51,19 +52,21 @@ def bridge_of(model: nn.Module) -> nn.Module:
     try:
         around = model if name in SUPPORTED_ARCHITECTURES else _around_base(model) or model
         bridge: nn.Module = build_bridge_from_module(
-            around, architecture=type(around).__name__, hf_config=model.config
+            around,
+            architecture=type(around).__name__,
+            hf_config=model.config,
+            tokenizer=tokenizer,
         )
     except ValueError as error:
-        reason = str(error).splitlines()[0]
         raise ModelError(
-            f"TransformerLens does not know {name} ({reason}); for claims about its modules use "
-            "ModuleGraph(model)"
+            f"TransformerLens does not know {name} ({first_line(error)}); for claims about its "
+            "modules use ModuleGraph(model)"
         ) from error
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    # whatever its code makes of a network that it was not written for
+    except Exception as error:
         raise ModelError(
-            f"TransformerLens cannot wrap this {name} ({reason}); for claims about its modules "
-            "load it anew and use ModuleGraph(model)"
+            f"TransformerLens cannot wrap this {name} ({first_line(error)}); for claims about its "
+            "modules load it anew and use ModuleGraph(model)"
         ) from error
     vars(model)[BRIDGE] = bridge  # not an attribute: a submodule would be part of the model's state
     return bridge.train(model.training)
@@ -82,9 +85,14 @@ def along_every_path(network: nn.Module, bridge: Any, reason: str) -> HookGraph:
     its parts, which are the model's own to them.
     """
     if is_in(network, bridge) and not _is_hooked(network):
-        _unwrap(network)
-        del vars(network)[BRIDGE]
+        take_out(network)
     return HookGraph(network, bridge, reason)
+
+
+def take_out(network: nn.Module) -> None:
+    """Takes the bridge that we have put into a model out of it again."""
+    _unwrap(network)
+    del vars(network)[BRIDGE]
 
 
 def _is_hooked(network: nn.Module) -> bool:
@@ -98,11 +106,15 @@ def _unwrap(module: nn.Module) -> None:
     if getattr(vars(module).get("forward"), "__module__", "").startswith(LIBRARY):
         del vars(module)["forward"]  # the class has its own
     for name, child in module.named_children():
-        inner = child
-        while WRAPPED in inner._modules:
-            inner = cast(nn.Module, inner._modules[WRAPPED])
+        inner: nn.Module | None = child
+        while inner is not None and WRAPPED in inner._modules:
+            inner = inner._modules[WRAPPED]
+        if inner is None:  # a part that the model does without (Granite's rotation)
+            module._modules[name] = None
+            continue
         if isinstance(inner, nn.ModuleList):  # the bridge's own, which it keeps
-            inner = nn.ModuleList(inner).train(inner.training)
+            inner = copy(inner)
+            inner._modules = dict(inner._modules)
         module._modules[name] = inner
         _unwrap(inner)
 

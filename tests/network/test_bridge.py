@@ -19,6 +19,8 @@ from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
+from pytest_scrub import Dataset
+from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network import as_graph, wrapping
 from pytest_scrub.network.graph import Site
@@ -747,6 +749,9 @@ def test_inputs_of_other_names_are_refused(inputs: dict[str, Tensor]) -> None:
         ModelError, match="reads the inputs 'tokens' and, if there is one, 'attention_mask'"
     ):
         parts_of(native()).run(inputs)
+    if inputs:
+        with pytest.raises(ModelError, match="reads the inputs 'tokens'"):
+            ActivationStore(as_graph(native()), Dataset(inputs))
 
 
 def test_what_cannot_be_captured_is_refused() -> None:

@@ -318,18 +318,47 @@ def test_a_network_whose_base_is_known_is_read_with_its_own_head() -> None:
         assert evaluator.outputs(swapped(evaluator)).shape == (4, 3)
 
 
-@pytest.mark.parametrize("family", ["BertModel", "T5"])
+def wav2vec2() -> Any:
+    """Its convolution's weights are computed by a list of modules of torch's own."""
+    convolutions = {"conv_dim": (8, 8), "conv_stride": (5, 2), "conv_kernel": (10, 3)}
+    positions = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+    sizes = {**SMALL, **convolutions, **positions, "num_feat_extract_layers": 2}
+    return transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**sizes))
+
+
+def granite_hybrid() -> Any:
+    """Has no rotation, without which TransformerLens's bridge cannot be run."""
+    mamba = {"mamba_n_heads": 4, "mamba_d_head": 4, "mamba_d_state": 4, "mamba_expand": 2}
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 1, "shared_intermediate_size": 8}
+    sizes = {**SMALL, **mamba, **experts, "layer_types": ["attention", "mamba"]}
+    config = transformers.GraniteMoeHybridConfig(**sizes, position_embedding_type=None)
+    model = transformers.GraniteMoeHybridForCausalLM(config)
+    model.set_experts_implementation("eager")  # others have no kernel for sizes as small
+    return model
+
+
+UNWRAPPED: dict[str, Any] = {
+    "BertModel": (lambda: FAMILIES["BertModel"].make(transformers), FAMILIES["BertModel"].inputs),
+    "T5": (lambda: FAMILIES["T5"].make(transformers), FAMILIES["T5"].inputs),
+    "Wav2Vec2": (wav2vec2, lambda: {"input_values": torch.arange(600.0).sin().view(3, 200)}),
+    "Granite, hybrid": (granite_hybrid, lambda: {"input_ids": torch.arange(9).view(3, 3)}),
+}
+
+
+@pytest.mark.parametrize("family", UNWRAPPED)
 def test_nothing_of_a_bridge_is_left_in_a_network_that_is_read_along_every_path(
     family: str,
 ) -> None:
-    model = FAMILIES[family].make(transformers).eval()
+    make, inputs = UNWRAPPED[family]
+    model = make().eval()
 
     def said() -> list[Any]:
         return [(type(m), m.training, "forward" in vars(m)) for m in model.modules()]
 
     def out() -> Tensor:
         with torch.no_grad():
-            return FAMILIES[family].pick(model(**FAMILIES[family].inputs()))
+            found: Tensor = model(**inputs())[0]
+            return found
 
     before, clean, sources = said(), out(), set[str | None]()
     for _ in range(2):
@@ -337,6 +366,53 @@ def test_nothing_of_a_bridge_is_left_in_a_network_that_is_read_along_every_path(
         assert said() == before
         assert torch.equal(out(), clean)
     assert len(sources) == 1
+
+
+RESNET: dict[str, Any] = {"embedding_size": 4, "hidden_sizes": [4], "depths": [1]}
+CLIP: dict[str, Any] = {"text_config": {**SMALL}, "vision_config": {**SMALL, "image_size": 8}}
+UNREAD: dict[str, Any] = {
+    "cannot wrap this ResNetModel (": lambda: transformers.ResNetModel(
+        transformers.ResNetConfig(**RESNET, layer_type="basic")
+    ),
+    # has no embedding of tokens alone, and nothing limits how many there are
+    "does not know CLIPModel (": lambda: transformers.CLIPModel(transformers.CLIPConfig(**CLIP)),
+    "does not know XLNetLMHeadModel (": lambda: transformers.XLNetLMHeadModel(
+        transformers.XLNetConfig(vocab_size=12, d_model=8, n_layer=1, n_head=2, d_inner=8)
+    ),
+}
+
+
+@pytest.mark.parametrize("said", UNREAD)
+def test_what_transformer_lens_fails_on_is_refused_with_what_to_use(said: str) -> None:
+    start = re.escape(f"TransformerLens {said}")
+    with pytest.raises(ModelError, match=rf"^{start}.+\); for claims .* ModuleGraph\(model\)$"):
+        as_graph(UNREAD[said]().eval())
+
+
+def test_a_network_that_nothing_shows_its_bridge_to_be_is_not_read_directly() -> None:
+    """It cannot be run on tokens alone, on which the two are compared."""
+    model = llama()
+    model.register_forward_pre_hook(needs_a_mask_of_ones, with_kwargs=True)
+    graph = as_graph(model)
+    assert isinstance(graph, HookGraph)
+    why = "it cannot be run on a few tokens alone (RuntimeError)"
+    assert graph.indirect == f"nothing shows that its bridge is this LlamaForCausalLM: {why}"
+
+
+def needs_a_mask_of_ones(_: nn.Module, given: Any, named: dict[str, Any]) -> None:
+    if not named.get("attention_mask", torch.ones(1)).all():
+        raise RuntimeError
+
+
+def test_outputs_without_a_tensor_of_interest_are_said_once() -> None:
+    model = transformers.BertForQuestionAnswering(transformers.BertConfig(**SMALL)).eval()
+    data = Dataset({"input_ids": ids("input_ids", 0)["input_ids"]}, features=COLUMNS)
+    with refuses(
+        ModelError,
+        "BertForQuestionAnswering (along every path) returns QuestionAnsweringModelOutput, not a "
+        "tensor; say which with ModuleGraph(module, output=...)",
+    ):
+        ActivationStore(as_graph(model), data)
 
 
 def test_a_bridge_that_is_given_is_read_with_its_own_modules() -> None:
@@ -384,8 +460,24 @@ def test_inputs_are_the_networks_own() -> None:
     with pytest.raises(ModelError) as caught:
         ActivationStore(as_graph(model), Dataset(ids("tokens", 0)["tokens"]))
     assert str(caught.value).startswith(
-        "T5ForConditionalGeneration (along every path) cannot be run on the inputs tokens alone: "
+        "T5ForConditionalGeneration (along every path) cannot be run on a row of the inputs tokens "
+        "alone: "
     )
+
+
+def test_rows_that_it_cannot_be_run_on_are_refused_with_what_it_says() -> None:
+    config = transformers.BertConfig(**SMALL, max_position_embeddings=4)
+    model, known = transformers.BertModel(config).eval(), config.vocab_size
+    said = {
+        "BertModel (along every path) cannot be run on a row of the inputs input_ids alone: The "
+        "expanded size of the tensor (5) must match": torch.zeros(2, 5).long(),
+        f"input 'input_ids' holds the token id {known} on row 1, but the network knows {known} "
+        "tokens": torch.tensor([[0], [known]]),
+        "input 'input_ids' holds float32 numbers, but": torch.zeros(2, 3),
+    }
+    for sentence, rows in said.items():
+        with pytest.raises(ModelError, match=f"^{re.escape(sentence)}"):
+            ActivationStore(as_graph(model), Dataset({"input_ids": rows}))
 
 
 def test_a_module_under_another_name_is_claimed_once() -> None:
@@ -625,3 +717,35 @@ def test_a_network_that_notices_hooks_is_refused() -> None:
         "so its hooks are not to be trusted; use ModuleGraph(model)",
     ):
         ActivationStore(graph_of(Noticing()), VECTORS)
+
+
+class CountingHooks(transformers.BertForMaskedLM):  # type: ignore[misc]
+    """Is another network wherever anything hangs on it, whatever that does."""
+
+    def forward(self, input_ids: Tensor) -> Any:
+        out = super().forward(input_ids=input_ids)
+        out.logits = out.logits + sum(len(module._forward_hooks) for module in self.modules())
+        return out
+
+
+def test_a_network_that_is_another_with_hooks_on_it_is_refused() -> None:
+    """Where softmaxes are looked at, too, which may change the last digits of a run."""
+    model = CountingHooks(transformers.BertConfig(**SMALL)).eval()
+    data = Dataset({"input_ids": ids("input_ids", 0)["input_ids"]}, features=COLUMNS)
+    with refuses(
+        ModelError,
+        "CountingHooks (along every path): its output changes where every part is given its own "
+        "value, so its hooks are not to be trusted; use ModuleGraph(model)",
+    ):
+        ActivationStore(as_graph(model), data)
+
+
+def test_another_attention_is_another_graph() -> None:
+    """What there is to claim depends on it, and kept activations are of what there is."""
+    eager, fused = (
+        transformers.BertModel(transformers.BertConfig(**SMALL, attn_implementation=which)).eval()
+        for which in ("eager", "sdpa")
+    )
+    fused.load_state_dict(eager.state_dict())
+    assert as_graph(eager).digest() != as_graph(fused).digest()
+    assert as_graph(eager).digest() == as_graph(copy.deepcopy(eager)).digest()

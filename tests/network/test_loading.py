@@ -469,6 +469,21 @@ def test_a_model_in_memory_may_be_loaded_again(folder: Path) -> None:
     assert (first == of_copy).all()
 
 
+def test_a_folder_is_its_model_where_the_bridge_is_another_network(tmp_path: Path) -> None:
+    """Grouped queries of Falcon's new decoder, whose rows TransformerLens takes in another order:
+    the network that is read is the one in the folder."""
+    sizes = {"vocab_size": 5, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+    heads = {"num_kv_heads": 2, "new_decoder_architecture": True, "multi_query": False}
+    config = hf.FalconConfig(**sizes, **heads, initializer_range=0.3)
+    hf.FalconForCausalLM(config).save_pretrained(tmp_path)
+    graph = load_model(tmp_path)
+    assert not graph.reads_directly
+    assert "computes something else than the model itself" in str(graph.indirect)
+    with torch.no_grad():
+        own = hf.AutoModelForCausalLM.from_pretrained(tmp_path)(TOKENS).logits
+    torch.testing.assert_close(graph.run({"tokens": TOKENS}), own)
+
+
 def test_a_model_in_a_foreign_bridge_is_refused(folder: Path) -> None:
     load_model(load_raw(folder).original_model)  # in a bridge that was made here
     inside = hf.AutoModelForCausalLM.from_pretrained(folder)
@@ -522,7 +537,7 @@ def test_folders_with_other_models(tmp_path: Path) -> None:
     assert as_graph(loaded).source == "T5ForConditionalGeneration (along every path)"
     ctrl = hf.CTRLConfig(vocab_size=20, n_embd=16, dff=24, n_layer=1, n_head=4, n_positions=12)
     hf.CTRLLMHeadModel(ctrl).save_pretrained(tmp_path)
-    refused("TransformerLens has no bridge for CTRLLMHeadModel", tmp_path)
+    refused("TransformerLens does not know CTRLLMHeadModel", tmp_path)
 
 
 # The hub ------------------------------------------------------------------------------------------

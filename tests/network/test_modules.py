@@ -304,6 +304,23 @@ def test_a_value_that_is_not_there_is_refused_with_what_is() -> None:
             Evaluator(ModuleGraph(built(Strange)), VECTORS, output(node), TOTAL)
 
 
+def test_a_pattern_that_torchs_attention_does_not_give_is_refused_with_what_would() -> None:
+    class Silently(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.attention(tokens, tokens, tokens, need_weights=False)[0]
+
+    with refuses(
+        "module 'attention' returns tuple without a tensor 1, but with 0; torch's attention gives "
+        "its pattern where it is called with need_weights=True"
+    ):
+        claimed = output(module("attention", item=1, **F))
+        Evaluator(ModuleGraph(built(Silently)), VECTORS, claimed, TOTAL)
+
+
 def test_every_value_has_one_name_and_can_be_mutated() -> None:
     graph = ModuleGraph(built(Strange))
     ActivationStore(graph, VECTORS)
@@ -360,7 +377,7 @@ def test_inputs_that_it_does_not_take_are_refused() -> None:
 )
 def test_a_module_that_cannot_be_claimed_says_why(name: str, why: str) -> None:
     network = built(Strange)
-    sentence = f"module {name!r} {why}, so it cannot be claimed; claim a module in it"
+    sentence = f"module {name!r} {why}, so it cannot be claimed; claim a module in it or around it"
     for root in (output(module(name, **F)), output(module(name, **F, reads=[module("fine", **F)]))):
         with refuses(sentence):
             Evaluator(ModuleGraph(network), VECTORS, root, TOTAL)
