@@ -78,11 +78,14 @@ stability: $(STAMP) ## the example claims in five ways and under twenty seeds: t
 full: lint stability ## every check at full size: about two thousand networks against the slow reference, a thousand claims, twenty seeds
 	SCRUB_PROFILE=full $(MAKE) check
 
-compat: ## HookedTransformer, and SAELens, in an environment of its own (TransformerLens 4 has none, and SAELens needs one before it)
+compat: ## HookedTransformer, and SAELens, in an environment of its own (TransformerLens 4 has none, and SAELens needs one before it); bitsandbytes in another
 	test -x .venv-compat/bin/python || $(PYTHON) -m venv .venv-compat
 	.venv-compat/bin/python -m pip install --quiet torch==2.13.0 transformer-lens==3.9.0 sae-lens==6.54.12 'pytest>=8.2' 'msgspec>=0.19'
 	PYTHONPATH=. .venv-compat/bin/python -m pytest -c /dev/null --rootdir . --confcutdir tests/network \
 		-p no:cacheprovider tests/network/compat_hooked_transformer.py tests/extras/dictionaries/compat_sae_lens.py
+	test -x .venv-packed/bin/python || $(PYTHON) -m venv .venv-packed
+	.venv-packed/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[transformer-lens]' bitsandbytes==0.50.2 torchao==0.18.0 accelerate
+	.venv-packed/bin/python -m pytest -c /dev/null --rootdir . --confcutdir tests/network -p no:cacheprovider tests/network/compat_packed.py
 
 clean:
-	rm -rf $(VENV) .venv-compat .pytest_cache .mypy_cache .ruff_cache .hypothesis build site *.egg-info
+	rm -rf $(VENV) .venv-compat .venv-packed .pytest_cache .mypy_cache .ruff_cache .hypothesis build site *.egg-info

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_scrub.errors import ModelError, NotASumError, hides_scrub_errors
+from pytest_scrub.network.packed import is_packed
 from pytest_scrub.network.parts import Attention, Mlp
 from pytest_scrub.network.placement import home_of
 
@@ -268,8 +269,9 @@ def hidden_of(mlp: Callable[[Tensor], Tensor], last: nn.Module) -> Callable[[Ten
 
 def rows_of(last: object) -> Tensor | None:
     """What each input of a linear module adds to what it returns, `[in, out]`; None of another kind
-    of module."""
-    weight = view(getattr(last, "weight", None))
+    of module, and where its weights are packed."""
+    is_read = isinstance(last, nn.Module) and not is_packed(last)
+    weight = view(getattr(last, "weight", None)) if is_read else None
     if weight is None or not weight.is_floating_point() or weight.ndim != 2:
         return None
     return {"Linear": weight.T, "Conv1D": weight}.get(type(last).__name__)

@@ -16,10 +16,11 @@ DEEPEST = 4  # scales that are quantised themselves lie in an object in an objec
 
 def packed_in(network: nn.Module) -> dict[str, nn.Module]:
     """The layers whose weights are packed, by name."""
-    return {name: module for name, module in network.named_modules() if _is_packed(module)}
+    return {name: module for name, module in network.named_modules() if is_packed(module)}
 
 
-def _is_packed(module: nn.Module) -> bool:
+def is_packed(module: nn.Module) -> bool:
+    """Whether the weights of a layer are packed."""
     own = (weight for weight in module._parameters.values() if weight is not None)
     held = (
         buffer for name, buffer in module._buffers.items() if buffer is not None and WEIGHT in name

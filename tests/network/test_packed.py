@@ -18,6 +18,7 @@ from pytest_scrub import EXACT, Dataset, check, head, mlp, output
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.network import ModuleGraph, as_graph
+from pytest_scrub.network.adapter import rows_of
 from pytest_scrub.network.packed import packed_in
 from pytest_scrub.network.precision import precision_of, rounding_of
 from pytest_scrub.network.state import State
@@ -263,6 +264,7 @@ def test_a_weight_that_is_made_of_other_tensors_is_packed_and_all_of_them_are_re
     linear.weight = nn.Parameter(TwoTensor(*inner), False)
     graph = ModuleGraph(nn.Sequential(linear))
     assert list(graph.packed()) == ["0"]
+    assert rows_of(linear) is None  # some cannot be transposed
     state, digest = State(graph), graph.digest()
     assert state.is_current()
     for part in inner:

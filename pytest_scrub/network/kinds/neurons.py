@@ -68,6 +68,6 @@ def no_neurons(basis: str, graph: ModelGraph) -> str | None:
     if mlp == basis or mlp not in graph.parts:
         return None
     return (
-        f"{mlp} of {graph.source} does not end in one known matrix, as experts do not, so it has "
-        f"no {basis}; claim {mlp} as a whole"
+        f"{mlp} of {graph.source} does not end in one known matrix, as experts and packed "
+        f"layers do not, so it has no {basis}; claim {mlp} as a whole"
     )

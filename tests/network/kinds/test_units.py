@@ -257,8 +257,8 @@ def test_an_mlp_that_ends_in_no_known_matrix_has_none(native: Small) -> None:
     with pytest.raises(ModelError) as error:
         check_hypothesis(ResidualGraph(parts), native.data, root, None)
     assert str(error.value) == (
-        "mlp0 of TransformerBridge (native) does not end in one known matrix, as experts do not, "
-        "so it has no neurons0; claim mlp0 as a whole"
+        "mlp0 of TransformerBridge (native) does not end in one known matrix, as experts and "
+        "packed layers do not, so it has no neurons0; claim mlp0 as a whole"
     )
 
 
