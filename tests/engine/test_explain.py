@@ -14,7 +14,7 @@ from pytest_scrub.engine.explain import explain
 from pytest_scrub.engine.memory import Memory
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.network import as_graph
-from tests.engine.counting import NON_LEAF, OUT, REPEATED, counting
+from tests.engine.counting import NON_LEAF, OUT, REPEATED, counting, drawn
 from tests.network.on_two_devices import made
 
 CLAIM = output(
@@ -42,6 +42,26 @@ def test_bytes_and_reruns_are_those_of_an_evaluation() -> None:
     assert plan.reruns == 2
     assert plan.batch_bytes >= plan.batch * plan.cached_bytes / plan.rows
     assert "with 2 reruns of layers for each" in str(plan)
+
+
+def test_passes_are_as_many_as_are_told_and_none_before() -> None:
+    """Rows of the same content are run once, whatever is evaluated, and one to learn the sizes."""
+    graph = counting()
+    store = ActivationStore(graph, REPEATED)
+    evaluator = Evaluator(graph, REPEATED, NON_LEAF, OUT, store=store)
+    graph.captured.clear()
+    plan = explain(evaluator)
+    assert set(graph.captured) == {0.0}
+    graph.captured.clear()
+    for seed in range(5):
+        evaluator.evaluate(drawn(evaluator, 100, seed))
+    # a few more, together with others, show that a row does not depend on those beside it
+    once = set(graph.captured)
+    assert len(once) == plan.rows == 5
+    assert f"clean passes: {plan.rows} rows at most, each once" in str(plan)
+    before = sum(graph.captured.values())
+    evaluator.evaluate(drawn(evaluator, 100, 7))
+    assert sum(graph.captured.values()) == before
 
 
 def test_the_batch_that_is_told_is_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:

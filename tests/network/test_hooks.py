@@ -569,6 +569,43 @@ def test_a_claim_that_needs_direct_reading_is_told_what_does_not_sum_on_the_data
             judge(root, model=model, data=data, metric=SUM, tolerance=1e9, samples=50)
 
 
+@pytest.mark.parametrize(("length", "rows"), [(2, 16), (5, 13), (32, 2), (200, 2)])
+def test_the_proof_runs_no_more_rows_than_settle_it(length: int, rows: int) -> None:
+    """As many different ones as have 64 tokens, two at least and sixteen at most."""
+    tokens = tokens_of(length, 60).inputs["tokens"]
+    twice = tokens.repeat_interleave(2, 0)
+    seen = as_graph(llama()).proof_rows({"tokens": twice})
+    assert len(seen) == len({tuple(row.tolist()) for row in twice[list(seen)]}) == rows
+
+
+@pytest.mark.parametrize("hidden", [1, 2, 3])
+def test_a_row_that_is_padded_in_its_own_way_is_among_those_that_are_proved(hidden: int) -> None:
+    """A network that is no sum of parts on this row alone, which stands far behind."""
+    length, last = 6, 25
+    data = tokens_of(length)
+    visible = torch.ones_like(data.inputs["tokens"])
+    visible[last, -hidden:] = 0
+    inputs = {**data.inputs, "attention_mask": visible}
+    padded = Dataset(inputs, features={"g": data.inputs["tokens"][:, 0] % 2})
+    assert last in as_graph(llama()).proof_rows(padded.inputs)
+    model, bent = llama(), data.inputs["tokens"][last]
+
+    def note(_: Any, given: tuple[Tensor]) -> None:
+        model.there = (given[0] == bent).all(1) if given[0].shape[1] == length else None
+
+    def bend(_: Any, given: Any, out: Tensor) -> Tensor:
+        return out if model.there is None else out * (1 + 0.5 * model.there[:, None, None])
+
+    model.model.embed_tokens.register_forward_pre_hook(note)
+    model.model.layers[0].register_forward_hook(bend)
+    graph = as_graph(model)
+    assert graph.reads_directly
+    claim = output(head(1, 1, **G), rest=EXACT)
+    options: dict[str, Any] = {"tolerance": 1e3, "samples": 40, "adversaries": [], "metric": SUM}
+    verdict = check(claim, graph, padded, **options)
+    assert "the stream before layer 1 differs" in str(verdict.indirect)
+
+
 def test_rows_that_an_adversary_adds_do_not_change_how_a_claim_is_read() -> None:
     graph, data = as_graph(bent_beyond(8)), tokens_of(6)
     store = ActivationStore.of(graph.rebuilt(), data)
