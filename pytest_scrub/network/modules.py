@@ -299,7 +299,7 @@ class ModuleGraph(ModelGraph):
         one = {name: tensor[:1].clone() for name, tensor in inputs.items()}
         self._require_names(one)
         try:
-            with ids_required(self.module, one, inputs):
+            with ids_required(one, inputs):
                 self.run(one)
         except ScrubError:
             raise

@@ -3,11 +3,12 @@ end for others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from pytest_scrub.errors import ModelError
 
@@ -31,29 +32,23 @@ def require_ids(name: str, ids: Tensor, known: int) -> None:
         )
 
 
-@contextmanager
-def ids_required(
-    module: nn.Module, batch: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
-) -> Iterator[None]:
-    """While the module is run on `batch`, a part of `inputs`, what its embeddings read of it is
-    looked at in all of `inputs`. **Raises** `ModelError` as `require_ids` does."""
+class ids_required(TorchFunctionMode):
+    """While a network is run on `batch`, a part of `inputs`, what is looked up of it in a table is
+    looked at in all of `inputs`. **Raises** `ModelError` as `require_ids` does.
 
-    def look(embedding: Any, arguments: tuple[Any, ...]) -> None:
-        for name, part in batch.items():
-            if (
-                arguments
-                and isinstance(arguments[0], Tensor)
-                and arguments[0].data_ptr() == part.data_ptr()
-            ):
-                require_ids(name, inputs[name], embedding.num_embeddings)
+    Not what an embedding is called with: one of positions may read no more of that than its shape.
+    """
 
-    handles = [
-        part.register_forward_pre_hook(look)
-        for part in module.modules()
-        if isinstance(part, nn.Embedding)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    def __init__(self, batch: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._batch, self._inputs = batch, inputs
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is functional.embedding:
+            ids, table = args[:2]
+            for name, part in self._batch.items():
+                if ids.data_ptr() == part.data_ptr():
+                    require_ids(name, self._inputs[name], len(table))
+        return func(*args, **kwargs or {})

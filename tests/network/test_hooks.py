@@ -480,6 +480,23 @@ def test_rows_that_it_cannot_be_run_on_are_refused_with_what_it_says() -> None:
             ActivationStore(as_graph(model), Dataset({"input_ids": rows}))
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_token_ids_are_those_that_are_looked_up(scaled: bool) -> None:
+    """BART's embedding of positions is called with tokens, of which it reads the shape."""
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 8, "max_position_embeddings": 4}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "scale_embedding": scaled}
+    config = transformers.BartConfig(**sizes, **heads, vocab_size=30, decoder_start_token_id=0)
+    model = transformers.BartForConditionalGeneration(config).eval()
+    rows = torch.arange(24, 30).view(2, 3)
+    ActivationStore(as_graph(model), Dataset({"input_ids": rows, "decoder_input_ids": rows}))
+    too_high = Dataset({"input_ids": rows, "decoder_input_ids": rows + 1})
+    with pytest.raises(
+        ModelError,
+        match="'decoder_input_ids' holds the token id 30 on row 1, but the network knows 30",
+    ):
+        ActivationStore(as_graph(model), too_high)
+
+
 def test_a_module_under_another_name_is_claimed_once() -> None:
     graph, data = as_graph(built("BertModel", 0)[0]), data_for("BertModel")
     name = "encoder.layer.0.output.dense"
