@@ -52,6 +52,10 @@ class ModelError(ScrubError):
     """The network cannot be loaded, trusted, or taken apart the way a claim needs."""
 
 
+class UnknownFamilyError(ModelError):
+    """TransformerLens does not know the network, and has not touched it."""
+
+
 class NotASumError(ModelError):
     """The network is not known to be a sum of parts, so its parts are not read directly."""
 

@@ -154,7 +154,7 @@ class HookGraph(ModuleGraph):
     **Arguments**
 
     - `network`: what is run.
-    - `names`: a bridge around it, which has its blocks in its words.
+    - `names`: a bridge around it, or what else has its blocks in a bridge's words.
     - `indirect`: why it is not read directly.
     """
 
@@ -172,6 +172,13 @@ class HookGraph(ModuleGraph):
             for side, layer, block in blocks
             if (mlp := block.submodules.get("mlp")) is not None
             and (added := find.added(block, mlp, "ln2_post"))
+        }
+        # of blocks whose MLP has no name, claims are told to name a module instead
+        self._unnamed = {
+            f"{side}{kind}{layer}"
+            for side, layer, block in blocks
+            for kind in ("mlp", "neurons")
+            if "mlp" not in block.submodules
         }
         self._hidden = {
             f"{side}neurons{layer}": (f"{side}mlp{layer}", path)
@@ -335,7 +342,7 @@ class HookGraph(ModuleGraph):
             return f"{self.source} has no {name} but its encoder's; say of={ENCODER!r}"
         if name not in self._not_apart and (problem := no_neurons(name, self)):
             return problem
-        known = {*self._mlps, *self._streams}
+        known = {*self._mlps, *self._streams, *self._unnamed}
         known = known.union(*({a.name, *a.heads, *a.patterns} for a in self._attentions))
         if name in known and "pattern" in name and name not in self._not_apart:
             return (
@@ -464,7 +471,7 @@ class HookGraph(ModuleGraph):
 
         Where values cannot be put in, they are if they are as wide as heads are said to be."""
         heads, width = attention.heads, clean[attention.heads[0]].shape[-1]
-        if attention.value in self.parts:
+        if attention.value in self.parts and self._once(Point(attention.value)):
             is_apart = self._is_apart(attention, width, two, clean)
         else:
             config = getattr(self.module, "config", None)

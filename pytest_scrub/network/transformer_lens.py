@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_scrub.errors import ModelError, NotASumError, first_line
+from pytest_scrub.errors import ModelError, NotASumError, UnknownFamilyError, first_line
 from pytest_scrub.network.adapter import PLAIN_MODULE, TOKENS, Transformer
+from pytest_scrub.network.blocks import names_of
 from pytest_scrub.network.bridge import Bridge
 from pytest_scrub.network.graph import ModelGraph, same_numbers
 from pytest_scrub.network.hooked import Hooked
-from pytest_scrub.network.hooks import unwrapped
+from pytest_scrub.network.hooks import HookGraph, unwrapped
 from pytest_scrub.network.packed import packed_in
 from pytest_scrub.network.placement import first_kept_elsewhere, home_of
 from pytest_scrub.network.precision import PROOF_TOLERANCE
@@ -60,14 +61,24 @@ def graph_of(model: nn.Module) -> ModelGraph | None:
         "its modules)"
     )
     before = None if BRIDGE in vars(model) else _of_a_few_tokens(model)  # compared once
-    return _graph_of_bridge(bridge_of(model), model, before)
+    try:
+        bridge = bridge_of(model)
+    except UnknownFamilyError as error:
+        names = names_of(model)
+        if names is None or any(library_classes(part) for part in model.modules()):
+            raise
+        return HookGraph(model, names, str(error).partition(" (")[0])
+    return _graph_of_bridge(bridge, model, before)
 
 
 def bridged(model: nn.Module, tokenizer: Any) -> nn.Module:
-    """A Hugging Face model in a TransformerLens bridge, or by itself where that computes something
-    else: then nobody takes one for the other."""
+    """A Hugging Face model in a TransformerLens bridge, or by itself where there is none or that
+    computes something else: then nobody takes one for the other."""
     before = _of_a_few_tokens(model)
-    bridge = bridge_of(model, tokenizer)
+    try:
+        bridge = bridge_of(model, tokenizer)
+    except UnknownFamilyError:
+        return model
     if isinstance(before, str) or _difference(before, model):
         take_out(model)
         return model

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_scrub.errors import ModelError, first_line
+from pytest_scrub.errors import ModelError, UnknownFamilyError, first_line
 from pytest_scrub.network.code import is_bookkeeping
 from pytest_scrub.network.hooks import WRAPPED, HookGraph
 
@@ -34,8 +34,8 @@ def bridge_of(model: nn.Module, tokenizer: Any = None) -> nn.Module:
     A bridge puts its own parts into the model, so that a second one around it would wrap the parts
     of the first.
 
-    **Raises** `ModelError` where TransformerLens does not know the architecture or fails on it, and
-    where somebody else's bridge is there.
+    **Raises** `UnknownFamilyError` where TransformerLens does not know the architecture, and
+    `ModelError` where it fails on it and where somebody else's bridge is there.
     """
     from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
     from transformer_lens.model_bridge.sources import build_bridge_from_module
@@ -58,7 +58,7 @@ def bridge_of(model: nn.Module, tokenizer: Any = None) -> nn.Module:
             tokenizer=tokenizer,
         )
     except ValueError as error:
-        raise ModelError(
+        raise UnknownFamilyError(
             f"TransformerLens does not know {name} ({first_line(error)}); for claims about its "
             "modules use ModuleGraph(model)"
         ) from error

@@ -535,9 +535,10 @@ def test_folders_with_other_models(tmp_path: Path) -> None:
     assert type(loaded).__name__ == "T5ForConditionalGeneration"
     assert not loaded.training
     assert as_graph(loaded).source == "T5ForConditionalGeneration (along every path)"
-    ctrl = hf.CTRLConfig(vocab_size=20, n_embd=16, dff=24, n_layer=1, n_head=4, n_positions=12)
-    hf.CTRLLMHeadModel(ctrl).save_pretrained(tmp_path)
-    refused("TransformerLens does not know CTRLLMHeadModel", tmp_path)
+    xlnet = hf.XLNetConfig(vocab_size=20, d_model=16, d_inner=24, n_layer=1, n_head=4)
+    hf.XLNetLMHeadModel(xlnet).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="TransformerLens does not know XLNetLMHeadModel"):
+        load_model(tmp_path)
 
 
 # The hub ------------------------------------------------------------------------------------------

@@ -114,9 +114,9 @@ class Family:
 
     - `kind`: its class; `options`: of its configuration.
     - `config`: the name of that, where it is not told by the class.
-    - `reads`: what it reads, `tokens`, `images` or `two sequences`.
+    - `reads`: what it reads, `tokens`, `images`, `two sequences` or `sounds` and tokens.
     - `mixers`: where a layer has no heads, what stands in their place.
-    - `dtype`: of its weights.
+    - `dtype`: of its weights; `pos`: a position of which all layers' outputs are read.
     """
 
     kind: str
@@ -126,6 +126,7 @@ class Family:
     reads: str = "tokens"
     mixers: str | None = None
     dtype: torch.dtype = torch.float64
+    pos: int = 2
 
     def build(self) -> nn.Module:
         """The network with weights of which none is neutral, the same every time."""
@@ -148,12 +149,11 @@ class Family:
         generator = torch.Generator().manual_seed(2)
         if self.reads == "images":
             return {"pixel_values": torch.randn(ROWS, 3, 8, 8, generator=generator).double()}
-        names = (
-            ["input_ids", "decoder_input_ids"] if self.reads == "two sequences" else ["input_ids"]
-        )
-        return {
+        sounds = {"input_features": torch.randn(ROWS, 4, 20, generator=generator).double()}
+        names = {"tokens": ["input_ids"], "sounds": ["decoder_input_ids"]}
+        return (sounds if self.reads == "sounds" else {}) | {
             name: torch.randint(1, VOCABULARY, (ROWS, LENGTH), generator=generator)
-            for name in names
+            for name in names.get(self.reads, ["input_ids", "decoder_input_ids"])
         }
 
     def mask(self) -> Tensor:
@@ -418,6 +418,85 @@ FAMILIES: dict[str, Family] = {
             mlp_reads=("layernorm_after",), key="attention.k_proj", final="vit.layernorm",
         ),
         reads="images",
+        pos=0,
+    ),
+    "DistilBERT": Family(
+        "DistilBertForMaskedLM",
+        {
+            "vocab_size": VOCABULARY, "dim": 16, "n_layers": 2, "n_heads": HEADS, "hidden_dim": 24,
+            "max_position_embeddings": 32,
+        },
+        Wiring(
+            layers="distilbert.transformer.layer", o="attention.out_lin", mlp="ffn",
+            reads=("attention.q_lin",), mlp_reads=("ffn",), final=None,
+        ),
+    ),
+    "ELECTRA": Family(
+        "ElectraForMaskedLM",
+        {**SMALL, "embedding_size": 8},
+        replace(BERT, layers="electra.encoder.layer"),
+    ),
+    "DeBERTa": Family(
+        "DebertaV2ForMaskedLM",
+        {**SMALL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+        replace(
+            BERT, layers="deberta.encoder.layer",
+            reads=("attention.self.query_proj", "attention.self.key_proj"),
+        ),
+    ),
+    "ESM": Family(
+        "EsmForMaskedLM",
+        {**SMALL, "mask_token_id": 3},
+        replace(BERT, layers="esm.encoder.layer"),
+    ),
+    "CTRL": Family(
+        "CTRLLMHeadModel",
+        {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": HEADS, "dff": 24},
+        Wiring(
+            layers="transformer.h", o="multi_head_attention.dense", mlp="ffn",
+            reads=("layernorm1",), mlp_reads=("layernorm2",), final="transformer.layernorm",
+        ),
+    ),
+    "CLIP, images": Family(
+        "CLIPForImageClassification",
+        {
+            "vision_config": {
+                "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+                "num_attention_heads": HEADS, "image_size": 8, "patch_size": 4,
+            },
+            "num_labels": 5,
+        },
+        Wiring(
+            layers="vision_model.encoder.layers", o="self_attn.out_proj", reads=("layer_norm1",),
+            mlp_reads=("layer_norm2",), final=None,
+        ),
+        reads="images",
+    ),
+    "DINOv2": Family(
+        "Dinov2ForImageClassification",
+        {
+            "hidden_size": 16, "mlp_ratio": 2, "num_hidden_layers": 2,
+            "num_attention_heads": HEADS, "image_size": 8, "patch_size": 4, "num_labels": 5,
+        },
+        Wiring(
+            layers="dinov2.encoder.layer", o="attention.o_proj", reads=("norm1",),
+            mlp_reads=("norm2",), final="dinov2.layernorm",
+        ),
+        reads="images",
+        pos=0,
+    ),
+    "Whisper": Family(
+        "WhisperForConditionalGeneration",
+        {
+            "vocab_size": VOCABULARY, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2,
+            "encoder_attention_heads": HEADS, "decoder_attention_heads": HEADS,
+            "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "num_mel_bins": 4,
+            "max_source_positions": 10, "max_target_positions": 16, "pad_token_id": 0,
+            "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 0,
+            "suppress_tokens": None, "begin_suppress_tokens": None,
+        },
+        BART,
+        reads="sounds",
     ),
     "T5": Family(
         "T5ForConditionalGeneration",

@@ -214,9 +214,7 @@ def examine(
     model, twin = twins(family)
     inputs = family.inputs()
     hooks = hooks or FamilyHooks(twin, family.wiring, HEADS, inputs)
-    claims = CLAIMS
-    if family.reads == "images":  # all that is read of the last layer
-        claims = claims_at(0)
+    claims = claims_at(family.pos)
     if family.mixers:
         claims = {MODULE: _mixer(family)}
     try:
