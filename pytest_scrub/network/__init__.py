@@ -39,10 +39,9 @@ __all__ = [
 def as_graph(model: Any) -> ModelGraph:
     """A network that is in memory as a model graph.
 
-    A TransformerLens model, or a Hugging Face one that TransformerLens knows, becomes a graph of
-    heads and MLPs, read directly where its parts sum and along every path where not; any other
-    module a graph of its named submodules. `ModuleGraph(module)` makes
-    the latter of any module.
+    A TransformerLens model, or a transformer of Hugging Face, becomes a graph of heads and MLPs,
+    read directly where its parts sum and along every path where not; any other module a graph of
+    its named submodules. `ModuleGraph(module)` makes the latter of any module.
 
     **Raises** `ModelError` where it is no network, or one that cannot be taken apart.
     """

@@ -11,6 +11,7 @@ import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,16 @@ from pytest_scrub.network.kinds.neurons import no_neurons
 from pytest_scrub.network.kinds.pattern import refused_pattern
 from pytest_scrub.network.kinds.stream import in_words
 from pytest_scrub.network.modules import Call, Module, ModuleGraph
-from pytest_scrub.network.places import BOTH, IN, SOFTMAX, Added, Attended, Place, Point, seen
+from pytest_scrub.network.places import (
+    BOTH,
+    IN,
+    SOFTMAX,
+    Added,
+    Attended,
+    Place,
+    Point,
+    seen,
+)
 from pytest_scrub.tree.nodes import CROSS, ENCODER, ROOT, Node
 from pytest_scrub.tree.units import split
 
@@ -405,7 +415,8 @@ class HookGraph(ModuleGraph):
                         "ModuleGraph(model)"
                     )
                 self._prove_apart(attention, two, clean)
-                self._prove_patterns(attention, two, clean[attention.name])
+                if {*attention.heads} & {*self.parts}:
+                    self._prove_patterns(attention, two, clean[attention.name])
         self._prove_streams(two, clean[ROOT])
         for name in (name for name in names if name in self.parts):
             if isinstance(self.parts[name], HookedHead) or _same(clean[name], other[name]):
@@ -471,17 +482,30 @@ class HookGraph(ModuleGraph):
 
         Where values cannot be put in, they are if they are as wide as heads are said to be."""
         heads, width = attention.heads, clean[attention.heads[0]].shape[-1]
-        if attention.value in self.parts and self._once(Point(attention.value)):
+        if self._attending(attention, two) not in (None, len(heads)):
+            is_apart = False  # each of these is several, or a part of one
+        elif attention.value in self.parts and self._once(Point(attention.value)):
             is_apart = self._is_apart(attention, width, two, clean)
         else:
             config = getattr(self.module, "config", None)
             is_apart = width in (self.names.cfg.d_head, getattr(config, "v_head_dim", None))
-        for name in () if is_apart else heads:
+        for name, pattern in () if is_apart else zip(heads, attention.patterns, strict=True):
+            self._left_out(pattern, f"{name} is not", attention.name)
             self.parts.pop(name)
             self._not_apart[name] = (
                 f"{name} is not claimed in {self.source}: equal parts of what {attention.name} "
                 f"projects are not shown to be heads; claim {attention.name} as a whole"
             )
+
+    def _attending(self, attention: _Attention, two: Inputs) -> int | None:
+        """How many heads have probabilities of their own; None where no softmax shows it."""
+        point, found = Point(attention.module, SOFTMAX), list[torch.Size]()
+        if self._once(point):
+            keep = partial(_keep_shape, found)
+            with torch.no_grad(), seen(self._modules, [point], keep):
+                self._forward(two)
+        # [rows, heads, queries, keys]
+        return next((shape[1] for shape in found if len(shape) == 4), None)
 
     def _is_apart(
         self, attention: _Attention, width: int, two: Inputs, clean: Mapping[str, Tensor]
@@ -518,6 +542,10 @@ class HookGraph(ModuleGraph):
 
     def rebuilt(self) -> HookGraph:
         return HookGraph(self.module, self.names, str(self.indirect))
+
+
+def _keep_shape(found: list[torch.Size], _: Point, passing: Tensor) -> None:
+    found.append(passing.shape)
 
 
 def unwrapped(path: str) -> str:

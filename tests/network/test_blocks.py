@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from pytest_scrub import EXACT, Dataset, head, load_model, mlp, output
+from pytest_scrub import EXACT, Dataset, head, load_model, mlp, output, pattern
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.errors import ModelError
@@ -129,3 +129,47 @@ def test_a_name_is_not_believed(kind: str) -> None:
     said = "head0.1 is not claimed in Misnamed (along every path): equal parts of what attn0"
     with pytest.raises(ModelError, match=f"^{re.escape(said)}"):
         Evaluator(as_graph(model), of_tokens(), claim, TOTAL)
+
+
+class Attention(nn.Module):
+    """Of four heads, whatever it says."""
+
+    def __init__(self, says: int) -> None:
+        super().__init__()
+        self.num_heads = says
+        self.v_proj, self.o_proj = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.v_proj(x).unflatten(-1, (4, 2)).transpose(1, 2)
+        probabilities = (value @ value.mT).softmax(-1)
+        mixed: Tensor = self.o_proj((probabilities @ value).transpose(1, 2).flatten(2))
+        return mixed
+
+
+class Miscounted(transformers.PreTrainedModel):  # type: ignore[misc]
+    config_class = transformers.BertConfig
+
+    def __init__(self, config: Any, says: int) -> None:
+        super().__init__(config)
+        self.embed, block = nn.Embedding(12, 8), nn.Module()
+        block.attention = Attention(says)
+        self.layers = nn.ModuleList([block])
+        self.post_init()
+
+    def forward(self, input_ids: Tensor) -> Any:
+        x = self.embed(input_ids)
+        return SimpleNamespace(logits=x + self.layers[0].attention(x))
+
+
+@pytest.mark.parametrize("says", [4, 2])
+def test_a_number_of_heads_is_not_believed(says: int) -> None:
+    """Two of two heads each are as much apart as heads are; their probabilities are not."""
+    torch.manual_seed(0)
+    model = Miscounted(transformers.BertConfig(**SMALL), says).double().eval()
+    looks = head(0, 1, **F, reads=[pattern(0, 1, **F)], rest=EXACT)
+    for claim in (output(looks, rest=EXACT), output(head(0, 1, **F), rest=EXACT)):
+        if says == 4:
+            assert Evaluator(as_graph(model), of_tokens(), claim, TOTAL)
+        else:
+            with pytest.raises(ModelError, match="is not claimed in Miscounted"):
+                Evaluator(as_graph(model), of_tokens(), claim, TOTAL)

@@ -479,8 +479,8 @@ FAMILIES: dict[str, Family] = {
             "num_attention_heads": HEADS, "image_size": 8, "patch_size": 4, "num_labels": 5,
         },
         Wiring(
-            layers="dinov2.encoder.layer", o="attention.o_proj", reads=("norm1",),
-            mlp_reads=("norm2",), final="dinov2.layernorm",
+            layers="dinov2.encoder.layer", o="attention.o_proj", after="layer_scale1",
+            mlp="layer_scale2", reads=("norm1",), mlp_reads=("norm2",), final="dinov2.layernorm",
         ),
         reads="images",
         pos=0,
