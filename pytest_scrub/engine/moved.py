@@ -33,6 +33,18 @@ def moved_leaves(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, npt.NDArr
     return found
 
 
+def all_moved(evaluator: Evaluator, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+    """bool `[R]`: whether every node that names what it agrees on, and is not EXACT, moved: of a
+    leaf what is read, at any of its positions, of others the content of their input."""
+    space, leaves = evaluator.space, moved_leaves(evaluator, swap_set)
+    contents, found = space.moved(swap_set), np.ones(len(swap_set), dtype=np.bool_)
+    for slots in space.wholes.values():
+        slot = space.slots[slots[0]]
+        if not slot.is_rest and not slot.agrees_on.exact:
+            found &= np.any([leaves.get(i, contents[i]) for i in slots], axis=0)
+    return found
+
+
 def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int, ...]]:
     """For the slot of every leaf whose codes are kept, the units that hold zero on every row that
     it is taken from, and on every row that it is taken in place of."""
