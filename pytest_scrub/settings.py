@@ -263,8 +263,8 @@ class Settings:
         _from("a share above 0 and at most 1, such as 0.9", LEAST_SHARE, 1), at_collection=True,
     )  # fmt: skip
     min_gap: float | None = _setting(
-        None, "the claim is that swaps hurt: the least mean gap, in the metric's worse direction, of "
-        "swaps in which every node moves; instead of `tolerance=`",
+        None, "the claim is that swaps hurt: the least mean gap, in the metric's worse direction, "
+        "of swaps in which every node moves; instead of `tolerance=`",
         _from("a gap in the metric's unit, zero or more", 0), at_collection=True,
     )  # fmt: skip
     direction: str = _setting(

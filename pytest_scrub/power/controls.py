@@ -17,11 +17,13 @@ from pytest_scrub.network.shuffled import shuffled, why_not_shuffled
 from pytest_scrub.power.mutants import permuted_everywhere, with_other_units
 from pytest_scrub.statistics.average import Measured, measure
 from pytest_scrub.statistics.sampling import References
+from pytest_scrub.tree.edits import VectorEdit
 from pytest_scrub.tree.nodes import ANYTHING, Node, Subspace, output
 from pytest_scrub.tree.paths import with_changes
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Control
 
 SHUFFLED, PERMUTED = "weights shuffled", "features permuted among rows"
+DIRECTION = "random vectors of the same norm"
 ROTATED, OTHER_UNITS = "random subspaces of the same width", "other units, about as often active"
 
 
@@ -56,6 +58,9 @@ def _controls(average: Measured) -> Iterator[Control]:
     rotated = _rotated(hypothesis, settings.stream(ROTATED))
     if rotated != hypothesis:
         yield _control(ROTATED, average, graph, dataset, rotated)
+    steered = _otherwise_edited(hypothesis, settings.stream(DIRECTION))
+    if steered != hypothesis:
+        yield _control(DIRECTION, average, graph, dataset, steered)
     metric_pos = average.evaluator.metric.pos
     others = with_other_units(graph, dataset, hypothesis, metric_pos, settings.stream(OTHER_UNITS))
     if others is not None:
@@ -74,6 +79,22 @@ def _rotated(hypothesis: Node, rng: np.random.Generator) -> Node:
         if width not in rotations:
             rotations[width] = np.linalg.qr(rng.standard_normal((width, width)))[0]
         return replace(node, subspace=Subspace(rotations[width] @ node.subspace.basis))
+
+    return with_changes(hypothesis, turned)
+
+
+def _otherwise_edited(hypothesis: Node, rng: np.random.Generator) -> Node:
+    """The claim with edits by random vectors of the same norm, equal ones by the same."""
+    others: dict[VectorEdit, VectorEdit] = {}
+
+    def turned(_: str, node: Node) -> Node:
+        if node.edited is None:
+            return node
+        if node.edited not in others:
+            drawn = rng.standard_normal(node.edited.width)
+            norm = np.linalg.norm(node.edited.vector) / np.linalg.norm(drawn)
+            others[node.edited] = node.edited.of(drawn * norm)
+        return replace(node, edited=others[node.edited])
 
     return with_changes(hypothesis, turned)
 

@@ -284,7 +284,7 @@ class _Maker:
             gone = replace(
                 node, agrees_on=ANYTHING, reads=(), rest=None, computed_by=None, shares=None
             )
-            if not (node.is_leaf and node.agrees_on == ANYTHING):
+            if node.edited is None and not (node.is_leaf and node.agrees_on == ANYTHING):
                 dropped = [p for p in self.nodes if f"{p}/".startswith(f"{path}/")]
                 heirs = (self._heirs(each, dropped) for each in dropped)
                 yield from self._made("dropped", path, {path: gone, **ChainMap(*heirs)})

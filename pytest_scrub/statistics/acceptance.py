@@ -158,10 +158,10 @@ class Acceptance:
         """
         if self.min_gap is not None:
             sure = self.confidence if confidence is None else confidence
-            largest = self.largest_change * largest_weight
+            largest, least_gap = self.largest_change * largest_weight, self.min_gap
 
             def hurts(confidence: float) -> Estimate:
-                return interval(self.sign * changes, largest, confidence, rounding) + -self.min_gap
+                return interval(self.sign * changes, largest, confidence, rounding) + -least_gap
 
             return self._hurts(hurts, sure, rounding)
         none = np.zeros(1)

@@ -482,18 +482,22 @@ def _nodes(
         swapped = _share_of(drawn, swaps[slots], counted[slots])
         others = np.stack([supports[i].other for i in slots])[of_references[slots]]
         computed = slot.node.computed_by is not None and not slot.is_rest
-        # A computed node takes no activation from a donor: the function itself is put to the test.
-        with_other = 1.0 if computed else float(others.mean()) if others.size else 0.0
+        edited = None if slot.is_rest else slot.node.edited
+        # A computed or edited node takes no activation from a donor: what it puts in its place is
+        # put to the test.
+        takes_none = computed or edited is not None
+        with_other = 1.0 if takes_none else float(others.mean()) if others.size else 0.0
         moved = moves.get(whole, swapped)
         fixed = moved == 0 and swapped >= settings.min_moved > 0
         is_tested = with_other >= settings.min_with_other and (
             computed or fixed or moved >= settings.min_moved
         )
-        must_be_tested = not slot.is_rest and not slot.agrees_on.exact
+        is_claimed = edited is not None or not slot.agrees_on.exact
+        must_be_tested = not slot.is_rest and is_claimed
         found.append(
             NodeReport(
                 slot=whole,
-                agrees_on="its features, computed" if computed else str(slot.agrees_on),
+                agrees_on="its features, computed" if computed else str(edited or slot.agrees_on),
                 is_rest=slot.is_rest,
                 donors=(int(donors.min()), float(np.median(donors)), int(donors.max())),
                 with_other=with_other,
@@ -502,7 +506,7 @@ def _nodes(
                 is_tested=is_tested,
                 alone=None,
                 wanting=tuple(_wanting(space, slot, slots[0]))
-                if must_be_tested and not is_tested
+                if must_be_tested and not is_tested and edited is None
                 else (),
                 fixed=fixed,
             )
