@@ -64,6 +64,7 @@ NO_FEATURE = (
     "no node names a feature that could know anything: the claim says that something does not "
     "matter"
 )
+HURTS = "the claim says that swaps hurt, which no feature explains; controls judge it"
 if TYPE_CHECKING:
     End = float
 else:  # in JSON, which has no infinity
@@ -310,6 +311,7 @@ class Control:
     - `outcome`, `gap`: of the claim there; None where it could not be judged.
     - `note`: why it could not, or why that it holds there says nothing.
     - `passed`: whether it says nothing against the claim.
+    - `accuracy`: there, as in `Predicted`; None where no label is predicted.
     """
 
     name: str
@@ -317,6 +319,7 @@ class Control:
     gap: float | None
     note: str | None
     passed: bool
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -470,6 +473,59 @@ class Null:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """How often the network answers as one prediction says, under the swaps that were drawn.
+
+    - `by`: whose: `"the claim"`, a rival's name, or `"no change"`, the reference's own label.
+    - `agrees`: the share of swaps with this answer.
+    - `differs`: the share for which it is another than the claim's; of these, `agrees_there` have
+      this answer, and `claim_there` the claim's. None where there are none.
+    """
+
+    by: str
+    agrees: float
+    differs: float
+    agrees_there: float | None
+    claim_there: float | None
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another prediction for the same swaps.
+
+    - `name`: of the rival; `differs`: the share of swaps for which it says another label.
+    - `gap`: its metric minus the claim's, in the metric's worse direction, over all swaps: above
+      zero where the claim predicts better.
+    - `outcome`: `"held"` where all of that lies above zero, `"refuted"` where nothing does,
+      `"untested"` where the two say the same for too many swaps.
+    """
+
+    name: str
+    differs: float
+    gap: Estimate
+    outcome: OnAverage
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What came of a claim that says which label swaps lead to.
+
+    - `changed`: the share of swaps that should change the label; `untested`: why that is too
+      little, or a rival too like it; None where it is not.
+    - `accuracy`: the share of swaps whose largest output is the predicted label: interchange
+      accuracy (Geiger et al. 2021). None where outputs are no classes.
+    - `answers`: the same for the claim, its rivals and no change, of `samples` swaps.
+    """
+
+    changed: float
+    untested: str | None
+    accuracy: float | None
+    answers: tuple[Answers, ...]
+    samples: int
+    rivals: tuple[Rival, ...] = ()
+
+
+@dataclass(frozen=True)
 class Mend:
     """An addition to a refuted claim: `what` it is, and the mean `gap` that was left with it,
     `where` says of what."""
@@ -570,6 +626,8 @@ class Verdict:
       where it has none or none was judged.
     - `explained`: 1 - gap / (the null's gap), or None; `explained_reason`: why it is None.
     - `confidence`: of the intervals, unless they say otherwise, and of the outcome.
+    - `min_gap`: of a claim that swaps hurt the least gap, in the metric's worse direction; then the
+      draws are those in which every node moved. Else None.
     - `min_within`: the least share of single swaps that has to stay within the tolerance, or None.
     - `samples`: references drawn until the claim was decided, or, where the gap is exact, all
       allowed swap sets; `budget`: the most that might be.
@@ -594,6 +652,8 @@ class Verdict:
       where it is not.
     - `indirect`: why everything was read along every path, where that is for the network's own
       reasons; None where nodes were read as they say, or as all are of a network of its kind.
+    - `predicted`: of a claim that says which label swaps lead to; None of one that says that
+      nothing changes.
     - `schema_version`: another one for whatever a reader of this one would not understand.
     """
 
@@ -642,7 +702,16 @@ class Verdict:
     confidence: float = 0.95
     min_within: float | None = None
     indirect: str | None = None
+    predicted: Predicted | None = None
+    min_gap: float | None = None
     schema_version: Literal[1] = SCHEMA_VERSION
+
+    @property
+    def accepts(self) -> str:
+        """What the claim says of its gap, in words."""
+        if self.min_gap is not None:
+            return f"claimed to be at least {self.min_gap:.4g}"
+        return f"tolerance {self.tolerance:.4g}"
 
     @property
     def exact(self) -> bool:

@@ -22,6 +22,8 @@ import numpy as np
 
 from pytest_scrub.common.calls import short_repr, with_plain_arguments
 from pytest_scrub.errors import HypothesisError, Place, located_at
+from pytest_scrub.tree.edits import VectorEdit
+from pytest_scrub.tree.predictions import Prediction, Predicts, prediction
 from pytest_scrub.tree.units import MOST_UNITS, named, shown, text_from, text_of
 
 if TYPE_CHECKING:
@@ -177,6 +179,8 @@ class Node:
     computed_by: Callable[..., Any] | None = None
     shares: str | None = None
     name: str | None = None
+    predicts: Prediction | None = None  # of the root alone
+    edited: VectorEdit | None = None  # then it takes no donor
     # where it is written, which is no part of the claim
     place: Place | None = field(default=None, repr=False)
 
@@ -214,7 +218,9 @@ class Node:
     def describe(self) -> str:
         """One line: what is claimed of this node, without its children."""
         text = self.label if self.name is None else f"{self.label} ({shown(self.component)})"
-        if self.agrees_on is not None:
+        if self.edited is not None:
+            text += f", {self.edited}"
+        elif self.agrees_on is not None:
             text += f" {_in_words(self.agrees_on)}"
         if self.subspace is not None:
             text += f", in {self.subspace}"
@@ -226,6 +232,8 @@ class Node:
             text += f", shares the donor of {self.shares}"
         if self.rest is not None and self.rest != ANYTHING:
             text += f", rest {_in_words(self.rest)}"
+        if self.predicts is not None:
+            text += f", {self.predicts}"
         return text
 
     def __str__(self) -> str:
@@ -453,7 +461,13 @@ def _counted(what: str, number: object, most: int = MOST_LAYERS) -> int:
 
 
 @_constructor
-def output(*reads: Node, agrees_on: AgreesOn | None = None, rest: AgreesOn | None = None) -> Node:
+def output(
+    *reads: Node,
+    agrees_on: AgreesOn | None = None,
+    rest: AgreesOn | None = None,
+    predicts: Predicts | None = None,
+    rivals: Mapping[str, Predicts] | None = None,
+) -> Node:
     """The root: the network's output, read where the metric reads it.
 
     **Arguments**
@@ -462,8 +476,18 @@ def output(*reads: Node, agrees_on: AgreesOn | None = None, rest: AgreesOn | Non
     - `agrees_on`: only where the reference itself may be exchanged; without it the root's input is
       the reference.
     - `rest`: on what everything unclaimed must agree; `ANYTHING` by default.
+    - `predicts`: the label that a swap should lead to, `[batch]` like the dataset's, where it is
+      not the reference's own: a function whose arguments are called `reference`, or after the
+      `name=` of a node, whose row's feature values it then gets (`FeatureValues`). The metric
+      of the scrubbed output is taken against it. (Interchange interventions: Geiger et al., "Causal
+      Abstractions of Neural Networks", 2021.)
+    - `rivals`: other such functions, by name; the claim is held only where it predicts better than
+      each of them, on the swaps for which the two differ.
+
+    **Raises** `HypothesisError` where the arguments contradict each other.
     """
-    return _node((ROOT,), agrees_on=agrees_on, reads=reads, rest=rest)
+    node = _node((ROOT,), agrees_on=agrees_on, reads=reads, rest=rest)
+    return replace(node, predicts=prediction(predicts, rivals))
 
 
 @_constructor
@@ -631,6 +655,53 @@ def pos_embed(**claim: Unpack[NodeOptions]) -> Node:
 def mask(**claim: Unpack[NodeOptions]) -> Node:
     """Which keys are visible; only heads read it. Arguments as for `head`."""
     return _node(("mask",), **claim)
+
+
+@_constructor
+def edit(
+    node: Node,
+    *,
+    add: Tensor | np.ndarray[Any, Any] | None = None,
+    project_out: Tensor | np.ndarray[Any, Any] | None = None,
+    into: str | None = None,
+    pos: int | slice | str | None = None,
+    via: str | None = None,
+    name: str | None = None,
+) -> Node:
+    """A component that is changed as it is, and takes no donor: `edit(stream(6), add=v)`.
+
+    With `min_gap=` or `predicts=` it is a claim of what the edit does; the control is a random
+    vector of the same norm.
+
+    **Arguments**
+
+    - `node`: a bare node; the claim is made here.
+    - `add`: `[d_model]`, added to its activation at every position, or at those of `pos=`.
+    - `project_out`: `[d_model]`, a direction of which nothing is left.
+    - `into`, `pos`, `via`, `name`: as for `head`.
+
+    **Raises** `HypothesisError` unless one of `add` and `project_out` is given, a vector.
+    """
+    if not isinstance(node, Node) or node != Node(node.components, None):
+        raise HypothesisError(
+            "edit takes a bare node such as stream(6), with pos= and the like beside it, not "
+            f"{short_repr(node) if not isinstance(node, Node) else node.describe()}"
+        )
+    if len(node.components) > 1:
+        raise HypothesisError("edit takes one component; edit the members of a group one by one")
+    vector = project_out if add is None else add
+    if vector is None or (add is not None and project_out is not None):
+        raise HypothesisError(
+            f"edit of {node.component} takes either add= or project_out=, a vector [d_model]"
+        )
+    by = VectorEdit(vector, is_added=add is not None)
+    if isinstance(pos, Each):
+        raise HypothesisError(
+            f"edit of {node.component} has pos=EACH, but it takes no donor; leave pos= out, which "
+            "edits every position"
+        )
+    claim = _node(node.components, agrees_on=EXACT, into=into, pos=pos, via=via, name=name)
+    return replace(claim, edited=by)
 
 
 @_constructor
