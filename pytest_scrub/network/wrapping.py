@@ -53,17 +53,13 @@ def bridge_of(model: nn.Module) -> nn.Module:
         bridge: nn.Module = build_bridge_from_module(
             around, architecture=type(around).__name__, hf_config=model.config
         )
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
+    except (ValueError, RuntimeError) as error:
+        said, first = "does not know", ""
+        if isinstance(error, RuntimeError):
+            said, first = "cannot wrap this", "load it anew and "
         raise ModelError(
-            f"TransformerLens does not know {name} ({reason}); for claims about its modules use "
-            "ModuleGraph(model)"
-        ) from error
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"TransformerLens cannot wrap this {name} ({reason}); for claims about its modules "
-            "load it anew and use ModuleGraph(model)"
+            f"TransformerLens {said} {name} ({str(error).splitlines()[0]}); for claims about its "
+            f"modules {first}use ModuleGraph(model)"
         ) from error
     vars(model)[BRIDGE] = bridge  # not an attribute: a submodule would be part of the model's state
     return bridge.train(model.training)
