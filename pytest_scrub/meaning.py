@@ -112,7 +112,7 @@ def reader(root: Node, path: str) -> str | None:
     owner = owners.get(path, path)
     takers = [owner, *(taker for taker, of in owners.items() if of == owner)]
     common = [node for node in above[path] if all(node in above[taker] for taker in takers)]
-    return (common or [None])[-1]
+    return common[-1] if common else None
 
 
 def agreeing(dataset: Dataset, on: Agreement, row: int, place: int | None = None) -> set[int]:

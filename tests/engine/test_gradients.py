@@ -50,7 +50,7 @@ from tests.reference.generate import (
     positions,
     small_transformers,
 )
-from tests.sizes import sized
+from tests.sizes import only_in_full, sized
 
 Rows = npt.NDArray[np.int64]
 ANY: dict[str, Any] = {"agrees_on": ANYTHING}
@@ -399,7 +399,9 @@ def unseen(tokens: Tensor, d_vocab: int, count: int) -> Tensor:
     return torch.tensor([*islice(rows, count)]).reshape(count, tokens.shape[1])
 
 
-@pytest.mark.parametrize("kind", ["native", "gpt2", "gemma2", "olmo2"])
+@pytest.mark.parametrize(
+    "kind", ["native", "gpt2", "gemma2", pytest.param("olmo2", marks=only_in_full)]
+)
 def test_slopes_are_difference_quotients(kind: str) -> None:
     with AllFloat64() if kind in FAMILIES else nullcontext():
         slopes_are_difference_quotients(kind, sized(8 if kind in FAMILIES else 12, 60))

@@ -45,8 +45,8 @@ MOST_IN_FULL = [
 CASES = sized(
     {
         "native": 60,
-        "gpt2": 30,
-        "llama": 30,
+        "gpt2": 20,
+        "llama": 20,
         "families": 6,
         "functions": 60,
         "modules": 60,
