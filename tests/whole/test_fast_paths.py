@@ -33,7 +33,7 @@ from tests.sizes import only_in_full, sized
 from tests.whole.test_engine_against_reference import CASES as OF_A_KIND
 from tests.whole.test_engine_against_reference import assert_same, engine_and_reference_agree
 
-CASES, MORE = sized(15, 200), sized(15, 600)
+CASES = sized(15, 200)
 
 
 class Taken:
@@ -129,7 +129,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
 
 
 def agree(kind: str, store_of, cases: int = CASES) -> None:
-    settings(max_examples=cases, suppress_health_check=[HealthCheck.function_scoped_fixture])(
+    settings(max_examples=cases, suppress_health_check=[*HealthCheck])(
         given(data=st.data())(engine_and_reference_agree)
     )(kind=kind, store_of=store_of)
 
@@ -244,7 +244,9 @@ def test_a_rerun_computes_the_last_layer_where_it_is_read(
 
 @pytest.mark.parametrize("kind", ["native", pytest.param("llama", marks=only_in_full)])
 def test_activations_in_files(taken: Taken, kind: str, tmp_path: Path) -> None:
-    agree(kind, lambda graph, dataset: ActivationStore(graph, dataset, Memory(0, tmp_path)), MORE)
+    agree(
+        kind, lambda graph, dataset: ActivationStore(graph, dataset, Memory(0, tmp_path)), 3 * CASES
+    )
     assert taken["gathered from a file"]
     assert taken["gathered at positions from a file"]
     assert not taken["gathered from memory"]
@@ -255,7 +257,7 @@ def test_activations_in_files_and_in_memory(taken: Taken, tmp_path: Path) -> Non
     agree(
         "native",
         lambda graph, dataset: ActivationStore(graph, dataset, Memory(1 << 11, tmp_path)),
-        MORE,
+        2 * CASES,
     )
     assert taken["gathered from a file"]
     assert taken["gathered from memory"]
