@@ -38,6 +38,7 @@ LONG_CLAIMS := $(INDUCTION)::test_refined $(INDUCTION)::test_naive $(INDUCTION):
 	$(INDUCTION)::test_no_second_occurrence_in_the_rest $(INDUCTION)::test_induction_at_all_positions $(STORIES)::test_three_heads_carry_the_gender \
 	$(STORIES)::test_two_heads_carry_the_gender $(STORIES)::test_they_read_the_first_tokens_of_noun_and_name \
 	$(STORIES)::test_two_other_heads_carry_the_gender $(STORIES)::test_they_carry_the_initial_of_the_name \
+	$(BRACKETS)::test_one_part_counts_and_three_look_at_the_horizon \
 	$(BRACKETS)::test_mlp_2_gets_the_count_from_layer_1_and_head_2_1 $(BRACKETS)::test_both_at_once \
 	example_circuits/pitfalls/cancellation/test_memoriser.py::test_the_learner \
 	$(foreach what,this_node_sorts this_node_computes_the_sorted_list it_merges_sorted_halves it_partitions,\

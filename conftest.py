@@ -19,7 +19,7 @@ pytest_plugins = ["pytester"]
 
 _COMMON = {
     "deadline": None,  # models are run
-    "max_examples": sized(40, 100),
+    "max_examples": sized(25, 100),
     "suppress_health_check": [
         HealthCheck.too_slow,
         HealthCheck.data_too_large,

@@ -2,10 +2,8 @@
 
 One node, one slot and one reference at a time, and nothing fast. The rules are those of
 docs/meaning.md, "Exactly", and are named where they are followed. A network answers five questions
-(`Network`) in its own way; all the rest is here.
-
-Nothing in the package imports this module, and it shares no code with the engine, which the tests
-hold against it on random networks, claims and swap sets.
+(`Network`) in its own way; all the rest is here. Nothing in the package imports this module, and it
+shares no code with the engine, which the tests hold against it.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from torch import Tensor
 
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.swaps.swap_set import SwapSet
-from pytest_scrub.tree.nodes import ROOT, Agreement, Each, Node, Position
+from pytest_scrub.tree.nodes import ROOT, Agreement, Each, Node, Position, Span
 from pytest_scrub.tree.paths import donor_owners, node_paths, readers
 
 # What a network answers ---------------------------------------------------------------------------
@@ -31,7 +29,6 @@ from pytest_scrub.tree.paths import donor_owners, node_paths, readers
 class Run:
     """One pass of a network on one row, on its sequence alone: no tensor here has a batch axis.
 
-    - `row`: the row of the dataset.
     - `values`: component to its activation `[positions, ...]`, or to what was put in its place. The
       mask's is `[positions]`, 1 where a key is visible; the output's is what the metric reads.
     - `reads`: component to the residual stream `[positions, d_model]` that it reads, if any.
@@ -48,11 +45,9 @@ by their sum it is the first, and what is added to that sum."""
 
 
 class Network(Protocol):
-    """A network as components that read one another.
-
-    Constant terms (biases) belong to no activation (rule 9). Which keys are visible is the
-    activation of `mask`, which heads read in a slot of its own (rule 10).
-    """
+    """A network as components that read one another. Constant terms (biases) belong to no
+    activation (rule 9). Which keys are visible is the activation of `mask`, which heads read in a
+    slot of its own (rule 10)."""
 
     via: str  # rule 6: how a child is read that does not say, `direct`, or `any` in torch modules
 
@@ -72,9 +67,8 @@ class Network(Protocol):
 
         - `runs`: for every slot the run in which it is read. All are on one row, the carrier, whose
           position ids are those of rotary embeddings (rule 10).
-        - `changes`: slot to what is added to activations that it reads in its run; a slot may be
-          missing. Where the network adds a function of a sum of activations, it is one of them all
-          together (rule 6).
+        - `changes`: slot to what is added to activations that it reads in its run, if anything. A
+          function of a sum of activations is one of them all together (rule 6).
         """
 
 
@@ -82,31 +76,23 @@ class Network(Protocol):
 
 
 def rows_of(swap_set: SwapSet, column: int) -> dict[str | None, int]:
-    """For one reference x, the row in every slot.
-
-    Rule 1: x is what the root, with no parent (None), agrees with, and its own input unless it
-    names a feature, which gives it a slot.
-    """
-    x = int(swap_set.references[column])
-    donors = swap_set.donors[:, column].tolist()
+    """For one reference x, the row in every slot. Rule 1: x is what the root, with no parent
+    (None), agrees with, and its own input unless it names a feature, which gives it a slot."""
+    x, donors = int(swap_set.references[column]), swap_set.donors[:, column].tolist()
     return {None: x, ROOT: x, **dict(zip(swap_set.slots, donors, strict=True))}
 
 
 def allowed(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> dict[str, set[int]]:
-    """For every slot, the rows that may be its donor, the donors above it being as they are.
-
-    A swap set is allowed where every donor is among these. Rule 11 says nothing else of these sets:
-    of two claims about the same nodes, `join` allows in every slot what both do.
-    """
-    own, owners = rows_of(swap_set, column), donor_owners(root)
-    rows: dict[str, set[int]] = {}
+    """For every slot, the rows that may be its donor, the donors above it being as they are; where
+    all donors are among these, a swap set is allowed. Rule 11 says nothing else of these sets: of
+    two claims about the same nodes, `join` allows in every slot what both do."""
+    own, owners, rows = rows_of(swap_set, column), donor_owners(root), dict[str, set[int]]()
     for path, node, _ in node_paths(root):
         # rule 15: a node with pos=EACH is a leaf for every position
         for place in places(path, own) if node.is_each else [None]:
             at = "" if place is None else f"/{place}"
             if node.agrees_on is not None:  # rule 2: with the parent's own input
-                with_own = own[reader(root, path)]
-                rows[path + at] = agreeing(dataset, node.agrees_on, with_own, place)
+                rows[path + at] = agreeing(dataset, node.agrees_on, own[reader(root, path)], place)
             if path in owners:  # rule 5: the donor of the node of that name
                 rows[path + at] &= {own[owners[path] + at]}
         if node.rest is not None:  # rule 4: with the node's own input
@@ -129,13 +115,11 @@ def reader(root: Node, path: str) -> str | None:
     return common[-1] if common else None
 
 
-def agreeing(
-    dataset: Dataset, agreement: Agreement, row: int, place: int | None = None
-) -> set[int]:
+def agreeing(dataset: Dataset, on: Agreement, row: int, place: int | None = None) -> set[int]:
     """Rule 2: the row itself, and every row among the donors that agrees with it; rule 15: at one
     position, where neither is padded."""
-    agree = np.full(len(dataset.donor_rows), not agreement.exact)
-    for values in map(dataset.feature, agreement.features):  # none for ANYTHING: all agree
+    agree = np.full(len(dataset.donor_rows), not on.exact)
+    for values in map(dataset.feature, on.features):  # none for ANYTHING: all agree
         own = values if place is None or values.ndim == 1 else values[:, place]
         agree &= [np.all(own[donor] == own[row]) for donor in dataset.donor_rows]
     if place is not None and "attention_mask" in dataset.inputs:
@@ -157,11 +141,9 @@ def chance(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> floa
 def outputs(
     network: Network, root: Node, dataset: Dataset, swap_set: SwapSet, at: Position | None
 ) -> list[Tensor]:
-    """The scrubbed output of every reference, float64 `[positions, ...]`; donors may be any rows.
-
-    - `at`: the metric's positions (None: all), on the root's carrier (rule 7). The label stays the
-      reference's (rule 1).
-    """
+    """The scrubbed output of every reference, float64 `[positions, ...]`, at the metric's positions
+    `at` (None: all) on the root's carrier (rule 7); donors may be any rows. The label stays the
+    reference's (rule 1)."""
     found = []
     with torch.no_grad():
         for column in range(len(swap_set)):
@@ -173,10 +155,8 @@ def outputs(
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """What a node puts in place of an activation, or of the sum of several.
-
-    Rule 7: the carrier is the row on whose sequence the value is computed.
-    """
+    """What a node puts in place of an activation, or of the sum of several. Rule 7: the carrier is
+    the row on whose sequence the value is computed."""
 
     node: Node
     carrier: int
@@ -196,12 +176,10 @@ class Meaning:
     def claims(self, path: str, node: Node) -> list[Claim]:
         """What a node hands to its parent."""
         if node.is_each:  # rule 15: what each donor gives at its position
-            at_each = places(path, self.rows)
-            runs = [self.network.run(self.rows[f"{path}/{at}"], {}).values for at in at_each]
-            return [
-                Claim(node, -1, (name,), torch.stack([runs[at][name][at] for at in at_each]))
-                for name in node.components
-            ]
+            donors = [self.rows[f"{path}/{at}"] for at in places(path, self.rows)]
+            runs = [self.network.run(donor, {}).values for donor in donors]
+            each = {name: [run[name][i] for i, run in enumerate(runs)] for name in node.components}
+            return [Claim(node, -1, (name,), torch.stack(of)) for name, of in each.items()]
         if node.edited is not None:  # rule 16: changed where it is read, and taken from nowhere
             return [Claim(node, -1, node.components, torch.empty(0))]
         own = self.rows[path]
@@ -219,12 +197,9 @@ class Meaning:
         """Rule 4: on what its children give, and for the rest on a clean run on `row`."""
         children = [(at, child) for at, child, above in node_paths(self.root) if above == path]
         claims = [claim for at, child in children for claim in self.claims(at, child)]
-        parent = node.component
-        runs: dict[str, Run] = {}
-        changes: dict[str, list[Change]] = {}
+        parent, runs, changes = node.component, dict[str, Run](), dict[str, list[Change]]()
         for slot in self.network.slots(parent):
-            # rule 6: only that slot reads it
-            read = [claim for claim in claims if claim.node.into in (None, slot)]
+            read = [claim for claim in claims if claim.node.into in (None, slot)]  # rule 6
             anywhere = [claim for claim in read if (claim.node.via or self.network.via) == "any"]
             runs[slot] = self.run(row, anywhere)
             for claim in read:
@@ -234,32 +209,26 @@ class Meaning:
         return self.network.recompute(parent, runs, changes)
 
     def run(self, row: int, claims: Sequence[Claim]) -> Run:
-        """Rule 6, along every path: a run in which all these are replaced together; a clean one
-        without any."""
+        """Rule 6, along every path: a run in which all these are replaced together."""
 
         def replace(name: str, now: Tensor) -> Tensor:
             for claim in claims:
                 now = self.blend(now, claim, row) if claim.components == (name,) else now
             return now
 
-        return self.network.run(
-            row, {name: partial(replace, name) for claim in claims for name in claim.components}
-        )
+        names = [name for claim in claims for name in claim.components]
+        return self.network.run(row, {name: partial(replace, name) for name in names})
 
     def change(self, run: Run, claim: Claim) -> Tensor:
-        """Rule 6, directly: what is added to what a slot reads in this run, value_c - value_c(r_n).
-
-        Beside children along every path the run holds their replacements already.
-        """
+        """Rule 6, directly: what is added to what a slot reads in this run, value_c - value_c(r_n);
+        beside children along every path it holds their replacements already."""
         now = torch.stack([run.values[name] for name in claim.components]).sum(dim=0)
         return self.blend(now, claim, run.row) - now
 
     def blend(self, now: Tensor, claim: Claim, row: int) -> Tensor:
         """`now`, computed on `row`, with the claim's value put in; what it does not claim stays.
-
         Rule 7: taken at the positions of its own carrier, put in at those of its parent's, k-th to
-        k-th. Rule 8: only the projection on its subspace is replaced.
-        """
+        k-th. Rule 8: only the projection on its subspace is replaced."""
         node = claim.node
         if node.edited is not None:  # rule 16: as it is in this run
             put, edited = self.positions(node.pos, row, now), now.clone()
@@ -270,9 +239,7 @@ class Meaning:
         value = claim.value.to(now.dtype).expand_as(now)
         new = value[self.positions(node.pos, claim.carrier, value)]
         put = self.positions(node.pos, row, now)
-        assert new.shape == now[put].shape, (
-            f"{node.label}: rows {claim.carrier} and {row} differ in their positions"
-        )
+        assert new.shape == now[put].shape, f"{node.label} has other positions in row {row}"
         if node.subspace is not None:
             basis = torch.tensor(node.subspace.basis, dtype=now.dtype)
             new = now[put] + (new - now[put]) @ basis @ basis.T
@@ -284,10 +251,7 @@ class Meaning:
         """Rule 7: what `pos` means in this row, as an index of `value [positions, ...]`."""
         if pos is None or isinstance(pos, Each):
             return ...
-        if isinstance(pos, str):
-            column = self.dataset.feature(pos)[row]
-            if column.dtype == bool:
-                return np.flatnonzero(column).tolist()
-            pos = int(column)
-        every = range(len(value))
-        return [every[pos]] if isinstance(pos, int) else list(every[pos.slice])
+        at: Any = pos.slice if isinstance(pos, Span) else pos
+        if isinstance(pos, str):  # a position of each row, or a mask of its positions
+            at = self.dataset.feature(pos)[row]
+        return np.arange(len(value))[at].reshape(-1).tolist()

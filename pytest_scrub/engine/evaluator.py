@@ -48,8 +48,7 @@ from pytest_scrub.tree.nodes import ROOT, Node
 SHARD = 256
 SHARD_OF_RERUNS = 32
 FLOAT64_BYTES = 8
-SEEN_FOR_DIGITS = 16  # references whose outputs say how large outputs are
-# References on which it is seen what the rounding of outputs does to a metric.
+# References on which it is seen how large outputs are, and what rounding them does to a metric.
 ROUNDING_ROWS = 64
 # A value, its difference, its sum, its norm, ...: how many of each are alive at once.
 COPIES = 8
@@ -227,29 +226,31 @@ class Evaluator:
         found: Numbers = np.concatenate(self._collected(results, size, len(rows), UNSCRUBBED))[back]
         return found
 
-    @cached_property
+    @property
     def rounding(self) -> float:
-        """How far off the metric may be, as a share of it: a loss of large logits by more than they
-        are."""
+        """How far off the metric may be, as a share of it."""
+        return self._rounding[0]
+
+    @cached_property
+    def _rounding(self) -> tuple[float, float]:
+        """How far off the metric may be: as a share of it, a loss of large logits by more than they
+        are, and at least, in its own unit."""
         references = self.space.reference_rows[:ROUNDING_ROWS]
         output, rows = self.clean_outputs(references), self._on_device(references)
         share, kind = rounding_of(self.graph, output), coarsest(self.graph, output)
-        if kind not in NARROW:
-            return share
-        own, other = (
-            self._metric(rows, values, labels=self._own_labels(rows))
-            for values in (output, a_unit_off(output, torch.finfo(kind).eps))
-        )
-        off, size = float((other - own).abs().mean()) / 2, float(own.abs().mean())
-        return max(share, off / size) if math.isfinite(off) and size else share
-
-    @cached_property
-    def _last_digits(self) -> float:
-        return last_digits_of(self.clean_outputs(self.space.reference_rows[:SEEN_FOR_DIGITS]))
+        if kind in NARROW:
+            own, other = (
+                self._metric(rows, values, labels=self._own_labels(rows))
+                for values in (output, a_unit_off(output, torch.finfo(kind).eps))
+            )
+            off, size = float((other - own).abs().mean()) / 2, float(own.abs().mean())
+            share = max(share, off / size) if math.isfinite(off) and size else share
+        return share, last_digits_of(output)
 
     def rounding_of(self, values: Numbers) -> Numbers:
         """How far off metrics may be that have these values, in their unit."""
-        found: Numbers = np.maximum(self.rounding * np.abs(values), self._last_digits)
+        share, digits = self._rounding
+        found: Numbers = np.maximum(share * np.abs(values), digits)
         return found
 
     def slopes(self, swap_set: SwapSet) -> list[ActivationGradient]:

@@ -20,6 +20,7 @@ from pytest_scrub.swaps.space import SwapSet
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, head, mlp, module, output
 from tests.reference.generate import Architecture, build
 from tests.reference.toy_problems import ToyProblem, toy_problems
+from tests.sizes import sized
 
 ANY: dict[str, Any] = {"agrees_on": ANYTHING}
 Numbers = npt.NDArray[np.float64]
@@ -41,9 +42,12 @@ def changes(evaluator: Evaluator, swap_set: SwapSet) -> Numbers:
     return evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)
 
 
+SMALL_TOYS = range(sized(4, 8))
+
+
 @cache
 def small_toys() -> list[ToyProblem]:
-    return list(toy_problems(8, smallest=20, largest=300))
+    return list(toy_problems(len(SMALL_TOYS), smallest=20, largest=300))
 
 
 N = 400

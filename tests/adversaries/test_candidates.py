@@ -15,6 +15,7 @@ from tests.adversaries.problems import (
     MANY,
     OUT,
     REFERENCES,
+    SMALL_TOYS,
     candidates,
     generator,
     product,
@@ -22,7 +23,7 @@ from tests.adversaries.problems import (
 )
 
 
-@pytest.mark.parametrize("nth", range(8))
+@pytest.mark.parametrize("nth", SMALL_TOYS)
 def test_moving_a_donor_keeps_the_rest_allowed(nth: int) -> None:
     evaluator = small_toys()[nth].evaluator
     space, rng = evaluator.space, generator(nth)

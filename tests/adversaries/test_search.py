@@ -42,6 +42,7 @@ from tests.adversaries.problems import (
     OF_THE_REST,
     OUT,
     REFERENCES,
+    SMALL_TOYS,
     SOME,
     TWO_NODES,
     N,
@@ -94,7 +95,7 @@ def solved(problem: ToyProblem) -> Solved:
 @cache
 def toys() -> list[Solved]:
     return [
-        solved(problem) for problem in (toy_problems(200) if FULL else toy_problems(6, most=15_000))
+        solved(problem) for problem in (toy_problems(200) if FULL else toy_problems(4, most=15_000))
     ]
 
 
@@ -621,7 +622,7 @@ def test_ranking_counts_captures_and_multiplications() -> None:
     assert spending.ranking - before == pytest.approx(len(SOME))
 
 
-@pytest.mark.parametrize("nth", range(8))
+@pytest.mark.parametrize("nth", SMALL_TOYS)
 def test_a_changed_slot_has_the_key_of_the_whole(nth: int) -> None:
     """What was tried before is known by a key, which is not made anew from all slots."""
     evaluator, references = small_toys()[nth].evaluator, small_toys()[nth].references

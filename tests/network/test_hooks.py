@@ -72,8 +72,8 @@ def test_every_part_is_what_the_familys_own_hooks_say(family: str) -> None:
 
 def every_part_is_what_the_familys_own_hooks_say(family: str) -> None:
     plain = hooked_graph(family, 0)
-    graph, data = as_graph(plain.source), plain.dataset
-    store, seen = ActivationStore(graph, data), list[Tensor]()
+    store, seen = plain.store, list[Tensor]()
+    graph, data = store.graph, store.dataset
     for name in plain.above["output"]:
         # of a part, since a norm of all that another adds would give the same
         half = rotation(plain.shapes[name][-1])[:, ::2]
@@ -117,9 +117,9 @@ def every_part_is_what_the_familys_own_hooks_say(family: str) -> None:
     ids=str,
 )
 def test_streams_patterns_and_neurons_are_refused_as_ever(root: Any, said: str) -> None:
-    plain = hooked_graph("BertModel", 0)
+    store = hooked_graph("BertModel", 0).store
     with pytest.raises(HypothesisError) as error:
-        Evaluator(as_graph(plain.source), plain.dataset, root, TOTAL)
+        Evaluator(store.graph, store.dataset, root, TOTAL, store=store)
     assert said in str(error.value)
 
 

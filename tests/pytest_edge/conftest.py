@@ -6,7 +6,9 @@ again.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.metadata
 import itertools
 import shutil
 import sys
@@ -39,6 +41,8 @@ for _module in (
     "pytest_scrub.pytest_edge.session",
 ):
     importlib.import_module(_module)
+
+VERSION = functools.cache(importlib.metadata.version)  # which reads a package's description
 
 # Of 64 rows that all differ, `a` alone says the label and `b` is a small disturbance, so a claim
 # about A holds and one about B is refuted; every row is the only one of its `row`.
@@ -263,6 +267,7 @@ def suite(pytester: pytest.Pytester, warm: None, monkeypatch: pytest.MonkeyPatch
     for name in ("CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "NO_COLOR", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)  # they change what pytest prints
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("pytest_scrub.pytest_edge.run_reports.version", VERSION)
     # Bytecode is kept by second and size: a file that is written again may be taken for the one it
     # was.
     monkeypatch.setattr(sys, "dont_write_bytecode", True)

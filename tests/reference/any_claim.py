@@ -45,8 +45,9 @@ from tests.reference.every_swap import (
     every_swap,
     truth_of,
 )
+from tests.sizes import sized
 
-MOST_SWAPS = 10_000  # of all references together
+MOST_SWAPS = sized(2_500, 10_000)  # of all references together
 # of the exact gap: near it, five in a hundred intervals miss
 FACTORS = (0.3, 0.3, 0.7, 1.5, 3.0, 3.0)
 SEARCH = ("adversaries", "adversary", "budget", "deadline")

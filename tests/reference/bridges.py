@@ -7,7 +7,7 @@ the component reads it, and its activation is read off.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,7 @@ class BridgeNetwork:
         self.dtype = next(bridge.parameters()).dtype
         self.has_mlps = "blocks.0.mlp.hook_out" in bridge.hook_dict
         layers = range(bridge.cfg.n_layers)
+        self._kept: dict[Hashable, Tensor] = {}
         # what each block adds before it is normalised or scaled, and the stream before and after
         self._points = {
             (kind, layer): self._of_block(kind, layer) for layer in layers for kind in KINDS
@@ -99,9 +100,7 @@ class BridgeNetwork:
         }
         row = next(iter(runs.values())).row
         if component == ROOT:
-            return self._forward(
-                row, self._visible(row), [_force("ln_final.hook_in", streams["stream"])]
-            )
+            return self._shown(ROOT, row, {"ln_final.hook_in": streams["stream"]})
         if dictionary_of(component):
             place = place_of(component)
             own = self.recompute(place, runs, changes)
@@ -149,10 +148,8 @@ class BridgeNetwork:
 
     def _after(self, row: int, block: tuple[str, int], summed: Tensor) -> Tensor:
         """The stream after a block that is made to add this."""
-        seen: dict[str, Tensor] = {}
         out, _, after = self._points[block]
-        self._forward(row, self._visible(row), [_force(out, summed), _record(after, seen)])
-        return seen[after]
+        return self._shown(after, row, {out: summed})
 
     def _of_block(self, kind: str, layer: int) -> tuple[str, str, str]:
         """Hook points of what a block adds as it is, of what it reads, and of the stream that
@@ -287,12 +284,8 @@ class BridgeNetwork:
 
     def _normed(self, place: str, stream: Tensor) -> Tensor:
         """What the MLP itself reads where its block reads this stream."""
-        seen: dict[str, Tensor] = {}
         layer = _layer(place)
-        name = f"blocks.{layer}.mlp.hook_in"
-        hooks = [_force(self._points["mlp", layer][1], stream), _record(name, seen)]
-        self._forward(0, self._visible(0), hooks)
-        return seen[name]
+        return self._shown(f"blocks.{layer}.mlp.hook_in", 0, self._read_by_mlp(layer, stream))
 
     def _constant(self, place: str) -> Tensor | int:
         """What stands at a place beside the component's activation."""
@@ -322,11 +315,11 @@ class BridgeNetwork:
 
     def _mlp(self, layer: int, row: int, stream: Tensor) -> Tensor:
         """An MLP's activation `[P, d_model]` on this stream."""
-        seen: dict[str, Tensor] = {}
-        out, reads, _ = self._points["mlp", layer]
-        hooks = [_force(reads, stream), _record(out, seen)]
-        self._forward(row, self._visible(row), hooks)
-        return seen[out] - self._mlp_biases[layer]
+        out = self._points["mlp", layer][0]
+        return self._shown(out, row, self._read_by_mlp(layer, stream)) - self._mlp_biases[layer]
+
+    def _read_by_mlp(self, layer: int, stream: Tensor) -> dict[str, Tensor]:
+        return {self._points["mlp", layer][1]: stream}
 
     def _patterns(
         self, layer: int, row: int, streams: Mapping[str, Tensor], visible: Tensor
@@ -341,35 +334,25 @@ class BridgeNetwork:
         """What a hook of a layer's attention shows on these streams into queries, keys and values,
         and with these keys visible."""
         attn = f"blocks.{layer}.attn"
-        seen: dict[str, Tensor] = {}
-        for slot, stream in streams.items():
-            hooks = [
-                _force(f"blocks.{layer}.hook_in", stream),
-                _record(f"{attn}.{slot}.hook_out", seen),
-            ]
-            self._forward(row, visible, hooks)
-        forced = [_force(name, projected) for name, projected in seen.items()]
-        self._forward(row, visible, [*forced, _record(f"{attn}.{hook}", seen)])
-        return seen[f"{attn}.{hook}"]
+        names = {f"{attn}.{slot}.hook_out": stream for slot, stream in streams.items()}
+        projected = {
+            name: self._shown(name, row, {f"blocks.{layer}.hook_in": stream}, visible)
+            for name, stream in names.items()
+        }
+        return self._shown(f"{attn}.{hook}", row, projected, visible)
 
     def _attended(self, layer: int, row: int, stream: Tensor, pattern: Tensor) -> Tensor:
         """The mixed values of a layer, `[P, heads, d_head]`, if every head attended like this."""
-        seen: dict[str, Tensor] = {}
-        name = f"blocks.{layer}.attn.v.hook_out"
-        hooks = [_force(f"blocks.{layer}.hook_in", stream), _record(name, seen)]
-        self._forward(row, self._visible(row), hooks)
-        values = seen[name].reshape(self.n_pos, -1, self.bridge.cfg.d_head)
+        name, forced = f"blocks.{layer}.attn.v.hook_out", {f"blocks.{layer}.hook_in": stream}
+        shown = self._shown(name, row, forced)
+        values = shown.reshape(self.n_pos, -1, self.bridge.cfg.d_head)
         values = values.repeat_interleave(self.n_heads // values.shape[1], dim=1)
         return torch.einsum("qk,khe->qhe", pattern, values)
 
     def _hidden(self, component: str, row: int, stream: Tensor) -> Tensor:
         """What all hidden units of an MLP hold on this stream, `[P, units]`."""
         layer = _layer(component)
-        seen: dict[str, Tensor] = {}
-        name = f"blocks.{layer}.mlp.out.hook_in"
-        hooks = [_force(self._points["mlp", layer][1], stream), _record(name, seen)]
-        self._forward(row, self._visible(row), hooks)
-        return seen[name]
+        return self._shown(f"blocks.{layer}.mlp.out.hook_in", row, self._read_by_mlp(layer, stream))
 
     def added_by(self, component: str, hidden: Tensor) -> Tensor:
         """What some hidden units, `neurons1[0:4,7]`, add to what their MLP does."""
@@ -379,6 +362,23 @@ class BridgeNetwork:
             only[:, unit] = hidden[:, unit]
         added: Tensor = project(only) - project(silent)
         return added
+
+    def _shown(
+        self, name: str, row: int, forced: Mapping[str, Tensor], visible: Tensor | None = None
+    ) -> Tensor:
+        """What a hook shows, or the logits, in a pass in which these are put in. Kept, as many
+        donors make the same of a row."""
+        visible = self._visible(row) if visible is None else visible
+        given = (visible, *forced.values())
+        key = name, row, *forced, *(tensor.contiguous().numpy().tobytes() for tensor in given)
+        if key not in self._kept:
+            seen: dict[str, Tensor] = {}
+            hooks = [_force(hook, value) for hook, value in forced.items()]
+            logits = self._forward(
+                row, visible, hooks if name == ROOT else [*hooks, _record(name, seen)]
+            )
+            self._kept[key] = seen.get(name, logits)
+        return self._kept[key]
 
     def _forward(self, row: int, visible: Tensor, hooks: Sequence[Hook]) -> Tensor:
         # Position ids are passed because the bridge would otherwise count visible keys only.
@@ -413,12 +413,10 @@ class BridgeNetwork:
         Attention sums to one, so this part of a head's activation is the same on every input. Where
         a sink takes a share of it, no part is.
         """
-        seen: dict[str, Tensor] = {}
-        name = f"blocks.{layer}.attn.v.hook_out"
         zeros = torch.zeros(self.n_pos, self.bridge.cfg.d_model, dtype=self.dtype)
-        hooks = [_force(f"blocks.{layer}.attn.hook_in", zeros), _record(name, seen)]
-        self._forward(0, self._visible(0), hooks)
-        bias = seen[name].repeat_interleave(self.n_heads // seen[name].shape[1], dim=1)
+        forced = {f"blocks.{layer}.attn.hook_in": zeros}
+        shown = self._shown(f"blocks.{layer}.attn.v.hook_out", 0, forced)
+        bias = shown.repeat_interleave(self.n_heads // shown.shape[1], dim=1)
         has_sinks = hasattr(self.bridge.blocks[layer].attn.original_component, "sinks")
         return torch.zeros_like(bias) if has_sinks else bias
 

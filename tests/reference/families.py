@@ -19,12 +19,15 @@ class AllFloat64(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.float:
             func = torch.Tensor.double
-        double = [torch.float64 if arg is torch.float32 else arg for arg in args]
-        named = {
-            name: torch.float64 if arg is torch.float32 else arg
-            for name, arg in (kwargs or {}).items()
-        }
-        return func(*double, **named)
+        named = kwargs or {}
+        if any(arg is torch.float32 for arg in (*args, *named.values())):  # seldom
+            args = [_double(arg) for arg in args]
+            named = {name: _double(arg) for name, arg in named.items()}
+        return func(*args, **named)
+
+
+def _double(arg: Any) -> Any:
+    return torch.float64 if arg is torch.float32 else arg
 
 
 def common(a: Any) -> dict[str, Any]:

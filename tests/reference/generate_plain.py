@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pytest_scrub.data.dataset import Dataset
+from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.meaning import Network
-from pytest_scrub.network import FunctionGraph
+from pytest_scrub.network import FunctionGraph, as_graph
 from pytest_scrub.network.wrapping import along_every_path, bridge_of
 from pytest_scrub.tree.nodes import EACH, EXACT, ROOT, Agreement, Node, Span, Subspace
 from tests.reference import hooked
@@ -29,6 +30,7 @@ from tests.reference.functions import FunctionNetwork
 from tests.reference.generate import Waves, edited, rotation
 from tests.reference.hooked import FAMILIES
 from tests.reference.modules import ModuleNetwork, Spot, column
+from tests.sizes import sized
 
 ROWS, LENGTH, WIDTH = 6, 3, 4
 FEATURES = ("g", "h")
@@ -58,6 +60,11 @@ class Plain:
     dataset: Dataset
     reads: Mapping[str, Sequence[str]]
     above: Mapping[str, Sequence[str]]
+
+    @cached_property
+    def store(self) -> ActivationStore:
+        """What its evaluators share: it is proved once."""
+        return ActivationStore(as_graph(self.source), self.dataset)
 
     @cached_property
     def shapes(self) -> Mapping[str, torch.Size]:
@@ -389,7 +396,7 @@ def alone(component: str) -> str:
 
 
 def hooked_graphs() -> st.SearchStrategy[Plain]:
-    return st.builds(hooked_graph, st.sampled_from(sorted(FAMILIES)), st.integers(0, 1))
+    return st.builds(hooked_graph, st.sampled_from(sorted(FAMILIES)), st.integers(0, sized(0, 1)))
 
 
 def module_graphs() -> st.SearchStrategy[Plain]:

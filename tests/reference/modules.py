@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Optional
 from unittest import mock
 
@@ -99,6 +99,7 @@ class ModuleNetwork:
         self.module, self.inputs, self.pick = module, dataset.inputs, pick
         named = {name: Spot(name) for name, _ in module.named_modules() if name}
         self.spots = named if spots is None else spots
+        self.clean = cache(partial(self._run, replace={}))
 
     def slots(self, component: str) -> Sequence[str]:
         return ("in",)
@@ -107,6 +108,9 @@ class ModuleNetwork:
         return False
 
     def run(self, row: int, replace: Mapping[str, Callable[[Tensor], Tensor]]) -> Run:
+        return self._run(row, replace) if replace else self.clean(row)
+
+    def _run(self, row: int, replace: Mapping[str, Callable[[Tensor], Tensor]]) -> Run:
         run = Run(row)
         calls = Counter[tuple[str, Optional[bool]]]()
 

@@ -40,7 +40,7 @@ from tests.sizes import only_in_full
 DOCS = ROOT / "docs"
 WORKFLOW = DOCS / "workflow.yml"
 TUTORIAL, NOTEBOOK = "tutorial.md", "from-the-notebook.md"
-LONG = [TUTORIAL, "writing-claims.md", "from-the-notebook.md"]  # a minute and more
+LONG = [TUTORIAL, "writing-claims.md", NOTEBOOK, "dictionaries.md"]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# ([\w./-]+\.\w+|\.\w+)(, continued)?\n")
 SLOWEST = 300  # seconds for one command: twenty at most on a free machine

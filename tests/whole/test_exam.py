@@ -67,7 +67,7 @@ OF_CANCELLING = (
     "the second bit does not matter", "the guard knows odd", "both from one row do not matter",
     "the pronoun knows template",
 )  # fmt: skip
-SLOW = {"high reads a1 alone"}
+SLOW = {"high reads a1 alone", "carries are in the rest"}
 ENUMERATED = [
     *by_name(adding.questions(), *OF_ADDING),
     *by_name(cancelling.questions(), *OF_CANCELLING),

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +25,12 @@ from pytest_scrub.network.graph import Site
 from pytest_scrub.network.kinds.head import Head
 from pytest_scrub.network.kinds.reading import Batch
 from pytest_scrub.network.kinds.rerun import Rerun
+from pytest_scrub.swaps.swap_set import SwapSet
+from pytest_scrub.tree.nodes import Node
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
 from tests.sizes import only_in_full, sized
+from tests.whole.test_engine_against_reference import CASES as OF_A_KIND
 from tests.whole.test_engine_against_reference import assert_same, engine_and_reference_agree
 
 CASES = sized(15, 200)
@@ -124,13 +129,43 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
 
 
 def agree(kind: str, store_of, cases: int = CASES) -> None:
-    settings(max_examples=cases, suppress_health_check=[HealthCheck.function_scoped_fixture])(
+    settings(max_examples=cases, suppress_health_check=[*HealthCheck])(
         given(data=st.data())(engine_and_reference_agree)
     )(kind=kind, store_of=store_of)
 
 
-def test_reading_takes_its_short_cuts(taken: Taken) -> None:
-    agree("native", lambda graph, dataset: None, 3 * CASES)
+@dataclass(frozen=True)
+class Both:
+    """A small network on a few rows, for the engine and for the slow evaluator."""
+
+    store: ActivationStore
+    slow: BridgeNetwork
+
+    def evaluator(self, root: Node, metric: Metric) -> Evaluator:
+        store = self.store
+        return Evaluator(store.graph, store.dataset, root, metric, store=store)
+
+    def slowly(self, root: Node, swap_set: SwapSet, at: Any = -1) -> list[torch.Tensor]:
+        return meaning.outputs(self.slow, root, self.store.dataset, swap_set, at)
+
+
+@functools.cache
+def both(small: Architecture) -> Both:
+    model, length, rng = build(small), small.n_ctx, np.random.default_rng(0)
+    tokens, marked = rng.integers(0, 5, size=(12, length)), rng.integers(0, length, size=12)
+    columns = np.arange(length)
+    two = (columns == marked[:, None]) | (columns == (marked[:, None] - 1) % length)
+    features = {"marked": marked, "two": two}
+    data = Dataset(tokens, labels=np.zeros(12, dtype=int), label_pos=-1, features=features)
+    store = ActivationStore(as_graph(model.bridge), data)
+    return Both(store, BridgeNetwork(model.bridge, data))
+
+
+SUM = Metric("sum", lambda out, batch: out.double().sum(1))
+
+
+def test_native_networks_agree_and_reading_takes_its_short_cuts(taken: Taken) -> None:
+    agree("native", lambda graph, dataset: None, OF_A_KIND["native"])
     for way in (
         "a projection that nothing changes is gathered",
         # a few of a thousand trees have them
@@ -154,23 +189,16 @@ def test_heads_that_read_heads(
     taken: Taken, norm: str | None, way: str, kind: str, into: str | None
 ) -> None:
     choices = {"positions": "rotary"} if kind == "rotary" else {}
-    model = build(Architecture(n_layers=2, n_ctx=4, norm=norm, **choices))
-    rng = np.random.default_rng(0)
-    data = Dataset(
-        torch.tensor(rng.integers(0, 5, size=(12, 4))), labels=np.zeros(12, dtype=int), label_pos=-1
-    )
+    network = both(Architecture(n_layers=2, n_ctx=4, norm=norm, **choices))
     below = [head(0, h, agrees_on=ANYTHING, into=into) for h in range(2)]
     root = output(
         head(1, 0, agrees_on=ANYTHING, reads=below),
         head(1, 1, agrees_on=ANYTHING),
         embed(agrees_on=ANYTHING),
     )
-    evaluator = Evaluator(
-        as_graph(model.bridge), data, root, Metric("sum", lambda out, batch: out.double().sum(1))
-    )
-    swap_set = evaluator.space.draw(30, rng)
-    network = BridgeNetwork(model.bridge, data)
-    theirs = [float(out[-1].sum()) for out in meaning.outputs(network, root, data, swap_set, -1)]
+    evaluator = network.evaluator(root, SUM)
+    swap_set = evaluator.space.draw(30, np.random.default_rng(1))
+    theirs = [float(out[-1].sum()) for out in network.slowly(root, swap_set)]
     assert evaluator.evaluate(swap_set) == pytest.approx(theirs, rel=1e-6)
     assert taken[way]
     if norm == "LN" and into is None:
@@ -178,21 +206,15 @@ def test_heads_that_read_heads(
 
 
 def test_a_rerun_starts_where_something_changes(taken: Taken) -> None:
-    model = build(Architecture(n_layers=3, attn_only=False, norm="LN", n_ctx=4))
-    rng = np.random.default_rng(0)
-    data = Dataset(
-        torch.tensor(rng.integers(0, 5, size=(12, 4))), labels=np.zeros(12, dtype=int), label_pos=-1
-    )
+    network = both(Architecture(n_layers=3, attn_only=False, norm="LN", n_ctx=4))
     changed = head(1, 1, agrees_on=ANYTHING, via="any")
     root = output(
         mlp(2, agrees_on=ANYTHING, reads=[changed, embed(agrees_on=ANYTHING)]),
         head(1, 0, agrees_on=ANYTHING),
     )
-    metric = Metric("sum", lambda out, batch: out.double().sum(1))
-    evaluator = Evaluator(as_graph(model.bridge), data, root, metric)
-    swap_set = evaluator.space.draw(30, rng)
-    network = BridgeNetwork(model.bridge, data)
-    theirs = [float(out[-1].sum()) for out in meaning.outputs(network, root, data, swap_set, -1)]
+    evaluator = network.evaluator(root, SUM)
+    swap_set = evaluator.space.draw(30, np.random.default_rng(1))
+    theirs = [float(out[-1].sum()) for out in network.slowly(root, swap_set)]
     assert evaluator.evaluate(swap_set) == pytest.approx(theirs, rel=1e-6)
     assert taken["a rerun starts above the first layer"]
 
@@ -204,30 +226,18 @@ def test_a_rerun_computes_the_last_layer_where_it_is_read(
     taken: Taken, at: int | str | slice | None, subspace: int | None, read_at: int | str
 ) -> None:
     """Whether what is replaced lies there, beside it, or partly there."""
-    model = build(Architecture(n_layers=2, n_heads=4, attn_only=False, norm="LN", n_ctx=5))
-    rng = np.random.default_rng(0)
-    marked = rng.integers(0, 5, size=12)
-    data = Dataset(
-        torch.tensor(rng.integers(0, 5, size=(12, 5))),
-        labels=np.zeros(12, dtype=int),
-        features={
-            "marked": marked,
-            "two": np.eye(5, dtype=bool)[marked]
-            | (np.arange(5) == marked[:, None] - 1)
-            | (np.arange(5) == marked[:, None] + 4),
-        },
-    )
+    small = Architecture(n_layers=2, n_heads=4, attn_only=False, norm="LN", n_ctx=5)
+    network, rng = both(small), np.random.default_rng(1)
     basis = None
     if subspace is not None:
-        basis = np.linalg.qr(rng.normal(size=(model.bridge.cfg.d_model, subspace)))[0]
+        basis = np.linalg.qr(rng.normal(size=(small.d_model, subspace)))[0]
     below = [head(1, h, agrees_on=ANYTHING, via="any", pos=at, subspace=basis) for h in (0, 2)]
     root = output(*below, head(0, 1, agrees_on=ANYTHING, via="any", pos=at, subspace=basis))
     metric = Metric("sum", lambda out, batch: out.double().flatten(1).sum(1), read_at)
-    evaluator = Evaluator(as_graph(model.bridge), data, root, metric)
+    evaluator = network.evaluator(root, metric)
     swap_set = evaluator.space.draw(30, rng)
-    network = BridgeNetwork(model.bridge, data)
-    theirs = meaning.outputs(network, root, data, swap_set, read_at)
-    assert_same(evaluator.outputs(swap_set).double(), theirs, model.tolerance)
+    theirs = network.slowly(root, swap_set, read_at)
+    assert_same(evaluator.outputs(swap_set).double(), theirs, 1e-9)
     assert taken["heads of a rerun are one product"]
     assert taken["heads of a rerun are computed where they are read"]
 

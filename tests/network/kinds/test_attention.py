@@ -4,6 +4,7 @@ refuted?"""
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_scrub import Dataset, Metric, attn, check, embed, group, head, mask, mlp, output
+from pytest_scrub import Dataset, Metric, attn, embed, group, head, mask, mlp, output
 from pytest_scrub.engine.circuit import circuit_of
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.network import as_graph
 from pytest_scrub.power.mutants import mutants
 from pytest_scrub.swaps.slots import slots_of
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.nodes import Node
+from tests.network.kinds.conftest import F, many_rows
 from tests.reference.generate import Architecture, build
 
-F: dict[str, Any] = {"agrees_on": "first"}
 LENGTH, D_MODEL, ROWS, HEADS = 4, 8, 24, 4
 TOKENS = torch.randint(5, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
 VISIBLE = torch.ones_like(TOKENS)
@@ -63,8 +65,13 @@ def evaluated(bridge: Any, root: Node, donors: dict[str, Any]) -> Tensor:
     """The outputs when every slot whose path ends so takes these donors."""
     slots = tuple(slot.path for slot in slots_of(root))
     table = np.stack([donors[slot.rpartition("/")[2].partition("#")[0]] for slot in slots])
-    rows = SwapSet(np.arange(ROWS), table, slots, DATA.digest())
-    return Evaluator(as_graph(bridge), DATA, root, OUTPUT).outputs(rows).double()
+    rows, store = SwapSet(np.arange(ROWS), table, slots, DATA.digest()), store_of(bridge)
+    return Evaluator(store.graph, DATA, root, OUTPUT, store=store).outputs(rows).double()
+
+
+@cache
+def store_of(bridge: Any) -> ActivationStore:
+    return ActivationStore(as_graph(bridge), DATA)
 
 
 def assert_equal(one: Tensor, other: Tensor) -> None:
@@ -153,19 +160,12 @@ def test_a_sibling_that_is_read_in_the_same_run(bridge: Any) -> None:
 
 @pytest.mark.parametrize("via", ["direct", "any"])
 def test_a_false_claim_is_refuted_and_a_true_one_is_not(via: str) -> None:
-    """Attention is causal: at position 1 it reads two tokens, and no fewer."""
-    model = build(Architecture(n_layers=2, n_heads=HEADS, n_ctx=LENGTH, attn_only=False, norm="LN"))
-    tokens = np.random.default_rng(4).integers(0, 5, (300, LENGTH))
-    first_two = [f"{a} {b}" for a, b in tokens[:, :2]]
-    features = {"first": tokens[:, 0], "second": tokens[:, 1], "first two": first_two}
-    data = Dataset(tokens, labels=tokens[:, 0], features=features)
+    many = many_rows(n_heads=HEADS, n_kv_heads=HEADS)
 
     def outcome(on: str) -> str:
-        root = output(attn(0, agrees_on=on, via=via), rest="first two")
-        metric = Metric("a logit", lambda out, batch: out[:, 0], 1)
-        return check(root, model.bridge, data, metric=metric, tolerance=1e-3).outcome
+        return many.outcome(output(attn(0, agrees_on=on, via=via), rest="first two"))
 
-    assert {on: outcome(on) for on in features} == {
+    assert {on: outcome(on) for on in many.data.feature_names} == {
         "first": "refuted",
         "second": "refuted",
         "first two": "held",

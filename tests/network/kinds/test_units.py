@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from pytest_scrub import (
     ANYTHING,
     EXACT,
     Dataset,
-    HypothesisError,
     attn,
-    check,
     embed,
     group,
     head,
@@ -37,13 +34,20 @@ from pytest_scrub.network import ResidualGraph, as_graph
 from pytest_scrub.network.graph import Site
 from pytest_scrub.power.mutants import mutants
 from pytest_scrub.tree.nodes import Node
-from tests.network.kinds.conftest import CHANGE, KINDS, LENGTH, OUTPUT, Small, small_of
+from tests.network.kinds.conftest import (
+    CHANGE,
+    LENGTH,
+    OUTPUT,
+    SOME,
+    F,
+    Many,
+    Same,
+    Small,
+    many_rows,
+    small_of,
+)
 from tests.reference.generate import Architecture, build
 
-Same = Callable[[Tensor, Tensor], None]
-F: dict[str, Any] = {"agrees_on": "first"}
-ALONE: dict[str, Any] = {"adversaries": []}  # the average
-SOME = np.eye(8)[:, :3]
 SILENT = 5  # a unit
 WAYS: list[dict[str, Any]] = [
     {},
@@ -123,60 +127,48 @@ def test_beside_what_moved_them_they_are_the_donors(
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[Any, Dataset]:
+def trained() -> Iterator[Many]:
     """A network whose MLP has a unit that is always silent, and many rows."""
-    model = build(
-        Architecture(n_layers=2, n_ctx=LENGTH, attn_only=False, norm="LN", act="relu", seed=3)
-    )
-    model.bridge.blocks[0].mlp._modules["in"].original_component.bias.data[SILENT] = -1e3
-    tokens = np.random.default_rng(4).integers(0, 5, (300, LENGTH))
-    two = [f"{a} {b}" for a, b in tokens[:, :2]]
-    features = {"first": tokens[:, 0], "second": tokens[:, 1], "first two": two}
-    yield model.bridge, Dataset(tokens, labels=tokens[:, 0], features=features)
-    model.bridge.blocks[0].mlp._modules["in"].original_component.bias.data[SILENT] = 0.1
+    many = many_rows(act="relu", seed=3)
+    bias = many.bridge.blocks[0].mlp._modules["in"].original_component.bias.data
+    bias[SILENT] = -1e3
+    yield many
+    bias[SILENT] = 0.1
 
 
 @pytest.mark.parametrize("via", ["direct", "any"])
-def test_a_false_claim_is_refuted_and_a_true_one_is_not(
-    trained: tuple[Any, Dataset], via: str
-) -> None:
-    """Attention is causal: at position 1 the MLP depends on two tokens, and no fewer."""
-    bridge, data = trained
-
+def test_a_false_claim_is_refuted_and_a_true_one_is_not(trained: Many, via: str) -> None:
     def outcome(on: str) -> str:
-        root = output(neurons(0, [0, 1, 2, 3, 4, 7, 9], agrees_on=on, via=via), rest="first two")
-        return check(root, bridge, data, metric=CHANGE, tolerance=1e-3, **ALONE).outcome
+        some = neurons(0, [0, 1, 2, 3, 4, 7, 9], agrees_on=on, via=via)
+        return trained.outcome(output(some, rest="first two"))
 
-    assert {on: outcome(on) for on in ("first", "second", "first two")} == {
+    assert {on: outcome(on) for on in trained.data.feature_names} == {
         "first": "refuted",
         "second": "refuted",
         "first two": "held",
     }
 
 
-def test_a_claim_about_a_unit_that_never_fires_tests_nothing(trained: tuple[Any, Dataset]) -> None:
-    bridge, data = trained
-    graph = as_graph(bridge)
-    (codes,) = graph.capture([Site("z", ("neurons0[0:8]",))], data.batch(range(100))).values()
+def test_a_claim_about_a_unit_that_never_fires_tests_nothing(trained: Many) -> None:
+    site, rows = Site("z", ("neurons0[0:8]",)), trained.data.batch(range(100))
+    (codes,) = as_graph(trained.bridge).capture([site], rows).values()
     moves = codes[:, 1].std(0) > 1e-3
     assert not moves[SILENT]
     assert moves.any()
 
     def outcome(unit: int) -> str:
-        root = output(neurons(0, unit, agrees_on=ANYTHING), rest=EXACT)
-        return check(root, bridge, data, metric=CHANGE, tolerance=1e-3, **ALONE).outcome
+        return trained.outcome(output(neurons(0, unit, agrees_on=ANYTHING), rest=EXACT))
 
     assert outcome(SILENT) == "untested"
     assert outcome(int(moves.nonzero()[0])) == "refuted"
 
 
-def test_mutants_are_as_many_other_units(trained: tuple[Any, Dataset]) -> None:
-    bridge, data = trained
-    graph = as_graph(bridge)
+def test_mutants_are_as_many_other_units(trained: Many) -> None:
+    graph = as_graph(trained.bridge)
     root = output(
         neurons(0, [1, 2, 3], agrees_on="first"), neurons(0, range(6, 9), agrees_on="second")
     )
-    made = mutants(graph, data, root, None, np.random.default_rng(0)).mutants
+    made = mutants(graph, trained.data, root, None, np.random.default_rng(0)).mutants
     new = [
         graph.parts[child.component].units.tolist()
         for one in made if one.kind == "component" and one.node.endswith("[1:4]")
@@ -191,27 +183,16 @@ def test_mutants_are_as_many_other_units(trained: tuple[Any, Dataset]) -> None:
 # --- what is asked and said -----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def native() -> Small:
-    return small_of("native", KINDS["native"])
-
-
-def refused(small: Small, root: Node) -> str:
-    with pytest.raises(HypothesisError) as error:
-        check_hypothesis(small.graph, small.data, root, None)
-    return str(error.value)
-
-
 def test_what_claims_an_edge_twice_is_refused(native: Small) -> None:
     some = neurons(1, [0, 2, 5], **F)
     twice = "claim the same edge into output twice"
-    assert twice in refused(native, output(some, mlp(1, **F)))
-    assert twice in refused(native, output(some, neurons(1, slice(2, None), **F)))
-    assert twice in refused(native, output(some, stream(2, **F)))
+    assert twice in native.refused(output(some, mlp(1, **F)))
+    assert twice in native.refused(output(some, neurons(1, slice(2, None), **F)))
+    assert twice in native.refused(output(some, stream(2, **F)))
     both = output(group([mlp(1), neurons(1, [0, 2, 5])], **F))
-    assert "neurons1[0,2,5] are one group, but both hold mlp1" in refused(native, both)
+    assert "neurons1[0,2,5] are one group, but both hold mlp1" in native.refused(both)
     overlapping = output(group([neurons(1, [0, 2]), neurons(1, slice(2, None))], **F))
-    assert "are one group, but both hold neurons1[2]" in refused(native, overlapping)
+    assert "are one group, but both hold neurons1[2]" in native.refused(overlapping)
     for apart in (
         neurons(1, [1, 3], **F),
         neurons(0, [0, 2, 5], **F),
@@ -240,12 +221,12 @@ def test_what_claims_an_edge_twice_is_refused(native: Small) -> None:
     ids=lambda given: given.component if isinstance(given, Node) else "",
 )
 def test_unknown_units_are_said_with_the_nearest(native: Small, node: Node, said: str) -> None:
-    assert said in refused(native, output(node))
+    assert said in native.refused(output(node))
 
 
 def test_a_network_without_mlps_says_so(native: Small) -> None:
     small = small_of("attention", Architecture(attn_only=True, d_head=4))
-    said = refused(small, output(neurons(0, 0, **F)))
+    said = small.refused(output(neurons(0, 0, **F)))
     assert said == "output/neurons0[0]: the network has no component 'neurons0'; it has none"
 
 
