@@ -16,6 +16,7 @@ from torch import Tensor
 from pytest_scrub.common.calls import as_plain, is_whole, short_repr
 from pytest_scrub.common.user_code import call_user_function
 from pytest_scrub.data.dataset import Dataset, Positions
+from pytest_scrub.engine.alike import Columns, kinds_below
 from pytest_scrub.engine.checks import check_hypothesis, require_floating
 from pytest_scrub.engine.gradients import ActivationGradient, Gathered, WatchedStore, joined
 from pytest_scrub.engine.plan import Step, compile_plan
@@ -170,7 +171,9 @@ class Evaluator:
             pieces = [swap_set[start : start + size] for start in range(0, len(swap_set), size)]
             parts = self._collected(executor.scrubbed(self, pieces), size, len(swap_set), SCRUBBED)
         else:
-            parts = self._each_batch(swap_set, lambda rows: self._scrubbed(rows).cpu().numpy())
+            parts = self._each_batch(
+                swap_set, lambda columns: self._scrubbed(columns).cpu().numpy()
+            )
         return np.concatenate([np.empty(0), *parts])
 
     def outputs(self, swap_set: SwapSet) -> Tensor:
@@ -237,11 +240,11 @@ class Evaluator:
         **Raises** `ModelError` where a function overwrites what its gradient needs.
         """
 
-        def differentiate(rows: Tensor) -> list[ActivationGradient]:
+        def differentiate(columns: Columns) -> list[ActivationGradient]:
             gathered: list[Gathered] = []
             with torch.enable_grad():
-                output = self._output(rows, gathered)
-                total = self._metric(rows[REFERENCE], output, self.metric.to_rank_by).sum()
+                output = self._output(columns, gathered)
+                total = self._metric(columns.rows[REFERENCE], output, self.metric.to_rank_by).sum()
                 if not total.requires_grad:
                     return []
                 gradients = self._gradients(total, [value for value, _ in gathered])
@@ -251,7 +254,7 @@ class Evaluator:
                 for slope in slopes(grad)
             ]
 
-        batches = self._each_batch(swap_set, differentiate)
+        batches = self._each_batch(swap_set, differentiate, differentiated=True)
         return [joined(parts) for parts in zip(*batches, strict=True)] if all(batches) else []
 
     def _gradients(self, total: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -296,11 +299,11 @@ class Evaluator:
         stages = self.stages
         assert stages is not None
 
-        def stream(rows: Tensor) -> Tensor:
-            carrier = rows[self.plan.carrier]
+        def stream(columns: Columns) -> Tensor:
+            carrier = columns.rows[self.plan.carrier]
             where = at_rows(self.checked.output, carrier)
             return stages.stream(
-                self.store, carrier, where, self._child_values(self.plan, rows, where)
+                self.store, carrier, where, self._child_values(self.plan, columns, where)
             )
 
         return torch.cat(self._each_batch(swap_set, stream))
@@ -334,14 +337,31 @@ class Evaluator:
         self.ensure(self.sites, np.flatnonzero(used))
         return rows
 
-    def _each_batch(self, swap_set: SwapSet, function: Callable[[Tensor], Result]) -> list[Result]:
-        """What a function gives for each batch of rows, `[slots + 1, B]`."""
-        rows = self._on_device(self._prepare(swap_set))
+    def _each_batch(
+        self,
+        swap_set: SwapSet,
+        function: Callable[[Columns], Result],
+        *,
+        differentiated: bool = False,
+    ) -> list[Result]:
+        """What a function gives for each batch of columns; they may be told apart unless each is
+        `differentiated` by itself."""
+        rows = self._prepare(swap_set)
         if not len(swap_set):
             return []
-        size = self.batch_size or self._scrubbed_columns
-        batches = torch.split(rows, size, dim=1)
-        return self._collected(map(function, batches), size, len(swap_set), SCRUBBED)
+        size = self.batch_size or (
+            self._differentiated_columns if differentiated else self._scrubbed_columns
+        )
+
+        def columns(start: int) -> Columns:
+            some = rows[:, start : start + size]
+            told = self._computes_below and not differentiated
+            kinds = kinds_below(self.plan, some, self._gathered) if told else {}
+            return Columns(self._on_device(some), kinds)
+
+        starts = range(0, len(swap_set), size)
+        found = (function(columns(start)) for start in starts)
+        return self._collected(found, size, len(swap_set), SCRUBBED)
 
     def _collected(
         self, results: Iterable[Result], size: int, total: int, what: str
@@ -360,7 +380,14 @@ class Evaluator:
 
     def _columns(self, sites: Sequence[Site]) -> int:
         """How many references fit into one batch."""
-        return self.batch_of(sum(map(self.store.bytes_per_row, sites)))[0]
+        return self.batch_of(self._bytes(sites))[0]
+
+    def _bytes(self, sites: Iterable[Site]) -> int:
+        return sum(map(self.store.bytes_per_row, sites))
+
+    def _gathered(self, step: Step) -> int:
+        """The bytes that a step gathers for one reference."""
+        return self._bytes(step.sites)
 
     def batch_of(self, gathered: int) -> tuple[int, int]:
         """How many references fit into one batch where so many bytes are gathered for each, and
@@ -377,6 +404,20 @@ class Evaluator:
         fit = max(1, min(most, self.store.memory.batch_bytes(device) // per_column))
         return fit, fit * per_column
 
+    def held(self, bytes_of: Callable[[Iterable[Site]], int]) -> int:
+        """The bytes that evaluating a reference holds at once of what it gathers: a node's own once
+        the values below are there, and of what is computed before it the values alone."""
+
+        def most(step: Step) -> int:
+            before = largest = 0
+            for child in step.children:
+                largest = max(largest, before + most(child))
+                before += bytes_of(child.sites)
+            return max(largest, before + bytes_of(step.sites))
+
+        clean = self.clean_sites if self.metric.needs_clean else ()
+        return most(self.plan) + bytes_of(clean)
+
     # asked for with every batch, of sites that were captured
 
     @cached_property
@@ -385,7 +426,17 @@ class Evaluator:
 
     @cached_property
     def _scrubbed_columns(self) -> int:
+        return self.batch_of(self.held(self._bytes))[0]
+
+    @cached_property
+    def _differentiated_columns(self) -> int:
+        # all that is gathered is held until the last of it is differentiated
         return self._columns(self.sites)
+
+    @cached_property
+    def _computes_below(self) -> bool:
+        """Whether anything is computed below the output."""
+        return any(step.reader is not None for child in self.plan.children for step in child.walk())
 
     @cached_property
     def _reruns(self) -> bool:
@@ -394,14 +445,16 @@ class Evaluator:
 
     # The tree -------------------------------------------------------------------------------------
 
-    def _scrubbed(self, rows: Tensor) -> Tensor:
-        references, carrier = rows[REFERENCE], rows[self.plan.carrier]
+    def _scrubbed(self, columns: Columns) -> Tensor:
+        references, carrier = columns.rows[REFERENCE], columns.rows[self.plan.carrier]
         self._require_as_many("the output", self.checked.output, references, carrier)
-        output = self._output(rows)
-        values, size = self._metric(references, output), len(output)
-        if size > 1 and size not in self._proved_sizes:
-            self._prove_alone(rows, output, values)
-            self._proved_sizes.add(size)
+        output = self._output(columns)
+        values = self._metric(references, output)
+        new = [size for size in columns.sizes if size > 1 and size not in self._proved_sizes]
+        if new:
+            self._prove_alone(columns.rows, output, values)
+            for size in new:
+                self._proved_sizes.add(size)
         return values
 
     def _prove_alone(self, rows: Tensor, output: Tensor, values: Tensor) -> None:
@@ -412,7 +465,7 @@ class Evaluator:
         clean = self._clean_output(rows[REFERENCE]) if self.metric.needs_clean else None
         for some in ([-1], [-1, 0]):
             few = rows[:, some]
-            off = relative_difference(self._output(few), output[some], output)
+            off = relative_difference(self._output(Columns(few)), output[some], output)
             if off:
                 raise ModelError(
                     f"{self.graph.source}: the scrubbed output of a row depends on the rows beside "
@@ -432,8 +485,8 @@ class Evaluator:
                     "number for each from its own output, without a mean or a norm over the batch"
                 )
 
-    def _output(self, rows: Tensor, gathered: list[Gathered] | None = None) -> Tensor:
-        return self._as_output(self._values(self.plan, rows, None, gathered)[0])
+    def _output(self, columns: Columns, gathered: list[Gathered] | None = None) -> Tensor:
+        return self._as_output(self._values(self.plan, columns, None, gathered)[0])
 
     def _clean_output(self, rows: Tensor) -> Tensor:
         where = at_rows(self.checked.output, rows)
@@ -463,9 +516,14 @@ class Evaluator:
         )
 
     def _values(
-        self, step: Step, rows: Tensor, inherited: Where, gathered: list[Gathered] | None = None
+        self,
+        step: Step,
+        columns: Columns,
+        inherited: Where,
+        gathered: list[Gathered] | None = None,
     ) -> list[Tensor]:
         """The activations a step gives its parent, one for each of its parts."""
+        rows = columns.rows
         carrier = rows[step.carrier]
         where = inherited if step.positions is None else at_rows(step.positions, carrier)
         if step.node.computed_by is not None:
@@ -481,19 +539,26 @@ class Evaluator:
             where = torch.arange(len(step.each), device=rows.device) if where is None else where
         if step.reader is None:
             return [clean.take(site, carrier, where) for site in step.sites]
-        below = self._child_values(step, rows, where, gathered)
+        below = self._child_values(step, columns, where, gathered)
         return [step.reader.value(clean, carrier, where, below)]
 
     def _child_values(
-        self, step: Step, rows: Tensor, where: Where, gathered: list[Gathered] | None = None
+        self, step: Step, columns: Columns, where: Where, gathered: list[Gathered] | None = None
     ) -> list[Tensor]:
         """The activations of a step's children."""
         values: list[Tensor] = []
         for child in step.children:
-            here, there = rows[step.carrier], rows[child.carrier]
+            here, there = columns.rows[step.carrier], columns.rows[child.carrier]
             with located_at(child.node):
                 self._require_as_many(child.path, child.positions, here, there)
-            values += self._values(child, rows, where if child.same else None, gathered)
+            inherited, fewer = where if child.same else None, columns.below(child)
+            if fewer is None:
+                values += self._values(child, columns, inherited, gathered)
+                continue
+            some, at, like = fewer
+            if inherited is not None and inherited.ndim > 1:
+                inherited = inherited[at]
+            values += [value[like] for value in self._values(child, some, inherited, gathered)]
         return values
 
     def _require_as_many(
