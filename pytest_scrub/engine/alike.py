@@ -7,7 +7,7 @@ a time, and the table node by node swaps one: most of what is below and beside i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,9 +17,9 @@ from pytest_scrub.data.columns import first_of_codes, joint_codes
 from pytest_scrub.engine.plan import Step
 from pytest_scrub.swaps.swap_set import Rows
 
-# Bytes that are gathered for one column of the nodes in between: telling columns apart takes about
-# as long as computing with so many.
-FEWEST_BYTES = 128
+# Bytes that nodes gather for one column before columns are told apart: that takes a share of the
+# time of computing with so many.
+FEWEST_BYTES = 1024
 MOST_KINDS = 7 / 8  # of the columns; where more differ, little is saved
 SALT = np.random.default_rng(0).integers(1, 1 << 62, size=64, dtype=np.int64)
 
@@ -103,21 +103,29 @@ def kinds_below(plan: Step, rows: Rows, gathered: Callable[[Step], int]) -> dict
     return found
 
 
-@dataclass(frozen=True, eq=False)
 class Columns:
     """Some columns of a batch of swap sets.
 
+    **Arguments**
+
     - `rows`: int64 `[slots + 1, B]`: the donors of all slots and, last, the references.
     - `kinds`: of all columns of the batch.
-    - `which`: int64 `[B]`, ascending: which of them these are; None for all.
+    - `which`: int64, ascending: which of them these are; None for all.
     """
 
-    rows: Tensor
-    kinds: Mapping[str, Kinds] = field(default_factory=dict)
-    which: Rows | None = None
+    def __init__(
+        self, rows: Tensor, kinds: Mapping[str, Kinds] | None = None, which: Rows | None = None
+    ) -> None:
+        self.rows, self.kinds, self._which = rows, kinds or {}, which
+        self._index = None if which is None else torch.from_numpy(which).to(rows.device)
 
     def __len__(self) -> int:
-        return self.rows.shape[1]
+        return self.rows.shape[1] if self._which is None else len(self._which)
+
+    def of(self, slot: int) -> Tensor:
+        """int64 `[B]`: the rows of one slot, or of the references."""
+        rows = self.rows[slot]
+        return rows if self._index is None else rows[self._index]
 
     @property
     def sizes(self) -> set[int]:
@@ -131,7 +139,7 @@ class Columns:
         if kinds is None or len(kinds.first) == len(self):
             return None
         at, like = kinds.first, kinds.of_column
-        if self.which is not None:
-            at, like = np.searchsorted(self.which, at), like[self.which]
-        index, back = (torch.from_numpy(x).to(self.rows.device) for x in (at, like))
-        return Columns(self.rows[:, index], self.kinds, kinds.first), index, back
+        if self._which is not None:
+            at, like = np.searchsorted(self._which, at), like[self._which]
+        index, back = (torch.from_numpy(each).to(self.rows.device) for each in (at, like))
+        return Columns(self.rows, self.kinds, kinds.first), index, back

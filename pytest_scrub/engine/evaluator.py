@@ -244,7 +244,7 @@ class Evaluator:
             gathered: list[Gathered] = []
             with torch.enable_grad():
                 output = self._output(columns, gathered)
-                total = self._metric(columns.rows[REFERENCE], output, self.metric.to_rank_by).sum()
+                total = self._metric(columns.of(REFERENCE), output, self.metric.to_rank_by).sum()
                 if not total.requires_grad:
                     return []
                 gradients = self._gradients(total, [value for value, _ in gathered])
@@ -300,7 +300,7 @@ class Evaluator:
         assert stages is not None
 
         def stream(columns: Columns) -> Tensor:
-            carrier = columns.rows[self.plan.carrier]
+            carrier = columns.of(self.plan.carrier)
             where = at_rows(self.checked.output, carrier)
             return stages.stream(
                 self.store, carrier, where, self._child_values(self.plan, columns, where)
@@ -446,7 +446,7 @@ class Evaluator:
     # The tree -------------------------------------------------------------------------------------
 
     def _scrubbed(self, columns: Columns) -> Tensor:
-        references, carrier = columns.rows[REFERENCE], columns.rows[self.plan.carrier]
+        references, carrier = columns.of(REFERENCE), columns.of(self.plan.carrier)
         self._require_as_many("the output", self.checked.output, references, carrier)
         output = self._output(columns)
         values = self._metric(references, output)
@@ -523,20 +523,19 @@ class Evaluator:
         gathered: list[Gathered] | None = None,
     ) -> list[Tensor]:
         """The activations a step gives its parent, one for each of its parts."""
-        rows = columns.rows
-        carrier = rows[step.carrier]
+        carrier = columns.of(step.carrier)
         where = inherited if step.positions is None else at_rows(step.positions, carrier)
         if step.node.computed_by is not None:
             with located_at(step.node):
-                return [self._computed(step, rows[step.donor], where)]
+                return [self._computed(step, columns.of(step.donor), where)]
         clean: Clean = self.store
         if gathered is not None:
             clean = WatchedStore(self.store, step, where, gathered)
         if step.each:
             # where what reads it wants it, each position of a row of its own
-            of_each = torch.stack([rows[slot] for slot in step.each], dim=1)
+            of_each = torch.stack([columns.of(slot) for slot in step.each], dim=1)
             carrier = of_each if where is None else select(of_each.unsqueeze(-1), where).squeeze(-1)
-            where = torch.arange(len(step.each), device=rows.device) if where is None else where
+            where = torch.arange(len(step.each), device=carrier.device) if where is None else where
         if step.reader is None:
             return [clean.take(site, carrier, where) for site in step.sites]
         below = self._child_values(step, columns, where, gathered)
@@ -548,9 +547,10 @@ class Evaluator:
         """The activations of a step's children."""
         values: list[Tensor] = []
         for child in step.children:
-            here, there = columns.rows[step.carrier], columns.rows[child.carrier]
-            with located_at(child.node):
-                self._require_as_many(child.path, child.positions, here, there)
+            if not _is_static(child.positions):
+                here, there = columns.of(step.carrier), columns.of(child.carrier)
+                with located_at(child.node):
+                    self._require_as_many(child.path, child.positions, here, there)
             inherited, fewer = where if child.same else None, columns.below(child)
             if fewer is None:
                 values += self._values(child, columns, inherited, gathered)

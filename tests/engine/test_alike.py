@@ -28,7 +28,7 @@ FEATURES: dict[str, Any] = {
     "where": TOKENS[:, 1] % LENGTH,
     "first": TOKENS[:, 0] % 2,
 }
-DATA = Dataset(TOKENS, labels=TOKENS[:, 0], label_pos=-1, features=FEATURES)
+DATA = Dataset(TOKENS, labels=TOKENS[:, 0], label_pos=FEATURES["where"], features=FEATURES)
 LINE = Dataset(
     {"a": torch.arange(ROWS).double()}, labels=torch.zeros(ROWS), features={"f": [0] * ROWS}
 )
@@ -76,6 +76,9 @@ CLAIMS = {
     "positions of the row above": output(
         mlp(1, pos="where", agrees_on="all", reads=[mlp(0, agrees_on="all", reads=[BELOW])])
     ),
+    "positions of the output": output(
+        mlp(1, agrees_on="all", reads=[mlp(0, agrees_on="all", reads=[BELOW])])
+    ),
     "siblings": output(
         head(1, 0, agrees_on="all", reads=[head(0, 0, agrees_on="all", reads=[BELOW], into="q")]),
         mlp(1, agrees_on="first", reads=[head(0, 1, agrees_on="first", reads=[BELOW])]),
@@ -96,6 +99,7 @@ CLAIMS = {
 def test_figures_are_those_of_computing_each_column(
     network: Any, claim: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(alike, "FEWEST_BYTES", 1)
     evaluator = Evaluator(network, DATA, claim)
     swap_set = one_slot_at_a_time(evaluator)
     fewer = list[int]()
