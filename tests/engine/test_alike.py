@@ -28,7 +28,7 @@ FEATURES: dict[str, Any] = {
     "where": TOKENS[:, 1] % LENGTH,
     "first": TOKENS[:, 0] % 2,
 }
-DATA = Dataset(TOKENS, labels=TOKENS[:, 0], label_pos=FEATURES["where"], features=FEATURES)
+DATA = Dataset(TOKENS, labels=TOKENS[:, 0], label_pos="where", features=FEATURES)
 LINE = Dataset(
     {"a": torch.arange(ROWS).double()}, labels=torch.zeros(ROWS), features={"f": [0] * ROWS}
 )
