@@ -125,7 +125,7 @@ class Columns:
     def of(self, slot: int) -> Tensor:
         """int64 `[B]`: the rows of one slot, or of the references."""
         rows = self.rows[slot]
-        return rows if self._index is None else rows[self._index]
+        return rows if self._index is None else rows.index_select(0, self._index)
 
     @property
     def sizes(self) -> set[int]:

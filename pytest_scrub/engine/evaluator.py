@@ -416,7 +416,8 @@ class Evaluator:
             return max(largest, before + bytes_of(step.sites))
 
         clean = self.clean_sites if self.metric.needs_clean else ()
-        return most(self.plan) + bytes_of(clean)
+        # some gather what is there already
+        return min(most(self.plan) + bytes_of(clean), bytes_of(self.sites))
 
     # asked for with every batch, of sites that were captured
 
@@ -558,7 +559,8 @@ class Evaluator:
             some, at, like = fewer
             if inherited is not None and inherited.ndim > 1:
                 inherited = inherited[at]
-            values += [value[like] for value in self._values(child, some, inherited, gathered)]
+            found = self._values(child, some, inherited, gathered)
+            values += [value.index_select(0, like) for value in found]
         return values
 
     def _require_as_many(
