@@ -17,6 +17,7 @@ from torch import Tensor
 from pytest_scrub.common.calls import as_plain, is_whole, short_repr
 from pytest_scrub.common.user_code import call_user_function
 from pytest_scrub.data.dataset import Dataset, Positions
+from pytest_scrub.engine.alike import Columns, kinds_below
 from pytest_scrub.engine.checks import check_hypothesis, require_floating
 from pytest_scrub.engine.gradients import ActivationGradient, Gathered, WatchedStore, joined
 from pytest_scrub.engine.plan import Step, compile_plan
@@ -186,7 +187,9 @@ class Evaluator:
             pieces = [swap_set[start : start + size] for start in range(0, len(swap_set), size)]
             parts = self._collected(executor.scrubbed(self, pieces), size, len(swap_set), SCRUBBED)
         else:
-            parts = self._each_batch(swap_set, lambda rows: self._scrubbed(rows).cpu().numpy())
+            parts = self._each_batch(
+                swap_set, lambda columns: self._scrubbed(columns).cpu().numpy()
+            )
         return np.concatenate([np.empty(0), *parts])
 
     def outputs(self, swap_set: SwapSet) -> Tensor:
@@ -263,12 +266,12 @@ class Evaluator:
         **Raises** `ModelError` where a function overwrites what its gradient needs.
         """
 
-        def differentiate(rows: Tensor) -> list[ActivationGradient]:
+        def differentiate(columns: Columns) -> list[ActivationGradient]:
             gathered: list[Gathered] = []
             with torch.enable_grad():
-                output = self._output(rows, gathered)
-                metric = self.metric.to_rank_by
-                total = self._metric(rows[REFERENCE], output, metric, self._labels(rows)).sum()
+                output = self._output(columns, gathered)
+                metric, labels = self.metric.to_rank_by, self._labels(columns.rows)
+                total = self._metric(columns.of(REFERENCE), output, metric, labels).sum()
                 if not total.requires_grad:
                     return []
                 gradients = self._gradients(total, [value for value, _ in gathered])
@@ -278,7 +281,7 @@ class Evaluator:
                 for slope in slopes(grad)
             ]
 
-        batches = self._each_batch(swap_set, differentiate)
+        batches = self._each_batch(swap_set, differentiate, differentiated=True)
         return [joined(parts) for parts in zip(*batches, strict=True)] if all(batches) else []
 
     def _gradients(self, total: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -323,11 +326,11 @@ class Evaluator:
         stages = self.stages
         assert stages is not None
 
-        def stream(rows: Tensor) -> Tensor:
-            carrier = rows[self.plan.carrier]
+        def stream(columns: Columns) -> Tensor:
+            carrier = columns.of(self.plan.carrier)
             where = at_rows(self.checked.output, carrier)
             return stages.stream(
-                self.store, carrier, where, self._child_values(self.plan, rows, where)
+                self.store, carrier, where, self._child_values(self.plan, columns, where)
             )
 
         return torch.cat(self._each_batch(swap_set, stream))
@@ -361,14 +364,31 @@ class Evaluator:
         self.ensure(self.sites, np.flatnonzero(used))
         return rows
 
-    def _each_batch(self, swap_set: SwapSet, function: Callable[[Tensor], Result]) -> list[Result]:
-        """What a function gives for each batch of rows, `[slots + 1, B]`."""
-        rows = self._on_device(self._prepare(swap_set))
+    def _each_batch(
+        self,
+        swap_set: SwapSet,
+        function: Callable[[Columns], Result],
+        *,
+        differentiated: bool = False,
+    ) -> list[Result]:
+        """What a function gives for each batch of columns; they may be told apart unless each is
+        `differentiated` by itself."""
+        rows = self._prepare(swap_set)
         if not len(swap_set):
             return []
-        size = self.batch_size or self._scrubbed_columns
-        batches = torch.split(rows, size, dim=1)
-        return self._collected(map(function, batches), size, len(swap_set), SCRUBBED)
+        size = self.batch_size or (
+            self._differentiated_columns if differentiated else self._scrubbed_columns
+        )
+
+        def columns(start: int) -> Columns:
+            some = rows[:, start : start + size]
+            told = self._computes_below and not differentiated
+            kinds = kinds_below(self.plan, some, self._gathered) if told else {}
+            return Columns(self._on_device(some), kinds)
+
+        starts = range(0, len(swap_set), size)
+        found = (function(columns(start)) for start in starts)
+        return self._collected(found, size, len(swap_set), SCRUBBED)
 
     def _collected(
         self, results: Iterable[Result], size: int, total: int, what: str
@@ -387,7 +407,14 @@ class Evaluator:
 
     def _columns(self, sites: Sequence[Site]) -> int:
         """How many references fit into one batch."""
-        return self.batch_of(sum(map(self.store.bytes_per_row, sites)))[0]
+        return self.batch_of(self._bytes(sites))[0]
+
+    def _bytes(self, sites: Iterable[Site]) -> int:
+        return sum(map(self.store.bytes_per_row, sites))
+
+    def _gathered(self, step: Step) -> int:
+        """The bytes that a step gathers for one reference."""
+        return self._bytes(step.sites)
 
     def batch_of(self, gathered: int) -> tuple[int, int]:
         """How many references fit into one batch where so many bytes are gathered for each, and
@@ -404,6 +431,21 @@ class Evaluator:
         fit = max(1, min(most, self.store.memory.batch_bytes(device) // per_column))
         return fit, fit * per_column
 
+    def held(self, bytes_of: Callable[[Iterable[Site]], int]) -> int:
+        """The bytes that evaluating a reference holds at once of what it gathers: a node's own once
+        the values below are there, and of what is computed before it the values alone."""
+
+        def most(step: Step) -> int:
+            before = largest = 0
+            for child in step.children:
+                largest = max(largest, before + most(child))
+                before += bytes_of(child.sites)
+            return max(largest, before + bytes_of(step.sites))
+
+        clean = self.clean_sites if self.metric.needs_clean else ()
+        # some gather what is there already
+        return min(most(self.plan) + bytes_of(clean), bytes_of(self.sites))
+
     # asked for with every batch, of sites that were captured
 
     @cached_property
@@ -412,7 +454,17 @@ class Evaluator:
 
     @cached_property
     def _scrubbed_columns(self) -> int:
+        return self.batch_of(self.held(self._bytes))[0]
+
+    @cached_property
+    def _differentiated_columns(self) -> int:
+        # all that is gathered is held until the last of it is differentiated
         return self._columns(self.sites)
+
+    @cached_property
+    def _computes_below(self) -> bool:
+        """Whether anything is computed below the output."""
+        return any(step.reader is not None for child in self.plan.children for step in child.walk())
 
     @cached_property
     def _reruns(self) -> bool:
@@ -421,16 +473,18 @@ class Evaluator:
 
     # The tree -------------------------------------------------------------------------------------
 
-    def _scrubbed(self, rows: Tensor) -> Tensor:
-        references, carrier = rows[REFERENCE], rows[self.plan.carrier]
+    def _scrubbed(self, columns: Columns) -> Tensor:
+        references, carrier = columns.of(REFERENCE), columns.of(self.plan.carrier)
         self._require_as_many("the output", self.checked.output, references, carrier)
-        output, labels = self._output(rows), self._labels(rows)
-        values, size = self._metric(references, output, labels=labels), len(output)
+        output, labels = self._output(columns), self._labels(columns.rows)
+        values = self._metric(references, output, labels=labels)
         if self.space.predicted is not None and not self._label_matters:
             self._require_label_matters(references, output, values)
-        if size > 1 and size not in self._proved_sizes:
-            self._prove_alone(rows, output, values)
-            self._proved_sizes.add(size)
+        new = [size for size in columns.sizes if size > 1 and size not in self._proved_sizes]
+        if new:
+            self._prove_alone(columns.rows, output, values)
+            for size in new:
+                self._proved_sizes.add(size)
         return values
 
     def _prove_alone(self, rows: Tensor, output: Tensor, values: Tensor) -> None:
@@ -441,7 +495,7 @@ class Evaluator:
         clean = self._clean_output(rows[REFERENCE]) if self.metric.needs_clean else None
         for some in ([-1], [-1, 0]):
             few = rows[:, some]
-            off = relative_difference(self._output(few), output[some], output)
+            off = relative_difference(self._output(Columns(few)), output[some], output)
             if off:
                 raise ModelError(
                     f"{self.graph.source}: the scrubbed output of a row depends on the rows beside "
@@ -486,8 +540,8 @@ class Evaluator:
             return self._own_labels(rows[REFERENCE])
         return self.space.predicted.labels(rows.cpu().numpy(), self._rival)
 
-    def _output(self, rows: Tensor, gathered: list[Gathered] | None = None) -> Tensor:
-        return self._as_output(self._values(self.plan, rows, None, gathered)[0])
+    def _output(self, columns: Columns, gathered: list[Gathered] | None = None) -> Tensor:
+        return self._as_output(self._values(self.plan, columns, None, gathered)[0])
 
     def _clean_output(self, rows: Tensor) -> Tensor:
         where = at_rows(self.checked.output, rows)
@@ -517,39 +571,52 @@ class Evaluator:
         )
 
     def _values(
-        self, step: Step, rows: Tensor, inherited: Where, gathered: list[Gathered] | None = None
+        self,
+        step: Step,
+        columns: Columns,
+        inherited: Where,
+        gathered: list[Gathered] | None = None,
     ) -> list[Tensor]:
         """The activations a step gives its parent, one for each of its parts."""
-        carrier = rows[step.carrier]
+        carrier = columns.of(step.carrier)
         where = inherited if step.positions is None else at_rows(step.positions, carrier)
         if step.node.computed_by is not None:
             with located_at(step.node):
-                return [self._computed(step, rows[step.donor], where)]
+                return [self._computed(step, columns.of(step.donor), where)]
         if step.node.edited is not None:  # as the value is where it is read
-            return [torch.empty(0, device=rows.device)]
+            return [torch.empty(0, device=columns.rows.device)]
         clean: Clean = self.store
         if gathered is not None:
             clean = WatchedStore(self.store, step, where, gathered)
         if step.each:
             # where what reads it wants it, each position of a row of its own
-            of_each = torch.stack([rows[slot] for slot in step.each], dim=1)
+            of_each = torch.stack([columns.of(slot) for slot in step.each], dim=1)
             carrier = of_each if where is None else select(of_each.unsqueeze(-1), where).squeeze(-1)
-            where = torch.arange(len(step.each), device=rows.device) if where is None else where
+            where = torch.arange(len(step.each), device=carrier.device) if where is None else where
         if step.reader is None:
             return [clean.take(site, carrier, where) for site in step.sites]
-        below = self._child_values(step, rows, where, gathered)
+        below = self._child_values(step, columns, where, gathered)
         return [step.reader.value(clean, carrier, where, below)]
 
     def _child_values(
-        self, step: Step, rows: Tensor, where: Where, gathered: list[Gathered] | None = None
+        self, step: Step, columns: Columns, where: Where, gathered: list[Gathered] | None = None
     ) -> list[Tensor]:
         """The activations of a step's children."""
         values: list[Tensor] = []
         for child in step.children:
-            here, there = rows[step.carrier], rows[child.carrier]
-            with located_at(child.node):
-                self._require_as_many(child.path, child.positions, here, there)
-            values += self._values(child, rows, where if child.same else None, gathered)
+            if not _is_static(child.positions):
+                here, there = columns.of(step.carrier), columns.of(child.carrier)
+                with located_at(child.node):
+                    self._require_as_many(child.path, child.positions, here, there)
+            inherited, fewer = where if child.same else None, columns.below(child)
+            if fewer is None:
+                values += self._values(child, columns, inherited, gathered)
+                continue
+            some, at, like = fewer
+            if inherited is not None and inherited.ndim > 1:
+                inherited = inherited[at]
+            found = self._values(child, some, inherited, gathered)
+            values += [value.index_select(0, like) for value in found]
         return values
 
     def _require_as_many(

@@ -97,7 +97,9 @@ def explain(evaluator: Evaluator) -> Explanation:
         with_other = float(np.mean([supports[i].share for i in its]))
         slots.append(ExplainedSlot(whole, agrees_on, donors, with_other))
     fits, room = store.memory.where(rows * gathered, evaluator.dataset.device)
-    batch, batch_bytes = evaluator.batch_of(gathered)
+    batch, batch_bytes = evaluator.batch_of(
+        evaluator.held(lambda sites: sum(bytes_of_a_row(one[site]) for site in sites))
+    )
     return Explanation(
         hypothesis=str(evaluator.hypothesis),
         slots=tuple(slots),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pytest_scrub import EXACT, Dataset, head, output
+from pytest_scrub.engine.alike import Columns
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.explain import explain
 from pytest_scrub.engine.memory import Memory
@@ -69,9 +70,9 @@ def test_the_batch_that_is_told_is_evaluated(monkeypatch: pytest.MonkeyPatch) ->
     plan = explain(evaluator)
     output_of = evaluator._output
 
-    def seen(rows: torch.Tensor, *more: Any) -> torch.Tensor:
-        sizes.append(rows.shape[1])
-        return output_of(rows, *more)
+    def seen(columns: Columns, *more: Any) -> torch.Tensor:
+        sizes.append(len(columns))
+        return output_of(columns, *more)
 
     monkeypatch.setattr(evaluator, "_output", seen)
     evaluator.evaluate(evaluator.space.draw(2 * plan.batch, np.random.default_rng(0)))
