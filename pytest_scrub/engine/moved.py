@@ -55,7 +55,7 @@ def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int
     parents, parts = evaluator.space.parents(swap_set), evaluator.graph.parts
     found: dict[int, tuple[int, ...]] = {}
     for step, _, at in _leaves(evaluator.plan, evaluator.checked.output):
-        if step.reader is not None or step.donor is None:
+        if step.reader is not None or step.node.edited is not None:
             continue
         for site, (name, *others) in zip(step.sites, step.parts, strict=True):
             units = parts[name].units

@@ -51,9 +51,11 @@ def _controls(average: Measured) -> Iterator[Control]:
         with shuffled(graph, settings.stream(SHUFFLED)) as other:
             yield _control(SHUFFLED, average, other, dataset, hypothesis)
     found = permuted_everywhere(dataset, hypothesis, settings.stream(PERMUTED))
-    if found is not None:
+    if settings.min_gap is not None:
+        pass  # features only say which swaps are left out, and those hurt too
+    elif found is not None:
         yield _control(PERMUTED, average, graph, found[1], found[0])
-    elif not predicts_a_change(average):
+    elif average.predicted is None:
         yield Control(PERMUTED, None, None, "the claim names no feature", True)
     rotated = _rotated(hypothesis, settings.stream(ROTATED))
     if rotated != hypothesis:
