@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.data.dataset import Dataset
+from pytest_scrub.data.feature_values import FeatureValues
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.nodes import ROOT, Agreement, Each, Node, Position
 from pytest_scrub.tree.paths import donor_owners, node_paths, readers
+from pytest_scrub.tree.predictions import arguments_of
 
 # What a network answers ---------------------------------------------------------------------------
 
@@ -159,8 +161,8 @@ def outputs(
 ) -> list[Tensor]:
     """The scrubbed output of every reference, float64 `[positions, ...]`; donors may be any rows.
 
-    - `at`: the metric's positions (None: all), on the root's carrier (rule 7). The label stays the
-      reference's (rule 1).
+    - `at`: the metric's positions (None: all), on the root's carrier (rule 7). What the metric
+      holds them against is the `label`.
     """
     found = []
     with torch.no_grad():
@@ -169,6 +171,21 @@ def outputs(
             (output,) = meaning.claims(ROOT, root)
             found.append(output.value[meaning.positions(at, output.carrier, output.value)].double())
     return found
+
+
+def label(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> Any:
+    """What the metric of the scrubbed output is taken against, for one reference.
+
+    Rule 1: the reference's own label; rule 17: or what the output predicts, from what is known of
+    the reference and of the rows of named nodes, whether or not they feed anything.
+    """
+    rows = rows_of(swap_set, column)
+    if root.predicts is None:
+        return FeatureValues(dataset, np.array([rows[None]])).labels[0]
+    function = root.predicts.function
+    places = {node.name: path for path, node, _ in node_paths(root) if not node.is_each}
+    read = [rows[places.get(name)] for name in arguments_of("predicts=", function)]
+    return np.asarray(function(*(FeatureValues(dataset, np.array([row])) for row in read)))[0]
 
 
 @dataclass(frozen=True, eq=False)
