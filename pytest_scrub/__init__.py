@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_scrub.data.bins import binned as binned
     from pytest_scrub.data.bins import near as near
     from pytest_scrub.data.dataset import Dataset as Dataset
+    from pytest_scrub.data.feature_values import FeatureValues as FeatureValues
     from pytest_scrub.engine.evaluator import Evaluator as Evaluator
     from pytest_scrub.errors import DataError as DataError
     from pytest_scrub.errors import HypothesisError as HypothesisError
@@ -78,6 +79,7 @@ _HOMES = {
     "adversaries.which_swaps": ("WhichSwaps",),
     "data.bins": ("binned", "near"),
     "data.dataset": ("Dataset",),
+    "data.feature_values": ("FeatureValues",),
     "engine.evaluator": ("Evaluator",),
     "errors": ("DataError", "HypothesisError", "ModelError", "ScrubError"),
     "judge": ("check",),

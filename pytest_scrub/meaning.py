@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.data.dataset import Dataset
+from pytest_scrub.data.feature_values import FeatureValues
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.nodes import ROOT, Agreement, Each, Node, Position, Span
 from pytest_scrub.tree.paths import donor_owners, node_paths, readers
+from pytest_scrub.tree.predictions import arguments_of
 
 # What a network answers ---------------------------------------------------------------------------
 
@@ -142,8 +144,8 @@ def outputs(
     network: Network, root: Node, dataset: Dataset, swap_set: SwapSet, at: Position | None
 ) -> list[Tensor]:
     """The scrubbed output of every reference, float64 `[positions, ...]`, at the metric's positions
-    `at` (None: all) on the root's carrier (rule 7); donors may be any rows. The label stays the
-    reference's (rule 1)."""
+    `at` (None: all) on the root's carrier (rule 7); donors may be any rows. The metric holds them
+    against the `label`."""
     found = []
     with torch.no_grad():
         for column in range(len(swap_set)):
@@ -151,6 +153,21 @@ def outputs(
             (output,) = meaning.claims(ROOT, root)
             found.append(output.value[meaning.positions(at, output.carrier, output.value)].double())
     return found
+
+
+def label(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> Any:
+    """What the metric of the scrubbed output is taken against, for one reference.
+
+    Rule 1: the reference's own label; rule 17: or what the output predicts, from what is known of
+    the reference and of the rows of named nodes, whether or not they feed anything.
+    """
+    rows = rows_of(swap_set, column)
+    if root.predicts is None:
+        return FeatureValues(dataset, np.array([rows[None]])).labels[0]
+    function = root.predicts.function
+    places = {node.name: path for path, node, _ in node_paths(root) if not node.is_each}
+    read = [rows[places.get(name)] for name in arguments_of("predicts=", function)]
+    return np.asarray(function(*(FeatureValues(dataset, np.array([row])) for row in read)))[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +197,7 @@ class Meaning:
             runs = [self.network.run(donor, {}).values for donor in donors]
             each = {name: [run[name][i] for i, run in enumerate(runs)] for name in node.components}
             return [Claim(node, -1, (name,), torch.stack(of)) for name, of in each.items()]
-        if node.edited is not None:  # rule 16: changed where it is read, and taken from nowhere
+        if node.edited is not None:  # rule 18: changed where it is read, and taken from nowhere
             return [Claim(node, -1, node.components, torch.empty(0))]
         own = self.rows[path]
         if not node.is_leaf:  # whose own input feeds nothing (rule 4)
@@ -230,7 +247,7 @@ class Meaning:
         Rule 7: taken at the positions of its own carrier, put in at those of its parent's, k-th to
         k-th. Rule 8: only the projection on its subspace is replaced."""
         node = claim.node
-        if node.edited is not None:  # rule 16: as it is in this run
+        if node.edited is not None:  # rule 18: as it is in this run
             put, edited = self.positions(node.pos, row, now), now.clone()
             vector = torch.tensor(node.edited.vector, dtype=now.dtype)
             along = 1 if node.edited.is_added else -(now[put] @ vector) / (vector @ vector)

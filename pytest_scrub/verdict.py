@@ -184,6 +184,7 @@ class CircuitNode:
     - `positions`, `subspace`: in words, None for all of it.
     - `along_every_path`: whether it is read by way of others as well.
     - `is_computed`: whether a function stands in for its activation.
+    - `predicts`: of the output, which label swaps lead to, where that is not the reference's own.
     """
 
     path: str
@@ -197,6 +198,7 @@ class CircuitNode:
     subspace: str | None
     along_every_path: bool
     is_computed: bool
+    predicts: str | None = None
 
 
 @dataclass(frozen=True)
@@ -415,6 +417,8 @@ class Counterexample:
     - `clean_output`, `scrubbed_output`: the largest outputs.
     - `file`: where it was saved, if it was.
     - `picture`: the reference as a data URI, where the dataset shows images.
+    - `predicted`: the label that the claim says these swaps lead to, beside the `label` of the
+      reference; None of a claim that predicts no change.
     """
 
     found_by: str
@@ -427,6 +431,8 @@ class Counterexample:
     scrubbed_output: str
     file: str | None = None
     picture: str | None = None
+    predicted: str | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -476,7 +482,8 @@ class Null:
 class Answers:
     """How often the network answers as one prediction says, under the swaps that were drawn.
 
-    - `by`: whose: `"the claim"`, a rival's name, or `"no change"`, the reference's own label.
+    - `by`: whose: `"the claim"`, a rival's name, `"no change"`, the reference's own label, or
+      `"no swap"`, the network's own answer on the reference.
     - `agrees`: the share of swaps with this answer.
     - `differs`: the share for which it is another than the claim's; of these, `agrees_there` have
       this answer, and `claim_there` the claim's. None where there are none.
@@ -514,7 +521,11 @@ class Predicted:
       little, or a rival too like it; None where it is not.
     - `accuracy`: the share of swaps whose largest output is the predicted label: interchange
       accuracy (Geiger et al. 2021). None where outputs are no classes.
-    - `answers`: the same for the claim, its rivals and no change, of `samples` swaps.
+    - `answers`: the same for the claim, its rivals, no change, and what the network answers without
+      the swap, of `samples` swaps.
+    - `rivals`: how each of them does; `changed` and they are of all draws.
+    - `decided_by`: the rival that decided the claim, whose gap alone would have it otherwise; None
+      where none did.
     """
 
     changed: float
@@ -523,6 +534,12 @@ class Predicted:
     answers: tuple[Answers, ...]
     samples: int
     rivals: tuple[Rival, ...] = ()
+    decided_by: str | None = None
+
+    @property
+    def deciding(self) -> Rival | None:
+        """The rival that decided the claim."""
+        return next((rival for rival in self.rivals if rival.name == self.decided_by), None)
 
 
 @dataclass(frozen=True)
@@ -754,6 +771,9 @@ class Verdict:
                 search.tolerance if bound is None else bound,
                 f"found by {attempt.adversary}",
             )
+        rival = None if self.predicted is None else self.predicted.deciding
+        if rival is not None and self.outcome == self.average:
+            return Deciding(rival.gap, 0.0, f"by which the rival {rival.name} predicts worse")
         if slices is not None and slices.tolerance is not None:
             for one in slices.slices:
                 if one.gap is not None and one.outcome == self.outcome != HELD:

@@ -26,6 +26,8 @@ def described(evaluator: Evaluator, swap_set: SwapSet, found_by: str) -> Counter
     space, references = evaluator.space, swap_set.references
     moved, parents = space.moved(swap_set)[:, 0], space.parents(swap_set)[:, 0]
     clean, scrubbed = evaluator.unscrubbed(references)[0], evaluator.evaluate(swap_set)[0]
+    predicted = None if space.predicted is None else evaluator.labels(swap_set)
+    own = None if predicted is None else space.dataset.labels
     return Counterexample(
         found_by=found_by,
         reference=space.dataset.show(int(references[0])),
@@ -39,7 +41,13 @@ def described(evaluator: Evaluator, swap_set: SwapSet, found_by: str) -> Counter
         clean_output=_top(evaluator.clean_outputs(references)[0]),
         scrubbed_output=_top(evaluator.outputs(swap_set)[0]),
         picture=space.dataset.picture(int(references[0])),
+        predicted=None if predicted is None else _shown(predicted[0]),
+        label=None if own is None else _shown(own[int(references[0])]),
     )
+
+
+def _shown(label: Tensor) -> str:
+    return str(label.tolist()) if label.ndim else f"{label.item():.4g}"
 
 
 def _swap(dataset: Dataset, slot: Slot, own: int, donor: int) -> Swap:

@@ -11,6 +11,7 @@ import numpy as np
 from pytest_scrub.adversaries.search import Found, NotSearched, Spending
 from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.errors import DataError
+from pytest_scrub.swaps.slots import REFERENCE
 from pytest_scrub.swaps.space import SwapSpace
 
 MOST_FRESH = 1024
@@ -52,6 +53,10 @@ class WhichInputs:
                 references=space.reference_rows,
                 donors=np.arange(len(dataset), len(extended)),
             )
+            if fresh.predicted is not None:  # by what fresh inputs may have no value of
+                first = np.full((len(fresh.slots) + 1, 1), len(dataset))
+                first[REFERENCE] = space.reference_rows[0]
+                fresh.predicted.labels(first)
             spending.extend(extended)
         except DataError as error:
             raise NotSearched(f"not searched: {error}") from error

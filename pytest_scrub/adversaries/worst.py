@@ -234,6 +234,7 @@ def _saved_before(file: Path, evaluator: Evaluator, acceptance: Acceptance) -> l
     try:
         saved = load(file)
         swap_set, there = restored(saved, saved.minimal, evaluator)
+        changes = there.evaluate(swap_set) - there.unscrubbed(swap_set.references)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ScrubError) as error:
@@ -241,7 +242,7 @@ def _saved_before(file: Path, evaluator: Evaluator, acceptance: Acceptance) -> l
         if isinstance(error, DamagedFile) and not isinstance(error, NewerFile):
             aside = f"; set aside as {set_aside(file).name}"
         return [f"{file.name} could not be tried: {error}{aside}"]
-    gap = float((there.evaluate(swap_set) - there.unscrubbed(swap_set.references)).mean())
+    gap = float(changes.mean())
     breaks = acceptance.tolerance is not None and beyond(
         gap, None, acceptance.tolerance, acceptance.sides
     )

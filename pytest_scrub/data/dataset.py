@@ -110,6 +110,7 @@ class Dataset:
         named = named_inputs(inputs)
         self.inputs = input_tensors(named)
         self.labels = None if labels is None else label_tensor(labels, len(self), self.device)
+        self.labelled = len(self)  # its first rows, whose labels are known
         self.label_pos = _label_pos(label_pos)
         self.name = name
         self.source = source
@@ -406,8 +407,8 @@ class Dataset:
         **Arguments**
 
         - `inputs`: as for `Dataset`, with the names, types and row shapes of this one's.
-        - `labels`: of the fresh rows; zeros by default, as only the label of a reference is ever
-          read.
+        - `labels`: of the fresh rows; zeros by default, as only the label of a reference is read
+          by metrics. What predicts labels may read them only where they are given.
 
         **Raises** `DataError` where they do not fit; later, where a feature that is a column is
         used.
@@ -426,6 +427,8 @@ class Dataset:
             references=self.reference_rows,
             donors=[*self.donor_rows, *range(len(self), len(self) + len(fresh))],
         )
+        is_known = labels is not None and self.labelled == len(self)
+        extended.labelled = len(extended) if is_known else self.labelled
         for name, source in self._features.items():
             extended._features[name] = (
                 source

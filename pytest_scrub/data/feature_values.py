@@ -41,8 +41,13 @@ class FeatureValues(Mapping[str, "NDArray[Any]"]):
 
     @property
     def labels(self) -> NDArray[Any]:
-        """The labels of these rows, `[batch, ...]`; **raises** `DataError` without any."""
+        """The labels of these rows, `[batch, ...]`; **raises** `DataError` where one has none."""
         if self.dataset.labels is None:
             raise DataError("the dataset has no labels; give the Dataset labels=")
+        if (self.rows >= self.dataset.labelled).any():
+            raise DataError(
+                "rows that extend() added without labels= have none; predict the label from "
+                "features that are functions of the inputs"
+            )
         found: NDArray[Any] = self.dataset.labels[self.rows].cpu().numpy()
         return found

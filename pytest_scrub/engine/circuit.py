@@ -33,6 +33,7 @@ def circuit_of(hypothesis: Node, graph: ModelGraph) -> Circuit:
             subspace=None if node.subspace is None else str(node.subspace),
             along_every_path=parent is not None and (node.via == "any" or not graph.reads_directly),
             is_computed=node.computed_by is not None or node.edited is not None,
+            predicts=None if node.predicts is None else str(node.predicts),
         )
         for path, node, parent in paths
     )

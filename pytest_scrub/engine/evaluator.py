@@ -119,7 +119,6 @@ class Evaluator:
         self.batch_size, self.progress = batch_size, progress
         self._proved_sizes = ProvedSizes()
         self._label_matters = False  # until it was seen that the metric reads it
-        self._rival: str | None = None  # whose prediction the labels are, instead of the claim's
         self._read = np.zeros(int(dataset.content.max()) + 1, dtype=np.bool_)  # by content
 
     def on(self, dataset: Dataset) -> Evaluator:
@@ -148,8 +147,8 @@ class Evaluator:
 
     def against(self, rival: str) -> Evaluator:
         """The same with the labels that a rival of the claim's prediction gives."""
-        other = copy(self)
-        other._rival, other._proved_sizes = rival, ProvedSizes()
+        other = self.allowing(self.space.against(rival))
+        other.hypothesis, other._proved_sizes = other.space.hypothesis, ProvedSizes()
         return other
 
     @cached_property
@@ -482,6 +481,8 @@ class Evaluator:
             self._require_label_matters(references, output, values)
         new = [size for size in columns.sizes if size > 1 and size not in self._proved_sizes]
         if new:
+            if self.space.predicted is not None:
+                self.space.predicted.prove_alone(columns.rows.cpu().numpy())
             self._prove_alone(columns.rows, output, values)
             for size in new:
                 self._proved_sizes.add(size)
@@ -510,9 +511,8 @@ class Evaluator:
             finite = output.nan_to_num(0.0, 0.0, 0.0)
             nothing = 1e-12 * max(1.0, float(finite.abs().max()))
             if not torch.allclose(alone, values[some], rtol=1e-6, atol=nothing, equal_nan=True):
-                also = "" if self.space.predicted is None else " (or its predicted label)"
                 raise DataError(
-                    f"the metric {self.metric.name} of a reference{also} depends on the references "
+                    f"the metric {self.metric.name} of a reference depends on the references "
                     "beside it; compute one "
                     "number for each from its own output, without a mean or a norm over the batch"
                 )
@@ -538,7 +538,7 @@ class Evaluator:
         """What scrubbed outputs are held against, for rows `[slots + 1, B]`."""
         if self.space.predicted is None:
             return self._own_labels(rows[REFERENCE])
-        return self.space.predicted.labels(rows.cpu().numpy(), self._rival)
+        return self.space.predicted.labels(rows.cpu().numpy())
 
     def _output(self, columns: Columns, gathered: list[Gathered] | None = None) -> Tensor:
         return self._as_output(self._values(self.plan, columns, None, gathered)[0])

@@ -26,7 +26,7 @@ from pytest_scrub.swaps.each import length_of
 from pytest_scrub.swaps.slots import Slot, slots_of
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import ANYTHING, ROOT, Agreement, Node, natural_key
-from pytest_scrub.tree.paths import donor_owners, node_paths
+from pytest_scrub.tree.paths import donor_owners, node_paths, predicted_from
 from pytest_scrub.tree.units import named, shown, text_of
 
 MERGED, PERMUTED = "values merged in pairs", "permuted among rows"
@@ -496,6 +496,7 @@ class _Maker:
             return
         try:
             slots_of(root, partial(length_of, dataset))
+            predicted_from(root)  # which may read a node that is gone
             if self.owners:
                 SwapSpace(root, dataset)  # what is above a shared donor has to settle it still
             checked = check_hypothesis(self.graph, dataset, root, self.metric_pos)
@@ -608,7 +609,7 @@ class _Comparison:
         if new.agrees_on == old.agrees_on or _is_finer(fine, coarse, self.rows):
             return True
         # The row of a non-leaf says more than its content: what those below it agree on.
-        gives_activation = new.is_rest or new.node.is_leaf
+        gives_activation = (new.is_rest or new.node.is_leaf) and self.bare.predicts is None
         return self.repeats and gives_activation and self._holds_contents(fine, coarse)
 
     def _holds_contents(self, fine: Ints, coarse: Ints) -> bool:

@@ -19,6 +19,7 @@ def stated(node: CircuitNode) -> list[str]:
         "computed by a function": node.is_computed,
         "read along every path": node.along_every_path,
         f"agrees on {node.agrees_on}": node.agrees_on is not None,
+        str(node.predicts): node.predicts is not None,
     }
     return [text for text, applies in statements.items() if applies]
 

@@ -76,6 +76,11 @@ def counterexample_lines(counterexample: Counterexample) -> Iterator[str]:
         f"  output     {counterexample.clean_output} unscrubbed; "
         f"{counterexample.scrubbed_output} scrubbed"
     )
+    if counterexample.predicted is not None:
+        yield (
+            f"  label      {counterexample.predicted} predicted of these swaps, "
+            f"{counterexample.label} the reference's own"
+        )
     if counterexample.file is not None:
         yield f"  replay     pytest --scrub-replay {counterexample.file}"
 

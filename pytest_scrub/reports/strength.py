@@ -57,6 +57,8 @@ def control_lines(controls: Sequence[Control]) -> Iterator[str]:
         parts = []
         if control.outcome is not None and control.gap is not None:
             parts.append(f"{control.outcome}, gap {control.gap:.4g}")
+        if control.accuracy is not None:
+            parts.append(f"interchange accuracy {control.accuracy:.1%}")
         if not control.passed:
             parts.append(_objection(control))
         if control.note is not None:
@@ -87,8 +89,11 @@ def null_lines(verdict: Verdict) -> Iterator[str]:
     """What the claim would be if its features knew nothing, and how much it explains."""
     null = verdict.null
     if null is None:
-        if verdict.null_reason is not None:
-            yield f"null:      none, as {verdict.null_reason}"
+        reason = verdict.null_reason
+        if verdict.predicted is not None and reason == NO_FEATURE:
+            reason = "the label predicted is the reference's alone; no change is a rival instead"
+        if reason is not None:
+            yield f"null:      none, as {reason}"
         return
     yield (
         f"null:      with {null.what} the gap would be {null.gap}, mean absolute change "

@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_scrub.common.visible import visible
 from pytest_scrub.reports.counterexample import search_lines
+from pytest_scrub.reports.predicted import (
+    ANSWERS,
+    answer_rows,
+    decided_by_rival,
+    predicted_lines,
+)
 from pytest_scrub.reports.run import Claimed
 from pytest_scrub.reports.strength import (
     control_lines,
@@ -194,6 +200,11 @@ def story(verdict: Verdict) -> str:
         _explained(verdict),
         [verdict.hypothesis, *indirect_lines([verdict])],
         _table(verdict),
+        *(
+            table_lines([ANSWERS, *answer_rows(found)])
+            for found in [verdict.predicted]
+            if found and found.answers
+        ),
         *(lines(found) for lines, found in beside if found),
         [f"{drawn}, seed {verdict.seed}; {verdict.interval_kind}"],
     ]
@@ -214,7 +225,8 @@ def headline(verdict: Verdict) -> str:
     gap = f"gap {verdict.gap} in {verdict.metric}, {verdict.accepts}"
     if verdict.outcome == UNTESTED:
         names = ", ".join(node.slot for node in untested_nodes(verdict.nodes))
-        return f"claim untested: too little is swapped at {names}"
+        said = None if names or verdict.predicted is None else verdict.predicted.untested
+        return f"claim untested: {said or f'too little is swapped at {names}'}"
     if verdict.outcome == WEAK:
         return why_weak(verdict)
     if verdict.word == FELL:
@@ -228,14 +240,21 @@ def headline(verdict: Verdict) -> str:
             f"claim undecided: {gap} on average, but {attempt.interval} of {_bound(attempt)} for "
             f"the worst swaps found by {attempt.adversary}"
         )
-    if (deciding := _deciding_slice(verdict)) is not None:
-        slices, one = deciding
-        return (
-            f"claim {verdict.outcome} where {slices.by} = {one.value}: gap "
-            f"{one.gap or 'not drawn'} in {verdict.metric}, tolerance {slices.tolerance:.4g} for "
-            "each slice"
-        )
-    return f"claim {verdict.outcome}: {gap}"
+    return _decided_beside(verdict, gap) or f"claim {verdict.outcome}: {gap}"
+
+
+def _decided_beside(verdict: Verdict, gap: str) -> str | None:
+    """The first line where a rival or a slice decided on average, and not the gap of all swaps."""
+    if (by_rival := decided_by_rival(verdict)) is not None:
+        return f"{by_rival}; {gap}"
+    if (deciding := _deciding_slice(verdict)) is None:
+        return None
+    slices, one = deciding
+    return (
+        f"claim {verdict.outcome} where {slices.by} = {one.value}: gap "
+        f"{one.gap or 'not drawn'} in {verdict.metric}, tolerance {slices.tolerance:.4g} for "
+        "each slice"
+    )
 
 
 def _deciding_slice(verdict: Verdict) -> tuple[Slices, Slice] | None:
@@ -258,6 +277,7 @@ def _explained(verdict: Verdict) -> Iterator[str]:
         f"measured:  scrubbed {verdict.scrubbed:.4g}, gap {verdict.gap}; {verdict.share_worse:.1%} "
         f"of samples got worse, mean absolute change {verdict.absolute_change:.4g}"
     )
+    yield from predicted_lines(verdict)
     if verdict.recovered is None:
         yield f"recovered: not defined, as {verdict.recovered_reason}"
     else:
@@ -283,8 +303,11 @@ def _within(verdict: Verdict) -> Iterator[str]:
     """How little is to change."""
     how_far = "within" if verdict.direction == EITHER else "at most"
     of = "of" if verdict.direction == EITHER else "worse than"
+    leaves = "leaves the"
+    if verdict.predicted is not None:
+        leaves = "leads to the labels that it predicts: against these it leaves the"
     yield (
-        f"predicted: swapping what the claim allows leaves the {verdict.metric} {how_far} "
+        f"predicted: swapping what the claim allows {leaves} {verdict.metric} {how_far} "
         f"{verdict.tolerance:.4g} {of} the unscrubbed {verdict.unscrubbed:.4g}"
     )
 
@@ -298,9 +321,19 @@ def remedy(verdict: Verdict) -> Iterator[str]:
     if verdict.outcome == UNTESTED:
         for node in untested_nodes(verdict.nodes):
             yield _why_untested(node, verdict)
+        if verdict.predicted is not None and verdict.predicted.untested is not None:
+            yield (
+                f"untested:  {verdict.predicted.untested}; agree on less, add rows, or predict "
+                "what tells more of them apart"
+            )
     elif verdict.average == REFUTED and (deciding := _deciding_slice(verdict)) is not None:
         slices, one = deciding
         yield f"so the claim is false where {slices.by} = {one.value}, whatever it is elsewhere"
+    elif verdict.average == REFUTED and decided_by_rival(verdict) is not None:
+        yield (
+            "so what the network answers says no more for the claim than for its rival; claim what "
+            "the rival says, or swap what tells the two apart"
+        )
     elif verdict.average == REFUTED and verdict.min_gap is not None:
         yield "so the claim is false of this network and data: swaps hurt less than it says"
     elif verdict.average == REFUTED:
@@ -338,6 +371,8 @@ def _would_refute(verdict: Verdict) -> Attempt | None:
 
 def _why_undecided(verdict: Verdict) -> str:
     """Why a claim is undecided, and what would decide it."""
+    if decided_by_rival(verdict) is not None:
+        return f"how much worse the rival predicts may be nothing; {_more(verdict)}"
     if verdict.undecided == ROUNDED:
         return (
             f"the network computes in {verdict.precision}, so a gap in a metric as large as this "

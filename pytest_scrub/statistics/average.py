@@ -31,7 +31,7 @@ from pytest_scrub.statistics.intervals import (
     quantile,
     share_within,
 )
-from pytest_scrub.statistics.predicted import Predictions, outcome_with
+from pytest_scrub.statistics.predicted import Predictions, outcome_with, with_rivals
 from pytest_scrub.statistics.sampling import (
     BURN_IN,
     References,
@@ -279,9 +279,7 @@ def measure(
     together, why = _together(drawn, acceptance, under_null, nodes, by_slice)
     if counts is None:
         together, why = UNTESTED, None
-    predicted = predictions(drawn)
-    if together != (together := outcome_with(predicted, together)):
-        why = STRADDLES if together == UNDECIDED else None
+    together, why, predicted = with_rivals(predictions(drawn), together, why)
     return Measured(
         evaluator, settings, references, drawn, gap, together, tolerance, nodes, by_slice,
         baseline, share, reason, why, under_null, predicted,

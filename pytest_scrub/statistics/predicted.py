@@ -4,6 +4,7 @@ so, and whether rivals do as well."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +16,11 @@ from pytest_scrub.statistics.acceptance import Acceptance, Interval
 from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
 from pytest_scrub.statistics.sampling import BURN_IN, Sample
 from pytest_scrub.swaps.swap_set import SwapSet
+from pytest_scrub.tree.predictions import CLAIM, NO_CHANGE, NO_SWAP
 from pytest_scrub.verdict import (
     HELD,
     REFUTED,
+    STRADDLES,
     UNDECIDED,
     UNTESTED,
     Answers,
@@ -30,7 +33,6 @@ from pytest_scrub.verdict import (
 
 # Of the swaps: those that should change the label, and those that part a claim from a rival.
 LEAST_CHANGED = 0.10
-CLAIM, NO_CHANGE = "the claim", "no change"
 
 
 class Predictions:
@@ -44,6 +46,7 @@ class Predictions:
         self._changed = np.empty(0, dtype=np.bool_)
         self._differ = {name: np.empty(0, dtype=np.bool_) for name in self.rivals}
         self._of_rival = {name: np.empty(0) for name in self.rivals}
+        self._known_answers: dict[int, tuple[Answers, ...]] = {}  # by how many draws they are of
 
     def __call__(self, drawn: Sample) -> Predicted | None:
         """What these draws say; None of a claim that predicts no change."""
@@ -54,18 +57,28 @@ class Predictions:
         changed = drawn.mean(self._changed[:count].astype(np.float64))
         rivals = tuple(self._rival(name, drawn) for name in self.rivals)
         alike = [rival.name for rival in rivals if rival.outcome == UNTESTED]
+        samples = count if drawn.exact else min(count, BURN_IN)
+        if samples not in self._known_answers:
+            self._known_answers[samples] = self._answers(drawn)
+        answers = self._known_answers[samples]
+        anyway = [one for one in answers if one.by == NO_SWAP and one.differs < LEAST_CHANGED]
         untested = None
         if changed < LEAST_CHANGED:
             untested = (
-                f"only {changed:.1%} of the swaps should change the label, so that hardly anything "
-                "is predicted"
+                f"only {changed:.1%} of the swaps should change the label (at least "
+                f"{LEAST_CHANGED:.0%} are needed), so hardly anything is predicted"
+            )
+        elif anyway:
+            untested = (
+                f"without any swap the network answers what is predicted already, for all but "
+                f"{anyway[0].differs:.1%} of the swaps (at least {LEAST_CHANGED:.0%} are needed)"
             )
         elif alike:
-            untested = f"{' and '.join(alike)} predict{'s' * (len(alike) == 1)} the same label"
-            untested += " for nearly all swaps"
-        answers = self._answers(drawn)
+            untested = (
+                f"{' and '.join(alike)} predict{'s' * (len(alike) == 1)} the same label for all "
+                f"but a few of the swaps (at least {LEAST_CHANGED:.0%} have to differ)"
+            )
         accuracy = answers[0].agrees if answers else None
-        samples = count if drawn.exact else min(count, BURN_IN)
         return Predicted(changed, untested, accuracy, answers, samples, rivals)
 
     def _look(self, drawn: Sample) -> None:
@@ -105,15 +118,15 @@ class Predictions:
             drawn, swap_set=drawn.swap_set[:BURN_IN], scrubbed=drawn.scrubbed[:BURN_IN]
         )  # fmt: skip
         swap_set, evaluator = first.swap_set, self._evaluator
-        outputs = evaluator.outputs(swap_set)
+        answer = _answered(evaluator.outputs, swap_set)
         labels = {CLAIM: evaluator.labels(swap_set)}
         labels |= {name: evaluator.against(name).labels(swap_set) for name in self.rivals}
         labels[NO_CHANGE] = _own_labels(evaluator, swap_set)
-        answer = outputs.argmax(-1) if outputs.ndim > 1 else None
         own = labels[NO_CHANGE]
         if answer is None or own is None or answer.shape != own.shape or own.is_floating_point():
             return ()
-        said = {by: ~_unlike(answer, of) for by, of in labels.items() if of is not None}
+        labels[NO_SWAP] = _answered(lambda few: evaluator.clean_outputs(few.references), swap_set)
+        said = {by: ~_unlike(answer, of) for by, of in labels.items()}
         weights = np.ones(len(first)) if first.weights is None else first.weights
 
         def share(of: npt.NDArray[np.bool_], there: npt.NDArray[np.bool_]) -> float | None:
@@ -160,6 +173,17 @@ def against_rival(
     return HELD if gap.low > rounding else UNDECIDED, gap
 
 
+def _answered(outputs: Callable[[SwapSet], torch.Tensor], swap_set: SwapSet) -> torch.Tensor | None:
+    """The classes `[R, ...]` with the largest outputs; None where outputs are no classes."""
+    found = []
+    for start in range(0, len(swap_set), BURN_IN):
+        some = outputs(swap_set[start : start + BURN_IN])
+        if some.ndim < 2:
+            return None
+        found.append(some.argmax(-1))
+    return torch.cat(found)
+
+
 def _own_labels(evaluator: Evaluator, swap_set: SwapSet) -> torch.Tensor:
     labels = evaluator.dataset.labels
     assert labels is not None  # whoever predicts one has some
@@ -170,8 +194,22 @@ def _unlike(some: torch.Tensor | None, others: torch.Tensor | None) -> npt.NDArr
     """bool `[R]`: where two labels are different, at any position."""
     assert some is not None
     assert others is not None
-    unlike: npt.NDArray[np.bool_] = (some != others).reshape(len(some), -1).any(1).cpu().numpy()
-    return unlike
+    unlike = some != others.to(some.device)
+    found: npt.NDArray[np.bool_] = unlike.reshape(len(unlike), -1).any(1).cpu().numpy()
+    return found
+
+
+def with_rivals(
+    predicted: Predicted | None, found: OnAverage, why: str | None
+) -> tuple[OnAverage, str | None, Predicted | None]:
+    """What a claim comes to whose gap comes to `found`, and why that is undecided; with the rival
+    that decided, where one did."""
+    together = outcome_with(predicted, found)
+    if predicted is None or together == found:
+        return found, why, predicted
+    deciding = [one.name for one in predicted.rivals if one.outcome == together != UNTESTED]
+    predicted = replace(predicted, decided_by=deciding[0] if deciding else None)
+    return together, STRADDLES if together == UNDECIDED else None, predicted
 
 
 def outcome_with(predicted: Predicted | None, found: OnAverage) -> OnAverage:

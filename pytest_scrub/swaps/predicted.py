@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pytest_scrub.swaps.swap_set import Rows
     from pytest_scrub.tree.nodes import Node
 
+LOOKED_AT = 16  # references of a batch, whose labels are computed alone
+
 
 @dataclass(frozen=True, eq=False)
 class PredictedLabels:
@@ -74,22 +76,29 @@ class PredictedLabels:
         them."""
         return frozenset(self.places.values()) - {REFERENCE}
 
-    def labels(self, rows: Rows, rival: str | None = None) -> Tensor:
+    def labels(self, rows: Rows) -> Tensor:
         """The labels `[R, ...]`, of the type and on the device of the dataset's.
 
         **Arguments**
 
         - `rows`: int64 `[slots + 1, R]`, donors and, last, at `REFERENCE`, the references.
-        - `rival`: the name of a rival whose prediction it is, instead of the claim's own.
 
         **Raises** `HypothesisError` where a function fails, or gives anything else than a label
         for each.
         """
-        what, function = "predicts=", self.said.function
-        if rival is not None:
-            what, function = f"the rival {rival!r}", dict(self.said.rivals)[rival]
         with located_at(self.root):
-            return self._labels(rows, what, function)
+            return self._labels(rows, self.said.what, self.said.function)
+
+    def prove_alone(self, rows: Rows) -> None:
+        """**Raises** `HypothesisError` where a label is another one alone than beside others."""
+        together = self.labels(rows)
+        for nth in np.unique(np.linspace(0, rows.shape[1] - 1, LOOKED_AT).astype(np.int64)):
+            if not torch.equal(self.labels(rows[:, [nth]])[0], together[nth]):
+                with located_at(self.root):
+                    raise HypothesisError(
+                        f"{self.said.what} gives a reference another label when it is called for "
+                        "it alone; compute each label from its own rows, the same every time"
+                    )
 
     def _labels(self, rows: Rows, what: str, function: Predicts) -> Tensor:
         assert self.dataset.labels is not None  # as seen at the start

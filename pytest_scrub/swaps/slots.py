@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
@@ -100,9 +100,10 @@ def slots_of(root: Node, lengths: Lengths = _without_data) -> tuple[Slot, ...]:
         for place in [""] if count is None else [f"/{at}" for at in range(count)]:
             _share(slots, index, readers(root), owner, takers, place)
     if root.predicts is not None and root.predicts.apart:
+        again: dict[int, int] = {}
         for source in predicted_from(root).values():
             if source is not None:
-                _drawn_again(slots, index, index[source])
+                _drawn_again(index[source], slots, add, again)
     return tuple(slots)
 
 
@@ -111,18 +112,21 @@ def predicted_path(path: str) -> str:
     return f"{path}/predicted"
 
 
-def _drawn_again(slots: list[Slot], index: dict[str, int], i: int) -> int:
-    """Add a slot for another draw of what is in one, and of all that it depends on."""
+def _drawn_again(
+    i: int, slots: Sequence[Slot], add: Callable[[Slot], None], again: dict[int, int]
+) -> int:
+    """Add a slot for another draw of what is in one, and of all that it depends on, unless it is
+    there."""
     slot = slots[i]
     if slot.shares is not None:
-        return _drawn_again(slots, index, slot.shares)
-    path = predicted_path(slot.path)
-    if path not in index:
-        parent = slot.parent
-        above = REFERENCE if parent == REFERENCE else _drawn_again(slots, index, parent)
-        index[path] = len(slots)
-        slots.append(replace(slot, path=path, parent=above, through=()))
-    return index[path]
+        return _drawn_again(slot.shares, slots, add, again)
+    if i not in again:
+        above = slot.parent
+        if above != REFERENCE:
+            above = _drawn_again(above, slots, add, again)
+        again[i] = len(slots)
+        add(replace(slot, path=predicted_path(slot.path), parent=above, through=()))
+    return again[i]
 
 
 def _by_owner(root: Node) -> dict[str, list[str]]:

@@ -250,6 +250,15 @@ class SwapSpace:
             same._classes[i] = same._classes_of(self.slots[i])
         return same
 
+    def against(self, rival: str) -> SwapSpace:
+        """The same with the labels that a rival of its prediction gives."""
+        assert self.predicted is not None
+        said = self.predicted.said.against(rival)
+        same = copy(self)
+        same._hypothesis = replace(self.hypothesis, predicts=said)
+        same.predicted = replace(self.predicted, said=said)
+        return same
+
     def _like(self, hypothesis: Node, **changed: Any) -> SwapSpace:
         """The same but for this."""
         own = {

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_scrub.common.calls import short_repr
 from pytest_scrub.errors import HypothesisError
 
 REFERENCE_ARGUMENT = "reference"
+# what else the network's answers are held against, and how reports call it
+CLAIM, NO_CHANGE, NO_SWAP = "the claim", "no change", "no swap"
 Predicts = Callable[..., Any]
 
 
@@ -20,22 +22,31 @@ class Prediction:
 
     - `function`: computes them from the feature values of the reference and of named nodes' rows.
     - `rivals`: other such functions, by name: what else could explain what the network does.
+    - `what`: how errors call it.
     - `apart`: it reads the rows of another draw of the same swaps, as under the null.
     """
 
     function: Predicts
     rivals: tuple[tuple[str, Predicts], ...] = ()
+    what: str = "predicts="
     apart: bool = False
 
     @property
     def functions(self) -> dict[str, Predicts]:
         """The claim's own and its rivals, as errors call them."""
-        rivals = {f"the rival {name!r}": function for name, function in self.rivals}
-        return {"predicts=": self.function, **rivals}
+        rivals = (self.against(name) for name, _ in self.rivals)
+        return {self.what: self.function, **{each.what: each.function for each in rivals}}
+
+    def against(self, rival: str) -> Prediction:
+        """What a rival says instead."""
+        return replace(
+            self, function=dict(self.rivals)[rival], rivals=(), what=f"the rival {rival!r}"
+        )
 
     def __str__(self) -> str:
         names = [getattr(each, "__name__", "a function") for each in self.functions.values()]
-        against = f", not {' or '.join(name for name, _ in self.rivals)}" if self.rivals else ""
+        others = [name for name, _ in self.rivals if name != NO_CHANGE]
+        against = f", not {' or '.join(others)}" * bool(others)
         return f"predicts {names[0]}{against}"
 
 
@@ -56,6 +67,11 @@ def prediction(predicts: object, rivals: object) -> Prediction | None:
             raise HypothesisError(
                 f"rivals= takes a dict of a name and a function for each, not {short_repr(rivals)}"
             )
+        if taken := {CLAIM, NO_CHANGE, NO_SWAP} & {*rivals}:
+            raise HypothesisError(
+                f"rivals= has one called {min(taken)!r}, which reports call something else; give "
+                "it another name"
+            )
         given = {**rivals}
     for what, function in {"predicts=": predicts, **given}.items():
         if not callable(function):
@@ -66,8 +82,21 @@ def prediction(predicts: object, rivals: object) -> Prediction | None:
             )
     own = Prediction(predicts, tuple(given.items()))  # type: ignore[arg-type]  # as just seen
     for what, function in own.functions.items():
+        if type(function).__hash__ is None:
+            raise HypothesisError(
+                f"{what} cannot be told from other functions, as {type(function).__name__} has no "
+                "hash; give a function, or a frozen dataclass"
+            )
         arguments_of(what, function)
+    if set(arguments_of("predicts=", own.function)) <= {REFERENCE_ARGUMENT}:
+        # no other draw could tell it from what is so without any swap
+        own = replace(own, rivals=(*own.rivals, (NO_CHANGE, _unchanged)))
     return own
+
+
+def _unchanged(reference: Any) -> Any:
+    """The label that the reference has anyway."""
+    return reference.labels
 
 
 def arguments_of(what: str, function: Predicts) -> list[str]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
 from pytest_scrub.adversaries.candidates import Candidates
 from pytest_scrub.adversaries.search import (
     Spending,
 )
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.tree.nodes import EXACT, module, output
+from pytest_scrub.metrics import Metric
+from pytest_scrub.network import FunctionGraph
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, module, output
 from tests.adversaries.problems import (
     MANY,
     OUT,
@@ -69,3 +75,36 @@ def test_the_best_donors_are_the_most_valuable_that_are_allowed() -> None:
             agree = np.flatnonzero(MANY.feature(feature) == MANY.feature(feature)[row])
             order = agree[np.argsort(-MANY.inputs[name].numpy()[agree])]
             assert donors.tolist() == order[order != present][:3].tolist()
+
+
+def test_donors_that_a_prediction_reads_are_not_taken_for_one_another() -> None:
+    """Its activation is the same on half of the rows, whose features the label may depend on."""
+
+    def root(**said: Any) -> Node:
+        a = module("A", name="a", agrees_on=ANYTHING)
+        return output(a, module("B", agrees_on=ANYTHING), rest=EXACT, **said)
+
+    graph = FunctionGraph(
+        A=lambda a: (a > 0) * 1.0, B=lambda b: b, output=lambda A, B, c: A + B + 0 * c
+    )
+    rows = Dataset(
+        MANY.inputs, labels=[0] * len(MANY), features={"third": np.arange(len(MANY)) % 3}
+    )
+    said = Metric("out", lambda out, batch: out + batch.labels)
+    for predicts, kinds in ((None, 2), (lambda a: a["third"], len(MANY))):
+        tried = candidates(Evaluator(graph, rows, root(predicts=predicts), said), REFERENCES)
+        (place,) = (i for i, slot in enumerate(tried.space.slots) if slot.path == "output/a")
+        assert tried.distinct[place].sum() == kinds
+        assert len(tried.rows) == len(MANY)
+
+
+def test_rows_of_one_content_are_ranked_apart_where_a_label_is_predicted() -> None:
+    """A column may tell apart what the network cannot."""
+    twice = {name: torch.cat([values, values]) for name, values in MANY.inputs.items()}
+    half = np.arange(2 * len(MANY)) < len(MANY)
+    rows = Dataset(twice, labels=[0] * len(half), features={"half": half})
+    said = Metric("out", lambda out, batch: out + batch.labels)
+    for predicts, count in ((None, 1), (lambda a: a["half"] * 1, 2)):
+        root = output(module("A", name="a", agrees_on=ANYTHING), rest=EXACT, predicts=predicts)
+        tried = candidates(Evaluator(product(), rows, root, said), REFERENCES)
+        assert len(tried.rows) == count * len(MANY)

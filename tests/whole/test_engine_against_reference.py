@@ -132,7 +132,8 @@ def assert_same(mine, theirs, tolerance):
 def test_the_meaning_shares_no_code_with_the_engine():
     package, own = Path(meaning.__file__).parent, Path(meaning.__file__)
     imports = {path: imported(path) for path in package.rglob("*.py")}
-    known = {"data.dataset", "swaps.swap_set", "tree.nodes", "tree.paths"}
+    known = {"data.dataset", "data.feature_values", "swaps.swap_set"}
+    known |= {"tree.nodes", "tree.paths", "tree.predictions"}
     assert {name for name in imports[own] if name.startswith("pytest_scrub")} == {
         f"pytest_scrub.{k}" for k in known
     }

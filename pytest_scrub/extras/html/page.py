@@ -19,6 +19,7 @@ from pytest_scrub.extras.html import plots
 from pytest_scrub.extras.html.aligned import aligned
 from pytest_scrub.extras.html.diagram import diagram
 from pytest_scrub.reports.circuit import rest, stated
+from pytest_scrub.reports.predicted import ANSWERS, answer_rows
 from pytest_scrub.reports.run import Run
 from pytest_scrub.reports.terminal import headline, remedy, worst_found
 from pytest_scrub.verdict import OUTCOMES, Word
@@ -67,10 +68,10 @@ def _environment() -> Environment:
         "one_line": lambda text: text.replace("\n", "↵"),
     }
     shown = (
-        aligned, diagram, headline, remedy, rest, stated, worst_found,
+        aligned, answer_rows, diagram, headline, remedy, rest, stated, worst_found,
         plots.distributions, plots.convergence, plots.search_curves, plots.dashes,
     )  # fmt: skip
-    environment.globals |= {"signs": SIGNS, "source": _source}
+    environment.globals |= {"signs": SIGNS, "source": _source, "answers_header": ANSWERS}
     environment.globals |= {function.__name__: function for function in shown}
     return environment
 

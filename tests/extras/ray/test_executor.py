@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from pytest_scrub import (
+    ANYTHING,
     Dataset,
     FunctionGraph,
     HypothesisError,
@@ -34,6 +35,7 @@ from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.errors import DataError, ModelError, ScrubError
 from pytest_scrub.metrics import Batch
 from pytest_scrub.network import as_graph
+from pytest_scrub.swaps.null import null_of
 from tests.extras.ray.networks import (
     HEADS,
     MODULE,
@@ -115,6 +117,26 @@ def test_the_metric_of_every_reference(executor: Any, name: str) -> None:
     assert executor.tasks["scrubbed"] == pieces(600, SHARD_OF_RERUNS if name == "module" else SHARD)
     assert executor.tasks["unscrubbed"] == pieces(read, SHARD)
     assert executor.tasks["captured"] > 1
+
+
+def test_labels_that_are_predicted(executor: Any) -> None:
+    """Those of the claim, of a rival, and of the null, whose swaps have a slot more."""
+    root = output(
+        module("A", name="a", agrees_on=ANYTHING),
+        predicts=lambda reference, a: 1 * (reference["sign"] != a["sign"]),
+        rivals={"the donor's": lambda a: a.labels},
+    )
+    found = []
+    for who in (None, executor):
+        own = evaluator(functions(), numbers(), root, who)
+        null = null_of(own.space)
+        assert null is not None
+        each = own, own.against("the donor's"), own.allowing(null.known)
+        found.append([one.evaluate(one.space.draw(600, np.random.default_rng(0))) for one in each])
+    for mine, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(theirs, mine, rtol=1e-6)
+    assert not np.allclose(found[0][0], found[0][1])
+    assert executor.tasks["scrubbed"] == 3 * pieces(600, SHARD)
 
 
 @only_in_full
