@@ -470,6 +470,59 @@ class Null:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """How often the network answers as one prediction says, under the swaps that were drawn.
+
+    - `by`: whose: `"the claim"`, a rival's name, or `"no change"`, the reference's own label.
+    - `agrees`: the share of swaps with this answer.
+    - `differs`: the share for which it is another than the claim's; of these, `agrees_there` have
+      this answer, and `claim_there` the claim's. None where there are none.
+    """
+
+    by: str
+    agrees: float
+    differs: float
+    agrees_there: float | None
+    claim_there: float | None
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another prediction for the same swaps.
+
+    - `name`: of the rival; `differs`: the share of swaps for which it says another label.
+    - `gap`: its metric minus the claim's, in the metric's worse direction, over all swaps: above
+      zero where the claim predicts better.
+    - `outcome`: `"held"` where all of that lies above zero, `"refuted"` where nothing does,
+      `"untested"` where the two say the same for too many swaps.
+    """
+
+    name: str
+    differs: float
+    gap: Estimate
+    outcome: OnAverage
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What came of a claim that says which label swaps lead to.
+
+    - `changed`: the share of swaps that should change the label; `untested`: why that is too
+      little, or a rival too like it; None where it is not.
+    - `accuracy`: the share of swaps whose largest output is the predicted label: interchange
+      accuracy (Geiger et al. 2021). None where outputs are no classes.
+    - `answers`: the same for the claim, its rivals and no change, of `samples` swaps.
+    """
+
+    changed: float
+    untested: str | None
+    accuracy: float | None
+    answers: tuple[Answers, ...]
+    samples: int
+    rivals: tuple[Rival, ...] = ()
+
+
+@dataclass(frozen=True)
 class Mend:
     """An addition to a refuted claim: `what` it is, and the mean `gap` that was left with it,
     `where` says of what."""
@@ -594,6 +647,8 @@ class Verdict:
       where it is not.
     - `indirect`: why everything was read along every path, where that is for the network's own
       reasons; None where nodes were read as they say, or as all are of a network of its kind.
+    - `predicted`: of a claim that says which label swaps lead to; None of one that says that
+      nothing changes.
     - `schema_version`: another one for whatever a reader of this one would not understand.
     """
 
@@ -642,6 +697,7 @@ class Verdict:
     confidence: float = 0.95
     min_within: float | None = None
     indirect: str | None = None
+    predicted: Predicted | None = None
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @property

@@ -58,6 +58,9 @@ class Candidates:
         self.moving = self._known("moving", self._moving)
         self.after = self._known("after", self._after)
         self.below = self._known("below", self._below)
+        # with whose donors the predicted label changes, of which no gradient knows
+        read = frozenset[int]() if space.predicted is None else space.predicted.read
+        self.predicting = {i for i in self.slots if not read.isdisjoint(self.moving[i])}
         self.rows = ranked_rows(space, references, rng, spending.known)
         self._known_classes: dict[int, tuple[Rows, Rows, Rows]] = {}
         varying = {j for after in self.after.values() for j in after}
@@ -121,6 +124,8 @@ class Candidates:
         of one that does not vary, where their content is."""
         slot, rows = self.space.slots[i], self.rows
         kinds: Rows = self.space.dataset.content + len(rows)
+        if self.space.predicted is not None and i in self.space.predicted.read:
+            return np.arange(len(kinds))  # which may read anything of a row
         if slot.is_rest or not varies:
             return kinds
         if slot.node.computed_by is not None:
@@ -194,6 +199,7 @@ class Candidates:
         order = [i for i in reversed(self.space.order) if i in self.together]
         exact = self.output.values(swap_set)
         values = {i: self.spending.sign * found.cpu().numpy() for i, found in exact.items()}
+        values |= {i: self._shuffled(len(swap_set)) for i in self.predicting}
         reached: dict[int, tuple[Rows, Mask]] = {}
         groups = {
             i: self._groups(i, swap_set.references, reached) for i in order if i not in values
@@ -294,12 +300,16 @@ class Candidates:
             return f"at most {FEW} donors a slot, in random order"
         if not self.has_slopes:
             return "in random order, as nothing has a gradient"
-        exact, everything = len(self.output.contributions), len(self.slots)
+        everything, blind = len(self.slots), len(self.predicting)
+        exact = len(self.output.contributions.keys() - self.predicting)
         ways = []
         if exact:
             share = "" if exact == everything else f"{exact} of {everything} slots "
             ways.append(f"{share}exactly up to a linear readout")
-        if exact < everything:
+        if blind:
+            share = "" if blind == everything else f"{blind} of {everything} slots "
+            ways.append(f"{share}in random order, as the predicted label changes with them")
+        if exact + blind < everything:
             ways.append("to first order")
         by = self.spending.evaluator.metric.to_rank_by.name
         return f"ranked {', the others '.join(ways)} ({by})"
@@ -381,6 +391,8 @@ def ranked_rows(
     if ("donors", space) not in known:
         parted = {id(codes): codes for codes in (space.agree(i) for i in slots)}
         kinds = joint_codes([space.dataset.content, *parted.values()])
+        if space.predicted is not None:  # which may read anything of a row
+            kinds = np.arange(len(space.dataset))
         first = np.unique(kinds[space.donor_rows], return_index=True)[1]
         known["donors", space] = np.sort(space.donor_rows[first])
     donors: Rows = known["donors", space]

@@ -124,7 +124,7 @@ class OutputRanking:
         with torch.enable_grad():
             normed = self._stages.norm(stream).detach().requires_grad_()
             output = self._stages.unembed(normed)
-            ranked = self.evaluator.ranked(swap_set.references, output).sum()
+            ranked = self.evaluator.ranked(swap_set, output).sum()
             if not ranked.requires_grad:
                 return {}
             slope = torch.autograd.grad(ranked, normed)[0].double() * self._form.gain

@@ -390,8 +390,10 @@ def is_swapped(swap_set: SwapSet) -> npt.NDArray[np.bool_]:
 
 
 def is_computed(space: SwapSpace) -> bool:
-    """Whether a node is computed, for references that are not swapped too."""
-    return any(slot.node.computed_by is not None for slot in space.slots)
+    """Whether a node, or the label, is computed for references that are not swapped too."""
+    return space.predicted is not None or any(
+        slot.node.computed_by is not None for slot in space.slots
+    )
 
 
 def can_change(swap_set: SwapSet, space: SwapSpace) -> npt.NDArray[np.bool_]:

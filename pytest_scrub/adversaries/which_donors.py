@@ -180,8 +180,7 @@ class _Climb:
         self.best = _Point(here, np.zeros(len(references)), noise, rounding)
         self.here = self.best
         self.seen: set[tuple[int, int]] = set()  # references, and what was tried for each
-        # of the slots that read a donor's activations; others only say what those may take
-        reads = np.array([[slot.is_rest or slot.node.is_leaf] for slot in space.slots])
+        reads = np.array([[space.is_read(i)] for i in range(len(space.slots))])
         self.salt = rng.integers(1, 1 << 62, size=reads.shape, dtype=np.int64) * reads
 
     def swap_set(self, point: _Point, which: Rows | None = None) -> SwapSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from copy import copy
 from functools import cached_property
 from typing import Any, TypeVar
@@ -117,6 +118,8 @@ class Evaluator:
         self._clean = graph.reader(ROOT, (), self.checked.output)
         self.batch_size, self.progress = batch_size, progress
         self._proved_sizes = ProvedSizes()
+        self._label_matters = False  # until it was seen that the metric reads it
+        self._rival: str | None = None  # whose prediction the labels are, instead of the claim's
         self._read = np.zeros(int(dataset.content.max()) + 1, dtype=np.bool_)  # by content
 
     def on(self, dataset: Dataset) -> Evaluator:
@@ -133,6 +136,20 @@ class Evaluator:
         """The same where other swaps of the same slots are allowed."""
         other = copy(self)
         other.space = space
+        if space.paths != self.space.paths:
+            other.hypothesis = space.hypothesis
+        return other
+
+    def measuring(self, metric: Metric) -> Evaluator:
+        """The same by another metric that reads the same positions."""
+        other = copy(self)
+        other.metric, other._proved_sizes = metric, ProvedSizes()
+        return other
+
+    def against(self, rival: str) -> Evaluator:
+        """The same with the labels that a rival of the claim's prediction gives."""
+        other = copy(self)
+        other._rival, other._proved_sizes = rival, ProvedSizes()
         return other
 
     @cached_property
@@ -177,6 +194,11 @@ class Evaluator:
         """The scrubbed output of every reference at the metric's positions, `[R, (K,) ...]`."""
         return torch.cat(self._each_batch(swap_set, self._output))
 
+    def labels(self, swap_set: SwapSet) -> Tensor | None:
+        """The labels that scrubbed outputs are held against, `[R, ...]`: the references' own, or
+        those that the claim predicts."""
+        return self._labels(self._on_device(np.vstack([swap_set.donors, swap_set.references])))
+
     def clean_outputs(self, references: Rows) -> Tensor:
         """The untouched network's output at the metric's positions, `[R, (K,) ...]`."""
         self.ensure(self.clean_sites, references)
@@ -197,7 +219,10 @@ class Evaluator:
             size = self._clean_columns
             batches = torch.split(self._on_device(rows), size)
             results = (
-                self._metric(some, self._clean_output(some)).cpu().numpy() for some in batches
+                self._metric(some, self._clean_output(some), labels=self._own_labels(some))
+                .cpu()
+                .numpy()
+                for some in batches
             )
         found: Numbers = np.concatenate(self._collected(results, size, len(rows), UNSCRUBBED))[back]
         return found
@@ -212,7 +237,7 @@ class Evaluator:
         if kind not in NARROW:
             return share
         own, other = (
-            self._metric(rows, values)
+            self._metric(rows, values, labels=self._own_labels(rows))
             for values in (output, a_unit_off(output, torch.finfo(kind).eps))
         )
         off, size = float((other - own).abs().mean()) / 2, float(own.abs().mean())
@@ -241,7 +266,8 @@ class Evaluator:
             gathered: list[Gathered] = []
             with torch.enable_grad():
                 output = self._output(rows, gathered)
-                total = self._metric(rows[REFERENCE], output, self.metric.to_rank_by).sum()
+                metric = self.metric.to_rank_by
+                total = self._metric(rows[REFERENCE], output, metric, self._labels(rows)).sum()
                 if not total.requires_grad:
                     return []
                 gradients = self._gradients(total, [value for value, _ in gathered])
@@ -305,11 +331,11 @@ class Evaluator:
 
         return torch.cat(self._each_batch(swap_set, stream))
 
-    def ranked(self, references: Rows, output: Tensor) -> Tensor:
+    def ranked(self, swap_set: SwapSet, output: Tensor) -> Tensor:
         """What candidates are ranked by, `[R]`: the metric, or its stand-in, of outputs that
         `unembed` gave."""
-        rows = self._on_device(references)
-        return self._metric(rows, self._as_output(output), self.metric.to_rank_by)
+        rows, labels = self._on_device(swap_set.references), self.labels(swap_set)
+        return self._metric(rows, self._as_output(output), self.metric.to_rank_by, labels)
 
     @property
     def rows_read(self) -> int:
@@ -397,8 +423,10 @@ class Evaluator:
     def _scrubbed(self, rows: Tensor) -> Tensor:
         references, carrier = rows[REFERENCE], rows[self.plan.carrier]
         self._require_as_many("the output", self.checked.output, references, carrier)
-        output = self._output(rows)
-        values, size = self._metric(references, output), len(output)
+        output, labels = self._output(rows), self._labels(rows)
+        values, size = self._metric(references, output, labels=labels), len(output)
+        if self.space.predicted is not None and not self._label_matters:
+            self._require_label_matters(references, output, values)
         if size > 1 and size not in self._proved_sizes:
             self._prove_alone(rows, output, values)
             self._proved_sizes.add(size)
@@ -421,16 +449,41 @@ class Evaluator:
                     "row by itself, whatever the size of the batch"
                 )
             alone = self._metric(
-                few[REFERENCE], output[some], clean=None if clean is None else clean[some]
-            )
+                few[REFERENCE], output[some], labels=self._labels(few),
+                clean=None if clean is None else clean[some],
+            )  # fmt: skip
             finite = output.nan_to_num(0.0, 0.0, 0.0)
             nothing = 1e-12 * max(1.0, float(finite.abs().max()))
             if not torch.allclose(alone, values[some], rtol=1e-6, atol=nothing, equal_nan=True):
+                also = "" if self.space.predicted is None else " (or its predicted label)"
                 raise DataError(
-                    f"the metric {self.metric.name} of a reference depends on the references "
+                    f"the metric {self.metric.name} of a reference{also} depends on the references "
                     "beside it; compute one "
                     "number for each from its own output, without a mean or a norm over the batch"
                 )
+
+    def _require_label_matters(self, references: Tensor, output: Tensor, values: Tensor) -> None:
+        """**Raises** `HypothesisError` where a label is predicted that the metric does not
+        read."""
+        with suppress(DataError):
+            without = self._metric(references, output, labels=None)
+            if torch.equal(without, values):
+                with located_at(self.hypothesis):
+                    raise HypothesisError(
+                        f"predicts= says what label a swap leads to, but the metric "
+                        f"{self.metric.name} reads no label; take one that does, such as "
+                        "cross_entropy(), zero_one_error() or logit_difference(against=...)"
+                    )
+        self._label_matters = True
+
+    def _own_labels(self, references: Tensor) -> Tensor | None:
+        return None if self.dataset.labels is None else self.dataset.labels[references]
+
+    def _labels(self, rows: Tensor) -> Tensor | None:
+        """What scrubbed outputs are held against, for rows `[slots + 1, B]`."""
+        if self.space.predicted is None:
+            return self._own_labels(rows[REFERENCE])
+        return self.space.predicted.labels(rows.cpu().numpy(), self._rival)
 
     def _output(self, rows: Tensor, gathered: list[Gathered] | None = None) -> Tensor:
         return self._as_output(self._values(self.plan, rows, None, gathered)[0])
@@ -450,9 +503,9 @@ class Evaluator:
         references: Tensor,
         output: Tensor,
         metric: Metric | None = None,
+        labels: Tensor | None = None,
         clean: Tensor | None = None,
     ) -> Tensor:
-        labels = None if self.dataset.labels is None else self.dataset.labels[references]
         if clean is None and self.metric.needs_clean:
             clean = self._clean_output(references)
         positions = at_rows(self.checked.output, references)

@@ -31,6 +31,7 @@ from pytest_scrub.statistics.intervals import (
     quantile,
     share_within,
 )
+from pytest_scrub.statistics.predicted import Predictions, outcome_with
 from pytest_scrub.statistics.sampling import (
     BURN_IN,
     References,
@@ -56,6 +57,7 @@ from pytest_scrub.verdict import (
     Look,
     NodeReport,
     OnAverage,
+    Predicted,
     Share,
     Slices,
 )
@@ -89,11 +91,12 @@ class Measured:
     recovered_reason: str | None
     undecided: str | None
     under_null: UnderNull | None
+    predicted: Predicted | None
 
     @property
     def acceptance(self) -> Acceptance:
         """How large a gap the claim accepts."""
-        return Acceptance.of(self.settings, self.evaluator.metric)
+        return acceptance_of(self.evaluator, self.settings)
 
     @property
     def samples(self) -> int:
@@ -190,6 +193,13 @@ class Measured:
         return f"{confidence} {kind} confidence sequence over {population}"
 
 
+def acceptance_of(evaluator: Evaluator, settings: Settings) -> Acceptance:
+    """How large a gap a claim accepts, which each of its rivals is one more way to refute."""
+    acceptance, said = Acceptance.of(settings, evaluator.metric), evaluator.hypothesis.predicts
+    rivals = 0 if said is None else len(said.rivals)
+    return replace(acceptance, routes=acceptance.routes + rivals)
+
+
 def measure(
     evaluator: Evaluator,
     references: References,
@@ -207,7 +217,7 @@ def measure(
 
     **Raises** `DataError` where the dataset lacks the feature of the slices.
     """
-    acceptance, space = Acceptance.of(settings, evaluator.metric), evaluator.space
+    acceptance, space = acceptance_of(evaluator, settings), evaluator.space
     if settings.by is not None:
         space.dataset.feature(settings.by)  # a wrong name is told before anything is drawn
 
@@ -222,7 +232,7 @@ def measure(
     if under_null is None and null is not None:
         under_null = UnderNull(evaluator, null, references, settings.stream("null"))
 
-    nodes_of = _Nodes(evaluator, settings)
+    nodes_of, predictions = _Nodes(evaluator, settings), Predictions(evaluator, acceptance)
 
     def is_decided(drawn: Sample) -> bool:
         if evaluator.progress is not None:
@@ -231,6 +241,8 @@ def measure(
         if untested_nodes(nodes_of(drawn)):
             return True
         found, why = outcome_of_draws(drawn, acceptance, under_null)
+        if (together := outcome_with(predictions(drawn), found)) != found:
+            return together != UNDECIDED
         if found != HELD or settings.slice_tolerance is None:
             return found != UNDECIDED or why == NO_ROOM
         return outcome_of(_sliced(space, drawn, settings, acceptance)) != UNDECIDED
@@ -247,9 +259,12 @@ def measure(
     nodes = nodes_of(drawn)
     by_slice = _sliced(space, drawn, settings, acceptance)
     together, why = _together(drawn, acceptance, under_null, nodes, by_slice)
+    predicted = predictions(drawn)
+    if together != (together := outcome_with(predicted, together)):
+        why = STRADDLES if together == UNDECIDED else None
     return Measured(
         evaluator, settings, references, drawn, gap, together, tolerance, nodes, by_slice,
-        baseline, share, reason, why, under_null,
+        baseline, share, reason, why, under_null, predicted,
     )  # fmt: skip
 
 

@@ -173,7 +173,7 @@ class UnderNull:
         self, evaluator: Evaluator, null: Null, references: References, rng: np.random.Generator
     ) -> None:
         self.null, self._references = null, references
-        self._evaluator, self._rng = evaluator, rng
+        self._evaluator, self._rng = evaluator.allowing(null.known), rng
         self._scrubbed = np.empty(0)
         self._draws = len(references.plan.rows)
         # a permutation sorts all rows once

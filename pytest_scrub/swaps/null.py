@@ -29,7 +29,7 @@ class Null:
 
     - `claimed`: the swaps that the claim allows.
     - `what`: how the null differs from the claim, in words.
-    - `hypothesis`: its tree, with the same slots.
+    - `hypothesis`: its tree, with the same slots, and behind them those that a prediction reads.
     - `permuted`: slot path to the features whose values are permuted there; empty where what was
       `EXACT` becomes `ANYTHING` instead.
     """
@@ -47,7 +47,7 @@ class Null:
         """
         first, content = self._contents
         rows = first[rng.permutation(len(first))][content]
-        return self._known.under(Unknowing(rows, self.permuted))
+        return self.known.under(Unknowing(rows, self.permuted))
 
     def spaces(self, most: int) -> list[SwapSpace] | None:
         """Those of all permutations, each as likely as any other; None where there are more than
@@ -56,13 +56,13 @@ class Null:
 
         Permutations that give every content the same values allow the same.
         """
-        if self.permuted and self._known.is_padded:
+        if self.permuted and self.known.is_padded:
             return None
         names = sorted({name for on in self.permuted.values() for name in on.features})
         if not names:
-            return [self._known]
+            return [self.known]
         first, content = self._contents
-        codes = self._known.dataset.codes(Agreement(tuple(names)))[first]
+        codes = self.known.dataset.codes(Agreement(tuple(names)))[first]
         _, example, kinds, counts = np.unique(
             codes, return_index=True, return_inverse=True, return_counts=True
         )
@@ -71,7 +71,7 @@ class Null:
         if log > math.log(max(most, 1)) + 1e-6:
             return None
         return [
-            self._known.under(Unknowing(first[example[order]][content], self.permuted))
+            self.known.under(Unknowing(first[example[order]][content], self.permuted))
             for order in _arrangements(kinds.reshape(-1).tolist())
         ]
 
@@ -86,7 +86,7 @@ class Null:
         return self.claimed.dataset.first_of_content, self.claimed.dataset.content
 
     @cached_property
-    def _known(self) -> SwapSpace:
+    def known(self) -> SwapSpace:
         """The swaps that its tree allows where all features know what they know."""
         claimed = self.claimed
         if self.hypothesis is claimed.hypothesis:
@@ -130,11 +130,18 @@ def null_of(space: SwapSpace) -> Null | None:
     """The null of the claim whose swaps these are; None where it names nothing that could know
     anything.
 
-    Features of nodes below the root are permuted. Where none names one, nodes that are `EXACT`
-    beside a rest that is not become `ANYTHING` ("this suffices" against "nothing is kept"); where
-    there are none, the features of rests are permuted; where there are none, the root's. All else
-    stays. A computed node takes any donor, and computes from its true values.
+    What predicts the label that swaps lead to reads another draw of the same swaps. Where nothing
+    does, features of nodes below the root are permuted. Where none names one, nodes that are
+    `EXACT` beside a rest that is not become `ANYTHING` ("this suffices" against "nothing is kept");
+    where there are none, the features of rests are permuted; where there are none, the root's. All
+    else stays. A computed node takes any donor, and computes from its true values.
     """
+    if space.predicted is not None and space.predicted.read:
+        apart = replace(space.predicted.said, apart=True)
+        return Null(
+            space, "the label predicted from another draw",
+            replace(space.hypothesis, predicts=apart), {},
+        )  # fmt: skip
     own = [slot for slot in space.slots if not slot.is_rest and slot.path != ROOT]
     if permuted := _features(own):
         return Null(space, "features permuted", space.hypothesis, permuted)

@@ -8,7 +8,13 @@ from graphlib import TopologicalSorter
 
 from pytest_scrub.errors import HypothesisError, located_at
 from pytest_scrub.tree.nodes import ANYTHING, Agreement, Node
-from pytest_scrub.tree.paths import donor_owners, node_paths, readers, with_changes
+from pytest_scrub.tree.paths import (
+    donor_owners,
+    node_paths,
+    predicted_from,
+    readers,
+    with_changes,
+)
 
 REFERENCE = -1  # the parent of a slot whose donor must agree with the reference itself
 
@@ -93,7 +99,30 @@ def slots_of(root: Node, lengths: Lengths = _without_data) -> tuple[Slot, ...]:
         count = lengths(owner, nodes[owner]) if nodes[owner].is_each else None
         for place in [""] if count is None else [f"/{at}" for at in range(count)]:
             _share(slots, index, readers(root), owner, takers, place)
+    if root.predicts is not None and root.predicts.apart:
+        for source in predicted_from(root).values():
+            if source is not None:
+                _drawn_again(slots, index, index[source])
     return tuple(slots)
+
+
+def predicted_path(path: str) -> str:
+    """The slot of another draw, for the same reference, of what is in a slot."""
+    return f"{path}/predicted"
+
+
+def _drawn_again(slots: list[Slot], index: dict[str, int], i: int) -> int:
+    """Add a slot for another draw of what is in one, and of all that it depends on."""
+    slot = slots[i]
+    if slot.shares is not None:
+        return _drawn_again(slots, index, slot.shares)
+    path = predicted_path(slot.path)
+    if path not in index:
+        parent = slot.parent
+        above = REFERENCE if parent == REFERENCE else _drawn_again(slots, index, parent)
+        index[path] = len(slots)
+        slots.append(replace(slot, path=path, parent=above, through=()))
+    return index[path]
 
 
 def _by_owner(root: Node) -> dict[str, list[str]]:

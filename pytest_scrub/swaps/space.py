@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pytest_scrub.data.columns import joint_codes, row_codes
 from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, located_at
 from pytest_scrub.swaps.each import codes_at, is_there, length_of, rows_at
+from pytest_scrub.swaps.predicted import PredictedLabels
 from pytest_scrub.swaps.slots import REFERENCE, Slot, owners_first, slots_of, with_agreement
 from pytest_scrub.swaps.swap_set import Rows, SwapSet, joined
 from pytest_scrub.tree.join import join
@@ -148,6 +149,8 @@ class SwapSpace:
     - `unknowing`: what of the agreements is with the values of other rows; see `Null`.
     - `derived`: made of a claim that was held against the dataset, of whose swaps it may say less.
 
+    `predicted`: the labels that its swaps lead to, None where they are to stay the reference's own.
+
     **Raises** `DataError` for a feature that the dataset lacks or cannot compute, and where what a
     shared donor agrees on does not follow from what lies above those that share it.
     """
@@ -174,6 +177,7 @@ class SwapSpace:
         self.reference_rows = dataset.reference_rows if references is None else references
         self.donor_rows = dataset.donor_rows if donors is None else donors
         self.slots = slots_of(hypothesis, partial(length_of, dataset))
+        self.predicted = PredictedLabels.of(hypothesis, dataset, self.slots)
         self.paths = tuple(slot.path for slot in self.slots)
         self.order = owners_first(self.slots)
         # every parent with the slots below it that share no donor, those above first
@@ -540,6 +544,13 @@ class SwapSpace:
                 )
             yield ways
 
+    def is_read(self, slot: int) -> bool:
+        """Whether anything depends on the donor of the slot with this index itself: an activation
+        that is taken from it, or the label that is predicted. Others only say what those below
+        them may take."""
+        is_source = self.predicted is not None and slot in self.predicted.read
+        return is_source or self.slots[slot].is_rest or self.slots[slot].node.is_leaf
+
     @cached_property
     def is_donor(self) -> npt.NDArray[np.bool_]:
         """bool `[rows]`: the rows that may stand in for others."""
@@ -669,16 +680,11 @@ class SwapSpace:
 
     def _representatives(self, i: int, apart: bool) -> tuple[_Classes, _Chance]:
         """The donors of slot i to visit, and how probable each is given its parent's own input."""
-        slot, classes = self.slots[i], self._classes[i]
+        classes = self._classes[i]
         below = [(j, other) for j, other in enumerate(self.slots) if other.parent == i]
         # A donor that is shared, or that a frozen child takes over, feeds something itself.
-        is_read = (
-            apart
-            or slot.is_rest
-            or slot.node.is_leaf
-            or any(other.path in self.frozen for _, other in below)
-        )
-        if is_read or classes.outside.any() or any(other.shares == i for other in self.slots):
+        feeds = apart or self.is_read(i) or any(other.path in self.frozen for _, other in below)
+        if feeds or classes.outside.any() or any(other.shares == i for other in self.slots):
             return classes, lambda own, _: 1 / classes.count(own)
         codes = [classes.codes, *(self._classes[j].codes for j, _ in below)]
         kind = joint_codes(codes)

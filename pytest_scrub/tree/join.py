@@ -75,6 +75,12 @@ def join(
     assert isinstance(second, Node)
     if first.components != second.components:
         raise HypothesisError(f"join takes two roots, not {first.component} and {second.component}")
+    if first.predicts != second.predicts:
+        with located_at(first, second):
+            raise HypothesisError(
+                "cannot join: the two predict different labels, or only one of them predicts any; "
+                "let both have the same predicts= and rivals="
+            )
     afar = _shared_afar(first) | _shared_afar(second)
     if not afar:
         return _join_nodes(first, second, model)

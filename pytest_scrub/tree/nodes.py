@@ -22,6 +22,7 @@ import numpy as np
 
 from pytest_scrub.common.calls import short_repr, with_plain_arguments
 from pytest_scrub.errors import HypothesisError, Place, located_at
+from pytest_scrub.tree.predictions import Prediction, Predicts, prediction
 from pytest_scrub.tree.units import MOST_UNITS, named, shown, text_from, text_of
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ class Node:
     computed_by: Callable[..., Any] | None = None
     shares: str | None = None
     name: str | None = None
+    predicts: Prediction | None = None  # of the root alone
     # where it is written, which is no part of the claim
     place: Place | None = field(default=None, repr=False)
 
@@ -226,6 +228,8 @@ class Node:
             text += f", shares the donor of {self.shares}"
         if self.rest is not None and self.rest != ANYTHING:
             text += f", rest {_in_words(self.rest)}"
+        if self.predicts is not None:
+            text += f", {self.predicts}"
         return text
 
     def __str__(self) -> str:
@@ -453,7 +457,13 @@ def _counted(what: str, number: object, most: int = MOST_LAYERS) -> int:
 
 
 @_constructor
-def output(*reads: Node, agrees_on: AgreesOn | None = None, rest: AgreesOn | None = None) -> Node:
+def output(
+    *reads: Node,
+    agrees_on: AgreesOn | None = None,
+    rest: AgreesOn | None = None,
+    predicts: Predicts | None = None,
+    rivals: Mapping[str, Predicts] | None = None,
+) -> Node:
     """The root: the network's output, read where the metric reads it.
 
     **Arguments**
@@ -462,8 +472,18 @@ def output(*reads: Node, agrees_on: AgreesOn | None = None, rest: AgreesOn | Non
     - `agrees_on`: only where the reference itself may be exchanged; without it the root's input is
       the reference.
     - `rest`: on what everything unclaimed must agree; `ANYTHING` by default.
+    - `predicts`: the label that a swap should lead to, `[batch]` like the dataset's, where it is
+      not the reference's own: a function whose arguments are called `reference`, or after the
+      `name=` of a node, whose row's feature values it then gets (`FeatureValues`). The metric
+      of the scrubbed output is taken against it. (Interchange interventions: Geiger et al., "Causal
+      Abstractions of Neural Networks", 2021.)
+    - `rivals`: other such functions, by name; the claim is held only where it predicts better than
+      each of them, on the swaps for which the two differ.
+
+    **Raises** `HypothesisError` where the arguments contradict each other.
     """
-    return _node((ROOT,), agrees_on=agrees_on, reads=reads, rest=rest)
+    node = _node((ROOT,), agrees_on=agrees_on, reads=reads, rest=rest)
+    return replace(node, predicts=prediction(predicts, rivals))
 
 
 @_constructor

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-from pytest_scrub.errors import HypothesisError, located_at
+from pytest_scrub.errors import HypothesisError, did_you_mean, located_at
 from pytest_scrub.tree.nodes import ROOT, Node
+from pytest_scrub.tree.predictions import REFERENCE_ARGUMENT, arguments_of
 
 
 def node_paths(root: Node) -> list[tuple[str, Node, str | None]]:
@@ -49,6 +50,46 @@ def donor_owners(root: Node) -> dict[str, str]:
                 )
         owners[path] = found[0][0]
     return owners
+
+
+def predicted_from(root: Node) -> dict[str, str | None]:
+    """What the predictions of a root read: the path of the node that an argument is called after,
+    None for the reference.
+
+    **Raises** `HypothesisError` where there is no such node, or several, or one with a donor for
+    each position.
+    """
+    found: dict[str, str | None] = {}
+    if root.predicts is None:
+        return found
+    named = [(path, node) for path, node, _ in node_paths(root) if node.name is not None]
+    for what, function in root.predicts.functions.items():
+        for argument in arguments_of(what, function):
+            nodes = [(path, node) for path, node in named if node.name == argument]
+            if argument == REFERENCE_ARGUMENT and not nodes:
+                found[argument] = None
+                continue
+            with located_at(root, *(node for _, node in nodes)):
+                if argument == REFERENCE_ARGUMENT:
+                    raise HypothesisError(
+                        f"{what} reads {argument!r}, which is the reference, so no node can be "
+                        "called that; give the node another name="
+                    )
+                if len(nodes) != 1:
+                    have = "several nodes have" if nodes else "no node has"
+                    names = sorted({str(node.name) for _, node in named})
+                    raise HypothesisError(
+                        f"{what} reads {argument!r}, but {have} that name="
+                        f"{did_you_mean(argument, [REFERENCE_ARGUMENT, *names])}; nodes with a "
+                        f"name: {', '.join(names) or 'none'}"
+                    )
+                if nodes[0][1].is_each:
+                    raise HypothesisError(
+                        f"{what} reads {argument!r}, which has a donor of its own for each "
+                        "position, so its row is none; name a node without pos=EACH"
+                    )
+            found[argument] = nodes[0][0]
+    return found
 
 
 def readers(root: Node) -> dict[str, list[str]]:
