@@ -13,18 +13,32 @@ what was found is claimed in test_carrying.py, on all pairs.
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.parametrizations import orthogonal
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.model_bridge import TransformerBridge
 
-from example_circuits.carrying.data import features, is_held_out, pairs, sums
+from example_circuits.carrying.data import (
+    HUNDREDS,
+    TENS,
+    features,
+    is_held_out,
+    pairs,
+    sums,
+)
 from example_circuits.carrying.models import WRITTEN
 
+HERE = Path(__file__).parent
 STEPS, BATCH, LEARNING_RATE = 500, 256, 0.02
 SOFT, HARD = 4.0, 0.05  # how soft boundaries are at first and in the end, in columns
 A_COLUMN = 0.01  # what each column of a boundless alignment costs, in nats
@@ -73,6 +87,14 @@ class Place:
             apart = (self.clean[donors, self.pos] - own) @ turn
             here = here + (apart * share) @ turn.T
         return self.logits(rows, here)
+
+
+def network() -> Any:
+    """The trained network without the bridge's own work at every call; it stays as it is."""
+    config = TransformerBridgeConfig(**json.loads((HERE / "carrying.json").read_text()))
+    bridge: TransformerBridge = TransformerBridge.boot_native(config)  # type: ignore[attr-defined]
+    bridge.load_state_dict(load_file(HERE / "carrying.safetensors"))
+    return bridge.eval().requires_grad_(False).original_model
 
 
 def _features(rows: Tensor) -> dict[str, Any]:
@@ -166,3 +188,37 @@ def accuracy(place: Place, columns: Mapping[str, Tensor], seed: int) -> float:
     shares = Fixed([one.shape[1] for one in columns.values()], turn.shape[1])(HARD)
     said = place.interchanged(rows, of, turn, shares).argmax(-1)
     return float((said == place.predicted(rows, of)).float().mean())
+
+
+# Layer, position, where the answer is written, variable, columns (None: as many as are learnt).
+SEARCHES: dict[str, tuple[int, int, int, str, int | None]] = {
+    "carry": (1, 4, TENS, "carry", 4),
+    "carry, boundless": (1, 4, TENS, "carry", None),
+    "tens, for the hundreds": (1, 5, HUNDREDS, "tens", 8),
+    "tens, for the tens": (1, 6, TENS, "tens", 8),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0, help="that the network was trained with")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=HERE / "aligned.safetensors")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    trained, columns = network(), {}
+    for name, (layer, pos, writes, variable, width) in SEARCHES.items():
+        place = Place(trained, layer, pos, writes)
+        shares = Boundless(1, place.width) if width is None else Fixed([width], place.width)
+        one = found(place, [variable], shares, arguments.seed)
+        columns[name] = one[variable]
+        print(
+            f"{name}: {one[variable].shape[1]} columns at stream {layer}, position {pos}; "
+            f"interchange accuracy {accuracy(place, one, arguments.seed):.4f} on held-out pairs",
+            flush=True,
+        )
+    save_file(columns, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
