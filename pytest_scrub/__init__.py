@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from pytest_scrub.tree.nodes import EACH as EACH
     from pytest_scrub.tree.nodes import EXACT as EXACT
     from pytest_scrub.tree.nodes import attn as attn
+    from pytest_scrub.tree.nodes import edit as edit
     from pytest_scrub.tree.nodes import embed as embed
     from pytest_scrub.tree.nodes import error as error
     from pytest_scrub.tree.nodes import group as group
@@ -101,8 +102,8 @@ _HOMES = {
     "tree.causal": ("CausalModel", "aligned"),
     "tree.join": ("join",),
     "tree.nodes": (
-        "ANYTHING", "EACH", "EXACT", "attn", "embed", "error", "group", "head", "latents", "mask",
-        "mlp", "module", "neurons", "output", "pattern", "pos_embed", "stream",
+        "ANYTHING", "EACH", "EXACT", "attn", "edit", "embed", "error", "group", "head", "latents",
+        "mask", "mlp", "module", "neurons", "output", "pattern", "pos_embed", "stream",
     ),
     "verdict": ("Verdict",),
 }  # fmt: skip

@@ -16,7 +16,7 @@ from pytest_scrub.errors import DataError, HypothesisError
 from pytest_scrub.metrics import as_metric
 from pytest_scrub.network import as_graph
 from pytest_scrub.network.precision import precision_of
-from pytest_scrub.power.controls import controls_of
+from pytest_scrub.power.controls import controls_of, predicts_a_change
 from pytest_scrub.power.null import AgainstNull, against_null
 from pytest_scrub.power.refuted import power_of, says_too_little
 from pytest_scrub.settings import CheckOptions, Settings, with_options_of
@@ -78,7 +78,7 @@ def judged(hypothesis: Node, model: Any, data: Dataset, settings: Settings) -> V
     if average.outcome == HELD:
         if settings.mutate or settings.min_power is not None:
             power = power_of(average, searched)
-        if settings.controls:
+        if settings.controls if settings.controls is not None else predicts_a_change(average):
             controlled = controls_of(average)
     # nothing is said of data that were changed meanwhile, such as by a metric
     data.require_unchanged()

@@ -202,6 +202,8 @@ class Meaning:
                 Claim(node, -1, (name,), torch.stack([runs[at][name][at] for at in at_each]))
                 for name in node.components
             ]
+        if node.edited is not None:  # rule 16: changed where it is read, and taken from nowhere
+            return [Claim(node, -1, node.components, torch.empty(0))]
         own = self.rows[path]
         if not node.is_leaf:  # whose own input feeds nothing (rule 4)
             carrier = self.rows[f"{path}/rest"]
@@ -258,7 +260,14 @@ class Meaning:
         Rule 7: taken at the positions of its own carrier, put in at those of its parent's, k-th to
         k-th. Rule 8: only the projection on its subspace is replaced.
         """
-        node, value = claim.node, claim.value.to(now.dtype).expand_as(now)
+        node = claim.node
+        if node.edited is not None:  # rule 16: as it is in this run
+            put, edited = self.positions(node.pos, row, now), now.clone()
+            vector = torch.tensor(node.edited.vector, dtype=now.dtype)
+            along = 1 if node.edited.is_added else -(now[put] @ vector) / (vector @ vector)
+            edited[put] += torch.as_tensor(along)[..., None] * vector
+            return edited
+        value = claim.value.to(now.dtype).expand_as(now)
         new = value[self.positions(node.pos, claim.carrier, value)]
         put = self.positions(node.pos, row, now)
         assert new.shape == now[put].shape, (

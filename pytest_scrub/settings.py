@@ -262,6 +262,11 @@ class Settings:
         "of `tolerance=`; with several, the strictest counts",
         _from("a share above 0 and at most 1, such as 0.9", LEAST_SHARE, 1), at_collection=True,
     )  # fmt: skip
+    min_gap: float | None = _setting(
+        None, "the claim is that swaps hurt: the least mean gap, in the metric's worse direction, "
+        "of swaps in which every node moves; instead of `tolerance=`",
+        _from("a gap in the metric's unit, zero or more", 0), at_collection=True,
+    )  # fmt: skip
     direction: str = _setting(
         EITHER, "`worse` where a metric that gets better is no objection",
         _one_of(EITHER, WORSE), at_collection=True,
@@ -336,6 +341,11 @@ class Settings:
         "nothing; that of `min_explained=` by default",
         _from("a share above 0 and at most 1, such as 0.9", LEAST_SHARE, 1), at_collection=True,
     )  # fmt: skip
+    min_gap_at_worst: float | None = _setting(
+        None, "the least mean gap of the mildest swaps that are found for a claim with `min_gap=`; "
+        "they are only shown by default",
+        _from("a gap in the metric's unit, zero or more", 0), at_collection=True,
+    )  # fmt: skip
     adversary: str = _setting(
         GATE, "`report` shows what is found without refuting", _one_of(GATE, REPORT)
     )
@@ -362,9 +372,10 @@ class Settings:
         None, "the least share of the false claims made from this one that has to be refuted",
         _from("a share from 0 to 1, such as 0.8", 0, 1),
     )  # fmt: skip
-    controls: bool = _setting(
-        False, "a claim has to fail on shuffled weights and on permuted features", _SWITCH,
-        read=bool,
+    controls: bool | None = _setting(
+        None, "a claim has to fail where it should not hold: on shuffled weights, on permuted "
+        "features, in a random subspace, with other units; by default of claims that predict a "
+        "change", _SWITCH, read=bool, none_is_unset=True,
     )  # fmt: skip
     model: str = _setting(
         "scrub_model", "the name of the fixture that gives the network", _names_a_fixture,
@@ -400,6 +411,16 @@ class Settings:
             raise HypothesisError(
                 "min_within= needs tolerance=, the change within which single swaps are to stay"
             )
+        if self.min_gap is None and self.min_gap_at_worst is not None:
+            raise HypothesisError(
+                "min_gap_at_worst= needs min_gap=, the gap by which swaps hurt on average"
+            )
+        for name in NOT_OF_A_MIN_GAP if self.min_gap is not None else ():
+            if getattr(self, name) != SETTINGS[name].default:
+                raise HypothesisError(
+                    f"min_gap= claims that swaps hurt, so {name}= has no meaning beside it; leave "
+                    "one of them out"
+                )
         if self.slice_tolerance is not None and self.by is None:
             raise HypothesisError(
                 "slice_tolerance= needs by=, the feature whose values are the slices"
@@ -432,13 +453,15 @@ class Settings:
     def would_gate(self) -> bool:
         """The same, whatever the run says: where that only shows what is found, the average and the
         search are as sure as where searches gate, and so their figures are the same."""
-        return self.adversary == GATE and self.adversarial_tolerance != math.inf
+        is_open = self.min_gap is not None and self.min_gap_at_worst is None
+        return self.adversary == GATE and self.adversarial_tolerance != math.inf and not is_open
 
     @property
     def routes(self) -> int:
         """How many ways there are to refute the claim, slices aside: its average, single swaps, and
         each adversary that gates."""
         adversaries = DEFAULT_ADVERSARIES if self.adversaries is None else len(self.adversaries)
+        adversaries = 1 if self.min_gap is not None else adversaries
         searched = adversaries if self.would_gate and self.searches else 0
         return 1 + (self.min_within is not None) + searched
 
@@ -449,6 +472,12 @@ class Settings:
         return None if self.adversarial_tolerance == math.inf else self.adversarial_tolerance
 
 
+# What speaks of a gap that is to be small, or of how the largest is found.
+NOT_OF_A_MIN_GAP = (
+    "tolerance", "min_explained", "min_recovered", "min_within", "slice_tolerance", "direction",
+    "generalize", "adversaries", "adversarial_tolerance", "min_explained_at_worst", "mutate",
+    "min_power",
+)  # fmt: skip
 SETTINGS: Mapping[str, Setting] = {one.name: one.metadata["setting"] for one in fields(Settings)}
 FIXTURES = [name for name, one in SETTINGS.items() if one.checks == (_names_a_fixture,)]
 # The option of the command line that says a setting for all claims.
@@ -471,10 +500,11 @@ def require_meaning(given: Mapping[str, Any], *, at_collection: bool = False) ->
     `at_collection`: whether to look only at settings of which that is known at collection.
     """
     __tracebackhide__ = True
-    if all(given.get(name) is None for name in ("tolerance", "min_explained", "min_recovered")):
+    accepts = ("tolerance", "min_explained", "min_recovered", "min_gap")
+    if all(given.get(name) is None for name in accepts):
         raise HypothesisError(
             "a claim needs tolerance= (the largest gap, in the metric's unit), min_explained= or "
-            "min_recovered="
+            "min_recovered=, or min_gap= where it says that swaps hurt"
         )
     for name, value in given.items():
         setting = SETTINGS[name]
@@ -508,6 +538,7 @@ class Options(TypedDict, total=False):
     tolerance: float | None
     min_recovered: float | None
     min_explained: float | None
+    min_gap: float | None
     direction: str
     metric: Metric | Callable[[Tensor, Batch], Tensor] | None
     samples: int | None
@@ -521,10 +552,11 @@ class Options(TypedDict, total=False):
     adversaries: Sequence[AnyAdversary] | None
     adversarial_tolerance: float | None
     min_explained_at_worst: float | None
+    min_gap_at_worst: float | None
     adversary: str
     budget: int | None
     min_power: float | None
-    controls: bool
+    controls: bool | None
 
 
 class ClaimOptions(Options, total=False):

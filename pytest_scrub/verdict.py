@@ -64,6 +64,7 @@ NO_FEATURE = (
     "no node names a feature that could know anything: the claim says that something does not "
     "matter"
 )
+HURTS = "the claim says that swaps hurt, which no feature explains; controls judge it"
 if TYPE_CHECKING:
     End = float
 else:  # in JSON, which has no infinity
@@ -310,6 +311,7 @@ class Control:
     - `outcome`, `gap`: of the claim there; None where it could not be judged.
     - `note`: why it could not, or why that it holds there says nothing.
     - `passed`: whether it says nothing against the claim.
+    - `accuracy`: there, as in `Predicted`; None where no label is predicted.
     """
 
     name: str
@@ -317,6 +319,7 @@ class Control:
     gap: float | None
     note: str | None
     passed: bool
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -623,6 +626,8 @@ class Verdict:
       where it has none or none was judged.
     - `explained`: 1 - gap / (the null's gap), or None; `explained_reason`: why it is None.
     - `confidence`: of the intervals, unless they say otherwise, and of the outcome.
+    - `min_gap`: of a claim that swaps hurt the least gap, in the metric's worse direction; then the
+      draws are those in which every node moved. Else None.
     - `min_within`: the least share of single swaps that has to stay within the tolerance, or None.
     - `samples`: references drawn until the claim was decided, or, where the gap is exact, all
       allowed swap sets; `budget`: the most that might be.
@@ -698,6 +703,7 @@ class Verdict:
     min_within: float | None = None
     indirect: str | None = None
     predicted: Predicted | None = None
+    min_gap: float | None = None
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @property

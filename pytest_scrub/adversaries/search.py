@@ -392,7 +392,7 @@ def is_swapped(swap_set: SwapSet) -> npt.NDArray[np.bool_]:
 def is_computed(space: SwapSpace) -> bool:
     """Whether a node, or the label, is computed for references that are not swapped too."""
     return space.predicted is not None or any(
-        slot.node.computed_by is not None for slot in space.slots
+        slot.node.computed_by is not None or slot.node.edited is not None for slot in space.slots
     )
 
 

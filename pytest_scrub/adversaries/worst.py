@@ -13,6 +13,7 @@ import numpy as np
 
 from pytest_scrub.adversaries.counterexample import described
 from pytest_scrub.adversaries.in_turn import search_in_turn
+from pytest_scrub.adversaries.mildest import Mildest
 from pytest_scrub.adversaries.minimal import minimal
 from pytest_scrub.adversaries.repairs import repairs_of, repairs_on_average
 from pytest_scrub.adversaries.saved import (
@@ -40,7 +41,7 @@ from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.statistics.sampling import UnderNull
 from pytest_scrub.statistics.slices import outcome_of, refuted_slice
 from pytest_scrub.swaps.swap_set import SwapSet
-from pytest_scrub.verdict import REFUTED, Mend, Search
+from pytest_scrub.verdict import REFUTED, Counterexample, Mend, Search, Worse
 
 MOST_SAVED = 2000  # references of the worst swap set
 
@@ -66,7 +67,7 @@ class _Broken:
 
 def search(average: Measured) -> Search:
     """The worst allowed swap sets that adversaries find, and what to make of them."""
-    settings, metric = average.settings, average.evaluator.metric
+    settings = average.settings
     acceptance, null = acceptance_of_found(average), null_of_found(average)
     until = deadline_from_now(settings.deadline)
     notes: list[str] = []
@@ -76,12 +77,15 @@ def search(average: Measured) -> Search:
     budget = settings.evaluations
     if average.outcome == REFUTED:  # a counterexample is all that is left to be found
         budget = min(budget, EFFORT["quick"] * settings.samples)
+    adversaries = settings.adversaries if settings.min_gap is None else [Mildest()]
     searched = search_in_turn(
-        average.evaluator, settings.adversaries, budget, acceptance, null,
+        average.evaluator, adversaries, budget, acceptance, null,
         seed=settings.seed, name=settings.name, until=until,
     )  # fmt: skip
-    broken = _broken(average, searched, acceptance)
     shown, mends = None, list[Mend]()
+    broken = _broken(average, searched, acceptance) if settings.min_gap is None else None
+    if settings.min_gap is not None:
+        shown = _mildest(searched, acceptance)
     if broken is not None:
         broken, small = _pruned(broken, until, settings.stream("minimal"))
         shown = described(broken.evaluator, small, broken.adversary)
@@ -102,17 +106,37 @@ def search(average: Measured) -> Search:
         attempts=tuple(one.attempt for one in searched),
         counterexample=shown,
         mends=tuple(mends),
-        worse="either" if all(acceptance.sides) else metric.worse,
+        worse=_worse(acceptance),
         notes=tuple(notes),
     )
     bound = None if found.worst is None else found.worst.bound
     return found if bound is None else replace(found, tolerance=bound)
 
 
+def _worse(acceptance: Acceptance) -> Worse:
+    """Which gap is the worse one for the claim."""
+    if acceptance.min_gap is not None:  # the milder one
+        return "lower" if acceptance.metric.worse == "higher" else "higher"
+    return "either" if all(acceptance.sides) else acceptance.metric.worse
+
+
+def _mildest(searched: Sequence[Searched], acceptance: Acceptance) -> Counterexample | None:
+    """The swap that hurts least of those that were found, where that refutes that swaps hurt."""
+    for one in searched:
+        if one.found is not None and one.attempt.refutes:
+            least = int(np.argmin(acceptance.sign * one.found.changes))
+            swap_set = one.found.swap_set[least : least + 1]
+            return described(one.evaluator, swap_set, one.attempt.adversary)
+    return None
+
+
 def acceptance_of_found(average: Measured) -> Acceptance:
     """What a claim accepts of swaps that are found: what it accepts on average, unless it says
     otherwise."""
     settings, acceptance = average.settings, average.acceptance
+    if settings.min_gap is not None:
+        least = settings.min_gap_at_worst
+        return replace(acceptance, min_gap=settings.min_gap if least is None else least)
     absolute, share = settings.tolerance_of_search, settings.min_explained_at_worst
     if absolute is None and share is None:
         share = acceptance.min_explained

@@ -122,7 +122,7 @@ def check_hypothesis(
                     if graph.parts[above.component].instead:
                         _check_instead(checked, above, (path, claimed), (other, others))
                         _check_instead(checked, above, (other, others), (path, claimed))
-                    if _meet(claimed, others):
+                    if _meet(claimed, others) and not _in_one_run(checked, nodes[other], node):
                         _check_siblings(checked, above, {other: nodes[other], path: node})
             siblings[parent].append((path, claimed))
     # where a node's value is looked at, None for anywhere
@@ -207,6 +207,12 @@ def _check_edge(checked: CheckedHypothesis, path: str, node: Node, parent: Node)
                 f"{path}: subspace= has {node.subspace.width} rows, but activations of "
                 f"{shown(component)} have {numbers}"
             )
+        if node.edited is not None and node.edited.width != (width := checked.width(component)):
+            has = "one number for each input" if width is None else f"{width} numbers"
+            raise HypothesisError(
+                f"{path}: the vector of edit has {node.edited.width} numbers, but activations of "
+                f"{shown(component)} have {has}"
+            )
     if node.computed_by is not None and node.agrees_on is not None:
         require_arguments(
             f"{path}: computed_by=", node.computed_by, node.agrees_on.features, HypothesisError
@@ -259,6 +265,14 @@ def _claimed(checked: CheckedHypothesis, parent: Node, node: Node) -> Claimed:
     return [
         (checked.graph.parts[name], _slots(checked, parent, node, name)) for name in node.components
     ]
+
+
+def _in_one_run(checked: CheckedHypothesis, one: Node, other: Node) -> bool:
+    """Whether one of two nodes is an edit and both are of one run, each at a place of its own: then
+    the later one finds what the earlier one did."""
+    are_edits = one.edited is not None or other.edited is not None
+    along = checked.is_anywhere(one) and checked.is_anywhere(other)
+    return are_edits and along and not {*one.components} & {*other.components}
 
 
 def _meet(some: Claimed, others: Claimed) -> bool:

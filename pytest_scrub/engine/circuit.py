@@ -32,7 +32,7 @@ def circuit_of(hypothesis: Node, graph: ModelGraph) -> Circuit:
             positions=None if node.pos is None else str(node.pos),
             subspace=None if node.subspace is None else str(node.subspace),
             along_every_path=parent is not None and (node.via == "any" or not graph.reads_directly),
-            is_computed=node.computed_by is not None,
+            is_computed=node.computed_by is not None or node.edited is not None,
         )
         for path, node, parent in paths
     )

@@ -524,6 +524,8 @@ class Evaluator:
         if step.node.computed_by is not None:
             with located_at(step.node):
                 return [self._computed(step, rows[step.donor], where)]
+        if step.node.edited is not None:  # as the value is where it is read
+            return [torch.empty(0, device=rows.device)]
         clean: Clean = self.store
         if gathered is not None:
             clean = WatchedStore(self.store, step, where, gathered)

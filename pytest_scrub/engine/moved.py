@@ -11,7 +11,7 @@ import torch
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.plan import Step
-from pytest_scrub.network.graph import at_rows, projected_onto
+from pytest_scrub.network.graph import Site, at_rows, change_of, projected_onto
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
 SAME = 1e-5  # of the root mean square of an activation: a smaller change is none
@@ -25,11 +25,27 @@ def moved_leaves(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, npt.NDArr
     """
     parents, read = evaluator.space.parents(swap_set), read_at(evaluator, swap_set)
     found = {}
-    for step, _, at in _leaves(evaluator.plan, evaluator.checked.output):
+    for step, parent, at in _leaves(evaluator.plan, evaluator.checked.output):
+        if step.node.edited is not None:
+            carriers = np.vstack([swap_set.donors, swap_set.references])[parent.carrier]
+            found[step.donor] = _is_changed(evaluator, step, at, carriers)
+            continue
         for slot in step.each or (step.donor,):
             rows = swap_set.donors[slot], parents[slot]
             here = Positions(np.array([evaluator.space.slots[slot].at])) if step.each else at
             found[slot] = _differ(evaluator, step, here, *rows, read[slot])
+    return found
+
+
+def all_moved(evaluator: Evaluator, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+    """bool `[R]`: whether every node that names what it agrees on, and is not EXACT, moved: of a
+    leaf what is read, at any of its positions, of others the content of their input."""
+    space, leaves = evaluator.space, moved_leaves(evaluator, swap_set)
+    contents, found = space.moved(swap_set), np.ones(len(swap_set), dtype=np.bool_)
+    for slots in space.wholes.values():
+        slot = space.slots[slots[0]]
+        if not slot.is_rest and (not slot.agrees_on.exact or slot.node.edited is not None):
+            found &= np.any([leaves.get(i, contents[i]) for i in slots], axis=0)
     return found
 
 
@@ -78,9 +94,24 @@ def _leaves(step: Step, at: Positions | None) -> Iterator[tuple[Step, Step, Posi
     for child in step.children:
         inherited = at if child.same else None
         own = inherited if child.positions is None else child.positions
-        if child.sites:
+        if child.sites or child.node.edited is not None:
             yield child, step, own
         yield from _leaves(child, own)
+
+
+def _is_changed(
+    evaluator: Evaluator, step: Step, at: Positions | None, carriers: Rows
+) -> npt.NDArray[np.bool_]:
+    """bool `[R]`: whether an edit changes the value on each of these rows."""
+    assert step.node.edited is not None
+    (part,) = step.parts
+    site = Site("value", part)
+    evaluator.ensure([site], carriers)
+    rows = torch.as_tensor(carriers, device=evaluator.dataset.device)
+    value = evaluator.store.take(site, rows, at_rows(at, rows)).double()
+    change = change_of(value, step.node.edited).reshape(len(value), -1).square().mean(1).sqrt()
+    changed: npt.NDArray[np.bool_] = (change > SAME * value.square().mean().sqrt()).cpu().numpy()
+    return changed
 
 
 def _differ(

@@ -63,14 +63,15 @@ def compile_plan(root: Node, checked: CheckedHypothesis) -> Step:
 
     def site_of(node: Node, part: tuple[str, ...], at: FixedPositions) -> Site:
         # a function gives the value itself, and a subspace is one of values
-        is_value = node.computed_by or (node.is_leaf and node.subspace is not None)
+        is_part = node.subspace is not None or node.edited is not None
+        is_value = node.computed_by or (node.is_leaf and is_part)
         return Site("value", part, at) if is_value else graph.value_site(part, at)
 
     def edits_of(path: str, node: Node) -> Iterator[Edit]:
         at, anywhere = checked.positions[path], checked.is_anywhere(node)
         for part in checked.parts(node):
             site = site_of(node, part, None)
-            yield Edit(part, node.into, at, node.subspace, anywhere, site)
+            yield Edit(part, node.into, at, node.subspace, anywhere, site, node.edited)
 
     def step(path: str, node: Node, wanted: Positions | None, same: bool) -> Step:
         own, parts = checked.positions[path], checked.parts(node)
@@ -86,7 +87,7 @@ def compile_plan(root: Node, checked: CheckedHypothesis) -> Step:
             for child_path, child in children:
                 as_mine = child_path not in everywhere
                 below.append(step(child_path, child, at if as_mine else None, as_mine))
-        elif node.computed_by is None:
+        elif node.computed_by is None and node.edited is None:
             sites = tuple(site_of(node, part, kept_positions(at)) for part in parts)
         return Step(
             path=path,

@@ -23,6 +23,7 @@ from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.errors import HypothesisError, ModelError, NotASumError, did_you_mean
 from pytest_scrub.network.digests import Version, digest_of, version_of
 from pytest_scrub.network.placement import Fetch
+from pytest_scrub.tree.edits import VectorEdit
 from pytest_scrub.tree.nodes import Node, Subspace, natural_key
 from pytest_scrub.tree.units import named, numbers, shown, split
 
@@ -70,6 +71,7 @@ class Edit:
     - `at`: where in the parent's carrier the value is put; None = position to position.
     - `anywhere`: read along every path, not directly.
     - `site`: where the clean value of the components is kept in the form in which this value comes.
+    - `change`: what changes the value as it is, in whose place no other one comes.
     """
 
     components: tuple[str, ...]
@@ -78,11 +80,13 @@ class Edit:
     subspace: Subspace | None
     anywhere: bool
     site: Site
+    change: VectorEdit | None = None
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing is left of what it replaces."""
-        return len(self.components) == 1 and self.at is None and self.subspace is None
+        is_part = self.subspace is not None or self.change is not None
+        return len(self.components) == 1 and self.at is None and not is_part
 
 
 Edits = Sequence[tuple[Edit, Tensor]]
@@ -517,6 +521,15 @@ def at_others(value: Tensor, where: Where, at: Where) -> Tensor:
     return add_at(value.new_zeros(len(value), at.shape[-1], *value.shape[2:]), at, value, where)
 
 
+def change_of(own: Tensor, change: VectorEdit) -> Tensor:
+    """What an edit adds to a value `[..., width]` as it is."""
+    vector = torch.as_tensor(change.vector.copy(), dtype=own.dtype, device=own.device)
+    if change.is_added:
+        return vector.expand_as(own)
+    direction = vector / vector.norm()
+    return -torch.matmul(own, direction).unsqueeze(-1) * direction
+
+
 def patched(name: str, value: Tensor, edits: Edits, rows: Tensor, where: Where = None) -> Tensor:
     """A component's value `[B, K, ...]` at `where` on the dataset's rows `[B]`, with what replaces
     it put in.
@@ -528,14 +541,19 @@ def patched(name: str, value: Tensor, edits: Edits, rows: Tensor, where: Where =
     for edit, given in edits:
         if name not in edit.components:
             continue
-        at, new = at_rows(edit.at, rows), given.to(value.dtype)
-        if edit.at is None:
-            at, new = where, select(new, where)
+        at = where if edit.at is None else at_rows(edit.at, rows)
+        new = given.to(value.dtype)
+        if edit.at is None and edit.change is None:
+            new = select(new, where)
             if edit.subspace is None:
                 value = new.expand_as(value)
                 continue
         own = select(value, at) if where is None else at_others(value, where, at)
-        value = add_at(value, where, projected_onto(new - own, edit.subspace), at)
+        if edit.change is not None:
+            difference = change_of(own, edit.change)
+        else:
+            difference = projected_onto(new - own, edit.subspace)
+        value = add_at(value, where, difference, at)
     return value
 
 

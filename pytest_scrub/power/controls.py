@@ -3,39 +3,100 @@ nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.network.shuffled import shuffled, why_not_shuffled
-from pytest_scrub.power.mutants import permuted_everywhere
+from pytest_scrub.power.mutants import permuted_everywhere, with_other_units
 from pytest_scrub.statistics.average import Measured, measure
 from pytest_scrub.statistics.sampling import References
-from pytest_scrub.tree.nodes import ANYTHING, Node, output
+from pytest_scrub.tree.edits import VectorEdit
+from pytest_scrub.tree.nodes import ANYTHING, Node, Subspace, output
+from pytest_scrub.tree.paths import with_changes
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Control
 
 SHUFFLED, PERMUTED = "weights shuffled", "features permuted among rows"
+DIRECTION = "random vectors of the same norm"
+ROTATED, OTHER_UNITS = "random subspaces of the same width", "other units, about as often active"
+
+
+def predicts_a_change(average: Measured) -> bool:
+    """Whether a claim says that swaps do something, which flexible ones may say of anything: such
+    a claim has controls by default."""
+    return average.settings.min_gap is not None or average.predicted is not None
 
 
 def controls_of(average: Measured) -> tuple[Control, ...]:
-    """The claim on the network with its weights shuffled, and with the feature values of other
-    rows.
+    """The claim on the network with its weights shuffled, with the feature values of other rows
+    and, where it names any, in random subspaces and with other units.
 
-    Both are judged on average, on the claim's own references.
+    All are judged on average, on the claim's own references.
     """
+    return tuple(_controls(average))
+
+
+def _controls(average: Measured) -> Iterator[Control]:
     graph, dataset = average.evaluator.graph, average.evaluator.dataset
     hypothesis, settings = average.evaluator.hypothesis, average.settings
     if reason := why_not_shuffled(graph):
-        control = Control(SHUFFLED, None, None, reason, True)
+        yield Control(SHUFFLED, None, None, reason, True)
     else:
         with shuffled(graph, settings.stream(SHUFFLED)) as other:
-            control = _control(SHUFFLED, average, other, dataset, hypothesis)
+            yield _control(SHUFFLED, average, other, dataset, hypothesis)
     found = permuted_everywhere(dataset, hypothesis, settings.stream(PERMUTED))
-    if found is None:
-        return control, Control(PERMUTED, None, None, "the claim names no feature", True)
-    return control, _control(PERMUTED, average, graph, found[1], found[0])
+    if found is not None:
+        yield _control(PERMUTED, average, graph, found[1], found[0])
+    elif not predicts_a_change(average):
+        yield Control(PERMUTED, None, None, "the claim names no feature", True)
+    rotated = _rotated(hypothesis, settings.stream(ROTATED))
+    if rotated != hypothesis:
+        yield _control(ROTATED, average, graph, dataset, rotated)
+    steered = _otherwise_edited(hypothesis, settings.stream(DIRECTION))
+    if steered != hypothesis:
+        yield _control(DIRECTION, average, graph, dataset, steered)
+    metric_pos = average.evaluator.metric.pos
+    others = with_other_units(graph, dataset, hypothesis, metric_pos, settings.stream(OTHER_UNITS))
+    if others is not None:
+        yield _control(OTHER_UNITS, average, graph, dataset, others)
+
+
+def _rotated(hypothesis: Node, rng: np.random.Generator) -> Node:
+    """The claim about random subspaces: all that it names turned by one rotation, so that what was
+    orthogonal stays so."""
+    rotations: dict[int, np.ndarray[Any, Any]] = {}
+
+    def turned(_: str, node: Node) -> Node:
+        if node.subspace is None:
+            return node
+        width = node.subspace.width
+        if width not in rotations:
+            rotations[width] = np.linalg.qr(rng.standard_normal((width, width)))[0]
+        return replace(node, subspace=Subspace(rotations[width] @ node.subspace.basis))
+
+    return with_changes(hypothesis, turned)
+
+
+def _otherwise_edited(hypothesis: Node, rng: np.random.Generator) -> Node:
+    """The claim with edits by random vectors of the same norm, equal ones by the same."""
+    others: dict[VectorEdit, VectorEdit] = {}
+
+    def turned(_: str, node: Node) -> Node:
+        if node.edited is None:
+            return node
+        if node.edited not in others:
+            drawn = rng.standard_normal(node.edited.width)
+            norm = np.linalg.norm(node.edited.vector) / np.linalg.norm(drawn)
+            others[node.edited] = node.edited.of(drawn * norm)
+        return replace(node, edited=others[node.edited])
+
+    return with_changes(hypothesis, turned)
 
 
 def _control(
@@ -61,4 +122,6 @@ def _control(
         else None
     )
     fails = found.outcome not in (HELD, UNDECIDED)
-    return Control(what, found.outcome, found.gap.mean, note, has_nothing_to_lose or fails)
+    accuracy = None if found.predicted is None else found.predicted.accuracy
+    passed = has_nothing_to_lose or fails
+    return Control(what, found.outcome, found.gap.mean, note, passed, accuracy)

@@ -154,6 +154,25 @@ def permuted_everywhere(
     )
 
 
+def with_other_units(
+    graph: ModelGraph,
+    dataset: Dataset,
+    hypothesis: Node,
+    metric_pos: Any,
+    rng: np.random.Generator,
+) -> Node | None:
+    """The claim about other units everywhere, each about as often active as the one in whose place
+    it stands; None where it names none, or there are no others."""
+    maker = _Maker(graph, dataset, hypothesis, metric_pos, rng)
+    edits = {}
+    for path, node in maker.nodes.items():
+        others = [(maker.other_units(path, old), old) for old in node.components]
+        members = [found[0][1] if found else old for found, old in others]
+        if set(members) != set(node.components):
+            edits[path] = replace(node, components=tuple(sorted(members, key=natural_key)))
+    return _edited(hypothesis, edits) if edits else None
+
+
 def _edited(root: Node, edits: Mapping[str, Node]) -> Node:
     """The tree with other nodes, and all below them, at these paths."""
     nodes = node_paths(root)
@@ -265,7 +284,7 @@ class _Maker:
             gone = replace(
                 node, agrees_on=ANYTHING, reads=(), rest=None, computed_by=None, shares=None
             )
-            if not (node.is_leaf and node.agrees_on == ANYTHING):
+            if node.edited is None and not (node.is_leaf and node.agrees_on == ANYTHING):
                 dropped = [p for p in self.nodes if f"{p}/".startswith(f"{path}/")]
                 heirs = (self._heirs(each, dropped) for each in dropped)
                 yield from self._made("dropped", path, {path: gone, **ChainMap(*heirs)})
@@ -367,11 +386,11 @@ class _Maker:
             kin = [new for new in free if type(graph.parts[new]) is type(graph.parts[old])]
             choices.append(
                 [(old, kin[i]) for i in self.rng.permutation(len(kin))]
-                or self._other_units(path, old)
+                or self.other_units(path, old)
             )
         return sorted(_in_turn(choices), key=lambda pair: not self._are_near(*pair))
 
-    def _other_units(self, path: str, old: str) -> list[tuple[str, str]]:
+    def other_units(self, path: str, old: str) -> list[tuple[str, str]]:
         """As many units of the same basis, of those that nobody claims where there are enough."""
         part = self.graph.parts[old]
         if part.units is None:

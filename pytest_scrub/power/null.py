@@ -21,6 +21,7 @@ from pytest_scrub.statistics.average import Measured, interval_of_draws, outcome
 from pytest_scrub.statistics.sampling import Sample, UnderNull
 from pytest_scrub.verdict import (
     HELD,
+    HURTS,
     NO_FEATURE,
     NO_ROOM,
     REFUTED,
@@ -43,7 +44,7 @@ class AgainstNull:
     @property
     def tells(self) -> bool:
         """Whether a claim that held is told from its null, or has none."""
-        return self.null_reason == NO_FEATURE or (self.null is not None and self.null.told)
+        return self.null_reason in (NO_FEATURE, HURTS) or (self.null is not None and self.null.told)
 
 
 def against_null(average: Measured, searched: Search | None) -> AgainstNull:
@@ -53,6 +54,8 @@ def against_null(average: Measured, searched: Search | None) -> AgainstNull:
     search that gates, the null is searched in the same way.
     """
     under = average.under_null
+    if average.settings.min_gap is not None:
+        return AgainstNull(None, HURTS)
     if under is None:
         return AgainstNull(None, NO_FEATURE)
     gates = (

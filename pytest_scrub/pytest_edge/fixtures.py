@@ -29,6 +29,8 @@ def scrub_session(pytestconfig: pytest.Config) -> Iterator[Session]:
 
     ray = pytestconfig.pluginmanager.get_plugin("scrub-ray")
     for_all = {name: option(pytestconfig, twin.name) for name, twin in COMMAND_LINE_OPTIONS.items()}
+    # a flag that is off leaves to claims what they do without it
+    for_all = {name: given for name, given in for_all.items() if given is not False}
     # baselines need what depends on nothing but the seed
     for_all["anew"] = bool(option(pytestconfig, "save") or option(pytestconfig, "compare"))
     shared = shared_by(pytestconfig)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_scrub.verdict import HELD, NO_FEATURE, NO_ROOM, Control, Power, Slices, Verdict
+from pytest_scrub.verdict import HELD, HURTS, NO_FEATURE, NO_ROOM, Control, Power, Slices, Verdict
 
 MOST_SLICES = 10  # lines
 
@@ -107,7 +107,7 @@ def no_better(verdict: Verdict) -> str | None:
     """How a claim that held is not told from its null; None where it is, or has none."""
     null = verdict.null
     if null is None:
-        is_exempt = verdict.null_reason is None or verdict.null_reason == NO_FEATURE
+        is_exempt = verdict.null_reason in (None, NO_FEATURE, HURTS)
         return None if is_exempt else verdict.null_reason
     if null.told:
         return None

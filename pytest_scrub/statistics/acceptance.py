@@ -45,6 +45,8 @@ class Acceptance:
     - `min_explained`: the least share of what the claim would cost if its features knew nothing, or
       None.
     - `min_within`: the least share of single swaps that stay within the tolerance, or None.
+    - `min_gap`: the least gap, in the metric's worse direction, of a claim that swaps hurt; then
+      nothing else is accepted or asked for.
     - `confidence`: of the verdict; `routes`: how many ways there are to refute the claim.
     - `direction`: `"either"`, or `"worse"` where a metric that gets better is no objection.
     - `generalize`: whether it speaks of more references than the dataset's own.
@@ -59,6 +61,7 @@ class Acceptance:
     confidence: float = CONFIDENCE
     routes: int = 1
     generalize: bool = False
+    min_gap: float | None = None
 
     @classmethod
     def of(cls, settings: Settings, metric: Metric) -> Acceptance:
@@ -66,7 +69,7 @@ class Acceptance:
         return cls(
             metric, settings.tolerance, settings.min_recovered, settings.direction,
             settings.min_explained, settings.min_within, settings.confidence, settings.routes,
-            settings.generalize,
+            settings.generalize, settings.min_gap,
         )  # fmt: skip
 
     @property
@@ -88,6 +91,8 @@ class Acceptance:
 
     def badness(self, gap: float) -> float:
         """How much a gap embarrasses the claim."""
+        if self.min_gap is not None:
+            return -self.sign * gap
         above, below = self.sides
         return abs(gap) if above and below else gap if above else -gap
 
@@ -107,8 +112,11 @@ class Acceptance:
         return replace(self, direction=WORSE)
 
     def accepted(self, lost: float = 0.0, room: float = 0.0) -> float:
-        """The largest gap in the metric's unit, where the baseline is `lost` away from the
+        """The largest gap in the metric's unit, or the least of a claim that swaps hurt, where the
+        baseline is `lost` away from the
         unscrubbed metric, and the null worse by `room`."""
+        if self.min_gap is not None:
+            return self.min_gap
         limits = [math.inf if self.tolerance is None else float(self.tolerance)]
         if self.min_recovered is not None:
             limits.append((1 - self.min_recovered) * lost)
@@ -148,6 +156,14 @@ class Acceptance:
         - `confidence`: of all intervals, instead; `largest_weight`: the largest weight of a unit.
         - `interval`: of a mean; called as `confidence_sequence` is.
         """
+        if self.min_gap is not None:
+            sure = self.confidence if confidence is None else confidence
+            largest, least_gap = self.largest_change * largest_weight, self.min_gap
+
+            def hurts(confidence: float) -> Estimate:
+                return interval(self.sign * changes, largest, confidence, rounding) + -least_gap
+
+            return self._hurts(hurts, sure, rounding)
         none = np.zeros(1)
         lost, room = none if lost is None else lost, none if room is None else room
         tolerance = self.accepted(abs(float(lost.mean())), float(room.mean()))
@@ -166,6 +182,18 @@ class Acceptance:
             return found
         beyond = at(self.to_refute)
         return beyond if beyond[0] == REFUTED else (UNDECIDED, beyond[1] or STRADDLES)
+
+    def _hurts(
+        self, beyond: Callable[[float], Estimate], confidence: float, rounding: float
+    ) -> tuple[Decided, str | None]:
+        """By how much swaps hurt more than is claimed, at several confidences."""
+        if not beyond(confidence).is_known:
+            return UNDECIDED, TOO_FEW
+        if beyond(confidence).low >= rounding:
+            return HELD, None
+        if beyond(max(confidence, self.to_refute)).high < -rounding:
+            return REFUTED, None
+        return UNDECIDED, STRADDLES
 
     def _decided(
         self,

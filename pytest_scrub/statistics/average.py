@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.engine.moved import moved_leaves, read_at, silent_units
+from pytest_scrub.engine.moved import all_moved, moved_leaves, read_at, silent_units
 from pytest_scrub.errors import HypothesisError, ScrubError
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.acceptance import Acceptance, recovered, slack, untested_nodes
@@ -65,6 +65,7 @@ from pytest_scrub.verdict import (
 MOST_SAMPLES_PER_NODE = 400  # the table node by node is for reading, not for deciding
 MOST_SAMPLES_OF_NODES = 40_000  # of all nodes together, unless each has few
 FEWEST_SAMPLES_PER_NODE = 100
+FEWEST_MOVED = 20  # samples in which every node moved, of a claim that this hurts
 TOGETHER = 8192  # samples of several nodes that are evaluated at once
 MOST_WANTING = 3  # values of a feature that a message names
 
@@ -138,7 +139,7 @@ class Measured:
         """What single swaps do. The first draws tell it: how many there are did not depend on what
         they were."""
         most, drawn = self.tolerance + self.slack, self.sample
-        if self.settings.generalize:
+        if self.settings.generalize or self.settings.min_gap is not None:
             return None
         if drawn.weights is not None:
             return all_within(drawn.changes, drawn.weights, most)
@@ -222,6 +223,8 @@ def measure(
         space.dataset.feature(settings.by)  # a wrong name is told before anything is drawn
 
     null = under_null.null if under_null else null_of(space)
+    if settings.min_gap is not None:
+        null = None  # that swaps hurt is nothing that features explain
     shares = {"min_explained": "tolerance", "min_explained_at_worst": "adversarial_tolerance"}
     for name, instead in shares.items():
         if null is None and getattr(settings, name) is not None:
@@ -234,11 +237,24 @@ def measure(
 
     nodes_of, predictions = _Nodes(evaluator, settings), Predictions(evaluator, acceptance)
 
-    def is_decided(drawn: Sample) -> bool:
+    where_all_moved = _WhereAllMoved(evaluator)
+
+    def counted(drawn: Sample) -> Sample | None:
+        """The samples that count; None where these are too few."""
+        if settings.min_gap is None:
+            return drawn
+        which = where_all_moved(drawn.swap_set)
+        enough = 1 if drawn.exact else FEWEST_MOVED
+        return drawn.only(which) if which.sum() >= enough else None
+
+    def is_decided(whole: Sample) -> bool:
+        drawn = counted(whole)
+        if drawn is None:
+            return bool(untested_nodes(nodes_of(whole)))
         if evaluator.progress is not None:
             stands = interval_of_draws(drawn, drawn.changes, acceptance)
-            evaluator.progress("samples", len(drawn), settings.samples, f"gap {stands}")
-        if untested_nodes(nodes_of(drawn)):
+            evaluator.progress("samples", len(whole), settings.samples, f"gap {stands}")
+        if untested_nodes(nodes_of(whole)):
             return True
         found, why = outcome_of_draws(drawn, acceptance, under_null)
         if (together := outcome_with(predictions(drawn), found)) != found:
@@ -247,18 +263,21 @@ def measure(
             return found != UNDECIDED or why == NO_ROOM
         return outcome_of(_sliced(space, drawn, settings, acceptance)) != UNDECIDED
 
-    drawn = _all_there_is(evaluator, references, settings, under_null)
-    if drawn is None:
-        drawn = sample(evaluator, references, settings.stream("draw"), is_decided, settings.samples)
+    whole = _all_there_is(evaluator, references, settings, under_null)
+    if whole is None:
+        whole = sample(evaluator, references, settings.stream("draw"), is_decided, settings.samples)
+    nodes, counts = nodes_of(whole), counted(whole)
+    drawn = whole if counts is None else counts
     base = drawn.baseline
     lost, tolerance = _accepted(drawn, base, acceptance, under_null)
     alike = slack(drawn.mean(drawn.rounding), tolerance)
     gap = interval_of_draws(drawn, drawn.changes, acceptance, alike)
     clean, baseline = drawn.mean(drawn.unscrubbed), base.mean(base.scrubbed)
     share, reason = recovered(gap.mean, baseline, clean, acceptance.metric.worse, lost)
-    nodes = nodes_of(drawn)
     by_slice = _sliced(space, drawn, settings, acceptance)
     together, why = _together(drawn, acceptance, under_null, nodes, by_slice)
+    if counts is None:
+        together, why = UNTESTED, None
     predicted = predictions(drawn)
     if together != (together := outcome_with(predicted, together)):
         why = STRADDLES if together == UNDECIDED else None
@@ -266,6 +285,19 @@ def measure(
         evaluator, settings, references, drawn, gap, together, tolerance, nodes, by_slice,
         baseline, share, reason, why, under_null, predicted,
     )  # fmt: skip
+
+
+class _WhereAllMoved:
+    """In which of the samples so far every node moved; each is looked at once."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator, self._found = evaluator, np.empty(0, dtype=np.bool_)
+
+    def __call__(self, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+        if new := len(swap_set) - len(self._found):
+            moved = all_moved(self._evaluator, swap_set[-new:])
+            self._found = np.concatenate([self._found, moved])
+        return self._found
 
 
 def _all_there_is(
@@ -450,18 +482,22 @@ def _nodes(
         swapped = _share_of(drawn, swaps[slots], counted[slots])
         others = np.stack([supports[i].other for i in slots])[of_references[slots]]
         computed = slot.node.computed_by is not None and not slot.is_rest
-        # A computed node takes no activation from a donor: the function itself is put to the test.
-        with_other = 1.0 if computed else float(others.mean()) if others.size else 0.0
+        edited = None if slot.is_rest else slot.node.edited
+        # A computed or edited node takes no activation from a donor: what it puts in its place is
+        # put to the test.
+        takes_none = computed or edited is not None
+        with_other = 1.0 if takes_none else float(others.mean()) if others.size else 0.0
         moved = moves.get(whole, swapped)
         fixed = moved == 0 and swapped >= settings.min_moved > 0
         is_tested = with_other >= settings.min_with_other and (
             computed or fixed or moved >= settings.min_moved
         )
-        must_be_tested = not slot.is_rest and not slot.agrees_on.exact
+        is_claimed = edited is not None or not slot.agrees_on.exact
+        must_be_tested = not slot.is_rest and is_claimed
         found.append(
             NodeReport(
                 slot=whole,
-                agrees_on="its features, computed" if computed else str(slot.agrees_on),
+                agrees_on="its features, computed" if computed else str(edited or slot.agrees_on),
                 is_rest=slot.is_rest,
                 donors=(int(donors.min()), float(np.median(donors)), int(donors.max())),
                 with_other=with_other,
@@ -470,7 +506,7 @@ def _nodes(
                 is_tested=is_tested,
                 alone=None,
                 wanting=tuple(_wanting(space, slot, slots[0]))
-                if must_be_tested and not is_tested
+                if must_be_tested and not is_tested and edited is None
                 else (),
                 fixed=fixed,
             )
@@ -532,8 +568,8 @@ def percentiles(changes: Numbers, weights: Numbers | None = None) -> tuple[float
 def with_gaps(measured: Measured) -> tuple[NodeReport, ...]:
     """The reports with the gap when only that slot is swapped, the others EXACT, and with the gap
     when its features alone know nothing."""
-    evaluator, references, drawn = measured.evaluator, measured.references, measured.sample
-    under = measured.under_null
+    evaluator, drawn = measured.evaluator, measured.sample
+    references, under = drawn.references, measured.under_null
     rng, others = measured.settings.stream("alone"), measured.settings.stream("null, alone")
     most = max(FEWEST_SAMPLES_PER_NODE, MOST_SAMPLES_OF_NODES // max(1, len(measured.nodes)))
     most = min(MOST_SAMPLES_PER_NODE, most)

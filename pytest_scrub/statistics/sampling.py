@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError
@@ -134,6 +136,13 @@ class References:
         self._unscrubbed = np.concatenate([self._unscrubbed, self._evaluator.unscrubbed(new)])
         return self._unscrubbed[:count]
 
+    def only(self, which: npt.NDArray[np.bool_]) -> References:
+        """Some of the first ones, bool `[samples]`."""
+        some = copy(self)
+        some.plan = replace(self.plan, rows=self.plan.rows[: len(which)][which])
+        some._unscrubbed, some._baseline = self.unscrubbed(len(which))[which], np.empty(0)
+        return some
+
     def clean(self, rows: Rows) -> Numbers:
         """The clean metric of these references."""
         return self._evaluator.unscrubbed(rows)
@@ -259,6 +268,15 @@ class Sample:
             return null.every
         count = len(self.references.plan.rows) if self.exact else len(self)
         return replace(self, scrubbed=null.scrubbed(count), weights=None)
+
+    def only(self, which: npt.NDArray[np.bool_]) -> Sample:
+        """Those samples alone, bool `[samples]`; where they are all that there are, each as likely
+        among them."""
+        swap_set, scrubbed = self.swap_set[which], self.scrubbed[which]
+        if self.weights is None:
+            return Sample(self.references.only(which), swap_set, scrubbed)
+        weights = self.weights[which]
+        return Sample(self.references, swap_set, scrubbed, weights / weights.mean())
 
     @property
     def changes(self) -> Numbers:

@@ -190,7 +190,10 @@ def _dropped(space: SwapSpace) -> Node:
     loose = {
         i if slot.shares is None else slot.shares
         for i, slot in enumerate(space.slots)
-        if not slot.is_rest and slot.agrees_on == EXACT and parents[slot.whole] in beside
+        if not slot.is_rest
+        and slot.agrees_on == EXACT
+        and parents[slot.whole] in beside
+        and slot.node.edited is None
     }
     paths = {s.whole for i, s in enumerate(space.slots) if {i, s.shares} & loose}
 

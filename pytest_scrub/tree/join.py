@@ -129,6 +129,10 @@ def _join_nodes(a: Node, b: Node, model: KnowsHeads | None) -> Node:
 
 
 def _join_claims(a: Node, b: Node, model: KnowsHeads | None) -> Node:
+    if a.edited != b.edited:
+        raise HypothesisError(
+            f"cannot join: {a.component} is edited in two ways, or only in one of the hypotheses"
+        )
     if a.computed_by is not b.computed_by:
         raise HypothesisError(
             f"cannot join: {a.component} is computed by two different functions, or only by one"

@@ -22,6 +22,7 @@ import numpy as np
 
 from pytest_scrub.common.calls import short_repr, with_plain_arguments
 from pytest_scrub.errors import HypothesisError, Place, located_at
+from pytest_scrub.tree.edits import VectorEdit
 from pytest_scrub.tree.predictions import Prediction, Predicts, prediction
 from pytest_scrub.tree.units import MOST_UNITS, named, shown, text_from, text_of
 
@@ -179,6 +180,7 @@ class Node:
     shares: str | None = None
     name: str | None = None
     predicts: Prediction | None = None  # of the root alone
+    edited: VectorEdit | None = None  # then it takes no donor
     # where it is written, which is no part of the claim
     place: Place | None = field(default=None, repr=False)
 
@@ -216,7 +218,9 @@ class Node:
     def describe(self) -> str:
         """One line: what is claimed of this node, without its children."""
         text = self.label if self.name is None else f"{self.label} ({shown(self.component)})"
-        if self.agrees_on is not None:
+        if self.edited is not None:
+            text += f", {self.edited}"
+        elif self.agrees_on is not None:
             text += f" {_in_words(self.agrees_on)}"
         if self.subspace is not None:
             text += f", in {self.subspace}"
@@ -651,6 +655,53 @@ def pos_embed(**claim: Unpack[NodeOptions]) -> Node:
 def mask(**claim: Unpack[NodeOptions]) -> Node:
     """Which keys are visible; only heads read it. Arguments as for `head`."""
     return _node(("mask",), **claim)
+
+
+@_constructor
+def edit(
+    node: Node,
+    *,
+    add: Tensor | np.ndarray[Any, Any] | None = None,
+    project_out: Tensor | np.ndarray[Any, Any] | None = None,
+    into: str | None = None,
+    pos: int | slice | str | None = None,
+    via: str | None = None,
+    name: str | None = None,
+) -> Node:
+    """A component that is changed as it is, and takes no donor: `edit(stream(6), add=v)`.
+
+    With `min_gap=` or `predicts=` it is a claim of what the edit does; the control is a random
+    vector of the same norm.
+
+    **Arguments**
+
+    - `node`: a bare node; the claim is made here.
+    - `add`: `[d_model]`, added to its activation at every position, or at those of `pos=`.
+    - `project_out`: `[d_model]`, a direction of which nothing is left.
+    - `into`, `pos`, `via`, `name`: as for `head`.
+
+    **Raises** `HypothesisError` unless one of `add` and `project_out` is given, a vector.
+    """
+    if not isinstance(node, Node) or node != Node(node.components, None):
+        raise HypothesisError(
+            "edit takes a bare node such as stream(6), with pos= and the like beside it, not "
+            f"{short_repr(node) if not isinstance(node, Node) else node.describe()}"
+        )
+    if len(node.components) > 1:
+        raise HypothesisError("edit takes one component; edit the members of a group one by one")
+    vector = project_out if add is None else add
+    if vector is None or (add is not None and project_out is not None):
+        raise HypothesisError(
+            f"edit of {node.component} takes either add= or project_out=, a vector [d_model]"
+        )
+    by = VectorEdit(vector, is_added=add is not None)
+    if isinstance(pos, Each):
+        raise HypothesisError(
+            f"edit of {node.component} has pos=EACH, but it takes no donor; leave pos= out, which "
+            "edits every position"
+        )
+    claim = _node(node.components, agrees_on=EXACT, into=into, pos=pos, via=via, name=name)
+    return replace(claim, edited=by)
 
 
 @_constructor

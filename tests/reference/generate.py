@@ -28,6 +28,7 @@ from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.network.wrapping import bridge_of
 from pytest_scrub.swaps.each import length_of
 from pytest_scrub.swaps.space import SwapSet
+from pytest_scrub.tree.edits import VectorEdit
 from pytest_scrub.tree.nodes import (
     EACH,
     EXACT,
@@ -420,6 +421,12 @@ class Waves:
         return np.asarray(np.sin(frequencies * (column + 1)))
 
 
+def edited(node: Node, width: int, *, is_added: bool) -> Node:
+    """The node as an edit, which takes no donor."""
+    vector = np.cos(np.arange(width) + 1.0)
+    return replace(node, agrees_on=EXACT, edited=VectorEdit(vector, is_added=is_added))
+
+
 @st.composite
 def hypotheses(draw: st.DrawFn, model: SmallTransformer, dataset: Dataset) -> Node:
     """Valid trees of at most `DEPTH` levels below the root, with everything that a claim can
@@ -580,7 +587,10 @@ class _Trees:
         lenders = [
             sibling
             for sibling in siblings
-            if sibling.name and not sibling.shares and sibling.is_each == node.is_each
+            if sibling.name
+            and not sibling.shares
+            and sibling.is_each == node.is_each
+            and not sibling.edited
         ]
         if lenders and draw(st.integers(0, 2)) == 1:
             lender = draw(st.sampled_from(lenders))
@@ -605,6 +615,9 @@ class _Trees:
             return replace(
                 node, computed_by=Waves(width, draw(st.sampled_from([None, self.n_pos])))
             )
+        is_editable = not (is_group or node.subspace or node.shares)
+        if is_editable and not node.component.startswith("pattern") and self.rarely():
+            return edited(node, self.d_model, is_added=draw(st.booleans()))
         return node
 
     def subspace(self, half: int) -> Subspace:

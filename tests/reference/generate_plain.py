@@ -26,7 +26,7 @@ from pytest_scrub.network.wrapping import along_every_path, bridge_of
 from pytest_scrub.tree.nodes import EACH, EXACT, ROOT, Agreement, Node, Span, Subspace
 from tests.reference import hooked
 from tests.reference.functions import FunctionNetwork
-from tests.reference.generate import Waves, rotation
+from tests.reference.generate import Waves, edited, rotation
 from tests.reference.hooked import FAMILIES
 from tests.reference.modules import ModuleNetwork, Spot, column
 
@@ -501,7 +501,7 @@ class _Trees:
         draw, shape = self.draw, self.plain.shapes[node.components[0]]
         if draw(st.booleans()):
             node = replace(node, name=f"sibling{len(siblings)}")
-        lenders = [sibling for sibling in siblings if sibling.name and not sibling.shares]
+        lenders = [s for s in siblings if s.name and not s.shares and not s.edited]
         if lenders and self.rarely():
             lender = draw(st.sampled_from(lenders))
             node = replace(node, shares=lender.name, agrees_on=lender.agrees_on)
@@ -519,6 +519,8 @@ class _Trees:
         if is_computable and draw(st.integers(0, 2)) == 1:
             n_pos = draw(st.sampled_from([None, LENGTH])) if len(shape) == 2 else None
             return replace(node, computed_by=Waves(shape[-1], n_pos))
+        if len(node.components) == 1 and not node.shares and len(shape) < 3 and self.rarely():
+            return edited(node, shape[-1], is_added=draw(st.booleans()))
         return node
 
     def parts(self, node: Node, name: str) -> list[Node]:
@@ -532,14 +534,16 @@ class _Trees:
                 if self.plain.has_positions(node.components[0])
                 else []
             )
-            kinds += ["subspace", "two subspaces"]
+            kinds += [] if node.edited else ["subspace", "two subspaces"]
             if any(map(alone, node.components)):  # the same queries for all rows
                 kinds = ["whole", "two positions"]
-        is_bare = node.is_leaf and not (node.computed_by or node.shares or node.name)
+        is_bare = node.is_leaf and not (node.computed_by or node.edited or node.shares or node.name)
         if is_bare and all(map(self.plain.has_positions, node.components)):
             kinds.append("each")
         kind = draw(st.sampled_from(kinds))
-        other = replace(node, reads=(), rest=None, computed_by=None, shares=None, name=name)
+        other = replace(
+            node, reads=(), rest=None, computed_by=None, edited=None, shares=None, name=name
+        )
         if kind == "each":
             assert node.agrees_on is not None
             agrees_on = draw(st.sampled_from([Agreement(("each",)), Agreement(("each", "g"))]))

@@ -48,6 +48,8 @@ class Mask(Part):
             return (
                 f"the inputs have no {MASK_INPUT!r}, so every key is visible and mask swaps nothing"
             )
+        if node.edited is not None:
+            return "mask says which keys are visible, to which no vector can be added; swap it"
         if node.reads or node.subspace is not None or node.computed_by is not None:
             return "mask is a leaf of visible keys; leave reads=, subspace= and computed_by= out"
         return None

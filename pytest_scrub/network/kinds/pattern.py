@@ -67,6 +67,8 @@ def refused_pattern(node: Node) -> str | None:
             f"pos= of a pattern means the same queries for all inputs, not those of column "
             f"{node.pos!r}; give an int or a slice"
         )
+    if node.edited is not None:
+        return "a pattern is one probability for each key, to which no vector is added; swap it"
     if node.subspace is not None:
         return "a pattern is one probability for each key, so it has no subspace=; leave it out"
     return None

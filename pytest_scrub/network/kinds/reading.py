@@ -24,6 +24,7 @@ from pytest_scrub.network.graph import (
     Where,
     add_at,
     at_rows,
+    change_of,
     kept_positions,
     projected_onto,
     select,
@@ -65,7 +66,8 @@ class Child:
         self.is_z = edit.site.kind == "z"
         # what is normalised or scaled together with others is no term of the stream by itself
         self.is_term = self.component.after is None
-        self.is_product = self.is_z and self.is_term and edit.at is None and edit.subspace is None
+        is_part = edit.at is not None or edit.subspace is not None or edit.change is not None
+        self.is_product = self.is_z and self.is_term and not is_part
         at = None if self.is_whole else where
         self.everywhere = replace(edit.site, positions=kept_positions(where))
         self.own = replace(edit.site, positions=kept_positions(at if edit.at is None else edit.at))
@@ -229,6 +231,11 @@ class Batch:
         at = self._at(child)
         if run is not None:
             own = select(summed(map(run.own, child.edit.components)), at)
+        elif child.edit.change is not None:
+            own = self.clean.take(child.own, self.carrier, at)
+        if child.edit.change is not None:
+            change = change_of(widened(own), child.edit.change)
+        elif run is not None:
             change = widened(self._value(child)) - widened(own)
         else:
             change = self._change(child, at)
