@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -18,7 +19,7 @@ def scrub_model():
     return load_model(HERE / "carrying.safetensors")
 
 
-def asked(position: int) -> Dataset:
+def asked(position: int, **options: Any) -> Dataset:
     """The digit that is written at this position is the label."""
     tokens = data.sums(data.pairs())
     return Dataset(
@@ -31,6 +32,7 @@ def asked(position: int) -> Dataset:
         },
         show=lambda row: data.show(row["tokens"].numpy()),
         name=f"pairs of numbers, asked at position {position}",
+        **options,
     )
 
 
@@ -42,6 +44,13 @@ def scrub_data():
 @pytest.fixture(scope="session")
 def hundreds():
     return asked(data.HUNDREDS)
+
+
+@pytest.fixture(scope="session")
+def nines():
+    """Where the digits of the tens make nine, so that the hundreds are the carry."""
+    tens = data.features(data.sums(data.pairs()))["tens"]
+    return asked(data.HUNDREDS, references=tens == 9)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """Sums of two numbers of two digits, and what a claim about them needs to know of each.
 
-A row is `a1 a0 + b1 b0 = = =`: the network writes the three digits of the sum from the left, each at
-one of the `=`. Every digit but the last depends on what is carried from those to its right, which
-have not been written yet: the network has to carry inside.
+A row is `a1 a0 + b1 b0 = = =`: the network writes the three digits of the sum from the left, each
+at one of the `=`. Every digit but the last depends on what is carried from those to its right,
+which have not been written yet: the network has to carry inside.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 PLUS, EQUALS = 10, 11  # the digits are themselves
 D_VOCAB = 12
 LENGTH = 8
+LAST_DIGIT = 4  # where the last digit of the second number stands
 HUNDREDS, TENS, ONES = 5, 6, 7  # where each digit of the sum is written
 HELD_OUT = 0.2  # of all pairs
 

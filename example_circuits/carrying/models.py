@@ -3,8 +3,6 @@ otherwise. `ones` and `tens` are sums of two digits, 0 to 18."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from example_circuits.carrying.data import HUNDREDS, ONES, TENS
 from pytest_scrub import CausalModel
 
@@ -18,10 +16,12 @@ WRITTEN = {
     TENS: CausalModel(carry=carry, answer=lambda tens, carry: (tens + carry) % 10),
     ONES: CausalModel(answer=lambda ones: ones % 10),
 }
-NO_CARRY = CausalModel(answer=lambda tens: tens % 10)
-CARRY_OF_TENS = CausalModel(  # carries where it should not
-    carry=lambda tens: tens // 10, answer=lambda tens, carry: (tens + carry) % 10
+FROM_NINE_ON = CausalModel(
+    carry=lambda ones: ones >= 9, answer=lambda tens, carry: (tens + carry) % 10
 )
-ALWAYS_NINE = CausalModel(
-    carry=lambda ones: np.where(ones >= 9, 1, 0), answer=lambda tens, carry: (tens + carry) % 10
-)
+RIVALS = {
+    "no carry": CausalModel(answer=lambda tens: tens % 10),
+    "carry of the tens": CausalModel(
+        carry=lambda tens: tens // 10, answer=lambda tens, carry: (tens + carry) % 10
+    ),
+}

@@ -1,0 +1,113 @@
+"""One alignment of example_circuits/carrying, beside pyvene: the same pairs, the same columns.
+
+    python -m benchmarks.peers_alignment
+
+runs in the environment of the other peers (`benchmarks/peers_environment.py`), shows that both give
+the same logits for the same interchange interventions, and prints what each says of the alignment
+and what that takes, as the table of docs/from-a-causal-model.md.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.peers_environment import PYTHON, inside, install
+from example_circuits.carrying import align, models
+from example_circuits.carrying.conftest import asked
+from example_circuits.carrying.data import LAST_DIGIT, TENS
+from pytest_scrub import Evaluator, aligned, check, load_model, stream, zero_one_error
+from pytest_scrub.common.seeds import stream as random_stream
+
+DRAWN = 4000
+SAME = 1e-4  # logits, in float32
+
+
+def columns() -> Tensor:
+    from safetensors.torch import load_file
+
+    return load_file(align.HERE / "aligned.safetensors")["carry"]
+
+
+def intervenable(network: Any, basis: Tensor) -> Any:
+    """pyvene's model in which our columns of the stream before layer 1 are interchanged."""
+    import pyvene
+
+    held = pyvene.LowRankRotatedSpaceIntervention(
+        embed_dim=basis.shape[0], low_rank_dimension=basis.shape[1]
+    )
+    held.rotate_layer.weight = basis.clone()  # the setter of the parametrization
+    said = {"component": "layers[0].output", "unit": "pos", "intervention": held}
+    network.config = network.cfg  # where pyvene looks for it
+    return pyvene.IntervenableModel(pyvene.IntervenableConfig([said]), network)
+
+
+@torch.no_grad()
+def theirs(model: Any, tokens: Tensor, rows: Tensor, donors: Tensor) -> Tensor:
+    base, sources = {"input_ids": tokens[rows]}, [{"input_ids": tokens[donors]}]
+    made = model(base, sources, {"sources->base": LAST_DIGIT})[1]
+    logits: Tensor = made[:, TENS]
+    return logits
+
+
+def main() -> None:
+    if not inside():
+        install()
+        subprocess.run([PYTHON, "-m", "benchmarks.peers_alignment"], check=True)
+        return
+    torch.set_num_threads(1)
+    basis, dataset = columns(), asked(TENS)
+    claim = aligned(
+        models.WRITTEN[TENS], carry=stream(1, pos=LAST_DIGIT, subspace=basis), rivals=models.RIVALS
+    )
+    network = load_model(align.HERE / "carrying.safetensors")
+    evaluator = Evaluator(network, dataset, claim, zero_one_error())
+    drawn = evaluator.space.draw(DRAWN, random_stream(0, "the same pairs"))
+    rows, donors = (torch.from_numpy(one.copy()) for one in (drawn.references, drawn.donors[0]))
+    tokens = dataset.inputs["tokens"]
+
+    model = intervenable(align.network(), basis)
+    predicted = evaluated(models.WRITTEN[TENS], dataset, rows, donors)
+    started = time.process_time()
+    logits = theirs(model, tokens, rows, donors)
+    their_seconds = time.process_time() - started
+    evaluator.evaluate(drawn)  # captures once what it reads
+    started = time.process_time()
+    wrong = evaluator.evaluate(drawn)
+    our_seconds = time.process_time() - started
+    ours, labels = evaluator.outputs(drawn), evaluator.labels(drawn)
+    assert labels is not None
+    assert torch.equal(labels, predicted)
+    apart = float((ours - logits).abs().max())
+    assert apart < SAME, f"logits are {apart:.1e} apart"
+    accuracy = float((logits.argmax(-1) == predicted).float().mean())
+    verdict = check(
+        claim, network, dataset, metric=zero_one_error(), tolerance=0.1, name="the carry"
+    )
+    told = verdict.predicted
+    assert told is not None
+    worst = verdict.search.worst if verdict.search else None
+    print(f"logits of {len(rows)} interventions: within {apart:.1e}")
+    print(f"interchange accuracy on them: pyvene {accuracy:.4f}, ours {1 - wrong.mean():.4f}")
+    print(f"CPU-seconds for them: pyvene {their_seconds:.2f}, ours {our_seconds:.2f}")
+    print(f"verdict: {verdict.outcome}, {told}, gap {verdict.gap}, worst {worst}")
+    print(f"null: {verdict.null}; controls: {verdict.controls}")
+
+
+def evaluated(model: Any, dataset: Any, rows: Tensor, donors: Tensor) -> Tensor:
+    """What the causal model answers for each of the pairs."""
+
+    def row(of: Tensor) -> dict[str, Any]:
+        return {name: dataset.feature(name)[of.numpy()] for name in ("ones", "tens")}
+
+    carry = model.values(row(donors), {})["carry"]
+    return torch.from_numpy(np.asarray(model.values(row(rows), {"carry": carry})["answer"]))
+
+
+if __name__ == "__main__":
+    main()
