@@ -43,7 +43,7 @@ def intervenable(network: Any, basis: Tensor) -> Any:
     )
     held.rotate_layer.weight = basis.clone()  # the setter of the parametrization
     said = {"component": "layers[0].output", "unit": "pos", "intervention": held}
-    network.config = network.cfg  # where pyvene looks for it
+    network.config, network.device = network.cfg, torch.device("cpu")  # pyvene asks for both
     return pyvene.IntervenableModel(pyvene.IntervenableConfig([said]), network)
 
 
@@ -68,7 +68,8 @@ def main() -> None:
     network = load_model(align.HERE / "carrying.safetensors")
     evaluator = Evaluator(network, dataset, claim, zero_one_error())
     drawn = evaluator.space.draw(DRAWN, random_stream(0, "the same pairs"))
-    rows, donors = (torch.from_numpy(one.copy()) for one in (drawn.references, drawn.donors[0]))
+    of_carry = drawn.donors[evaluator.space.paths.index(f"output/carry@{LAST_DIGIT}")]
+    rows, donors = (torch.from_numpy(one.copy()) for one in (drawn.references, of_carry))
     tokens = dataset.inputs["tokens"]
 
     model = intervenable(align.network(), basis)

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.nn.functional import one_hot
 
-from pytest_scrub.errors import HypothesisError
+from pytest_scrub import Dataset, FunctionGraph, Verdict, check, zero_one_error
+from pytest_scrub.errors import HypothesisError, ScrubError
 from pytest_scrub.tree.causal import CausalModel, aligned, predicting
-from pytest_scrub.tree.nodes import ANYTHING, EXACT, head, module, stream
+from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, head, module, stream
 
 ROW = {"ones": np.array([3, 12, 17, 9]), "tens": np.array([1, 9, 9, 0])}
 DONOR = {"ones": np.array([12, 3, 18, 11]), "tens": np.array([8, 8, 8, 8])}
@@ -237,3 +240,70 @@ def test_an_alignment_that_cannot_be_one_is_refused(what: str) -> None:
     make, sentence = REFUSED_ALIGNMENTS[what]
     with pytest.raises(HypothesisError, match=re.escape(sentence)):
         make()
+
+
+# --- judged ---------------------------------------------------------------------------------------
+
+DIGITS = torch.cartesian_prod(*[torch.arange(4)] * 2)
+NETWORK = FunctionGraph(
+    carried=lambda digits: digits.sum(1) // 4,
+    low=lambda digits: digits.sum(1) % 4,
+    output=lambda carried, low: one_hot(2 * carried + low // 2, 4).float(),
+)
+
+
+def judged(root: Node, **options: Any) -> Verdict:
+    ones = DIGITS.sum(1)
+    data = Dataset(
+        {"digits": DIGITS}, labels=2 * (ones // 4) + ones % 4 // 2, features={"ones": ones}
+    )
+    return check(root, NETWORK, data, **{"tolerance": 0.05, "metric": zero_one_error(), **options})
+
+
+def adding(ones: str = "ones") -> CausalModel:
+    variables = {
+        "carry": f"lambda {ones}: {ones} // 4",
+        "low": f"lambda {ones}: {ones} % 4",
+        "answer": "lambda carry, low: 2 * carry + low // 2",
+    }
+    return CausalModel(**{name: eval(text) for name, text in variables.items()})
+
+
+@pytest.mark.parametrize("names", [["carry"], ["low"], ["carry", "low"]])
+def test_what_is_so_holds_with_every_answer_as_predicted(names: list[str]) -> None:
+    places = {"carry": module("carried"), "low": module("low")}
+    verdict = judged(aligned(adding(), **{name: places[name] for name in names}))
+    assert verdict.outcome == "held"
+    assert verdict.predicted is not None
+    assert verdict.predicted.accuracy == 1
+
+
+def test_two_variables_the_other_way_round_are_refuted() -> None:
+    root = aligned(adding(), carry=module("low"), low=module("carried"))
+    assert judged(root).outcome == "refuted"
+
+
+def test_a_rival_that_predicts_the_same_is_not_told_from_the_model() -> None:
+    verdict = judged(aligned(adding(), rivals={"itself": adding()}, carry=module("carried")))
+    assert verdict.outcome == "untested"
+
+
+def test_a_rival_that_does_better_refutes_whatever_the_tolerance() -> None:
+    idle = CausalModel(answer=lambda ones: 2 * (ones // 4) + ones % 4 // 2)
+    root = aligned(adding(), rivals={"nothing changes": idle}, carry=module("low"))
+    verdict = judged(root, tolerance=0.99)
+    assert verdict.outcome == "refuted"
+    assert verdict.predicted is not None
+    assert [rival.outcome for rival in verdict.predicted.rivals] == ["refuted"]
+
+
+def test_an_argument_that_is_no_feature_is_told_with_the_nearest() -> None:
+    root = aligned(adding("onse"), carry=module("carried"))
+    with pytest.raises(ScrubError, match=r"'onse'; did you mean 'ones'\?"):
+        judged(root)
+
+
+def test_an_answer_that_is_no_label_is_refused_where_it_is_asked_for() -> None:
+    half = CausalModel(carry=lambda ones: ones / 4, answer=lambda carry: carry / 2)
+    with pytest.raises(ScrubError, match=r"^the variable 'answer' has to return integer labels"):
+        judged(aligned(half, carry=module("carried")))
