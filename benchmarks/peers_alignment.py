@@ -21,7 +21,7 @@ from benchmarks.peers_environment import PYTHON, inside, install
 from example_circuits.carrying import align, models
 from example_circuits.carrying.conftest import asked
 from example_circuits.carrying.data import LAST_DIGIT, TENS
-from pytest_scrub import Evaluator, aligned, check, load_model, stream, zero_one_error
+from pytest_scrub import Evaluator, Verdict, aligned, check, load_model, stream, zero_one_error
 from pytest_scrub.common.seeds import stream as random_stream
 
 DRAWN = 4000
@@ -86,18 +86,37 @@ def main() -> None:
     assert torch.equal(labels, predicted)
     apart = float((ours - logits).abs().max())
     assert apart < SAME, f"logits are {apart:.1e} apart"
-    accuracy = float((logits.argmax(-1) == predicted).float().mean())
+    right = (logits.argmax(-1) == predicted).double().mean().item()
+    assert right == 1 - wrong.mean()
     verdict = check(
         claim, network, dataset, metric=zero_one_error(), tolerance=0.1, name="the carry"
     )
-    told = verdict.predicted
+    print(f"logits of {len(rows):,} exchanges: {apart:.1e} apart at most")
+    print(table(right, their_seconds, our_seconds, verdict))
+
+
+def table(right: float, theirs: float, ours: float, verdict: Verdict) -> str:
+    """What each of the two says of the alignment."""
+    told, search, null = verdict.predicted, verdict.search, verdict.null
     assert told is not None
-    worst = verdict.search.worst if verdict.search else None
-    print(f"logits of {len(rows)} interventions: within {apart:.1e}")
-    print(f"interchange accuracy on them: pyvene {accuracy:.4f}, ours {1 - wrong.mean():.4f}")
-    print(f"CPU-seconds for them: pyvene {their_seconds:.2f}, ours {our_seconds:.2f}")
-    print(f"verdict: {verdict.outcome}, {told}, gap {verdict.gap}, worst {worst}")
-    print(f"null: {verdict.null}; controls: {verdict.controls}")
+    assert search is not None
+    assert search.worst is not None
+    assert null is not None
+    rows = [
+        ("interchange accuracy on the same pairs", f"{right:.2%}", f"{right:.2%}"),
+        ("CPU-seconds for them, rows captured before", f"{theirs:.2f}", f"{ours:.2f}"),
+        ("verdict at one wrong answer in ten", "", verdict.outcome),
+        ("wrong on average, with its interval", "", f"{verdict.gap}"),
+        ("wrong for the worst donors that are found", "", f"{search.worst.interval}"),
+        ("pairs of which another answer is predicted", "", f"{told.changed:.0%}"),
+        ("wrong if the program gets another exchange (null)", "", f"{null.gap}"),
+    ]
+    for rival in told.rivals:
+        rows.append((f"rival: {rival.name}, wrong more often by", "", f"{rival.gap}"))
+    for control in verdict.controls:
+        rows.append((f"control: {control.name}, right of", "", f"{control.accuracy:.0%}"))
+    head = "| | pyvene | pytest-scrub |\n| --- | ---: | ---: |"
+    return "\n".join([head, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def evaluated(model: Any, dataset: Any, rows: Tensor, donors: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ ELSEWHERE = {
     "judge.py": "whole/test_any_claim.py",
     "meaning.py": "whole/test_engine_against_reference.py",
     "common/calls.py": "common/test_user_code.py",
-    "common/programs.py": "network/test_plain.py",
     "network/__init__.py": "network/kinds/test_latents.py",
     "network/graph.py": "engine/test_evaluator.py",
     "network/encoders.py": "network/test_dictionaries.py",

@@ -66,7 +66,7 @@ class Place:
     def logits(self, rows: Tensor, here: Tensor) -> Tensor:
         """What is written where the stream of `rows` is `here` at this position."""
         own = self.clean[rows]
-        (stream) = torch.cat([own[:, : self.pos], here[:, None], own[:, self.pos + 1 :]], 1)
+        stream = torch.cat([own[:, : self.pos], here[:, None], own[:, self.pos + 1 :]], 1)
         for block in self.layers:
             (stream,) = block(stream)
         written: Tensor = self.head(self.norm(stream[:, self.writes]))
