@@ -27,6 +27,7 @@ from pytest_scrub.adversaries.drawing import GROUP as GROUP_OF_DRAWS
 from pytest_scrub.adversaries.sequence import GROUP, PILOT, REFERENCES, _ends
 from pytest_scrub.statistics.acceptance import Acceptance
 from pytest_scrub.statistics.intervals import confidence_sequence
+from pytest_scrub.statistics.predicted import against_rival
 from pytest_scrub.statistics.sampling import BURN_IN, Plan
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED
 
@@ -118,6 +119,18 @@ def distribution_to_null(acceptance: Acceptance, draw: Draw, rng: np.random.Gene
     )
 
 
+def least_gap(acceptance: Acceptance, draw: Draw, rng: np.random.Generator) -> str:
+    """Swaps that are claimed to hurt, and hurt exactly so much."""
+    return average(acceptance, draw, rng)
+
+
+def rival(acceptance: Acceptance, draw: Draw, rng: np.random.Generator) -> str:
+    """A rival that predicts exactly as well, on the half of the swaps for which the two differ."""
+    differs = rng.random(BUDGET) < 0.5
+    apart = np.where(differs, draw(rng, BUDGET) - 1, 0.0)
+    return first_decided(against_rival(acceptance, apart[:n])[0] for n in EVERY)
+
+
 @cache
 def single_swaps(run: int) -> str:
     """Exactly as many single swaps stay within the tolerance as have to; the size of the others is
@@ -141,8 +154,11 @@ DECISIONS = {
     "by_reference_to_null": (by_reference_to_null, AT_THE_SHARE),
     "distribution": (distribution, AT_THE_TOLERANCE),
     "distribution_to_null": (distribution_to_null, AT_THE_SHARE),
+    "least_gap": (least_gap, Acceptance(cross_entropy(), min_gap=1.0)),
+    "rival": (rival, AT_THE_TOLERANCE),
 }
-# As a claim with `tolerance=` and `min_within=` has them, or one with `min_explained=`.
+# As a claim with `tolerance=` and `min_within=` has them, or one with `min_explained=`, or one
+# that has five rivals.
 TOGETHER = {
     "tolerance": ("average", *["distribution"] * 3, *["by_reference"] * 2),
     "min_explained": (
@@ -150,6 +166,7 @@ TOGETHER = {
         *["distribution_to_null"] * 3,
         *["by_reference_to_null"] * 2,
     ),
+    "rivals": ("average", *["rival"] * 5),
 }
 
 

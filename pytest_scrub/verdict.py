@@ -707,6 +707,13 @@ class Verdict:
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @property
+    def accepts(self) -> str:
+        """What the claim says of its gap, in words."""
+        if self.min_gap is not None:
+            return f"claimed to be at least {self.min_gap:.4g}"
+        return f"tolerance {self.tolerance:.4g}"
+
+    @property
     def exact(self) -> bool:
         """Whether all that was compared on average was enumerated, and nothing of it drawn."""
         return self.gap.exact and (self.null is None or self.null.gap.exact)

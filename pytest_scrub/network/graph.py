@@ -526,7 +526,7 @@ def change_of(own: Tensor, change: VectorEdit) -> Tensor:
     vector = torch.as_tensor(change.vector.copy(), dtype=own.dtype, device=own.device)
     if change.is_added:
         return vector.expand_as(own)
-    direction = vector / vector.norm()
+    direction: Tensor = vector / vector.norm()
     return -torch.matmul(own, direction).unsqueeze(-1) * direction
 
 

@@ -107,7 +107,7 @@ def _figures(verdict: Verdict, *, whole: bool) -> tuple[str, ...]:
         f"{verdict.unscrubbed:.3g}",
         f"{verdict.scrubbed:.3g}",
         _around(verdict.gap),
-        f"{verdict.tolerance:.3g}",
+        f"{verdict.tolerance:.3g}" if verdict.min_gap is None else f">= {verdict.min_gap:.3g}",
         "" if verdict.recovered is None else f"{verdict.recovered:.1%}",
         "" if verdict.explained is None else f"{verdict.explained:.1%}",
         found or ("" if verdict.search is None else "-"),
@@ -211,7 +211,7 @@ def indirect_lines(verdicts: Iterable[Verdict]) -> list[str]:
 
 def headline(verdict: Verdict) -> str:
     """The outcome in one line."""
-    gap = f"gap {verdict.gap} in {verdict.metric}, tolerance {verdict.tolerance:.4g}"
+    gap = f"gap {verdict.gap} in {verdict.metric}, {verdict.accepts}"
     if verdict.outcome == UNTESTED:
         names = ", ".join(node.slot for node in untested_nodes(verdict.nodes))
         return f"claim untested: too little is swapped at {names}"
@@ -247,12 +247,13 @@ def _deciding_slice(verdict: Verdict) -> tuple[Slices, Slice] | None:
 
 
 def _explained(verdict: Verdict) -> Iterator[str]:
-    how_far = "within" if verdict.direction == EITHER else "at most"
-    of = "of" if verdict.direction == EITHER else "worse than"
-    yield (
-        f"predicted: swapping what the claim allows leaves the {verdict.metric} {how_far} "
-        f"{verdict.tolerance:.4g} {of} the unscrubbed {verdict.unscrubbed:.4g}"
-    )
+    if verdict.min_gap is not None:
+        yield (
+            f"predicted: swaps in which every node moves make the {verdict.metric} worse by at "
+            f"least {verdict.min_gap:.4g}, from the unscrubbed {verdict.unscrubbed:.4g}"
+        )
+    else:
+        yield from _within(verdict)
     yield (
         f"measured:  scrubbed {verdict.scrubbed:.4g}, gap {verdict.gap}; {verdict.share_worse:.1%} "
         f"of samples got worse, mean absolute change {verdict.absolute_change:.4g}"
@@ -278,6 +279,16 @@ def _explained(verdict: Verdict) -> Iterator[str]:
     yield from remedy(verdict)
 
 
+def _within(verdict: Verdict) -> Iterator[str]:
+    """How little is to change."""
+    how_far = "within" if verdict.direction == EITHER else "at most"
+    of = "of" if verdict.direction == EITHER else "worse than"
+    yield (
+        f"predicted: swapping what the claim allows leaves the {verdict.metric} {how_far} "
+        f"{verdict.tolerance:.4g} {of} the unscrubbed {verdict.unscrubbed:.4g}"
+    )
+
+
 def _percent(share: float) -> str:
     return f"{share * 100:.4g} %"
 
@@ -290,6 +301,8 @@ def remedy(verdict: Verdict) -> Iterator[str]:
     elif verdict.average == REFUTED and (deciding := _deciding_slice(verdict)) is not None:
         slices, one = deciding
         yield f"so the claim is false where {slices.by} = {one.value}, whatever it is elsewhere"
+    elif verdict.average == REFUTED and verdict.min_gap is not None:
+        yield "so the claim is false of this network and data: swaps hurt less than it says"
     elif verdict.average == REFUTED:
         moved = "falls" if verdict.gap.mean < 0 else "rises"
         yield (

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.moved import all_moved, moved_leaves, read_at, silent_units
-from pytest_scrub.errors import HypothesisError, ScrubError
+from pytest_scrub.errors import HypothesisError, ScrubError, located_at
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.acceptance import Acceptance, recovered, slack, untested_nodes
 from pytest_scrub.statistics.enumerating import how_many
@@ -224,6 +224,7 @@ def measure(
 
     null = under_null.null if under_null else null_of(space)
     if settings.min_gap is not None:
+        _require_alone(space)
         null = None  # that swaps hurt is nothing that features explain
     shares = {"min_explained": "tolerance", "min_explained_at_worst": "adversarial_tolerance"}
     for name, instead in shares.items():
@@ -285,6 +286,23 @@ def measure(
         evaluator, settings, references, drawn, gap, together, tolerance, nodes, by_slice,
         baseline, share, reason, why, under_null, predicted,
     )  # fmt: skip
+
+
+def _require_alone(space: SwapSpace) -> None:
+    """**Raises** `HypothesisError` where what hurts could be anything but what the claim names."""
+    with located_at(space.hypothesis):
+        if space.predicted is not None:
+            raise HypothesisError(
+                "min_gap= says that swaps hurt, and predicts= what they lead to; claim one of them"
+            )
+        named = [slot for slot in space.slots if not slot.is_rest]
+        claimed = [s for s in named if not s.agrees_on.exact or s.node.edited is not None]
+        for slot in space.slots if claimed else ():
+            if slot.is_rest and not slot.agrees_on.exact:
+                raise HypothesisError(
+                    f"min_gap= says that it hurts to change {claimed[0].whole}, but {slot.path} is "
+                    "swapped beside it, which may be what hurts; say rest=EXACT"
+                )
 
 
 class _WhereAllMoved:

@@ -3,6 +3,7 @@ so, and whether rivals do as well."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy.typing as npt
 import torch
 
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.statistics.acceptance import Acceptance
+from pytest_scrub.statistics.acceptance import Acceptance, Interval
+from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
 from pytest_scrub.statistics.sampling import BURN_IN, Sample
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.verdict import (
@@ -19,6 +21,7 @@ from pytest_scrub.verdict import (
     UNDECIDED,
     UNTESTED,
     Answers,
+    Decided,
     Estimate,
     OnAverage,
     Predicted,
@@ -93,18 +96,8 @@ class Predictions:
         units = drawn.units(self._of_rival[name][:count])
         largest = acceptance.largest_change * drawn.largest_weight
         rounding = drawn.mean(drawn.rounding)
-
-        def at(confidence: float) -> Estimate:
-            return drawn.interval(units, largest, confidence, rounding)
-
-        outcome: OnAverage = UNDECIDED
-        if differs < LEAST_CHANGED:
-            outcome = UNTESTED
-        elif at(acceptance.to_refute).high <= rounding:
-            outcome = REFUTED
-        elif at(acceptance.confidence).low > rounding:
-            outcome = HELD
-        return Rival(name, differs, at(acceptance.confidence), outcome)
+        outcome, gap = against_rival(acceptance, units, largest, rounding, drawn.interval)
+        return Rival(name, differs, gap, UNTESTED if differs < LEAST_CHANGED else outcome)
 
     def _answers(self, drawn: Sample) -> tuple[Answers, ...]:
         """Of the first draws, or of all that there are; none where outputs are no classes."""
@@ -140,6 +133,31 @@ class Predictions:
                 )
             )
         return tuple(found)
+
+
+def against_rival(
+    acceptance: Acceptance,
+    units: Numbers,
+    largest: float = math.inf,
+    rounding: float = 0.0,
+    interval: Interval = confidence_sequence,
+) -> tuple[Decided, Estimate]:
+    """Whether a claim predicts better than a rival, and by how much with an interval.
+
+    **Arguments**
+
+    - `units`: how much worse the metric is by the rival's labels than by the claim's, float64
+      `[units]`, zero where both say the same; `largest`: the largest such value.
+    - `rounding`: differences up to this are none.
+    """
+
+    def at(confidence: float) -> Estimate:
+        return interval(units, largest, confidence, rounding)
+
+    gap = at(acceptance.confidence)
+    if at(acceptance.to_refute).high <= rounding:
+        return REFUTED, gap
+    return HELD if gap.low > rounding else UNDECIDED, gap
 
 
 def _own_labels(evaluator: Evaluator, swap_set: SwapSet) -> torch.Tensor:

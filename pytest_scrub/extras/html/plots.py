@@ -96,9 +96,14 @@ def overview(verdicts: Mapping[str, Verdict]) -> Plot | None:
 
     - `verdicts`: by where the name of the claim leads.
 
-    **Returns** None where no claim has a tolerance to compare with.
+    **Returns** None where no claim has a tolerance to compare with; those that say that swaps hurt
+    have none.
     """
-    rows = {link: verdict for link, verdict in verdicts.items() if verdict.tolerance > 0}
+    rows = {
+        link: verdict
+        for link, verdict in verdicts.items()
+        if verdict.tolerance > 0 and verdict.min_gap is None
+    }
     if not rows:
         return None
     series, names = [], {}
@@ -222,6 +227,8 @@ def _coordinates(direction: int, series: Sequence[Series]) -> list[float]:
 def _limits(verdict: Verdict, tolerance: float) -> tuple[float, ...]:
     """What a gap may be: to both sides, or as far as the direction that counts is known, to one."""
     worse = "either" if verdict.search is None else verdict.search.worse
+    if verdict.min_gap is not None:  # which the milder side is worse for
+        return (-tolerance if worse == "higher" else tolerance,)
     return {"higher": (tolerance,), "lower": (-tolerance,)}.get(worse, (-tolerance, tolerance))
 
 
