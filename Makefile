@@ -33,12 +33,15 @@ BRACKETS := example_circuits/brackets/test_brackets.py
 INDUCTION := example_circuits/induction/test_induction.py
 SORTING := example_circuits/pitfalls/sorting/test_sorting.py
 STORIES := example_circuits/stories/test_stories.py
+CARRYING := example_circuits/carrying/test_carrying.py
 LONG_CLAIMS := $(INDUCTION)::test_refined $(INDUCTION)::test_naive $(INDUCTION)::test_the_heads_only_know_where_the_answer_is $(INDUCTION)::test_previous_token_head_moves_the_embedding $(INDUCTION)::test_refined_keeps_the_whole_distribution \
 	$(INDUCTION)::test_the_other_head_moves_the_embedding $(INDUCTION)::test_previous_token_head_carries_its_position \
 	$(INDUCTION)::test_no_second_occurrence_in_the_rest $(INDUCTION)::test_induction_at_all_positions $(STORIES)::test_three_heads_carry_the_gender \
 	$(STORIES)::test_two_heads_carry_the_gender $(STORIES)::test_they_read_the_first_tokens_of_noun_and_name \
 	$(STORIES)::test_two_other_heads_carry_the_gender $(STORIES)::test_they_carry_the_initial_of_the_name \
 	$(BRACKETS)::test_one_part_counts_and_three_look_at_the_horizon \
+	$(CARRYING)::test_a_boundless_alignment_holds_it $(CARRYING)::test_the_network_does_not_add_digit_by_digit $(CARRYING)::test_the_same_columns_carry_into_the_hundreds \
+	$(CARRYING)::test_it_carries_from_nine_on $(CARRYING)::test_any_four_columns_hold_it $(CARRYING)::test_the_carry_is_at_the_other_last_digit \
 	$(BRACKETS)::test_mlp_2_gets_the_count_from_layer_1_and_head_2_1 $(BRACKETS)::test_both_at_once \
 	example_circuits/pitfalls/cancellation/test_memoriser.py::test_the_learner \
 	$(foreach what,this_node_sorts this_node_computes_the_sorted_list it_merges_sorted_halves it_partitions,\

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from pytest_scrub.swaps.space import SwapSpace as SwapSpace
     from pytest_scrub.swaps.strategies import swap_sets as swap_sets
     from pytest_scrub.swaps.swap_set import SwapSet as SwapSet
+    from pytest_scrub.tree.causal import CausalModel as CausalModel
+    from pytest_scrub.tree.causal import aligned as aligned
     from pytest_scrub.tree.join import join as join
     from pytest_scrub.tree.nodes import ANYTHING as ANYTHING
     from pytest_scrub.tree.nodes import EACH as EACH
@@ -99,6 +101,7 @@ _HOMES = {
     "swaps.space": ("SwapSpace",),
     "swaps.strategies": ("swap_sets",),
     "swaps.swap_set": ("SwapSet",),
+    "tree.causal": ("CausalModel", "aligned"),
     "tree.join": ("join",),
     "tree.nodes": (
         "ANYTHING", "EACH", "EXACT", "attn", "edit", "embed", "error", "group", "head", "latents",

@@ -23,6 +23,7 @@ from benchmarks.exam import (
     adding,
     bracketing,
     cancelling,
+    causal,
     dyck,
     modular,
     programs,
@@ -35,7 +36,9 @@ from benchmarks.exam.judging import answer, record_of
 from benchmarks.exam.table import tables
 from benchmarks.exam.truth import agrees
 
-GROUNDS = (adding, bracketing, sorting, cancelling, programs, units, modular, dyck, trained)
+GROUNDS = (
+    adding, bracketing, sorting, cancelling, causal, programs, units, modular, dyck, trained,
+)  # fmt: skip
 EVERY = 5  # of the claims, when it has to be quick
 
 

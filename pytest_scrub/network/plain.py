@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pytest_scrub.common.calls import short_repr
+from pytest_scrub.common.programs import Program
 from pytest_scrub.common.user_code import call_user_function
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.errors import ModelError
@@ -82,34 +80,13 @@ class FunctionGraph(ModelGraph):
                 f"a FunctionGraph needs a node called 'output'; it has {', '.join(nodes) or 'none'}"
             )
         self.nodes: Mapping[str, Callable[..., Tensor]] = nodes
-        self.arguments = {name: self._parameters(name, node) for name, node in nodes.items()}
-        try:
-            order = list(TopologicalSorter(self.arguments).static_order())
-        except CycleError as error:
-            raise ModelError(
-                f"the nodes {' -> '.join(error.args[1])} read one another in a circle"
-            ) from error
-        self.input_names = tuple(name for name in order if name not in nodes)
+        program = Program(nodes, what="node", reads="nodes and inputs", kind=ModelError)
+        self.input_names = program.given
         self.parts: Parts[FunctionNode] = Parts()
-        for name in order:
-            reads = [self.parts[argument] for argument in self.arguments.get(name, ())]
+        for name in program.order:
+            reads = [self.parts[argument] for argument in program.arguments.get(name, ())]
             self.parts[name] = FunctionNode(name, reads)
         self.parts[ROOT] = self.parts.pop(ROOT)  # the last
-
-    @staticmethod
-    def _parameters(name: str, node: Callable[..., Tensor]) -> tuple[str, ...]:
-        try:
-            parameters = inspect.signature(node).parameters.values()
-        except (TypeError, ValueError):  # no function, or one written in C
-            raise ModelError(
-                f"node {name!r} has to be a Python function of the nodes and inputs it reads, not "
-                f"{short_repr(node)}"
-            ) from None
-        if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters):
-            raise ModelError(
-                f"node {name!r} has to name its arguments after the nodes and inputs that it reads"
-            )
-        return tuple(p.name for p in parameters)
 
     @property
     def device(self) -> torch.device:
