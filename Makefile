@@ -74,6 +74,7 @@ bench: $(STAMP) ## the figures of docs/figures.md, on one thread
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/latents.py
+	$(BIN)/python -m benchmarks.each
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python -m benchmarks.peers
 
