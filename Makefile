@@ -34,6 +34,8 @@ INDUCTION := example_circuits/induction/test_induction.py
 SORTING := example_circuits/pitfalls/sorting/test_sorting.py
 STORIES := example_circuits/stories/test_stories.py
 CARRYING := example_circuits/carrying/test_carrying.py
+LATENTS := example_circuits/latents/test_latents.py
+ADDITION := example_circuits/modular_addition/test_modular_addition.py
 LONG_CLAIMS := $(INDUCTION)::test_refined $(INDUCTION)::test_naive $(INDUCTION)::test_the_heads_only_know_where_the_answer_is $(INDUCTION)::test_previous_token_head_moves_the_embedding $(INDUCTION)::test_refined_keeps_the_whole_distribution \
 	$(INDUCTION)::test_the_other_head_moves_the_embedding $(INDUCTION)::test_previous_token_head_carries_its_position \
 	$(INDUCTION)::test_no_second_occurrence_in_the_rest $(INDUCTION)::test_induction_at_all_positions $(STORIES)::test_three_heads_carry_the_gender \
@@ -43,6 +45,13 @@ LONG_CLAIMS := $(INDUCTION)::test_refined $(INDUCTION)::test_naive $(INDUCTION):
 	$(CARRYING)::test_a_boundless_alignment_holds_it $(CARRYING)::test_the_network_does_not_add_digit_by_digit $(CARRYING)::test_the_same_columns_carry_into_the_hundreds \
 	$(CARRYING)::test_it_carries_from_nine_on $(CARRYING)::test_any_four_columns_hold_it $(CARRYING)::test_the_carry_is_at_the_other_last_digit \
 	$(BRACKETS)::test_mlp_2_gets_the_count_from_layer_1_and_head_2_1 $(BRACKETS)::test_both_at_once \
+	$(LATENTS)::test_they_get_it_from_other_latents $(LATENTS)::test_the_error_of_the_sae_is_idle \
+	$(LATENTS)::test_the_difference_stands_at_every_position $(LATENTS)::test_the_bracket_stands_there_and_no_more \
+	$(LATENTS)::test_latents_look_at_what_follows \
+	$(LATENTS)::test_latents_look_at_what_follows_and_know_the_horizon \
+	$(ADDITION)::test_each_frequency_knows_the_sum $(ADDITION)::test_each_knows_cosine_and_sine $(ADDITION)::test_each_knows_the_cosine_alone \
+	$(ADDITION)::test_each_knows_the_angle_of_the_sum_to_a_sixteenth_of_a_turn \
+	$(ADDITION)::test_each_knows_the_angle_of_the_difference $(ADDITION)::test_each_knows_the_angle_at_the_next_frequency \
 	example_circuits/pitfalls/cancellation/test_memoriser.py::test_the_learner \
 	$(foreach what,this_node_sorts this_node_computes_the_sorted_list it_merges_sorted_halves it_partitions,\
 	$(foreach program,quick_sort merge_of_quick_sorts,$(SORTING)::test_$(what)[$(program)]))
@@ -69,6 +78,7 @@ bench: $(STAMP) ## the figures of docs/figures.md, on one thread
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/latents.py
+	$(BIN)/python -m benchmarks.each
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python -m benchmarks.peers
 

@@ -111,7 +111,7 @@ def _steps(ids: Ints) -> Ints:
     return np.asarray((ids == OPEN).astype(np.int64) - (ids == CLOSE))
 
 
-def _suffixes(ids: Ints) -> Ints:
+def suffixes(ids: Ints) -> Ints:
     """How many more `(` than `)` the string holds from each position on, `[n, positions]`."""
     return np.asarray(_steps(ids)[:, ::-1].cumsum(axis=1)[:, ::-1])
 
@@ -128,7 +128,7 @@ def count(ids: Ints) -> Bools:
 
 def overhang(ids: Ints) -> Ints:
     """The most by which any suffix holds more `(` than `)`, 0 where none does."""
-    return np.asarray(_suffixes(ids).max(axis=1))
+    return np.asarray(suffixes(ids).max(axis=1))
 
 
 def horizon(ids: Ints) -> Bools:

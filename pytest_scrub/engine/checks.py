@@ -122,8 +122,9 @@ def check_hypothesis(
                     if graph.parts[above.component].instead:
                         _check_instead(checked, above, (path, claimed), (other, others))
                         _check_instead(checked, above, (other, others), (path, claimed))
-                    if _meet(claimed, others) and not _in_one_run(checked, nodes[other], node):
-                        _check_siblings(checked, above, {other: nodes[other], path: node})
+                    both = _common(others, claimed)
+                    if both and not _in_one_run(checked, nodes[other], node):
+                        _check_siblings(checked, above, {other: nodes[other], path: node}, both)
             siblings[parent].append((path, claimed))
     # where a node's value is looked at, None for anywhere
     seen = {ROOT: checked.output}
@@ -275,14 +276,17 @@ def _in_one_run(checked: CheckedHypothesis, one: Node, other: Node) -> bool:
     return are_edits and along and not {*one.components} & {*other.components}
 
 
-def _meet(some: Claimed, others: Claimed) -> bool:
-    """Whether one slot of the parent reads something that both hold."""
-    return any(
-        slots & more and one.common(other) for (one, slots), (other, more) in product(some, others)
+def _common(some: Claimed, others: Claimed) -> str:
+    """Something that both hold and one slot of the parent reads; empty where there is nothing."""
+    meet = (
+        one.common(other) for (one, slots), (other, more) in product(some, others) if slots & more
     )
+    return next(filter(None, meet), "")
 
 
-def _check_siblings(checked: CheckedHypothesis, parent: Node, children: dict[str, Node]) -> None:
+def _check_siblings(
+    checked: CheckedHypothesis, parent: Node, children: dict[str, Node], both: str
+) -> None:
     """**Raises** where two children that hold the same and go into the same slot claim it twice."""
     a, b = children.values()
     if (
@@ -297,9 +301,11 @@ def _check_siblings(checked: CheckedHypothesis, parent: Node, children: dict[str
         theirs = np.atleast_2d(there.index)[:, None, :]
         if not ((mine == theirs) & (mine >= 0)).any():
             return
+    is_plain = all(both in node.components for node in children.values())
+    reason = "" if is_plain else f", as {shown(both)} goes into both"
     raise HypothesisError(
-        f"{' and '.join(children)} claim the same edge into {parent.component} twice; join them "
-        "into one node, or part them by into=, pos= or orthogonal subspaces"
+        f"{' and '.join(children)} claim the same edge into {parent.component} twice{reason}; join "
+        "them into one node, or part them by into=, pos= or orthogonal subspaces"
     )
 
 

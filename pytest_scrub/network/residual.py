@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.data.names import TOKENS
-from pytest_scrub.errors import ModelError, NotASumError
+from pytest_scrub.errors import ModelError, NotASumError, hides_scrub_errors
 from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
 from pytest_scrub.network.dictionaries import Dictionary
 from pytest_scrub.network.graph import (
@@ -44,6 +44,8 @@ from pytest_scrub.network.placement import devices_of
 from pytest_scrub.network.precision import PROOF_TOLERANCE, off_by, widened
 from pytest_scrub.network.vocabulary import require_ids
 from pytest_scrub.tree.units import split
+
+__tracebackhide__ = hides_scrub_errors
 
 # Of sums of what is there already, of which only the last is rounded, channel by channel: a few
 # channels of a large network hold thousands of times what the others do, beside which a part that

@@ -522,9 +522,12 @@ def read_by_head(*reads: Node) -> tuple[Node, ...]:
 def test_no_edge_is_claimed_twice(
     transformer: ModelGraph, reads: tuple[Node, ...], first: str, second: str, parent: str
 ) -> None:
+    # of a whole attention and a head, what that head writes
+    written = second.rpartition("/")[2].partition("@")[0]
+    reason = f", as {written} goes into both" if "attn" in first else ""
     with refuses(
-        f"output/{first} and output/{second} claim the same edge into {parent} twice; join them "
-        "into one node, or part them by into=, pos= or orthogonal subspaces"
+        f"output/{first} and output/{second} claim the same edge into {parent} twice{reason}; join "
+        "them into one node, or part them by into=, pos= or orthogonal subspaces"
     ):
         check_hypothesis(transformer, DATA, output(*reads), None)
 

@@ -126,6 +126,25 @@ def test_each_is_one_sentence_that_names_the_nearest(transformer: Suite) -> None
     assert "pytest_scrub/" not in ran.text
 
 
+def test_a_dictionary_that_does_not_fit_is_shown_where_it_is_attached(transformer: Suite) -> None:
+    write(transformer, """
+from pytest_scrub import Dictionary, with_dictionaries
+
+@pytest.fixture
+def wide(scrub_model):
+    return with_dictionaries(scrub_model, sae=Dictionary(
+        torch.eye(9), None, torch.eye(9), at="blocks.1.hook_resid_pre"))
+
+@claim(tolerance=1, model="wide")
+def test_it():
+    return output(head(1, 0, agrees_on="last"))
+""")  # fmt: skip
+    ran = transformer.run()
+    assert ran.outcomes == {"errors": 1}
+    assert "reads 9 numbers and has rows of 9, but what stands at blocks.1" in ran.text
+    assert "pytest_scrub/" not in ran.text
+
+
 def test_claims_about_heads_have_verdicts(transformer: Suite) -> None:
     write(transformer, """
 @claim(tolerance=0.013, metric=kl_to_clean())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.data.columns import Ints
-from pytest_scrub.errors import ModelError
+from pytest_scrub.errors import ModelError, hides_scrub_errors
 from pytest_scrub.network.dictionaries import Dictionary
 from pytest_scrub.network.graph import Basis, Inputs, Where, select
 from pytest_scrub.network.kinds.attention import Attn
@@ -19,6 +19,8 @@ from pytest_scrub.network.kinds.pointwise import Mlp
 from pytest_scrub.network.kinds.reading import Batch, ReadingPart
 from pytest_scrub.network.kinds.units import Units
 from pytest_scrub.network.precision import off_by
+
+__tracebackhide__ = hides_scrub_errors
 
 PLACES = {"resid_pre": "stream{}", "attn_out": "attn{}", "mlp_out": "mlp{}"}
 # of what an MLP reads, as hooks call it

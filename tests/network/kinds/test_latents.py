@@ -213,11 +213,11 @@ CLAIMS: dict[str, tuple[Any, str]] = {
     ),
     "twice": (
         lambda: (latents("sae", [1, 2], agrees_on=EXACT), latents("sae", [2], agrees_on=EXACT)),
-        "claim the same edge into output twice",
+        r"claim the same edge into output twice, as sae\[2\] goes into both",
     ),
     "unit and place": (
         lambda: (latents("sae", [1], agrees_on=EXACT), stream(1, agrees_on=EXACT)),
-        "claim the same edge into output twice",
+        "claim the same edge into output twice, as embed goes into both",
     ),
     "error and what writes the place": (
         lambda: (error("sae", agrees_on=EXACT), head(0, 1, agrees_on=EXACT)),
