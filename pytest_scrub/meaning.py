@@ -82,7 +82,8 @@ class Network(Protocol):
 
 
 def rows_of(swap_set: SwapSet, column: int) -> dict[str | None, int]:
-    """For one reference x, the row in every slot.
+    """For one reference x, the row in every slot; rule 15: of a donor from another position its
+    number, see `agreeing`.
 
     Rule 1: x is what the root, with no parent (None), agrees with, and its own input unless it
     names a feature, which gives it a slot.
@@ -106,7 +107,12 @@ def allowed(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> dic
             at = "" if place is None else f"/{place}"
             if node.agrees_on is not None:  # rule 2: with the parent's own input
                 with_own = own[reader(root, path)]
-                rows[path + at] = agreeing(dataset, node.agrees_on, with_own, place)
+                shifts = len(places(path, own)) if node.is_shifted else 1
+                agree = (
+                    agreeing(dataset, node.agrees_on, with_own, place, further, shifts)
+                    for further in range(shifts)
+                )
+                rows[path + at] = set[int]().union(*agree)
             if path in owners:  # rule 5: the donor of the node of that name
                 rows[path + at] &= {own[owners[path] + at]}
         if node.rest is not None:  # rule 4: with the node's own input
@@ -130,18 +136,27 @@ def reader(root: Node, path: str) -> str | None:
 
 
 def agreeing(
-    dataset: Dataset, agreement: Agreement, row: int, place: int | None = None
+    dataset: Dataset,
+    agreement: Agreement,
+    row: int,
+    place: int | None = None,
+    further: int = 0,
+    positions: int = 1,
 ) -> set[int]:
     """Rule 2: the row itself, and every row among the donors that agrees with it; rule 15: at one
-    position, where neither is padded."""
+    position, where neither is padded, or with the donor so many positions further on, around the
+    end, which its number tells: the row plus as many times the number of rows."""
+    there = None if place is None else (place + further) % max(positions, place + 1)
     agree = np.full(len(dataset.donor_rows), not agreement.exact)
     for values in map(dataset.feature, agreement.features):  # none for ANYTHING: all agree
-        own = values if place is None or values.ndim == 1 else values[:, place]
-        agree &= [np.all(own[donor] == own[row]) for donor in dataset.donor_rows]
+        is_one = place is None or values.ndim == 1
+        own, theirs = (values, values) if is_one else (values[:, place], values[:, there])
+        agree &= [np.all(theirs[donor] == own[row]) for donor in dataset.donor_rows]
     if place is not None and "attention_mask" in dataset.inputs:
-        there = dataset.inputs["attention_mask"][:, place].numpy() != 0
-        agree &= there[row] & there[dataset.donor_rows]
-    return {row, *dataset.donor_rows[agree].tolist()}
+        mask = dataset.inputs["attention_mask"].numpy() != 0
+        agree &= mask[row, place] & mask[dataset.donor_rows, there]
+    found = {*(dataset.donor_rows[agree] + further * len(dataset)).tolist()}
+    return found if further else {row, *found}
 
 
 def chance(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> float:
@@ -195,11 +210,15 @@ class Meaning:
 
     def claims(self, path: str, node: Node) -> list[Claim]:
         """What a node hands to its parent."""
-        if node.is_each:  # rule 15: what each donor gives at its position
-            at_each = places(path, self.rows)
-            runs = [self.network.run(self.rows[f"{path}/{at}"], {}).values for at in at_each]
+        if node.is_each:  # rule 15: what each donor gives where it is read
+            at_each, given = places(path, self.rows), []
+            for at in at_each:
+                further, row = divmod(self.rows[f"{path}/{at}"], len(self.dataset))
+                values = self.network.run(row, {}).values
+                there = (at + further) % len(at_each)
+                given.append({name: values[name][there] for name in node.components})
             return [
-                Claim(node, -1, (name,), torch.stack([runs[at][name][at] for at in at_each]))
+                Claim(node, -1, (name,), torch.stack([one[name] for one in given]))
                 for name in node.components
             ]
         own = self.rows[path]

@@ -35,6 +35,11 @@ class WhichInputs:
             raise NotSearched(
                 "not searched: the data come from no strategy (see Dataset.from_strategy)"
             )
+        if space.shifts > 1:
+            raise NotSearched(
+                "not searched: donors come from any position (with_shift=True), and fresh inputs "
+                "are not tried there"
+            )
         count = min(MOST_FRESH, spending.left // EVALUATIONS_PER_INPUT)
         if not count:
             raise spending.exhausted()

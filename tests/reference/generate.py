@@ -511,7 +511,8 @@ class _Trees:
             via=draw(st.sampled_from([None, "direct", "any"])),
         )
         if self.rarely():
-            node = replace(node, pos=EACH, agrees_on=self.agreement(EACH_FEATURES))
+            each = draw(st.sampled_from([EACH, EACH(with_shift=True)]))
+            node = replace(node, pos=each, agrees_on=self.agreement(EACH_FEATURES))
         return self.furnished(node, level, siblings)
 
     def readable(self, parent: str) -> list[str]:
@@ -656,12 +657,18 @@ class _Trees:
 def swap_sets(draw: st.DrawFn, root: Node, dataset: Dataset) -> SwapSet:
     """1 to 3 references with arbitrary donors for every slot, allowed or not."""
     slots: list[str] = []
+    shifts: dict[str, int] = {}
     for path, node, _ in node_paths(root):
         count = length_of(dataset, path, node) if node.is_each else 0
+        shifts |= {f"{path}/{at}": count for at in range(count) if node.is_shifted}
         places = [f"/{at}" for at in range(count)] if node.is_each else [""]
         slots += [path + at for at in places] if node.agrees_on is not None else []
         slots += [] if node.rest is None else [f"{path}/rest"]
     rows = st.integers(0, len(dataset) - 1)
     references = np.array(draw(st.lists(rows, min_size=1, max_size=3)), dtype=np.int64)
     donors = draw(arrays(np.int64, (len(slots), len(references)), elements=rows, fill=st.nothing()))
-    return SwapSet(references, donors, tuple(slots), dataset.digest())
+    for i, slot in enumerate(slots):
+        if slot in shifts:
+            further = st.integers(0, shifts[slot] - 1)
+            donors[i] += len(dataset) * np.array([draw(further) for _ in references])
+    return SwapSet(references, donors, tuple(slots), dataset.digest(), rows=len(dataset))
