@@ -502,11 +502,8 @@ def test_what_a_shifted_donor_gives_is_what_it_has_there() -> None:
             # a leaf at one position, whose donor has there what the shifted one has elsewhere
             for at in range(LENGTH) if pos is None else [pos % LENGTH]:
                 one = evaluator.space.keep([f"output/{leaf.label}/{at}"])
-                alone = one.settled(
-                    drawn.references,
-                    lambda slots, _, donors: donors.__setitem__(slots, drawn.donors[slots]),
-                    one.swapped[:, None],
-                )
+                chosen = drawn.donors
+                alone = one.fill(drawn.references, lambda i, *_, chosen=chosen: chosen[i])
                 assert (alone.donors != drawn.references).any(axis=1).sum() == 1
                 got = evaluator.outputs(alone)
                 if graph is GRAPH:
