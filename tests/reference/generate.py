@@ -57,6 +57,7 @@ POSITION, POSITIONS = "where", "places"
 WIDTH = (3, 2, 1)  # children of a node, at most, by level below the root
 DEPTH = len(WIDTH)
 MANY = 1000  # more units than any MLP here has
+MOST_LAYERS = 12
 
 
 @dataclass(frozen=True)
@@ -347,8 +348,19 @@ def overlap(one: str, other: str) -> bool:
     common."""
     if dictionary_of(one) and dictionary_of(one) == dictionary_of(other):
         return have_common(one, other)
+    if is_crossing(one) and is_crossing(other):  # layers of one transcoder
+        return False
+    for crossing, beside in ((one, other), (other, one)):
+        if is_crossing(crossing):
+            at = range(layer_of(place_of(crossing)), MOST_LAYERS)
+            return any(overlap(f"mlp{layer}", beside) for layer in at)
     one, other = place_of(one), place_of(other)
     return one == other or any(map(holds, (one, other), (other, one)))
+
+
+def is_crossing(component: str) -> bool:
+    """Whether it writes at several layers."""
+    return component.startswith("clt")
 
 
 def holds(one: str, other: str) -> bool:
@@ -489,11 +501,7 @@ class _Trees:
             sibling for sibling in siblings if None in (into, sibling.into) or sibling.into == into
         ]
         taken = {name for sibling in shared for name in sibling.components}
-        free = [
-            name
-            for name in [*self.readable(parent), *self.some_units(parent)]
-            if not any(overlap(name, t) for t in taken)
-        ]
+        free = [name for name in self.some_of(parent) if not any(overlap(name, t) for t in taken)]
         if not free:
             return None
         components = [draw(st.sampled_from(free))]
@@ -510,6 +518,8 @@ class _Trees:
             subspace=self.subspace(0) if self.rarely() else None,
             via=draw(st.sampled_from([None, "direct", "any"])),
         )
+        if any(map(is_crossing, components)):
+            node = replace(node, subspace=None)
         if self.rarely():
             each = draw(st.sampled_from([EACH, EACH(with_shift=True)]))
             node = replace(node, pos=each, agrees_on=self.agreement(EACH_FEATURES))
@@ -528,6 +538,12 @@ class _Trees:
         first = f"head{layer}.0" if is_mixing or is_beside else parent
         return components[: components.index(first)]
 
+    def some_of(self, parent: str) -> list[str]:
+        """What it can read; of a network with dictionaries often units of these alone."""
+        units = self.some_units(parent)
+        is_alone = bool(self.model.dictionaries and units) and self.draw(st.booleans())
+        return units if is_alone else [*self.readable(parent), *units]
+
     def some_units(self, parent: str) -> list[str]:
         """Sets of units, and errors, of the places that it can read."""
         found, readable = self.some_neurons(parent), set(self.readable(parent))
@@ -536,7 +552,8 @@ class _Trees:
                 count = len(own.tensors["W_dec"])
                 unit = st.integers(0, count - 1)
                 some = self.draw(st.lists(unit, min_size=1, max_size=count, unique=True))
-                found += [*latents(own.name, some).components, *error(own.name).components]
+                found += latents(own.name, some).components
+                found += () if own.crosses else error(own.name).components
         return found
 
     def some_neurons(self, parent: str) -> list[str]:
@@ -581,7 +598,9 @@ class _Trees:
         lenders = [
             sibling
             for sibling in siblings
-            if sibling.name and not sibling.shares and sibling.is_each == node.is_each
+            if sibling.name
+            and not sibling.shares
+            and (sibling.is_each, sibling.is_shifted) == (node.is_each, node.is_shifted)
         ]
         if lenders and draw(st.integers(0, 2)) == 1:
             lender = draw(st.sampled_from(lenders))
@@ -591,7 +610,9 @@ class _Trees:
         is_group = len(node.components) > 1
         is_recomputable = not is_group and (
             attends(node.component)
-            or node.component.startswith(("mlp", "stream", "neurons", "pattern", "sae", "tc"))
+            or node.component.startswith(
+                ("mlp", "stream", "neurons", "pattern", "sae", "tc", "clt")
+            )
         )
         if is_recomputable and level + 1 < DEPTH and draw(st.integers(0, 3)) > 0:
             return self.reading(node, level + 1)
@@ -599,7 +620,10 @@ class _Trees:
         # are normalised or scaled as a whole.
         is_one = node.via != "any" and self.model.architecture.kind not in FAMILIES
         is_computable = (
-            node.agrees_on is not None and node.agrees_on.features and (is_one or not is_group)
+            node.agrees_on is not None
+            and node.agrees_on.features
+            and (is_one or not is_group)
+            and not any(map(is_crossing, node.components))
         )
         if is_computable and draw(st.booleans()):
             width = self.n_pos if node.component.startswith("pattern") else self.d_model
