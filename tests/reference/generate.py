@@ -587,6 +587,8 @@ class _Trees:
             pos=self.draw(fixed),
             via=self.draw(st.sampled_from([None, "direct"])),
         )
+        if self.rarely():
+            node = replace(node, pos=EACH, agrees_on=self.agreement(EACH_FEATURES))
         return self.furnished(node, level, [])
 
     def furnished(self, node: Node, level: int, siblings: list[Node]) -> Node:

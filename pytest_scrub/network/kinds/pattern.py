@@ -67,6 +67,11 @@ def refused_pattern(node: Node) -> str | None:
             f"pos= of a pattern means the same queries for all inputs, not those of column "
             f"{node.pos!r}; give an int or a slice"
         )
+    if node.is_shifted:
+        return (
+            "a query at another position sees other keys, so where it looks means nothing here; "
+            "give a pattern pos=EACH without with_shift="
+        )
     if node.subspace is not None:
         return "a pattern is one probability for each key, so it has no subspace=; leave it out"
     return None
