@@ -78,8 +78,9 @@ class Network(Protocol):
 
 
 def rows_of(swap_set: SwapSet, column: int) -> dict[str | None, int]:
-    """For one reference x, the row in every slot. Rule 1: x is what the root, with no parent
-    (None), agrees with, and its own input unless it names a feature, which gives it a slot."""
+    """For one reference x, the row in every slot; rule 15: of a donor from another position its
+    number, see `agreeing`. Rule 1: x is what the root, with no parent (None), agrees with, and its
+    own input unless it names a feature, which gives it a slot."""
     x, donors = int(swap_set.references[column]), swap_set.donors[:, column].tolist()
     return {None: x, ROOT: x, **dict(zip(swap_set.slots, donors, strict=True))}
 
@@ -94,7 +95,11 @@ def allowed(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> dic
         for place in places(path, own) if node.is_each else [None]:
             at = "" if place is None else f"/{place}"
             if node.agrees_on is not None:  # rule 2: with the parent's own input
-                rows[path + at] = agreeing(dataset, node.agrees_on, own[reader(root, path)], place)
+                with_own, agree = own[reader(root, path)], set[int]()
+                for further in range(len(places(path, own)) if node.is_shifted else 1):
+                    shift = further, len(places(path, own))
+                    agree |= agreeing(dataset, node.agrees_on, with_own, place, *shift)
+                rows[path + at] = agree
             if path in owners:  # rule 5: the donor of the node of that name
                 rows[path + at] &= {own[owners[path] + at]}
         if node.rest is not None:  # rule 4: with the node's own input
@@ -117,17 +122,24 @@ def reader(root: Node, path: str) -> str | None:
     return common[-1] if common else None
 
 
-def agreeing(dataset: Dataset, on: Agreement, row: int, place: int | None = None) -> set[int]:
+def agreeing(
+    dataset: Dataset, on: Agreement, row: int, place: int | None = None,
+    further: int = 0, positions: int = 1,
+) -> set[int]:  # fmt: skip
     """Rule 2: the row itself, and every row among the donors that agrees with it; rule 15: at one
-    position, where neither is padded."""
+    position, where neither is padded, or with the donor so many positions further on, around the
+    end, which its number tells: the row plus as many times the number of rows."""
+    there = None if place is None else (place + further) % max(positions, place + 1)
     agree = np.full(len(dataset.donor_rows), not on.exact)
     for values in map(dataset.feature, on.features):  # none for ANYTHING: all agree
-        own = values if place is None or values.ndim == 1 else values[:, place]
-        agree &= [np.all(own[donor] == own[row]) for donor in dataset.donor_rows]
+        is_one = place is None or values.ndim == 1
+        own, theirs = (values, values) if is_one else (values[:, place], values[:, there])
+        agree &= [np.all(theirs[donor] == own[row]) for donor in dataset.donor_rows]
     if place is not None and "attention_mask" in dataset.inputs:
-        there = dataset.inputs["attention_mask"][:, place].numpy() != 0
-        agree &= there[row] & there[dataset.donor_rows]
-    return {row, *dataset.donor_rows[agree].tolist()}
+        mask = dataset.inputs["attention_mask"].numpy() != 0
+        agree &= mask[row, place] & mask[dataset.donor_rows, there]
+    found = {*(dataset.donor_rows[agree] + further * len(dataset)).tolist()}
+    return found if further else {row, *found}
 
 
 def chance(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> float:
@@ -192,11 +204,14 @@ class Meaning:
 
     def claims(self, path: str, node: Node) -> list[Claim]:
         """What a node hands to its parent."""
-        if node.is_each:  # rule 15: what each donor gives at its position
-            donors = [self.rows[f"{path}/{at}"] for at in places(path, self.rows)]
-            runs = [self.network.run(donor, {}).values for donor in donors]
-            each = {name: [run[name][i] for i, run in enumerate(runs)] for name in node.components}
-            return [Claim(node, -1, (name,), torch.stack(of)) for name, of in each.items()]
+        if node.is_each:  # rule 15: what each donor gives where it is read
+            at_each, given = places(path, self.rows), list[dict[str, Tensor]]()
+            for at in at_each:
+                further, row = divmod(self.rows[f"{path}/{at}"], len(self.dataset))
+                values, there = self.network.run(row, {}).values, (at + further) % len(at_each)
+                given.append({name: values[name][there] for name in node.components})
+            each = {name: torch.stack([one[name] for one in given]) for name in node.components}
+            return [Claim(node, -1, (name,), value) for name, value in each.items()]
         if node.edited is not None:  # rule 18: changed where it is read, and taken from nowhere
             return [Claim(node, -1, node.components, torch.empty(0))]
         own = self.rows[path]

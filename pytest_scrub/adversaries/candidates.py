@@ -64,7 +64,7 @@ class Candidates:
         self.rows = ranked_rows(space, references, rng, spending.known)
         self._known_classes: dict[int, tuple[Rows, Rows, Rows]] = {}
         varying = {j for after in self.after.values() for j in after}
-        self.kinds = np.stack([self._kinds(i, i in varying) for i in range(len(space.slots))])
+        self.kinds = [self._kinds(i, i in varying) for i in range(len(space.slots))]
         self.distinct = {i: self._distinct(i) for i in self.slots}
         self.are_few = all(self._most_in_a_class(i) <= FEW for i in self.slots)
         self.has_slopes = True  # until a gradient was asked for and there was none
@@ -120,14 +120,14 @@ class Candidates:
         return {top: np.flatnonzero(top_of == top) for top in np.unique(top_of).tolist()}
 
     def _kinds(self, i: int, varies: bool) -> Rows:
-        """`[rows of the dataset]`: equal where two ranked rows are the same as this slot's donor;
-        of one that does not vary, where their content is."""
+        """`[donors]`: equal where two ranked rows are the same as this slot's donor; of one that
+        does not vary, where their content is."""
         slot, rows = self.space.slots[i], self.rows
-        kinds: Rows = self.space.dataset.content + len(rows)
         if self.space.predicted is not None and i in self.space.predicted.read:
-            return np.arange(len(kinds))  # which may read anything of a row
-        if slot.is_rest or not varies:
-            return kinds
+            return np.arange(len(self.space.content))  # which may read anything of a row
+        if slot.is_rest or not varies or slot.at is not None:
+            return self.space.content
+        kinds: Rows = self.space.content + len(rows)
         if slot.node.computed_by is not None:
             return self.space.agree(i)
         key = (slot.path, rows.tobytes())
@@ -156,7 +156,8 @@ class Candidates:
             return np.ones_like(is_donor)
         donors = np.flatnonzero(is_donor)
         rows = self.rows[donors]
-        alike = joint_codes([self.space.agree(i)[rows], *self.kinds[self.together[i]][:, rows]])
+        kinds = (self.kinds[j][rows] for j in self.together[i])
+        alike = joint_codes([self.space.agree(i)[rows], *kinds])
         distinct = ~is_donor
         distinct[donors[np.unique(alike, return_index=True)[1]]] = True
         return distinct
@@ -322,8 +323,10 @@ class Candidates:
         worth = np.where(allowed & self.distinct[i], values, -np.inf)
         current = swap_set.donors[i]
         if not self._is_structural(i):
-            kinds = self.kinds[self.together[i]]
-            worth[(kinds[:, None, self.rows] == kinds[:, current, None]).all(0)] = -np.inf
+            same = [
+                self.kinds[j][self.rows] == self.kinds[j][current, None] for j in self.together[i]
+            ]
+            worth[np.all(same, axis=0)] = -np.inf
         top = torch.from_numpy(worth).topk(min(most, worth.shape[1]), dim=1)
         found: Rows = np.where(
             np.isfinite(top.values.numpy()), self.rows[top.indices.numpy()], current[:, None]
@@ -390,11 +393,13 @@ def ranked_rows(
     slots = swapped_slots(space)
     if ("donors", space) not in known:
         parted = {id(codes): codes for codes in (space.agree(i) for i in slots)}
-        kinds = joint_codes([space.dataset.content, *parted.values()])
-        if space.predicted is not None:  # which may read anything of a row
-            kinds = np.arange(len(space.dataset))
-        first = np.unique(kinds[space.donor_rows], return_index=True)[1]
-        known["donors", space] = np.sort(space.donor_rows[first])
+        contents = space.content[space.donors]
+        first = np.arange(len(contents))
+        # else nothing is alike; and a prediction may read anything of a row
+        if space.predicted is None and len(np.unique(contents)) < len(contents):
+            kinds = joint_codes([contents, *(codes[space.donors] for codes in parted.values())])
+            first = np.unique(kinds, return_index=True)[1]
+        known["donors", space] = np.sort(space.donors[first])
     donors: Rows = known["donors", space]
     if len(donors) > MOST_DONORS:
         # Drawn as the claim draws, so that the few donors of a rare reference are among them.

@@ -13,7 +13,7 @@ from torch import Tensor
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import DataError
-from pytest_scrub.swaps.slots import Slot
+from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.verdict import Counterexample, Swap
 
@@ -32,8 +32,8 @@ def described(evaluator: Evaluator, swap_set: SwapSet, found_by: str) -> Counter
         found_by=found_by,
         reference=space.dataset.show(int(references[0])),
         swaps=tuple(
-            _swap(space.dataset, space.slots[i], int(parents[i]), int(swap_set.donors[i, 0]))
-            for i in np.flatnonzero(moved)
+            _swap(space, i, int(parents[i]), int(swap_set.donors[i, 0]))
+            for i in np.flatnonzero(moved).tolist()
         ),
         unscrubbed=float(clean),
         scrubbed=float(scrubbed),
@@ -50,8 +50,13 @@ def _shown(label: Tensor) -> str:
     return str(label.tolist()) if label.ndim else f"{label.item():.4g}"
 
 
-def _swap(dataset: Dataset, slot: Slot, own: int, donor: int) -> Swap:
-    also = []
+def _swap(space: SwapSpace, i: int, own: int, donor: int) -> Swap:
+    dataset, slot, also = space.dataset, space.slots[i], []
+    further, donor = divmod(donor, len(dataset))
+    differs = [*_places(dataset, own, donor)]
+    if further and slot.at is not None:
+        there = (slot.at + further) % slot.shifts
+        differs.insert(0, f"read at position {there} in place of position {slot.at}")
     for name in dataset.feature_names:
         with suppress(DataError):  # a column, which fresh inputs have no value of
             values = dataset.feature(name)
@@ -63,7 +68,7 @@ def _swap(dataset: Dataset, slot: Slot, own: int, donor: int) -> Swap:
         own=dataset.show(own),
         donor=dataset.show(donor),
         also=tuple(also),
-        differs="; ".join(_places(dataset, own, donor)),
+        differs="; ".join(differs),
         own_picture=dataset.picture(own),
         donor_picture=dataset.picture(donor),
     )

@@ -20,6 +20,7 @@ from pytest_scrub.swaps.swap_set import Rows
 from pytest_scrub.tree.nodes import Agreement
 
 AT_ONCE = 1024  # evaluations between two looks at a deadline
+MOST_LOOKED_AT = 1 << 20  # donors of which it is found out how odd they are
 KEPT = 8  # of the worst swaps, for each class of a child of the root
 
 
@@ -40,9 +41,9 @@ def cover(
     def choose(i: int, parents: Rows, _: Rows) -> Rows:
         codes = space.agree(i)
         if id(codes) not in in_turn:
-            donors = space.donor_rows
+            donors = space.donors if space.slots[i].shifts > 1 else space.donor_rows
             if most < len(donors):
-                donors = rng.permutation(donors)
+                donors = rng.permutation(donors)[:MOST_LOOKED_AT]
                 donors = donors[np.argsort(_usual(space, codes, donors), kind="stable")]
             in_turn[id(codes)] = donors[np.argsort(codes[donors], kind="stable")]
         return _next(codes, in_turn[id(codes)], parents)
@@ -108,7 +109,7 @@ def _usual(space: SwapSpace, codes: Rows, donors: Rows) -> Numbers:
     own = codes[donors]
     of_class, least = np.bincount(own)[own], np.full(len(donors), np.inf)
     for column in columns:
-        values = column[donors]
+        values = column[space.rows_of(donors)]
         pairs = own * (int(values.max()) + 1) + values
         _, pair, alike = np.unique(pairs, return_inverse=True, return_counts=True)
         expected = of_class * (np.bincount(values)[values] / len(donors))

@@ -21,6 +21,7 @@ from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
 REFERENCES = 32  # the worst references of a swap set, among which the most readable is chosen
 NEAREST = 64  # donors tried for a node, those that differ least from what they stand in for
+MOST_LOOKED_AT = 1 << 15  # donors of one input among which the nearest are chosen
 MOST_NEAREST = 4096  # such tries in all; with many nodes fewer references have them
 FRESH_DRAWS = 8  # random donors of a node alone, for each reference
 MOST_FRESH = 1 << 14  # of all nodes and references; where they are more, each has fewer
@@ -256,16 +257,19 @@ class _Pruning:
 
     def _near(self, own: Rows, rows: Rows) -> Rows:
         """The rows that differ from one, those that differ least first."""
+        if len(rows) > MOST_LOOKED_AT:
+            rows = self.rng.choice(rows, MOST_LOOKED_AT, replace=False)
         distance = self._differences(rows, own)
         near = np.argsort(distance, kind="stable")
         return rows[near[distance[near] > 0]][:NEAREST]
 
     def _differences(self, first: Rows, second: Rows) -> npt.NDArray[np.int64]:
-        """In how many places the inputs of rows differ from those of others; shaped like
-        `first`."""
-        total = np.zeros(first.shape, dtype=np.int64)
+        """In how many places the inputs of rows differ from those of others, and one more where
+        they are read at other positions; shaped like `first`."""
+        rows = len(self.space.dataset)
+        total = np.not_equal(first // rows, second // rows).astype(np.int64)
         for tensor in self.space.dataset.inputs.values():
-            differs = tensor[np.array(first)] != tensor[np.array(second)]
+            differs = tensor[np.array(first % rows)] != tensor[np.array(second % rows)]
             total += differs.reshape(*first.shape, -1).sum(-1).cpu().numpy()
         return total
 

@@ -81,7 +81,7 @@ class OutputRanking:
         if form is None:
             return
         self._stages, self._form = stages, form
-        self._place = np.full(len(space.dataset), -1)
+        self._place = np.full(len(space.content), -1)
         self._place[rows] = np.arange(len(rows))
         for i in slots:
             if all(_adds(space, j) for j in sharing(self.space, i)):
@@ -99,7 +99,8 @@ class OutputRanking:
         if evaluator is not self.evaluator:
             moving = [j for j, slot in enumerate(space.slots) if slot.path.count("/")]
             moving = [j for j in moving if not space.slots[j].is_rest]
-        donors[moving] = rows
+        # those from other positions are no donors of what gives one vector
+        donors[moving] = space.rows_of(rows)
         moved = evaluator.streams(space.swap_set(own.references, donors))
         return self._form.direction(moved.double() - self._base.double())
 

@@ -110,7 +110,7 @@ def _without(space: SwapSpace, swap_set: SwapSet, asked: Sequence[_Asked]) -> Sw
         for nth, (extra, node) in enumerate(asked):
             if node == space.slots[i].whole:
                 own, donor = parents.reshape(times, -1)[nth], swap_set.donors[i]
-                codes = space.dataset.codes(extra, space.slots[i].at)
+                codes = space.codes(i, extra)
                 fit[nth] &= np.equal(codes[donor], codes[own]) | np.equal(donor, own)
         return np.where(fit.reshape(-1), present[i], parents)
 

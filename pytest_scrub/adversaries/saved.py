@@ -14,7 +14,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -117,6 +117,8 @@ class SavedSwaps:
       it, and their mean decides.
     - `gap`, `clean`, `scrubbed`: means over its references, in the metric's unit.
     - `donors`: by slot, one for every reference.
+    - `further`: of the slots whose donors come from other positions (`with_shift=True`), how many
+      positions further on each is read.
     """
 
     adversary: str
@@ -126,6 +128,7 @@ class SavedSwaps:
     scrubbed: float
     references: tuple[int, ...]
     donors: Mapping[str, tuple[int, ...]]
+    further: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -144,10 +147,12 @@ class SavedSwaps:
         - `places`: of rows of the dataset among those of the file; see `rows_of`.
         - `clean`, `scrubbed`: float64 `[R]`, the metric of every reference.
         """
+        rows = swap_set.rows or 1 + max(places)  # donors are read where they are
         references, *donors = (
-            tuple(places[row] for row in line)
-            for line in (swap_set.references.tolist(), *swap_set.donors.tolist())
+            tuple(places[row] for row in (line % rows).tolist())
+            for line in (swap_set.references, *swap_set.donors)
         )
+        further = zip(swap_set.slots, swap_set.donors // rows, strict=True)
         return cls(
             adversary=adversary,
             pointwise=pointwise,
@@ -156,6 +161,7 @@ class SavedSwaps:
             scrubbed=float(scrubbed.mean()),
             references=references,
             donors=dict(zip(swap_set.slots, donors, strict=True)),
+            further={slot: tuple(line.tolist()) for slot, line in further if line.any()},
         )
 
 
@@ -226,7 +232,7 @@ def rows_of(
     found: dict[str, SavedRow] = {}
     places: dict[int, int] = {}
     for swap_set, longest in ((minimal, SHOWN_OF_MINIMAL), (worst, SHOWN_OF_WORST)):
-        columns = np.vstack([swap_set.references, swap_set.donors]).T
+        columns = np.vstack([swap_set.references, swap_set.donors % len(dataset)]).T
         for row in dict.fromkeys(columns.ravel().tolist()):
             digest = here.row_digest(row)
             own = found.get(digest)
@@ -260,6 +266,9 @@ def save(path: Path, saved: Saved) -> None:
     finite; the old file stays as it was.
     """
     record = as_plain_dict(saved)
+    for swaps in (record["minimal"], record["worst"]):
+        if not swaps["further"]:
+            del swaps["further"]
     for row in record["rows"]:
         inputs = row.pop("inputs")
         if inputs is not None:
@@ -305,6 +314,8 @@ def _contradictions(saved: Saved) -> Iterator[str]:
     for swaps in (saved.minimal, saved.worst):
         if not swaps.references or tuple(swaps.donors) != saved.slots:
             yield "its swaps have no reference, or donors of other slots than its own"
+        if not all(_is_of_donors(line, swaps) for line in swaps.further.items()):
+            yield "the positions of its donors are not one for every donor of a slot"
         for name, places in (("references", swaps.references), *swaps.donors.items()):
             if not all(0 <= place < len(saved.rows) for place in places):
                 yield f"{name!r} names a row that it does not have"
@@ -313,6 +324,11 @@ def _contradictions(saved: Saved) -> Iterator[str]:
     for row in saved.rows:
         if row.inputs is not None:
             row.rebuilt()
+
+
+def _is_of_donors(further: tuple[str, tuple[int, ...]], swaps: SavedSwaps) -> bool:
+    slot, shifts = further
+    return slot in swaps.donors and len(shifts) == len(swaps.references) and min(shifts) >= 0
 
 
 def set_aside(path: Path) -> Path:

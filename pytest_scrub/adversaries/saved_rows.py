@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import numpy.typing as npt
 
 from pytest_scrub.adversaries.saved import Saved, SavedRow, SavedSwaps
 from pytest_scrub.data.dataset import Dataset
@@ -54,6 +55,8 @@ def resolve(
     _require_same_slots(paths, saved.slots)
     lines = [saved.digests(swaps.references), *(saved.digests(swaps.donors[p]) for p in paths)]
     wanted = set().union(*lines)
+    none = (0,) * len(swaps.references)
+    further = np.array([swaps.further.get(path, none) for path in paths])
     rows = {digest: rows for digest, rows in _rows_by_digest(dataset).items() if digest in wanted}
     absent = wanted - rows.keys()
     missing = [row for row in saved.rows if row.digest in absent]
@@ -62,9 +65,18 @@ def resolve(
         rows |= {row.digest: [len(dataset) + nth] for nth, row in enumerate(missing)}
         dataset = dataset.extend(fresh)
     space = SwapSpace(hypothesis, dataset)
+    if (further >= np.array([[slot.shifts] for slot in space.slots])).any():
+        raise ClaimChanged(
+            "the claim has changed since: donors come from positions from which it takes none"
+        )
     matching = _Matching(space, rows)
     chosen = np.array(
-        [matching.column(reference, donors) for reference, *donors in zip(*lines, strict=True)]
+        [
+            matching.column(reference, donors, shifts)
+            for (reference, *donors), shifts in zip(
+                zip(*lines, strict=True), (further * len(dataset)).T.tolist(), strict=True
+            )
+        ]
     )
     return dataset, space.swap_set(chosen[:, 0], chosen[:, 1:].T)
 
@@ -127,19 +139,23 @@ class _Matching:
     def __init__(self, space: SwapSpace, rows: Candidates) -> None:
         self.space = space
         self.codes = [space.agree(i) for i in range(len(space.slots))]
-        told_apart = [
-            codes
+        told_apart: list[npt.NDArray[Any]] = [
+            codes[: slot.shifts * len(space.dataset)].reshape(slot.shifts, -1)
             for slot, codes in zip(space.slots, self.codes, strict=True)
             if not slot.agrees_on.exact
         ]
-        signature = np.stack([space.is_donor, *told_apart], axis=1)
+        told_apart.insert(0, space.is_donor[None, : len(space.dataset)])
+
+        def signature(row: int) -> bytes:
+            return b"".join(codes[:, row].tobytes() for codes in told_apart)
+
         references = set(space.reference_rows.tolist())
         self.candidates: dict[str, list[int]] = {}
         for digest, alike in rows.items():
             first: dict[bytes, int] = {}
             # rows that nothing tells apart are as good as their first, or as a reference
             for row in sorted(alike, key=lambda row: row not in references):
-                first.setdefault(signature[row].tobytes(), row)
+                first.setdefault(signature(row), row)
             self.candidates[digest] = list(first.values())
         # A slot that shares a donor is the same row as its owner, and so are the parents of what is
         # below it.
@@ -148,10 +164,18 @@ class _Matching:
             REFERENCE if slot.parent == REFERENCE else owners[slot.parent] for slot in space.slots
         ]
 
-    def column(self, reference: str, donors: list[str]) -> list[int]:
-        """Rows for one reference and its donors; those that come first where none are allowed."""
-        is_donor, digests = self.space.is_donor, {REFERENCE: reference, **dict(enumerate(donors))}
-        fitting = {i: self.candidates[digest] for i, digest in digests.items()}
+    def column(self, reference: str, donors: list[str], further: list[int]) -> list[int]:
+        """Rows for one reference and its donors; those that come first where none are allowed.
+
+        `further`: what donors from other positions have added to the numbers of their rows.
+        """
+        is_donor = self.space.is_donor
+        candidates = {
+            i: [row + more for row in self.candidates[digest]]
+            for i, (digest, more) in enumerate(zip(donors, further, strict=True))
+        }
+        candidates[REFERENCE] = self.candidates[reference]
+        fitting = {**candidates}
         for i in reversed(self.space.order):  # what is below it has been settled
             above, codes, itself = self.above[i], self.codes[i], set(fitting[i])
             classes = {codes[row] for row in fitting[i] if is_donor[row]}
@@ -167,5 +191,5 @@ class _Matching:
                 rows[i] = same
                 continue
             fits = [r for r in fitting[i] if is_donor[r] and codes[r] == codes[parent]]
-            rows[i] = (fits or self.candidates[donors[i]])[0]
+            rows[i] = (fits or candidates[i])[0]
         return [rows[i] for i in range(REFERENCE, len(donors))]

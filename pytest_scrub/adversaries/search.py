@@ -377,7 +377,7 @@ class Spending:
 def concentration(swap_set: SwapSet, space: SwapSpace) -> float:
     """The share of references in which at least one of the ten most used donors stands in for
     another input."""
-    moved, content = space.moved(swap_set), space.dataset.content
+    moved, content = space.moved(swap_set), space.content
     kinds, counts = np.unique(content[swap_set.donors[moved]], return_counts=True)
     most = kinds[np.argsort(-counts, kind="stable")[:MOST_USED]]
     return float((moved & np.isin(content[swap_set.donors], most)).any(0).mean())

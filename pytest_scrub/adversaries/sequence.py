@@ -77,7 +77,7 @@ class ReferenceSequence:
             sides.append(_Side(search, self.null.space, unlimited, other))
         if cover is not None and not at_once:
             # on the references that are searched last, if at all
-            donors = min(len(space.donor_rows), len(rows), spending.left // COVERED)
+            donors = min(len(space.donors), len(rows), spending.left // COVERED)
             for side in sides:
                 side.learned = cover(side.space, side.spending, rows[::-1], donors, side.rng)
         ends = [len(rows)] if at_once else _ends(len(rows), each, spending.left)

@@ -265,7 +265,8 @@ class _Climb:
         ]
 
     def _as_it_is(self, swap_set: SwapSet) -> _Tried:
-        kinds = np.take_along_axis(self.candidates.kinds, swap_set.donors, axis=1)
+        each = zip(self.candidates.kinds, swap_set.donors, strict=True)
+        kinds = np.stack([kinds[donors] for kinds, donors in each])
         return _Tried(swap_set, (kinds * self.salt).sum(0))
 
     def _changed(self, as_it_is: _Tried, i: int, donors: Rows, values: dict[int, Values]) -> _Tried:

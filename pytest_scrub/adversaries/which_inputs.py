@@ -32,6 +32,11 @@ class WhichInputs:
     def search(self, space: SwapSpace, spending: Spending, rng: np.random.Generator) -> Found:
         """The swap set with the worst fresh donors found for each reference; see `Adversary`."""
         dataset = space.dataset
+        if space.shifts > 1:
+            raise NotSearched(
+                "not searched: donors come from any position (with_shift=True), and fresh inputs "
+                "are not tried there"
+            )
         if dataset.source is None:
             raise NotSearched(
                 "not searched: the data come from no strategy (see Dataset.from_strategy)"

@@ -88,7 +88,7 @@ class _Refinements:
             extra = Agreement(tuple(sorted(features)))
             for place in self.places:
                 slots = [i for path in place for i in self.owned[path]]
-                before = [(s.agrees_on, s.at) for s in (self.space.slots[i] for i in slots)]
+                before = [(s.agrees_on, s.places) for s in (self.space.slots[i] for i in slots)]
                 refined = [(agreement | extra, at) for agreement, at in before]
                 key = frozenset(
                     (i, self.part(*finer))
@@ -121,13 +121,14 @@ class _Refinements:
         yield from islice(pairs, self.most)
         self.are_left_out = next(pairs, None) is not None
 
-    def _part(self, agreement: Agreement, at: int | None = None) -> int:
+    def _part(self, agreement: Agreement, at: int | range | None = None) -> int:
         """How the rows are parted: a number for each way, whatever the agreement is called."""
         return hash(_parted(self.space.dataset.codes(agreement, at)))
 
-    def _tells_all_apart(self, agreement: Agreement, at: int | None = None) -> bool:
+    def _tells_all_apart(self, agreement: Agreement, at: int | range | None = None) -> bool:
         """Whether no input agrees with another."""
-        codes, content = self.space.dataset.codes(agreement, at), self.space.dataset.content
+        codes = self.space.dataset.codes(agreement, at)
+        content = self.space.content[: len(codes)]
         return bool((content[first_of_codes(codes)][codes] == content).all())
 
 

@@ -25,7 +25,7 @@ from pytest_scrub.adversaries.search import (
     is_swapped,
     swapped_slots,
 )
-from pytest_scrub.data.dataset import Dataset
+from pytest_scrub.data.dataset import Dataset, values_at
 from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
 from pytest_scrub.statistics.slices import said
 from pytest_scrub.swaps.space import SwapSpace
@@ -109,7 +109,8 @@ def _gap_there(swap_set: SwapSet, changes: Numbers, spending: Spending) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Values:
-    """A few values of a feature: `of_row`, int64 `[rows]`, the place of each row's in `names`."""
+    """A few values of a feature: `of_row`, int64 `[rows]`, or `[donors]` where these are read at
+    other positions too, the place of each one's in `names`."""
 
     feature: str
     of_row: Rows
@@ -139,7 +140,8 @@ class _Pairs:
         if self.given is not None:
             found += self.given.of_row[swap_set.references]
         for rows in (swap_set.references, *swap_set.donors[list(self.slots)]):
-            found = found * MOST_VALUES + self.values.of_row[rows]
+            of_row = self.values.of_row
+            found = found * MOST_VALUES + of_row[rows % len(of_row)]
         return found
 
     def which(self, swap_set: SwapSet) -> Rows:
@@ -235,17 +237,22 @@ def _told_apart(space: SwapSpace, drawn: SwapSet) -> Iterator[_Pairs]:
     givens = [None, *(name for name in usable if name in named)]
     for name, given, place in product(usable, givens, places):
         if given != name:
-            there = {space.slots[i].at for i in place}
+            there = {(space.slots[i].at, space.slots[i].places) for i in place}
             # at one position a feature that has a value for each is its value there
-            at = there.pop() if len(there) == 1 else None
+            at, every_place = there.pop() if len(there) == 1 else (None, None)
             known = None if given is None else values_of(given, at)
-            every = _Pairs(values_of(name, at), known, place, np.empty(0, np.int64))
+            values = values_of(name, every_place)
+            if isinstance(every_place, range) and at is not None:
+                # counted from its own position on
+                turned = np.roll(values.of_row, -at * len(space.dataset))
+                values = replace(values, of_row=turned)
+            every = _Pairs(values, known, place, np.empty(0, np.int64))
             yield replace(every, cells=_often_enough(space, drawn, every))
 
 
 def _often_enough(space: SwapSpace, drawn: SwapSet, pairs: _Pairs) -> Rows:
     """The pairs with enough draws, and enough contents on each side."""
-    content = space.dataset.content
+    content = space.content
     kinds = int(content.max()) + 1
     cells, of_draw = np.unique(pairs.drawn(drawn), return_inverse=True)
     enough = np.bincount(of_draw) >= FEWEST_OF_A_CELL
@@ -307,10 +314,10 @@ class _Paying:
 # Values of a feature ------------------------------------------------------------------------------
 
 
-def _values(dataset: Dataset, name: str, at: int | None = None) -> _Values:
+def _values(dataset: Dataset, name: str, at: int | range | None = None) -> _Values:
     """A few values of a feature: its own, ranges of numbers, or the most frequent ones."""
     codes, values = dataset.codes(Agreement((name,)), at), dataset.feature(name)
-    values = values if at is None or values.ndim == 1 else values[:, at]
+    values = values_at(values, at)
     _, first, counts = np.unique(codes, return_index=True, return_counts=True)
     if len(first) <= MOST_VALUES:
         return _Values(name, codes, [_short(values[row]) for row in first])

@@ -129,7 +129,7 @@ class Dataset:
             raise DataError(f"digest= is text that identifies inputs and labels, not {digest!r}")
         self._show, self._digest = show, digest
         self._values: dict[str, NDArray[Any]] = {}
-        self._codes: dict[tuple[Agreement, int | None], Ints] = {}
+        self._codes: dict[tuple[Agreement, int | range | None], Ints] = {}
         self._marks = {what: mark_of(kept) for what, kept in self._held().items()}
         given = {**{input_text(name): value for name, value in named.items()}, LABELS: labels}
         self._given = _copied(given, self._held())
@@ -276,17 +276,16 @@ class Dataset:
         has usable values."""
         return not isinstance(self._features[name], DataError)
 
-    def codes(self, agreement: Agreement, at: int | None = None) -> Ints:
+    def codes(self, agreement: Agreement, at: int | range | None = None) -> Ints:
         """`[rows]`: equal exactly where the rows agree; `EXACT` is the row itself, whatever its
-        content. `at`: at this one position, of features that have a value for each."""
+        content. `at`: at this one position, of features that have a value for each; of a range all
+        rows at the first, then all at the next, `[positions * rows]`."""
         key = agreement, at
         if key not in self._codes:
             values = map(self.feature, agreement.features)
-            columns = [
-                value_codes(each if at is None or each.ndim == 1 else each[:, at])
-                for each in values
-            ]
-            codes = np.arange(len(self)) if agreement.exact else row_codes(len(self), columns)
+            columns = [value_codes(values_at(each, at)) for each in values]
+            count = len(self) * (len(at) if isinstance(at, range) else 1)
+            codes = np.arange(count) if agreement.exact else row_codes(count, columns)
             self._codes[key] = _frozen(codes)
         return self._codes[key]
 
@@ -597,6 +596,16 @@ def _label_pos(spec: Any) -> int | slice | Span | str | None:
             "label_pos= takes an int, a slice or the name of a feature, not "
             f"{short_repr(spec)}; for several give a feature with a mask"
         ) from None
+
+
+def values_at(values: NDArray[Any], at: int | range | None) -> NDArray[Any]:
+    """Of a feature the values at one position, or those at a range of them, one after the other;
+    what has one value for a row has it at each."""
+    if isinstance(at, range):
+        each = values[:, at] if values.ndim > 1 else np.repeat(values[:, None], len(at), axis=1)
+        found: NDArray[Any] = each.T.reshape(-1)
+        return found
+    return values if at is None or values.ndim == 1 else values[:, at]
 
 
 def _row_numbers(spec: Any, rows: int, what: str) -> Ints:

@@ -29,7 +29,16 @@ from pytest_scrub.engine.row_independence import (
 from pytest_scrub.engine.store import ActivationStore, Progress
 from pytest_scrub.errors import DataError, HypothesisError, ModelError, located_at
 from pytest_scrub.metrics import Batch, Metric, as_metric, is_real, kind_of
-from pytest_scrub.network.graph import Clean, ModelGraph, Site, Stages, Where, at_rows, select
+from pytest_scrub.network.graph import (
+    Clean,
+    ModelGraph,
+    Site,
+    Stages,
+    Where,
+    at_rows,
+    read_from,
+    select,
+)
 from pytest_scrub.network.precision import (
     NARROW,
     a_unit_off,
@@ -305,7 +314,7 @@ class Evaluator:
         if at is None and step.same and not _is_static(self.checked.output):
             return None
         self.ensure(step.sites, rows)
-        index = self._on_device(rows)
+        index = self._on_device(self.space.rows_of(rows))
         return self.store.take(step.sites[0], index, at_rows(at, index))
 
     @cached_property
@@ -346,7 +355,8 @@ class Evaluator:
         return int(self._read.sum())
 
     def ensure(self, sites: Sequence[Site], rows: Rows) -> None:
-        """Have the clean activations of these sites and rows at hand."""
+        """Have the clean activations of these sites and rows, or numbers of donors, at hand."""
+        rows = self.space.rows_of(rows)
         self._read[self.dataset.content[rows]] = True
         self.store.ensure(sites, rows, self.progress)
 
@@ -359,7 +369,7 @@ class Evaluator:
         self.space.require_own(swap_set)
         rows = np.vstack([swap_set.donors, swap_set.references])
         used = np.zeros(len(self.dataset), dtype=np.bool_)
-        used[rows[self.carriers]] = True
+        used[self.space.rows_of(rows[self.carriers])] = True
         self.ensure(self.sites, np.flatnonzero(used))
         return rows
 
@@ -585,14 +595,16 @@ class Evaluator:
                 return [self._computed(step, columns.of(step.donor), where)]
         if step.node.edited is not None:  # as the value is where it is read
             return [torch.empty(0, device=columns.rows.device)]
-        clean: Clean = self.store
-        if gathered is not None:
-            clean = WatchedStore(self.store, step, where, gathered)
         if step.each:
             # where what reads it wants it, each position of a row of its own
             of_each = torch.stack([columns.of(slot) for slot in step.each], dim=1)
             carrier = of_each if where is None else select(of_each.unsqueeze(-1), where).squeeze(-1)
             where = torch.arange(len(step.each), device=carrier.device) if where is None else where
+        clean: Clean = self.store
+        if gathered is not None:
+            clean = WatchedStore(self.store, step, where, gathered)
+        if step.node.is_shifted and where is not None:
+            carrier, where = read_from(carrier, where, len(self.dataset), len(step.each))
         if step.reader is None:
             return [clean.take(site, carrier, where) for site in step.sites]
         below = self._child_values(step, columns, where, gathered)

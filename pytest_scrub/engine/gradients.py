@@ -20,7 +20,7 @@ from torch import Tensor
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.plan import Step
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.network.graph import Site, Where, add_at, at_others, at_rows
+from pytest_scrub.network.graph import Site, Where, add_at, at_others, at_rows, read_from
 from pytest_scrub.swaps.swap_set import Rows
 
 DONOR_BYTES = 1 << 24  # of donors' activations that are multiplied with gradients at once
@@ -40,14 +40,15 @@ class ActivationGradient:
       where they are the donor's own, `[R, K]` where they are those of the reference's present
       parents.
     - `gradient`: `[R, (K,) ...]`.
-    - `one_each`: whether it is of one position of an activation that has a donor for each.
+    - `one_each`: whether it is of one position of an activation that has a donor for each; then
+      how many positions there are.
     """
 
     slot: int
     source: Site | str
     at: Where | Positions
     gradient: Tensor
-    one_each: bool = False
+    one_each: int = 0
 
     @property
     def at_references(self) -> Tensor | None:
@@ -109,12 +110,14 @@ class WatchedStore:
                 continue  # nobody reads it there
             else:
                 own = gradient[:, at == position]
-            found.append(ActivationGradient(slot, source, here, own, one_each=True))
+            found.append(ActivationGradient(slot, source, here, own, len(self.step.each)))
         return found
 
     def _rule(self, site: Site, rows: Tensor, where: Where) -> Where | Positions:
         """The positions at which any donor would give what these rows give at `where`."""
-        if where is None or where.ndim == 1 or self.step.each:
+        if self.step.each:
+            return self.where
+        if where is None or where.ndim == 1:
             return where
         if where is self.where:
             return self.step.positions or where
@@ -170,11 +173,15 @@ def first_order(
 
 
 def _values(store: ActivationStore, slope: ActivationGradient, rows: Tensor) -> Tensor:
+    count = len(store.dataset)
+    if slope.one_each:
+        assert isinstance(slope.source, Site)
+        assert isinstance(slope.at, Tensor)
+        return store.take(slope.source, *read_from(rows[:, None], slope.at, count, slope.one_each))
+    rows = rows % count  # no other slot has donors from other positions
     if isinstance(slope.source, str):
         return store.inputs(rows)[slope.source]
     at = at_rows(slope.at, rows) if isinstance(slope.at, Positions) else slope.at
-    if slope.one_each:
-        rows = rows[:, None]
     return store.take(slope.source, rows, at if slope.at_references is None else None)
 
 

@@ -11,7 +11,7 @@ import torch
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.plan import Step
-from pytest_scrub.network.graph import Site, at_rows, change_of, projected_onto
+from pytest_scrub.network.graph import Site, at_rows, change_of, projected_onto, read_from
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
 SAME = 1e-5  # of the root mean square of an activation: a smaller change is none
@@ -63,9 +63,12 @@ def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int
                 continue
             slots = [*(step.each or (step.donor,))]
             rows = np.union1d(swap_set.donors[slots], parents[slots])
-            evaluator.ensure(step.sites, rows)
-            index = torch.as_tensor(rows, device=evaluator.dataset.device)
-            codes = evaluator.store.take(site, index, at_rows(at, index))
+            own = np.unique(evaluator.space.rows_of(rows))
+            evaluator.ensure(step.sites, own)
+            index = torch.as_tensor(own, device=evaluator.dataset.device)
+            # donors from other positions may be read at any
+            where = None if step.node.is_shifted else at_rows(at, index)
+            codes = evaluator.store.take(site, index, where)
             is_silent = ~(codes != 0).flatten(0, -2).any(0).cpu().numpy()
             silent = tuple(units[is_silent].tolist())
             found[step.donor] = (*found.get(step.donor, ()), *silent)
@@ -130,14 +133,18 @@ def _differ(
     there, here = (
         torch.as_tensor(rows[swapped], device=evaluator.dataset.device) for rows in (donors, own)
     )
+    places = [(rows, at_rows(at, rows)) for rows in (there, here)]
     if step.each:  # one position of what may be kept at several
-        there, here = there[:, None], here[:, None]
+        count, length = len(evaluator.dataset), len(step.each)
+        places = [
+            read_from(rows[:, None], where, count, length)
+            for rows, where in places
+            if where is not None
+        ]
     for site in step.sites:
         value, before = (
-            projected_onto(
-                evaluator.store.take(site, rows, at_rows(at, rows)).double(), step.node.subspace
-            )
-            for rows in (there, here)
+            projected_onto(evaluator.store.take(site, *place).double(), step.node.subspace)
+            for place in places
         )
         usual = before.square().mean().sqrt()
         change = (value - before).reshape(len(value), -1).square().mean(1).sqrt()

@@ -88,7 +88,9 @@ def compile_plan(root: Node, checked: CheckedHypothesis) -> Step:
                 as_mine = child_path not in everywhere
                 below.append(step(child_path, child, at if as_mine else None, as_mine))
         elif node.computed_by is None and node.edited is None:
-            sites = tuple(site_of(node, part, kept_positions(at)) for part in parts)
+            # donors from other positions may be read at any
+            kept = None if node.is_shifted else kept_positions(at)
+            sites = tuple(site_of(node, part, kept) for part in parts)
         return Step(
             path=path,
             node=node,

@@ -81,12 +81,13 @@ class Latents:
     """Some units of a dictionary: how their codes are computed, and their rows.
 
     - `encoder`: of these units alone, or of all where codes compete, and then `picked` says which.
-    - `rows`: `[k, d]`.
+    - `rows`: `[k, d]`; `later`: those with which they write at later layers, `[k, layers, d]`.
     """
 
     encoder: Encoder
     picked: Tensor | None
     rows: Tensor
+    later: Tensor
 
     def codes(self, x: Tensor) -> Tensor:
         """Their codes of what the dictionary reads, `[..., k]`, in the rows' numbers."""
@@ -100,12 +101,18 @@ class Dictionary:
     **Arguments**
 
     - `W_enc`: `[d_in, n]`, `b_enc`: `[n]`; or in place of `W_enc` an `Encoder`.
-    - `W_dec`: `[n, d]`, the units' rows; `b_dec`: `[d]`, which belongs to no unit.
+    - `W_dec`: `[n, d]`, the units' rows; `b_dec`: `[d]`, which belongs to no unit. Of one layer of
+      a cross-layer transcoder `[n, layers, d]`: what its units write at the MLP of the layer where
+      it stands, of the next one, and so on.
     - `at`: the hook that it stands at, such as `"blocks.8.hook_resid_pre"`.
     - `reads`: the hook that it reads, where that is another, as a transcoder's.
     - `threshold`: `[n]`, below which a code is zero (JumpReLU); `k`: how many are not (top-k).
     - `names`: what pictures and tables call units, by number.
     - `made_for`: the network that it was trained on, as messages are to call it.
+    - `part_of`: of a layer of a cross-layer transcoder, what that is called: units of all its
+      layers are terms of one sum.
+
+    - `crosses`: whether its units write at several layers; `later`: their rows after the first.
 
     **Raises** `ModelError` for tensors that do not fit one another, and for hooks at which no
     dictionary can stand.
@@ -124,9 +131,11 @@ class Dictionary:
         k: int | None = None,
         names: Mapping[int, str] | None = None,
         made_for: str | None = None,
+        part_of: str | None = None,
     ) -> None:
-        self.made_for = made_for
-        self.rows = _tensor("W_dec", W_dec, 2)
+        self.made_for, self.part_of = made_for, part_of
+        self.rows, self.later = _rows(W_dec)
+        self.crosses = isinstance(W_dec, Tensor) and W_dec.ndim == 3
         units, width = self.rows.shape
         zeros = self.rows.new_zeros
         self.bias = zeros(width) if b_dec is None else _tensor("b_dec", b_dec, width)
@@ -152,6 +161,12 @@ class Dictionary:
             raise ModelError(
                 f"the dictionary stands at {at}, which an MLP reads; say what it writes with at=, "
                 f"such as blocks.{self.at.layer}.hook_mlp_out, and reads={at!r}"
+            )
+        if self.crosses and (self.at.kind != "mlp_out" or self.reads == self.at):
+            raise ModelError(
+                f"W_dec has rows for several layers, as a cross-layer transcoder's, which stands "
+                f"at blocks.N.hook_mlp_out and reads what that MLP reads, not at {at}; say both "
+                "with at= and reads="
             )
         self.names = dict(names or {})
         for unit in self.names:
@@ -229,10 +244,10 @@ class Dictionary:
     def only(self, units: Tensor) -> Latents:
         """Some units, by number."""
         alone = self.encoder.only(units)
-        rows = self.rows[units]
+        rows = self.rows[units], self.later[units]
         if alone is None:
-            return Latents(self.encoder, units, rows)
-        return Latents(alone, None, rows)
+            return Latents(self.encoder, units, *rows)
+        return Latents(alone, None, *rows)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Dictionary:
         """The same there, computed in numbers at least as wide as these."""
@@ -240,8 +255,8 @@ class Dictionary:
         moved = object.__new__(type(self))
         vars(moved).update(vars(self))
         moved.encoder = self.encoder.to(device, dtype)
-        moved.rows, moved.bias = (
-            tensor.detach().to(device, wide) for tensor in (self.rows, self.bias)
+        moved.rows, moved.later, moved.bias = (
+            tensor.detach().to(device, wide) for tensor in (self.rows, self.later, self.bias)
         )
         return moved
 
@@ -256,11 +271,23 @@ class Dictionary:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All that it computes with, by name."""
         yield from (("W_dec", self.rows), ("b_dec", self.bias), *self.encoder.tensors())
+        if self.crosses:
+            yield "W_dec of later layers", self.later
 
     @property
     def text(self) -> str:
         """How they are combined."""
-        return f"dictionary at {self.at} of {self.reads}, {self.encoder.text}"
+        of = f", part of {self.part_of}" if self.part_of is not None else ""
+        return f"dictionary at {self.at} of {self.reads}, {self.encoder.text}{of}"
+
+
+def _rows(W_dec: Tensor) -> tuple[Tensor, Tensor]:
+    """A unit's row where it stands, and those at later layers, `[n, layers, d]`."""
+    if not isinstance(W_dec, Tensor) or W_dec.ndim != 3 or not W_dec.shape[1]:
+        rows = _tensor("W_dec", W_dec, 2)
+        return rows, rows.new_zeros(len(rows), 0, rows.shape[1])
+    _tensor("W_dec", W_dec.flatten(1), 2)
+    return W_dec[:, 0].detach(), W_dec[:, 1:].detach()
 
 
 def _tensor(name: str, given: object, shape: int) -> Tensor:

@@ -487,6 +487,12 @@ def select(value: Tensor, where: Where) -> Tensor:
     return value[torch.arange(len(value), device=value.device)[:, None], where.clamp(min=0)]
 
 
+def read_from(donors: Tensor, at: Tensor, rows: int, positions: int) -> tuple[Tensor, Tensor]:
+    """The row that each donor is, on a dataset with so many, and the position at which it is read
+    in place of those `at`: as many further on as its number says (`SwapSet`)."""
+    return donors % rows, (at.to(donors.device) + donors // rows) % positions
+
+
 def position_ids(where: Where, value: Tensor) -> Tensor:
     """The positions that `value [B, K, ...]` is at; absent ones count as 0."""
     if where is None:

@@ -32,7 +32,7 @@ from pytest_scrub.network.graph import (
 )
 from pytest_scrub.network.kinds.attention import Attn
 from pytest_scrub.network.kinds.head import Head
-from pytest_scrub.network.kinds.latents import Standing
+from pytest_scrub.network.kinds.latents import Standing, no_error
 from pytest_scrub.network.kinds.mask import Mask, sees_nothing, visible_keys
 from pytest_scrub.network.kinds.neurons import basis_of, neurons_of, no_neurons
 from pytest_scrub.network.kinds.part import Part, added, in_blocks, in_stages, total
@@ -84,7 +84,7 @@ class ResidualGraph(ModelGraph):
         mlps = [part for part in parts.values() if isinstance(part, Mlp) and part.mlp.hidden]
         self.bases = {basis_of(mlp): neurons_of(mlp) for mlp in mlps}
         self.bases |= {standing.name: standing.basis for standing in self._standing}
-        errors = [standing.error for standing in self._standing]
+        errors = [error for standing in self._standing for error in standing.error]
         ordered = sorted([*parts.values(), *errors], key=lambda part: part.stage)
         self.parts: Parts[Part] = Parts(ordered, self.bases)
 
@@ -112,7 +112,7 @@ class ResidualGraph(ModelGraph):
         return self.transformer.device
 
     def problem(self, name: str) -> str | None:
-        return no_neurons((split(name) or ("",))[0], self)
+        return no_neurons((split(name) or ("",))[0], self) or no_error(name, self._standing)
 
     @property
     def devices(self) -> tuple[torch.device, ...]:

@@ -584,7 +584,7 @@ class _Comparison:
         self.slots = slots_of(claim, partial(length_of, dataset))
         self.rows = np.union1d(dataset.reference_rows, dataset.donor_rows)
         self.repeats = len(np.unique(dataset.content[self.rows])) < len(self.rows)
-        self._parts: dict[tuple[Agreement, int | None], bytes] = {}
+        self._parts: dict[tuple[Agreement, int | range | None], bytes] = {}
 
     def allows_no_more(self, mutant: Mutant) -> bool:
         """Whether every swap set that it allows is, by content, one that the claim allows."""
@@ -604,10 +604,13 @@ class _Comparison:
             its = [dataset.feature(name)[self.rows] for name in new.agrees_on.features]
             mine = [dataset.feature(name)[self.rows] for name in old.agrees_on.features]
             return len(its) == len(mine) and all(map(np.array_equal, its, mine))
-        fine = dataset.codes(new.agrees_on, new.at)
-        coarse = self.dataset.codes(old.agrees_on, old.at)
-        if new.agrees_on == old.agrees_on or _is_finer(fine, coarse, self.rows):
+        fine = dataset.codes(new.agrees_on, new.places)
+        coarse = self.dataset.codes(old.agrees_on, old.places)
+        rows = (self.rows + len(dataset) * np.arange(old.shifts)[:, None]).reshape(-1)
+        if new.agrees_on == old.agrees_on or _is_finer(fine, coarse, rows):
             return True
+        if old.shifts > 1:
+            return False
         # The row of a non-leaf says more than its content: what those below it agree on.
         gives_activation = (new.is_rest or new.node.is_leaf) and self.bare.predicts is None
         return self.repeats and gives_activation and self._holds_contents(fine, coarse)
@@ -634,7 +637,7 @@ class _Comparison:
         return _bare(mutant.hypothesis), tuple(parts)
 
     def _parted(self, slot: Slot, dataset: Dataset) -> bytes:
-        key = slot.agrees_on, slot.at
+        key = slot.agrees_on, slot.places
         if key not in self._parts:
             codes = dataset.codes(*key)
             first, inverse = np.unique(codes, return_index=True, return_inverse=True)[1:]

@@ -68,7 +68,7 @@ def _evaluators(average: Measured, found: Sequence[Mutant]) -> list[Evaluator]:
     used = np.zeros(len(own.dataset), dtype=np.bool_)
     for evaluator in evaluators:
         drawn = evaluator.space.draw(len(rows), average.settings.stream("draw"), rows)
-        used[drawn.donors] = True
+        used[evaluator.space.rows_of(drawn.donors)] = True
     sites = dict.fromkeys(site for evaluator in evaluators for site in evaluator.sites)
     own.store.ensure(tuple(sites), np.flatnonzero(used))
     return evaluators

@@ -552,14 +552,16 @@ def _wanting(space: SwapSpace, slot: Slot, i: int) -> Iterator[str]:
     """Some values of a slot's features for which no reference has a donor of other content."""
     dataset, codes = space.dataset, space.agree(i)
     # one for each content of a value
-    contents = np.unique(np.stack([codes, dataset.content]), axis=1)[0]
+    contents = np.unique(np.stack([codes, space.content]), axis=1)[0]
     lonely = np.isin(codes, np.flatnonzero(np.bincount(contents) <= 1)) & np.isin(
         codes, codes[space.reference_rows]
     )
     _, first = np.unique(codes[lonely], return_index=True)
     for row in np.flatnonzero(lonely)[np.sort(first)[:MOST_WANTING]]:
+        further, own = divmod(int(row), len(dataset))
+        at = None if slot.at is None else (slot.at + further) % max(slot.shifts, slot.at + 1)
         yield ", ".join(
-            f"{name} = {_plain(_at(dataset.feature(name)[row], slot.at))}"
+            f"{name} = {_plain(_at(dataset.feature(name)[own], at))}"
             for name in slot.agrees_on.features
         )
 

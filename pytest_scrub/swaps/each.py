@@ -98,8 +98,9 @@ def codes_at(codes: Rows, there: Mask | None) -> Rows:
 
 
 def rows_at(rows: Rows, there: Mask | None) -> Rows:
-    """A permutation of rows, for one position: who would get the value of a padded row gets that of
-    the next in line, so that the values that are there are permuted among those that are there."""
+    """A permutation of rows, for one position or for all: who would get the value of a padded row
+    gets that of the next in line, so that the values that are there are permuted among those that
+    are there."""
     if there is None:
         return rows
     found: Rows = rows.copy()

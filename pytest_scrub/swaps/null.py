@@ -43,20 +43,26 @@ class Null:
         """The swaps that it allows, under one permutation for the whole tree.
 
         The values of features are permuted among the contents of the dataset, so rows that are
-        equal keep equal values.
+        equal keep equal values; where donors come from any position, among all of these.
         """
         first, content = self._contents
         rows = first[rng.permutation(len(first))][content]
-        return self.known.under(Unknowing(rows, self.permuted))
+        places = {}
+        for count in sorted({slot.shifts for slot in self.known.slots} - {1}):
+            at = np.arange(count)[:, None]
+            every = (first + len(content) * at).reshape(-1)
+            of_place = (content + len(first) * at).reshape(-1)
+            places[count] = every[rng.permutation(len(every))][of_place]
+        return self.known.under(Unknowing(rows, self.permuted, places))
 
     def spaces(self, most: int) -> list[SwapSpace] | None:
         """Those of all permutations, each as likely as any other; None where there are more than
-        `most`, and where contents are padded at different positions, so that what a permutation
-        allows depends on more than the values it gives.
+        `most`, where contents are padded at different positions, so that what a permutation
+        allows depends on more than the values it gives, and where positions are permuted too.
 
         Permutations that give every content the same values allow the same.
         """
-        if self.permuted and self.known.is_padded:
+        if self.permuted and (self.known.is_padded or self.known.shifts > 1):
             return None
         names = sorted({name for on in self.permuted.values() for name in on.features})
         if not names:
@@ -115,7 +121,7 @@ def drawn_of(
 ) -> SwapSet:
     """What `Null.draw` gives for several nulls of one claim, one after the other."""
     parts, each = list[SwapSet](), product(nulls, range(0, len(references), together))
-    while some := list(islice(each, at_once(nulls[0].claimed.dataset))):
+    while some := list(islice(each, at_once(nulls[0].claimed))):
         spaces, rows, chances = list[SwapSpace](), [], []
         for null, start in some:
             rows.append(references[start : start + together])

@@ -31,6 +31,8 @@ class Slot:
       with the input of the nearest node that reads all of it.
     - `through`: the slots of the nodes in between.
     - `at`: the one position that is swapped, of a node with `pos=EACH`, which has a slot for each.
+    - `shifts`: from how many positions its donors come: with `with_shift=True` from all; see
+      `SwapSet`.
     """
 
     path: str
@@ -41,6 +43,12 @@ class Slot:
     shares: int | None = None
     through: tuple[int, ...] = ()
     at: int | None = None
+    shifts: int = 1
+
+    @property
+    def places(self) -> int | range | None:
+        """The positions of whose values it asks: its own, or those of all that are compared."""
+        return self.at if self.shifts == 1 else range(self.shifts)
 
     @property
     def whole(self) -> str:
@@ -82,19 +90,28 @@ def slots_of(root: Node, lengths: Lengths = _without_data) -> tuple[Slot, ...]:
     for path, node, parent in node_paths(root):
         above = REFERENCE if parent is None else index.get(parent, REFERENCE)
         if node.agrees_on is not None and node.is_each:
-            for at in range(lengths(path, node)):
-                add(Slot(f"{path}/{at}", node, False, node.agrees_on, above, at=at))
+            length = lengths(path, node)
+            shifts = length if node.is_shifted else 1
+            for at in range(length):
+                add(Slot(f"{path}/{at}", node, False, node.agrees_on, above, at=at, shifts=shifts))
         elif node.agrees_on is not None:
             add(Slot(path, node, False, node.agrees_on, above))
         if node.rest is not None:
             add(Slot(f"{path}/rest", node, True, node.rest, index.get(path, REFERENCE)))
     nodes = {path: node for path, node, _ in node_paths(root)}
     for owner, takers in _by_owner(root).items():
-        if len({nodes[path].is_each for path in (owner, *takers)}) > 1:
+        kinds = {(nodes[path].is_each, nodes[path].is_shifted) for path in (owner, *takers)}
+        if len(kinds) > 1:
+            alike = len({is_each for is_each, _ in kinds}) == 1
+            differ, give = (
+                ("from any position", "EACH(with_shift=True)")
+                if alike
+                else ("for each position", "pos=EACH")
+            )
             with located_at(*(nodes[path] for path in takers)):
                 raise HypothesisError(
-                    f"{', '.join(takers)} and {owner} share donors, but only some have them for "
-                    "each position; give all of them pos=EACH, or none"
+                    f"{', '.join(takers)} and {owner} share donors, but only some have them "
+                    f"{differ}; give all of them {give}, or none"
                 )
         count = lengths(owner, nodes[owner]) if nodes[owner].is_each else None
         for place in [""] if count is None else [f"/{at}" for at in range(count)]:

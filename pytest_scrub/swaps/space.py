@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import compress, islice
 from operator import not_
@@ -26,7 +26,7 @@ from pytest_scrub.tree.nodes import ANYTHING, EXACT, ROOT, Agreement, Node
 if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
 
-_Parts = tuple[Agreement, Agreement, int | None, int]
+_Parts = tuple[Agreement, Agreement, int | range | None, int]
 _Chance = Callable[[Rows, Rows], npt.NDArray[np.float64]]
 MOST_SHORT = (1 << 16) - 1
 ROWS_AT_ONCE = 1 << 21  # of the classes of spaces that are drawn from together: some 40 MB
@@ -70,17 +70,24 @@ class Unknowing:
     """Features that know nothing: those of some slots have the values of other rows.
 
     - `rows`: int64 `[rows]`, the row whose values each row has instead.
+    - `places`: by how many positions there are, int64 `[positions * rows]`: the row and position,
+      `row + rows * position`, whose values each has instead where donors come from any of them.
     - `features`: slot path to the features that do. A computed node, which reads the values of its
       donor, takes any donor instead.
     """
 
     rows: Rows
     features: Mapping[str, Agreement]
+    places: Mapping[int, Rows] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Classes:
-    """Donor rows sorted by agreement class, so that drawing and listing are index arithmetic."""
+    """Donor rows sorted by agreement class, so that drawing and listing are index arithmetic.
+
+    Of slots whose donors come from any position it is of all rows at the first, then all at the
+    next, one for all slots of a node; each counts from its own position on.
+    """
 
     codes: Rows  # [rows]
     order: Rows  # donor rows, grouped by code
@@ -89,6 +96,7 @@ class _Classes:
     # [rows]: not a donor row itself, and so one more allowed donor of its own
     outside: npt.NDArray[np.bool_]
     several: int = 1  # that are stacked
+    turn: int = 0  # rows before those at the slot's own position
 
     @classmethod
     def of(cls, codes: Rows, donor_rows: Rows) -> _Classes:
@@ -105,7 +113,7 @@ class _Classes:
     def stacked(cls, several: Sequence[_Classes]) -> _Classes:
         """Several as one: row r of the nth is its row `n * rows + r`."""
         if len(several) == 1:
-            return several[0]
+            return replace(several[0], turn=0)
         numbers = np.cumsum([0, *(len(one.size) for one in several)])
         places = np.cumsum([0, *(len(one.order) for one in several)])
         codes = [one.codes + first for one, first in zip(several, numbers, strict=False)]
@@ -120,18 +128,20 @@ class _Classes:
         )
 
     def count(self, rows: Rows) -> Rows:
+        rows = rows + self.turn if self.turn else rows
         return self.size[self.codes[rows]] + self.outside[rows]
 
     def pick(self, rows: Rows, nth: Rows) -> Rows:
         """The nth allowed donor of each row, `nth < count(rows)`."""
+        rows = rows + self.turn if self.turn else rows
         code, own = self.codes[rows], rows
         if self.several > 1:
             own = rows % (len(self.codes) // self.several)
-        if not len(self.order):
-            return own
-        listed = nth < self.size[code]
-        found = self.order[np.minimum(self.start[code] + nth, len(self.order) - 1)]
-        return found if listed.all() else np.where(listed, found, own)
+        if len(self.order):
+            listed = nth < self.size[code]
+            found = self.order[np.minimum(self.start[code] + nth, len(self.order) - 1)]
+            own = found if listed.all() else np.where(listed, found, own)
+        return (own - self.turn) % len(self.codes) if self.turn else own
 
 
 class SwapSpace:
@@ -196,7 +206,9 @@ class SwapSpace:
             for whole, at in self.wholes.items()
             if self.slots[at[0]].at is not None
         }
+        self.shifts = max((slot.shifts for slot in self.slots), default=1)
         self._known_classes: dict[_Parts, _Classes] = {}
+        self._known_codes: dict[tuple[int, int], tuple[_Classes, Rows]] = {}
         self._classes = [self._classes_of(slot) for slot in self.slots]
         for slot in () if derived else self.slots:
             if slot.through:
@@ -233,8 +245,14 @@ class SwapSpace:
     def _classes_of(self, slot: Slot) -> _Classes:
         part = self._parts(slot)
         if part not in self._known_classes:
-            self._known_classes[part] = _Classes.of(self._codes(slot), self.donor_rows)
-        return self._known_classes[part]
+            donors = self._at_shifts(self.donor_rows, slot.shifts)
+            self._known_classes[part] = _Classes.of(self._codes(slot), donors)
+        known = self._known_classes[part]
+        return replace(known, turn=(slot.at or 0) * len(self.dataset)) if slot.shifts > 1 else known
+
+    def _at_shifts(self, rows: Rows, shifts: int) -> Rows:
+        """The numbers of rows as donors, at each of so many positions; see `SwapSet`."""
+        return (rows + len(self.dataset) * np.arange(shifts)[:, None]).reshape(-1)
 
     @property
     def is_padded(self) -> bool:
@@ -245,6 +263,7 @@ class SwapSpace:
         """The same where the features of some slots know nothing."""
         same = copy(self)
         same.unknowing, same._classes, same._known_classes = unknowing, [*self._classes], {}
+        same._known_codes = {}
         before = () if self.unknowing is None else self.unknowing.features
         for i in sorted(self.index[path] for path in {*unknowing.features, *before}):
             same._classes[i] = same._classes_of(self.slots[i])
@@ -273,7 +292,7 @@ class SwapSpace:
     def _parts(self, slot: Slot) -> _Parts:
         """What a slot agrees on with the values of the rows themselves, with those of others, at
         which position, and which mask says where rows are."""
-        at = slot.at, id(self._there.get(slot.whole))
+        at = slot.places, id(self._there.get(slot.whole))
         if self.unknowing is None or slot.agrees_on.exact:
             return slot.agrees_on, ANYTHING, *at
         other = self.unknowing.features.get(slot.path, ANYTHING)
@@ -295,7 +314,9 @@ class SwapSpace:
             try:
                 codes = self.dataset.codes(own, at)
                 if self.unknowing is not None and other != ANYTHING:
-                    permuted = self.dataset.codes(other, at)[rows_at(self.unknowing.rows, there)]
+                    rows = self.unknowing.rows
+                    rows = self.unknowing.places[len(at)] if isinstance(at, range) else rows
+                    permuted = self.dataset.codes(other, at)[rows_at(rows, there)]
                     known = [] if own == ANYTHING else [codes]
                     codes = row_codes(len(codes), [permuted, *known]) if known else permuted
             except DataError as error:
@@ -306,14 +327,19 @@ class SwapSpace:
         """bool `[slots, R]`: whether rows `[slots, R]` are not padded at the slots' positions."""
         found = np.ones(rows.shape, dtype=np.bool_)
         for i, slot in enumerate(self.slots):
-            if (there := self._there_at(slot)) is not None:
-                found[i] = there[rows[i]]
+            mask = None if slot.at is None else self._there[slot.whole]
+            if mask is not None:
+                found[i] = mask[rows[i], slot.at]
         return found
 
     def _there_at(self, slot: Slot) -> npt.NDArray[np.bool_] | None:
-        """bool `[rows]`: which are not padded at a slot's position; None where none are."""
+        """bool `[rows]`: which are not padded at a slot's position, or `[positions * rows]` at all
+        from which its donors come; None where none are."""
         there = None if slot.at is None else self._there[slot.whole]
-        return None if there is None else there[:, slot.at]
+        if there is None or slot.shifts == 1:
+            return None if there is None else there[:, slot.at]
+        found: npt.NDArray[np.bool_] = there.T.reshape(-1)
+        return found
 
     @cached_property
     def index(self) -> Mapping[str, int]:
@@ -364,6 +390,7 @@ class SwapSpace:
         same = copy(self)
         same._hypothesis, same._classes = None, [*self._classes]
         same._known_classes = {**self._known_classes}  # what is made for it goes with it
+        same._known_codes = {**self._known_codes}
         same._coarser = self, [slot.whole for slot in finer.values()], extra
         for i, slot in finer.items():
             # a computed node takes no activation, and needs the features it is computed from
@@ -450,7 +477,10 @@ class SwapSpace:
     def swap_set(self, references: Rows, donors: Rows) -> SwapSet:
         """These donors, int64 `[slots, R]`, as a swap set of this hypothesis and dataset; not
         checked."""
-        return SwapSet(references, donors, self.paths, self.dataset.digest(), self.hypothesis)
+        return SwapSet(
+            references, donors, self.paths, self.dataset.digest(), self.hypothesis,
+            len(self.dataset),
+        )  # fmt: skip
 
     def pick(self, slot: int, parents: Rows, chances: npt.NDArray[np.float64]) -> Rows:
         """Uniform allowed donors of the slot with this index, for uniform `chances` in [0, 1)."""
@@ -458,8 +488,50 @@ class SwapSpace:
         return self._classes[slot].pick(parents, (chances * count).astype(np.int64))
 
     def agree(self, slot: int) -> Rows:
-        """int64 `[rows]`: equal exactly where two rows agree as the slot with this index asks."""
-        return self._classes[slot].codes
+        """int64 `[donors]`: equal exactly where two rows agree as the slot with this index asks;
+        what can be no donor of it, but of slots whose donors come from any position, agrees with
+        none."""
+        classes = self._classes[slot]
+        if self.shifts == 1:
+            return classes.codes
+        key = id(classes.codes), classes.turn
+        if key not in self._known_codes:
+            missing = len(self.content) - len(classes.codes)
+            codes = classes.codes
+            if self.slots[slot].shifts > 1:
+                codes = self._twice_of(classes)[classes.turn : classes.turn + len(codes)]
+            if missing:
+                codes = np.concatenate([codes, int(codes.max()) + 1 + np.arange(missing)])
+            self._known_codes[key] = classes, codes
+        return self._known_codes[key][1]
+
+    def _twice_of(self, classes: _Classes) -> Rows:
+        """The codes and once more from the first, so that those from any position on are one
+        stretch of them."""
+        key = id(classes.codes), -1
+        if key not in self._known_codes:
+            self._known_codes[key] = classes, np.concatenate([classes.codes, classes.codes])
+        return self._known_codes[key][1]
+
+    def codes(self, slot: int, agreement: Agreement) -> Rows:
+        """int64 `[donors]`: equal exactly where two donors of a slot agree on anything else, by
+        what the dataset itself says."""
+        of, rows = self.slots[slot], len(self.dataset)
+        codes = self.dataset.codes(agreement, of.places)
+        return codes if of.shifts == 1 else np.roll(codes, -(of.at or 0) * rows)
+
+    @cached_property
+    def content(self) -> Rows:
+        """int64 `[donors]`: equal exactly where two rows have the same inputs and, as donors from
+        other positions, are as many positions further on."""
+        content = self.dataset.content
+        further = np.arange(self.shifts)[:, None] * (int(content.max()) + 1)
+        found: Rows = (content + further).reshape(-1)
+        return found
+
+    def rows_of(self, donors: Rows) -> Rows:
+        """The rows of the dataset that donors are, wherever they are read."""
+        return donors % len(self.dataset)
 
     def unswapped(self, references: Rows) -> SwapSet:
         """The swap set in which every donor is the reference itself."""
@@ -478,10 +550,18 @@ class SwapSpace:
             raise DataError(
                 "the swap set belongs to a dataset of other content; draw it again on this one"
             )
-        rows = len(self.dataset)
-        for name, given in (("reference", swap_set.references), ("donor", swap_set.donors)):
+        rows, donors = len(self.dataset), swap_set.donors
+        # how many positions further on: none but where donors come from any of them
+        further = donors // rows if self.shifts > 1 else np.zeros_like(donors)
+        most = np.array([slot.shifts for slot in self.slots])[:, None]
+        own = donors - further * rows
+        for name, given in (("reference", swap_set.references), ("donor", own)):
             if given.size and not 0 <= given.min() <= given.max() < rows:
                 raise DataError(f"the swap set names a {name} row outside 0 to {rows - 1}")
+        if not np.all((further >= 0) & (further < most)):
+            raise DataError(
+                "the swap set names a donor at a position from which its slot takes none"
+            )
 
     def parents(self, swap_set: SwapSet) -> Rows:
         """int64 `[slots, R]`: the input with which each slot's donor has to agree."""
@@ -495,7 +575,7 @@ class SwapSpace:
 
     def moved(self, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
         """bool `[slots, R]`: the donor's content differs from that of the parent's own input."""
-        content = self.dataset.content
+        content = self.content
         return np.not_equal(content[swap_set.donors], content[self.parents(swap_set)])
 
     def allowed(self, slot: str, parents: Rows) -> list[Rows]:
@@ -541,7 +621,7 @@ class SwapSpace:
             if slot.path in self.frozen:
                 yield [(np.not_equal(donor, own), "this slot is not swapped here")]
                 continue
-            codes = self._classes[i].codes
+            codes = self.agree(i)
             ways = [
                 (codes[donor] != codes[own], f"they do not agree on {slot.agrees_on}"),
                 (~self.is_donor[donor] & (donor != own), "it is not among the dataset's donors"),
@@ -562,10 +642,15 @@ class SwapSpace:
 
     @cached_property
     def is_donor(self) -> npt.NDArray[np.bool_]:
-        """bool `[rows]`: the rows that may stand in for others."""
-        rows = np.zeros(len(self.dataset), dtype=np.bool_)
-        rows[self.donor_rows] = True
+        """bool `[donors]`: the rows that may stand in for others, at any position."""
+        rows = np.zeros(len(self.content), dtype=np.bool_)
+        rows[self.donors] = True
         return rows
+
+    @cached_property
+    def donors(self) -> Rows:
+        """int64: the numbers of all donors, of all positions from which some slot takes them."""
+        return self._at_shifts(self.donor_rows, self.shifts)
 
     def count(self) -> dict[str, Rows]:
         """Slot path to int64 `[references]`: allowed donors, the row itself included, where the
@@ -582,11 +667,11 @@ class SwapSpace:
         """For every slot, how many donors the references have, and which have one of other
         content."""
         counts = self.count()
-        rows, content = self.reference_rows, self.dataset.content
+        content = self.content
         found = []
         for i, slot in enumerate(self.slots):
             classes = self._classes[i]
-            ranked = content[classes.order]
+            ranked, rows = content[classes.order], self.reference_rows + classes.turn
             filled = classes.size > 0
             low = np.full(len(classes.size), -1)
             high = np.full(len(classes.size), -1)
@@ -615,7 +700,11 @@ class SwapSpace:
                 below[slot.shares] *= below[i]
                 continue
             choices = below[i]
-            if slot.path not in self.frozen:
+            if slot.at is not None:  # nothing is below it
+                choices = np.ones(len(self.dataset))
+                if slot.path not in self.frozen:
+                    choices = self._classes[i].count(np.arange(len(self.dataset))).astype(float)
+            elif slot.path not in self.frozen:
                 classes, _ = self._representatives(i, apart)
                 sums = np.bincount(
                     classes.codes[classes.order], choices[classes.order], len(classes.size)
@@ -695,7 +784,7 @@ class SwapSpace:
         feeds = apart or self.is_read(i) or any(other.path in self.frozen for _, other in below)
         if feeds or classes.outside.any() or any(other.shares == i for other in self.slots):
             return classes, lambda own, _: 1 / classes.count(own)
-        codes = [classes.codes, *(self._classes[j].codes for j, _ in below)]
+        codes = [classes.codes, *(self.agree(j)[: len(classes.codes)] for j, _ in below)]
         kind = joint_codes(codes)
         _, first, alike = np.unique(kind, return_index=True, return_counts=True)
         mass = np.zeros(len(kind))
@@ -726,32 +815,36 @@ def drawn_in(
 
     def stacked(each: Sequence[_Classes]) -> tuple[_Classes, Rows]:
         """The classes of all spaces, and where the rows of each column's own begin."""
-        distinct = {id(one): one for one in each}
-        place = {of: nth * len(first.dataset) for nth, of in enumerate(distinct)}
-        starts = np.array([place[id(one)] for one in each])[of_column]
+        distinct = {id(one.codes): one for one in each}
+        place = {of: nth * len(each[0].codes) for nth, of in enumerate(distinct)}
+        starts = np.array([place[id(one.codes)] for one in each])[of_column]
         return _Classes.stacked([*distinct.values()]), starts
 
     def pick(slots: list[int], parents: Rows, donors: Rows) -> None:
         alike: dict[tuple[int, ...], list[int]] = {}  # most slots agree on the same
         for i in slots:
             each = [space._classes[i] for space in spaces]
-            key = tuple(map(id, each))
+            key = tuple(id(one.codes) for one in each)
             if key not in stacks:
                 stacks[key] = stacked(each)
             alike.setdefault(key, []).append(i)
         for key, those in alike.items():
             classes, starts = stacks[key]
-            own = parents + starts
+            turn = np.array([[first._classes[i].turn] for i in those])
+            own = parents + starts + turn
             nth = (chances[those] * classes.count(own)).astype(np.int64)
-            donors[those] = classes.pick(own, nth)
+            found = classes.pick(own, nth)
+            if turn.any():
+                found = (found - turn) % (len(classes.codes) // classes.several)
+            donors[those] = found
 
     swapped = np.stack([space.swapped for space in spaces], axis=1)
     return first.settled(references, pick, swapped if len(spaces) == 1 else swapped[:, of_column])
 
 
-def at_once(dataset: Dataset) -> int:
+def at_once(space: SwapSpace) -> int:
     """How many spaces, each with classes of its own, are drawn from together."""
-    return max(1, ROWS_AT_ONCE // len(dataset))
+    return max(1, ROWS_AT_ONCE // len(space.content))
 
 
 def drawn_alike(spaces: Iterable[SwapSpace], n: int, seed: int) -> SwapSet:
@@ -760,7 +853,7 @@ def drawn_alike(spaces: Iterable[SwapSpace], n: int, seed: int) -> SwapSet:
     each, parts = iter(spaces), list[SwapSet]()
     for first in each:
         rng, some = np.random.default_rng(seed), [first]
-        some += islice(each, at_once(first.dataset) - 1)
+        some += islice(each, at_once(first) - 1)
         references = rng.choice(first.reference_rows, size=n, replace=True)
         chances = rng.random((len(first.slots), n))
         times = len(some)

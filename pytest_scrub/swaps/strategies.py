@@ -56,9 +56,7 @@ def _swap_sets(
     # draws it can.
     count = draw(st.integers(1, max_size))
     table = np.array([draw(columns) for _ in range(count)], dtype=np.int64).T
-    return SwapSet(
-        table[0], table[1:], space.paths, space.dataset.digest(), hypothesis=space.hypothesis
-    )
+    return space.swap_set(table[0], table[1:])
 
 
 class _Donors:
@@ -78,7 +76,7 @@ class _Donors:
         if key not in self._listed:
             allowed = self._space.allowed(self._space.paths[slot], np.array([own]))[0]
             # The row that happens to ask first is listed for the others only if it is a donor row.
-            self._listed[key] = allowed[np.isin(allowed, self._space.dataset.donor_rows)]
+            self._listed[key] = allowed[self._space.is_donor[allowed]]
         rows = self._listed[key]
         at = int(np.searchsorted(rows, own))
         return rows, at if at < len(rows) and rows[at] == own else len(rows)

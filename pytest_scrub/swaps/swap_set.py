@@ -25,10 +25,12 @@ class SwapSet:
     """Donors for every slot and reference: what an evaluator evaluates, and a counterexample is.
 
     - `references`: int64 `[R]`, dataset rows.
-    - `donors`: int64 `[slots, R]`, dataset rows.
+    - `donors`: int64 `[slots, R]`, dataset rows. Of a slot of `pos=EACH(with_shift=True)` a row
+      read `n` positions further on, around the end, is the row number plus `n` times `rows`.
     - `slots`: the S slot paths.
     - `dataset`: digest of the dataset whose rows are meant.
     - `hypothesis`: the tree whose slots these are, where it is known; equality does not ask for it.
+    - `rows`: how many the dataset has, where it is known; nor for this.
     """
 
     references: Rows
@@ -36,6 +38,7 @@ class SwapSet:
     slots: tuple[str, ...]
     dataset: str
     hypothesis: Node | None = None
+    rows: int = 0
 
     def __post_init__(self) -> None:
         for name in ("references", "donors"):
@@ -81,13 +84,14 @@ class SwapSet:
             if self.hypothesis is None
             else [s.parent for s in slots_of(self.hypothesis, self._length)]
         )
+        rows = self.rows or 1 + int(max(self.references.max(initial=0), self.donors.max(initial=0)))
         own = [
             self.references if parent == REFERENCE else self.donors[parent] for parent in parents
         ]
         lines = []
         for column, reference in enumerate(self.references[:MOST_SHOWN].tolist()):
             swapped = [
-                f"{slot} <- row {self.donors[i, column]}"
+                f"{slot} <- {place_in_words(slot, int(self.donors[i, column]), rows)}"
                 for i, slot in enumerate(self.slots)
                 if self.donors[i, column] != own[i][column]
             ]
@@ -102,6 +106,12 @@ class SwapSet:
         """What IPython and Hypothesis print, which would list every field of a dataclass
         otherwise."""
         printer.text(repr(self))
+
+
+def place_in_words(slot: str, donor: int, rows: int) -> str:
+    """A donor of a slot, on a dataset with so many rows."""
+    further, row = divmod(donor, rows)
+    return f"row {row}, {further} positions on" if further else f"row {row}"
 
 
 def joined(swap_sets: Sequence[SwapSet]) -> SwapSet:

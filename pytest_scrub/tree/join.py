@@ -17,6 +17,7 @@ from typing import Protocol
 from pytest_scrub.errors import HypothesisError, located_at
 from pytest_scrub.tree.nodes import (
     ANYTHING,
+    EACH,
     EXACT,
     HEAD_SLOTS,
     PATTERN_SLOTS,
@@ -143,6 +144,8 @@ def _join_claims(a: Node, b: Node, model: KnowsHeads | None) -> Node:
         _agreeing(a, agrees_on),
         components=tuple(sorted({*a.components, *b.components}, key=natural_key)),
         into=a.into if a.into == b.into else None,
+        # a donor from another position is allowed where both allow it
+        pos=EACH if a.is_shifted != b.is_shifted else a.pos,
         shares=None,
         name=_joint_name(a, b),
     )
@@ -189,7 +192,7 @@ def _edges(parent: Node, child: Node) -> frozenset[Edge]:
         return by_default if child.into is None else (child.into,)
 
     return frozenset(
-        (component, slot, child.pos, child.subspace)
+        (component, slot, EACH if child.is_each else child.pos, child.subspace)
         for component in child.components
         for slot in slots(component)
     )

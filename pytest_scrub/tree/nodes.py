@@ -85,17 +85,22 @@ class Span(NamedTuple):
         return slice(*self)
 
 
+@dataclass(frozen=True, repr=False)
 class Each:
-    """What `pos=EACH` says: a donor of its own for every position."""
+    """What `pos=EACH` says: a donor of its own for every position; `EACH(with_shift=True)`: from
+    any position."""
+
+    with_shift: bool = False
+
+    def __call__(self, *, with_shift: bool) -> Each:
+        if not isinstance(with_shift, bool):
+            raise HypothesisError(
+                f"with_shift= of EACH is True or False, not {short_repr(with_shift)}"
+            )
+        return Each(with_shift)
 
     def __repr__(self) -> str:
         return "each"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Each)  # a copy in another process too
-
-    def __hash__(self) -> int:
-        return hash(Each)
 
 
 EACH = Each()
@@ -191,7 +196,12 @@ class Node:
     @property
     def is_each(self) -> bool:
         """Whether it has a donor of its own for every position."""
-        return self.pos == EACH
+        return isinstance(self.pos, Each)
+
+    @property
+    def is_shifted(self) -> bool:
+        """Whether these donors may come from any position."""
+        return isinstance(self.pos, Each) and self.pos.with_shift
 
     @property
     def component(self) -> str:
@@ -222,6 +232,8 @@ class Node:
             text += f", {self.edited}"
         elif self.agrees_on is not None:
             text += f" {_in_words(self.agrees_on)}"
+        if self.is_shifted:
+            text += ", from any position"
         if self.subspace is not None:
             text += f", in {self.subspace}"
         if self.via == "any":
@@ -441,15 +453,25 @@ def _node(components: tuple[str, ...], **claim: Unpack[NodeOptions]) -> Node:
             )
     if "subspace" in given and not isinstance(given["subspace"], Subspace):
         given["subspace"] = Subspace(given["subspace"])
-    if given.get("pos") == EACH and (children or "computed_by" in given):
-        has = "reads=" if children else "computed_by="
+    if not isinstance(given.get("pos"), Each):
+        given["pos"] = position(given.get("pos"), what)
+    node = Node(components, **{"agrees_on": None, **given, "reads": children})
+    _require_leaf_where_each(node, what)
+    return node
+
+
+def _require_leaf_where_each(node: Node, what: str) -> None:
+    if node.is_each and (node.reads or node.computed_by is not None):
+        has = "reads=" if node.reads else "computed_by="
         raise HypothesisError(
             f"{what} has pos=EACH and {has}, but only a leaf that takes activations has a donor of "
             "its own for each position; claim the positions one by one"
         )
-    if given.get("pos") != EACH:
-        given["pos"] = position(given.get("pos"), what)
-    return Node(components, **{"agrees_on": None, **given, "reads": children})
+    if node.is_shifted and node.agrees_on == EXACT:
+        raise HypothesisError(
+            f"{what} has pos=EACH(with_shift=True) and agrees_on=EXACT, which is its own position "
+            "of its own input; name a feature, or leave with_shift= out"
+        )
 
 
 def _counted(what: str, number: object, most: int = MOST_LAYERS) -> int:
@@ -502,7 +524,8 @@ def head(layer: int, head: int, *, of: str | None = None, **claim: Unpack[NodeOp
     - `into`: `"q"`, `"k"` or `"v"`: only that slot of the parent head reads it.
     - `pos`: an int, a slice, or the name of a dataset column with a position or mask per input.
       `EACH` gives a leaf a donor of its own for every position, which agrees on the feature's value
-      there (`[rows, positions]`; what has one value for a row is the same at all of them).
+      there (`[rows, positions]`; what has one value for a row is the same at all of them);
+      `EACH(with_shift=True)` a donor from any position of any row where the value is the same.
     - `subspace`: `[d_model, k]` orthonormal columns; the remainder belongs to the rest.
     - `via`: `"direct"` through the residual stream, or `"any"` along every path.
     - `rest`: on what its unclaimed inputs must agree.

@@ -41,12 +41,14 @@ class Values(dict[str, "Tensor"]):
     those of dictionaries what these make of their places.
 
     - `stands`: by place, what stands there before anything is replaced, and what it reads.
+    - `crossing`: what was replaced of units that write at several layers, `[P, layers, d]`.
     """
 
     def __init__(self, network: BridgeNetwork) -> None:
         super().__init__()
         self.network, self.hidden = network, dict[int, "Tensor"]()
         self.stands = dict[str, tuple["Tensor", "Tensor"]]()
+        self.crossing = list["Tensor"]()
 
     def __missing__(self, name: str) -> Tensor:
         if dictionary_of(name):
@@ -66,6 +68,7 @@ class BridgeNetwork:
         self.tokens = dataset.inputs["tokens"]
         self.mask = dataset.inputs.get("attention_mask")
         self.n_pos = self.tokens.shape[1]
+        self._depth = 0
         self.n_heads: int = bridge.cfg.n_heads
         self.dtype = next(bridge.parameters()).dtype
         self.has_mlps = "blocks.0.mlp.hook_out" in bridge.hook_dict
@@ -94,7 +97,7 @@ class BridgeNetwork:
     ) -> Tensor:
         streams = {
             slot: run.reads[place_of(component).partition("[")[0]]
-            + self._added(run, changes.get(slot, ()))
+            + self._added(component, run, changes.get(slot, ()))
             for slot, run in runs.items()
             if slot not in ("mask", "pattern")
         }
@@ -126,8 +129,8 @@ class BridgeNetwork:
             z = self._attended(layer, row, streams["v"], pattern)
         return self._head_value(layer, head, z)
 
-    def _added(self, run: Run, changes: Sequence[Change]) -> Tensor | int:
-        """What changed activations add to the residual stream of a run.
+    def _added(self, parent: str, run: Run, changes: Sequence[Change]) -> Tensor | int:
+        """What changed activations add to the residual stream of a run that a component reads.
 
         Those of one block change its sum, and the network itself says what becomes of that.
         """
@@ -135,6 +138,11 @@ class BridgeNetwork:
         sums: dict[tuple[str, int], Tensor] = {}
         for component, change in changes:
             name = place_of(component)
+            if component.startswith("clt"):  # what it wrote at the MLPs before
+                end = self.bridge.cfg.n_layers if parent == ROOT else _layer(place_of(parent))
+                for layer in range(_layer(name), end):
+                    sums["mlp", layer] = sums.get(("mlp", layer), 0) + change[:, layer]
+                continue
             if name.startswith(("embed", "pos_embed", "stream")):
                 total = total + change
                 continue
@@ -256,6 +264,10 @@ class BridgeNetwork:
             total = written({name: total - self._mlp_biases[layer]}, total)
             # each set of units changes what the MLP adds by what it adds more
             made |= {name: self.added_by(name, hidden[layer]) for name in units}
+            for crossing in [name for name in made if name.startswith("clt")]:
+                now = made.pop(crossing)
+                values.crossing.append(written({crossing: now}, torch.zeros_like(now)))
+            total = total + sum(change[:, layer] for change in values.crossing)
             return written(made, total)
 
         def reads(stream: Tensor) -> None:
@@ -381,14 +393,25 @@ class BridgeNetwork:
         return self._kept[key]
 
     def _forward(self, row: int, visible: Tensor, hooks: Sequence[Hook]) -> Tensor:
+        self._depth += 1
         # Position ids are passed because the bridge would otherwise count visible keys only.
         logits: Tensor = self.bridge.run_with_hooks(
             self.tokens[row : row + 1],
-            fwd_hooks=list(hooks),
+            fwd_hooks=[(name, self._of_this_pass(function)) for name, function in hooks],
             attention_mask=visible[None].long(),
             position_ids=torch.arange(self.n_pos)[None],
         )
+        self._depth -= 1
         return logits[0]
+
+    def _of_this_pass(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A hook may make a pass of its own, in which those of the pass around it say nothing."""
+        depth = self._depth
+
+        def called(value: Tensor, hook: Any) -> Any:
+            return function(value, hook=hook) if self._depth == depth else None
+
+        return called
 
     def _head_value(self, layer: int, head: int, z: Tensor) -> Tensor:
         """What one head adds to the stream, given the mixed values of its layer; without biases."""

@@ -58,6 +58,7 @@ POSITION, POSITIONS = "where", "places"
 WIDTH = (3, 2, 1)  # children of a node, at most, by level below the root
 DEPTH = len(WIDTH)
 MANY = 1000  # more units than any MLP here has
+MOST_LAYERS = 12
 
 
 @dataclass(frozen=True)
@@ -348,8 +349,19 @@ def overlap(one: str, other: str) -> bool:
     common."""
     if dictionary_of(one) and dictionary_of(one) == dictionary_of(other):
         return have_common(one, other)
+    if is_crossing(one) and is_crossing(other):  # layers of one transcoder
+        return False
+    for crossing, beside in ((one, other), (other, one)):
+        if is_crossing(crossing):
+            at = range(layer_of(place_of(crossing)), MOST_LAYERS)
+            return any(overlap(f"mlp{layer}", beside) for layer in at)
     one, other = place_of(one), place_of(other)
     return one == other or any(map(holds, (one, other), (other, one)))
+
+
+def is_crossing(component: str) -> bool:
+    """Whether it writes at several layers."""
+    return component.startswith("clt")
 
 
 def holds(one: str, other: str) -> bool:
@@ -496,11 +508,7 @@ class _Trees:
             sibling for sibling in siblings if None in (into, sibling.into) or sibling.into == into
         ]
         taken = {name for sibling in shared for name in sibling.components}
-        free = [
-            name
-            for name in [*self.readable(parent), *self.some_units(parent)]
-            if not any(overlap(name, t) for t in taken)
-        ]
+        free = [name for name in self.some_of(parent) if not any(overlap(name, t) for t in taken)]
         if not free:
             return None
         components = [draw(st.sampled_from(free))]
@@ -517,8 +525,11 @@ class _Trees:
             subspace=self.subspace(0) if self.rarely() else None,
             via=draw(st.sampled_from([None, "direct", "any"])),
         )
+        if any(map(is_crossing, components)):
+            node = replace(node, subspace=None)
         if self.rarely():
-            node = replace(node, pos=EACH, agrees_on=self.agreement(EACH_FEATURES))
+            each = draw(st.sampled_from([EACH, EACH(with_shift=True)]))
+            node = replace(node, pos=each, agrees_on=self.agreement(EACH_FEATURES))
         return self.furnished(node, level, siblings)
 
     def readable(self, parent: str) -> list[str]:
@@ -534,6 +545,12 @@ class _Trees:
         first = f"head{layer}.0" if is_mixing or is_beside else parent
         return components[: components.index(first)]
 
+    def some_of(self, parent: str) -> list[str]:
+        """What it can read; of a network with dictionaries often units of these alone."""
+        units = self.some_units(parent)
+        is_alone = bool(self.model.dictionaries and units) and self.draw(st.booleans())
+        return units if is_alone else [*self.readable(parent), *units]
+
     def some_units(self, parent: str) -> list[str]:
         """Sets of units, and errors, of the places that it can read."""
         found, readable = self.some_neurons(parent), set(self.readable(parent))
@@ -542,7 +559,8 @@ class _Trees:
                 count = len(own.tensors["W_dec"])
                 unit = st.integers(0, count - 1)
                 some = self.draw(st.lists(unit, min_size=1, max_size=count, unique=True))
-                found += [*latents(own.name, some).components, *error(own.name).components]
+                found += latents(own.name, some).components
+                found += () if own.crosses else error(own.name).components
         return found
 
     def some_neurons(self, parent: str) -> list[str]:
@@ -576,6 +594,8 @@ class _Trees:
             pos=self.draw(fixed),
             via=self.draw(st.sampled_from([None, "direct"])),
         )
+        if self.rarely():
+            node = replace(node, pos=EACH, agrees_on=self.agreement(EACH_FEATURES))
         return self.furnished(node, level, [])
 
     def furnished(self, node: Node, level: int, siblings: list[Node]) -> Node:
@@ -589,7 +609,7 @@ class _Trees:
             for sibling in siblings
             if sibling.name
             and not sibling.shares
-            and sibling.is_each == node.is_each
+            and (sibling.is_each, sibling.is_shifted) == (node.is_each, node.is_shifted)
             and not sibling.edited
         ]
         if lenders and draw(st.integers(0, 2)) == 1:
@@ -600,7 +620,9 @@ class _Trees:
         is_group = len(node.components) > 1
         is_recomputable = not is_group and (
             attends(node.component)
-            or node.component.startswith(("mlp", "stream", "neurons", "pattern", "sae", "tc"))
+            or node.component.startswith(
+                ("mlp", "stream", "neurons", "pattern", "sae", "tc", "clt")
+            )
         )
         if is_recomputable and level + 1 < DEPTH and draw(st.integers(0, 3)) > 0:
             return self.reading(node, level + 1)
@@ -608,7 +630,10 @@ class _Trees:
         # are normalised or scaled as a whole.
         is_one = node.via != "any" and self.model.architecture.kind not in FAMILIES
         is_computable = (
-            node.agrees_on is not None and node.agrees_on.features and (is_one or not is_group)
+            node.agrees_on is not None
+            and node.agrees_on.features
+            and (is_one or not is_group)
+            and not any(map(is_crossing, node.components))
         )
         if is_computable and draw(st.booleans()):
             width = self.n_pos if node.component.startswith("pattern") else self.d_model
@@ -669,12 +694,18 @@ class _Trees:
 def swap_sets(draw: st.DrawFn, root: Node, dataset: Dataset) -> SwapSet:
     """1 to 3 references with arbitrary donors for every slot, allowed or not."""
     slots: list[str] = []
+    shifts: dict[str, int] = {}
     for path, node, _ in node_paths(root):
         count = length_of(dataset, path, node) if node.is_each else 0
+        shifts |= {f"{path}/{at}": count for at in range(count) if node.is_shifted}
         places = [f"/{at}" for at in range(count)] if node.is_each else [""]
         slots += [path + at for at in places] if node.agrees_on is not None else []
         slots += [] if node.rest is None else [f"{path}/rest"]
     rows = st.integers(0, len(dataset) - 1)
     references = np.array(draw(st.lists(rows, min_size=1, max_size=3)), dtype=np.int64)
     donors = draw(arrays(np.int64, (len(slots), len(references)), elements=rows, fill=st.nothing()))
-    return SwapSet(references, donors, tuple(slots), dataset.digest())
+    for i, slot in enumerate(slots):
+        if slot in shifts:
+            further = st.integers(0, shifts[slot] - 1)
+            donors[i] += len(dataset) * np.array([draw(further) for _ in references])
+    return SwapSet(references, donors, tuple(slots), dataset.digest(), rows=len(dataset))

@@ -554,7 +554,8 @@ class _Trees:
         if kind == "each":
             assert node.agrees_on is not None
             agrees_on = draw(st.sampled_from([Agreement(("each",)), Agreement(("each", "g"))]))
-            return [replace(node, pos=EACH, agrees_on=agrees_on)]
+            each = draw(st.sampled_from([EACH, EACH(with_shift=True)]))
+            return [replace(node, pos=each, agrees_on=agrees_on)]
         if kind == "position":
             return [replace(node, pos=draw(st.sampled_from(POSITIONS)))]
         if kind == "two positions":

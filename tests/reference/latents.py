@@ -1,7 +1,8 @@
 """Random dictionaries, and what they make of activations, written out for the slow reference.
 
 A dictionary's name says its place: `sae_stream1`, `sae_attn0`, `sae_mlp0`, `tc_mlp0`. Some of its
-units are `sae_mlp0[0:3,5]`, its error is `sae_mlp0.error`.
+units are `sae_mlp0[0:3,5]`, its error is `sae_mlp0.error`. `clt_mlp0` is the layer of a cross-layer
+transcoder that stands there, whose activations are `[P, layers, d]`: what is written at each MLP.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pytest_scrub.network.encoders import Gated, Rectified, TopK
 
 KINDS = ("relu", "jumprelu", "topk", "gated", "opaque")
 NORMS = ("none", "none", "layer_norm", "constant_norm_rescale")
-NAMED = re.compile(r"((?:sae|tc)_(\w+\d+))(\[(.*)\]|\.error)")
+NAMED = re.compile(r"((?:sae|tc|clt)_(\w+\d+))(\[(.*)\]|\.error)")
 READS = {"stream": "hook_resid_mid", "normed": "mlp.hook_in"}
 
 
@@ -51,6 +52,14 @@ class Slow:
 
     def of(self, component: str, stands: Tensor, read: Tensor) -> Tensor:
         """What a component adds, `[P, d]`, where this stands at the place and this is read."""
+        if self.crosses:
+            codes = torch.stack([self._codes(x) for x in read])
+            chosen = sorted(units_of(component, codes.shape[1]))
+            wrote = torch.einsum("pu,uld->pld", codes[:, chosen], self.tensors["W_dec"][chosen])
+            before = wrote.new_zeros(
+                len(wrote), int(self.place.removeprefix("mlp")), wrote.shape[2]
+            )
+            return torch.cat([before, wrote], 1)
         rows = torch.stack([self._parts(x) for x in read])  # [P, units, d]
         if component.endswith(".error"):
             constant = 0 if self._undoes() else self.tensors["b_dec"]
@@ -60,8 +69,16 @@ class Slow:
     def _undoes(self) -> bool:
         return self.norm != "none" and self.reads == "own"
 
+    @property
+    def crosses(self) -> bool:
+        return self.name.startswith("clt")
+
     def _parts(self, x: Tensor) -> Tensor:
         """What each unit adds at one position, `[units, d]`."""
+        return self._codes(x)[:, None] * self.tensors["W_dec"]
+
+    def _codes(self, x: Tensor) -> Tensor:
+        """What each unit holds at one position, `[units]`."""
         t, factor = self.tensors, torch.ones((), dtype=x.dtype)
         if self.norm == "layer_norm":
             centred = x - x.mean()
@@ -86,8 +103,7 @@ class Slow:
                 code = (product * t["gain"][unit] + t["b_enc"][unit]).clamp(min=0)
                 code = code if product + t["b_gate"][unit] > 0 else 0 * code
             codes.append(code)
-        codes = torch.stack(codes) * (factor if self._undoes() else 1)
-        return codes[:, None] * t["W_dec"]
+        return torch.stack(codes) * (factor if self._undoes() else 1)
 
     @property
     def hooks(self) -> dict[str, str | None]:
@@ -118,7 +134,8 @@ class Slow:
         else:
             has = self.kind == "jumprelu"
             encoder = Rectified(**reading, threshold=t["threshold"] if has else None)
-        return Dictionary(encoder, None, t["W_dec"], t["b_dec"], **hooks)
+        part_of = "clt" if self.crosses else None
+        return Dictionary(encoder, None, t["W_dec"], t["b_dec"], part_of=part_of, **hooks)
 
 
 class Coder:
@@ -156,13 +173,16 @@ def have_common(one: str, other: str) -> bool:
 def dictionaries(
     draw: st.DrawFn, places: list[str], d_model: int, *, has_mid: bool
 ) -> tuple[Slow, ...]:
-    """One to three at these places."""
+    """One to three at these places; those of MLPs may be layers of a cross-layer transcoder."""
     found = []
-    some = st.lists(st.sampled_from(places), min_size=1, max_size=3, unique=True)
-    for place in draw(some):
+    mlps = [place for place in places if place.startswith("mlp")]
+    layers, is_layer = len(mlps), has_mid and draw(st.booleans())
+    some = st.sampled_from(mlps if is_layer else places)
+    for place in draw(st.lists(some, min_size=1, max_size=3, unique=True)):
         is_mlp = place.startswith("mlp") and has_mid
-        reads = draw(st.sampled_from(["own", "stream", "normed"])) if is_mlp else "own"
-        kind = draw(st.sampled_from(KINDS))
+        read = ["stream", "normed"] if is_layer else ["own", "stream", "normed"]
+        reads = draw(st.sampled_from(read)) if is_mlp else "own"
+        kind = draw(st.sampled_from(KINDS[:-1] if is_layer else KINDS))
         norm = "none" if kind == "opaque" else draw(st.sampled_from(NORMS))
         units = draw(st.integers(2, 12))
         generator = torch.Generator().manual_seed(draw(st.integers(0, 10)))
@@ -173,7 +193,9 @@ def dictionaries(
         tensors = {
             "W_enc": drawn(d_model, units),
             "b_enc": drawn(units),
-            "W_dec": drawn(units, d_model),
+            "W_dec": drawn(units, layers - int(place.removeprefix("mlp")), d_model)
+            if is_layer
+            else drawn(units, d_model),
             "b_dec": drawn(d_model),
             "threshold": drawn(units).abs(),
             "b_gate": drawn(units),
@@ -181,6 +203,6 @@ def dictionaries(
             "k": draw(st.integers(1, units)),
             "centred": draw(st.booleans()),
         }
-        name = f"{'sae' if reads == 'own' else 'tc'}_{place}"
+        name = f"{'clt' if is_layer else 'sae' if reads == 'own' else 'tc'}_{place}"
         found.append(Slow(name, kind, norm, reads, tensors))
     return tuple(found)

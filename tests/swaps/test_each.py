@@ -21,6 +21,7 @@ from pytest_scrub import (
     EXACT,
     FunctionGraph,
     WhichDonors,
+    WhichInputs,
     WhichNodes,
     WhichRefinement,
     WhichSwaps,
@@ -33,11 +34,13 @@ from pytest_scrub import (
     output,
     squared_error,
 )
-from pytest_scrub.adversaries.saved_rows import resolve
+from pytest_scrub.adversaries.saved import DamagedFile, load, save
+from pytest_scrub.adversaries.saved_rows import ClaimChanged, resolve
 from pytest_scrub.adversaries.search import swapped_nodes
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.explain import explain
+from pytest_scrub.engine.gradients import first_order
 from pytest_scrub.engine.memory import CachedSite
 from pytest_scrub.engine.moved import moved_leaves, read_at
 from pytest_scrub.errors import DataError, HypothesisError
@@ -120,7 +123,9 @@ def claims_on_data(draw: st.DrawFn) -> tuple[Node, Dataset]:
         inputs, features={"e": draw(few), "g": draw(few), "r": draw(numbers)}, **chosen
     )
     agree = st.sampled_from([ANYTHING, EXACT, "e", ["e", "g"], ["e", "r"], "r"])
-    leaf = module("a", agrees_on=draw(agree), pos=EACH)
+    agrees_on = draw(agree)
+    shifted = agrees_on is not EXACT and draw(st.booleans())
+    leaf = module("a", agrees_on=agrees_on, pos=EACH(with_shift=shifted))
     plain = st.sampled_from([ANYTHING, EXACT, "r"])
     if draw(st.booleans()):
         shared = draw(st.booleans())
@@ -137,8 +142,9 @@ def test_what_is_allowed_is_what_a_claim_means(claim: tuple[Node, Dataset], seed
     space = SwapSpace(root, dataset)
     rng = np.random.default_rng(seed)
     drawn = space.draw(4, rng)
+    most = [[slot.shifts * len(dataset)] for slot in space.slots]
     anything = space.swap_set(
-        rng.choice(dataset.reference_rows, 4), rng.integers(0, len(dataset), (len(space.slots), 4))
+        rng.choice(dataset.reference_rows, 4), rng.integers(0, most, (len(space.slots), 4))
     )
     assert not space.check(drawn)
     for swap_set in (drawn, anything):
@@ -439,6 +445,253 @@ def test_mutants_of_it_are_false_by_position() -> None:
     assert np.array_equal(merged.dataset.feature(feature), X // 2 * 2)
 
 
+# --- donors from any position ---------------------------------------------------------------------
+
+SHIFTED = EACH(with_shift=True)
+# What is added at a position is a multiple of the position, whatever else stands there.
+BY_POSITION = FunctionGraph(
+    here=lambda x: (x // 2).double() * torch.arange(1, 1 + x.shape[1]),
+    output=lambda here: here + 0,
+)
+
+
+def shifted(agrees_on: Any = "half", name: str = "here", **options: Any) -> Node:
+    return output(module(name, agrees_on=agrees_on, pos=SHIFTED), **{"rest": EXACT, **options})
+
+
+def read_from_where(space: SwapSpace, drawn: Any) -> tuple[Any, Any]:
+    """The row and the position of every donor of `here`, `[positions, R]`."""
+    further, rows = np.divmod(drawn.donors[1 : 1 + LENGTH], len(space.dataset))
+    return rows, (np.arange(LENGTH)[:, None] + further) % LENGTH
+
+
+def test_shifted_donors_come_from_any_position_that_agrees() -> None:
+    for padded in (False, True):
+        space = SwapSpace(shifted(), data(padded=padded))
+        assert space.paths == SwapSpace(claimed(), data()).paths
+        drawn = space.draw(4000, np.random.default_rng(0))
+        assert not space.check(drawn)
+        rows, places = read_from_where(space, drawn)
+        half = FEATURES["half"]
+        own = half[drawn.references].T
+        assert np.array_equal(half[rows, places], own)
+        moved = (rows != drawn.references) | (places != np.arange(LENGTH)[:, None])
+        there = np.arange(LENGTH)[:, None] < LENGTHS[drawn.references] if padded else True
+        assert (places < LENGTHS[rows])[moved].all() or not padded
+        assert not (moved & ~np.broadcast_to(there, moved.shape)).any()
+        # as often from every position as something there agrees
+        agree = half == 1
+        agree &= (np.arange(LENGTH) < LENGTHS[:, None]) if padded else True
+        seen = np.bincount(places[:, :][(own == 1) & there], minlength=LENGTH)
+        expected = agree.sum(0) / agree.sum() * seen.sum()
+        assert np.abs(seen - expected).max() < 5 * np.sqrt(expected.max())
+
+
+def test_what_a_shifted_donor_gives_is_what_it_has_there() -> None:
+    network, tokens = transformer()
+    dataset = Dataset(tokens, features={"half": X // 2})
+    for graph, with_data, name in ((GRAPH, data(), "here"), (as_graph(network), dataset, None)):
+        leaf = module("here", agrees_on=ANYTHING, pos=SHIFTED)
+        leaf = leaf if name else head(0, 0, agrees_on=ANYTHING, pos=SHIFTED)
+        root = output(leaf, rest=EXACT)
+        for pos in (None, -1, 1):
+            metric = Metric("first", lambda out, batch: out.reshape(len(out), -1)[:, 0], pos)
+            evaluator = Evaluator(graph, with_data, root, metric)
+            drawn = evaluator.space.draw(40, np.random.default_rng(0))
+            rows, places = read_from_where(evaluator.space, drawn)
+            # a leaf at one position, whose donor has there what the shifted one has elsewhere
+            for at in range(LENGTH) if pos is None else [pos % LENGTH]:
+                one = evaluator.space.keep([f"output/{leaf.label}/{at}"])
+                chosen = drawn.donors
+                alone = one.fill(drawn.references, lambda i, *_, chosen=chosen: chosen[i])
+                assert (alone.donors != drawn.references).any(axis=1).sum() == 1
+                got = evaluator.outputs(alone)
+                if graph is GRAPH:
+                    expected = TARGET[torch.tensor(drawn.references)].clone()
+                    here = X // 2 + 0.001 * (X % 2)
+                    change = here[rows[at], places[at]] - here[drawn.references, at]
+                    expected[:, at] += torch.tensor(change)
+                    expected = expected if pos is None else expected[:, pos]
+                    assert torch.allclose(got, expected)
+
+
+def test_a_shifted_claim_holds_or_falls_by_what_stands_at_each_position() -> None:
+    held = judged(shifted("half"))
+    assert held.outcome == "held"
+    assert 0 < held.gap.mean < 1e-6
+    assert judged(shifted("odd")).outcome == "refuted"
+    target = BY_POSITION.run({"x": torch.tensor(X)})
+    dataset = Dataset({"x": torch.tensor(X)}, labels=target, features=FEATURES)
+    options = {"metric": error(), "tolerance": 0.02, "seed": 0, "adversaries": ()}
+    # what it writes depends on where it stands, which only a claim without a shift may leave out
+    assert check(claimed(), BY_POSITION, dataset, **options).outcome == "untested"  # never moves
+    assert check(shifted(), BY_POSITION, dataset, **options).outcome == "refuted"
+
+
+def test_a_shifted_claim_knows_its_own_position_only_where_it_says_so() -> None:
+    """Agreeing on the position as well is the claim without the shift."""
+    where = np.tile(np.arange(LENGTH), (120, 1))
+    dataset = data(features={"where": where})
+    both = SwapSpace(shifted(["half", "where"]), dataset)
+    drawn = both.draw(500, np.random.default_rng(0))
+    assert np.array_equal(drawn.donors, SwapSpace(claimed(), dataset).draw(
+        500, np.random.default_rng(0)).donors)  # fmt: skip
+
+
+def test_the_null_of_a_shifted_claim_knows_no_position() -> None:
+    """Permuted among rows alone, a feature that is the position would know all it knew."""
+    where = np.tile(np.arange(LENGTH), (120, 1))
+    for padded in (False, True):
+        dataset = data(padded=padded, features={"where": where})
+        null = null_of(SwapSpace(shifted("where"), dataset))
+        assert null is not None
+        assert null.spaces(10**9) is None
+        space = null.space(np.random.default_rng(0))
+        codes = space.agree(1).reshape(LENGTH, -1)
+        there = (np.arange(LENGTH) < LENGTHS[:, None]).T if padded else np.ones((LENGTH, 120), bool)
+        first = np.isin(np.arange(120), dataset.first_of_content)
+        own = np.bincount(where.T[there & first])
+        now = np.unique(codes[there & first], return_counts=True)[1]
+        assert sorted(own) == sorted(now)  # as many values of the same frequencies
+        for at in range(LENGTH):
+            assert len(np.unique(codes[at][there[at] & first])) > 1
+        drawn = null.draw(dataset.reference_rows, np.random.default_rng(1), 40)
+        rows, places = read_from_where(space, drawn)
+        swapped = drawn.donors[1:] != drawn.references
+        assert (places < LENGTHS[rows])[swapped].all() or not padded
+        assert (places != np.arange(LENGTH)[:, None]).mean() > 0.3
+    verdict = judged(shifted(), min_explained=0.9, tolerance=None)
+    assert verdict.outcome == "held"
+
+
+def test_every_shifted_donor_is_ranked_as_what_it_gives() -> None:
+    """The metric is linear, so the first order is all there is."""
+    linear = Metric("linear", lambda out, batch: (out * torch.arange(1, 1 + LENGTH)).sum(1))
+    evaluator = Evaluator(GRAPH, data(), shifted(ANYTHING), linear)
+    space, donors = evaluator.space, np.arange(120 * LENGTH)
+    references = np.array([3, 50])
+    evaluator.ensure(evaluator.sites, donors)
+    base = space.unswapped(references)
+    slopes = evaluator.slopes(base)
+    for i in range(1, 1 + LENGTH):
+        scores = first_order(evaluator.store, slopes, [i], donors)
+        assert scores is not None
+        for nth, reference in enumerate(references):
+            tried = space.unswapped(np.full(len(donors), reference)).with_donors({i: donors})
+            exact = evaluator.evaluate(tried) - evaluator.unscrubbed(references)[nth]
+            gained = (scores[nth] - scores[nth, reference]).numpy()
+            assert np.allclose(gained, exact, atol=1e-9)
+
+
+def test_searches_find_the_worst_shifted_donors_and_say_where_they_are_read() -> None:
+    signed = Metric("signed", lambda out, batch: (out - batch.labels).mean(1))
+    dataset = data(features={"nothing": np.zeros((120, LENGTH), dtype=int)})
+    options = {"metric": signed, "tolerance": 0.3, "min_gap": None}
+    options.pop("min_gap")
+    verdict = judged(
+        shifted("nothing"), dataset, **options,
+        adversaries=[WhichDonors(), WhichSwaps(), WhichNodes(), WhichRefinement(), WhichInputs()],
+    )  # fmt: skip
+    assert (verdict.average, verdict.outcome) == ("held", "refuted")
+    found = {attempt.adversary: attempt for attempt in verdict.search.attempts}
+    # the largest of all halves in place of each, a little less where another is as odd
+    halves = FEATURES["half"]
+    worst = ((halves.max() - halves).mean() + halves.mean()) / 2  # either way
+    assert abs(found["which donors"].found) == pytest.approx(worst, rel=0.12)
+    assert "with_shift=True" in found["which inputs"].how
+    counterexample = verdict.search.counterexample
+    assert counterexample is not None
+    assert all(swap.slot.startswith("output/here@each/") for swap in counterexample.swaps)
+    assert any("read at position" in swap.differs for swap in counterexample.swaps)
+
+
+def test_shifted_swaps_are_saved_and_found_again(tmp_path: Path) -> None:
+    for padded in (False, True):
+        dataset = data(padded=padded)
+        drawn = SwapSpace(shifted(), dataset).draw(5, np.random.default_rng(0))
+        save(tmp_path / "saved.json", saved_of(dataset, drawn))
+        saved = load(tmp_path / "saved.json")
+        assert saved == saved_of(dataset, drawn)
+        again = resolve(saved, saved.worst, dataset, shifted())[1]
+        content = SwapSpace(shifted(), dataset).content  # some rows are twice in the data
+        assert np.array_equal(content[again.donors], content[drawn.donors])
+        assert padded or not np.array_equal(content[again.donors], content[again.donors % 120])
+        with pytest.raises(ClaimChanged, match="positions from which it takes none"):
+            resolve(saved, saved.worst, dataset, claimed())
+    assert "positions on" in repr(replace(drawn, hypothesis=shifted()))
+    plain = saved_of(dataset, SwapSpace(claimed(), dataset).draw(5, np.random.default_rng(0)))
+    save(tmp_path / "plain.json", plain)
+    assert "further" not in (tmp_path / "plain.json").read_text()
+    text = (tmp_path / "saved.json").read_text().replace('"further": {', '"further": {"x": [1],')
+    (tmp_path / "saved.json").write_text(text)
+    with pytest.raises(DamagedFile, match="the positions of its donors"):
+        load(tmp_path / "saved.json")
+
+
+def test_a_donor_from_another_position_is_refused_where_none_is_claimed() -> None:
+    root = output(
+        module("here", agrees_on=ANYTHING, pos=SHIFTED),
+        module("before", agrees_on=ANYTHING, pos=EACH),
+    )
+    evaluator = Evaluator(GRAPH, data(), root, error())
+    drawn = evaluator.space.draw(3, np.random.default_rng(0))
+    for slot in ("output/rest", "output/before@each/2"):
+        wrong = drawn.with_donors({evaluator.space.index[slot]: drawn.references + 120})
+        with pytest.raises(DataError, match="at a position from which its slot takes none"):
+            evaluator.evaluate(wrong)
+    too_far = drawn.with_donors({evaluator.space.index["output/here@each/1"]: np.full(3, 480)})
+    with pytest.raises(DataError, match="at a position from which its slot takes none"):
+        evaluator.evaluate(too_far)
+
+
+def test_shifted_and_other_nodes_are_searched_side_by_side() -> None:
+    """One with donors from anywhere, one with a donor for each position, one with one."""
+    graph = FunctionGraph(
+        here=lambda x: (x // 2).double(),
+        before=lambda x: torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1).double(),
+        last=lambda x: x[:, -1:].double(),
+        output=lambda here, before, last: here + before + last,
+    )
+    before = np.concatenate([np.zeros((120, 1), dtype=int), X[:, :-1]], axis=1)
+    dataset = Dataset(
+        {"x": torch.tensor(X)}, labels=graph.run({"x": torch.tensor(X)}),
+        features={**FEATURES, "before": before, "last": X[:, -1]},
+    )  # fmt: skip
+    root = output(
+        module("here", agrees_on="half", pos=SHIFTED),
+        module("before", agrees_on="before", pos=EACH),
+        module("last", agrees_on="last"),
+        rest=EXACT,
+    )
+    verdict = check(
+        root, graph, dataset, metric=error(), tolerance=1e-6, seed=0,
+        adversaries=[WhichDonors(), WhichNodes(), WhichRefinement(), WhichSwaps()],
+    )  # fmt: skip
+    assert verdict.outcome == "untested"  # what is read never differs
+    wrong = replace(root, reads=(*root.reads[:2], module("last", agrees_on="first")))
+    for adversary in (WhichDonors(), WhichNodes(), WhichRefinement(), WhichSwaps()):
+        found = check(
+            wrong, graph, dataset, metric=error(), tolerance=9.0, seed=0, adversaries=[adversary]
+        )
+        (attempt,) = found.search.attempts
+        assert attempt.found > 1
+
+
+def test_mutants_of_a_shifted_claim_are_made() -> None:
+    made = mutants(GRAPH, data(), shifted(["half", "odd"]), None, np.random.default_rng(0)).mutants
+    for mutant in made:
+        SwapSpace(mutant.hypothesis, mutant.dataset)
+    assert {m.kind for m in made} >= {"dropped", "coarsened", "permuted"}
+
+
+def test_a_shifted_claim_is_joined_with_its_like() -> None:
+    both = join(shifted("half"), shifted("odd"))
+    assert both == shifted(["half", "odd"])
+    # of both is what both allow: from the same position alone
+    for one, other in ((shifted("half"), claimed("odd")), (claimed("odd"), shifted("half"))):
+        assert join(one, other) == claimed(["half", "odd"])
+
+
 # --- the null -------------------------------------------------------------------------------------
 
 
@@ -549,6 +802,22 @@ def test_without_it_a_value_for_each_position_agrees_as_a_whole() -> None:
                        module("before", agrees_on="half", shares="h")), data()),
             "output/before and output/h@each share donors, but only some have them for each "
             "position; give all of them pos=EACH, or none",
+        ),
+        (
+            lambda: module("here", agrees_on=EXACT, pos=SHIFTED),
+            "here has pos=EACH(with_shift=True) and agrees_on=EXACT, which is its own position of "
+            "its own input; name a feature, or leave with_shift= out",
+        ),
+        (
+            lambda: EACH(with_shift="yes"),  # type: ignore[arg-type]
+            "with_shift= of EACH is True or False, not 'yes'",
+        ),
+        (
+            lambda: SwapSpace(
+                output(module("here", agrees_on="half", pos=SHIFTED, name="h"),
+                       module("before", agrees_on="half", pos=EACH, shares="h")), data()),
+            "output/before@each and output/h@each share donors, but only some have them from any "
+            "position; give all of them EACH(with_shift=True), or none",
         ),
         (
             lambda: Dataset(torch.tensor(X), labels=X, label_pos=EACH),

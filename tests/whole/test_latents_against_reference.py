@@ -5,25 +5,92 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from pytest_scrub import with_dictionaries
+from pytest_scrub import (
+    ANYTHING,
+    EACH,
+    Dataset,
+    group,
+    head,
+    latents,
+    mlp,
+    output,
+    stream,
+    with_dictionaries,
+)
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.tree.paths import node_paths
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import (
+    Architecture,
+    build,
     datasets,
     hypotheses,
     positions,
     small_transformers,
     swap_sets,
 )
-from tests.reference.latents import dictionaries, dictionary_of
+from tests.reference.latents import Slow, dictionaries, dictionary_of
 from tests.sizes import sized
 from tests.whole.test_engine_against_reference import assert_same, meaning, outputs_as_metric
+
+ALL = {"agrees_on": ANYTHING}
+# claims about units that write at several layers, read directly or along every path
+CROSSING = {
+    "as leaves": lambda **v: [
+        latents("clt_mlp0", [1, 2], **v), latents("clt_mlp1", 1, **v), latents("clt_mlp2", 1, **v),
+    ],
+    "under a head": lambda **v: [
+        head(2, 0, reads=[latents("clt_mlp0", [0, 1, 2, 3, 4], **v), head(0, 1, **ALL)], **ALL)
+    ],
+    "into a slot": lambda **v: [
+        head(2, 0, reads=[latents("clt_mlp0", [0, 1], into="k", **v)], **ALL)
+    ],
+    "under an MLP": lambda **v: [mlp(1, reads=[latents("clt_mlp0", [0, 3], **v)], **ALL)],
+    "under units": lambda **v: [
+        latents("clt_mlp1", [0, 3], reads=[latents("clt_mlp0", 2, **v), head(1, 0, **ALL)], **v)
+    ],
+    "at a position": lambda **v: [latents("clt_mlp0", 2, pos=1, **v), head(1, 1, via="any", **ALL)],
+    "beside a rerun": lambda **v: [latents("clt_mlp0", 2, **v), head(0, 1, via="any", **ALL)],
+    "from any position": lambda **v: [latents("clt_mlp0", 2, pos=EACH(with_shift=True), **v)],
+    "in a group": lambda **v: [group(["clt_mlp0[1]", "head0.1", "clt_mlp1[2:4]"], **v)],
+    "under a stream": lambda **v: [stream(2, reads=[latents("clt_mlp0", 2, **v)], **ALL)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("via", [None, "any"])
+def test_units_that_write_at_several_layers(via):
+    model = build(Architecture(n_layers=3, norm="LN", n_ctx=4, attn_only=False, causal=True))
+    drawn = torch.Generator().manual_seed(0)
+    layers = []
+    for layer in range(3):
+        shapes = {"W_enc": (8, 5), "b_enc": (5,), "W_dec": (5, 3 - layer, 8), "threshold": (5,)}
+        tensors = {
+            name: torch.randn(shape, generator=drawn, dtype=torch.float64)
+            for name, shape in shapes.items()
+        }
+        tensors |= {"b_dec": torch.zeros(8), "k": 1, "centred": False}
+        reads = ("stream", "normed", "stream")[layer]
+        layers.append(Slow(f"clt_mlp{layer}", "jumprelu", "none", reads, tensors))
+    graph = with_dictionaries(model.bridge, **{own.name: own.fast(3) for own in layers})
+    tokens = torch.randint(0, 5, (8, 4), generator=drawn)
+    dataset = Dataset(tokens, features={"f": tokens[:, 0]})
+    network = BridgeNetwork(model.bridge, dataset, layers)
+    for what, make in CROSSING.items():
+        root = output(*make(via=via, **ALL))
+        evaluator = Evaluator(graph, dataset, root, outputs_as_metric(None))
+        swap_set = evaluator.space.draw(3, np.random.default_rng(0))
+        mine = evaluator.outputs(swap_set).double()
+        assert_same(mine, meaning.outputs(network, root, dataset, swap_set, None), 1e-9)
+        clean = evaluator.clean_outputs(swap_set.references).double()
+        assert (mine - clean).abs().max() > 1e-3, what
+
 
 CASES = sized({"native": 20, "gpt2": 8, "llama": 8}, {"native": 600, "gpt2": 200, "llama": 200})
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,13 +14,17 @@ from torch import Tensor
 from pytest_scrub.data.columns import Ints
 from pytest_scrub.errors import ModelError, hides_scrub_errors
 from pytest_scrub.network.dictionaries import Dictionary
-from pytest_scrub.network.graph import Basis, Inputs, Where, select
+from pytest_scrub.network.graph import Basis, Component, Inputs, Where, select
 from pytest_scrub.network.kinds.attention import Attn
 from pytest_scrub.network.kinds.part import Part
 from pytest_scrub.network.kinds.pointwise import Mlp
 from pytest_scrub.network.kinds.reading import Batch, ReadingPart
 from pytest_scrub.network.kinds.units import Units
 from pytest_scrub.network.precision import off_by
+from pytest_scrub.tree.nodes import Node
+
+if TYPE_CHECKING:
+    from pytest_scrub.data.dataset import Dataset
 
 __tracebackhide__ = hides_scrub_errors
 
@@ -48,6 +54,7 @@ class Standing:
         self.place = self._place(parts)
         transformer = self.place.transformer
         self.own = dictionary.to(transformer.device, transformer.dtype)
+        self.places = [self.place, *self._later(parts)]
         self._require_fits()
 
     def _place(self, parts: Mapping[str, Part]) -> ReadingPart:
@@ -64,6 +71,17 @@ class Standing:
         assert isinstance(place, ReadingPart)  # as all of these are
         return place
 
+    def _later(self, parts: Mapping[str, Part]) -> Iterator[Part]:
+        """The MLPs after its own at which its units write too."""
+        for further in range(1, 1 + self.own.later.shape[1]):
+            name = f"mlp{self.place.layer + further}"
+            if name not in parts:
+                raise self._error(
+                    f"has rows for {1 + self.own.later.shape[1]} layers from "
+                    f"{self.dictionary.hook} on, but this network has no {name}"
+                )
+            yield parts[name]
+
     def _require_fits(self) -> None:
         given, place, width = self.dictionary, self.place, self.place.transformer.d_model
         if given.width != width or given.encoder.width != width:
@@ -71,11 +89,12 @@ class Standing:
                 f"reads {given.encoder.width} numbers and has rows of {given.width}, but what "
                 f"stands at {given.hook} of this network has {width}"
             )
-        if place.after is not None:
-            raise self._error(
-                f"stands at {given.hook}, but this network normalises or scales what {place.name} "
-                "adds; take a dictionary of the residual stream"
-            )
+        for one in self.places:
+            if one.after is not None:
+                raise self._error(
+                    f"stands at {given.hook}, but this network normalises or scales what "
+                    f"{one.name} adds; take a dictionary of the residual stream"
+                )
         if given.reads == given.at:
             return
         layer = given.reads.layer
@@ -128,7 +147,8 @@ class Standing:
     @property
     def basis(self) -> Basis:
         """All of its units, of which claims name some."""
-        return Basis(self.own.units, lambda name, units: Latents(self, name, units), self._active)
+        kind = CrossLayer if self.own.crosses else Latents
+        return Basis(self.own.units, lambda name, units: kind(self, name, units), self._active)
 
     @torch.no_grad()
     def _active(self, inputs: Inputs) -> Ints:
@@ -141,8 +161,10 @@ class Standing:
         return found
 
     @property
-    def error(self) -> Remainder:
-        return Remainder(self, f"{self.name}.error")
+    def error(self) -> Iterator[Remainder]:
+        """What it leaves of its place; of several places each is the work of several layers."""
+        if not self.own.crosses:
+            yield Remainder(self, f"{self.name}.error")
 
     def prove(self, seen: Inputs, source: str) -> None:
         """**Raises** `ModelError` where what it reads is not what its hook says, or where its
@@ -155,6 +177,10 @@ class Standing:
                 f"{off:.1e} of its scale from what {self.place.name} of {source} reads, since the "
                 "norm's weights come after it; fold them into the MLP (fold_ln)"
             )
+        if self.own.crosses:
+            if not in_pieces(self.own.encode, x).isfinite().all():
+                raise self._error("has codes that are too large for the network's numbers")
+            return
         error = in_pieces(self.own.error, x, stands())
         units = in_pieces(lambda some: self.own.decode(self.own.encode(some)), x)
         if not error.isfinite().all() or off_by(units + error, stands()):
@@ -264,6 +290,67 @@ class Latents(OfDictionary):
     def of(self, x: Tensor, stands: Callable[[], Tensor]) -> Tensor:
         codes = in_pieces(self.some.codes, x).to(self.rows.dtype)
         return codes if self.keeps_codes else codes @ self.rows
+
+
+class CrossLayer(Latents):
+    """Some units of one layer of a cross-layer transcoder, which write at later layers too. Its
+    value is their codes, from which what reads them takes what was written before it."""
+
+    crosses = True
+
+    def __init__(self, standing: Standing, name: str, units: Ints) -> None:
+        super().__init__(standing, name, units)
+        self.keeps_codes = True
+        rows = torch.cat([self.rows[:, None], self.some.later.to(self.rows.dtype)], 1)
+        self.writes = {place.block: rows[:, nth] for nth, place in enumerate(standing.places)}
+
+    @property
+    def writers(self) -> frozenset[str]:
+        return frozenset[str]().union(*(place.writers for place in self.standing.places))
+
+    @property
+    def sum(self) -> str:
+        return self.name  # of no sum with others: its codes are no term of the stream
+
+    def common(self, other: Component) -> str:
+        if isinstance(other, CrossLayer) and other.basis != self.basis:
+            one, its = (part.standing.dictionary.part_of for part in (self, other))
+            if one is not None and one == its:  # terms of one sum at every place
+                return ""
+        return super().common(other)
+
+    def as_read_by(self, part: Part) -> CrossLayer:
+        """Directly: what it wrote before a part reads the stream."""
+        read = copy(self)
+        before = (one.block for one in self.standing.places if one.stage < part.stage)
+        read.rows = torch.stack([self.writes[block] for block in before]).sum(0)
+        return read
+
+    def clean(self, kind: str, seen: Inputs, where: Where) -> Tensor:
+        return super().clean("z" if kind == "value" else kind, seen, where)
+
+    def in_run(self, values: Mapping[str, Tensor], stream: Tensor, visible: Tensor) -> Tensor:
+        return self._made(stream, lambda: self._read_place.apply(stream))
+
+    def refusal(self, node: Node, dataset: Dataset) -> str | None:
+        for option in ("subspace", "computed_by"):
+            if getattr(node, option) is not None:
+                return (
+                    f"{self.name} writes at several layers, and {option}= says of one activation "
+                    f"what it is; leave {option}= out"
+                )
+        return None
+
+
+def no_error(name: str, standing: Sequence[Standing]) -> str | None:
+    """Why a network has no error of this name."""
+    for one in standing:
+        if one.own.crosses and name == f"{one.name}.error":
+            return (
+                f"{one.name} is a layer of a cross-layer transcoder, of which several leave "
+                f"something of an MLP together, so it has no error; claim {one.place.name}"
+            )
+    return None
 
 
 class Remainder(OfDictionary):

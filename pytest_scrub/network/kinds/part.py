@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,6 +46,8 @@ class Part(Component):
     - `single`: whether it is one of the parts that a block is the sum of, or stands alone; else
       its value is made of those of others.
     - `members`: the parts whose values it is made of in a run.
+    - `crosses`: whether it writes at several layers, so that its value is no term of the stream,
+      but what its rows at each are multiplied with; `writes`: these, by block.
     """
 
     layer: int = 0
@@ -59,6 +62,8 @@ class Part(Component):
     point = ""
     single = True
     members: tuple[Part, ...] = ()
+    crosses = False
+    writes: Mapping[str, Tensor] = MappingProxyType({})
 
     def __init__(self, transformer: Transformer, name: str, level: str) -> None:
         super().__init__(name, level)
@@ -126,6 +131,10 @@ class Part(Component):
         here = select(stream, where)
         for part in parts:
             yield part.name, part.computed(here, visible)
+
+    def as_read_by(self, part: Part) -> Part:
+        """This part as what a later one reads directly."""
+        return self
 
     @property
     def output_weights(self) -> Tensor:

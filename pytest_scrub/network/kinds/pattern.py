@@ -69,6 +69,11 @@ def refused_pattern(node: Node) -> str | None:
         )
     if node.edited is not None:
         return "a pattern is one probability for each key, to which no vector is added; swap it"
+    if node.is_shifted:
+        return (
+            "a query at another position sees other keys, so where it looks means nothing here; "
+            "give a pattern pos=EACH without with_shift="
+        )
     if node.subspace is not None:
         return "a pattern is one probability for each key, so it has no subspace=; leave it out"
     return None

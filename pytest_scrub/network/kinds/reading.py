@@ -59,7 +59,7 @@ class Child:
     def __init__(
         self, part: Part, parts: Mapping[str, Part], edit: Edit, where: Positions | None
     ) -> None:
-        self.edit, self.component = edit, parts[edit.components[0]]
+        self.edit, self.component = edit, parts[edit.components[0]].as_read_by(part)
         slots = part.slots(self.component, edit.anywhere)
         self.slots = {slot for slot in slots if edit.into in (None, slot)}
         self.is_whole = edit.anywhere or not all(map(part.reads_in_place, self.slots))
@@ -237,6 +237,8 @@ class Batch:
             change = change_of(widened(own), child.edit.change)
         elif run is not None:
             change = widened(self._value(child)) - widened(own)
+            if child.component.crosses:
+                change = change @ widened(child.component.output_weights)
         else:
             change = self._change(child, at)
             if child.is_z:
@@ -285,9 +287,10 @@ class Batch:
         return widened(value) - widened(own)
 
     def _value(self, child: Child) -> Tensor:
-        """What a child adds to the stream."""
-        value = self.values[child]
-        return value @ child.component.output_weights if child.is_z else value
+        """What a child adds to the stream, or of what writes at several layers its codes."""
+        value, component = self.values[child], child.component
+        is_added = not child.is_z or component.crosses
+        return value if is_added else value @ component.output_weights
 
 
 class ReadingPart(Part):

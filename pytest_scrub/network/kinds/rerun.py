@@ -74,6 +74,8 @@ class Rerun:
         kept = {*wanted, *(member.name for part in made for member in part.members)}
         run = [*(part for part in parts.values() if part.single), *made]
         run = [part for part in run if stage_before(self.first) <= part.stage < stop.stage]
+        # what is replaced of parts that write at several layers, and where that is there
+        crossing: list[tuple[Part, Tensor, Where]] = []
         stages = [*in_stages(sorted(run, key=lambda part: (part.stage, part.block)))]
         mixing = [stage for stage in stages if any(part.beside for part in stage)]
         for stage in stages:
@@ -84,9 +86,17 @@ class Rerun:
                 values = []
                 for name, own, is_made in self._computed(block, {*edited, *kept}, there):
                     value = patched(name, own, edits, carrier, self.at)
-                    values.append(value - own if is_made else value)
+                    if is_made and parts[name].crosses:
+                        crossing.append((parts[name], value - own, self.at))
+                    else:
+                        values.append(value - own if is_made else value)
                     if name in kept:
                         self.values[name] = value
+                values += [
+                    (change if at is self.at else select(change, self.at)) @ part.writes[name]
+                    for part, change, at in crossing
+                    if (name := block[0].block) in part.writes
+                ]
                 together = total(block, values)
                 if block[0].block in wanted:
                     self.sums[block[0].block] = together.to(self.stream.dtype)

@@ -66,11 +66,50 @@ def test_what_is_not_understood_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match="thresholds below zero"):
         load_dictionary(folder, layer=0)
     config = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(config.replace("transcoder_set", "cross_layer_transcoder"))
-    with pytest.raises(
-        ModelError, match="holds a cross-layer transcoder, whose units write at sev"
-    ):
+    (folder / "config.yaml").write_text(config.replace("transcoder_set", "another"))
+    with pytest.raises(ModelError, match=r"config.yaml says 'another', of which nothing is known"):
         load_dictionary(folder, layer=0)
     (folder / "config.yaml").write_text("- a list\n")
     with pytest.raises(ModelError, match="holds no fields of a configuration"):
+        load_dictionary(folder, layer=0)
+
+
+CROSS = SAVED / "cross_layer"
+
+
+def test_layers_of_a_cross_layer_transcoder_are_those_of_the_package() -> None:
+    theirs = seen("cross_layer")
+    found = [load_dictionary(CROSS, layer=layer) for layer in (0, 1)]
+    codes = [own.encode(theirs[f"x{layer}"]) for layer, own in enumerate(found)]
+    for layer, own in enumerate(found):
+        torch.testing.assert_close(codes[layer], theirs[f"codes{layer}"])
+        assert (str(own.at), str(own.reads)) == (f"mlp_out.{layer}", f"resid_mid.{layer}")
+        assert own.crosses
+        assert own.part_of == str(CROSS.resolve())
+    here = codes[0] @ found[0].rows
+    after = codes[0] @ found[0].later[:, 0] + codes[1] @ found[1].rows
+    torch.testing.assert_close(torch.stack([here, after]), theirs["written"])
+    assert found[1].later.shape[1] == 0
+
+
+def test_what_is_no_cross_layer_transcoder_is_refused(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(CROSS, tmp_path / "clt"))
+    with pytest.raises(ModelError, match=r"holds 2 transcoders.*layer=0 to 1, not 2"):
+        load_dictionary(folder, layer=2)
+    encoding, writing = folder / "W_enc_0.safetensors", folder / "W_dec_0.safetensors"
+    own, rows = load_file(encoding), load_file(writing)
+    save_file({**own, "kan_0": own["b_enc_0"].clone()}, encoding)
+    with pytest.raises(ModelError, match="they have kan_0, of which nothing is known"):
+        load_dictionary(folder, layer=0)
+    save_file({name: tensor for name, tensor in own.items() if name != "b_enc_0"}, encoding)
+    with pytest.raises(ModelError, match="they lack b_enc_0"):
+        load_dictionary(folder, layer=0)
+    save_file({**own, "threshold_0": -own["threshold_0"]}, encoding)
+    with pytest.raises(ModelError, match="thresholds below zero"):
+        load_dictionary(folder, layer=0)
+    save_file(own, encoding)
+    save_file({"W_dec_0": rows["W_dec_0"][:, :1].clone()}, writing)
+    with pytest.raises(
+        ModelError, match=r"has rows of shape \[10, 1, 6\], not \[units, 2, d_model\]"
+    ):
         load_dictionary(folder, layer=0)

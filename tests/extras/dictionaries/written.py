@@ -76,6 +76,7 @@ def write() -> None:
             save_file({"x": x, "codes": codes, "decoded": sae.decode(codes)}, folder / SEEN)
     with contextlib.suppress(ImportError):
         _write_transcoders(SAVED / "circuit_tracer")
+        _write_cross_layer(SAVED / "cross_layer")
 
 
 def _write_transcoders(folder: Path) -> None:
@@ -106,6 +107,33 @@ def _write_transcoders(folder: Path) -> None:
             skip = made.compute_skip(x) if layer == 1 else 0.0
             found |= {f"x{layer}": x, f"codes{layer}": codes}
             found |= {f"decoded{layer}": made.decode(codes, x) - skip}
+    save_file(found, folder / SEEN)
+
+
+def _write_cross_layer(folder: Path) -> None:
+    """A cross-layer transcoder of two layers."""
+    from circuit_tracer.transcoder.cross_layer_transcoder import CrossLayerTranscoder
+
+    made = CrossLayerTranscoder(
+        2, UNITS, D_IN, activation_function="jump_relu", lazy_decoder=False,
+        device=torch.device("cpu"), dtype=torch.float32,
+    )  # fmt: skip
+    generator, found = torch.Generator().manual_seed(0), {}
+    with torch.no_grad():
+        for tensor in made.parameters():
+            tensor.copy_(0.5 * torch.randn(tensor.shape, generator=generator))
+        threshold = torch.rand(2, 1, UNITS, generator=generator)
+        made.activation_function.threshold.copy_(threshold)
+        made.to_safetensors(str(folder))
+        for layer in range(2):
+            x = torch.randn(12, D_IN, generator=generator)
+            codes = made.encode_layer(x, layer)
+            found |= {f"x{layer}": x, f"codes{layer}": codes}
+        # what all units write at each layer, without the bias
+        both = torch.stack([found["codes0"], found["codes1"]])
+        found["written"] = made.decode(both) - made.b_dec[:, None]
+    lines = ["model_kind: cross_layer_transcoder", "model_name: a small network"]
+    (folder / "config.yaml").write_text("\n".join(lines) + "\n")
     save_file(found, folder / SEEN)
 
 

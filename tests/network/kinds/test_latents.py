@@ -40,8 +40,8 @@ from pytest_scrub.tree.nodes import Node
 from tests.reference.families import AllFloat64
 from tests.reference.generate import Architecture, build
 
-D, UNITS, ROWS = 8, 20, 12
-MODEL = build(Architecture(n_layers=2, attn_only=False, norm="LN", n_ctx=4, seed=3)).bridge
+D, UNITS, ROWS, LAYERS = 8, 20, 12, 2
+MODEL = build(Architecture(n_layers=LAYERS, attn_only=False, norm="LN", n_ctx=4, seed=3)).bridge
 TOKENS = np.random.default_rng(0).integers(0, 5, (ROWS, 4))
 DATA = Dataset(TOKENS, labels=TOKENS[:, 0], label_pos=-1, features={"parity": TOKENS.sum(1) % 2})
 PLACES = {
@@ -377,3 +377,116 @@ def test_units_that_are_never_active_are_said() -> None:
     assert [node.silent for node in some.nodes if not node.is_rest] == [silent]
     assert 2 in silent and len(silent) < 4  # noqa: PT018
     assert "parity (never active: 2" in str(some)
+
+
+# Units that write at several layers --------------------------------------------------------------
+
+
+def crossing(layer: int = 0, part_of: str | None = "clt", rows: Tensor | None = None) -> Dictionary:
+    """A layer of a cross-layer transcoder of the two layers that the network has."""
+    drawn = torch.Generator().manual_seed(layer)
+
+    def some(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=drawn, dtype=torch.float64)
+
+    read = some(D, UNITS), some(UNITS)
+    rows = some(UNITS, LAYERS - layer, D) if rows is None else rows
+    at = {"at": f"blocks.{layer}.hook_mlp_out", "reads": f"blocks.{layer}.hook_resid_mid"}
+    return Dictionary(*read, rows, part_of=part_of if rows.ndim == 3 else None, **at)
+
+
+@pytest.mark.parametrize("via", ["direct", "any"])
+def test_a_unit_that_writes_at_several_layers_is_one_node(via: str) -> None:
+    """Directly it is the sum of what it writes; along every path it is replaced at each, so that
+    without later rows it is any transcoder's."""
+    clt = crossing()
+    rows = torch.cat([clt.rows[:, None], clt.later], 1)
+    if via == "any":
+        rows[:, 1:] = 0
+    one = with_dictionaries(MODEL, clt=crossing(rows=rows))
+    other = with_dictionaries(MODEL, clt=crossing(rows=rows.sum(1)))
+    claim = output(latents("clt", slice(0, 8), agrees_on=ANYTHING, via=via))
+    evaluators = [Evaluator(graph, DATA, claim) for graph in (one, other)]
+    swap_set = evaluators[0].space.draw(40, np.random.default_rng(0))
+    found = [evaluator.evaluate(swap_set) for evaluator in evaluators]
+    np.testing.assert_allclose(*found, atol=1e-9)
+    assert np.abs(found[0] - evaluators[0].unscrubbed(swap_set.references)).max() > 1e-3
+
+
+def test_what_reads_only_some_layers_reads_what_was_written_there() -> None:
+    clt = crossing()
+    rows = torch.cat([clt.rows[:, None], clt.later], 1)
+    other = rows.clone()
+    other[:, 1:] = 0
+    claim = output(head(1, 0, agrees_on=ANYTHING, reads=[latents("clt", 3, agrees_on=ANYTHING)]))
+    evaluators = [
+        Evaluator(with_dictionaries(MODEL, clt=crossing(rows=own)), DATA, claim)
+        for own in (rows, other)
+    ]
+    swap_set = evaluators[0].space.draw(40, np.random.default_rng(0))
+    assert np.array_equal(*(evaluator.evaluate(swap_set) for evaluator in evaluators))
+
+
+CROSSING: dict[str, tuple[Any, str]] = {
+    "error": (
+        lambda: error("clt0", agrees_on=EXACT),
+        "clt0 is a layer of a cross-layer transcoder, of which several leave something of an MLP "
+        "together, so it has no error; claim mlp0",
+    ),
+    "subspace": (
+        lambda: latents("clt0", 1, agrees_on=EXACT, subspace=torch.eye(D)[:, :2]),
+        r"clt0\[1\] writes at several layers, and subspace= says of one activation what it is",
+    ),
+    "computed": (
+        lambda: latents(
+            "clt0", 1, agrees_on="parity", computed_by=lambda f: torch.zeros(len(f), D)
+        ),
+        r"clt0\[1\] writes at several layers, and computed_by= says",
+    ),
+    "what it writes at": (
+        lambda: (latents("clt0", 1, agrees_on=EXACT), mlp(1, agrees_on=EXACT)),
+        "claim the same edge into output twice",
+    ),
+    "another's": (
+        lambda: (latents("clt0", 1, agrees_on=EXACT), latents("other", 1, agrees_on=EXACT)),
+        "claim the same edge into output twice",
+    ),
+    "twice": (
+        lambda: (latents("clt0", [1, 2], agrees_on=EXACT), latents("clt0", 2, agrees_on=EXACT)),
+        "claim the same edge into output twice",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CROSSING)
+def test_what_units_of_several_layers_cannot_mean(case: str) -> None:
+    make, message = CROSSING[case]
+    graph = with_dictionaries(MODEL, clt0=crossing(0), clt1=crossing(1), other=crossing(1, "o"))
+    with pytest.raises((HypothesisError, ModelError), match=message):
+        claimed_by(graph, make())
+
+
+def test_units_of_two_layers_of_one_transcoder_are_two_edges() -> None:
+    graph = with_dictionaries(MODEL, clt0=crossing(0), clt1=crossing(1))
+    both = (latents("clt0", [1, 2], agrees_on=EXACT), latents("clt1", [1], agrees_on=EXACT))
+    assert claimed_by(graph, both)
+    unsaid = with_dictionaries(MODEL, clt0=crossing(0, None), clt1=crossing(1, None))
+    with pytest.raises(HypothesisError, match="claim the same edge into output twice"):
+        claimed_by(unsaid, both)
+
+
+def test_a_transcoder_of_more_layers_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"has rows for 3 layers from .* but this network has no"):
+        with_dictionaries(MODEL, clt=crossing(rows=torch.ones(UNITS, 3, D, dtype=torch.float64)))
+    rows = torch.ones(UNITS, 2, D)
+    with pytest.raises(ModelError, match=r"stands at blocks\.N\.hook_mlp_out and reads what that"):
+        Dictionary(torch.ones(D, UNITS), None, rows, at="blocks.0.hook_resid_pre")
+
+
+def test_later_rows_are_part_of_what_the_network_is() -> None:
+    graphs = [
+        with_dictionaries(MODEL, clt=crossing(rows=rows))
+        for rows in (torch.ones(UNITS, 2, D), torch.ones(UNITS, 2, D))
+    ]
+    graphs[1].dictionaries["clt"].later[0, 0, 0] = 2
+    assert graphs[0].digest() != graphs[1].digest()

@@ -10,12 +10,34 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_scrub import ANYTHING, EXACT, attn, embed, group, head, mask, output, pattern, stream
+from pytest_scrub import (
+    ANYTHING,
+    EACH,
+    EXACT,
+    attn,
+    embed,
+    group,
+    head,
+    mask,
+    output,
+    pattern,
+    stream,
+)  # fmt: skip
 from pytest_scrub.engine.circuit import circuit_of
+from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.network.graph import Site
 from pytest_scrub.power.mutants import mutants
 from pytest_scrub.tree.nodes import Node
-from tests.network.kinds.conftest import HEADS, LENGTH, ROWS, F, Same, Small, many_rows
+from tests.network.kinds.conftest import (
+    HEADS,
+    LENGTH,
+    OUTPUT,
+    ROWS,
+    F,
+    Same,
+    Small,
+    many_rows,
+)  # fmt: skip
 
 
 def of_head(*more: Node, nth: int = 1, **way: Any) -> Node:
@@ -84,6 +106,26 @@ def test_at_some_queries_it_is_the_whole_where_these_are_read(
         head(1, 0, **F, name="it", reads=[pattern(1, 0, **F, name="looks", pos=pos)])
     )
     same(small.outputs(everywhere, donors), small.outputs(tree({}), donors))
+
+
+def test_with_a_donor_for_each_query_it_is_as_many_leaves(small: Small, same: Same) -> None:
+    def under_its_head(*looks: Node) -> Evaluator:
+        root = output(head(1, 1, agrees_on=ANYTHING, reads=looks))
+        return Evaluator(small.graph, small.data, root, OUTPUT)
+
+    each = under_its_head(pattern(1, 1, agrees_on=ANYTHING, pos=EACH))
+    leaves = under_its_head(
+        *(pattern(1, 1, agrees_on=ANYTHING, pos=at, name=f"{at}") for at in range(LENGTH))
+    )
+    drawn = each.space.draw(ROWS, np.random.default_rng(0))
+    alike = leaves.space.swap_set(drawn.references, drawn.donors)
+    found = each.outputs(drawn).double()
+    same(found, leaves.outputs(alike).double())
+    # each query looks where its own donor's does
+    turned = drawn.donors.copy()
+    turned[-LENGTH:] = turned[: -LENGTH - 1 : -1]
+    other = leaves.space.swap_set(drawn.references, turned)
+    assert not torch.allclose(found, leaves.outputs(other).double())
 
 
 @pytest.mark.parametrize("via", ["direct", "any"])
@@ -206,6 +248,11 @@ def test_beside_what_it_stands_for_it_is_refused(native: Small, other: Node, sai
         (
             output(head(1, 0, **F, reads=[pattern(1, 0, **F, reads=[embed(**F, into="v")])])),
             "pattern1.0 reads embed into q or k, not into='v'",
+        ),
+        (
+            output(head(1, 0, **F, reads=[pattern(1, 0, **F, pos=EACH(with_shift=True))])),
+            "a query at another position sees other keys, so where it looks means nothing here; "
+            "give a pattern pos=EACH without with_shift=",
         ),
         (
             output(head(1, 0, **F, reads=[pattern(1, 7, **F)])),
