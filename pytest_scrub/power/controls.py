@@ -113,7 +113,10 @@ def _control(
             store = store.for_dataset(graph, dataset)
         evaluator = Evaluator(graph, dataset, hypothesis, metric, store=store)
         anything = Evaluator(graph, dataset, output(agrees_on=ANYTHING), metric, store=store)
-        references = References(plan, evaluator, anything, settings.stream("baseline"))
+        # Labels are predicted as exactly as the network itself knows its own: beside another that
+        # answers at random, any prediction would be as good.
+        own = evaluator if average.predicted is None else average.evaluator
+        references = References(plan, own, anything, settings.stream("baseline"))
         found = measure(evaluator, references, settings)
     except ScrubError as error:
         return Control(what, None, None, f"it could not be judged: {error}", True)

@@ -467,8 +467,12 @@ class _Maker:
     def exchanged(self) -> Iterator[Mutant]:
         """Two siblings with each other's claim; components, slots, positions and subspaces stay."""
         for first, second in combinations(self.parents, 2):
-            if self.parents[first] == self.parents[second]:
-                a, b = self.nodes[first], self.nodes[second]
+            a, b = self.nodes[first], self.nodes[second]
+            # what has a donor for each position is a leaf that takes one, and an edit takes none
+            takes_all = not any(
+                n.edited or (n.is_each and (m.reads or m.computed_by)) for n, m in ((a, b), (b, a))
+            )
+            if self.parents[first] == self.parents[second] and takes_all:
                 edits = {
                     path: replace(
                         n,

@@ -222,22 +222,8 @@ def measure(
     if settings.by is not None:
         space.dataset.feature(settings.by)  # a wrong name is told before anything is drawn
 
-    null = under_null.null if under_null else null_of(space)
-    if settings.min_gap is not None:
-        _require_alone(space)
-        null = None  # that swaps hurt is nothing that features explain
-    shares = {"min_explained": "tolerance", "min_explained_at_worst": "adversarial_tolerance"}
-    for name, instead in shares.items():
-        if null is None and getattr(settings, name) is not None:
-            raise HypothesisError(
-                f"{name}= is a share of what the claim's features explain, and it names none: "
-                f"give {instead}= instead"
-            )
-    if under_null is None and null is not None:
-        under_null = UnderNull(evaluator, null, references, settings.stream("null"))
-
+    under_null = under_null or _under_null(evaluator, references, settings)
     nodes_of, predictions = _Nodes(evaluator, settings), Predictions(evaluator, acceptance)
-
     where_all_moved = _WhereAllMoved(evaluator)
 
     def counted(drawn: Sample) -> Sample | None:
@@ -284,6 +270,27 @@ def measure(
         evaluator, settings, references, drawn, gap, together, tolerance, nodes, by_slice,
         baseline, share, reason, why, under_null, predicted,
     )  # fmt: skip
+
+
+def _under_null(
+    evaluator: Evaluator, references: References, settings: Settings
+) -> UnderNull | None:
+    """The claim's null, if any. **Raises** `HypothesisError` where a share of it is asked for, and
+    there is none."""
+    null = null_of(evaluator.space)
+    if settings.min_gap is not None:
+        _require_alone(evaluator.space)
+        null = None  # that swaps hurt is nothing that features explain
+    shares = {"min_explained": "tolerance", "min_explained_at_worst": "adversarial_tolerance"}
+    for name, instead in shares.items():
+        if null is None and getattr(settings, name) is not None:
+            raise HypothesisError(
+                f"{name}= is a share of what the claim's features explain, and it names none: "
+                f"give {instead}= instead"
+            )
+    if null is None:
+        return None
+    return UnderNull(evaluator, null, references, settings.stream("null"))
 
 
 def _require_alone(space: SwapSpace) -> None:

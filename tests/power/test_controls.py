@@ -18,6 +18,7 @@ from pytest_scrub import (
     check,
     module,
     output,
+    zero_one_error,
 )
 from pytest_scrub.network.shuffled import shuffled
 from tests.power.test_refuted import ROWS, judged
@@ -121,3 +122,73 @@ def test_weights_are_put_back() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert graph.version() == version  # what was cached is still of this network
     assert torch.equal(graph.run(data.batch(range(5))), clean)
+
+
+# Claims that predict a change: controls by default ------------------------------------------------
+
+
+class Untrained(nn.Module):
+    """Two halves of the input, each read by a layer, and what it says of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(26)
+        self.a, self.b = nn.Linear(4, 8, bias=False), nn.Linear(4, 8, bias=False)
+        self.out = nn.Linear(16, 5, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 20 * self.out(torch.cat([self.a(x[:, :4]), self.b(x[:, 4:])], -1))
+
+
+def exchanged(subspace: Any, **options: Any) -> Verdict:
+    """What layer a holds is exchanged, and the label is to be what the network says of the left
+    half of the donor and the right half of the reference."""
+    model = Untrained().eval()
+    halves = torch.cat([torch.eye(4).repeat_interleave(4, 0), torch.eye(4).repeat(4, 1)], 1)
+    with torch.no_grad():
+        table = model(halves).argmax(-1).numpy().reshape(4, 4)
+    left, right = np.random.default_rng(0).integers(0, 4, (2, ROWS))
+    features = {"left": left, "right": right}
+    data = Dataset(halves[4 * left + right], labels=table[left, right], features=features)
+    root = output(
+        module("a", agrees_on=ANYTHING, name="a", subspace=subspace(model)),
+        rest=EXACT,
+        predicts=lambda reference, a: table[a["left"], reference["right"]],
+    )
+    return check(
+        root, ModuleGraph(model), data, metric=zero_one_error(), tolerance=0.1, samples=1000,
+        adversaries=(), **options,
+    )  # fmt: skip
+
+
+def everything(_: Untrained) -> Any:
+    return np.eye(8)
+
+
+def all_that_is_written(model: Untrained) -> Any:
+    """Four of the eight dimensions."""
+    return torch.linalg.qr(model.a.weight.detach().double())[0]
+
+
+def test_an_alignment_with_the_whole_space_is_weak_by_its_controls() -> None:
+    """Any other basis of it does as well; the network was never trained."""
+    found = exchanged(everything)
+    assert (found.average, found.outcome) == ("held", "weak")
+    weights, spaces = found.controls
+    assert (weights.passed, weights.outcome) == (True, "refuted")
+    assert (spaces.name, spaces.passed) == ("random subspaces of the same width", False)
+    assert found.predicted is not None
+    assert spaces.accuracy == found.predicted.accuracy == 1.0
+    assert weights.accuracy is not None
+    assert weights.accuracy < 0.6
+    assert "random subspaces of the same width" in str(found)
+    assert exchanged(everything, controls=False).outcome == "held"
+
+
+def test_an_alignment_that_others_of_its_width_are_not_is_held() -> None:
+    found = exchanged(all_that_is_written)
+    assert found.outcome == "held"
+    weights, spaces = found.controls
+    assert (weights.passed, spaces.passed) == (True, True)
+    assert spaces.accuracy is not None
+    assert spaces.accuracy < 0.9

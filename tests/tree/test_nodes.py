@@ -338,7 +338,10 @@ FEATURES = "takes the name of a feature of the dataset, a list of names, EXACT o
         (lambda: mlp(1, agrees_on="f", via_="any"), "mlp takes no via_=; did you mean 'via'?"),
         (lambda: group(["a", "b"], agree="f"), "group takes no agree=; did you mean 'agrees_on'?"),
         (lambda: output(agree_on="f"), "output takes no agree_on=; did you mean 'agrees_on'?"),
-        (lambda: output(q=1), "output takes no q=; its options are agrees_on, rest"),
+        (
+            lambda: output(q=1),
+            "output takes no q=; its options are agrees_on, rest, predicts, rivals",
+        ),
         (lambda: output(reads=[]), "output takes reads by position; leave reads= out"),
         (lambda: module(path="a"), "module takes path by position; leave path= out"),
         (
