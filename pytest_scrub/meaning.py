@@ -78,7 +78,7 @@ class Network(Protocol):
 
 
 def rows_of(swap_set: SwapSet, column: int) -> dict[str | None, int]:
-    """For one reference x, the row in every slot; rule 15: of a donor from another position its
+    """For one reference x, the row in every slot; rule 7: of a donor from another position its
     number, see `agreeing`. Rule 1: x is what the root, with no parent (None), agrees with, and its
     own input unless it names a feature, which gives it a slot."""
     x, donors = int(swap_set.references[column]), swap_set.donors[:, column].tolist()
@@ -91,7 +91,7 @@ def allowed(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> dic
     two claims about the same nodes, `join` allows in every slot what both do."""
     own, owners, rows = rows_of(swap_set, column), donor_owners(root), dict[str, set[int]]()
     for path, node, _ in node_paths(root):
-        # rule 15: a node with pos=EACH is a leaf for every position
+        # rule 7: a node with pos=EACH is a leaf for every position
         for place in places(path, own) if node.is_each else [None]:
             at = "" if place is None else f"/{place}"
             if node.agrees_on is not None:  # rule 2: with the parent's own input
@@ -114,7 +114,7 @@ def places(path: str, rows: Mapping[str | None, int]) -> range:
 
 def reader(root: Node, path: str) -> str | None:
     """The node with whose own input a donor agrees: the parent, or of a donor that is shared the
-    nearest node that reads all who take it (rule 15)."""
+    nearest node that reads all who take it (rule 5)."""
     owners, above = donor_owners(root), readers(root)
     owner = owners.get(path, path)
     takers = [owner, *(taker for taker, of in owners.items() if of == owner)]
@@ -126,7 +126,7 @@ def agreeing(
     dataset: Dataset, on: Agreement, row: int, place: int | None = None,
     further: int = 0, positions: int = 1,
 ) -> set[int]:  # fmt: skip
-    """Rule 2: the row itself, and every row among the donors that agrees with it; rule 15: at one
+    """Rule 2: the row itself, and every row among the donors that agrees with it; rule 7: at one
     position, where neither is padded, or with the donor so many positions further on, around the
     end, which its number tells: the row plus as many times the number of rows."""
     there = None if place is None else (place + further) % max(positions, place + 1)
@@ -204,7 +204,7 @@ class Meaning:
 
     def claims(self, path: str, node: Node) -> list[Claim]:
         """What a node hands to its parent."""
-        if node.is_each:  # rule 15: what each donor gives where it is read
+        if node.is_each:  # rule 7: what each donor gives where it is read
             at_each, given = places(path, self.rows), list[dict[str, Tensor]]()
             for at in at_each:
                 further, row = divmod(self.rows[f"{path}/{at}"], len(self.dataset))

@@ -185,6 +185,7 @@ class CircuitNode:
     - `along_every_path`: whether it is read by way of others as well.
     - `is_computed`: whether a function stands in for its activation.
     - `predicts`: of the output, which label swaps lead to, where that is not the reference's own.
+    - `edited`: by what its activation is changed, and takes no donor.
     """
 
     path: str
@@ -199,6 +200,7 @@ class CircuitNode:
     along_every_path: bool
     is_computed: bool
     predicts: str | None = None
+    edited: str | None = None
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,13 @@ def circuit_of(hypothesis: Node, graph: ModelGraph) -> Circuit:
             components=tuple(graph.parts[name].title for name in node.components),
             level=max(levels.index(graph.parts[name].level) for name in node.components),
             into=node.into,
-            agrees_on=None if node.agrees_on is None else str(node.agrees_on),
+            agrees_on=None if node.edited or node.agrees_on is None else str(node.agrees_on),
             rest=None if node.rest is None else str(node.rest),
             positions=None if node.pos is None else str(node.pos),
             subspace=None if node.subspace is None else str(node.subspace),
             along_every_path=parent is not None and (node.via == "any" or not graph.reads_directly),
-            is_computed=node.computed_by is not None or node.edited is not None,
+            is_computed=node.computed_by is not None,
+            edited=None if node.edited is None else str(node.edited),
             predicts=None if node.predicts is None else str(node.predicts),
         )
         for path, node, parent in paths

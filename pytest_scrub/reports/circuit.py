@@ -17,6 +17,7 @@ def stated(node: CircuitNode) -> list[str]:
         f"at {node.positions}": node.positions is not None,
         f"in {node.subspace}": node.subspace is not None,
         "computed by a function": node.is_computed,
+        str(node.edited): node.edited is not None,
         "read along every path": node.along_every_path,
         f"agrees on {node.agrees_on}": node.agrees_on is not None,
         str(node.predicts): node.predicts is not None,

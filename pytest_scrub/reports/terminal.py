@@ -156,7 +156,8 @@ def progress_line(verdict: Verdict, seconds: float, width: int) -> str:
     """One line for a claim that has just been judged: with the figure that decided it, and as much
     about that as there is room for."""
     decided = verdict.deciding
-    short = f"{_around(decided.gap)} of {decided.of:.3g}"
+    least = "at least " * (verdict.min_gap is not None)
+    short = f"{_around(decided.gap)} of {least}{decided.of:.3g}"
     said = [short]
     if decided.what:
         said = [_decided(decided), f"{decided.gap:.3g} of {decided.of:.3g}", short]

@@ -26,7 +26,7 @@ LATER = {  # fields that came after these files were written: what they are read
     "says_nothing": False,
     "silent": [],
     **dict.fromkeys(("indirect", "picture", "own_picture", "donor_picture")),
-    **dict.fromkeys(("predicted", "predicts", "label", "min_gap", "accuracy")),
+    **dict.fromkeys(("predicted", "predicts", "label", "min_gap", "accuracy", "edited")),
 }
 
 
