@@ -718,7 +718,7 @@ def test_the_stages_make_the_output(label_pos: Any) -> None:
     assert stages is not None
     with torch.no_grad():
         made = stages.unembed(stages.norm(evaluator.streams(swap_set)))
-        found = evaluator.ranked(swap_set.references, made)
+        found = evaluator.ranked(swap_set, made)
     np.testing.assert_allclose(found, evaluator.evaluate(swap_set), rtol=0, atol=1e-12)
 
 
@@ -736,7 +736,8 @@ def test_outputs_are_ranked_by_the_stand_in() -> None:
     )
     rows = np.array([2, 0, 5])
     chance = logits[:, 0].softmax(-1)[torch.arange(3), TOKENS[rows, 0]]
-    torch.testing.assert_close(evaluator.ranked(rows, logits), -torch.logit(chance))
+    found = evaluator.ranked(evaluator.space.unswapped(rows), logits)
+    torch.testing.assert_close(found, -torch.logit(chance))
 
 
 @pytest.mark.parametrize(

@@ -287,7 +287,7 @@ def test_a_typo_is_no_refutation(suite: Suite) -> None:
         (
             "claim()",
             "a claim needs tolerance= (the largest gap, in the metric's unit), min_explained= or "
-            "min_recovered=",
+            "min_recovered=, or min_gap= where it says that swaps hurt",
         ),
         (
             "claim(tolerance=-0.1)",
@@ -456,7 +456,7 @@ def assert_points_at_claim(ran: Ran, path: Path, name: str) -> None:
     [
         ("adversaries=[3]", ["--scrub-adversary=none"]),
         ("controls=0", ["--scrub-controls"]),
-        ("controls=None", ["--scrub-controls"]),
+        ("controls='no'", ["--scrub-controls"]),
     ],
 )
 def test_no_option_of_the_run_hides_a_wrong_one_of_the_claim(
