@@ -16,6 +16,7 @@ from pytest_scrub.network.graph import ModelGraph
 from pytest_scrub.network.shuffled import shuffled, why_not_shuffled
 from pytest_scrub.power.mutants import permuted_everywhere, with_other_units
 from pytest_scrub.statistics.average import Measured, measure
+from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.statistics.sampling import References
 from pytest_scrub.tree.edits import VectorEdit
 from pytest_scrub.tree.nodes import ANYTHING, Node, Subspace, output
@@ -48,8 +49,9 @@ def _controls(average: Measured) -> Iterator[Control]:
     if reason := why_not_shuffled(graph):
         yield Control(SHUFFLED, None, None, reason, True)
     else:
+        clean = None if average.predicted is None else _known_by_itself(average)
         with shuffled(graph, settings.stream(SHUFFLED)) as other:
-            yield _control(SHUFFLED, average, other, dataset, hypothesis)
+            yield _control(SHUFFLED, average, other, dataset, hypothesis, clean)
     found = permuted_everywhere(dataset, hypothesis, settings.stream(PERMUTED))
     if settings.min_gap is not None:
         pass  # features only say which swaps are left out, and those hurt too
@@ -67,6 +69,19 @@ def _controls(average: Measured) -> Iterator[Control]:
     others = with_other_units(graph, dataset, hypothesis, metric_pos, settings.stream(OTHER_UNITS))
     if others is not None:
         yield _control(OTHER_UNITS, average, graph, dataset, others)
+
+
+def _known_by_itself(average: Measured) -> Numbers:
+    """The unscrubbed metric of the network as it is, float64 `[rows]`, NaN for rows that are no
+    sample's reference. Labels are to be predicted as well as it knows its own: beside a network
+    that answers at random, any prediction would be as good."""
+    plan, space = average.references.plan, average.evaluator.space
+    rows = np.unique(plan.rows)
+    if len(space.reference_rows) <= len(plan.rows):
+        rows = np.union1d(rows, space.reference_rows)
+    found = np.full(len(space.dataset), np.nan)
+    found[rows] = average.evaluator.unscrubbed(rows)
+    return found
 
 
 def _rotated(hypothesis: Node, rng: np.random.Generator) -> Node:
@@ -102,7 +117,12 @@ def _otherwise_edited(hypothesis: Node, rng: np.random.Generator) -> Node:
 
 
 def _control(
-    what: str, average: Measured, graph: ModelGraph, dataset: Dataset, hypothesis: Node
+    what: str,
+    average: Measured,
+    graph: ModelGraph,
+    dataset: Dataset,
+    hypothesis: Node,
+    clean: Numbers | None = None,
 ) -> Control:
     metric = average.evaluator.metric
     settings = replace(average.settings, by=None, slice_tolerance=None)
@@ -113,10 +133,7 @@ def _control(
             store = store.for_dataset(graph, dataset)
         evaluator = Evaluator(graph, dataset, hypothesis, metric, store=store)
         anything = Evaluator(graph, dataset, output(agrees_on=ANYTHING), metric, store=store)
-        # Labels are predicted as exactly as the network itself knows its own: beside another that
-        # answers at random, any prediction would be as good.
-        own = evaluator if average.predicted is None else average.evaluator
-        references = References(plan, own, anything, settings.stream("baseline"))
+        references = References(plan, evaluator, anything, settings.stream("baseline"), clean)
         found = measure(evaluator, references, settings)
     except ScrubError as error:
         return Control(what, None, None, f"it could not be judged: {error}", True)

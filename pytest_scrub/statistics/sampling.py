@@ -102,12 +102,18 @@ class References:
     - `evaluator`: of any claim about the same network, data and metric: for the unscrubbed metric.
     - `anything`: that of `output(agrees_on=ANYTHING)`, for the baseline.
     - `rng`: of the baseline's donors.
+    - `clean`: the unscrubbed metric of rows, float64 `[rows]`, where it is that of another network.
     """
 
     def __init__(
-        self, plan: Plan, evaluator: Evaluator, anything: Evaluator, rng: np.random.Generator
+        self,
+        plan: Plan,
+        evaluator: Evaluator,
+        anything: Evaluator,
+        rng: np.random.Generator,
+        clean: Numbers | None = None,
     ) -> None:
-        self.plan = plan
+        self.plan, self._clean = plan, clean
         self._evaluator, self._anything, self._rng = evaluator, anything, rng
         self._unscrubbed = self._baseline = np.empty(0)
 
@@ -133,7 +139,7 @@ class References:
     def unscrubbed(self, count: int) -> Numbers:
         """The clean metric of the first `count` references."""
         new = self.plan.rows[len(self._unscrubbed) : count]
-        self._unscrubbed = np.concatenate([self._unscrubbed, self._evaluator.unscrubbed(new)])
+        self._unscrubbed = np.concatenate([self._unscrubbed, self.clean(new)])
         return self._unscrubbed[:count]
 
     def only(self, which: npt.NDArray[np.bool_]) -> References:
@@ -145,7 +151,7 @@ class References:
 
     def clean(self, rows: Rows) -> Numbers:
         """The clean metric of these references."""
-        return self._evaluator.unscrubbed(rows)
+        return self._evaluator.unscrubbed(rows) if self._clean is None else self._clean[rows]
 
     def rounding_of(self, values: Numbers) -> Numbers:
         """How far off metrics may be that have these values."""
