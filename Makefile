@@ -45,7 +45,7 @@ LONG_CLAIMS := $(INDUCTION)::test_refined $(INDUCTION)::test_naive $(INDUCTION):
 	$(CARRYING)::test_a_boundless_alignment_holds_it $(CARRYING)::test_the_network_does_not_add_digit_by_digit $(CARRYING)::test_the_same_columns_carry_into_the_hundreds \
 	$(CARRYING)::test_it_carries_from_nine_on $(CARRYING)::test_any_four_columns_hold_it $(CARRYING)::test_the_carry_is_at_the_other_last_digit \
 	$(BRACKETS)::test_mlp_2_gets_the_count_from_layer_1_and_head_2_1 $(BRACKETS)::test_both_at_once \
-	$(LATENTS)::test_they_get_it_from_other_latents $(LATENTS)::test_the_error_of_the_sae_is_idle \
+	$(LATENTS)::test_latents_get_the_difference_from_latents $(ADDITION)::test_one_frequency_is_enough $(LATENTS)::test_they_get_it_from_other_latents $(LATENTS)::test_the_error_of_the_sae_is_idle \
 	$(LATENTS)::test_the_difference_stands_at_every_position $(LATENTS)::test_the_bracket_stands_there_and_no_more \
 	$(LATENTS)::test_latents_look_at_what_follows \
 	$(LATENTS)::test_latents_look_at_what_follows_and_know_the_horizon \

@@ -44,9 +44,9 @@ MOST_IN_FULL = [
 ]
 CASES = sized(
     {
-        "native": 60,
-        "gpt2": 20,
-        "llama": 20,
+        "native": 40,
+        "gpt2": 12,
+        "llama": 12,
         "families": 6,
         "functions": 60,
         "modules": 60,

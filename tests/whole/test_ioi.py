@@ -260,6 +260,7 @@ def test_names_of_several_tokens_are_one_clear_error(example, pytester, monkeypa
     )
 
 
+@only_in_full  # a process of its own, as the one before
 def test_a_folder_that_is_not_there_is_an_error_and_no_skip(example, pytester, monkeypatch):
     monkeypatch.setenv(FOLDER, str(pytester.path / "nowhere"))
     result = example("-k", "thirteen")
