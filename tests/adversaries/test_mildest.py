@@ -34,7 +34,7 @@ def data() -> Dataset:
 
 
 def verdict(root: Any, **options: Any) -> Any:
-    settings = {"metric": OFF, "samples": 2000, "min_gap": 0.5, **options}
+    settings = {"metric": OFF, "samples": 2000, "budget": 2000, "min_gap": 0.5, **options}
     return check(root, GRAPH, data(), **settings)
 
 

@@ -197,7 +197,7 @@ def background(page: Any) -> str:
     ("scheme", "width"),
     [
         ("light", 1280),
-        ("dark", 390),
+        pytest.param("dark", 390, marks=only_in_full),
         pytest.param("light", 390, marks=only_in_full),
         pytest.param("dark", 1280, marks=only_in_full),
     ],
