@@ -148,12 +148,6 @@ class Evaluator:
             other.hypothesis = space.hypothesis
         return other
 
-    def measuring(self, metric: Metric) -> Evaluator:
-        """The same by another metric that reads the same positions."""
-        other = copy(self)
-        other.metric, other._proved_sizes = metric, ProvedSizes()
-        return other
-
     def against(self, rival: str) -> Evaluator:
         """The same with the labels that a rival of the claim's prediction gives."""
         other = self.allowing(self.space.against(rival))

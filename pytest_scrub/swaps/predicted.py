@@ -14,7 +14,7 @@ from pytest_scrub.data.feature_values import FeatureValues
 from pytest_scrub.errors import DataError, HypothesisError, located_at
 from pytest_scrub.swaps.slots import REFERENCE, Slot, predicted_path
 from pytest_scrub.tree.paths import predicted_from
-from pytest_scrub.tree.predictions import Prediction, Predicts, arguments_of
+from pytest_scrub.tree.predictions import Prediction, arguments_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +87,7 @@ class PredictedLabels:
         for each.
         """
         with located_at(self.root):
-            return self._labels(rows, self.said.what, self.said.function)
+            return self._labels(rows)
 
     def prove_alone(self, rows: Rows) -> None:
         """**Raises** `HypothesisError` where a label is another one alone than beside others."""
@@ -100,8 +100,9 @@ class PredictedLabels:
                         "it alone; compute each label from its own rows, the same every time"
                     )
 
-    def _labels(self, rows: Rows, what: str, function: Predicts) -> Tensor:
+    def _labels(self, rows: Rows) -> Tensor:
         assert self.dataset.labels is not None  # as seen at the start
+        what, function = self.said.what, self.said.function
         own = self.dataset.labels
         read = [
             FeatureValues(self.dataset, rows[self.places[argument]])

@@ -20,13 +20,12 @@ from pytest_scrub.common.programs import Program
 from pytest_scrub.common.user_code import call_user_function
 from pytest_scrub.errors import HypothesisError, Place, did_you_mean, located_at
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, output
+from pytest_scrub.tree.predictions import REFERENCE_ARGUMENT, Predicts
 
 ANSWER = "answer"
-REFERENCE = "reference"  # how a prediction calls the row whose label it is
-RESERVED = (REFERENCE, "rivals")
+RESERVED = (REFERENCE_ARGUMENT, "rivals")
 
 Row = Mapping[str, Any]  # the features of one input of each reference, arrays `[batch]`
-Predicts = Callable[..., Any]
 
 
 class CausalModel:
@@ -196,7 +195,7 @@ def predicting(model: CausalModel, variables: Iterable[str]) -> Predicts:
 
     by_name = inspect.Parameter.POSITIONAL_OR_KEYWORD
     predicted.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, by_name) for name in (REFERENCE, *names)]
+        [inspect.Parameter(name, by_name) for name in (REFERENCE_ARGUMENT, *names)]
     )
     predicted.__name__ = f"a causal model of {', '.join(model.variables)}"
     return predicted
