@@ -51,6 +51,8 @@ def minimal(
     direction = 1 if changes.mean() > 0 else -1
     order = np.argsort(-direction * changes, kind="stable")
     order = order[direction * changes[order] > tolerance]  # not empty, as their mean is beyond it
+    if not swapped_slots(spending.evaluator.space):  # edits alone: a reference is all there is
+        return swap_set[order[:1]]
     first = order[np.sort(np.unique(swap_set.references[order], return_index=True)[1])[:REFERENCES]]
     pruning = _Pruning(spending, tolerance, direction, rng)
     return pruning.readable(pruning.fewest(swap_set[first]))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pytest_scrub import Dataset, FunctionGraph, Metric, module, output
+from pytest_scrub import Dataset, FunctionGraph, Metric, check, edit, module, output
 from pytest_scrub.adversaries import minimal as pruning
 from pytest_scrub.adversaries import repairs
 from pytest_scrub.adversaries.minimal import minimal
@@ -117,6 +117,21 @@ def test_the_work_grows_no_faster_than_the_claim() -> None:
         *_, spending = pruned(graph, data, donor=1, tolerance=5.0)
         spent.append(spending.evaluations)
     assert spent[2] - spent[1] <= 2.5 * (spent[1] - spent[0]) + 100
+
+
+def test_of_edits_alone_the_reference_that_changes_most_is_left() -> None:
+    """They take no donor, so there is nothing else to prune."""
+    data = Dataset({"bits": torch.tensor([[0.0], [1.0], [5.0], [2.0]])})
+    graph = FunctionGraph(
+        wide=lambda bits: bits * torch.tensor([1.0, 2.0]), output=lambda wide: wide.sum(1)
+    )
+    claimed = output(edit(module("wide"), project_out=torch.tensor([0.0, 1.0])), rest=EXACT)
+    verdict = check(claimed, graph, data, tolerance=0.1, metric=OWN)
+    assert verdict.outcome == "refuted"
+    assert verdict.search is not None
+    found = verdict.search.counterexample
+    assert found is not None and not found.swaps
+    assert found.gap == -10.0  # of row 2, and the second number is twice the first
 
 
 def test_additions_are_looked_at_on_some_references_where_they_are_many(monkeypatch: Any) -> None:
