@@ -41,8 +41,11 @@ class Program:
         try:
             self.order = tuple(TopologicalSorter(self.arguments).static_order())
         except CycleError as error:
+            circle = error.args[1]
             raise kind(
-                f"the {what}s {' -> '.join(error.args[1])} read one another in a circle"
+                f"the {what} {circle[0]!r} reads itself; call it otherwise than what it is made of"
+                if len(circle) == 2
+                else f"the {what}s {' -> '.join(circle)} read one another in a circle"
             ) from error
         self.given = tuple(name for name in self.order if name not in functions)
 

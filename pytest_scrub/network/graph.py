@@ -7,6 +7,7 @@ activations (`capture`), and for a component's value when some of what it reads 
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -437,13 +438,42 @@ def require_component(graph: ModelGraph, name: str, label: str) -> None:
         if problem := graph.problem(name):
             raise ModelError(problem) from None
         asked, there = name, graph.components
+        dictionary = name.removesuffix(".error") if name.endswith(".error") else None
         if parts := split(name):  # of a basis that there is not
             asked, there = parts[0], tuple(graph.bases)
-        listed = list(there)
-        if len(listed) > MOST_SHOWN:
-            listed[MOST_SHOWN - 2 : -1] = ["..."]
-        hint = did_you_mean(asked, there) or f"; it has {', '.join(listed) or 'none'}"
+            dictionary = None if "neurons" in asked else asked
+        hint = _instead(asked, there, dictionary)
         raise HypothesisError(f"{label}: the network has no component {asked!r}{hint}") from None
+
+
+def _instead(asked: str, there: Sequence[str], dictionary: str | None) -> str:
+    """What might be meant: what is numbered alike, the nearest name, a dictionary that is not
+    attached, or all there is."""
+    if alike := [name for name in there if _kind(name) == _kind(asked)]:
+        same_layer = asked.rstrip("0123456789")
+        return f"; it has {_ranges([n for n in alike if n.startswith(same_layer)] or alike)[0]}"
+    # short names, and two of which both end in .error, are near each other anyway
+    if near := did_you_mean(asked, there, cutoff=0.6 if dictionary is None else 0.8):
+        return near
+    if dictionary is not None:
+        return f"; with_dictionaries(model, {dictionary}=...) attaches a dictionary of that name"
+    listed = _ranges(there)
+    if len(listed) > MOST_SHOWN:
+        listed[MOST_SHOWN - 2 : -1] = ["..."]
+    return f"; it has {', '.join(listed) or 'none'}"
+
+
+def _kind(name: str) -> str:
+    return re.sub(r"\d+", "0", name)
+
+
+def _ranges(names: Sequence[str]) -> list[str]:
+    """Names of which those that differ in numbers alone are their first and last."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(_kind(name), []).append(name)
+    ends = ((min(of, key=natural_key), max(of, key=natural_key)) for of in kinds.values())
+    return [first if first == last else f"{first} to {last}" for first, last in ends]
 
 
 def captured(values: Mapping[str, Tensor], sites: Iterable[Site]) -> dict[Site, Tensor]:

@@ -437,8 +437,8 @@ def _more(verdict: Verdict) -> str:
 def _why_untested(node: NodeReport, verdict: Verdict) -> str:
     if not node.must_be_tested:
         return (
-            f"untested:  {node.slot} takes no donor but the row itself: nothing was swapped; "
-            "claim what it agrees on"
+            f"untested:  {node.slot} takes no donor but the row itself, so nothing of it was "
+            "swapped; claim what it agrees on, or that all else may be ANYTHING"
         )
     if node.fixed:
         return (

@@ -129,9 +129,10 @@ class Subspace:
                 f"subspace= takes a [d_model, k] matrix of orthonormal columns ({error})"
             ) from None
         if columns.ndim != 2 or not 0 < columns.shape[1] <= columns.shape[0]:
+            remedy = {1: "; give one direction as v[:, None] / v.norm()", 2: "; transpose it"}
             raise HypothesisError(
                 "subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape "
-                f"{columns.shape}"
+                f"{columns.shape}{remedy.get(columns.ndim, '') if columns.size else ''}"
             )
         if not np.allclose(
             columns.T @ columns, np.eye(columns.shape[1]), atol=ORTHONORMAL_TOLERANCE

@@ -130,7 +130,8 @@ def test_of_edits_alone_the_reference_that_changes_most_is_left() -> None:
     assert verdict.outcome == "refuted"
     assert verdict.search is not None
     found = verdict.search.counterexample
-    assert found is not None and not found.swaps
+    assert found is not None
+    assert not found.swaps
     assert found.gap == -10.0  # of row 2, and the second number is twice the first
 
 

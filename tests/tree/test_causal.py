@@ -122,6 +122,10 @@ REFUSED_MODELS: dict[str, tuple[dict[str, Any], str]] = {
         {"a": lambda b: b, "b": lambda a: a, "answer": lambda a: a},
         "the variables a -> b -> a read one another in a circle",
     ),
+    "a variable called as the feature that it is made of": (
+        {"ones": lambda ones: ones // 10, "answer": lambda ones: ones},
+        "the variable 'ones' reads itself; call it otherwise than what it is made of",
+    ),
     "nothing reads it": (
         {"carry": lambda ones: ones // 10, "answer": lambda tens: tens},
         "nothing reads the variable 'carry', so the answer does not depend on it; leave it out, or "

@@ -706,11 +706,13 @@ def test_subspaces_are_orthogonal_only_in_one_space() -> None:
     [
         (
             np.ones(3),
-            "subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape (3,)",
+            "subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape (3,); "
+            "give one direction as v[:, None] / v.norm()",
         ),
         (
             np.eye(3)[:2],
-            "subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape (2, 3)",
+            "subspace= takes a [d_model, k] matrix of orthonormal columns, not one of shape (2, 3)"
+            "; transpose it",
         ),
         (
             np.empty((3, 0)),

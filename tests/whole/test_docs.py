@@ -11,6 +11,7 @@ outputs compared.
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import inspect
@@ -34,13 +35,15 @@ from pytest_scrub import Dataset, claim
 from pytest_scrub.pytest_edge.options import OPTIONS
 from pytest_scrub.settings import COMMAND_LINE_OPTIONS, SETTINGS, CheckOptions, ClaimOptions
 from pytest_scrub.tree.nodes import NodeOptions
+from tests import said
 from tests.places import ROOT
-from tests.sizes import only_in_full
+from tests.sizes import FULL, only_in_full
 
 DOCS = ROOT / "docs"
 WORKFLOW = DOCS / "workflow.yml"
-TUTORIAL, NOTEBOOK = "tutorial.md", "from-the-notebook.md"
-LONG = [TUTORIAL, "writing-claims.md", NOTEBOOK, "dictionaries.md"]
+TUTORIAL, NOTEBOOK, SENTENCES = "tutorial.md", "from-the-notebook.md", said.PAGE.name
+LONG = [TUTORIAL, "writing-claims.md", NOTEBOOK, "dictionaries.md", SENTENCES]
+WITHOUT_TRANSFORMERS = ("test_predictions.py", "test_steering.py")  # of the sentences
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# ([\w./-]+\.\w+|\.\w+)(, continued)?\n")
 SLOWEST = 300  # seconds for one command: twenty at most on a free machine
@@ -127,12 +130,18 @@ def _is_shown(wanted: str, line: str) -> bool:
     )
 
 
+def with_the_repository() -> dict[str, str]:
+    """An environment in which its example networks are found, for the page that says so."""
+    return {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
 def perform(page: str, folder: Path) -> Iterator[tuple[str, str]]:
     """Run a page; every shown output with what was printed before it."""
+    env = with_the_repository() if page == SENTENCES else {}
     printed: str | None = None
     for language, text in blocks(page):
         if language == "bash":
-            printed = "\n".join(run(line, folder) for line in text.splitlines())
+            printed = "\n".join(run(line, folder, **env) for line in text.splitlines())
         elif language == "text" and printed is not None:
             yield text, printed
         elif not write(text, folder):
@@ -187,6 +196,34 @@ def test_a_page_runs_as_it_stands(page, performed):
         assert not lost, "\n".join(
             [f"{page} shows what is not printed:", *lost, "", "printed was:", printed]
         )
+
+
+@pytest.mark.xdist_group(SENTENCES)
+def test_every_sentence_shows_what_was_said_of_it(performed, tmp_path):
+    """Of all in `make full`, and of those that need no transformer in `make test`."""
+    shows = {one.test: one.says for one in said.shown(said.PAGE.read_text())}
+    assert len(shows) > 60
+    assert all(shows.values())
+    folder = performed(SENTENCES)[0] if FULL else tmp_path
+    if not FULL:
+        for _, text in blocks(SENTENCES):
+            write(text, folder)
+        claims = " ".join(WITHOUT_TRANSFORMERS)
+        run(f"pytest {claims} --scrub-json=verdicts.json  # fails", folder, **with_the_repository())
+    found = said.of_run(folder / "verdicts.json")
+    assert found == {
+        test: says for test, says in shows.items() if FULL or test.startswith(WITHOUT_TRANSFORMERS)
+    }
+
+
+def test_a_claim_without_its_verdict_is_seen():
+    page = "```python\n# test_a.py\n@claim()\ndef test_b():\n    return 1\n"
+    page += "    # held: so\n    # far\n\n\n"
+    page += "@claim()\ndef test_c(x):\n    # why\n    return 2\n```\n"
+    assert [(one.test, one.says) for one in said.shown(page)] == [
+        ("test_a.py::test_b", "held: so far"),
+        ("test_a.py::test_c", ""),
+    ]
 
 
 def test_the_claim_on_the_first_page_is_the_tutorials():
@@ -284,6 +321,34 @@ def test_every_public_name_is_in_the_reference(name):
     assert [getattr(importlib.import_module(home), last) for home, _, last in named] == [
         getattr(pytest_scrub, name)
     ]
+
+
+def used_in(text: str) -> set[str]:
+    """The names that some Python does something with, beside importing them."""
+    every = list(ast.walk(ast.parse(text)))
+    own = {
+        node.attr
+        for node in every
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == pytest_scrub.__name__
+    }
+    return own | {node.id for node in every if isinstance(node, ast.Name)}
+
+
+@functools.cache
+def used_in_the_reference() -> set[str]:
+    return set().union(
+        *(used_in(text) for kind, text in blocks("reference.md") if kind == "python")
+    )
+
+
+@pytest.mark.parametrize("name", pytest_scrub.__all__)
+def test_every_public_name_has_an_example_in_the_reference(name):
+    assert name in used_in_the_reference(), f"docs/reference.md has no example of {name}"
+
+
+def test_what_is_only_imported_is_no_example():
+    text = "from a import (\n    b,\n)\nimport c\nc.d()\npytest_scrub.e\nf(g)"
+    assert used_in(text) == {*"cefg", "pytest_scrub"}
 
 
 @pytest.mark.xdist_group(TUTORIAL)

@@ -207,6 +207,14 @@ CLAIMS: dict[str, tuple[Any, str]] = {
         lambda: error("saes", agrees_on=EXACT),
         "the network has no component 'saes.error'; did you mean 'sae.error'",
     ),
+    "no such dictionary": (
+        lambda: latents("res1", 1347, agrees_on=EXACT),
+        "no component 'res1'; with_dictionaries.model, res1=.... attaches a dictionary of that ",
+    ),
+    "no error of such a dictionary": (
+        lambda: error("res1", agrees_on=EXACT),
+        "component 'res1.error'; with_dictionaries.model, res1=....",
+    ),
     "name": (
         lambda: latents("sae.x", 1, agrees_on=EXACT),
         "latents takes the name of a dictionary",

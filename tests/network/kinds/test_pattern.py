@@ -256,7 +256,7 @@ def test_beside_what_it_stands_for_it_is_refused(native: Small, other: Node, sai
         ),
         (
             output(head(1, 0, **F, reads=[pattern(1, 7, **F)])),
-            "the network has no component 'pattern1.7'; did you mean 'pattern1.",
+            "the network has no component 'pattern1.7'; it has pattern1.0 to pattern1.",
         ),
     ],
     ids=str,

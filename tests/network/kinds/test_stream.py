@@ -118,7 +118,7 @@ def test_a_false_claim_is_refuted_and_a_true_one_is_not(via: str) -> None:
         ),
         (
             output(stream(4, **F)),
-            "output/stream4: the network has no component 'stream4'; did you mean 'stream",
+            "output/stream4: the network has no component 'stream4'; it has stream0 to stream",
         ),
         (output(stream(2, **F), head(1, 0, **F)), "claim the same edge into output twice"),
         (output(stream(2, **F), stream(1, **F)), "claim the same edge into output twice"),

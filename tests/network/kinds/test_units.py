@@ -210,7 +210,7 @@ def test_what_claims_an_edge_twice_is_refused(native: Small) -> None:
         (neurons(1, slice(16, None), **F), "neurons1 has 16 units, 0 to 15, none of these"),
         (
             neurons(3, 0, **F),
-            "output/neurons3[0]: the network has no component 'neurons3'; did you mean 'neurons",
+            "the network has no component 'neurons3'; it has neurons0 to neurons2",
         ),
         (
             head(1, 0, **F, reads=[neurons(1, 0, **F)]),
