@@ -245,16 +245,30 @@ def headline(verdict: Verdict) -> str:
 
 
 def _decided_beside(verdict: Verdict, gap: str) -> str | None:
-    """The first line where a rival or a slice decided on average, and not the gap of all swaps."""
+    """The first line where a rival, a slice or single swaps decided on average, and not the gap of
+    all swaps."""
     if (by_rival := decided_by_rival(verdict)) is not None:
         return f"{by_rival}; {gap}"
     if (deciding := _deciding_slice(verdict)) is None:
-        return None
+        return _decided_by_single_swaps(verdict, gap)
     slices, one = deciding
     return (
         f"claim {verdict.outcome} where {slices.by} = {one.value}: gap "
         f"{one.gap or 'not drawn'} in {verdict.metric}, tolerance {slices.tolerance:.4g} for "
         "each slice"
+    )
+
+
+def _decided_by_single_swaps(verdict: Verdict, gap: str) -> str | None:
+    """The first line where too many single swaps change too much, though the average does not."""
+    if verdict.min_within is None or verdict.outcome != REFUTED:
+        return None
+    if abs(verdict.gap.mean) > verdict.tolerance:
+        return None
+    decided = verdict.deciding
+    return (
+        f"claim refuted: {verdict.min_within:.1%} of single swaps only stay within "
+        f"{decided.gap.mean:.4g} of {decided.of:.4g}; on average {gap}"
     )
 
 

@@ -288,6 +288,7 @@ def test_single_swaps_are_all_known(share: float) -> None:
     assert abs(found.gap.mean) <= tolerance
     assert found.average == "held"
     refuted = judged(LEAF, tolerance=tolerance, min_within=min(inside + 1e-6, 0.999))
+    assert "of single swaps only stay within" in str(refuted).splitlines()[0]
     assert refuted.outcome == "refuted"
 
 
