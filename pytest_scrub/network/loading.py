@@ -122,6 +122,11 @@ def load_raw(
                 "with its to()"
             )
         return source
+    if not isinstance(source, (str, Path)):
+        raise ModelError(
+            f"load_model takes a module, a file, a folder or a name on the hub, not a "
+            f"{type(source).__name__}; load_state_dict() weights into their module and give that"
+        )
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"there is no GPU for device {str(device)!r} here; use device='cpu'")
     require_library("load_model()")
@@ -330,7 +335,8 @@ def _fields(path: Path, config: Config) -> dict[str, Any]:
         raise ModelError(
             f"{path.name} has no config: there is no {' or '.join(f.name for f in candidates)}; "
             "write one with the "
-            f"network's {', '.join(REQUIRED_FIELDS)} and act_fn, or pass them as config={{...}}"
+            f"network's {', '.join(REQUIRED_FIELDS)} and act_fn, or pass them as config={{...}}; "
+            "of a module of your own, load_state_dict() the file into it and give the module"
         )
     try:
         given = json.loads(file.read_text())

@@ -300,6 +300,11 @@ def test_a_file_without_the_heads_bias_is_fine(saved: Path) -> None:
     assert torch.equal(load_raw(saved)(TOKENS), bridge(TOKENS))
 
 
+def test_weights_alone_are_no_network(saved: Path) -> None:
+    weights: Any = load_file(saved)
+    refused(r"load_model takes a module, a file, a folder or .*, not a dict; load_state_", weights)
+
+
 # What is wrong with a config ----------------------------------------------------------------------
 
 
@@ -307,7 +312,7 @@ def test_missing_configs(saved: Path) -> None:
     saved.with_suffix(".json").unlink()
     refused(
         r"small\.safetensors has no config: there is no small\.json or config\.json; write one "
-        r"with",
+        r"with.*; of a module of your own, load_state_dict\(\) the file into it and give the module",
         saved,
     )
     refused(r"there is no other\.json; write one", saved, config=saved.with_name("other.json"))

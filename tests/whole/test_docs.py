@@ -46,7 +46,7 @@ LONG = [TUTORIAL, "writing-claims.md", NOTEBOOK, "dictionaries.md", SENTENCES]
 WITHOUT_TRANSFORMERS = ("test_predictions.py", "test_steering.py")  # of the sentences
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# ([\w./-]+\.\w+|\.\w+)(, continued)?\n")
-SLOWEST = 300  # seconds for one command: twenty at most on a free machine
+SLOWEST = 900  # seconds for one command: fifty at most on a free machine
 SCRIPTS = sorted(path.name for path in DOCS.glob("*.md") if "```bash" in path.read_text())
 
 
