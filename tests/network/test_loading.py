@@ -312,7 +312,7 @@ def test_missing_configs(saved: Path) -> None:
     saved.with_suffix(".json").unlink()
     refused(
         r"small\.safetensors has no config: there is no small\.json or config\.json; write one "
-        r"with.*; of a module of your own, load_state_dict\(\) the file into it and give the module",
+        r"with.*; of a module of your own, load_state_dict\(\) the file into it and give the ",
         saved,
     )
     refused(r"there is no other\.json; write one", saved, config=saved.with_name("other.json"))
