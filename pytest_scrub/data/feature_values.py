@@ -30,6 +30,10 @@ class FeatureValues(Mapping[str, "NDArray[Any]"]):
         values: NDArray[Any] = self.dataset.feature(feature)[self.rows]
         return values
 
+    def __getattr__(self, name: str) -> Any:
+        """**Raises** `AttributeError`, which says how features are written."""
+        raise AttributeError(f"rows have no {name!r}; a feature is written rows[{name!r}]")
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.dataset.feature_names)
 

@@ -135,7 +135,8 @@ def _as_tensor(what: str, given: Any) -> Tensor:
             values = np.asarray(given)
         return torch.as_tensor(values).detach()
     except (TypeError, ValueError, RuntimeError) as error:
+        of = f" of {values.dtype}" if isinstance(values, np.ndarray) else ""
         raise HypothesisError(
-            f"{what} returns {type(given).__name__}, of which no labels can be made ({error}); "
-            "return an array of labels"
+            f"{what} returns {type(given).__name__}{of}, of which no labels can be made; return an "
+            "array of labels, which are numbers"
         ) from error

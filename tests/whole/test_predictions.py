@@ -389,6 +389,8 @@ WRONG = {
     "returns float64 numbers": ({}, lambda carry: carry["c"] / 3),
     "did you mean 'carry'": ({}, lambda carri: carri["c"]),
     "no feature 'cc'": ({}, lambda carry: carry["cc"]),
+    "a feature is written rows['c']": ({}, lambda carry: carry.c),
+    "of object, of which no labels can be made": ({}, lambda carry: carry["c"].astype(object)),
 }
 
 
