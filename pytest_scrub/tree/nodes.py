@@ -498,7 +498,9 @@ def output(
     - `reads`: the components whose contribution to the output is claimed.
     - `agrees_on`: only where the reference itself may be exchanged; without it the root's input is
       the reference.
-    - `rest`: on what everything unclaimed must agree; `ANYTHING` by default.
+    - `rest`: on what everything unclaimed must agree; `ANYTHING` by default: what is claimed is
+      enough. With `EXACT` the claim is that what the nodes know beside their features is not
+      needed.
     - `predicts`: the label that a swap should lead to, `[batch]` like the dataset's, where it is
       not the reference's own: a function whose arguments are called `reference`, or after the
       `name=` of a node, whose row's feature values it then gets (`FeatureValues`). The metric
