@@ -324,6 +324,11 @@ def test_a_claim_is_tested_where_its_nodes_can_be_swapped(root: Node, outcome: s
     assert verdict.outcome == (WEAK if outcome == HELD and names_one else outcome)
 
 
+def test_what_stays_as_it_is_is_said_with_what_to_claim_instead() -> None:
+    said = str(verdict_on(output(module("A", agrees_on=EXACT))))
+    assert "so nothing of it was swapped; claim what it agrees on, or that all else may be" in said
+
+
 def test_repeated_rows_test_nothing() -> None:
     column = torch.zeros(ROWS, dtype=torch.float64)
     data = Dataset({"a": column, "b": column}, labels=column, features={"all": column})
