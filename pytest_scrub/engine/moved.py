@@ -14,6 +14,7 @@ from pytest_scrub.engine.plan import Step
 from pytest_scrub.network.graph import Site, at_rows, change_of, projected_onto, read_from
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
+FEW = 8  # outputs at a time: of all positions and words they are large
 SAME = 1e-5  # of the root mean square of an activation: a smaller change is none
 
 
@@ -47,6 +48,17 @@ def all_moved(evaluator: Evaluator, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
         if not slot.is_rest and (not slot.agrees_on.exact or slot.node.edited is not None):
             found &= np.any([leaves.get(i, contents[i]) for i in slots], axis=0)
     return found
+
+
+def reaches_output(evaluator: Evaluator, swap_set: SwapSet) -> bool:
+    """Whether any of these swaps changes the output at all."""
+    for start in range(0, len(swap_set), FEW):
+        few = swap_set[start : start + FEW]
+        own, now = evaluator.clean_outputs(few.references), evaluator.outputs(few).double()
+        change = torch.where(now == own, 0.0, now - own).square().mean().sqrt()  # of inf too
+        if change > SAME * own[own.isfinite()].double().square().mean().sqrt():
+            return True
+    return False
 
 
 def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int, ...]]:

@@ -450,9 +450,14 @@ def _more(verdict: Verdict) -> str:
 
 def _why_untested(node: NodeReport, verdict: Verdict) -> str:
     if not node.must_be_tested:
+        swapped = (
+            "nothing else that was swapped reaches the output"
+            if any(rest.is_rest and rest.moved and rest.fixed for rest in verdict.nodes)
+            else "nothing of it was swapped"
+        )
         return (
-            f"untested:  {node.slot} takes no donor but the row itself, so nothing of it was "
-            "swapped; claim what it agrees on, or that all else may be ANYTHING"
+            f"untested:  {node.slot} takes no donor but the row itself, and "
+            f"{swapped}; claim what it agrees on, or let the rest be swapped"
         )
     if node.fixed:
         return (
@@ -491,7 +496,7 @@ def _table(verdict: Verdict) -> Iterator[str]:
     rows = (
         (
             node.slot,
-            f"{node.agrees_on}{' (fixes it)' * node.fixed}{_silent(node)}",
+            f"{node.agrees_on}{_fixed(node)}{_silent(node)}",
             f"{node.donors[0]}/{node.donors[1]:g}/{node.donors[2]}",
             f"{node.with_other:.0%}",
             "" if node.alone is None else str(node.alone),
@@ -502,6 +507,12 @@ def _table(verdict: Verdict) -> Iterator[str]:
         for node in verdict.nodes
     )
     return table_lines([header, *rows])
+
+
+def _fixed(node: NodeReport) -> str:
+    if not node.fixed:
+        return ""
+    return " (reaches nothing)" if node.is_rest else " (fixes it)"
 
 
 def _silent(node: NodeReport) -> str:

@@ -318,7 +318,11 @@ def recovered(
 
 def untested_nodes(nodes: tuple[NodeReport, ...]) -> tuple[NodeReport, ...]:
     """The nodes that the data cannot test; all nodes where none claims anything that could be
-    swapped, or where the swaps exchanged equal values."""
+    swapped, or where the swaps exchanged equal values.
+
+    What stays as it is, beside a rest that is swapped, claims that it suffices: the swaps of the
+    rest test that, and its null lets go of what is kept ("nothing is kept").
+    """
     named = tuple(node for node in nodes if not node.is_rest)
     claiming = tuple(node for node in named if node.must_be_tested)
     wanting = tuple(node for node in claiming if not node.is_tested)
@@ -327,4 +331,11 @@ def untested_nodes(nodes: tuple[NodeReport, ...]) -> tuple[NodeReport, ...]:
     if claiming:
         is_swapped = any(node.is_rest and node.moved > 0 for node in nodes)
         return claiming if all(node.fixed for node in claiming) and not is_swapped else ()
+    loose = {
+        node.slot.removesuffix("/rest")
+        for node in nodes
+        if node.is_rest and node.is_tested and not node.fixed
+    }
+    if any(node.slot.rpartition("/")[0] in loose for node in named):
+        return ()
     return named or nodes or (NO_NODE,)

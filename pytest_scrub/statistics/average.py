@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.engine.moved import all_moved, moved_leaves, read_at, silent_units
+from pytest_scrub.engine.moved import all_moved, moved_leaves, reaches_output, read_at, silent_units
 from pytest_scrub.errors import HypothesisError, ScrubError, located_at
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.acceptance import Acceptance, recovered, slack, untested_nodes
@@ -461,6 +461,7 @@ class _Nodes:
         # active, by node
         self._moves: dict[str, float] = {}
         self._silent: dict[str, tuple[int, ...]] = {}
+        self._idle: bool | None = None  # whether nothing that is swapped reaches the output
 
     def __call__(self, drawn: Sample) -> tuple[NodeReport, ...]:
         evaluator = self._evaluator
@@ -474,7 +475,12 @@ class _Nodes:
             }
             silent = silent_units(evaluator, first)
             self._silent = {evaluator.space.slots[i].whole: of for i, of in silent.items()}
-        return tuple(map(self._with_silent, _nodes(evaluator, drawn, self._settings, self._moves)))
+        nodes = _nodes(evaluator, drawn, self._settings, self._moves)
+        if not any(node.must_be_tested for node in nodes):  # the swaps of rests are all there is
+            if self._idle is None:
+                self._idle = not reaches_output(evaluator, drawn.swap_set[:BURN_IN])
+            nodes = tuple(replace(n, fixed=n.fixed or (n.is_rest and self._idle)) for n in nodes)
+        return tuple(map(self._with_silent, nodes))
 
     def _with_silent(self, node: NodeReport) -> NodeReport:
         """Where no unit of a leaf is ever active, nothing was swapped: what it agrees on has not

@@ -153,7 +153,7 @@ def null_of(space: SwapSpace) -> Null | None:
         return Null(space, "features permuted", space.hypothesis, permuted)
     dropped = _dropped(space)
     if dropped != space.hypothesis:
-        return Null(space, "what is EXACT may be ANYTHING", dropped, {})
+        return Null(space, "nothing kept EXACT", dropped, {})
     if permuted := _features([slot for slot in space.slots if slot.is_rest]):
         return Null(space, "features of rests permuted", space.hypothesis, permuted)
     if permuted := _features([slot for slot in space.slots if slot.parent == REFERENCE]):

@@ -402,7 +402,7 @@ UNTESTED = {
         "output/A",
     ),
     "no claim at all": ("", "output()", "output"),
-    "all is EXACT": ("", 'output(module("A", agrees_on=EXACT))', "output/A"),
+    "all is EXACT": ("", 'output(module("A", agrees_on=EXACT), rest=EXACT)', "output/A"),
 }
 
 

@@ -245,8 +245,12 @@ REST = replace(TESTED, slot="output/rest", agrees_on="ANYTHING", is_rest=True, m
         ((RARELY,), (RARELY,)),
         ((REST, TESTED, RARELY, EXACTLY), (RARELY,)),
         ((REST, TESTED, EXACTLY), ()),  # what is exact need not be swapped
-        # unless nothing else is named: a swapped rest does not make up for it
-        ((REST, EXACTLY), (EXACTLY,)),
+        # that it suffices is tested by the rest beside it, if that reaches the output
+        ((REST, EXACTLY), ()),
+        ((replace(REST, fixed=True), EXACTLY), (EXACTLY,)),
+        ((replace(REST, is_tested=False), EXACTLY), (EXACTLY,)),
+        ((replace(REST, slot="output/c/rest"), EXACTLY), (EXACTLY,)),  # of another node
+        ((EXACTLY,), (EXACTLY,)),
         ((REST,), (REST,)),
         ((), (NO_NODE,)),
     ],
@@ -302,7 +306,10 @@ def copy_of_b(b: Any) -> Any:
         (output(module("A", agrees_on="two")), HELD),
         (output(module("A", agrees_on="one")), UNTESTED),
         (output(module("A", agrees_on="a")), UNTESTED),  # the rest of b is swapped all the same
-        (output(module("A", agrees_on=EXACT)), UNTESTED),
+        (output(module("A", agrees_on=EXACT)), HELD),  # it suffices: the rest is swapped
+        (output(module("A", agrees_on=EXACT), rest=EXACT), UNTESTED),
+        (output(module("A", agrees_on=EXACT), rest="a"), UNTESTED),
+        (output(module("A", agrees_on=EXACT), module("b", agrees_on=EXACT)), UNTESTED),
         (output(module("A", agrees_on=EXACT), module("b", agrees_on="b")), HELD),
         (output(module("A", agrees_on="a"), module("b", agrees_on="b")), UNTESTED),
         # the function is what is tested
@@ -325,8 +332,30 @@ def test_a_claim_is_tested_where_its_nodes_can_be_swapped(root: Node, outcome: s
 
 
 def test_what_stays_as_it_is_is_said_with_what_to_claim_instead() -> None:
-    said = str(verdict_on(output(module("A", agrees_on=EXACT))))
-    assert "so nothing of it was swapped; claim what it agrees on, or that all else may be" in said
+    said = str(verdict_on(output(module("A", agrees_on=EXACT), rest=EXACT)))
+    assert "and nothing of it was swapped; claim what it agrees on, or let the rest be" in said
+
+
+def test_parts_that_are_all_there_is_suffice_by_construction() -> None:
+    said = str(verdict_on(output(module("A", agrees_on=EXACT), module("b", agrees_on=EXACT))))
+    assert "claim untested: too little is swapped at output/A, output/b" in said
+    assert "nothing else that was swapped reaches the output; claim what it agrees on" in said
+    assert "ANYTHING (reaches nothing)" in said
+
+
+def test_what_suffices_is_held_against_keeping_nothing() -> None:
+    column = torch.arange(ROWS, dtype=torch.float64)
+    data = Dataset({"a": column, "b": BITS[:, 1]}, labels=2 * column)
+    options = {"metric": replace(ERROR, lower=0.0, upper=64.0), "samples": 2000, "adversaries": ()}
+
+    def judged(*kept: str, **accepted: float) -> Verdict:
+        root = output(*(module(name, agrees_on=EXACT) for name in kept))
+        return check(root, GRAPH, data, **options, **accepted)
+
+    for accepted in ({"tolerance": 2.0}, {"min_explained": 0.8}):
+        assert judged("A", **accepted).outcome == HELD  # b changes the sum by one at most
+        assert judged("b", **accepted).outcome == REFUTED
+    assert judged("b", tolerance=60.0).outcome == WEAK  # nothing kept is as good
 
 
 def test_repeated_rows_test_nothing() -> None:
