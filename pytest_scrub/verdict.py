@@ -464,6 +464,7 @@ class Null:
     - `undecided`: why it is undecided, as in a `Verdict`.
     - `worst`: what the claim's search finds for it, where the average does not tell it from the
       claim.
+    - `changes`: percentiles (0, 1, ... 100) of the change of single samples.
     """
 
     what: str
@@ -473,6 +474,7 @@ class Null:
     outcome: Decided
     undecided: str | None = None
     worst: WorstOfNull | None = None
+    changes: tuple[float, ...] = ()
 
     @property
     def told(self) -> bool:
@@ -673,6 +675,7 @@ class Verdict:
       reasons; None where nodes were read as they say, or as all are of a network of its kind.
     - `predicted`: of a claim that says which label swaps lead to; None of one that says that
       nothing changes.
+    - `metric_worse`: `"higher"` or `"lower"`, which way the metric gets worse.
     - `schema_version`: another one for whatever a reader of this one would not understand.
     """
 
@@ -723,6 +726,7 @@ class Verdict:
     indirect: str | None = None
     predicted: Predicted | None = None
     min_gap: float | None = None
+    metric_worse: Literal["higher", "lower"] = "higher"
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @property
