@@ -388,6 +388,24 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Where a head looks on both inputs of a swap, by itself.
+
+    - `head`: its name.
+    - `own`, `donor`: data URIs, with a pixel for each query, downwards, and each key, as opaque as
+      its probability; positions that are padded are left out.
+    - `own_words`, `donor_words`: what stands at these positions; empty where the dataset does not
+      say that of each.
+    """
+
+    head: str
+    own: str
+    donor: str
+    own_words: tuple[str, ...] = ()
+    donor_words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Swap:
     """One donor of a counterexample, as a person reads it.
 
@@ -396,6 +414,9 @@ class Swap:
       equal as well.
     - `differs`: where the two inputs differ.
     - `own_picture`, `donor_picture`: data URIs, where the dataset shows images.
+    - `own_output`, `donor_output`: the largest outputs of the untouched network on both; None where
+      the metric's position is not known of one.
+    - `attention`: of the slot's first heads.
     """
 
     slot: str
@@ -406,6 +427,9 @@ class Swap:
     differs: str
     own_picture: str | None = None
     donor_picture: str | None = None
+    own_output: str | None = None
+    donor_output: str | None = None
+    attention: tuple[Attention, ...] = ()
 
 
 @dataclass(frozen=True)

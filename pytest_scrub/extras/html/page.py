@@ -73,6 +73,7 @@ def _environment() -> Environment:
     shown = (
         aligned, answer_rows, diagram, headline, remedy, rest, stated, worst_found,
         plots.distributions, plots.convergence, plots.search_curves, plots.dashes,
+        plots.attention_axes,
     )  # fmt: skip
     answers = [(name, "number" if nth else "") for nth, name in enumerate(ANSWERS)]
     environment.globals |= {"signs": SIGNS, "source": _source, "answer_columns": answers}

@@ -3,7 +3,9 @@ colours."""
 
 from __future__ import annotations
 
+import base64
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, pairwise
@@ -19,6 +21,8 @@ ROW, NARROW_ROW = 19.5, 38.0  # for each claim
 # next power of ten.
 LINEAR_PART = 3
 FEWEST_LOOKS = 2
+ATTENTION, LARGEST_CELL = 300.0, 20.0  # pixels of a picture, and of one position
+NAME_HEIGHT, LONGEST_WORD = 12.0, 10  # of a position: pixels, characters
 MOST_TICKS = 6
 BEYOND = 0.05  # of an axis, beyond what is drawn
 DASHES_OF_NULL = (2, 2)
@@ -275,6 +279,31 @@ def _round_counts(least: int, most: int) -> list[int]:
     every = [digit * 10**power for power in range(len(str(most))) for digit in (1, 2, 5)]
     inside = [count for count in every if least <= count <= most] or [least, most]
     return inside[:: math.ceil(len(inside) / MOST_TICKS)]
+
+
+def attention_axes(
+    uri: str, words: Sequence[str]
+) -> tuple[int, float, float, list[tuple[int, str]]]:
+    """How many positions a picture of attention has, how large it draws each, what room their names
+    have, and the names that do not lie on each other: their words, or else every fifth number.
+
+    None where it is no picture that was made for a verdict.
+    """
+    made = re.fullmatch(r"data:image/png;base64,([A-Za-z0-9+/]{44}[A-Za-z0-9+/]*={0,2})", uri)
+    if made is None:
+        return 0, 0.0, 0.0, []
+    count = int.from_bytes(base64.b64decode(made[1][:32])[16:20], "big")  # the width, in its header
+    cell = max(min(ATTENTION / max(count, 1), LARGEST_CELL), 1.0)
+    if len(words) != count:
+        words = [str(nth) if nth % 5 == 0 else "" for nth in range(count)]
+    every = math.ceil(NAME_HEIGHT / cell)
+    named = [(nth, _cut(word)) for nth, word in enumerate(words) if word and nth % every == 0]
+    longest = max((len(word) for _, word in named), default=0)
+    return count, cell, 8 + 6.7 * longest, named
+
+
+def _cut(word: str) -> str:
+    return word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD - 1]}…"
 
 
 def _short_name(name: str) -> str:

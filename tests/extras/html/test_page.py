@@ -147,7 +147,8 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script() -> None:
     found = Parsed(text)
     for tag, attributes in found.elements:
         for name in ("src", "href", "action", "data", "poster", "srcset"):
-            assert (attributes.get(name) or "#").startswith(("#", "data:,")), (tag, attributes)
+            inside = ("#", "data:,", "data:image/png;base64,")
+            assert (attributes.get(name) or "#").startswith(inside), (tag, attributes)
         assert "url(http" not in (attributes.get("style") or "")
     assert not re.search(r"@import|url\((?!#)", text)
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
@@ -226,6 +227,35 @@ def test_only_images_that_are_in_the_verdict_are_drawn(uri: str) -> None:
         assert "img" not in tags(found)
         assert not any(name.startswith("on") for name in attribute_names(found))
         assert "donor: the dog sat" in found.text
+
+
+def test_attention_and_outputs_of_both_inputs_stand_beside_each_other() -> None:
+    text = fragment(refuted())
+    found = Parsed(text)
+    pictures = [facts["href"] for tag, facts in found.elements if tag == "image"]
+    counterexample = search().counterexample
+    assert counterexample is not None
+    (looks,) = counterexample.swaps[0].attention
+    assert pictures == [looks.own, looks.donor]
+    drawn = "".join(re.findall(r'<svg class="attention".*?</svg>', text, re.DOTALL))
+    labels = re.findall(r'<text text-anchor="end" x=[^>]*>([^<]*)</text>', drawn)
+    assert labels == ["the", "cat", "sat", "the", "dog", "sat"]
+    assert "attention of head2.1 own input" in found.text
+    assert "largest outputs, untouched own input 1 (2.5) donor 7 (3.5) 0 (1)" in found.text
+
+
+@pytest.mark.parametrize("uri", ["https://example.org/x.png", "data:image/png;base64,", *HOSTILE])
+def test_only_attention_that_is_in_the_verdict_is_drawn(uri: str) -> None:
+    found = search()
+    assert found.counterexample is not None
+    (swap,) = found.counterexample.swaps
+    looks = replace(swap.attention[0], own=uri, donor=uri)
+    seen = replace(found.counterexample, swaps=(replace(swap, attention=(looks,)),))
+    for text in (
+        fragment(refuted(search=replace(found, counterexample=seen))),
+        page(run(claimed(refuted(search=replace(found, counterexample=seen))))),
+    ):
+        assert "image" not in tags(Parsed(text))
 
 
 ALWAYS = ["the circuit", "figures", "plots", "nodes", "the hypothesis", "what was measured"]

@@ -7,10 +7,12 @@ import re
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from pytest_scrub.data.pictures import opaque_where
 from pytest_scrub.extras.html.page import fragment, page
-from pytest_scrub.extras.html.plots import Plot, overview
+from pytest_scrub.extras.html.plots import Plot, attention_axes, overview
 from pytest_scrub.verdict import Estimate, Look, Null
 from tests.example_verdicts import (
     attempt,
@@ -142,6 +144,24 @@ def test_a_claim_that_swaps_hurt_is_accepted_from_its_least_gap_on(metric_worse:
     in_both_charts = 4
     assert text.count('class="band"') == in_both_charts + fragment(verdict()).count('class="band"')
     assert "of a claim that swaps hurt, all from 1 on" in text
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "named"),
+    [
+        (3, ("a", "bb", "c" * 12), [(0, "a"), (1, "bb"), (2, "ccccccccc…")]),
+        (12, (), [(0, "0"), (5, "5"), (10, "10")]),
+        (3, ("a", "b"), [(0, "0")]),  # words of other positions
+        (100, ("w",) * 100, [(nth, "w") for nth in range(0, 100, 4)]),  # as many as have room
+    ],
+)
+def test_positions_are_named_where_there_is_room(
+    count: int, words: tuple[str, ...], named: list[tuple[int, str]]
+) -> None:
+    found, cell, left, shown = attention_axes(opaque_where(np.eye(count)), words)
+    assert (found, shown) == (count, named)
+    assert count * cell <= 300
+    assert left > 6 * max(len(word) for _, word in named)
 
 
 def test_the_null_is_drawn_beside_the_claim() -> None:

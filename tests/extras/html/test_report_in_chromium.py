@@ -4,6 +4,7 @@ loaded."""
 from __future__ import annotations
 
 import importlib
+import io
 import re
 import shutil
 import struct
@@ -461,6 +462,29 @@ def test_the_circuit_is_copied_and_saved_as_it_is_seen(
         return item.types.includes("image/png");
     }""")
     assert page.title().startswith("2 claims")
+    assert seen.problems == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_attention_of_both_inputs_is_seen(
+    tmp_path: Path, browser: Any, scheme: str, width: int
+) -> None:
+    images = pytest.importorskip("PIL.Image", reason="Pillow is not installed: nothing is seen")
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    seen = Seen(page, written(tmp_path / "report.html", claimed(refuted(), "a.py::test_it")))
+    both = page.locator("svg.attention image").all()
+    own, donor = (one.bounding_box() for one in both)
+    assert (own["y"] == donor["y"]) == (width == 1280)  # a hand has them below each other
+    face = tuple(map(int, re.findall(r"\d+", FACE[scheme])))
+    for one, below in zip(both, (face, (232, 89, 12)), strict=True):
+        image = images.open(io.BytesIO(one.screenshot())).convert("RGB")
+        size = image.width // 3
+        # the first two of the diagonal, what is above it, and what is below
+        places = [(0, 0), (1, 1), (1, 0), (0, 1)]
+        colours = [image.getpixel((size * x + size // 2, size * y + size // 2)) for x, y in places]
+        assert colours == [(232, 89, 12), (232, 89, 12), face, below]
+    assert labels_that_overlap(page) == []
+    assert seen.is_narrow_enough()
     assert seen.problems == []
 
 
