@@ -305,6 +305,8 @@ def test_a_page_of_one_claim_is_about_that_claim() -> None:
     assert "<title>held on average, fell to the search: a.py::test_it</title>" in text
     assert re.search(r'<h1 class="text">test_<wbr>it</h1>', text)
     assert "First failure" not in found.text
+    expected = Parsed(page(run(claimed(refuted(), result="xfailed", is_expected=True))))
+    assert "▼ held on average, fell to the search (xfailed as expected)" in expected.text
     nothing = Parsed(page(run(claimed(None, "a.py::test_it"))))
     assert "No verdict: Misstated: there is no component 'C'" in nothing.text
 

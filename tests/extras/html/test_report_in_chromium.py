@@ -496,7 +496,13 @@ def test_one_claim_is_a_page_of_its_own(tmp_path: Path, browser: Any, width: int
     circuit = page.locator("svg.circuit").bounding_box()
     assert circuit["y"] + circuit["height"] < 900  # without scrolling
     assert page.locator("#overview").count() == 0
-    assert page.get_by_role("button", name="save SVG").is_visible()
+    with page.expect_download() as found:
+        page.get_by_role("button", name="save SVG").click()
+    saved = Path(found.value.path()).read_text(encoding="utf-8")
+    # below what became of it, and its name
+    assert re.findall(r"<text[^>]*>([^<]+)", saved)[:2] == [
+        "▼ held on average, fell to the search", "test_it",
+    ]  # fmt: skip
     page.locator("#theme").click()
     assert seen.is_narrow_enough()
     assert seen.problems == []

@@ -50,7 +50,7 @@
       copies[i].removeAttribute("class");
     });
     const { color, backgroundColor, fontFamily } = getComputedStyle(root);
-    const told = claim.querySelector(".outcome") ?? document.querySelector(".counts .outcome");
+    const told = claim.querySelector("summary .outcome") ?? document.querySelector(".became .outcome");
     const name = claim.querySelector("summary .name") ?? document.querySelector("h1");
     const lines = [
       [told, 14, 700], [name, 13, 400], [claim.querySelector(".headline"), 13, 400],
