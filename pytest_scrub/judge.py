@@ -117,6 +117,7 @@ def _verdict(
         "average": average.outcome,
         "hypothesis": str(evaluator.hypothesis),
         "metric": evaluator.metric.name,
+        "metric_worse": evaluator.metric.worse,
         "budget": settings.samples,
         "nodes": with_gaps(average),
         "model": evaluator.graph.source,

@@ -388,6 +388,24 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Where a head looks on both inputs of a swap, by itself.
+
+    - `head`: its name.
+    - `own`, `donor`: data URIs, with a pixel for each query, downwards, and each key, as opaque as
+      its probability; positions that are padded are left out.
+    - `own_words`, `donor_words`: what stands at these positions; empty where the dataset does not
+      say that of each.
+    """
+
+    head: str
+    own: str
+    donor: str
+    own_words: tuple[str, ...] = ()
+    donor_words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Swap:
     """One donor of a counterexample, as a person reads it.
 
@@ -396,6 +414,9 @@ class Swap:
       equal as well.
     - `differs`: where the two inputs differ.
     - `own_picture`, `donor_picture`: data URIs, where the dataset shows images.
+    - `own_output`, `donor_output`: the largest outputs of the untouched network on both; None where
+      the metric's position is not known of one.
+    - `attention`: of the slot's first heads.
     """
 
     slot: str
@@ -406,6 +427,9 @@ class Swap:
     differs: str
     own_picture: str | None = None
     donor_picture: str | None = None
+    own_output: str | None = None
+    donor_output: str | None = None
+    attention: tuple[Attention, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -464,6 +488,7 @@ class Null:
     - `undecided`: why it is undecided, as in a `Verdict`.
     - `worst`: what the claim's search finds for it, where the average does not tell it from the
       claim.
+    - `changes`: percentiles (0, 1, ... 100) of the change of single samples.
     """
 
     what: str
@@ -473,6 +498,7 @@ class Null:
     outcome: Decided
     undecided: str | None = None
     worst: WorstOfNull | None = None
+    changes: tuple[float, ...] = ()
 
     @property
     def told(self) -> bool:
@@ -673,6 +699,7 @@ class Verdict:
       reasons; None where nodes were read as they say, or as all are of a network of its kind.
     - `predicted`: of a claim that says which label swaps lead to; None of one that says that
       nothing changes.
+    - `metric_worse`: `"higher"` or `"lower"`, which way the metric gets worse.
     - `schema_version`: another one for whatever a reader of this one would not understand.
     """
 
@@ -723,6 +750,7 @@ class Verdict:
     indirect: str | None = None
     predicted: Predicted | None = None
     min_gap: float | None = None
+    metric_worse: Literal["higher", "lower"] = "higher"
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @property

@@ -6,9 +6,13 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from pytest_scrub.data.pictures import opaque_where
 from pytest_scrub.reports.run import Claimed, Run
 from pytest_scrub.verdict import (
     Attempt,
+    Attention,
     Circuit,
     CircuitNode,
     Control,
@@ -95,7 +99,12 @@ def attempt(adversary: str = "which donors", gap: float = 0.9, **facts: Any) -> 
 
 def search(**facts: Any) -> Search:
     """One attempt that refutes, one that was not made, and what became of the first."""
-    swap = Swap("output/A", "a", "the cat sat", "the dog sat", ("b",), "tokens at 1")
+    words = (("the", "cat", "sat"), ("the", "dog", "sat"))
+    swap = Swap(
+        "output/A", "a", "the cat sat", "the dog sat", ("b",), "tokens at 1",
+        own_output="1 (2.5)", donor_output="7 (3.5), 0 (1)",
+        attention=(Attention("head2.1", opaque_where(np.eye(3)), opaque_where(np.tri(3)), *words),),
+    )  # fmt: skip
     found = Counterexample(
         "which donors",
         "the cat sat",

@@ -41,7 +41,6 @@ ELSEWHERE = {
     "adversaries/bound.py": "adversaries/test_sequence.py",
     "power/null.py": "swaps/test_null.py",
     "adversaries/repairs.py": "adversaries/test_minimal.py",
-    "adversaries/counterexample.py": "pytest_edge/test_adversaries.py",
     "adversaries/simpler_inputs.py": "pytest_edge/test_adversaries.py",
     "reports": "pytest_edge/test_run_reports.py",
     "extras/baselines/text.py": "extras/baselines/test_comparison.py",

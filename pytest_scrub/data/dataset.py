@@ -29,7 +29,7 @@ from pytest_scrub.data.columns import (
     row_codes,
     value_codes,
 )
-from pytest_scrub.data.names import LABELS, TOKEN_NAMES, Field, Names
+from pytest_scrub.data.names import LABELS, MASK, TOKEN_NAMES, Field, Names
 from pytest_scrub.data.pictures import Picture, picture_of
 from pytest_scrub.data.positions import Positions, positions_by_row, same_positions
 from pytest_scrub.data.tensors import (
@@ -348,6 +348,36 @@ class Dataset:
         shown = self._shown(row)
         return shown.uri if isinstance(shown, Picture) else None
 
+    def words(self, row: int) -> tuple[str, ...]:
+        """What stands at every position of a row that is not padded, as `show=` writes it; empty
+        where it does not say that of each."""
+        ids = self._ids({name: tensor[row] for name, tensor in self.inputs.items()})
+        if ids.ndim != 1 or ids.is_floating_point():
+            return ()
+        mask = self.inputs.get(MASK)
+        seen = (ids if mask is None else ids[mask[row].bool()]).tolist()
+        if hasattr(self._show, "decode"):
+            return tuple(self.word(token) or "" for token in seen)
+        text = self.show(row)
+        for words in (text.split(), [*text]):
+            # one for each, and the same for the same
+            pairs = set(zip(seen, words, strict=False))
+            if len(words) == len(seen) and len(pairs) == len({*seen}) == len({*words}):
+                return tuple(words)
+        return ()
+
+    def word(self, token: int) -> str | None:
+        """One token as the tokenizer of `show=` writes it; None where there is none."""
+        if not hasattr(self._show, "decode"):
+            return None
+        return visible(str(call_user_function("decode() of show=", self._show.decode, [token])))
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many tokens the tokenizer of `show=` says that it knows, if any."""
+        size = getattr(self._show, "vocab_size", None)
+        return size if hasattr(self._show, "decode") and isinstance(size, int) else None
+
     def _shown(self, row: int) -> str | Picture:
         shown = self._text({name: tensor[row].clone() for name, tensor in self.inputs.items()})
         if isinstance(shown, str):
@@ -359,8 +389,12 @@ class Dataset:
             )
         return picture
 
+    @staticmethod
+    def _ids(row: dict[str, Tensor]) -> Tensor:
+        return next((row[name] for name in TOKEN_NAMES if name in row), next(iter(row.values())))
+
     def _text(self, row: dict[str, Tensor]) -> Any:
-        ids = next((row[name] for name in TOKEN_NAMES if name in row), next(iter(row.values())))
+        ids = self._ids(row)
         # before calling it: Hugging Face's tokenizers are callable too
         if hasattr(self._show, "decode"):
             return call_user_function("decode() of show=", self._show.decode, ids.tolist())

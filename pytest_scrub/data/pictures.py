@@ -14,7 +14,12 @@ from pytest_scrub.errors import DataError
 
 LARGEST = 256  # pixels of a side: what is larger is drawn from every second pixel, or third, ...
 PNG = b"\x89PNG\r\n\x1a\n"
-GREY, COLOUR = 0, 2  # as PNG calls them
+KINDS = {
+    1: 0,
+    3: 2,
+    4: 6,
+}  # by the numbers of a pixel, as PNG calls them: grey, colour, see-through
+ORANGE = (232, 89, 12)  # is seen on white and on black
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -22,7 +27,7 @@ Pixels = npt.NDArray[np.uint8]
 class Picture(NamedTuple):
     """An image.
 
-    - `pixels`: uint8 `[height, width]` or `[height, width, 3]`; `text`: what it is, in words.
+    - `pixels`: uint8 `[height, width]`, or `[height, width, 3 or 4]`; `text`: what it is, in words.
     """
 
     pixels: Pixels
@@ -62,6 +67,14 @@ def picture_of(shown: Any, row: int) -> Picture | None:
     return Picture(pixels[::step, ::step], f"image of {width} x {height} pixels (row {row}){how}")
 
 
+def opaque_where(shares: npt.NDArray[np.float64]) -> str:
+    """A PNG in a data URI whose pixels are as opaque as the numbers `[height, width]`, from 0 to
+    1."""
+    pixels = np.empty((*shares.shape, 4), dtype=np.uint8)
+    pixels[..., :3], pixels[..., 3] = ORANGE, np.rint(255 * shares)
+    return Picture(pixels, "").uri
+
+
 def _pixels(numbers: npt.NDArray[Any], row: int) -> tuple[Pixels, str]:
     """From 0, black, to 255, and what is to be said of that."""
     if numbers.dtype == np.uint8:
@@ -84,7 +97,8 @@ def _pixels(numbers: npt.NDArray[Any], row: int) -> tuple[Pixels, str]:
 def _png(pixels: Pixels) -> bytes:
     """The file, which takes no library."""
     height, width = pixels.shape[:2]
-    header = struct.pack(">2I5B", width, height, 8, GREY if pixels.ndim == 2 else COLOUR, 0, 0, 0)
+    kind = KINDS[1 if pixels.ndim == 2 else pixels.shape[2]]
+    header = struct.pack(">2I5B", width, height, 8, kind, 0, 0, 0)
     lines = b"".join(b"\0" + line.tobytes() for line in pixels)  # each unfiltered
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
     return PNG + b"".join(

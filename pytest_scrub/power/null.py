@@ -17,7 +17,12 @@ from pytest_scrub.adversaries.worst import (
     under_one_permutation,
 )
 from pytest_scrub.errors import ScrubError
-from pytest_scrub.statistics.average import Measured, interval_of_draws, outcome_of_draws
+from pytest_scrub.statistics.average import (
+    Measured,
+    interval_of_draws,
+    outcome_of_draws,
+    percentiles,
+)
 from pytest_scrub.statistics.sampling import Sample, UnderNull
 from pytest_scrub.verdict import (
     HELD,
@@ -89,7 +94,8 @@ def _on_average(average: Measured, under: UnderNull, confidence: float) -> Null:
         if found != UNDECIDED or why == NO_ROOM:
             break
     gap = interval_of_draws(sample, sample.changes, acceptance, average.slack)
-    return Null(under.null.what, gap, sample.mean(np.abs(sample.changes)), len(sample), found, why)
+    size, changes = sample.mean(np.abs(sample.changes)), percentiles(sample.changes, sample.weights)
+    return Null(under.null.what, gap, size, len(sample), found, why, changes=changes)
 
 
 def _explained(average: Measured, null: Null) -> tuple[float | None, str | None]:

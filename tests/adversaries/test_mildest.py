@@ -56,7 +56,8 @@ def test_the_gap_is_that_of_all_swaps_in_which_the_node_moves(
     mean, mildest = brute(values)
     found = verdict(output(module("a_", agrees_on=feature), rest=EXACT), metric=metric)
     assert found.gap.exact
-    assert abs(found.gap.mean) == pytest.approx(mean)
+    assert found.gap.mean == pytest.approx(mean if found.metric_worse == "higher" else -mean)
+    assert found.metric_worse == metric.worse
     assert found.outcome == "held"
     (attempt,) = found.search.attempts
     assert abs(attempt.gap) == pytest.approx(mildest)

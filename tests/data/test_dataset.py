@@ -472,6 +472,39 @@ def test_a_row_is_one_line_of_text() -> None:
     assert len(Dataset(torch.zeros(1, 100, 100)).show(0)) < 400
 
 
+MASKED = {"tokens": [[2, 3, 2, 0], [4, 3, 1, 1]], "attention_mask": [[1, 1, 1, 0], [1, 1, 1, 1]]}
+
+
+@pytest.mark.parametrize(
+    ("show", "words"),
+    [
+        (None, [(), ("4", "3", "1", "1")]),  # the padded row is shown with what is padded
+        (Tokenizer(), [("\\n", "(", "\\n"), None]),
+        (lambda row: "aba", [("a", "b", "a"), ()]),
+        (lambda row: "ab ba ab", [("ab", "ba", "ab"), ()]),
+        (lambda row: "abc", [(), ()]),  # one token is not two letters
+        (lambda row: "aaa", [(), ()]),  # nor are two tokens one
+        (lambda row: "cabb", [(), ("c", "a", "b", "b")]),
+    ],
+)
+def test_what_stands_at_each_position_is_told_where_show_says_it(
+    show: Any, words: list[tuple[str, ...] | None]
+) -> None:
+    data = Dataset(MASKED, show=show)
+    for row, expected in enumerate(words):
+        if expected is not None:
+            assert data.words(row) == expected
+    assert Dataset({"x": [[0.5, 1.0]]}, show=lambda row: "ab").words(0) == ()
+
+
+def test_a_tokenizer_says_its_words_and_how_many_it_knows() -> None:
+    data, knows = Dataset(TOKENS, show=Tokenizer()), Tokenizer()
+    knows.vocab_size = 5  # type: ignore[attr-defined]
+    assert (data.word(3), data.vocabulary) == ("(", None)
+    assert Dataset(TOKENS, show=knows).vocabulary == 5
+    assert Dataset(TOKENS, show=lambda row: "x").word(3) is None
+
+
 def test_showing_has_to_return_text_or_an_image() -> None:
     with refuses(
         "show= returned None for row 1; return a str, or an image: of Pillow, or numbers [height, "

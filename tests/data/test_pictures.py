@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pytest_scrub.data.dataset import Dataset
-from pytest_scrub.data.pictures import LARGEST, picture_of
+from pytest_scrub.data.pictures import LARGEST, ORANGE, opaque_where, picture_of
 from pytest_scrub.errors import DataError
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed: no image is read back")
@@ -102,3 +102,10 @@ def test_rows_that_are_told_in_words_have_no_picture() -> None:
     data = Dataset(torch.zeros(2, 3), show=lambda row: "a\nb")
     assert (data.show(0), data.picture(0)) == ("a\\nb", None)
     assert Dataset(torch.zeros(2, 3)).picture(0) is None
+
+
+def test_shares_are_seen_through_as_far_as_they_are_small() -> None:
+    shares = np.array([[1.0, 0.0, 0.0], [0.5, 0.25, 1.0000001]])
+    pixels = read(opaque_where(shares))
+    assert (pixels[..., :3] == ORANGE).all()
+    np.testing.assert_array_equal(pixels[..., 3], [[255, 0, 0], [128, 64, 255]])

@@ -24,7 +24,12 @@ def html(suite: Suite) -> Path:
 
 
 def rows(page: str) -> dict[str, str]:
-    """Claim to outcome, as the table has them."""
+    """Claim to outcome, as the table has them, or the head of the page of one claim."""
+    alone = re.search(
+        r'<h1 class="text">(.*?)</h1>.*?<span class="outcome (\w+)">', page, re.DOTALL
+    )
+    if alone is not None:
+        return {alone[1].replace("<wbr>", ""): alone[2]}
     found = re.findall(r'<tr data-outcome="(\w+)".*?<a class="text".*?>(.*?)</a>', page, re.DOTALL)
     return {name.replace("<wbr>", ""): outcome for outcome, name in found}
 

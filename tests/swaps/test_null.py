@@ -242,6 +242,10 @@ def test_a_claim_that_says_something_is_told_from_it() -> None:
     assert verdict.outcome == HELD
     assert verdict.null is not None
     assert verdict.null.outcome == REFUTED
+    # what reports draw beside the claim's own: 101 percentiles of the null's samples
+    assert len(verdict.null.changes) == 101
+    assert [*verdict.null.changes] == sorted(verdict.null.changes)
+    assert np.mean(verdict.null.changes) == pytest.approx(verdict.null.gap.mean, rel=0.1)
     assert verdict.explained == pytest.approx(1.0, abs=1e-2)
     assert "explained: 99.9%" in str(verdict)
 

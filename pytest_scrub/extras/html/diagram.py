@@ -24,6 +24,7 @@ MARGIN = 76.0  # for the names of the levels
 LANE_PADDING = 9.0
 LEVEL_CELLS = 10  # a line in the margin
 BETWEEN = 54.0  # lanes, where edges bend
+NARROW = 340.0  # what a claim has of a page 390 pixels wide
 HINT = 20.0  # the height of levels that no node is on
 MOST_NAMED = 3  # unused levels in one place that are named; of more, only the first and the last
 LEAST_SHADE, STRENGTH = 0.04, 0.56  # how opaque a box is; text has to be readable on it
@@ -41,11 +42,14 @@ class Part(NamedTuple):
     """The part of a box that one slot colours: the node's own input, or its rest.
 
     - `y`: below the box's top; `opacity`: of its colour.
+    - `texts`: what stands in it, where lines need not be broken; the first `strong` are names.
     """
 
     y: float
     height: float
     opacity: float
+    texts: Sequence[str]
+    strong: int
 
 
 class Box(NamedTuple):
@@ -93,6 +97,11 @@ class Diagram(NamedTuple):
     boxes: Sequence[Box]
     scale: str
     box_width: float = BOX_WIDTH
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a page as wide as a hand would cut it."""
+        return self.width > NARROW
 
 
 def diagram(verdict: Verdict) -> Diagram:
@@ -163,8 +172,9 @@ def _box(node: CircuitNode, x: float, alone: Mapping[str, float], whole: float) 
             continue
         gap, top = alone.get(slot), y
         y += PADDING
-        strong = len(names(node)) if texts is own else 0
-        for i, text in enumerate(texts if gap is None else [*texts, f"alone {gap:.3g}"]):
+        strong = len(names(node)) if slot == node.path else 0
+        said = texts if gap is None else [*texts, f"alone {gap:.3g}"]
+        for i, text in enumerate(said):
             for piece in _wrapped(text):
                 lines.append(Line(piece, y + LINE_HEIGHT * 0.75, i < strong))
                 y += LINE_HEIGHT
@@ -172,7 +182,7 @@ def _box(node: CircuitNode, x: float, alone: Mapping[str, float], whole: float) 
         shade = 0.0
         if gap is not None and whole > 0:
             shade = LEAST_SHADE + STRENGTH * min(abs(gap) / whole, 1.0)
-        parts.append(Part(top, y - top, shade))
+        parts.append(Part(top, y - top, shade, said, strong))
     return Box(node, x, 0.0, y, parts, lines)
 
 

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pytest_scrub.extras.html.aligned import aligned
 from pytest_scrub.extras.html.diagram import diagram
 from pytest_scrub.reports.circuit import rest, stated
 from pytest_scrub.reports.predicted import ANSWERS, answer_rows
-from pytest_scrub.reports.run import Run
+from pytest_scrub.reports.run import ERROR, FAILED, Run
 from pytest_scrub.reports.terminal import headline, remedy, worst_found
 from pytest_scrub.verdict import OUTCOMES, Word
 
@@ -35,7 +36,8 @@ def page(run: Run) -> str:
     verdicts = {f"#claim-{i}": one.verdict for i, one in enumerate(run.claims, 1) if one.verdict}
     script = hashlib.sha256(_source("page.js").encode()).digest()
     return _environment().get_template("page.html").render(
-        run=run, overview=plots.overview(verdicts),
+        run=run, broad=plots.overview(verdicts), narrow=plots.overview(verdicts, narrow=True),
+        first=next((i for i, one in enumerate(run.claims, 1) if one.result in (FAILED, ERROR)), 0),
         plotted=sorted({(verdict.word, verdict.result) for verdict in run.judged}, key=_first),
         script_hash=base64.b64encode(script).decode(),
     )  # fmt: skip
@@ -65,13 +67,17 @@ def _environment() -> Environment:
         "number": "{:.4g}".format,
         "shell": shlex.join,
         "breakable": _breakable,
+        "in_columns": _in_columns,
         "one_line": lambda text: text.replace("\n", "↵"),
     }
     shown = (
         aligned, answer_rows, diagram, headline, remedy, rest, stated, worst_found,
         plots.distributions, plots.convergence, plots.search_curves, plots.dashes,
+        plots.attention_axes,
     )  # fmt: skip
-    environment.globals |= {"signs": SIGNS, "source": _source, "answers_header": ANSWERS}
+    answers = [(name, "number" if nth else "") for nth, name in enumerate(ANSWERS)]
+    environment.globals |= {"signs": SIGNS, "source": _source, "answer_columns": answers}
+    environment.globals["null_dashes"] = plots.DASHES_OF_NULL
     environment.globals |= {function.__name__: function for function in shown}
     return environment
 
@@ -79,6 +85,18 @@ def _environment() -> Environment:
 def _breakable(name: str) -> Markup:
     """A long name that a narrow page may break where its parts meet."""
     return Markup(re.sub(r"([_/:])", r"\1<wbr>", str(escape(visible_lines(name)))))
+
+
+def _in_columns(cells: Markup, columns: Sequence[tuple[str, str]]) -> Markup:
+    """The cells of a row with the names of their columns, which a narrow page shows beside them,
+    and what kind of thing they hold."""
+    left = iter(columns)
+
+    def cell(_: re.Match[str]) -> str:
+        name, kind = next(left)
+        return f'<td data-label="{escape(visible_lines(name))}" class="{kind}"'
+
+    return Markup(re.sub("<td", cell, cells))
 
 
 def _finalized(value: Any) -> Any:

@@ -3,10 +3,12 @@ colours."""
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain, groupby, pairwise
 from typing import NamedTuple
 
 from pytest_scrub import Verdict
@@ -14,13 +16,16 @@ from pytest_scrub.common.visible import visible
 from pytest_scrub.verdict import FELL, HELD, UNDECIDED, Attempt, Word
 
 LONGEST_NAME = 40  # characters of a claim's name in a plot
-ROW = 19.5  # for each claim
+ROW, NARROW_ROW = 19.5, 38.0  # for each claim
 # The larger, the more room an axis of gaps has within the tolerance: at 3, as much as for the
 # next power of ten.
 LINEAR_PART = 3
 FEWEST_LOOKS = 2
+ATTENTION, LARGEST_CELL = 300.0, 20.0  # pixels of a picture, and of one position
+NAME_HEIGHT, LONGEST_WORD = 12.0, 10  # of a position: pixels, characters
 MOST_TICKS = 6
 BEYOND = 0.05  # of an axis, beyond what is drawn
+DASHES_OF_NULL = (2, 2)
 # of the attempts in turn; () is solid
 DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3), (3, 3, 1, 3))
 
@@ -65,7 +70,9 @@ class Plot:
     """What is drawn between two axes.
 
     - `limits`: what the gap may be, which is the horizontal axis `across`, or else the upright one.
+    - `bands`: what is accepted, where that is not the same for all.
     - `label`: what the horizontal axis says; `links`: where the names of the upright one lead.
+    - `narrow`: those stand above what they name, not beside it.
     """
 
     x: Axis
@@ -75,6 +82,8 @@ class Plot:
     across: bool = False
     label: str = ""
     links: Sequence[str] = ()
+    bands: Sequence[Series] = ()
+    narrow: bool = False
     left: float = 56
     width: float = 304
     height: float = 160
@@ -88,35 +97,36 @@ class Plot:
         return (1 - self.y.share(value)) * self.height
 
 
-def overview(verdicts: Mapping[str, Verdict]) -> Plot | None:
+def overview(verdicts: Mapping[str, Verdict], *, narrow: bool = False) -> Plot | None:
     """The figure that decided every claim as a share of what is accepted of it, with its interval;
     beside it the average and the worst that was found, where they did not decide.
+
+    What a claim that swaps hurt accepts begins at one, and has no end.
 
     **Arguments**
 
     - `verdicts`: by where the name of the claim leads.
+    - `narrow`: whether it is for a page as wide as a hand.
 
-    **Returns** None where no claim has a tolerance to compare with; those that say that swaps hurt
-    have none.
+    **Returns** None where no claim has a tolerance to compare with.
     """
-    rows = {
-        link: verdict
-        for link, verdict in verdicts.items()
-        if verdict.tolerance > 0 and verdict.min_gap is None
-    }
+    rows = {link: verdict for link, verdict in verdicts.items() if verdict.tolerance > 0}
     if not rows:
         return None
     series, names = [], {}
     for row, verdict in enumerate(rows.values()):
         decided, search, y = verdict.deciding, verdict.search, float(-row)
         low, high, mean = (
-            _share(end, decided.of) for end in (decided.gap.low, decided.gap.high, decided.gap.mean)
+            _share(verdict, end, decided.of)
+            for end in (decided.gap.low, decided.gap.high, decided.gap.mean)
         )
         if decided.what:
-            series.append(Series("plain", [(verdict.gap.mean / verdict.tolerance, y)], "dot"))
+            average = _share(verdict, verdict.gap.mean, verdict.tolerance)
+            series.append(Series("plain", [(average, y)], "dot"))
         worst = None if search is None or search.tolerance <= 0 else search.worst
         if search and worst and decided.what != f"found by {worst.adversary}":
-            series.append(Series("worst", [(worst.found / search.tolerance, y)], "stroke"))
+            found = _share(verdict, worst.found, search.tolerance)
+            series.append(Series("worst", [(found, y)], "stroke"))
         series.append(Series(f"bar {verdict.word}", [(low, y), (high, y)]))
         series.append(Series(verdict.word, [(mean, y)], verdict.word))
         names[y] = _short_name(verdict.claim)
@@ -124,31 +134,50 @@ def overview(verdicts: Mapping[str, Verdict]) -> Plot | None:
         _gap_axis([-1.0, 1.0, *_coordinates(0, series)], 1.0),
         Axis(float, 0.5 - len(rows), 0.5, names),
         series,
-        (-1, 1),
+        (),
         across=True,
         links=[*rows],
-        left=301,
-        width=475,
-        height=ROW * len(rows),
+        bands=list(_bands(rows.values())),
+        narrow=narrow,
+        left=8 if narrow else 301,
+        width=344 if narrow else 475,
+        height=(NARROW_ROW if narrow else ROW) * len(rows),
     )
 
 
-def _share(gap: float, of: float) -> float:
-    """Of what is accepted; infinite where that is nothing."""
+def _share(verdict: Verdict, gap: float, of: float) -> float:
+    """Of what is accepted; infinite where that is nothing. Of a claim that swaps hurt, by how much
+    the metric got worse."""
+    if verdict.min_gap is not None and verdict.metric_worse == "lower":
+        gap = -gap
     return gap / of if of > 0 else math.copysign(math.inf, gap) if gap else 0.0
 
 
+def _bands(verdicts: Iterable[Verdict]) -> Iterator[Series]:
+    """What is accepted of the rows of an overview, for those together that lie together."""
+    bottom = 0.5
+    for hurts, some in groupby(verdicts, lambda verdict: verdict.min_gap is not None):
+        top, bottom = bottom, bottom - len([*some])
+        low, high = (1.0, math.inf) if hurts else (-1.0, 1.0)
+        yield Series("band", [(low, top), (high, top), (high, bottom), (low, bottom)])
+
+
 def distributions(verdict: Verdict) -> Plot | None:
-    """How large the change of single samples is: drawn uniformly, and in the worst swap set that
-    was found.
+    """How large the change of single samples is: drawn uniformly, where the claim's features know
+    nothing, and in the worst swap set that was found.
 
     **Returns** None where nothing was measured, or nothing changed.
     """
     tolerance, worst = verdict.tolerance, verdict.search and verdict.search.worst
-    curves = (("plain", (), verdict.changes), ("worst", (5, 2), worst.changes if worst else ()))
+    curves = (
+        ("null", DASHES_OF_NULL, verdict.null.changes if verdict.null else ()),
+        ("plain", (), verdict.changes),
+        ("worst", (5, 2), worst.changes if worst else ()),
+    )
     series = [
         Series(f"curve {style}", [(at, share) for share, at in enumerate(changes)], None, dash)
         for style, dash, changes in curves
+        if changes
     ]
     every, limits = _coordinates(0, series), _limits(verdict, tolerance)
     if not any(every):
@@ -228,7 +257,7 @@ def _limits(verdict: Verdict, tolerance: float) -> tuple[float, ...]:
     """What a gap may be: to both sides, or as far as the direction that counts is known, to one."""
     worse = "either" if verdict.search is None else verdict.search.worse
     if verdict.min_gap is not None:  # which the milder side is worse for
-        return (-tolerance if worse == "higher" else tolerance,)
+        return (-tolerance if verdict.metric_worse == "lower" else tolerance,)
     return {"higher": (tolerance,), "lower": (-tolerance,)}.get(worse, (-tolerance, tolerance))
 
 
@@ -250,6 +279,31 @@ def _round_counts(least: int, most: int) -> list[int]:
     every = [digit * 10**power for power in range(len(str(most))) for digit in (1, 2, 5)]
     inside = [count for count in every if least <= count <= most] or [least, most]
     return inside[:: math.ceil(len(inside) / MOST_TICKS)]
+
+
+def attention_axes(
+    uri: str, words: Sequence[str]
+) -> tuple[int, float, float, list[tuple[int, str]]]:
+    """How many positions a picture of attention has, how large it draws each, what room their names
+    have, and the names that do not lie on each other: their words, or else every fifth number.
+
+    None where it is no picture that was made for a verdict.
+    """
+    made = re.fullmatch(r"data:image/png;base64,([A-Za-z0-9+/]{44}[A-Za-z0-9+/]*={0,2})", uri)
+    if made is None:
+        return 0, 0.0, 0.0, []
+    count = int.from_bytes(base64.b64decode(made[1][:32])[16:20], "big")  # the width, in its header
+    cell = max(min(ATTENTION / max(count, 1), LARGEST_CELL), 1.0)
+    if len(words) != count:
+        words = [str(nth) if nth % 5 == 0 else "" for nth in range(count)]
+    every = math.ceil(NAME_HEIGHT / cell)
+    named = [(nth, _cut(word)) for nth, word in enumerate(words) if word and nth % every == 0]
+    longest = max((len(word) for _, word in named), default=0)
+    return count, cell, 8 + 6.7 * longest, named
+
+
+def _cut(word: str) -> str:
+    return word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD - 1]}…"
 
 
 def _short_name(name: str) -> str:

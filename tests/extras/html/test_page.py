@@ -147,7 +147,8 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script() -> None:
     found = Parsed(text)
     for tag, attributes in found.elements:
         for name in ("src", "href", "action", "data", "poster", "srcset"):
-            assert (attributes.get(name) or "#").startswith(("#", "data:,")), (tag, attributes)
+            inside = ("#", "data:,", "data:image/png;base64,")
+            assert (attributes.get(name) or "#").startswith(inside), (tag, attributes)
         assert "url(http" not in (attributes.get("style") or "")
     assert not re.search(r"@import|url\((?!#)", text)
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
@@ -228,6 +229,35 @@ def test_only_images_that_are_in_the_verdict_are_drawn(uri: str) -> None:
         assert "donor: the dog sat" in found.text
 
 
+def test_attention_and_outputs_of_both_inputs_stand_beside_each_other() -> None:
+    text = fragment(refuted())
+    found = Parsed(text)
+    pictures = [facts["href"] for tag, facts in found.elements if tag == "image"]
+    counterexample = search().counterexample
+    assert counterexample is not None
+    (looks,) = counterexample.swaps[0].attention
+    assert pictures == [looks.own, looks.donor]
+    drawn = "".join(re.findall(r'<svg class="attention".*?</svg>', text, re.DOTALL))
+    labels = re.findall(r'<text text-anchor="end" x=[^>]*>([^<]*)</text>', drawn)
+    assert labels == ["the", "cat", "sat", "the", "dog", "sat"]
+    assert "attention of head2.1 own input" in found.text
+    assert "largest outputs, untouched own input 1 (2.5) donor 7 (3.5) 0 (1)" in found.text
+
+
+@pytest.mark.parametrize("uri", ["https://example.org/x.png", "data:image/png;base64,", *HOSTILE])
+def test_only_attention_that_is_in_the_verdict_is_drawn(uri: str) -> None:
+    found = search()
+    assert found.counterexample is not None
+    (swap,) = found.counterexample.swaps
+    looks = replace(swap.attention[0], own=uri, donor=uri)
+    seen = replace(found.counterexample, swaps=(replace(swap, attention=(looks,)),))
+    for text in (
+        fragment(refuted(search=replace(found, counterexample=seen))),
+        page(run(claimed(refuted(search=replace(found, counterexample=seen))))),
+    ):
+        assert "image" not in tags(Parsed(text))
+
+
 ALWAYS = ["the circuit", "figures", "plots", "nodes", "the hypothesis", "what was measured"]
 SEARCHED = [*ALWAYS[:4], "adversaries", *ALWAYS[4:]]
 
@@ -260,12 +290,83 @@ def test_a_part_is_there_where_there_is_something_to_show(
     found: Verdict, sections: list[str]
 ) -> None:
     assert Parsed(fragment(found)).sections == sections
-    assert shown(found).sections == [
-        "gaps",
-        "all claims",
-        "each claim",
-        *sections,
-        "to run it again",
+    alone = [*sections, "to run it again"]
+    assert shown(found).sections == alone
+    both = page(run(claimed(found, "a.py::a"), claimed(found, "a.py::b")))
+    assert Parsed(both).sections == ["gaps", "all claims", "each claim", *alone, *alone]
+
+
+def test_a_page_of_one_claim_is_about_that_claim() -> None:
+    text = page(run(claimed(refuted(), "a.py::test_it")))
+    found = Parsed(text)
+    assert not {"table", "details", "noscript"} & {
+        tag for tag, facts in found.elements if "cards" not in (facts.get("class") or "")
+    }
+    assert "<title>held on average, fell to the search: a.py::test_it</title>" in text
+    assert re.search(r'<h1 class="text">test_<wbr>it</h1>', text)
+    assert "First failure" not in found.text
+    expected = Parsed(page(run(claimed(refuted(), result="xfailed", is_expected=True))))
+    assert "▼ held on average, fell to the search (xfailed as expected)" in expected.text
+    nothing = Parsed(page(run(claimed(None, "a.py::test_it"))))
+    assert "No verdict: Misstated: there is no component 'C'" in nothing.text
+
+
+@pytest.mark.parametrize(
+    ("results", "opened", "first"),
+    [
+        (("passed", "xfailed", "failed", "failed"), "claim-3", True),
+        (("passed", "error"), "claim-2", True),
+        (("xfailed", "skipped"), "claim-1", False),
+    ],
+)
+def test_the_first_failure_is_open_or_else_the_first_claim(
+    results: tuple[str, ...], opened: str, first: bool
+) -> None:
+    claims = [
+        claimed(verdict(), f"a.py::test_{nth}", result=result) for nth, result in enumerate(results)
+    ]
+    found = Parsed(page(run(*claims)))
+    details = [facts for tag, facts in found.elements if facts.get("class") == "claim"]
+    assert [facts["id"] for facts in details if "open" in facts] == [opened]
+    # all others are one text for browsers with a script
+    assert tags_of(found).count("noscript") == len(results) - 1
+    assert ("First failure: test_" in found.text) == first
+
+
+def tags_of(found: Parsed) -> list[str]:
+    return [tag for tag, _ in found.elements]
+
+
+def test_cells_say_which_column_they_are_in() -> None:
+    """Which a narrow page shows in place of the table's head."""
+    found = Parsed(page(run(claimed(whole(), "a.py::a"), claimed(None, "a.py::b"))))
+    columns: list[str] = []
+    for tag, facts in found.elements:
+        if tag == "td":
+            assert facts.get("data-label"), facts
+            columns.append(facts["data-label"] or "")
+    assert columns[:10] == [
+        "outcome", "claim", "gap on average", "tolerance", "gap / tolerance", "recovered",
+        "worst found", "power", "pytest", "seconds",
+    ]  # fmt: skip
+    assert columns[20:27] == [
+        "node", "agrees on", "donors (min/median/max)", "with another", "swapped", "gap alone",
+        "tested",
+    ]  # fmt: skip
+    assert {"adversary", "addition", "last", "false claim", "control"} <= set(columns)
+
+
+def test_a_wide_circuit_is_also_an_outline() -> None:
+    children = [node(f"output/A{nth}", 0) for nth in range(5)]
+    circuit = replace(TWO, nodes=(TWO.nodes[0], *children, node("output/A0/<i>", 0, into="k")))
+    text = fragment(verdict(circuit=circuit))
+    outline = Parsed(text[text.index('<div class="outline">') : text.index("Information flows")])
+    for words in ("A4 · agrees on a", "A, into k <i> · agrees on a", "rest agrees on ANYTHING"):
+        assert words in outline.text
+    # one for each parent
+    assert [tag for tag, _ in outline.elements].count("ul") == 3
+    assert "outline" not in [
+        facts.get("class") for _, facts in Parsed(fragment(verdict())).elements
     ]
 
 
@@ -351,7 +452,8 @@ def test_a_page_of_many_claims_is_small() -> None:
 
 
 def test_names_that_nobody_can_break_may_be_broken() -> None:
-    assert "test_<wbr>it.py:<wbr>:<wbr>test_<wbr>it" in page(run(claimed(verdict())))
+    text = page(run(claimed(verdict()), claimed(verdict())))
+    assert "test_<wbr>it.py:<wbr>:<wbr>test_<wbr>it" in text
 
 
 def test_the_circuit_is_drawn_with_what_the_legend_needs() -> None:
