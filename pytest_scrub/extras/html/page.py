@@ -63,6 +63,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "number": "{:.4g}".format,
+        "share": "{:.1%}".format,
         "shell": shlex.join,
         "breakable": _breakable,
         "one_line": lambda text: text.replace("\n", "↵"),
