@@ -34,21 +34,24 @@ def test_one_head_holds_the_tens():
     return aligned(WRITTEN, tens=head(0, 3, pos=EQUALS_AT))
 
 
+@falls  # of sums whose tens make nine, the carry of the ones is not there: 0.37
 @claim(**WRONG)
 def test_one_head_holds_the_carry():
     return aligned(WRITTEN, carry=head(0, 3, pos=EQUALS_AT))
 
 
-@claim(**WRONG)
+@claim(adversarial_tolerance=0.15, **WRONG)
 def test_it_does_not_add_the_hundreds_alone():
     return aligned(WRITTEN, tens=head(0, 3, pos=EQUALS_AT), rivals={"no carry": NO_CARRY})
 
 
+@falls  # 0.61 for the worst pairs that are found
 @claim(**WRONG)
 def test_three_heads_hold_the_hundreds():
     return aligned(WRITTEN, hundreds=group(HUNDREDS, pos=EQUALS_AT))
 
 
+@falls  # 0.71
 @claim(**WRONG)
 def test_hundreds_and_tens_make_the_first_digit():
     return aligned(WRITTEN, hundreds=group(HUNDREDS, pos=EQUALS_AT), tens=head(0, 3, pos=EQUALS_AT))
