@@ -108,7 +108,7 @@ def table(right: float, theirs: float, ours: float, verdict: Verdict) -> str:
         ("verdict at one wrong answer in ten", "", verdict.outcome),
         ("wrong on average, with its interval", "", f"{verdict.gap}"),
         ("wrong for the worst donors that are found", "", f"{search.worst.interval}"),
-        ("pairs of which another answer is predicted", "", f"{told.changed:.0%}"),
+        ("pairs of which another answer is predicted", "", f"{told.changed.mean:.0%}"),
         ("wrong if the program gets another exchange (null)", "", f"{null.gap}"),
     ]
     for rival in told.rivals:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_scrub.extras.dictionaries import load_dictionary as load_dictionary
     from pytest_scrub.judge import check as check
     from pytest_scrub.metrics import Metric as Metric
+    from pytest_scrub.metrics import continuation as continuation
     from pytest_scrub.metrics import cross_entropy as cross_entropy
     from pytest_scrub.metrics import kl_to_clean as kl_to_clean
     from pytest_scrub.metrics import logit_difference as logit_difference
@@ -86,9 +87,8 @@ _HOMES = {
     "errors": ("DataError", "HypothesisError", "ModelError", "ScrubError"),
     "judge": ("check",),
     "metrics": (
-        "Metric", "cross_entropy", "kl_to_clean", "logit_difference", "next_token_loss",
-        "squared_error",
-        "zero_one_error",
+        "Metric", "continuation", "cross_entropy", "kl_to_clean", "logit_difference",
+        "next_token_loss", "squared_error", "zero_one_error",
     ),
     "network": ("FunctionGraph", "ModuleGraph", "load_model", "with_dictionaries"),
     "network.dictionaries": ("Dictionary",),

@@ -1,7 +1,7 @@
 """What a claim means, to be read: which swaps are allowed, and what a node's value is then.
 
 One node, one slot and one reference at a time, and nothing fast. The rules are those of
-docs/meaning.md, "Exactly", and are named where they are followed. A network answers five questions
+docs/meaning.md, "Exactly", and are named where they are followed. A network answers six questions
 (`Network`) in its own way; all the rest is here. Nothing in the package imports this module, and it
 shares no code with the engine, which the tests hold against it.
 """
@@ -9,7 +9,7 @@ shares no code with the engine, which the tests hold against it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -72,6 +72,9 @@ class Network(Protocol):
         - `changes`: slot to what is added to activations that it reads in its run, if anything. A
           function of a sum of activations is one of them all together (rule 6).
         """
+
+    def after(self, said: Sequence[int]) -> Network:
+        """The same network on texts in which these tokens follow those of every row (rule 20)."""
 
 
 # Which donors are allowed -------------------------------------------------------------------------
@@ -167,6 +170,26 @@ def outputs(
     return found
 
 
+def continuations(
+    network: Network, root: Node, dataset: Dataset, swap_set: SwapSet, tokens: int
+) -> list[Tensor]:
+    """Rule 20: what follows the prompt of every reference's carrier where it was swapped: for each
+    token its logits, `[tokens, classes]`. The largest is said, and all that was said is read."""
+    found = []
+    with torch.no_grad():
+        for column in range(len(swap_set)):
+            meaning = Meaning(network, dataset, root, rows_of(swap_set, column))
+            carrier = meaning.rows[ROOT if root.is_leaf else f"{ROOT}/rest"]
+            claims, each = meaning.below(ROOT), list[Tensor]()
+            prompt = len(network.run(carrier, {}).values[ROOT])
+            for _ in range(tokens):  # what children give is computed on prompts alone
+                said = [int(logits.argmax()) for logits in each]
+                longer = replace(meaning, network=network.after(said), prompt=prompt)
+                each.append(longer.read(root, carrier, claims)[-1])
+            found.append(torch.stack(each).double())
+    return found
+
+
 def label(root: Node, dataset: Dataset, swap_set: SwapSet, column: int) -> Any:
     """What the metric of the scrubbed output is taken against, for one reference.
 
@@ -195,12 +218,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Meaning:
-    """The value of every node for one reference, the rows in the slots being these."""
+    """The value of every node for one reference, the rows in the slots being these; of texts that
+    have more than that, `prompt` positions are swapped."""
 
     network: Network
     dataset: Dataset
     root: Node
     rows: Mapping[str | None, int]
+    prompt: int | None = None
 
     def claims(self, path: str, node: Node) -> list[Claim]:
         """What a node hands to its parent."""
@@ -217,7 +242,8 @@ class Meaning:
         own = self.rows[path]
         if not node.is_leaf:  # whose own input feeds nothing (rule 4)
             carrier = self.rows[f"{path}/rest"]
-            return [Claim(node, carrier, node.components, self.recomputed(path, node, carrier))]
+            value = self.read(node, carrier, self.below(path))
+            return [Claim(node, carrier, node.components, value)]
         if node.computed_by is not None and node.agrees_on is not None:  # rule 9
             features = [self.dataset.feature(name)[[own]] for name in node.agrees_on.features]
             value = torch.as_tensor(node.computed_by(*features))[0]
@@ -225,10 +251,14 @@ class Meaning:
         values = self.network.run(own, {}).values  # rule 3; rule 5: a group has one donor
         return [Claim(node, own, (name,), values[name]) for name in node.components]
 
-    def recomputed(self, path: str, node: Node, row: int) -> Tensor:
-        """Rule 4: on what its children give, and for the rest on a clean run on `row`."""
+    def below(self, path: str) -> list[Claim]:
+        """What the children of a node hand to it."""
         children = [(at, child) for at, child, above in node_paths(self.root) if above == path]
-        claims = [claim for at, child in children for claim in self.claims(at, child)]
+        return [claim for at, child in children for claim in self.claims(at, child)]
+
+    def read(self, node: Node, row: int, claims: Sequence[Claim]) -> Tensor:
+        """Rule 4: recomputed on what its children give, and for the rest on a clean run on
+        `row`."""
         parent, runs, changes = node.component, dict[str, Run](), dict[str, list[Change]]()
         for slot in self.network.slots(parent):
             read = [claim for claim in claims if claim.node.into in (None, slot)]  # rule 6
@@ -245,7 +275,11 @@ class Meaning:
 
         def replace(name: str, now: Tensor) -> Tensor:
             for claim in claims:
-                now = self.blend(now, claim, row) if claim.components == (name,) else now
+                if claim.components == (name,) and self.prompt is None:
+                    now = self.blend(now, claim, row)
+                elif claim.components == (name,):  # rule 20: nowhere after the prompt
+                    prompt = self.blend(now[: self.prompt], claim, row)
+                    now = torch.cat([prompt, now[self.prompt :]])
             return now
 
         names = [name for claim in claims for name in claim.components]

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pytest_scrub.common.calls import is_whole, short_repr
 from pytest_scrub.common.user_code import call_user_function, require_arguments
 from pytest_scrub.errors import DataError
 from pytest_scrub.tree.nodes import Span
@@ -96,6 +97,8 @@ class Metric:
     - `stand_in`: what donors are ranked by instead, where the gradient vanishes though the metric
       could still grow.
     - `needs_clean`: whether it reads `Batch.clean`.
+    - `tokens`: where it is of what the network goes on with, how many tokens: output is then these,
+      int64 `[B, tokens]`.
     """
 
     name: str
@@ -106,8 +109,19 @@ class Metric:
     worse: Literal["higher", "lower"] = "higher"
     stand_in: Callable[[Tensor, Batch], Tensor] | None = None
     needs_clean: bool = False
+    tokens: int = 0
 
     def __post_init__(self) -> None:
+        if not is_whole(self.tokens, 0, math.inf):
+            raise DataError(
+                f"tokens= of the metric {self.name} is a whole number, not "
+                f"{short_repr(self.tokens)}"
+            )
+        if self.tokens and self.pos != -1:
+            raise DataError(
+                f"the metric {self.name} is of the tokens after the last position; make it with "
+                "continuation(...), or say pos=-1"
+            )
         for what, function in (
             (f"the metric {self.name}", self.function),
             (self._stand_in, self.stand_in),
@@ -153,9 +167,8 @@ class Metric:
         """`[B]` float64. **Raises** `DataError` for what is not one real number per reference
         within the bounds, or where the function raises."""
         rows = batch.rows.clone()
-        value = call_user_function(
-            f"the metric {self.name}", self.function, output.to(torch.float64, copy=True), batch
-        )
+        given = output.clone() if self.tokens else output.to(torch.float64, copy=True)
+        value = call_user_function(f"the metric {self.name}", self.function, given, batch)
         if isinstance(value, Metric):
             raise DataError(
                 f"the metric {self.name} returns a Metric; call it: metric={self.name}(...)"
@@ -415,7 +428,36 @@ def squared_error(pos: MetricPosition = None) -> Metric:
     return Metric("squared error", function, pos, lower=0.0)
 
 
+def continuation(
+    compare: Callable[[Tensor, Batch], Tensor],
+    tokens: int,
+    *,
+    lower: float = -math.inf,
+    upper: float = math.inf,
+    worse: Literal["higher", "lower"] = "higher",
+) -> Metric:
+    """What a function makes of the next tokens that the network says after its prompt, each the one
+    with the largest logit: swaps hold while the prompt is read.
+
+    **Arguments**
+
+    - `compare`: `(said, batch) -> [B]`, of int64 `[B, tokens]`; `batch.clean` are those that are
+      said without a swap. Nothing ends a continuation, so a token that ends a text is one of them.
+    - `tokens`: how many; each takes a pass of the network.
+    - `lower`, `upper`, `worse`: as of a `Metric`.
+    """
+    if not is_whole(tokens, 1, math.inf):
+        raise DataError(
+            f"tokens= of continuation(...) is a whole number of at least 1, not "
+            f"{short_repr(tokens)}"
+        )
+    called = getattr(compare, "__name__", "a function")
+    name = f"{called} of the next {tokens} tokens" if tokens > 1 else f"{called} of the next token"
+    return Metric(name, compare, -1, lower, upper, worse, needs_clean=True, tokens=tokens)
+
+
 # What makes a metric and is none itself.
 MAKERS: tuple[Callable[..., Any], ...] = (
     cross_entropy, next_token_loss, kl_to_clean, logit_difference, zero_one_error, squared_error,
+    continuation,
 )  # fmt: skip

@@ -548,7 +548,8 @@ class Predicted:
     - `changed`: the share of swaps that should change the label; `untested`: why that is too
       little, or a rival too like it; None where it is not.
     - `accuracy`: the share of swaps whose largest output is the predicted label: interchange
-      accuracy (Geiger et al. 2021). None where outputs are no classes.
+      accuracy (Geiger et al. 2021), with the interval of a share of so many `samples`. None where
+      outputs are no classes.
     - `answers`: the same for the claim, its rivals, no change, and what the network answers without
       the swap, of `samples` swaps.
     - `rivals`: how each of them does; `changed` and they are of all draws.
@@ -556,9 +557,9 @@ class Predicted:
       where none did.
     """
 
-    changed: float
+    changed: Estimate
     untested: str | None
-    accuracy: float | None
+    accuracy: Estimate | None
     answers: tuple[Answers, ...]
     samples: int
     rivals: tuple[Rival, ...] = ()

@@ -1,7 +1,9 @@
-"""The trained adding network, and all 10,000 pairs of numbers, asked for one digit of the sum."""
+"""The trained adding network, and all 10,000 pairs of numbers, asked for one digit of the sum; and
+one that others trained, in the folder that SCRUB_NETWORKS names."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ import pytest
 from safetensors.torch import load_file
 
 from example_circuits.carrying import data
+from example_circuits.carrying import three_digits as of_three_digits
 from pytest_scrub import Dataset, load_model
 
 HERE = Path(__file__).parent
+FOLDER = "SCRUB_NETWORKS"
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +66,18 @@ def ones():
 def columns():
     """What align.py found, by place and variable."""
     return load_file(HERE / "aligned.safetensors")
+
+
+@pytest.fixture(scope="session")
+def of_others():
+    """The network of three digits. **Skips** where no folder is named; one that is named and cannot
+    be read is an error."""
+    folder = os.environ.get(FOLDER)
+    if not folder:
+        pytest.skip(f"{FOLDER} is not set; name the folder in which addition lies")
+    return load_model(Path(folder) / "addition")
+
+
+@pytest.fixture(scope="session")
+def three_digits():
+    return of_three_digits.dataset()

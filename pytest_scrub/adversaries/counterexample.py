@@ -135,7 +135,9 @@ def _places(dataset: Dataset, first: int, second: int) -> Iterator[str]:
 
 def _top(dataset: Dataset, output: Tensor) -> str:
     """The largest entries of the last dimension, at the last position where there are several; by
-    their words, where they are tokens of the dataset's tokenizer."""
+    their words, where they are tokens of the dataset's tokenizer. Of what is said the tokens."""
+    if not output.is_floating_point():
+        return f"tokens {' '.join(map(str, output.tolist()))}"
     output = output.detach().double().cpu()
     if output.ndim == 0:
         return f"{output.item():.4g}"

@@ -19,6 +19,7 @@ from pytest_scrub.common.user_code import call_user_function
 from pytest_scrub.data.dataset import Dataset, Positions
 from pytest_scrub.engine.alike import Columns, kinds_below
 from pytest_scrub.engine.checks import check_hypothesis, require_floating
+from pytest_scrub.engine.continuation import Continuation
 from pytest_scrub.engine.gradients import ActivationGradient, Gathered, WatchedStore, joined
 from pytest_scrub.engine.plan import Step, compile_plan
 from pytest_scrub.engine.row_independence import (
@@ -125,6 +126,9 @@ class Evaluator:
         )
         self.plan = compile_plan(hypothesis, self.checked)
         self._clean = graph.reader(ROOT, (), self.checked.output)
+        self._continued = (
+            Continuation(self.checked, self.plan, self.metric) if self.metric.tokens else None
+        )
         self.batch_size, self.progress = batch_size, progress
         self._proved_sizes = ProvedSizes()
         self._label_matters = False  # until it was seen that the metric reads it
@@ -161,6 +165,11 @@ class Evaluator:
         scrubbed = [site for step in steps for site in step.sites]
         clean = self.clean_sites if self.metric.needs_clean else ()
         return tuple(dict.fromkeys([*scrubbed, *clean]))
+
+    @property
+    def passes(self) -> int:
+        """Of the network, for what is said after the prompt of one swap; 0 of other metrics."""
+        return 0 if self._continued is None else self._continued.passes
 
     @property
     def clean_sites(self) -> tuple[Site, ...]:
@@ -242,6 +251,8 @@ class Evaluator:
         are, and at least, in its own unit."""
         references = self.space.reference_rows[:ROUNDING_ROWS]
         output, rows = self.clean_outputs(references), self._on_device(references)
+        if self._continued is not None:  # what is said is said, and compared in float64
+            return 8 * torch.finfo(torch.float64).eps, 0.0
         share, kind = rounding_of(self.graph, output), coarsest(self.graph, output)
         if kind in NARROW:
             own, other = (
@@ -263,7 +274,7 @@ class Evaluator:
         gathered.
 
         A metric's stand-in, where it has one, is differentiated instead of it. Empty where nothing
-        that is gathered has a gradient.
+        that is gathered has a gradient, and of what is said, which has none.
 
         **Raises** `ModelError` where a function overwrites what its gradient needs.
         """
@@ -283,6 +294,8 @@ class Evaluator:
                 for slope in slopes(grad)
             ]
 
+        if self._continued is not None:
+            return []
         batches = self._each_batch(swap_set, differentiate, differentiated=True)
         return [joined(parts) for parts in zip(*batches, strict=True)] if all(batches) else []
 
@@ -321,7 +334,7 @@ class Evaluator:
         every row."""
         assert self.plan.reader is not None  # the output has one
         fixed = all(_is_static(step.positions) for step in self.plan.walk())
-        return self.plan.reader.stages if fixed else None
+        return self.plan.reader.stages if fixed and self._continued is None else None
 
     def streams(self, swap_set: SwapSet) -> Tensor:
         """What the output is computed from, `[R, K, d_model]`; only where there are `stages`."""
@@ -472,7 +485,9 @@ class Evaluator:
     @cached_property
     def _reruns(self) -> bool:
         """Whether every evaluation reruns whole layers."""
-        return any(step.reader is not None and step.reader.reruns for step in self.plan.walk())
+        return self._continued is not None or any(
+            step.reader is not None and step.reader.reruns for step in self.plan.walk()
+        )
 
     # The tree -------------------------------------------------------------------------------------
 
@@ -545,9 +560,21 @@ class Evaluator:
         return self.space.predicted.labels(rows.cpu().numpy())
 
     def _output(self, columns: Columns, gathered: list[Gathered] | None = None) -> Tensor:
-        return self._as_output(self._values(self.plan, columns, None, gathered)[0])
+        if self._continued is None:
+            return self._as_output(self._values(self.plan, columns, None, gathered)[0])
+        carrier = columns.of(self.plan.carrier)
+        where, reader = at_rows(self.checked.output, carrier), self.plan.reader
+        assert reader is not None  # the output has one
+        below = self._child_values(self.plan, columns, where)
+        first = self._as_output(reader.value(self.store, carrier, where, below))
+        return self._continued.swapped(first, carrier, below)
 
     def _clean_output(self, rows: Tensor) -> Tensor:
+        if self._continued is None:
+            return self._clean_logits(rows)
+        return self._continued.clean(rows, self._clean_logits)
+
+    def _clean_logits(self, rows: Tensor) -> Tensor:
         where = at_rows(self.checked.output, rows)
         return self._as_output(self._clean.value(self.store, rows, where, ()))
 

@@ -32,6 +32,7 @@ class Explanation:
     - `rows`: of different content, each of which is run clean at most once.
     - `recomputed`: what every evaluation computes anew; leaves cost a gather.
     - `reruns`: how many times every evaluation reruns layers of the network.
+    - `tokens`: how many are said after a prompt, and `passes`: of the network for those of a swap.
     - `batch`: how many references are evaluated at once; `batch_bytes`: about what that takes.
     - `indirect`: why nothing is read directly, where that is for the network's own reasons.
     """
@@ -48,6 +49,8 @@ class Explanation:
     batch: int
     batch_bytes: int
     indirect: str | None = None
+    tokens: int = 0
+    passes: int = 0
 
     def __str__(self) -> str:
         lines = [
@@ -74,6 +77,11 @@ class Explanation:
             f"evaluated at once: {self.batch} swaps, about {in_units(self.batch_bytes)}"
             + (f", with {self.reruns} reruns of layers for each" if self.reruns else "")
         )
+        if self.tokens:
+            lines.append(
+                f"said after each prompt: {self.tokens} tokens, {self.passes} passes of the "
+                f"network for each swap and {self.tokens} for each reference"
+            )
         if self.indirect is not None:
             lines.append(f"everything is read along every path, since {self.indirect}")
         return "\n".join(lines)
@@ -113,4 +121,6 @@ def explain(evaluator: Evaluator) -> Explanation:
         batch=batch,
         batch_bytes=batch_bytes,
         indirect=evaluator.graph.indirect,
+        tokens=evaluator.metric.tokens,
+        passes=evaluator.passes,
     )

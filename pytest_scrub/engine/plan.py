@@ -30,6 +30,7 @@ class Step:
     - `sites`: the clean activations that it takes: the values of a leaf's parts, or what the reader
       of any other node reads.
     - `reader`: of a non-leaf, and of the output.
+    - `edits`: what its children change of what it reads, one for each of their parts.
     - `same`: whether its value is wanted where its parent's is; else at all positions.
     """
 
@@ -42,6 +43,7 @@ class Step:
     parts: tuple[tuple[str, ...], ...]
     sites: tuple[Site, ...]
     reader: Reader | None
+    edits: tuple[Edit, ...]
     same: bool
     children: tuple[Step, ...]
 
@@ -76,11 +78,12 @@ def compile_plan(root: Node, checked: CheckedHypothesis) -> Step:
     def step(path: str, node: Node, wanted: Positions | None, same: bool) -> Step:
         own, parts = checked.positions[path], checked.parts(node)
         at = wanted if own is None else own
-        reader, below, sites = None, [], tuple[Site, ...]()
+        reader, edits, below, sites = None, tuple[Edit, ...](), [], tuple[Site, ...]()
         if node.components == (ROOT,) or not node.is_leaf:
             children = [(child_path, child) for child_path, child, above in paths if above == path]
             owned = [(child[0], edit) for child in children for edit in edits_of(*child)]
-            reader = graph.reader(node.component, [edit for _, edit in owned], at)
+            edits = tuple(edit for _, edit in owned)
+            reader = graph.reader(node.component, edits, at)
             sites = reader.sites
             needed = zip(owned, reader.child_positions, strict=True)
             everywhere = {owner for (owner, _), word in needed if word != "same"}
@@ -101,6 +104,7 @@ def compile_plan(root: Node, checked: CheckedHypothesis) -> Step:
             parts=parts,
             sites=sites,
             reader=reader,
+            edits=edits,
             same=same,
             children=tuple(below),
         )

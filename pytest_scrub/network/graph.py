@@ -300,12 +300,14 @@ class ModelGraph(ABC):
     - `reads_directly`: whether a child is read directly by default; otherwise along every path.
     - `source`: what kind of network this is, in words.
     - `indirect`: why children are never read directly, where that is for the network's own reasons.
+    - `vocabulary`: how many tokens it reads, where that is known.
     """
 
     parts: Mapping[str, Component]
     reads_directly: bool
     source: str
     indirect: str | None = None
+    vocabulary: int | None = None
     bases: Mapping[str, Basis] = MappingProxyType({})
 
     @property

@@ -73,6 +73,7 @@ class ResidualGraph(ModelGraph):
     """
 
     reads_directly = True
+    vocabulary: int
 
     def __init__(
         self, transformer: Transformer, dictionaries: Mapping[str, Dictionary] | None = None
@@ -87,6 +88,7 @@ class ResidualGraph(ModelGraph):
         errors = [error for standing in self._standing for error in standing.error]
         ordered = sorted([*parts.values(), *errors], key=lambda part: part.stage)
         self.parts: Parts[Part] = Parts(ordered, self.bases)
+        self.vocabulary = len(transformer.model.embed.W_E)
 
     def _components(self) -> Iterator[Part]:
         """In order of computation."""
@@ -261,7 +263,7 @@ class ResidualGraph(ModelGraph):
         """**Raises** `ModelError` for inputs of other names, for token ids that it does not know,
         and where a query sees no key at all: attention is then not defined."""
         self.transformer.require_names(inputs)
-        require_ids(TOKENS, inputs[TOKENS], self.transformer.model.embed.W_E.shape[0])
+        require_ids(TOKENS, inputs[TOKENS], self.vocabulary)
         transformer, visible = self.transformer, visible_keys(inputs)
         nothing = "a query sees no key at all"
         if transformer.causal and not transformer.pads_left:

@@ -144,6 +144,7 @@ def _control(
         else None
     )
     fails = found.outcome not in (HELD, UNDECIDED)
-    accuracy = None if found.predicted is None else found.predicted.accuracy
+    told = None if found.predicted is None else found.predicted.accuracy
+    accuracy = None if told is None else told.mean
     passed = has_nothing_to_lose or fails
     return Control(what, found.outcome, found.gap.mean, note, passed, accuracy)

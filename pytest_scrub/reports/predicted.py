@@ -60,7 +60,7 @@ def predicted_lines(verdict: Verdict) -> Iterator[str]:
         return
     accuracy = "no classes are answered"
     if predicted.accuracy is not None:
-        accuracy = f"interchange accuracy {predicted.accuracy:.1%} ({predicted.samples} samples)"
+        accuracy = f"interchange accuracy {predicted.accuracy:.1%}, {predicted.samples} samples"
     yield f"changed:   {predicted.changed:.1%} of the swaps should change the label; {accuracy}"
     yield from (f"rival:     {rival_line(rival, verdict.metric)}" for rival in predicted.rivals)
 

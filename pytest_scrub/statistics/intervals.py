@@ -129,6 +129,22 @@ def widened(estimate: Estimate, draws: int, confidence: float, was: float = CONF
     )
 
 
+def unseen_tail(values: Numbers, alpha: float) -> float:
+    """How much further up the upper end of `_asymptotic` belongs where values have a long tail
+    there: a mean of few that has not seen all of it is too small, and so is their spread.
+
+    Johnson, "Modified t tests and confidence intervals for asymmetrical populations" (JASA 1978):
+    the term of the third moment, with the number of standard errors that the sequence has. Nothing
+    for a tail the other way.
+    """
+    n, spread = len(values), float(values.std())
+    if not spread:
+        return 0.0
+    skewness = float((((values - values.mean()) / spread) ** 3).mean())
+    errors = _asymptotic_radius(n, alpha) * math.sqrt(n)
+    return max(skewness, 0.0) / (6 * n) * (1 + 2 * errors**2) * spread
+
+
 def _betting(values: Numbers, largest: float, alpha: float) -> Estimate:
     """Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (JRSS B
     2024): the hedged capital of Theorem 3, with the predictable variance of equation (26). The

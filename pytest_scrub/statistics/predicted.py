@@ -13,7 +13,7 @@ import torch
 
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.statistics.acceptance import Acceptance, Interval
-from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
+from pytest_scrub.statistics.intervals import Numbers, confidence_sequence, unseen_tail
 from pytest_scrub.statistics.sampling import BURN_IN, Sample
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.predictions import CLAIM, NO_CHANGE, NO_SWAP
@@ -54,7 +54,7 @@ class Predictions:
             return None
         self._look(drawn)
         count = len(drawn)
-        changed = drawn.mean(self._changed[:count].astype(np.float64))
+        changed = self._share(drawn, self._changed[:count])
         rivals = tuple(self._rival(name, drawn) for name in self.rivals)
         alike = [rival.name for rival in rivals if rival.outcome == UNTESTED]
         samples = count if drawn.exact else min(count, BURN_IN)
@@ -63,10 +63,15 @@ class Predictions:
         answers = self._known_answers[samples]
         anyway = [one for one in answers if one.by == NO_SWAP and one.differs < LEAST_CHANGED]
         untested = None
-        if changed < LEAST_CHANGED:
+        if changed.mean < LEAST_CHANGED:
             untested = (
-                f"only {changed:.1%} of the swaps should change the label (at least "
+                f"only {changed.mean:.1%} of the swaps should change the label (at least "
                 f"{LEAST_CHANGED:.0%} are needed), so hardly anything is predicted"
+            )
+        elif changed.low < LEAST_CHANGED:
+            untested = (
+                f"{changed:.1%} of the swaps should change the label, which does not tell that it "
+                f"is {LEAST_CHANGED:.0%} of them (samples= says how many are drawn)"
             )
         elif anyway:
             untested = (
@@ -78,8 +83,19 @@ class Predictions:
                 f"{' and '.join(alike)} predict{'s' * (len(alike) == 1)} the same label for all "
                 f"but a few of the swaps (at least {LEAST_CHANGED:.0%} have to differ)"
             )
-        accuracy = answers[0].agrees if answers else None
+        accuracy = None
+        if answers:
+            at = None if drawn.exact else self._acceptance.confidence
+            accuracy = share(answers[0].agrees, samples, at)
         return Predicted(changed, untested, accuracy, answers, samples, rivals)
+
+    def _share(self, drawn: Sample, which: npt.NDArray[np.bool_]) -> Estimate:
+        """Of all draws so far, with an interval that may be looked at after every one."""
+        sided = drawn.units(np.where(which, 1.0, -1.0))  # as far apart as a bounded metric can be
+        found = drawn.interval(sided, drawn.largest_weight, self._acceptance.confidence, 0.0)
+        mean = drawn.mean(which.astype(np.float64))
+        low, high = (min(max((end + 1) / 2, 0.0), 1.0) for end in (found.low, found.high))
+        return Estimate(mean, min(low, mean), max(high, mean), exact=found.exact)
 
     def _look(self, drawn: Sample) -> None:
         """Evaluate what was drawn since the last look."""
@@ -129,7 +145,7 @@ class Predictions:
         said = {by: ~_unlike(answer, of) for by, of in labels.items()}
         weights = np.ones(len(first)) if first.weights is None else first.weights
 
-        def share(of: npt.NDArray[np.bool_], there: npt.NDArray[np.bool_]) -> float | None:
+        def part(of: npt.NDArray[np.bool_], there: npt.NDArray[np.bool_]) -> float | None:
             whole = float(weights[there].sum())
             return float(weights[of & there].sum()) / whole if whole else None
 
@@ -139,13 +155,24 @@ class Predictions:
             found.append(
                 Answers(
                     by,
-                    share(agrees, everywhere) or 0.0,
-                    share(differs, everywhere) or 0.0,
-                    share(agrees, differs),
-                    share(said[CLAIM], differs),
+                    part(agrees, everywhere) or 0.0,
+                    part(differs, everywhere) or 0.0,
+                    part(agrees, differs),
+                    part(said[CLAIM], differs),
                 )
             )
         return tuple(found)
+
+
+def share(found: float, samples: int, confidence: float | None) -> Estimate:
+    """A share of so many samples with the interval of Clopper and Pearson, for one look; a point
+    where these are all that there are, and there is no confidence."""
+    from scipy import stats
+
+    if confidence is None:
+        return Estimate(found, found, found, exact=True)
+    ends = stats.binomtest(round(found * samples), samples).proportion_ci(confidence)
+    return Estimate(found, float(ends.low), float(ends.high))
 
 
 def against_rival(
@@ -167,20 +194,24 @@ def against_rival(
     def at(confidence: float) -> Estimate:
         return interval(units, largest, confidence, rounding)
 
-    gap = at(acceptance.confidence)
-    if at(acceptance.to_refute).high <= rounding:
+    gap, high = at(acceptance.confidence), at(acceptance.to_refute).high
+    if not (gap.exact or math.isfinite(largest)):
+        # few of a rival's worst swaps make its mean, and each rival may be the one that lacks them
+        high += unseen_tail(units, 1 - acceptance.to_refute)
+    if high <= rounding:
         return REFUTED, gap
     return HELD if gap.low > rounding else UNDECIDED, gap
 
 
 def _answered(outputs: Callable[[SwapSet], torch.Tensor], swap_set: SwapSet) -> torch.Tensor | None:
-    """The classes `[R, ...]` with the largest outputs; None where outputs are no classes."""
+    """The classes `[R, ...]` with the largest outputs, or the tokens that are said; None where
+    outputs are neither."""
     found = []
     for start in range(0, len(swap_set), BURN_IN):
         some = outputs(swap_set[start : start + BURN_IN])
         if some.ndim < 2:
             return None
-        found.append(some.argmax(-1))
+        found.append(some.argmax(-1) if some.is_floating_point() else some)
     return torch.cat(found)
 
 
@@ -204,7 +235,7 @@ def with_rivals(
 ) -> tuple[OnAverage, str | None, Predicted | None]:
     """What a claim comes to whose gap comes to `found`, and why that is undecided; with the rival
     that decided, where one did."""
-    together = outcome_with(predicted, found)
+    together = outcome_with(predicted, found, is_last=True)
     if predicted is None or together == found:
         return found, why, predicted
     deciding = [one.name for one in predicted.rivals if one.outcome == together != UNTESTED]
@@ -212,11 +243,18 @@ def with_rivals(
     return together, STRADDLES if together == UNDECIDED else None, predicted
 
 
-def outcome_with(predicted: Predicted | None, found: OnAverage) -> OnAverage:
-    """What a claim comes to whose gap comes to this: it has to predict better than its rivals."""
+def outcome_with(
+    predicted: Predicted | None, found: OnAverage, *, is_last: bool = False
+) -> OnAverage:
+    """What a claim comes to whose gap comes to this: it has to predict better than its rivals, and
+    enough that changes. Undecided while more draws may tell that, `is_last` where there are none.
+    """
     if predicted is None or found == UNTESTED:
         return found
-    if predicted.changed < LEAST_CHANGED or (predicted.untested and found != REFUTED):
+    is_open = predicted.changed.low < LEAST_CHANGED <= predicted.changed.high
+    if is_open and not is_last:
+        return UNDECIDED
+    if predicted.changed.mean < LEAST_CHANGED or (predicted.untested and found != REFUTED):
         return UNTESTED
     if found == REFUTED:
         return found

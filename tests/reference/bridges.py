@@ -15,6 +15,7 @@ import torch
 
 from pytest_scrub.meaning import Change, Run
 from pytest_scrub.tree.nodes import ROOT
+from tests.reference.functions import longer
 from tests.reference.latents import Slow, dictionary_of, place_of
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class BridgeNetwork:
     via = "direct"
 
     def __init__(self, bridge: Any, dataset: Dataset, dictionaries: Sequence[Slow] = ()) -> None:
-        self.bridge = bridge
+        self.bridge, self.dataset = bridge, dataset
         self.dictionaries = {own.name: own for own in dictionaries}
         self.tokens = dataset.inputs["tokens"]
         self.mask = dataset.inputs.get("attention_mask")
@@ -81,6 +82,10 @@ class BridgeNetwork:
         self._value_biases = [self._value_bias(layer) for layer in layers]
         self._mlp_biases = [self._mlp_bias(layer) for layer in layers if self.has_mlps]
         self.clean = cache(partial(self._run, replace={}))
+
+    def after(self, said: Sequence[int]) -> BridgeNetwork:
+        data = longer(self.dataset, said)
+        return BridgeNetwork(self.bridge, data, [*self.dictionaries.values()]) if said else self
 
     def slots(self, component: str) -> Sequence[str]:
         return SLOTS.get(re.split(r"\d", place_of(component))[0], ("stream",))

@@ -5,10 +5,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.meaning import Change, Run
+
+
+def longer(dataset: Dataset, said: Sequence[int]) -> Dataset:
+    """The same rows, each with these tokens after its own."""
+    inputs = {}
+    for name, given in dataset.inputs.items():
+        more = torch.tensor([said] * len(given)).reshape(len(given), -1)
+        more = torch.ones_like(more) if name == "attention_mask" else more
+        inputs[name] = torch.cat([given, more.to(given.dtype)], dim=1)
+    return Dataset(inputs)
 
 
 class FunctionNetwork:
@@ -17,7 +28,10 @@ class FunctionNetwork:
     via = "direct"
 
     def __init__(self, functions: Mapping[str, Callable[..., Tensor]], dataset: Dataset) -> None:
-        self.functions, self.inputs = functions, dataset.inputs
+        self.functions, self.dataset, self.inputs = functions, dataset, dataset.inputs
+
+    def after(self, said: Sequence[int]) -> FunctionNetwork:
+        return FunctionNetwork(self.functions, longer(self.dataset, said))
 
     def slots(self, component: str) -> Sequence[str]:
         return tuple(inspect.signature(self.functions[component]).parameters)

@@ -526,7 +526,8 @@ class _Trees:
         if is_computable and draw(st.integers(0, 2)) == 1:
             n_pos = draw(st.sampled_from([None, LENGTH])) if len(shape) == 2 else None
             return replace(node, computed_by=Waves(shape[-1], n_pos))
-        if len(node.components) == 1 and not node.shares and len(shape) < 3 and self.rarely():
+        is_editable = len(node.components) == 1 and not alone(node.component)
+        if is_editable and not node.shares and len(shape) < 3 and self.rarely():
             return edited(node, shape[-1], is_added=draw(st.booleans()))
         return node
 

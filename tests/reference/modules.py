@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.meaning import Change, Run
 from pytest_scrub.tree.nodes import ROOT
+from tests.reference.functions import longer
 
 plain_softmax = nn.functional.softmax
 
@@ -96,10 +97,14 @@ class ModuleNetwork:
         spots: Mapping[str, Spot] | None = None,
         pick: Callable[[Any], Tensor] = lambda out: out,
     ) -> None:
-        self.module, self.inputs, self.pick = module, dataset.inputs, pick
+        self.module, self.dataset, self.pick = module, dataset, pick
+        self.inputs = dataset.inputs
         named = {name: Spot(name) for name, _ in module.named_modules() if name}
         self.spots = named if spots is None else spots
         self.clean = cache(partial(self._run, replace={}))
+
+    def after(self, said: Sequence[int]) -> ModuleNetwork:
+        return ModuleNetwork(self.module, longer(self.dataset, said), self.spots, self.pick)
 
     def slots(self, component: str) -> Sequence[str]:
         return ("in",)

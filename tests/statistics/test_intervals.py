@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
+from pytest_scrub import cross_entropy
+from pytest_scrub.statistics.acceptance import Acceptance
 from pytest_scrub.statistics.intervals import (
     FEWEST_ALIKE,
     FEWEST_CHANGED,
@@ -20,7 +23,9 @@ from pytest_scrub.statistics.intervals import (
     fewest_alike,
     has_seen_enough,
     share_within,
+    unseen_tail,
 )
+from pytest_scrub.statistics.predicted import against_rival, share
 from pytest_scrub.verdict import Estimate
 from tests.sizes import only_in_full, sized
 
@@ -202,3 +207,59 @@ def test_values_that_are_all_alike_decide_nothing_where_they_are_few(draws: int)
     assert bounded.is_known
     assert bounded.low < 0.5
     assert confidence_sequence(np.full(3000, 0.5)).low == 0.5
+
+
+def test_a_tail_that_was_not_seen_moves_only_its_own_end() -> None:
+    rng = np.random.default_rng(0)
+    values = (rng.pareto(3, 400) + 1) / 1.5
+    alpha = 0.05 / 7
+    further = unseen_tail(values, alpha)
+    ends = confidence_sequence(values, confidence=1 - alpha)
+    errors = (ends.high - ends.mean) / values.std(ddof=1) * 20  # of a mean of 400
+    skewness = stats.skew(values)
+    assert further == pytest.approx(skewness / 2400 * (1 + 2 * errors**2) * values.std())
+    assert unseen_tail(-values, alpha) == 0
+    assert unseen_tail(np.r_[values, -values], alpha) == pytest.approx(0, abs=1e-12)
+    assert unseen_tail(np.ones(400), alpha) == 0
+
+
+@pytest.mark.parametrize(("tail", "before"), [("pareto", 0.02), ("rare", 0.02)])
+def test_a_rival_that_is_as_good_seldom_refutes_by_a_tail_that_was_not_seen(
+    tail: str, before: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five rivals and two other routes, at the first look: each mean is exactly zero."""
+    rng, runs = np.random.default_rng(1), 2000
+    draws = {
+        "pareto": lambda size: (rng.pareto(3, size) + 1) / 1.5 - 1,
+        "rare": lambda size: 20.0 * (rng.random(size) < 0.05) - 1,
+    }[tail]((runs, 400))
+    apart = np.where(rng.random((runs, 400)) < 0.5, draws, 0.0)
+    acceptance = Acceptance(cross_entropy(), tolerance=1.0, routes=7)
+
+    def of_five() -> float:
+        """How many claims that have five such rivals are refuted."""
+        refuted = np.array([against_rival(acceptance, one)[0] == "refuted" for one in apart])
+        return float(refuted.reshape(-1, 5).any(1).mean())
+
+    assert of_five() < before < with_normal_ends(of_five, monkeypatch)
+
+
+def with_normal_ends(found: Callable[[], float], monkeypatch: pytest.MonkeyPatch) -> float:
+    with monkeypatch.context() as patch:
+        patch.setattr("pytest_scrub.statistics.predicted.unseen_tail", lambda *_: 0.0)
+        return found()
+
+
+@pytest.mark.parametrize(("right", "samples"), [(0, 400), (396, 400), (400, 400), (7, 25)])
+def test_a_share_has_the_interval_of_a_binomial(right: int, samples: int) -> None:
+    found = share(right / samples, samples, 0.95)
+    assert found.mean == right / samples
+    if right:
+        assert stats.binom.sf(right - 1, samples, found.low) == pytest.approx(0.025)
+    else:
+        assert found.low == 0
+    if right < samples:
+        assert stats.binom.cdf(right, samples, found.high) == pytest.approx(0.025)
+    else:
+        assert found.high == 1
+    assert share(0.3, 10, None) == Estimate(0.3, 0.3, 0.3, exact=True)

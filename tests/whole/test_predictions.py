@@ -240,8 +240,8 @@ def test_figures_are_those_of_every_allowed_swap(tree, network):
     rival, *_ = brute(slots, answer, lambda x, rows: TENS[x])
     assert v.gap.exact
     assert v.gap.mean == pytest.approx(error - clean)
-    assert v.predicted.accuracy == pytest.approx(1 - error)
-    assert v.predicted.changed == pytest.approx(changed)
+    assert v.predicted.accuracy.mean == pytest.approx(1 - error)
+    assert v.predicted.changed.mean == pytest.approx(changed)
     (of_rival,) = v.predicted.rivals
     assert of_rival.gap.exact
     assert of_rival.gap.mean == pytest.approx(rival - error)
@@ -255,6 +255,36 @@ def test_figures_are_those_of_every_allowed_swap(tree, network):
 
 
 # What a false claim could hide behind -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ones", "samples", "outcome", "word"),
+    [
+        (32, 400, "untested", "does not tell"),  # 12 % should change the label
+        (32, 20_000, "held", None),  # drawn until that is told
+        (20, 20_000, "untested", "only"),  # 7.7 %
+        (150, 400, "held", None),  # 42 %
+    ],
+)
+def test_enough_has_to_change_by_its_interval(ones, samples, outcome, word):
+    a = np.arange(500) < ones
+    rows = Dataset({"a": torch.tensor(a)}, labels=a.astype(int), features={"a": a})
+    graph = FunctionGraph(A=lambda a: a.double(), output=lambda A: 1.0 * one_hot(A))
+    root = output(
+        module("A", name="a", agrees_on=ANYTHING), rest=EXACT, predicts=lambda a: a["a"].astype(int)
+    )
+    found = check(
+        root, graph, rows, metric=zero_one_error(), tolerance=0.02, samples=samples, adversaries=()
+    )
+    assert found.outcome == outcome
+    changed = found.predicted.changed
+    assert changed.low < 2 * (ones / 500) * (1 - ones / 500) < changed.high
+    assert (found.predicted.untested is None) is (word is None)
+    assert word is None or word in found.predicted.untested
+    assert found.samples <= samples
+    assert (found.samples > 400) == (samples > 400)
+    assert found.predicted.accuracy.mean == found.predicted.accuracy.high == 1
+    assert found.predicted.accuracy.low == pytest.approx(0.025 ** (1 / 400))
 
 
 def unmoved():
@@ -428,7 +458,8 @@ def test_labels_at_several_positions_change_where_they_are_read():
             root, graph, rows, metric=zero_one_error(), tolerance=0.1, adversaries=(), samples=2000
         )
         assert found.outcome == outcome
-        assert found.predicted.accuracy == pytest.approx(1 if outcome == "held" else 0.2, abs=0.1)
+        expected = 1 if outcome == "held" else 0.2
+        assert found.predicted.accuracy.mean == pytest.approx(expected, abs=0.1)
 
 
 def test_nodes_that_share_a_donor_are_predicted_from_it():

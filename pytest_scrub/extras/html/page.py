@@ -65,6 +65,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "number": "{:.4g}".format,
+        "share": "{:.1%}".format,
         "shell": shlex.join,
         "breakable": _breakable,
         "in_columns": _in_columns,
