@@ -12,6 +12,7 @@ from example_circuits.carrying.three_digits import EQUALS_AT, NO_CARRY, WRITTEN
 from pytest_scrub import (
     Refuted,
     RefutedByAdversary,
+    Undecided,
     aligned,
     claim,
     group,
@@ -40,6 +41,7 @@ def test_one_head_holds_the_carry():
     return aligned(WRITTEN, carry=head(0, 3, pos=EQUALS_AT))
 
 
+@pytest.mark.xfail(raises=Undecided, strict=True)  # the worst pairs: 0.090 [0.072, 0.112] of 0.1
 @claim(**WRONG)
 def test_it_does_not_add_the_hundreds_alone():
     return aligned(WRITTEN, tens=head(0, 3, pos=EQUALS_AT), rivals={"no carry": NO_CARRY})
