@@ -13,6 +13,7 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.plan import Step
 from pytest_scrub.network.graph import Site, at_rows, change_of, projected_onto, read_from
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.tree.units import split
 
 SAME = 1e-5  # of the root mean square of an activation: a smaller change is none
 
@@ -109,8 +110,8 @@ def all_moved(evaluator: Evaluator, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
 
 
 def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int, ...]]:
-    """For the slot of every leaf whose codes are kept, the units that hold zero on every row that
-    it is taken from, and on every row that it is taken in place of."""
+    """For the slot of every leaf of units, those that hold zero on every row that it is taken from,
+    and on every row that it is taken in place of; of units whose sum is kept all or none."""
     parents, parts = evaluator.space.parents(swap_set), evaluator.graph.parts
     found: dict[int, tuple[int, ...]] = {}
     for step, _, at in _leaves(evaluator.plan, evaluator.checked.output):
@@ -118,7 +119,7 @@ def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int
             continue
         for site, (name, *others) in zip(step.sites, step.parts, strict=True):
             units = parts[name].units
-            if units is None or others or site.kind != "z":
+            if units is None or others or not split(name):  # an error has no unit
                 continue
             slots = [*(step.each or (step.donor,))]
             rows = np.union1d(swap_set.donors[slots], parents[slots])
@@ -128,8 +129,9 @@ def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int
             # donors from other positions may be read at any
             where = None if step.node.is_shifted else at_rows(at, index)
             codes = evaluator.store.take(site, index, where)
-            is_silent = ~(codes != 0).flatten(0, -2).any(0).cpu().numpy()
-            silent = tuple(units[is_silent].tolist())
+            active = (codes != 0).flatten(0, -2).any(0)
+            is_silent = ~(active if site.kind == "z" else active.any().expand(len(units)))
+            silent = tuple(units[is_silent.cpu().numpy()].tolist())
             found[step.donor] = (*found.get(step.donor, ()), *silent)
     return found
 

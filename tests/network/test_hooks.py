@@ -186,6 +186,22 @@ def test_two_sets_of_units_and_the_error_from_three_donors(family: str) -> None:
             assert_same(evaluator.outputs(swaps), theirs, 1e-9)
 
 
+def test_a_unit_that_is_never_active_is_said() -> None:
+    plain = hooked_graph("BertModel", 0)
+    own = sae("blocks.1.hook_resid_pre")
+    encoder = own.encoder.W_enc.clone()
+    encoder[:, 2] = 0  # whose code is zero whatever is read
+    with AllFloat64():
+        dead = Dictionary(encoder, None, own.rows, at=own.hook)
+        graph = with_dictionaries(plain.store.graph, dead=dead)
+        for units, silent in (([2], (2,)), ([2, 3], ())):
+            claimed = output(latents("dead", units, **F), rest=EXACT)
+            options: Any = {"tolerance": 1e6, "metric": TOTAL, "adversaries": ()}
+            verdict = check(claimed, graph, plain.dataset, **options)
+            assert [node.silent for node in verdict.nodes if not node.is_rest] == [silent]
+            assert (verdict.outcome == "untested") == bool(silent)
+
+
 def test_units_and_the_error_are_a_place_of_an_encoder() -> None:
     """Of a network with two stacks, whose hooks say which."""
     plain = hooked_graph("T5", 0)
