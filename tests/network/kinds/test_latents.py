@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pytest_scrub import (
     ANYTHING,
+    EACH,
     EXACT,
     Dataset,
     Dictionary,
@@ -410,8 +411,8 @@ def test_units_that_are_never_active_are_said() -> None:
     assert "parity (never active: 2" in str(some)
 
 
-@pytest.mark.parametrize("via", ["direct", "any"])
-def test_what_the_error_makes_up_for_is_said(via: str) -> None:
+@pytest.mark.parametrize(("via", "pos"), [("direct", None), ("any", None), ("direct", EACH)])
+def test_what_the_error_makes_up_for_is_said(via: str, pos: Any) -> None:
     """The others give all that stands there, so that the error is what one unit more adds, with the
     other sign: from one donor the two change nothing, whatever the unit knows."""
     every, drawn = torch.eye(D, dtype=torch.float64), torch.Generator().manual_seed(0)
@@ -422,23 +423,22 @@ def test_what_the_error_makes_up_for_is_said(via: str) -> None:
     )
 
     def verdict(**shares: str) -> Verdict:
-        unit = latents("sae", 16, agrees_on="parity", name="unit", via=via)
-        left = error("sae", agrees_on="parity", via=via, **shares)
+        unit = latents("sae", 16, agrees_on="parity", name="unit", via=via, pos=pos)
+        left = error("sae", agrees_on="parity", via=via, pos=pos, **shares)
         return check(output(unit, left, rest=EXACT), graph, DATA, tolerance=0.01)
 
     false, together = verdict(), verdict(shares="unit")
     assert false.outcome == "refuted"
     assert together.outcome == "untested"
     assert abs(together.gap.mean) < 1e-9
-    assert [node.made_up_by for node in together.nodes if not node.is_rest] == [
-        ("output/sae.error",), ("output/unit",),
-    ]  # fmt: skip
+    unit, left = (node for node in together.nodes if not node.is_rest)
+    assert (unit.made_up_by, left.made_up_by) == ((left.slot,), (unit.slot,))
     assert (
-        "untested:  what output/unit changes is made up for by output/sae.error, swapped with it: "
+        f"untested:  what {unit.slot} changes is made up for by {left.slot}, swapped with it: "
         "together they add the same on every donor; give them donors of their own, or claim one of "
         "them alone"
     ) in str(together)
-    assert "parity (made up for by output/unit)" in str(together)
+    assert f"parity (made up for by {unit.slot})" in str(together)
     assert all(not node.made_up_by for node in false.nodes)
 
 
