@@ -21,6 +21,7 @@ ELSEWHERE = {
     "tree/predictions.py": "whole/test_predictions.py",
     "swaps/predicted.py": "whole/test_predictions.py",
     "statistics/predicted.py": "whole/test_predictions.py",
+    "network/__init__.py": "network/kinds/test_latents.py",
     "network/graph.py": "engine/test_evaluator.py",
     "network/encoders.py": "network/test_dictionaries.py",
     "network/residual.py": "whole/test_engine_against_reference.py",

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hides_scrub_errors
 
+COMPONENTS = {
+    "attn", "embed", "head", "mask", "mlp", "neurons", "output", "pattern", "pos_embed", "stream",
+}  # fmt: skip
+
 __all__ = [
     "FunctionGraph",
     "ModelGraph",
@@ -96,6 +100,7 @@ def with_dictionaries(model: Any, **dictionaries: Any) -> ModelGraph:
     graph = as_graph(model)
     found: dict[str, Dictionary] = {}
     kinds = {name.rstrip("0123456789.") for name in (*graph.parts, *graph.bases)}
+    kinds |= COMPONENTS  # which a network that is read along every path learns from data
     for name, given in dictionaries.items():
         if name in graph.bases or name.rstrip("0123456789") in kinds:
             raise ModelError(

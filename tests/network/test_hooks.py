@@ -186,6 +186,14 @@ def test_two_sets_of_units_and_the_error_from_three_donors(family: str) -> None:
             assert_same(evaluator.outputs(swaps), theirs, 1e-9)
 
 
+def test_names_that_such_a_network_will_have_are_no_dictionarys() -> None:
+    network = built("BertModel", 1)[0]
+    unproven = along_every_path(network, bridge_of(network), "of a test")
+    for taken in ("neurons0", "stream1", "pattern", "encoder"):
+        with pytest.raises(ModelError, match=f"{taken} is what claims call something else of a ne"):
+            with_dictionaries(unproven, **{taken: sae("blocks.1.hook_resid_pre")})
+
+
 def test_a_unit_that_is_never_active_is_said() -> None:
     plain = hooked_graph("BertModel", 0)
     own = sae("blocks.1.hook_resid_pre")
