@@ -38,7 +38,7 @@ LATENTS := example_circuits/latents/test_latents.py
 ADDITION := example_circuits/modular_addition/test_modular_addition.py
 LONG_CLAIMS := $(INDUCTION)::test_refined $(INDUCTION)::test_two_heads_write_the_answer $(INDUCTION)::test_one_head_is_enough $(CARRYING)::test_carry_and_tens_make_the_hundreds $(CARRYING)::test_the_last_digit_of_the_sum_is_there_too $(INDUCTION)::test_naive $(INDUCTION)::test_the_heads_only_know_where_the_answer_is $(INDUCTION)::test_previous_token_head_moves_the_embedding $(INDUCTION)::test_refined_keeps_the_whole_distribution \
 	$(INDUCTION)::test_the_other_head_moves_the_embedding $(INDUCTION)::test_previous_token_head_carries_its_position \
-	$(INDUCTION)::test_no_second_occurrence_in_the_rest $(INDUCTION)::test_induction_at_all_positions $(STORIES)::test_three_heads_carry_the_gender \
+	$(INDUCTION)::test_no_second_occurrence_in_the_rest $(INDUCTION)::test_induction_at_all_positions $(INDUCTION)::test_induction_from_any_position $(STORIES)::test_three_heads_carry_the_gender \
 	$(STORIES)::test_two_heads_carry_the_gender $(STORIES)::test_they_read_the_first_tokens_of_noun_and_name \
 	$(STORIES)::test_two_other_heads_carry_the_gender $(STORIES)::test_they_carry_the_initial_of_the_name \
 	$(BRACKETS)::test_one_part_counts_and_three_look_at_the_horizon \

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MetricPosition = int | slice | Span | str | None
 SLACK = 1e-9  # of a bound: what rounding in float64 may do to a value that should lie on it
+AT_ONCE = 1 << 18  # logits that are float64 at a time, so that they stay in a processor's cache
 LARGEST = 1e100  # squares and sums of it are still finite in float64
 
 
@@ -150,13 +151,8 @@ class Metric:
         """The stand-in as a metric, or this one."""
         if self.stand_in is None:
             return self
-        return replace(
-            self,
-            name=self._stand_in,
-            function=self.stand_in,
-            stand_in=None,
-            lower=-math.inf,
-            upper=math.inf,
+        return Metric(
+            self._stand_in, self.stand_in, self.pos, worse=self.worse, needs_clean=self.needs_clean
         )
 
     @property
@@ -167,8 +163,9 @@ class Metric:
         """`[B]` float64. **Raises** `DataError` for what is not one real number per reference
         within the bounds, or where the function raises."""
         rows = batch.rows.clone()
-        given = output.clone() if self.tokens else output.to(torch.float64, copy=True)
-        value = call_user_function(f"the metric {self.name}", self.function, given, batch)
+        value = call_user_function(
+            f"the metric {self.name}", self.function, self._given(output), batch
+        )
         if isinstance(value, Metric):
             raise DataError(
                 f"the metric {self.name} returns a Metric; call it: metric={self.name}(...)"
@@ -182,6 +179,10 @@ class Metric:
         if not bool(self._is_usable(value).all()):
             self._refuse(rows, value)
         return value
+
+    def _given(self, output: Tensor) -> Tensor:
+        """What its function gets, which it may write to; tokens as they are said."""
+        return output.clone() if self.tokens else output.to(torch.float64, copy=True)
 
     def _is_usable(self, value: Tensor) -> Tensor:
         """bool `[B]`: finite, small enough to be squared, and within the bounds but for
@@ -217,6 +218,14 @@ class Metric:
             else f"above upper={self.upper:.12g}"
         )
         raise DataError(f"{what}, {bound}; intervals rely on the bounds, so give true ones")
+
+
+class Widening(Metric):
+    """A metric of ours whose function gets the network's own numbers, which it does not write to,
+    and widens them itself."""
+
+    def _given(self, output: Tensor) -> Tensor:
+        return output
 
 
 def _is_number(bound: object) -> bool:
@@ -308,8 +317,15 @@ def _class_remedy(output: Tensor, labels: Tensor) -> str:
 
 def _cross_entropy(name: str, output: Tensor, batch: Batch, labels: Tensor) -> Tensor:
     labels = _class_labels(name, output, batch, labels)
-    loss = F.cross_entropy(output.flatten(0, -2), labels.flatten(), reduction="none")
-    return _mean_over_positions(loss.view(labels.shape), batch)
+    each = output.flatten(0, -2)
+    few = max(1, AT_ONCE // each.shape[-1]) if output.device.type == "cpu" else max(1, len(each))
+    losses = [
+        F.cross_entropy(some.double(), own, reduction="none")
+        for some, own in zip(
+            torch.split(each, few), torch.split(labels.flatten(), few), strict=True
+        )
+    ]
+    return _mean_over_positions(torch.cat(losses).view(labels.shape), batch)
 
 
 def _log_odds_against(output: Tensor, batch: Batch) -> Tensor:
@@ -327,7 +343,7 @@ def cross_entropy(pos: MetricPosition = None) -> Metric:
     def function(output: Tensor, batch: Batch) -> Tensor:
         return _cross_entropy("cross_entropy", output, batch, batch.require_labels("cross_entropy"))
 
-    return Metric("cross-entropy", function, pos, lower=0.0, stand_in=_log_odds_against)
+    return Widening("cross-entropy", function, pos, lower=0.0, stand_in=_log_odds_against)
 
 
 def next_token_loss(pos: MetricPosition = slice(None, -1)) -> Metric:
@@ -349,7 +365,7 @@ def next_token_loss(pos: MetricPosition = slice(None, -1)) -> Metric:
             "next_token_loss", output, batch, labels[:, 0] if output.ndim == 2 else labels
         )
 
-    return Metric("next-token loss", function, pos, lower=0.0)
+    return Widening("next-token loss", function, pos, lower=0.0)
 
 
 def kl_to_clean(pos: MetricPosition = None) -> Metric:

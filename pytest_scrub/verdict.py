@@ -150,6 +150,7 @@ class NodeReport:
     - `fixed`: what is read never differed, though donors did: it is fixed by what they agree on, so
       that it holds is no evidence.
     - `silent`: of a leaf's units those that hold zero on every row that was looked at.
+    - `made_up_by`: the nodes at the same place that, swapped with it, make up for all it changes.
     - `unknowing`: the gap when the features of this slot alone know nothing, all others as claimed;
       None where it names none that the null permutes.
     - `says_nothing`: that gap is not told from the claim's own.
@@ -167,6 +168,7 @@ class NodeReport:
     wanting: tuple[str, ...] = ()
     fixed: bool = False
     silent: tuple[int, ...] = ()
+    made_up_by: tuple[str, ...] = ()
     unknowing: Estimate | None = None
     says_nothing: bool = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.exam import claims as k
@@ -18,6 +19,7 @@ from pytest_scrub import (
     Dataset,
     Dictionary,
     error,
+    group,
     head,
     latents,
     load_model,
@@ -33,6 +35,7 @@ from pytest_scrub.tree.nodes import Node
 
 OPTIONS = {"tolerance": 0.3}  # nats; a wrong answer costs eight
 LAST = -1
+BY_COPYING = "head 0.0 copies the letter before to each position, and nothing of where that is"
 BY_CONSTRUCTION = "the output at a position reads the head there, which has but one answer"
 
 
@@ -111,20 +114,25 @@ def _of_adder() -> list[k.Question]:
 
 
 def _of_latents() -> list[k.Question]:
-    """A unit for each value of each variable before layer 1; the error is nearly nothing."""
+    """A unit for each value of each variable before layer 1, so that the error is nearly nothing;
+    and a dictionary that lacks those of the carry, which is in its error."""
     made = adder()
     a1, a0, b1, b0 = made.tokens[:, 1:5].T
     units = a0 + b0
     every = torch.eye(made.program.width, dtype=torch.float64)
     values = Dictionary(every, None, every, at="blocks.1.hook_resid_pre")
+    named = np.arange(made.program.width)[made.program.variables["carry"].directions]
+    others = torch.tensor(np.setdiff1d(np.arange(made.program.width), named))
+    rows = every[others]
+    few = Dictionary(rows.T.clone(), None, rows, at="blocks.1.hook_resid_pre")
     features = {
         "a1": a1, "b1": b1, "a0": a0, "carry": units // BASE, "low": units % BASE,
-        "total": made.labels,
+        "high": a1 + b1, "total": made.labels,
     }  # fmt: skip
-    sheet = _sheet(made, "latents of an adder", features, values=values)
+    sheet = _sheet(made, "latents of an adder", features, values=values, few=few)
 
-    def those(name: str, agrees_on: Any, **claim: Any) -> Node:
-        where = made.program.variables[name].directions
+    def those(variable: str, agrees_on: Any, **claim: Any) -> Node:
+        where = made.program.variables[variable].directions
         return latents("values", where, agrees_on=agrees_on, pos=LAST, **claim)
 
     def total(*reads: Node) -> Node:
@@ -136,7 +144,20 @@ def _of_latents() -> list[k.Question]:
     deep = those("carry", "carry", reads=heads, rest=EXACT)
     sheet.true("latents of the carry read the low digit of a", total(deep))
     sheet.true("the error does not matter", total(error("values", agrees_on=ANYTHING, pos=LAST)))
+    left = [error("few", agrees_on=agrees_on, pos=LAST) for agrees_on in ("carry", "low", ANYTHING)]
+    sheet.true("what a dictionary without the carry leaves is the carry", total(left[0]))
+
+    def digits(agrees_on: str, **shares: str) -> Node:
+        """The high digits of both numbers."""
+        first = those("a1", agrees_on, name="first")
+        return total(first, those("b1", agrees_on, **shares))
+
+    sheet.true("high digits of one sum, of one input", digits("high", shares="first"))
     false = sheet.false
+    false(k.COARSER, "high digits of one sum, of two inputs", digits("high"))
+    false(k.WRONG_FEATURE, "high digits of one input, by the low", digits("low", shares="first"))
+    false(k.WRONG_FEATURE, "what it leaves is the low digit", total(left[1]))
+    false(k.DROPPED, "what it leaves does not matter", total(left[2]))
     false(k.WRONG_FEATURE, "latents of the carry know the low digit", total(those("carry", "low")))
     false(k.SWAPPED, "latents of high digits, swapped", total(those("a1", "b1"), those("b1", "a1")))
     false(k.LOTTERY, "latents of the low digit, by lot", total(those("low", "lottery")))
@@ -148,12 +169,15 @@ def _of_inductor() -> list[k.Question]:
     made = inductor()
     tokens, answer = made.tokens, made.labels
     where = (tokens[:, 1:-1] == tokens[:, -1:]).int().argmax(1) + 2
+    before = torch.cat([torch.full((len(tokens), 1), -1), tokens[:, :-1]], 1)
     sheet = _sheet(
         made,
         "units of an inductor",
         {
             "last": tokens[:, -1], "answer": answer, "where": where, "before": where - 1,
             "answer_is_high": answer > 1, "fourth": tokens[:, 4],
+            # the letter before each position, and whether it is high; none before the first
+            "letter": tokens, "letter_before": before, "before_is_high": before > 1,
         },
     )  # fmt: skip
 
@@ -166,6 +190,11 @@ def _of_inductor() -> list[k.Question]:
 
     def value(agrees_on: Any, pos: str = "where") -> Node:
         return stream(1, agrees_on=agrees_on, pos=pos, into="v")
+
+    def shifted(agrees_on: str) -> Node:
+        """What head 0.0 writes, from any position."""
+        keys = head(0, 0, agrees_on=agrees_on, pos=EACH(with_shift=True), into="k")
+        return match(keys)
 
     # where it looks is the same for all that agree on that, to the last digit
     sheet.apart(k.TAUTOLOGY, "head 1.0 looks where the letter stands", match(looks("where")))
@@ -185,6 +214,22 @@ def _of_inductor() -> list[k.Question]:
     false(k.COARSER, "it takes half of the answer", match(value("answer_is_high")))
     false(k.SWAPPED, "it is asked for the answer", match(looks("where", reads=[
         stream(1, agrees_on="answer", pos=LAST, into="q")], rest=EXACT)))  # fmt: skip
+    keys = "its keys are the letters before, wherever these stand"
+    sheet.true(keys, shifted("letter_before"), proof=BY_COPYING)
+    for kind, name in (
+        (k.WRONG_FEATURE, "letter"),
+        (k.COARSER, "before_is_high"),
+        (k.LOTTERY, "lottery"),
+    ):
+        told = f"its keys are what {name} says, wherever that stands"
+        false(kind, told, shifted(name), proof=drawn_beyond)
+    every = group(["embed", "pos_embed"], agrees_on="letter", pos=EACH(with_shift=True), into="k")
+    false(
+        k.WRONG_POSITION,
+        "where a letter stands does not matter to head 0.0",
+        match(head(0, 0, agrees_on=EXACT, into="k", reads=[every], rest=EXACT)),
+        proof=drawn_beyond,
+    )
     return sheet.questions
 
 

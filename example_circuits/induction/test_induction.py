@@ -88,11 +88,22 @@ def test_refined():
     )
 
 
+def wherever_it_looks(pos):
+    """A key knows the token before its position, a value the token there."""
+    before = head(0, 1, agrees_on="token_before", into="k", pos=pos)
+    return both_heads(before, embed(agrees_on="token", into="v", pos=pos), QUERY)
+
+
 @claim(min_explained=EXPLAINED, data="every_position")
 def test_induction_at_all_positions():
-    """Wherever it looks: a key knows the token before its position, a value the token there."""
-    before = head(0, 1, agrees_on="token_before", into="k", pos=EACH)
-    return both_heads(before, embed(agrees_on="token", into="v", pos=EACH), QUERY)
+    return wherever_it_looks(EACH)
+
+
+@falls  # explains 95 % on average, 64 % at the worst
+@claim(min_explained=EXPLAINED, data="every_position")
+def test_induction_from_any_position():
+    """And where such a token stood, in the sequence that it comes from, does not matter either."""
+    return wherever_it_looks(EACH(with_shift=True))
 
 
 def spelled_out(previous_token_head):

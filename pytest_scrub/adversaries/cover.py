@@ -41,9 +41,10 @@ def cover(
     def choose(i: int, parents: Rows, _: Rows) -> Rows:
         codes = space.agree(i)
         if id(codes) not in in_turn:
-            donors = space.donors if space.slots[i].shifts > 1 else space.donor_rows
-            if most < len(donors):
-                donors = rng.permutation(donors)[:MOST_LOOKED_AT]
+            shifts = space.slots[i].shifts
+            donors = space.donors if shifts > 1 else space.donor_rows
+            if most < len(donors):  # those of all positions of a node are as many as of another
+                donors = rng.permutation(donors)[: MOST_LOOKED_AT // shifts]
                 donors = donors[np.argsort(_usual(space, codes, donors), kind="stable")]
             in_turn[id(codes)] = donors[np.argsort(codes[donors], kind="stable")]
         return _next(codes, in_turn[id(codes)], parents)

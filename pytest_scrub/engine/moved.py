@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.plan import Step
 from pytest_scrub.network.graph import Site, at_rows, change_of, projected_onto, read_from
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.tree.units import split
 
 FEW = 8  # outputs at a time: of all positions and words they are large
 SAME = 1e-5  # of the root mean square of an activation: a smaller change is none
@@ -22,8 +23,67 @@ def moved_leaves(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, npt.NDArr
     """For the slot of every leaf that takes an activation, bool `[R]`: whether it is another one on
     the donor than on the parent's own input, as the parent reads it.
 
-    Each is taken at the positions of its own row, and projected where the node has a subspace.
+    Each is taken at the positions of its own row, and projected where the node has a subspace. What
+    others at the same place make up for has not moved: see `made_up`.
     """
+    found = _moved_alone(evaluator, swap_set)
+    for slots, moved in _together(evaluator, swap_set):
+        for slot in slots:
+            found[slot] = found[slot] & moved
+    return found
+
+
+def made_up(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int, ...]]:
+    """For the slots of leaves that are terms of one place, units of a dictionary and its error, and
+    change while their sum never does: the others, which make up for what is swapped."""
+    alone, found = _moved_alone(evaluator, swap_set), dict[int, tuple[int, ...]]()
+    for slots, moved in _together(evaluator, swap_set):
+        changing = tuple(slot for slot in slots if alone[slot].any())
+        if len(changing) > 1 and not moved.any():
+            found |= {
+                slot: tuple(other for other in changing if other != slot) for slot in changing
+            }
+    return found
+
+
+def _together(
+    evaluator: Evaluator, swap_set: SwapSet
+) -> Iterator[tuple[tuple[int, ...], npt.NDArray[np.bool_]]]:
+    """The slots of leaves that are terms of one place, which their parent reads at the same
+    positions, and bool `[R]`: whether their sum is another one."""
+    parts = evaluator.graph.parts
+    places: dict[Hashable, list[tuple[Step, Positions | None]]] = {}
+    for step, parent, at in _leaves(evaluator.plan, evaluator.checked.output):
+        terms = [parts[name] for part in step.parts for name in part]
+        written = {part.writers for part in terms}
+        is_one = len(written) == 1 and all(part.basis for part in terms)
+        if step.reader is None and step.sites and is_one and not any(p.crosses for p in terms):
+            where = None if at is None else (at.static, at.index.tobytes())
+            via = step.node.via, step.node.into, len(step.each)
+            places.setdefault((parent.path, *written, where, via), []).append((step, at))
+    parents = evaluator.space.parents(swap_set)
+    for several in places.values():
+        if sum(len(step.parts) for step, _ in several) < 2:
+            continue
+        for slots in zip(*(step.each or (step.donor,) for step, _ in several), strict=True):
+            here = [evaluator.space.slots[slot].at for slot in slots]
+            changes = [
+                change
+                for (step, at), slot, place in zip(several, slots, here, strict=True)
+                for change in _changes(
+                    evaluator, step, at if place is None else Positions(np.array([place])),
+                    swap_set.donors[slot], parents[slot],
+                    [Site("value", part) for part in step.parts],
+                )
+            ]  # fmt: skip
+            total = sum(change for change, _ in changes)
+            usual = max(float(usual) for _, usual in changes)
+            assert isinstance(total, torch.Tensor)
+            yield slots, (_size(total) > SAME * usual).cpu().numpy()
+
+
+def _moved_alone(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, npt.NDArray[np.bool_]]:
+    """For the slot of every leaf whether its own value is another one, bool `[R]`."""
     parents, read = evaluator.space.parents(swap_set), read_at(evaluator, swap_set)
     found = {}
     for step, parent, at in _leaves(evaluator.plan, evaluator.checked.output):
@@ -62,8 +122,8 @@ def reaches_output(evaluator: Evaluator, swap_set: SwapSet) -> bool:
 
 
 def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int, ...]]:
-    """For the slot of every leaf whose codes are kept, the units that hold zero on every row that
-    it is taken from, and on every row that it is taken in place of."""
+    """For the slot of every leaf of units, those that hold zero on every row that it is taken from,
+    and on every row that it is taken in place of; of units whose sum is kept all or none."""
     parents, parts = evaluator.space.parents(swap_set), evaluator.graph.parts
     found: dict[int, tuple[int, ...]] = {}
     for step, _, at in _leaves(evaluator.plan, evaluator.checked.output):
@@ -71,7 +131,7 @@ def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int
             continue
         for site, (name, *others) in zip(step.sites, step.parts, strict=True):
             units = parts[name].units
-            if units is None or others or site.kind != "z":
+            if units is None or others or not split(name):  # an error has no unit
                 continue
             slots = [*(step.each or (step.donor,))]
             rows = np.union1d(swap_set.donors[slots], parents[slots])
@@ -81,8 +141,9 @@ def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int
             # donors from other positions may be read at any
             where = None if step.node.is_shifted else at_rows(at, index)
             codes = evaluator.store.take(site, index, where)
-            is_silent = ~(codes != 0).flatten(0, -2).any(0).cpu().numpy()
-            silent = tuple(units[is_silent].tolist())
+            active = (codes != 0).flatten(0, -2).any(0)
+            is_silent = ~(active if site.kind == "z" else active.any().expand(len(units)))
+            silent = tuple(units[is_silent.cpu().numpy()].tolist())
             found[step.donor] = (*found.get(step.donor, ()), *silent)
     return found
 
@@ -141,10 +202,19 @@ def _differ(
     swapped = np.flatnonzero((donors != own) & read)
     if not len(swapped):
         return differ
-    evaluator.ensure(step.sites, np.concatenate([donors[swapped], own[swapped]]))
-    there, here = (
-        torch.as_tensor(rows[swapped], device=evaluator.dataset.device) for rows in (donors, own)
-    )
+    for change, usual in _changes(evaluator, step, at, donors[swapped], own[swapped], step.sites):
+        differ[swapped] |= (_size(change) > SAME * usual).cpu().numpy()
+    return differ
+
+
+def _changes(
+    evaluator: Evaluator, step: Step, at: Positions | None, donors: Rows, own: Rows,
+    sites: Sequence[Site],
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
+    """What each of a leaf's sites keeps more of the donors than of the parents' own inputs, `[R,
+    ...]`, and how large it usually is."""
+    evaluator.ensure(sites, np.concatenate([donors, own]))
+    there, here = (torch.tensor(rows, device=evaluator.dataset.device) for rows in (donors, own))
     places = [(rows, at_rows(at, rows)) for rows in (there, here)]
     if step.each:  # one position of what may be kept at several
         count, length = len(evaluator.dataset), len(step.each)
@@ -153,12 +223,14 @@ def _differ(
             for rows, where in places
             if where is not None
         ]
-    for site in step.sites:
+    for site in sites:
         value, before = (
             projected_onto(evaluator.store.take(site, *place).double(), step.node.subspace)
             for place in places
         )
-        usual = before.square().mean().sqrt()
-        change = (value - before).reshape(len(value), -1).square().mean(1).sqrt()
-        differ[swapped] |= (change > SAME * usual).cpu().numpy()
-    return differ
+        yield value - before, before.square().mean().sqrt()
+
+
+def _size(change: torch.Tensor) -> torch.Tensor:
+    """The root mean square of each row."""
+    return change.reshape(len(change), -1).square().mean(1).sqrt()

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hides_scrub_errors
 
+COMPONENTS = {
+    "attn", "embed", "head", "mask", "mlp", "neurons", "output", "pattern", "pos_embed", "stream",
+}  # fmt: skip
+
 __all__ = [
     "FunctionGraph",
     "ModelGraph",
@@ -91,17 +95,12 @@ def with_dictionaries(model: Any, **dictionaries: Any) -> ModelGraph:
     - `dictionaries`: by the name that claims call each by, a `Dictionary`, or what
       `load_dictionary` takes: a folder or an SAE.
 
-    **Raises** `ModelError` where one does not fit the network, or the network is no sum of parts.
+    **Raises** `ModelError` where one does not fit the network, or the network is no transformer.
     """
     graph = as_graph(model)
-    if not isinstance(graph, ResidualGraph):
-        why = "" if graph.indirect is None else f", since {graph.indirect}"
-        raise ModelError(
-            f"dictionaries stand at places of a residual stream that is a sum of parts, which "
-            f"{graph.source} is not{why}; claim its components"
-        )
-    found = dict(graph.dictionaries)
+    found: dict[str, Dictionary] = {}
     kinds = {name.rstrip("0123456789.") for name in (*graph.parts, *graph.bases)}
+    kinds |= COMPONENTS  # which a network that is read along every path learns from data
     for name, given in dictionaries.items():
         if name in graph.bases or name.rstrip("0123456789") in kinds:
             raise ModelError(
@@ -111,4 +110,4 @@ def with_dictionaries(model: Any, **dictionaries: Any) -> ModelGraph:
         # a format of others is an extra
         is_one = isinstance(given, Dictionary)
         found[name] = given if is_one else pytest_scrub.load_dictionary(given)
-    return ResidualGraph(graph.transformer, found)
+    return graph.having(found)

@@ -25,7 +25,12 @@ __tracebackhide__ = hides_scrub_errors
 
 Hooks = list[tuple[str, Callable[..., Any]]]  # hook point, function of (value, hook)
 # within a layer, those that are not called after what they show
-WITHIN = {"z": "attn.hook_z", "normalized": "ln2.hook_normalized"}
+WITHIN = {
+    "z": "attn.hook_z",
+    "normalized": "ln2.hook_normalized",
+    "attn_added": "hook_attn_out",
+    "mlp_added": "hook_mlp_out",
+}
 TOKENS, MASK = "tokens", "attention_mask"
 PLAIN_MODULE = "wrap it as a plain torch module instead"
 
@@ -135,7 +140,8 @@ class Transformer(ABC):
         - `names`: "embed", "pos_embed", "resid_pre.L", "resid_mid.L", "resid_post.L", "attn_out.L",
           "mlp_out.L" `[batch, pos, d_model]`, "z.L" `[batch, pos, heads, d_head]`, "hidden.L"
           `[batch, pos, units]` of MLPs, "normalized.L" before them, "logits". What attention and
-          MLP add is as it is before it is normalised or scaled as a whole.
+          MLP add is as it is before it is normalised or scaled as a whole; after that it is
+          "attn_added.L", "mlp_added.L".
         """
         tokens, mask = self._inputs(inputs)
         seen: dict[str, Tensor] = {}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.common.calls import short_repr
+from pytest_scrub.data.columns import Ints
 from pytest_scrub.errors import ModelError, first_line, hides_scrub_errors
 from pytest_scrub.network.encoders import Encoder, Opaque, Rectified, TopK
 
@@ -23,16 +24,24 @@ __tracebackhide__ = hides_scrub_errors
 
 # Decoder rows that are worked out at once.
 ROWS_AT_ONCE = 1024
+MOST_TITLED = 6  # units of a set that pictures call by their names
 # What another's encode and decode may differ from their parts by, relative to the largest number.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 ROUGH = 3e-2  # of 16-bit numbers
 
 
 class Spot(NamedTuple):
-    """An activation of a network as a hook names it: one of `KINDS`, and the layer."""
+    """An activation of a network as a hook names it: one of `KINDS`, the layer, and the stack of
+    blocks that has it."""
 
     kind: str
     layer: int
+    stack: str = "blocks"
+
+    @property
+    def of_the_sum(self) -> Spot:
+        """The same, where what attention or an MLP gives is added as it is."""
+        return self._replace(kind=self.kind.replace("_alone", "_out"))
 
     def __str__(self) -> str:
         return f"{self.kind}.{self.layer}"
@@ -44,8 +53,11 @@ KINDS = {
     "hook_resid_post": "resid_post",
     "hook_attn_out": "attn_out",
     "hook_mlp_out": "mlp_out",
-    "attn.hook_out": "attn_out",
-    "mlp.hook_out": "mlp_out",
+    # what attention and MLP give, before their block normalises or scales it
+    "attn.hook_out": "attn_alone",
+    "mlp.hook_out": "mlp_alone",
+    # what heads hand to their output weights, side by side
+    "attn.hook_z": "z",
     # what an MLP reads: the stream, and that normalised
     "hook_resid_mid": "resid_mid",
     "hook_mlp_in": "mlp_stream",
@@ -53,22 +65,26 @@ KINDS = {
     "ln2.hook_out": "mlp_in",
     "ln2.hook_normalized": "normalized",
 }
+# The component that holds each, in a layer or before it.
+PLACES = {
+    "resid_pre": "stream",
+    "resid_post": "stream",
+    "attn_out": "attn",
+    "attn_alone": "attn",
+    "z": "attn",
+    "mlp_out": "mlp",
+    "mlp_alone": "mlp",
+}
 READ_ONLY = ("resid_mid", "mlp_stream", "mlp_in", "normalized")
-# that several names stand for
-TWICE = ("attn.hook_out", "mlp.hook_out", "ln2.hook_out")
+TWICE = ("ln2.hook_out",)  # what another name stands for too
 
 
 def spot_of(hook: object, what: str) -> Spot:
     """Where a hook is, by its name. **Raises** `ModelError` where a dictionary cannot stand
     there."""
-    found = re.fullmatch(r"blocks\.(\d+)\.(.+)", hook) if isinstance(hook, str) else None
-    if found is not None and found[2] in KINDS:
-        return Spot(KINDS[found[2]], int(found[1]))
-    if found is not None and found[2] == "attn.hook_z":
-        raise ModelError(
-            f"{what} {hook}, the heads' z before their output weights, which is no place of the "
-            f"residual stream; take a dictionary of blocks.{found[1]}.hook_attn_out"
-        )
+    found = re.fullmatch(r"(\w*blocks)\.(\d+)\.(.+)", hook) if isinstance(hook, str) else None
+    if found is not None and found[3] in KINDS:
+        return Spot(KINDS[found[3]], int(found[2]), found[1])
     raise ModelError(
         f"{what} {hook if isinstance(hook, str) else short_repr(hook)}, where no dictionary can "
         f"stand; those of {', '.join(name for name in KINDS if name not in TWICE)} can, as in "
@@ -162,7 +178,7 @@ class Dictionary:
                 f"the dictionary stands at {at}, which an MLP reads; say what it writes with at=, "
                 f"such as blocks.{self.at.layer}.hook_mlp_out, and reads={at!r}"
             )
-        if self.crosses and (self.at.kind != "mlp_out" or self.reads == self.at):
+        if self.crosses and (self.at.of_the_sum.kind != "mlp_out" or self.reads == self.at):
             raise ModelError(
                 f"W_dec has rows for several layers, as a cross-layer transcoder's, which stands "
                 f"at blocks.N.hook_mlp_out and reads what that MLP reads, not at {at}; say both "
@@ -213,6 +229,12 @@ class Dictionary:
         return cls(encoder, None, rows, bias, at=at, reads=reads, names=names)
 
     @property
+    def place(self) -> str:
+        """The component that holds what it stands at, by its name in a network of one stack."""
+        kind, layer, _ = self.at
+        return f"{PLACES[kind]}{layer + (kind == 'resid_post')}"
+
+    @property
     def units(self) -> int:
         return len(self.rows)
 
@@ -249,6 +271,19 @@ class Dictionary:
             return Latents(self.encoder, units, *rows)
         return Latents(alone, None, *rows)
 
+    def told(self, units: Ints) -> str | None:
+        """Some units as pictures call them; None where these have no names, or are too many."""
+        if len(units) > MOST_TITLED or not self.names.keys() & {*units.tolist()}:
+            return None
+        names = (f"{unit} {self.names.get(unit, '')}".rstrip() for unit in units.tolist())
+        return ", ".join(names)
+
+    def misfit(self, name: str, reason: str) -> ModelError:
+        """What is wrong with it at a network, where claims call it so."""
+        return ModelError(
+            f"{name} {reason}" + ("" if self.made_for is None else f"; it is of {self.made_for}")
+        )
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Dictionary:
         """The same there, computed in numbers at least as wide as these."""
         wide = torch.promote_types(self.rows.dtype, dtype)
@@ -279,6 +314,12 @@ class Dictionary:
         """How they are combined."""
         of = f", part of {self.part_of}" if self.part_of is not None else ""
         return f"dictionary at {self.at} of {self.reads}, {self.encoder.text}{of}"
+
+
+def tensors_of_all(dictionaries: Mapping[str, Dictionary]) -> Iterator[tuple[str, Tensor]]:
+    """All that these compute with, by name."""
+    for name, dictionary in dictionaries.items():
+        yield from ((f"{name}: {what}", tensor) for what, tensor in dictionary.tensors())
 
 
 def _rows(W_dec: Tensor) -> tuple[Tensor, Tensor]:

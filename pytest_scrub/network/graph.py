@@ -175,6 +175,7 @@ class Component(ABC):
     - `basis`: of units of a place, that which they are some of; `units`: which, ascending.
     - `jumps`: whether its value may be another altogether where what it reads differs in its last
       digits.
+    - `crosses`: whether it writes at several layers, so that its value is no term of the stream.
     - `instead`: slots that are read in place of others, with those.
     """
 
@@ -187,6 +188,7 @@ class Component(ABC):
     basis = ""
     units: Ints | None = None
     jumps = False
+    crosses = False
     instead: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def __init__(self, name: str, level: str | None = None) -> None:
@@ -397,6 +399,16 @@ class ModelGraph(ABC):
     @abstractmethod
     def rebuilt(self) -> ModelGraph:
         """The graph of the same network as its weights are now."""
+
+    def having(self, dictionaries: Mapping[str, Any]) -> ModelGraph:
+        """The same with these dictionaries at its places, beside those that it has.
+
+        **Raises** `ModelError` for one that does not fit, and where it has no such places.
+        """
+        raise ModelError(
+            f"dictionaries stand at places of a transformer, as load_model gives one, which "
+            f"{self.source} is not; claim its components"
+        )
 
     def along_every_path(self, error: NotASumError) -> ModelGraph:
         """The graph of the same network read along every path, where its parts do not sum on the

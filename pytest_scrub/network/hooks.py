@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,8 @@ from pytest_scrub.data.columns import Ints
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import ModelError, did_you_mean
 from pytest_scrub.network.adapter import rows_of
+from pytest_scrub.network.coded import HookedStanding
+from pytest_scrub.network.dictionaries import Dictionary, tensors_of_all
 from pytest_scrub.network.graph import Basis, Inputs, same_numbers
 from pytest_scrub.network.kinds.neurons import no_neurons
 from pytest_scrub.network.kinds.pattern import refused_pattern
@@ -166,10 +169,20 @@ class HookGraph(ModuleGraph):
     - `network`: what is run.
     - `names`: a bridge around it, or what else has its blocks in a bridge's words.
     - `indirect`: why it is not read directly.
+    - `dictionaries`: by name, what else its places are sums of.
+
+    **Raises** `ModelError` for a dictionary at a place that it cannot have.
     """
 
-    def __init__(self, network: nn.Module, names: Any, indirect: str) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        names: Any,
+        indirect: str,
+        dictionaries: Mapping[str, Dictionary] | None = None,
+    ) -> None:
         super().__init__(network)
+        self.dictionaries = dict(dictionaries or {})
         self.names, self.indirect = names, indirect
         self.source = f"{type(network).__name__} (along every path)"
         self.lone_input = getattr(network, "main_input_name", None)
@@ -201,6 +214,30 @@ class HookGraph(ModuleGraph):
         self._not_apart: dict[str, str] = {}
         self.bases: dict[str, Basis] = {}
         self._claimed_as: dict[Place, str] = {}
+        self._standing: list[HookedStanding] = []
+        for name, own in self.dictionaries.items():
+            self._require_place(name, own)
+
+    def _require_place(self, name: str, own: Dictionary) -> None:
+        """**Raises** `ModelError` for a dictionary that no one place of such a network holds."""
+        there = {*self._streams, *self._mlps, *(a.name for a in self._attentions)}
+        if own.at.stack not in self.names._modules or self._place_of(own) not in there:
+            raise own.misfit(name, f"stands at {own.hook}, which {self.source} does not have")
+        if own.reads != own.at or own.crosses:
+            raise own.misfit(
+                name,
+                f"reads {own.reads} and stands at {own.hook}, but of a network that is read along "
+                "every path no hook is known to show both in one run; take an SAE",
+            )
+        if own.at.kind.endswith("_alone"):
+            raise own.misfit(
+                name,
+                f"stands at {own.hook}, which is not known to be what {own.place} adds in a "
+                "network that is read along every path; take one of hook_attn_out or hook_mlp_out",
+            )
+
+    def _place_of(self, own: Dictionary) -> str:
+        return STACKS.get(own.at.stack, "") + own.place
 
     def _named_modules(self) -> dict[str, nn.Module]:
         """By the names that they have without a bridge."""
@@ -271,8 +308,13 @@ class HookGraph(ModuleGraph):
         self._claimed_as = {
             part.place: name for name, part in parts.items() if isinstance(part.place, Place)
         }
+        streams = [*self._whole_streams(parts)]
+        places = {**parts, **{stream.name: stream for stream in streams}}
+        self._standing = [*self._found(places)]
         self.bases = dict(self._bases_of(parts))
-        yield from (*parts.values(), *self._patterns(), *self._whole_streams(parts))
+        self.bases |= {standing.name: standing.basis for standing in self._standing}
+        errors = (standing.error for standing in self._standing)
+        yield from (*parts.values(), *self._patterns(), *streams, *errors)
         for part in super()._values():
             if part.name not in parts and part.place not in self._claimed_as:
                 yield part
@@ -301,6 +343,29 @@ class HookGraph(ModuleGraph):
                 part = HookedStream(name, Place(point, item=call.items[0]), call.turn, level, layer)
                 part.before = frozenset[str]().union(*before)
                 yield part
+
+    def _found(self, places: Mapping[str, Module]) -> Iterator[HookedStanding]:
+        """Its dictionaries at their places. **Raises** `ModelError` where a run has no such one."""
+        dtype = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), None)
+        for name, given in self.dictionaries.items():
+            part = places.get(self._place_of(given))
+            found = None if part is None else (part.place, part.turn)
+            if given.at.kind == "z":
+                entry = next(
+                    Point(a.projection, IN)
+                    for a in self._attentions
+                    if a.name == self._place_of(given)
+                )
+                calls = self._once(entry)
+                found = (Place(entry, item=calls[0].items[0]), calls[0].turn) if calls else None
+            if part is None or found is None or not isinstance(found[0], Place):
+                raise given.misfit(
+                    name,
+                    f"stands at {given.hook}, but {self.source} has no one module that is called "
+                    "once and gives that for each row",
+                )
+            own = given.to(self.device, dtype or torch.get_default_dtype())
+            yield HookedStanding(name, own, part, found[0], found[1] or 0)
 
     def _bases_of(self, parts: Mapping[str, Module]) -> Iterator[tuple[str, Basis]]:
         for basis, (mlp, path) in self._hidden.items():
@@ -390,6 +455,42 @@ class HookGraph(ModuleGraph):
         if two is not None:
             with torch.no_grad():
                 self._prove_hooks({name: tensor[two] for name, tensor in inputs.items()})
+        if self._standing:
+            with torch.no_grad():
+                self._prove_dictionaries(inputs)
+
+    def _prove_dictionaries(self, inputs: Inputs) -> None:
+        """**Raises** `ModelError` where one is not at what its hook shows; see `HookedStanding`."""
+        places: dict[tuple[str, bool], Place] = {}
+        for one in self._standing:
+            if one.part.name not in self.parts:
+                why = self._not_apart[one.part.name]
+                raise one.own.misfit(one.name, f"stands at {one.own.hook}, but {why}")
+            places[one.name, False] = one.place
+            shown = Point(self._shown_by(one.own))
+            for call in self._once(shown):
+                places[one.name, True] = Place(shown, item=call.items[0])
+        found: dict[tuple[str, bool], Tensor] = {}
+
+        def keep(point: Point, passing: Any) -> None:
+            for name, place in places.items():
+                if place.point == point:
+                    found[name] = place.value(passing).clone()
+
+        with seen(self._modules, {place.point for place in places.values()}, keep):
+            self._forward(inputs)
+        for one in self._standing:
+            one.prove(found[one.name, False], found.get((one.name, True)))
+
+    def _shown_by(self, own: Dictionary) -> str:
+        """The path of the module whose output the hook of a dictionary is; empty where none is."""
+        part = self.names._modules[own.at.stack][own.at.layer]
+        alias = getattr(part, "hook_aliases", {}).get(own.hook.rpartition(".")[2])
+        if not isinstance(alias, str):
+            return ""
+        for name in alias.removesuffix(".hook_out").split("."):
+            part = getattr(part, "submodules", {}).get(name)
+        return "" if part is None else _Paths(self._modules).of(part)
 
     def _prove_hooks(self, two: Inputs) -> None:
         self._prove_units(two)
@@ -532,16 +633,26 @@ class HookGraph(ModuleGraph):
             for name in attention.heads
         )
 
+    def tensors(self) -> Iterable[tuple[str, Tensor]]:
+        return chain(super().tensors(), tensors_of_all(self.dictionaries))
+
     def text(self) -> Sequence[str]:
         # whose softmax is seen depends on it, and so does what there is to claim
         implementation = getattr(getattr(self.module, "config", None), "_attn_implementation", None)
-        return *super().text(), self.source, str(implementation)
+        beside = (f"{name}: {own.text}" for name, own in self.dictionaries.items())
+        return *super().text(), self.source, str(implementation), *beside
 
     def computed_by_objects(self) -> tuple[Any, ...]:
-        return type(self), self.module, None
+        return type(self), self.module, None, *self.dictionaries.items()
 
     def rebuilt(self) -> HookGraph:
-        return HookGraph(self.module, self.names, str(self.indirect))
+        for dictionary in self.dictionaries.values():
+            dictionary.refresh()
+        return self.having({})
+
+    def having(self, dictionaries: Mapping[str, Dictionary]) -> HookGraph:
+        every = {**self.dictionaries, **dictionaries}
+        return HookGraph(self.module, self.names, str(self.indirect), every)
 
 
 def _keep_shape(found: list[torch.Size], _: Point, passing: Tensor) -> None:

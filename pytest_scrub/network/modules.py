@@ -235,7 +235,8 @@ class ModuleGraph(ModelGraph):
         rows, home, found = _rows_of(inputs), _device_of(inputs), set[str]()
         names = {*names, last} - {ROOT}
         wanted: dict[Point, list[Module]] = {}
-        for name in sorted(names):
+        # what is put in for a whole goes in before what is added there, of what passed first
+        for name in sorted(names, key=lambda name: (bool(self.parts[name].basis), name)):
             wanted.setdefault(self.parts[name].place.point, []).append(self.parts[name])
         calls = Counter[Point]()
 
@@ -247,13 +248,13 @@ class ModuleGraph(ModelGraph):
                 raise ModelError(_unclaimable(point.path, reason))
             for part in wanted[point]:
                 if part.place.call == call:
-                    value = part.value(now, rows)
+                    value = part.value(passing, rows)
                     if part.name == last:
                         raise _Computed(value.to(home))
                     found.add(part.name)
                     new = hook(part.name, value.to(home))
                     if new is not None:
-                        now = part.place.exchanged(now, new.to(value.device))
+                        now = part.place.exchanged(now, new.to(value.device), value)
             return None if now is passing else now
 
         try:

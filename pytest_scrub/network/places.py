@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import is_dataclass
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, Protocol, Union
 
 import torch
 from torch import Tensor, nn
@@ -55,8 +55,8 @@ class Place(NamedTuple):
             return value
         return self._parts(value)[..., self.part[0], :]
 
-    def exchanged(self, passing: Any, new: Tensor) -> Any:
-        """What passes with something else here, and the rest of it as it is."""
+    def exchanged(self, passing: Any, new: Tensor, was: Tensor) -> Any:
+        """What passes with something else here, in place of what was, and the rest as it is."""
         if self.part is not None:
             whole = passing if self.item is None else items_of(passing)[self.item]
             parts = self._parts(whole).clone()
@@ -91,10 +91,10 @@ class Added(NamedTuple):
         codes = passing[0] if self.chosen is None else passing[0][..., self.chosen]
         return codes @ self.rows
 
-    def exchanged(self, passing: Any, new: Tensor) -> Any:
+    def exchanged(self, passing: Any, new: Tensor, was: Tensor) -> Any:
         """The same with something else added instead."""
         codes, out = passing
-        return codes, out + (new - self.value(passing))
+        return codes, out + (new - was)
 
 
 class Attended(NamedTuple):
@@ -108,14 +108,27 @@ class Attended(NamedTuple):
         """What is here of all heads' together."""
         return passing[:, self.head]
 
-    def exchanged(self, passing: Any, new: Tensor) -> Any:
+    def exchanged(self, passing: Any, new: Tensor, was: Tensor) -> Any:
         """Those of all heads with others here."""
         other = passing.clone()
         other[:, self.head] = new
         return other
 
 
-AnyPlace = Union[Place, Added, Attended]
+class AnyPlace(Protocol):
+    """Where a value is: at a point of a run, in one of the calls of its module."""
+
+    @property
+    def point(self) -> Point: ...
+
+    @property
+    def call(self) -> int: ...
+
+    def value(self, passing: Any) -> Any:
+        """What is here of what passes."""
+
+    def exchanged(self, passing: Any, new: Tensor, was: Tensor) -> Any:
+        """What passes with something else here, in place of what was."""
 
 
 def items_of(passing: Any) -> dict[Item, Any]:

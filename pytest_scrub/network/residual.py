@@ -18,7 +18,7 @@ from pytest_scrub.data.dataset import Positions
 from pytest_scrub.data.names import TOKENS
 from pytest_scrub.errors import ModelError, NotASumError, hides_scrub_errors
 from pytest_scrub.network.adapter import PLAIN_MODULE, Transformer
-from pytest_scrub.network.dictionaries import Dictionary
+from pytest_scrub.network.dictionaries import Dictionary, tensors_of_all
 from pytest_scrub.network.graph import (
     PROOF_ROWS,
     Edit,
@@ -130,8 +130,7 @@ class ResidualGraph(ModelGraph):
 
     def tensors(self) -> Iterable[tuple[str, Tensor]]:
         yield from self.transformer.parameters()
-        for name, dictionary in self.dictionaries.items():
-            yield from ((f"{name}: {what}", tensor) for what, tensor in dictionary.tensors())
+        yield from tensors_of_all(self.dictionaries)
 
     @property
     def _single(self) -> list[Part]:
@@ -153,8 +152,12 @@ class ResidualGraph(ModelGraph):
             dictionary.refresh()
         return ResidualGraph(self.transformer.rebuilt(), self.dictionaries)
 
+    def having(self, dictionaries: Mapping[str, Dictionary]) -> ResidualGraph:
+        return ResidualGraph(self.transformer, {**self.dictionaries, **dictionaries})
+
     def along_every_path(self, error: NotASumError) -> ModelGraph:
-        return self.transformer.along_every_path(error)
+        graph = self.transformer.along_every_path(error)
+        return graph.having(self.dictionaries) if self.dictionaries else graph
 
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
         seen = self._seen(inputs, {hook for site in sites for hook in self._hooks(site)})

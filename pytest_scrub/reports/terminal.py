@@ -470,6 +470,12 @@ def _why_untested(node: NodeReport, verdict: Verdict) -> str:
             f"untested:  {node.slot} is never active: unit {_listed(node.silent)} is zero on every "
             "row that was looked at; claim what is active, or add rows on which this is"
         )
+    if node.made_up_by:
+        return (
+            f"untested:  what {node.slot} changes is made up for by {', '.join(node.made_up_by)}, "
+            "swapped with it: together they add the same on every donor; give them donors of their "
+            "own, or claim one of them alone"
+        )
     if node.with_other >= verdict.min_with_other:
         return (
             f"untested:  {node.slot} was swapped in {node.moved:.1%} of the samples (at least "
@@ -496,7 +502,7 @@ def _table(verdict: Verdict) -> Iterator[str]:
     rows = (
         (
             node.slot,
-            f"{node.agrees_on}{_fixed(node)}{_silent(node)}",
+            f"{node.agrees_on}{_fixed(node)}{_silent(node)}{_made_up(node)}",
             f"{node.donors[0]}/{node.donors[1]:g}/{node.donors[2]}",
             f"{node.with_other:.0%}",
             "" if node.alone is None else str(node.alone),
@@ -517,6 +523,10 @@ def _fixed(node: NodeReport) -> str:
 
 def _silent(node: NodeReport) -> str:
     return f" (never active: {_listed(node.silent)})" if node.silent else ""
+
+
+def _made_up(node: NodeReport) -> str:
+    return f" (made up for by {', '.join(node.made_up_by)})" if node.made_up_by else ""
 
 
 def _listed(units: Sequence[int]) -> str:

@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.engine.moved import all_moved, moved_leaves, reaches_output, read_at, silent_units
+from pytest_scrub.engine.moved import (
+    all_moved, made_up, moved_leaves, reaches_output, read_at, silent_units,
+)  # fmt: skip
 from pytest_scrub.errors import HypothesisError, ScrubError, located_at
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.acceptance import Acceptance, recovered, slack, untested_nodes
@@ -461,6 +463,7 @@ class _Nodes:
         # active, by node
         self._moves: dict[str, float] = {}
         self._silent: dict[str, tuple[int, ...]] = {}
+        self._made_up: dict[str, tuple[str, ...]] = {}
         self._idle: bool | None = None  # whether nothing that is swapped reaches the output
 
     def __call__(self, drawn: Sample) -> tuple[NodeReport, ...]:
@@ -474,17 +477,22 @@ class _Nodes:
                 if moved.keys() >= {*slots}
             }
             silent = silent_units(evaluator, first)
-            self._silent = {evaluator.space.slots[i].whole: of for i, of in silent.items()}
+            whole = [slot.whole for slot in evaluator.space.slots]
+            self._silent = {whole[i]: of for i, of in silent.items()}
+            self._made_up = {
+                whole[i]: tuple(dict.fromkeys(whole[other] for other in others))
+                for i, others in made_up(evaluator, first).items()
+            }
         nodes = _nodes(evaluator, drawn, self._settings, self._moves)
         if not any(node.must_be_tested for node in nodes):  # the swaps of rests are all there is
             if self._idle is None:
                 self._idle = not reaches_output(evaluator, drawn.swap_set[:BURN_IN])
             nodes = tuple(replace(n, fixed=n.fixed or (n.is_rest and self._idle)) for n in nodes)
-        return tuple(map(self._with_silent, nodes))
+        return tuple(map(self._with_units, nodes))
 
-    def _with_silent(self, node: NodeReport) -> NodeReport:
-        """Where no unit of a leaf is ever active, nothing was swapped: what it agrees on has not
-        fixed it."""
+    def _with_units(self, node: NodeReport) -> NodeReport:
+        """Where no unit of a leaf is ever active, or others make up for all that it changes,
+        nothing was swapped: what it agrees on has not fixed it."""
         space, parts = self._evaluator.space, self._evaluator.graph.parts
         silent = self._silent.get(node.slot, ())
         claimed = space.slots[space.wholes[node.slot][0]].node.components
@@ -493,6 +501,9 @@ class _Nodes:
         if silent and len(silent) == count:
             is_tested = not node.must_be_tested
             return replace(node, silent=silent, fixed=False, is_tested=is_tested)
+        if not node.moved and (others := self._made_up.get(node.slot, ())):
+            is_tested = not node.must_be_tested
+            return replace(node, silent=silent, fixed=False, is_tested=is_tested, made_up_by=others)
         return replace(node, silent=silent)
 
 
@@ -526,7 +537,9 @@ def _nodes(
         found.append(
             NodeReport(
                 slot=whole,
-                agrees_on="its features, computed" if computed else str(edited or slot.agrees_on),
+                agrees_on="its features, computed"
+                if computed
+                else str(edited or _in_words(space, slot)),
                 is_rest=slot.is_rest,
                 donors=(int(donors.min()), float(np.median(donors)), int(donors.max())),
                 with_other=with_other,
@@ -541,6 +554,14 @@ def _nodes(
             )
         )
     return tuple(found)
+
+
+def _in_words(space: SwapSpace, slot: Slot) -> str:
+    """What a slot agrees on; of several values for a row, that all of them are compared at once."""
+    names = () if slot.at is not None else slot.agrees_on.features
+    shapes = {name: space.dataset.feature(name).shape for name in names}
+    whole = [f"all {shape[1]} values of {name}" for name, shape in shapes.items() if len(shape) > 1]
+    return f"{slot.agrees_on} ({', '.join(whole)} at once)" if whole else str(slot.agrees_on)
 
 
 def _counted(evaluator: Evaluator, swap_set: SwapSet) -> npt.NDArray[np.bool_]:

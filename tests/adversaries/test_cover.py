@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pytest_scrub import (
     ANYTHING,
+    EACH,
     EXACT,
     Dataset,
     Evaluator,
@@ -20,6 +21,7 @@ from pytest_scrub import (
     module,
     output,
 )
+from pytest_scrub.adversaries import cover as cover_module
 from pytest_scrub.adversaries import which_donors
 from pytest_scrub.adversaries.cover import KEPT, cover
 from pytest_scrub.adversaries.search import Found, Spending
@@ -155,6 +157,29 @@ def test_each_donor_is_tried_once_for_every_slot(monkeypatch: pytest.MonkeyPatch
     assert (found.changes > 0).all()
     kept = np.bincount(space.agree(space.paths.index("output/C"))[found.swap_set.references])
     assert kept.max() >= KEPT
+
+
+def test_donors_from_any_position_are_looked_at_as_others_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of all positions together no more than of one node that has one donor."""
+    rows, positions, most = 200, 8, 80
+    x = numbers(rows * positions, 0).view(rows, positions)
+    graph = FunctionGraph(A=lambda x: x, output=lambda A: A.sum(1).clamp(0, 1))
+    half = (x.numpy() * 2).astype(int)
+    looked: list[int] = []
+
+    def counting(space: Any, codes: Rows, donors: Rows) -> Any:
+        looked.append(len(donors))
+        return usual(space, codes, donors)
+
+    usual = cover_module._usual
+    monkeypatch.setattr(cover_module, "_usual", counting)
+    monkeypatch.setattr(cover_module, "MOST_LOOKED_AT", most)
+    each = module("A", agrees_on="half", pos=EACH(with_shift=True))
+    data = Dataset({"x": x}, features={"half": half})
+    covered(output(each, rest=EXACT), graph, data, most=20)
+    assert looked == [most] + [most // positions] * positions  # the rest's, and the node's
 
 
 def test_donors_that_are_no_references_and_classes_without_a_donor() -> None:

@@ -18,9 +18,11 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from pytest_scrub import (
     EXACT,
     Dataset,
+    Dictionary,
     check,
     group,
     head,
+    latents,
     meaning,
     mlp,
     module,
@@ -28,6 +30,7 @@ from pytest_scrub import (
     output,
     pattern,
     stream,
+    with_dictionaries,
 )  # fmt: skip
 from pytest_scrub.engine.circuit import circuit_of
 from pytest_scrub.engine.evaluator import Evaluator
@@ -45,7 +48,9 @@ from tests.reference.families import AllFloat64
 from tests.reference.generate import rotation
 from tests.reference.generate_plain import COLUMNS, ROWS, hooked_graph
 from tests.reference.hooked import FAMILIES, SMALL, built, ids, network
+from tests.reference.latents import dictionary_of
 from tests.sizes import sized
+from tests.whole.test_engine_against_reference import assert_same
 
 TOTAL = Metric("total", lambda out, batch: out.flatten(1).abs().sum(1))
 F: dict[str, Any] = {"agrees_on": "f"}
@@ -87,7 +92,8 @@ def every_part_is_what_the_familys_own_hooks_say(family: str) -> None:
     assert len(torch.unique(torch.stack(seen), dim=0)) == len(seen)
     kinds = r"(\w+\.)?(head|attn|mlp|stream)[\d.]+"
     known = {name for name in graph.components if re.fullmatch(kinds, name)}
-    assert known == {name for name in plain.above["output"] if "neurons" not in name}
+    of_places = {name for name in plain.above["output"] if not dictionary_of(name)}
+    assert known == {name for name in of_places if "neurons" not in name}
     patterns = {name for name in graph.components if "pattern" in name}
     assert patterns == {name for name in plain.above if "pattern" in name}
 
@@ -121,6 +127,114 @@ def test_streams_patterns_and_neurons_are_refused_as_ever(root: Any, said: str) 
     with pytest.raises(HypothesisError) as error:
         Evaluator(store.graph, store.dataset, root, TOTAL, store=store)
     assert said in str(error.value)
+
+
+def sae(at: str, width: int = 8, **options: Any) -> Dictionary:
+    """Of random numbers."""
+    drawn = torch.Generator().manual_seed(0)
+    read, rows = (torch.randn(8, width, generator=drawn, dtype=torch.float64) for _ in range(2))
+    return Dictionary(read.T.clone(), None, rows, at=at, **options)
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (
+            sae("blocks.0.hook_mlp_out", reads="blocks.0.hook_resid_mid"),
+            "reads resid_mid.0 and stands at blocks.0.hook_mlp_out, but of a network that is read "
+            "along every path no hook is known to show both in one run; take an SAE",
+        ),
+        (
+            sae("blocks.0.mlp.hook_out"),
+            "is not known to be what mlp0 adds in a network that is read along every path; take",
+        ),
+        (sae("blocks.2.hook_attn_out"), "stands at blocks.2.hook_attn_out, which BertModel (along"),
+        (
+            sae("encoder_blocks.0.hook_resid_pre"),
+            "which BertModel (along every path) does not have",
+        ),
+        (
+            sae("blocks.1.hook_attn_out"),  # after a norm of the sum with the stream
+            "stands at blocks.1.hook_attn_out, which shows something else than attn1, by",
+        ),
+        (
+            sae("blocks.1.attn.hook_z", width=4),
+            "reads 4 numbers and has rows of 4, but what stands at blocks.1.attn.hook_z of this",
+        ),
+    ],
+    ids=range(6),
+)
+def test_dictionaries_that_no_place_of_a_run_has_are_refused(own: Dictionary, said: str) -> None:
+    plain = hooked_graph("BertModel", 0)
+    with AllFloat64(), pytest.raises(ModelError, match=re.escape(said)):
+        with_dictionaries(plain.store.graph, own=own).prove(plain.dataset.inputs)
+
+
+@pytest.mark.parametrize("family", ["BertModel", "Gemma2", "T5"])
+def test_two_sets_of_units_and_the_error_from_three_donors(family: str) -> None:
+    """Each changes its place by what it was there, whatever else is put in."""
+    plain = hooked_graph(family, 0)
+    for own in ("sae_stream1", "z_attn0"):
+        sets = ([f"{own}[0:2]"], [f"{own}[3]"], [f"{own}.error"])
+        beside = [head(0, 1, **F, pos=0)] if own == "z_attn0" else []
+        where = {"pos": 1} if beside else {}
+        root = output(*(group(some, **F, **where) for some in sets), *beside, rest=EXACT)
+        with AllFloat64():
+            evaluator = Evaluator(plain.store.graph, plain.dataset, root, TOTAL, store=plain.store)
+            swaps = swapped(evaluator)
+            theirs = meaning.outputs(plain.network, root, plain.dataset, swaps, None)
+            assert_same(evaluator.outputs(swaps), theirs, 1e-9)
+
+
+def test_names_that_such_a_network_will_have_are_no_dictionarys() -> None:
+    network = built("BertModel", 1)[0]
+    unproven = along_every_path(network, bridge_of(network), "of a test")
+    for taken in ("neurons0", "stream1", "pattern", "encoder"):
+        with pytest.raises(ModelError, match=f"{taken} is what claims call something else of a ne"):
+            with_dictionaries(unproven, **{taken: sae("blocks.1.hook_resid_pre")})
+
+
+def test_a_unit_that_is_never_active_is_said() -> None:
+    plain = hooked_graph("BertModel", 0)
+    own = sae("blocks.1.hook_resid_pre")
+    encoder = own.encoder.W_enc.clone()
+    encoder[:, 2] = 0  # whose code is zero whatever is read
+    with AllFloat64():
+        dead = Dictionary(encoder, None, own.rows, at=own.hook)
+        graph = with_dictionaries(plain.store.graph, dead=dead)
+        for units, silent in (([2], (2,)), ([2, 3], ())):
+            claimed = output(latents("dead", units, **F), rest=EXACT)
+            options: Any = {"tolerance": 1e6, "metric": TOTAL, "adversaries": ()}
+            verdict = check(claimed, graph, plain.dataset, **options)
+            assert [node.silent for node in verdict.nodes if not node.is_rest] == [silent]
+            assert (verdict.outcome == "untested") == bool(silent)
+
+
+def test_units_and_the_error_are_a_place_of_an_encoder() -> None:
+    """Of a network with two stacks, whose hooks say which."""
+    plain = hooked_graph("T5", 0)
+    with AllFloat64():
+        graph = with_dictionaries(
+            plain.store.graph, own=sae("encoder_blocks.1.hook_resid_pre", names={3: "dogs"})
+        )
+        store = ActivationStore(graph, plain.dataset)
+        whole = output(stream(1, of="encoder", **F, name="it"), rest=EXACT)
+        parts = output(group(["own[0:8]", "own.error"], **F, name="it"), rest=EXACT)
+        some = output(latents("own", [3], **F, name="it"), rest=EXACT)
+        first, second, third = (
+            Evaluator(graph, plain.dataset, root, TOTAL, store=store)
+            for root in (whole, parts, some)
+        )
+        swaps = swapped(first)
+        outputs = first.outputs(swaps)
+        torch.testing.assert_close(second.outputs(swaps), outputs)
+        assert not torch.allclose(third.outputs(swaps), outputs)
+        assert not torch.allclose(third.outputs(swaps), third.clean_outputs(swaps.references))
+        names = [node.components[0] for node in circuit_of(some, graph).nodes if node.parent]
+        assert names == ["own[3 dogs]"]
+        # another dictionary is another network, and a rebuilt one has its own
+        assert graph.digest() != plain.store.graph.digest() == plain.store.graph.rebuilt().digest()
+        assert graph.rebuilt().digest() == graph.digest()
 
 
 def test_probabilities_that_nothing_shows_are_no_component() -> None:

@@ -41,7 +41,8 @@ class Values(dict[str, "Tensor"]):
     """The activations of a run; those of neurons are what its hidden units add, once asked for, and
     those of dictionaries what these make of their places.
 
-    - `stands`: by place, what stands there before anything is replaced, and what it reads.
+    - `stands`: by place, what stands there before anything is replaced, and what it reads; by the
+      names of dictionaries what else they stand at.
     - `crossing`: what was replaced of units that write at several layers, `[P, layers, d]`.
     """
 
@@ -53,8 +54,12 @@ class Values(dict[str, "Tensor"]):
 
     def __missing__(self, name: str) -> Tensor:
         if dictionary_of(name):
-            return self.network.made_by(name, *self.stands[place_of(name)])
+            return self.network.made_by(name, *self.standing(name))
         return self.network.added_by(name, self.hidden[_layer(name)])
+
+    def standing(self, name: str) -> tuple[Tensor, Tensor]:
+        """What stands where a component's dictionary does, and what its place reads."""
+        return self.stands.get(dictionary_of(name), self.stands[place_of(name)])
 
 
 class BridgeNetwork:
@@ -81,11 +86,21 @@ class BridgeNetwork:
         }
         self._value_biases = [self._value_bias(layer) for layer in layers]
         self._mlp_biases = [self._mlp_bias(layer) for layer in layers if self.has_mlps]
+        self._apart = {own.name for own in dictionaries if self._is_apart(own)}
         self.clean = cache(partial(self._run, replace={}))
 
     def after(self, said: Sequence[int]) -> BridgeNetwork:
         data = longer(self.dataset, said)
         return BridgeNetwork(self.bridge, data, [*self.dictionaries.values()]) if said else self
+
+    def _is_apart(self, own: Slow) -> bool:
+        """Whether a dictionary stands at something else than the sum of its block: at that as it is
+        added to the stream."""
+        kind = own.place.rstrip("0123456789")
+        if kind not in KINDS or own.level in ("raw", "z"):
+            return False
+        out, added = self._points[kind, _layer(own.place)][0], own.hooks["at"]
+        return not torch.equal(self._shown(out, 0, {}), self._shown(added, 0, {}))
 
     def slots(self, component: str) -> Sequence[str]:
         return SLOTS.get(re.split(r"\d", place_of(component))[0], ("stream",))
@@ -110,10 +125,18 @@ class BridgeNetwork:
         if component == ROOT:
             return self._shown(ROOT, row, {"ln_final.hook_in": streams["stream"]})
         if dictionary_of(component):
-            place = place_of(component)
-            own = self.recompute(place, runs, changes)
+            place, name = place_of(component), dictionary_of(component)
             stream = streams["q"] if place.startswith("attn") else streams["stream"]
-            return self.made_by(component, own + self._constant(place), stream)
+            if name.startswith("z_"):
+                visible = runs["mask"].values["mask"]
+                visible = visible + sum(change for _, change in changes.get("mask", ()))
+                z = self._mixed(_layer(place), row, streams, visible)
+                return self.made_by(component, z.flatten(1), stream)
+            stands = self.recompute(place, runs, changes) + self._constant(place)
+            if name in self._apart:
+                out = self._points[place.rstrip("0123456789"), _layer(place)][0]
+                stands = self._shown(self.dictionaries[name].hooks["at"], row, {out: stands})
+            return self.made_by(component, stands, stream)
         if component.startswith("stream"):
             return streams["stream"]
         if component.startswith("mlp"):
@@ -148,7 +171,8 @@ class BridgeNetwork:
                 for layer in range(_layer(name), end):
                     sums["mlp", layer] = sums.get(("mlp", layer), 0) + change[:, layer]
                 continue
-            if name.startswith(("embed", "pos_embed", "stream")):
+            is_added = dictionary_of(component) in self._apart
+            if is_added or name.startswith(("embed", "pos_embed", "stream")):
                 total = total + change
                 continue
             kind, layer = "mlp" if name.startswith(("mlp", "neurons")) else "attn", _layer(name)
@@ -217,6 +241,11 @@ class BridgeNetwork:
             hooks += self._attention_hooks(layer, replace, values, read, written)
             if self.has_mlps:
                 hooks += self._mlp_hooks(layer, replace, values, read, written)
+            hooks += [
+                self._added_hook(name, replace, values, written)
+                for name in self._apart
+                if _layer(place_of(f"{name}.error")) == layer
+            ]
             for kind in KINDS if self.has_mlps else ("attn",):  # seen after it is replaced
                 out = self._points[kind, layer][0]
                 hooks.append(_at(out, partial(read, [f"{kind}{layer} adds"])))
@@ -224,6 +253,17 @@ class BridgeNetwork:
         hooks.append(_at("ln_final.hook_in", partial(read, [ROOT])))
         run.values[ROOT] = self._forward(row, run.values["mask"], hooks)
         return run
+
+    def _added_hook(
+        self, name: str, replace: Mapping[str, Replace], values: Values, written: Written
+    ) -> Hook:
+        """Of a dictionary of what a block adds once it is normalised or scaled."""
+
+        def added(total: Tensor) -> Tensor:
+            values.stands[name] = total, values.stands[self.dictionaries[name].place][1]
+            return written(self._made_by(name, replace, values), total)
+
+        return _at(self.dictionaries[name].hooks["at"], added)
 
     def _attention_hooks(
         self, layer: int, replace: Mapping[str, Replace], values: Values, read: Read,
@@ -240,6 +280,7 @@ class BridgeNetwork:
             # all that it adds, heads as they are in this run, but for the constant
             name = f"attn{layer}"
             values.stands[name] = total, total
+            values.stands[f"z_{name}"] = z.flatten(1), total
             made = self._made_of(name, replace, values)
             return written({name: total - self._constant(name), **made}, total)
 
@@ -289,15 +330,30 @@ class BridgeNetwork:
         self, place: str, replace: Mapping[str, Replace], values: Values
     ) -> dict[str, Tensor]:
         """What dictionaries make of a place in a run, of which something is replaced."""
-        some = [name for name in replace if dictionary_of(name) and place_of(name) == place]
-        return {name: self.made_by(name, *values.stands[place]) for name in some}
+        some = {name: None for name in map(dictionary_of, replace) if name not in self._apart}
+        found: dict[str, Tensor] = {}
+        for name in some:
+            if name and self.dictionaries[name].place == place:
+                found |= self._made_by(name, replace, values)
+        return found
+
+    def _made_by(
+        self, own: str, replace: Mapping[str, Replace], values: Values
+    ) -> dict[str, Tensor]:
+        """What one dictionary makes in a run, of what is replaced."""
+        some = [name for name in replace if dictionary_of(name) == own]
+        return {name: self.made_by(name, *values.standing(name)) for name in some}
 
     def made_by(self, component: str, stands: Tensor, stream: Tensor) -> Tensor:
         """What a component of a dictionary adds where this stands at its place and its place reads
         this stream."""
         own = self.dictionaries[dictionary_of(component)]
         read = {"own": stands, "stream": stream}.get(own.reads)
-        return own.of(component, stands, self._normed(own.place, stream) if read is None else read)
+        made = own.of(component, stands, self._normed(own.place, stream) if read is None else read)
+        if own.level == "z":  # what the output weights make of it
+            layer, z = _layer(own.place), made.view(self.n_pos, self.n_heads, -1)
+            return self._write_all(layer, z) - self._write_all(layer, torch.zeros_like(z))
+        return made
 
     def _normed(self, place: str, stream: Tensor) -> Tensor:
         """What the MLP itself reads where its block reads this stream."""

@@ -621,7 +621,7 @@ class _Trees:
         is_recomputable = not is_group and (
             attends(node.component)
             or node.component.startswith(
-                ("mlp", "stream", "neurons", "pattern", "sae", "tc", "clt")
+                ("mlp", "stream", "neurons", "pattern", "sae", "tc", "clt", "raw", "z_")
             )
         )
         if is_recomputable and level + 1 < DEPTH and draw(st.integers(0, 3)) > 0:

@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.meaning import Network
-from pytest_scrub.network import FunctionGraph, as_graph
+from pytest_scrub.network import FunctionGraph, as_graph, with_dictionaries
 from pytest_scrub.network.wrapping import along_every_path, bridge_of
 from pytest_scrub.tree.nodes import EACH, EXACT, ROOT, Agreement, Node, Span, Subspace
 from tests.reference import hooked
 from tests.reference.functions import FunctionNetwork
 from tests.reference.generate import Waves, edited, rotation
 from tests.reference.hooked import FAMILIES
+from tests.reference.latents import dictionary_of, place_of
 from tests.reference.modules import ModuleNetwork, Spot, column
 from tests.sizes import sized
 
@@ -378,9 +379,16 @@ def of_spots(
 @lru_cache(maxsize=16)
 def hooked_graph(family: str, seed: int) -> Plain:
     known, (network, other) = FAMILIES[family], hooked.built(family, seed)
-    graph = along_every_path(network, bridge_of(network), "of a test")
+    bridge = bridge_of(network)
+    graph = along_every_path(network, bridge, "of a test")
+    spots, stack = hooked.spots_of(family, other), "blocks"
+    if "decoder_blocks" in bridge._modules:
+        stack = "decoder_blocks"
+    there = {dictionary_of(name) for together in spots for name in together}
+    own = [own for own in hooked.dictionaries_of(family) if own.name in there]
+    graph = with_dictionaries(graph, **{one.name: one.fast(hooked.LAYERS, stack) for one in own})
     dataset = Dataset(known.inputs(), features=COLUMNS)
-    plain = of_spots(graph, other, dataset, known.spots(other), known.pick)
+    plain = of_spots(graph, other, dataset, spots, known.pick)
     return replace(
         plain,
         above={
@@ -482,7 +490,8 @@ class _Trees:
         return {(w, slot) for c in child.components for w in self.writers(c) for slot in slots}
 
     def writers(self, component: str) -> Sequence[str]:
-        """The heads of an attention; anything else itself."""
+        """The heads of an attention, or what is made of it; anything else itself."""
+        component = place_of(component)
         parts = re.fullmatch(r"(\w+\.)?(attn|stream|mlp)(\d+)", component)
         if parts is None or not isinstance(self.plain.network, ModuleNetwork):
             return [component]

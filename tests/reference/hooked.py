@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_scrub.data.dataset import Dataset
+from tests.reference.latents import Slow
 from tests.reference.modules import ModuleNetwork, Spot, column, hidden_units, probabilities
 
 LAYERS, HEADS, ROWS, LENGTH = 2, 2, 6, 3
@@ -170,6 +171,56 @@ def two_sequences() -> dict[str, Tensor]:
     return {**ids("input_ids", 0), **ids("decoder_input_ids", 1)}
 
 
+def dictionary(name: str, nth: int) -> Slow:
+    """One of five units, by the name of its place."""
+    drawn = torch.Generator().manual_seed(nth)
+    shapes = {"W_enc": (8, 5), "b_enc": (5,), "W_dec": (5, 8), "b_dec": (8,), "threshold": (5,)}
+    tensors: dict[str, Any] = {
+        name: torch.randn(shape, generator=drawn, dtype=torch.float64)
+        for name, shape in shapes.items()
+    }
+    tensors |= {"k": 3, "centred": nth % 2 == 0}
+    kind, norm = ("jumprelu", "topk", "relu")[nth % 3], ("none", "layer_norm")[nth % 2]
+    return Slow(name, kind, norm, "own", tensors)
+
+
+# At what an MLP adds only where a hook of the network shows that.
+AT = {"Gemma2": ("sae_stream1", "z_attn0", "sae_mlp1")}
+
+
+def dictionaries_of(family: str) -> list[Slow]:
+    """Those of its network."""
+    places = AT.get(family, ("sae_stream1", "z_attn0"))
+    return [dictionary(name, nth) for nth, name in enumerate(places)]
+
+
+def coded(spots: Sequence[Mapping[str, Spot]], own: Slow) -> Sequence[Mapping[str, Spot]]:
+    """The same with what a dictionary makes of its place, where that is."""
+    place = own.place if own.level != "z" else own.place.replace("attn", "head") + ".0"
+
+    def at(spot: Spot) -> Spot:
+        """All heads together are what one of them is a part of."""
+        if own.level != "z":
+            return spot
+        return Spot(
+            spot.path, True, get=lambda given: given[0], put=lambda given, new: (new, *given[1:])
+        )
+
+    def made(name: str, spot: Spot) -> Spot:
+        return replace(
+            spot,
+            get=lambda what: own.of(name, spot.get(what)[0], spot.get(what)[0])[None],
+            put=lambda what, more: spot.put(what, spot.get(what) + more),
+            is_term=True,
+        )
+
+    names = [f"{own.name}{some}" for some in ("[0:2]", "[3]", ".error")]
+    return [
+        {**each, **{name: made(name, at(each[place])) for name in names}} if place in each else each
+        for each in spots
+    ]
+
+
 FAMILIES = {
     "BertModel": Family(make_bert, bert, lambda: ids("input_ids", 0), last_hidden),
     "ViTModel": Family(make_vit, vit, pixels, last_hidden),
@@ -198,8 +249,16 @@ def built(family: str, seed: int) -> tuple[nn.Module, nn.Module]:
     return model, other
 
 
+def spots_of(family: str, other: nn.Module) -> Sequence[Mapping[str, Spot]]:
+    """Where its parts are, and what dictionaries make of some."""
+    spots = FAMILIES[family].spots(other)
+    for own in dictionaries_of(family):
+        spots = coded(spots, own)
+    return spots
+
+
 def network(family: str, seed: int, dataset: Dataset) -> ModuleNetwork:
     """The family's own hooks."""
     known, other = FAMILIES[family], built(family, seed)[1]
-    spots = {name: spot for together in known.spots(other) for name, spot in together.items()}
+    spots = {name: spot for together in spots_of(family, other) for name, spot in together.items()}
     return ModuleNetwork(other, dataset, spots, known.pick)

@@ -1,8 +1,10 @@
 """Random dictionaries, and what they make of activations, written out for the slow reference.
 
-A dictionary's name says its place: `sae_stream1`, `sae_attn0`, `sae_mlp0`, `tc_mlp0`. Some of its
-units are `sae_mlp0[0:3,5]`, its error is `sae_mlp0.error`. `clt_mlp0` is the layer of a cross-layer
-transcoder that stands there, whose activations are `[P, layers, d]`: what is written at each MLP.
+A dictionary's name says its place: `sae_stream1`, `sae_attn0`, `sae_mlp0`, `tc_mlp0`; `raw_mlp0` is
+one of what the MLP gives before its block normalises or scales it, `z_attn0` of what heads hand to
+their output weights. Some of its units are `sae_mlp0[0:3,5]`, its error is `sae_mlp0.error`.
+`clt_mlp0` is the layer of a cross-layer transcoder that stands there, whose activations are `[P,
+layers, d]`: what is written at each MLP.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pytest_scrub.network.encoders import Gated, Rectified, TopK
 
 KINDS = ("relu", "jumprelu", "topk", "gated", "opaque")
 NORMS = ("none", "none", "layer_norm", "constant_norm_rescale")
-NAMED = re.compile(r"((?:sae|tc|clt)_(\w+\d+))(\[(.*)\]|\.error)")
+NAMED = re.compile(r"((?:sae|tc|clt|raw|z)_(\w+\d+))(\[(.*)\]|\.error)")
 READS = {"stream": "hook_resid_mid", "normed": "mlp.hook_in"}
 
 
@@ -49,6 +51,10 @@ class Slow:
     @property
     def place(self) -> str:
         return self.name.partition("_")[2]
+
+    @property
+    def level(self) -> str:
+        return self.name.partition("_")[0]
 
     def of(self, component: str, stands: Tensor, read: Tensor) -> Tensor:
         """What a component adds, `[P, d]`, where this stands at the place and this is read."""
@@ -109,12 +115,14 @@ class Slow:
     def hooks(self) -> dict[str, str | None]:
         kind, layer = re.fullmatch(r"(\w+?)(\d+)", self.place).groups()
         within = {"stream": "hook_resid_pre", "attn": "hook_attn_out", "mlp": "hook_mlp_out"}[kind]
+        within = {"raw": f"{kind}.hook_out", "z": "attn.hook_z"}.get(self.level, within)
         at = f"blocks.{layer}.{within}"
         return {"at": at, "reads": READS.get(self.reads) and f"blocks.{layer}.{READS[self.reads]}"}
 
-    def fast(self, layers: int) -> Dictionary:
-        """The same for the engine."""
+    def fast(self, layers: int, stack: str = "blocks") -> Dictionary:
+        """The same for the engine, in a network whose blocks are called so."""
         t, hooks = self.tensors, self.hooks
+        hooks["at"] = str(hooks["at"]).replace("blocks", stack)
         if self.place == f"stream{layers}":
             hooks["at"] = f"blocks.{layers - 1}.hook_resid_post"
         if self.kind == "opaque":
@@ -171,18 +179,24 @@ def have_common(one: str, other: str) -> bool:
 
 @st.composite
 def dictionaries(
-    draw: st.DrawFn, places: list[str], d_model: int, *, has_mid: bool
+    draw: st.DrawFn, places: list[str], d_model: int, *, has_mid: bool, z: int, crossing: bool
 ) -> tuple[Slow, ...]:
-    """One to three at these places; those of MLPs may be layers of a cross-layer transcoder."""
+    """One to three at these places; those of MLPs may be layers of a cross-layer transcoder, where
+    `crossing` allows it. `z`: how wide that of all heads of a layer is."""
     found = []
     mlps = [place for place in places if place.startswith("mlp")]
-    layers, is_layer = len(mlps), has_mid and draw(st.booleans())
+    layers, is_layer = len(mlps), has_mid and crossing and draw(st.booleans())
     some = st.sampled_from(mlps if is_layer else places)
     for place in draw(st.lists(some, min_size=1, max_size=3, unique=True)):
         is_mlp = place.startswith("mlp") and has_mid
         read = ["stream", "normed"] if is_layer else ["own", "stream", "normed"]
         reads = draw(st.sampled_from(read)) if is_mlp else "own"
         kind = draw(st.sampled_from(KINDS[:-1] if is_layer else KINDS))
+        level = "clt" if is_layer else "sae" if reads == "own" else "tc"
+        if level == "sae" and not place.startswith("stream"):
+            levels = ["sae", "raw", "z"] if place.startswith("attn") else ["sae", "raw"]
+            level = draw(st.sampled_from(levels))
+        width = z if level == "z" else d_model
         norm = "none" if kind == "opaque" else draw(st.sampled_from(NORMS))
         units = draw(st.integers(2, 12))
         generator = torch.Generator().manual_seed(draw(st.integers(0, 10)))
@@ -191,18 +205,17 @@ def dictionaries(
             return torch.randn(shape, generator=seeded, dtype=torch.float64)
 
         tensors = {
-            "W_enc": drawn(d_model, units),
+            "W_enc": drawn(width, units),
             "b_enc": drawn(units),
             "W_dec": drawn(units, layers - int(place.removeprefix("mlp")), d_model)
             if is_layer
-            else drawn(units, d_model),
-            "b_dec": drawn(d_model),
+            else drawn(units, width),
+            "b_dec": drawn(width),
             "threshold": drawn(units).abs(),
             "b_gate": drawn(units),
             "gain": drawn(units).exp(),
             "k": draw(st.integers(1, units)),
             "centred": draw(st.booleans()),
         }
-        name = f"{'clt' if is_layer else 'sae' if reads == 'own' else 'tc'}_{place}"
-        found.append(Slow(name, kind, norm, reads, tensors))
+        found.append(Slow(f"{level}_{place}", kind, norm, reads, tensors))
     return tuple(found)

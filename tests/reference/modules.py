@@ -28,6 +28,7 @@ class Spot:
       both, a pair.
     - `call`: at which of its calls.
     - `get`, `put`: the tensor `[1, ...]` in that, and the same with another tensor there.
+    - `is_term`: of what passes before anything is put in, to which `put` adds what it is more.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Spot:
     call: int = 0
     get: Callable[[Any], Any] = lambda out: out
     put: Callable[[Any, Tensor], Any] = lambda out, new: new
+    is_term: bool = False
 
 
 def column(path: str, head: int, heads: int) -> Spot:
@@ -120,15 +122,17 @@ class ModuleNetwork:
         calls = Counter[tuple[str, Optional[bool]]]()
 
         def passes(path: str, read: bool | None, what: Any) -> Any:
+            before = what
             for name, spot in self.spots.items():
                 if (spot.path, spot.read, spot.call) == (path, read, calls[path, read]):
-                    value = spot.get(what)
+                    value = spot.get(before if spot.is_term else what)
                     if isinstance(value, Tensor):
                         run.values[name] = value[0].clone()
                         if name in replace:
                             run.values[name] = replace[name](value[0].clone())
                             # What follows may change it in place.
-                            what = spot.put(what, run.values[name][None].clone())
+                            new = run.values[name][None].clone()
+                            what = spot.put(what, new - value if spot.is_term else new)
             calls[path, read] += 1
             return what if replace else None
 

@@ -744,6 +744,18 @@ def test_without_it_a_value_for_each_position_agrees_as_a_whole() -> None:
     assert np.array_equal(half[donors], half[drawn.references])
 
 
+def test_the_table_says_what_agrees_as_a_whole() -> None:
+    def told(**says: Any) -> list[str]:
+        claimed = output(module("here", **says), rest=EXACT)
+        options = {"metric": Metric("first", lambda out, batch: out[:, 0]), "adversaries": ()}
+        verdict = check(claimed, GRAPH, data(), tolerance=1.0, samples=50, **options)
+        return [node.agrees_on for node in verdict.nodes if not node.is_rest]
+
+    assert told(agrees_on="half") == ["half (all 4 values of half at once)"]
+    assert told(agrees_on="half", pos=EACH) == ["half"]
+    assert told(agrees_on="first") == ["first"]
+
+
 # --- what it cannot mean --------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ dictionaries."""
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from pytest_scrub import (
     ANYTHING,
     EACH,
     Dataset,
+    embed,
+    error,
     group,
     head,
     latents,
@@ -27,6 +30,7 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.tree.paths import node_paths
 from tests.reference.bridges import BridgeNetwork
+from tests.reference.families import FAMILIES, AllFloat64
 from tests.reference.generate import (
     Architecture,
     build,
@@ -37,7 +41,7 @@ from tests.reference.generate import (
     swap_sets,
 )
 from tests.reference.latents import Slow, dictionaries, dictionary_of
-from tests.sizes import sized
+from tests.sizes import only_in_full, sized
 from tests.whole.test_engine_against_reference import assert_same, meaning, outputs_as_metric
 
 ALL = {"agrees_on": ANYTHING}
@@ -92,19 +96,101 @@ def test_units_that_write_at_several_layers(via):
         assert (mine - clean).abs().max() > 1e-3, what
 
 
+# claims about units of a dictionary at a place of layer 1, or before layer 2
+LEVELS = {
+    "as leaves": lambda of, at, **v: [latents(of, 1, **v), latents(of, [0, 2], **v)],
+    "units and error": lambda of, at, **v: [latents(of, [1, 3], **v), error(of, **v)],
+    "in a group": lambda of, at, **v: [group([latents(of, [0, 4]), error(of), "mlp2"], **v)],
+    "under a head": lambda of, at, **v: [
+        head(2, 0, reads=[latents(of, [0, 1], into="k", **v), head(0, 1, into="v", **ALL)], **ALL)
+    ],
+    "not as leaves": lambda of, at, **v: [
+        latents(of, [0, 3], reads=[embed(**ALL)], rest="f", **v),
+        error(of, reads=[head(0, 0, **ALL)], **v),
+    ],
+    "a part": lambda of, at, **v: [latents(of, 2, pos=1, subspace=np.eye(8)[:, :3], **v)],
+    "from any position": lambda of, at, **v: [latents(of, [1, 2], pos=EACH(with_shift=True), **v)],
+    "beside its place": lambda of, at, **v: [
+        latents(of, [1, 2], pos=2, **v), group([at], pos=1, **v), head(1, 0, pos=0, **v)
+    ],
+    "beside another MLP": lambda of, at, **v: [
+        latents(of, 2, **v), mlp(2 if at == "stream2" else 0, via="any", **ALL)
+    ],
+    "below a head": lambda of, at, **v: [
+        latents(of, [1, 2], **v), head(2, 1, reads=[head(1, 0, **ALL)], **ALL)
+    ],
+}  # fmt: skip
+# of what is read, of what stands there, before and after a norm, of what heads hand on
+PLACES = ["sae_attn1", "raw_attn1", "z_attn1", "sae_mlp1", "raw_mlp1", "tc_mlp1", "sae_stream2"]
+NETWORKS = ["native", "gemma2", "olmo2", "granite"]
+
+
+QUICK = [("z_attn1", "native"), ("raw_attn1", "gemma2"), ("tc_mlp1", "gemma2")]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(*case, marks=() if case in QUICK else only_in_full)
+        for case in product(PLACES, NETWORKS)
+    ],
+)
+def test_units_of_every_place(name, kind):
+    with AllFloat64():
+        units_of_every_place(name, PLACES.index(name), kind)
+
+
+def units_of_every_place(name, nth, kind):
+    a = Architecture(
+        kind=kind, n_layers=3, n_kv_heads=1, d_head=4, n_ctx=4, attn_only=False, norm="LN",
+        score_cap=3.0, logit_cap=3.0,
+    )  # fmt: skip
+    model, drawn = build(a), torch.Generator().manual_seed(nth)
+
+    def some(*shape):
+        return torch.randn(shape, generator=drawn, dtype=torch.float64)
+
+    tensors = {"W_enc": some(8, 5), "b_enc": some(5), "W_dec": some(5, 8), "b_dec": some(8)}
+    tensors |= {"threshold": some(5).abs() / 4, "k": 3, "centred": nth % 2 == 0}
+    norm, reads = ("none", "layer_norm")[nth % 2], "stream" if name.startswith("tc") else "own"
+    own = Slow(name, ("jumprelu", "topk", "relu")[nth % 3], norm, reads, tensors)
+    graph = with_dictionaries(model.bridge, **{name: own.fast(3)})
+    tokens = torch.randint(0, 5, (8, 4), generator=drawn)
+    dataset = Dataset(tokens, features={"f": tokens[:, 0]})
+    network = BridgeNetwork(model.bridge, dataset, [own])
+    for what, make in LEVELS.items():
+        for via in (None, "any"):
+            root = output(*make(name, own.place, via=via, **ALL))
+            evaluator = Evaluator(graph, dataset, root, outputs_as_metric(None))
+            swap_set = evaluator.space.draw(2, np.random.default_rng(0))
+            mine = evaluator.outputs(swap_set).double()
+            assert_same(mine, meaning.outputs(network, root, dataset, swap_set, None), 1e-9)
+            clean = evaluator.clean_outputs(swap_set.references).double()
+            assert (mine - clean).abs().max() > 1e-3, (what, via)
+
+
 CASES = sized({"native": 14, "gpt2": 5, "llama": 5}, {"native": 600, "gpt2": 200, "llama": 200})
+# whose blocks normalise or scale what they add
+CASES |= sized({"gemma2": 6}, {"gemma2": 200, "olmo2": 100, "granite": 100})
 
 
 @pytest.mark.parametrize("kind", CASES)
 def test_engine_and_reference_agree(kind):
-    settings(max_examples=CASES[kind])(given(data=st.data())(engine_and_reference_agree))(kind=kind)
+    with AllFloat64():
+        settings(max_examples=CASES[kind])(given(data=st.data())(engine_and_reference_agree))(
+            kind=kind
+        )
 
 
 def engine_and_reference_agree(kind, data):
     model = data.draw(small_transformers(kind))
     places = [name for name in model.components if name.startswith(("stream", "attn", "mlp"))]
     d_model = model.bridge.cfg.d_model
-    own = data.draw(dictionaries(places, d_model, has_mid=not model.architecture.attn_only))
+    a = model.architecture
+    has_mid, z = not a.attn_only, a.n_heads * a.d_head
+    own = data.draw(
+        dictionaries(places, d_model, has_mid=has_mid, z=z, crossing=kind not in FAMILIES)
+    )
     model = replace(model, dictionaries=own)
     dataset = data.draw(datasets(model))
     root = data.draw(hypotheses(model, dataset))

@@ -6,7 +6,7 @@ recomputed as a head is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from pytest_scrub.network.adapter import Transformer
 from pytest_scrub.network.graph import FixedPositions, Inputs, Site, Where, summed
 from pytest_scrub.network.kinds.head import Head
-from pytest_scrub.network.kinds.part import MASK
+from pytest_scrub.network.kinds.part import MASK, Running
 from pytest_scrub.network.kinds.reading import Batch, ReadingPart
 from pytest_scrub.tree.nodes import HEAD_SLOTS
 
@@ -40,8 +40,22 @@ class Attn(ReadingPart):
     def writers(self) -> frozenset[str]:
         return frozenset(head.name for head in self.heads)
 
-    def in_run(self, values: Mapping[str, Tensor], stream: Tensor, visible: Tensor) -> Tensor:
-        return summed(values[head.name] for head in self.heads)
+    def in_run(self, run: Running, where: Where) -> Tensor:
+        return summed(run.values[head.name] for head in self.heads)
+
+    def mixed_in_run(self, run: Running, where: Where) -> Tensor:
+        """The z of its heads at `where`, as they are computed in a run, whatever is put in the
+        place of what they add."""
+        mixed = self.heads[0].mixed_of(self.heads, run.stream, run.visible, where)
+        return torch.cat([z.to(run.stream.device) for _, z in mixed], -1)
+
+    @property
+    def value_bias(self) -> Tensor | float:
+        """What is in the network's own z beside that of its heads, `[heads * d_head]`."""
+        bias = self.heads[0].attention.b_V
+        if bias is None or self.heads[0].attention.sinks is not None:
+            return 0.0
+        return torch.cat([bias[head.kv_head] for head in self.heads]).to(self.transformer.device)
 
     def reads_in_place(self, slot: str) -> bool:
         return self.heads[0].reads_in_place(slot)

@@ -150,20 +150,9 @@ class Head(ReadingPart):
         visible: Tensor,
         where: Where,
     ) -> Iterator[tuple[str, Tensor]]:
-        """Heads of one layer: the stream is normed once, keys and values are computed once for all
-        that share them, and what heads add that are not told apart is one product."""
-        normed = self.normed(stream)
-        here = select(normed, where)
-        seen = self.seen(visible.to(self.device), where, here)
-        shared: dict[int, tuple[Tensor, Tensor]] = {}
+        """Heads of one layer: what they add that are not told apart is one product."""
         z, weights = list[Tensor](), list[Tensor]()
-        for head in parts:
-            assert isinstance(head, Head)
-            if head.kv_head not in shared:
-                k, v = (head.project(slot, normed, None) for slot in ("k", "v"))
-                shared[head.kv_head] = k, v
-            q = head.project("q", here, where, visible.shape[1])
-            own = head.mix(q, *shared[head.kv_head], seen)
+        for head, own in self.mixed_of(parts, stream, visible, where):
             if head.name in apart:
                 yield head.name, (own @ self.attention.W_O[head.head]).to(stream.device)
             else:
@@ -171,6 +160,23 @@ class Head(ReadingPart):
                 weights.append(self.attention.W_O[head.head])
         if z:
             yield "", (torch.cat(z, -1) @ torch.cat(weights)).to(stream.device)
+
+    def mixed_of(
+        self, parts: Sequence[Part], stream: Tensor, visible: Tensor, where: Where
+    ) -> Iterator[tuple[Head, Tensor]]:
+        """Heads of one layer, each with its z at `where`, `[B, K, d_head]`, where it computes: the
+        stream is normed once, keys and values are computed once for all that share them."""
+        normed = self.normed(stream)
+        here = select(normed, where)
+        seen = self.seen(visible.to(self.device), where, here)
+        shared: dict[int, tuple[Tensor, Tensor]] = {}
+        for head in parts:
+            assert isinstance(head, Head)
+            if head.kv_head not in shared:
+                k, v = (head.project(slot, normed, None) for slot in ("k", "v"))
+                shared[head.kv_head] = k, v
+            q = head.project("q", here, where, visible.shape[1])
+            yield head, head.mix(q, *shared[head.kv_head], seen)
 
     def seen(self, visible: Tensor, where: Where, queries: Tensor) -> Tensor:
         """Which keys queries at `where` see, bool, broadcasts to `[B, K, P]`."""

@@ -16,7 +16,7 @@ from pytest_scrub.errors import ModelError, hides_scrub_errors
 from pytest_scrub.network.dictionaries import Dictionary
 from pytest_scrub.network.graph import Basis, Component, Inputs, Where, select
 from pytest_scrub.network.kinds.attention import Attn
-from pytest_scrub.network.kinds.part import Part
+from pytest_scrub.network.kinds.part import Part, Running, added
 from pytest_scrub.network.kinds.pointwise import Mlp
 from pytest_scrub.network.kinds.reading import Batch, ReadingPart
 from pytest_scrub.network.kinds.units import Units
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hides_scrub_errors
 
-PLACES = {"resid_pre": "stream{}", "attn_out": "attn{}", "mlp_out": "mlp{}"}
 # of what an MLP reads, as hooks call it
 STREAM, NORMED = ("resid_pre", "resid_mid", "mlp_stream"), ("mlp_in", "normalized")
-MOST_TITLED = 6  # units of a set that pictures call by their names
 VECTORS_AT_ONCE = 512  # of which all codes are computed: 64 MiB for 32,768 units
 
 
@@ -43,7 +41,8 @@ class Standing:
     - `name`: what claims call it.
     - `parts`: those of the network.
 
-    - `place`: the part whose value it is a basis of, but for constants.
+    - `place`: the part whose value it is a basis of, but for constants; `is_z`: of its heads' z,
+      before their output weights; `is_added`: of what its block makes of that before it is added.
     - `own`: the dictionary in the network's numbers.
 
     **Raises** `ModelError` where it does not fit the network.
@@ -52,16 +51,20 @@ class Standing:
     def __init__(self, name: str, dictionary: Dictionary, parts: Mapping[str, Part]) -> None:
         self.name, self.dictionary = name, dictionary
         self.place = self._place(parts)
+        normalised = self.place.after is not None
+        self.at, self.reads_at = (
+            spot if normalised else spot.of_the_sum for spot in (dictionary.at, dictionary.reads)
+        )
+        self.is_z = self.at.kind == "z"
+        self.is_added = normalised and self.at.kind in ("attn_out", "mlp_out")
         transformer = self.place.transformer
         self.own = dictionary.to(transformer.device, transformer.dtype)
         self.places = [self.place, *self._later(parts)]
         self._require_fits()
 
     def _place(self, parts: Mapping[str, Part]) -> ReadingPart:
-        kind, layer = self.dictionary.at
-        if kind == "resid_post":
-            kind, layer = "resid_pre", layer + 1
-        place = parts.get(PLACES[kind].format(layer))
+        kind, layer, stack = self.dictionary.at
+        place = parts.get(self.dictionary.place) if stack == "blocks" else None
         if place is None:
             layers = len(next(iter(parts.values())).transformer.attention)
             raise self._error(
@@ -84,18 +87,20 @@ class Standing:
 
     def _require_fits(self) -> None:
         given, place, width = self.dictionary, self.place, self.place.transformer.d_model
+        if self.is_z:
+            width = place.transformer.n_heads * place.transformer.d_head
         if given.width != width or given.encoder.width != width:
             raise self._error(
                 f"reads {given.encoder.width} numbers and has rows of {given.width}, but what "
                 f"stands at {given.hook} of this network has {width}"
             )
-        for one in self.places:
+        for one in self.places if self.own.crosses else ():
             if one.after is not None:
                 raise self._error(
-                    f"stands at {given.hook}, but this network normalises or scales what "
-                    f"{one.name} adds; take a dictionary of the residual stream"
+                    f"writes at several layers, but this network normalises or scales what "
+                    f"{one.name} adds; take a transcoder of one layer"
                 )
-        if given.reads == given.at:
+        if self.reads_at == self.at:
             return
         layer = given.reads.layer
         streams = (place.point, f"stream.{layer}") if layer == place.layer else ()
@@ -109,35 +114,65 @@ class Standing:
             )
 
     def _error(self, reason: str) -> ModelError:
-        made_for = self.dictionary.made_for
-        return ModelError(
-            f"{self.name} {reason}" + ("" if made_for is None else f"; it is of {made_for}")
-        )
+        return self.dictionary.misfit(self.name, reason)
 
     # What it reads --------------------------------------------------------------------------------
 
     @cached_property
     def constant(self) -> Tensor | float:
-        """What stands at the place beside the part's value."""
+        """What stands at the place beside the part's value, or beside its z."""
+        if self.is_z:
+            assert isinstance(self.place, Attn)
+            return self.place.value_bias
         own: Tensor | float = sum(part.constant for part in (self.place, *self.place.members))
         return own
 
     @cached_property
     def hooks(self) -> tuple[str, ...]:
         """The network's own activations of what stands there, and of the stream that it reads."""
-        stands = self.place.hook if not isinstance(self.place, Attn) else self.place.block
-        return stands, f"resid_{self.place.point}"
+        place = self.place
+        stands = place.block if isinstance(place, Attn) and not self.is_z else place.hook
+        if self.is_added:
+            stands = stands.replace("_out.", "_added.")
+        return stands, f"resid_{place.point}"
 
     def in_run(self, seen: Inputs) -> tuple[Tensor, Callable[[], Tensor]]:
         """What it reads in a clean run, and what stands there."""
         stands, stream = (seen[hook] for hook in self.hooks)
+        stands = stands.flatten(2)  # z has a dimension of heads
         return self.reads(stream, lambda: stands), lambda: stands
+
+    def stands(self, value: Tensor) -> Tensor:
+        """What stands there, from the value of its place, or of that its z."""
+        return self.after(value + self.constant)
+
+    def after(self, summed: Tensor) -> Tensor:
+        """The same from what its place's block is a sum of."""
+        if not self.is_added:
+            return summed
+        return added(self.place, summed, summed.dtype).to(summed.dtype)
+
+    def stands_in(self, run: Running, where: Where) -> Tensor:
+        """What stands there in a run, before anything of it is replaced."""
+        place = self.place
+        if self.is_added:
+            return self.after(run.sums[place.block])
+        if not isinstance(place, Attn):
+            return self.stands(place.apply(select(run.stream, where)))
+        in_run = place.mixed_in_run if self.is_z else place.in_run
+        return self.stands(in_run(run, where))
+
+    def written(self, there: Tensor) -> Tensor:
+        """What is at its place as it is added to others of its block."""
+        if not self.is_z:
+            return there
+        return there @ self.place.output_weights.to(there.dtype)
 
     def reads(self, stream: Tensor, stands: Callable[[], Tensor]) -> Tensor:
         """What it reads, from the stream that its place reads and what stands there."""
-        if self.dictionary.reads == self.dictionary.at:
+        if self.reads_at == self.at:
             return stands()
-        if self.dictionary.reads.kind in NORMED:
+        if self.reads_at.kind in NORMED:
             assert isinstance(self.place, Mlp)
             return self.place.mlp.norm(stream)
         return stream
@@ -202,9 +237,14 @@ class OfDictionary(Units):
         super().__init__(standing.place, name, standing.name, units)
         self.standing = standing
         place = standing.place
-        self.streams, self.beside, self.members = place.streams, place.beside, place.members
+        self.streams, self.beside = place.streams, place.beside
         self.jumps = standing.own.encoder.jumps
         self.hook = standing.hooks[0]
+        if standing.is_added:  # a term of the stream by itself, once its block is done
+            self.follows, self.after = place.block, None
+            self.block = f"{place.block} added"
+        elif not standing.is_z:
+            self.members = place.members
 
     def of(self, x: Tensor, stands: Callable[[], Tensor]) -> Tensor:
         """What is kept of it, from what the dictionary reads and what stands at its place."""
@@ -241,27 +281,25 @@ class OfDictionary(Units):
         return self.standing.place
 
     def read(self, batch: Batch) -> Tensor:
-        place = self._read_place
+        place, standing = self._read_place, self.standing
         if isinstance(place, Attn):
-            value = place.read(batch) @ place.output_weights
-            return self._made(value, lambda: value)
+            z = place.read(batch)
+            value = z if standing.is_z else z @ place.output_weights
+            return self._made(value, lambda: standing.stands(value))
         stream = batch.stream(self.streams[0])
-        return self._made(stream, lambda: place.apply(stream))
+        return self._made(stream, lambda: standing.stands(place.apply(stream)))
 
-    def in_run(self, values: Mapping[str, Tensor], stream: Tensor, visible: Tensor) -> Tensor:
-        place = self._read_place
-        if isinstance(place, Attn):
-            made = self._made(stream, lambda: place.in_run(values, stream, visible))
-        else:
-            made = self._made(stream, lambda: place.apply(stream))
+    def in_run(self, run: Running, where: Where) -> Tensor:
+        made = self.kept_in_run(run, where)
         return made @ self.output_weights if self.keeps_codes else made
 
-    def _made(self, stream: Tensor, value: Callable[[], Tensor]) -> Tensor:
-        """What is kept of it, where its place reads this stream and has this value."""
+    def kept_in_run(self, run: Running, where: Where) -> Tensor:
+        """What is kept of it in a run."""
+        stream = select(run.stream, where)
+        return self._made(stream, lambda: self.standing.stands_in(run, where))
 
-        def stands() -> Tensor:
-            return value() + self.standing.constant
-
+    def _made(self, stream: Tensor, stands: Callable[[], Tensor]) -> Tensor:
+        """What is kept of it, where its place reads this stream and this stands there."""
         return self.of(self.standing.reads(stream, stands), stands)
 
 
@@ -272,16 +310,13 @@ class Latents(OfDictionary):
         super().__init__(standing, name, units)
         numbers = torch.from_numpy(units).to(standing.own.rows.device)
         self.some = standing.own.only(numbers)
-        self.rows = self.some.rows.to(self.transformer.dtype)
+        self.rows = standing.written(self.some.rows).to(self.transformer.dtype)
 
     @property
     def title(self) -> str:
         assert self.units is not None  # it is some
-        names, units = self.standing.dictionary.names, self.units.tolist()
-        if len(units) > MOST_TITLED or not names.keys() & set(units):
-            return super().title
-        told = (f"{unit} {names[unit]}" if unit in names else str(unit) for unit in units)
-        return f"{self.basis}[{', '.join(told)}]"
+        told = self.standing.own.told(self.units)
+        return super().title if told is None else f"{self.basis}[{told}]"
 
     @property
     def output_weights(self) -> Tensor:
@@ -329,8 +364,8 @@ class CrossLayer(Latents):
     def clean(self, kind: str, seen: Inputs, where: Where) -> Tensor:
         return super().clean("z" if kind == "value" else kind, seen, where)
 
-    def in_run(self, values: Mapping[str, Tensor], stream: Tensor, visible: Tensor) -> Tensor:
-        return self._made(stream, lambda: self._read_place.apply(stream))
+    def in_run(self, run: Running, where: Where) -> Tensor:
+        return self.kept_in_run(run, where)
 
     def refusal(self, node: Node, dataset: Dataset) -> str | None:
         for option in ("subspace", "computed_by"):
@@ -366,7 +401,8 @@ class Remainder(OfDictionary):
         raise NotImplementedError
 
     def of(self, x: Tensor, stands: Callable[[], Tensor]) -> Tensor:
-        return in_pieces(self.standing.own.error, x, stands()).to(self.transformer.dtype)
+        error = in_pieces(self.standing.own.error, x, stands())
+        return self.standing.written(error).to(self.transformer.dtype)
 
 
 def in_pieces(function: Callable[..., Tensor], *given: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +32,19 @@ def first_stage(layer: int) -> int:
     return stage_before(layer) + 1
 
 
+class Running(Protocol):
+    """A run of some layers, as far as it came: a `Rerun`.
+
+    - `values`: of parts whose values in it are asked for; `sums`: of blocks, with what is replaced.
+    - `stream`: what the parts of the present stage read; `visible`: the keys that attention sees.
+    """
+
+    values: dict[str, Tensor]
+    sums: dict[str, Tensor]
+    stream: Tensor
+    visible: Tensor
+
+
 class Part(Component):
     """A component of a transformer.
 
@@ -45,9 +58,10 @@ class Part(Component):
     - `beside`: its slot that reads the mask, where it has one.
     - `single`: whether it is one of the parts that a block is the sum of, or stands alone; else
       its value is made of those of others.
-    - `members`: the parts whose values it is made of in a run.
-    - `crosses`: whether it writes at several layers, so that its value is no term of the stream,
-      but what its rows at each are multiplied with; `writes`: these, by block.
+    - `members`: the parts whose values it is made of in a run; `follows`: the block of whose sum
+      it is made there.
+    - `writes`: of what `crosses` layers, whose value is what its rows at each are multiplied with,
+      these rows, by block.
     """
 
     layer: int = 0
@@ -62,7 +76,7 @@ class Part(Component):
     point = ""
     single = True
     members: tuple[Part, ...] = ()
-    crosses = False
+    follows = ""
     writes: Mapping[str, Tensor] = MappingProxyType({})
 
     def __init__(self, transformer: Transformer, name: str, level: str) -> None:
@@ -100,10 +114,9 @@ class Part(Component):
         """All that `clean` looks at of a run."""
         return (self.hook_of(kind),)
 
-    def in_run(self, values: Mapping[str, Tensor], stream: Tensor, visible: Tensor) -> Tensor:
-        """Where it is not `single`, its value in a run before anything is put in its place, at the
-        positions of `stream`: from the `values` of its members there, or from what its block
-        reads."""
+    def in_run(self, run: Running, where: Where) -> Tensor:
+        """Where it is not `single`, its value at `where` in a run before anything is put in its
+        place: from the values of its members there, or from what its block reads."""
         raise NotImplementedError
 
     def clean(self, kind: str, seen: Inputs, where: Where) -> Tensor:

@@ -62,16 +62,16 @@ class Rerun:
             self.visible = replaced_keys(self.visible, edits, carrier)
             seen = seen_keys(self.visible, None, self.stream, stop.transformer.causal)
             require_a_key(seen, carrier, stop.name)
-        asked = dict.fromkeys([*edited, *sorted(wanted)])
         for name in edited:
             if parts[name].adds and parts[name].stage == INPUT_STAGE:
                 value = self.own(name)
                 self.values[name] = patched(name, value, edits, carrier)
                 self.stream = self.stream + (self.values[name] - value)
         # Of what is made of others those that somebody asks for, after what they are made of.
-        names = [name for name in asked if name in parts or split(name)]
-        made = [parts[name] for name in names if not parts[name].single]
+        asked = (n for n in dict.fromkeys([*edited, *sorted(wanted)]) if n in parts or split(n))
+        made = [parts[name] for name in asked if not parts[name].single]
         kept = {*wanted, *(member.name for part in made for member in part.members)}
+        summed = {*wanted, *(part.follows for part in made)}
         run = [*(part for part in parts.values() if part.single), *made]
         run = [part for part in run if stage_before(self.first) <= part.stage < stop.stage]
         # what is replaced of parts that write at several layers, and where that is there
@@ -98,7 +98,7 @@ class Rerun:
                     if (name := block[0].block) in part.writes
                 ]
                 together = total(block, values)
-                if block[0].block in wanted:
+                if block[0].block in summed:
                     self.sums[block[0].block] = together.to(self.stream.dtype)
                 after = after + added(block[0], together, self.stream.dtype)
             self.stream = after.to(self.stream.dtype)
@@ -111,8 +111,7 @@ class Rerun:
         for _, alike in groupby(block, key=type):
             some = list(alike)
             if not some[0].single:
-                here = select(self.stream, where)
-                yield from ((p.name, p.in_run(self.values, here, self.visible), True) for p in some)
+                yield from ((part.name, part.in_run(self, where), True) for part in some)
             else:
                 each = some[0].together(some, apart, self.stream, self.visible, where)
                 yield from ((name, own, False) for name, own in each)

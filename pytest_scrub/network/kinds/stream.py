@@ -3,13 +3,11 @@ until then, constants too."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from pytest_scrub.network.adapter import Transformer
-from pytest_scrub.network.graph import FixedPositions, Site
-from pytest_scrub.network.kinds.part import stage_before
+from pytest_scrub.network.graph import FixedPositions, Site, Where, select
+from pytest_scrub.network.kinds.part import Running, stage_before
 from pytest_scrub.network.kinds.reading import ReadingPart
 
 
@@ -40,8 +38,8 @@ class Stream(ReadingPart):
     def apply(self, stream: Tensor) -> Tensor:
         return stream
 
-    def in_run(self, values: Mapping[str, Tensor], stream: Tensor, visible: Tensor) -> Tensor:
-        return stream
+    def in_run(self, run: Running, where: Where) -> Tensor:
+        return select(run.stream, where)
 
 
 def in_words(layer: int, layers: int) -> str:

@@ -7,14 +7,13 @@ dictionary says what the codes are; all else is here.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from pytest_scrub.data.columns import Ints
 from pytest_scrub.network.graph import FixedPositions, Inputs, Site, Where, select
-from pytest_scrub.network.kinds.part import Part
+from pytest_scrub.network.kinds.part import Part, Running
 from pytest_scrub.network.kinds.reading import Batch, ReadingPart
 
 
@@ -70,8 +69,8 @@ class Units(ReadingPart):
     def computed(self, stream: Tensor, visible: Tensor) -> Tensor:
         return self.codes(stream) @ self.output_weights
 
-    def in_run(self, values: Mapping[str, Tensor], stream: Tensor, visible: Tensor) -> Tensor:
-        return self.computed(stream, visible)
+    def in_run(self, run: Running, where: Where) -> Tensor:
+        return self.computed(select(run.stream, where), run.visible)
 
     def read(self, batch: Batch) -> Tensor:
         codes = self.codes(batch.stream(self.streams[0]))

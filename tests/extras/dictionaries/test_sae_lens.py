@@ -105,6 +105,12 @@ def test_configurations_of_older_versions(tmp_path: Path) -> None:
     torch.testing.assert_close(found.encode(seen("topk")["x"]), seen("topk")["codes"], **CLOSE)
 
 
+def test_an_sae_of_what_heads_hand_on(tmp_path: Path) -> None:
+    folder = changed(tmp_path, metadata={"hook_name": "blocks.1.attn.hook_z"})
+    found = load_dictionary(folder)
+    assert (str(found.at), found.at, found.place) == ("z.1", found.reads, "attn1")
+
+
 def test_a_finetuned_factor_of_codes_is_in_the_rows(tmp_path: Path) -> None:
     folder = changed(tmp_path, finetuning_scaling_factor=True)
     own = load_file(folder / "sae_weights.safetensors")
@@ -119,10 +125,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another's tensors": ({"architecture": "gated"}, "lacks b_gate, b_mag, r_mag and has b_enc"),
     "one head": ({"metadata": {"hook_head_index": 3}}, "stands at head 3 of blocks.1.hook_resid"),
     "no hook": ({"metadata": {"hook_name": None}}, "does not say at which hook it reads; say rea"),
-    "a hook of z": (
-        {"metadata": {"hook_name": "blocks.1.attn.hook_z"}},
-        "stands at blocks.1.attn.hook_z, the heads' z before their output weights",
-    ),
     "no place": (
         {"metadata": {"hook_name": "ln_final.hook_normalized"}},
         "stands at ln_final.hook_normalized, where no dictionary can stand; those of hook_resid",

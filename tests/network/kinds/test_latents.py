@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pytest_scrub import (
     ANYTHING,
+    EACH,
     EXACT,
     Dataset,
     Dictionary,
@@ -40,7 +41,7 @@ from pytest_scrub.tree.nodes import Node
 from tests.reference.families import AllFloat64
 from tests.reference.generate import Architecture, build
 
-D, UNITS, ROWS, LAYERS = 8, 20, 12, 2
+D, Z, UNITS, ROWS, LAYERS = 8, 4, 20, 12, 2  # Z: of two heads together
 MODEL = build(Architecture(n_layers=LAYERS, attn_only=False, norm="LN", n_ctx=4, seed=3)).bridge
 TOKENS = np.random.default_rng(0).integers(0, 5, (ROWS, 4))
 DATA = Dataset(TOKENS, labels=TOKENS[:, 0], label_pos=-1, features={"parity": TOKENS.sum(1) % 2})
@@ -49,6 +50,9 @@ PLACES = {
     "blocks.1.hook_resid_post": (stream, 2),
     "blocks.0.hook_attn_out": (attn, 0),
     "blocks.0.hook_mlp_out": (mlp, 0),
+    "blocks.0.attn.hook_out": (attn, 0),
+    "blocks.0.mlp.hook_out": (mlp, 0),
+    "blocks.0.attn.hook_z": (attn, 0),
 }
 READS = {
     "own": {},
@@ -66,8 +70,9 @@ def dictionary(
     def some(*shape: int) -> Tensor:
         return torch.randn(shape, generator=drawn, dtype=torch.float64)
 
-    read: dict[str, Any] = {"W_enc": some(D, UNITS), "b_enc": some(UNITS)}
-    rows, bias = some(UNITS, D), some(D)
+    width = Z if at.endswith("hook_z") else D
+    read: dict[str, Any] = {"W_enc": some(width, UNITS), "b_enc": some(UNITS)}
+    rows, bias = some(UNITS, width), some(width)
     if kind == "gated":
         encoder: Rectified = Gated(**read, b_gate=some(UNITS), gain=some(UNITS).exp())
     elif kind == "topk":
@@ -169,13 +174,40 @@ def test_widths_names_and_other_networks() -> None:
         with pytest.raises(ModelError, match=f"{taken} is what claims call something else"):
             with_dictionaries(MODEL, **{taken: dictionary()})
     with pytest.raises(
-        ModelError, match=r"a residual stream that is a sum of parts, which .* is not"
+        ModelError, match=r"dictionaries stand at places of a transformer, as .* is not; claim"
     ):
         with_dictionaries(ModuleGraph(torch.nn.Linear(2, 2)), sae=dictionary())
     with AllFloat64():
-        post_norm = build(Architecture(kind="olmo2", attn_only=False, n_heads=4)).bridge
-        with pytest.raises(ModelError, match="normalises or scales what mlp0 adds"):
-            with_dictionaries(post_norm, sae=dictionary("blocks.0.hook_mlp_out"))
+        small = Architecture(kind="olmo2", n_layers=LAYERS, attn_only=False, n_heads=4)
+        post_norm = build(small).bridge
+        with pytest.raises(ModelError, match=r"normalises or scales what mlp0 adds; take a transc"):
+            with_dictionaries(post_norm, clt=crossing())
+
+
+def test_before_a_norm_of_what_is_added_and_after_it_are_two_places() -> None:
+    """Both are what the network's own hooks of these names show."""
+    with AllFloat64():
+        small = Architecture(kind="gemma2", attn_only=False, d_head=4, score_cap=3.0, logit_cap=3.0)
+        network = build(small).bridge
+        every = torch.eye(D, dtype=torch.float64)
+        at = {f"{kind}_{end}": f"blocks.0.{name}" for kind in ("attn", "mlp") for end, name in (
+            ("added", f"hook_{kind}_out"), ("given", f"{kind}.hook_out"),
+        )}  # fmt: skip
+        # one unit for each direction, below and above zero, which give all of it
+        both, rows = torch.cat([every, -every], 1), torch.cat([every, -every])
+        own = {name: Dictionary(both, None, rows, at=hook) for name, hook in at.items()}
+        graph = with_dictionaries(network, **own)
+        (tokens,) = DATA.batch([0, 1, 2]).values()
+        shown: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Any:
+            return lambda value, hook: shown.update({name: value.clone()})
+
+        network.run_with_hooks(tokens, fwd_hooks=[(hook, keep(n)) for n, hook in at.items()])
+        found = values(graph, *(f"{name}[0:16]" for name in at))
+        for name, mine in zip(at, found, strict=True):
+            torch.testing.assert_close(mine, shown[name])
+        assert not torch.allclose(shown["attn_added"], shown["attn_given"])
 
 
 def test_a_norm_whose_weights_come_after_the_hook_is_refused() -> None:
@@ -385,6 +417,37 @@ def test_units_that_are_never_active_are_said() -> None:
     assert [node.silent for node in some.nodes if not node.is_rest] == [silent]
     assert 2 in silent and len(silent) < 4  # noqa: PT018
     assert "parity (never active: 2" in str(some)
+
+
+@pytest.mark.parametrize(("via", "pos"), [("direct", None), ("any", None), ("direct", EACH)])
+def test_what_the_error_makes_up_for_is_said(via: str, pos: Any) -> None:
+    """The others give all that stands there, so that the error is what one unit more adds, with the
+    other sign: from one donor the two change nothing, whatever the unit knows."""
+    every, drawn = torch.eye(D, dtype=torch.float64), torch.Generator().manual_seed(0)
+    more = torch.randn(D, 1, generator=drawn, dtype=torch.float64)
+    encoder, rows = torch.cat([every, -every, more], 1), torch.cat([every, -every, more.T])
+    graph = with_dictionaries(
+        MODEL, sae=Dictionary(encoder, None, rows, at="blocks.1.hook_resid_pre")
+    )
+
+    def verdict(**shares: str) -> Verdict:
+        unit = latents("sae", 16, agrees_on="parity", name="unit", via=via, pos=pos)
+        left = error("sae", agrees_on="parity", via=via, pos=pos, **shares)
+        return check(output(unit, left, rest=EXACT), graph, DATA, tolerance=0.01)
+
+    false, together = verdict(), verdict(shares="unit")
+    assert false.outcome == "refuted"
+    assert together.outcome == "untested"
+    assert abs(together.gap.mean) < 1e-9
+    unit, left = (node for node in together.nodes if not node.is_rest)
+    assert (unit.made_up_by, left.made_up_by) == ((left.slot,), (unit.slot,))
+    assert (
+        f"untested:  what {unit.slot} changes is made up for by {left.slot}, swapped with it: "
+        "together they add the same on every donor; give them donors of their own, or claim one of "
+        "them alone"
+    ) in str(together)
+    assert f"parity (made up for by {unit.slot})" in str(together)
+    assert all(not node.made_up_by for node in false.nodes)
 
 
 # Units that write at several layers --------------------------------------------------------------
