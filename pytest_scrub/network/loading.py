@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from pytest_scrub.common.calls import short_repr
 from pytest_scrub.errors import ModelError, did_you_mean, first_line, hides_scrub_errors
 from pytest_scrub.network.transformer_lens import bridged, require_library
 
@@ -122,6 +123,14 @@ def load_raw(
                 "with its to()"
             )
         return source
+    given: Any = source
+    if not isinstance(given, (str, Path)):
+        made = isinstance(given, type) and issubclass(given, nn.Module)
+        what = f"the class {given.__name__}" if made else short_repr(given)
+        raise ModelError(
+            f"load_model takes a module, a path or the name of a model, not {what}"
+            f"{'; make one of it, and load its weights' * made}"
+        )
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"there is no GPU for device {str(device)!r} here; use device='cpu'")
     require_library("load_model()")
