@@ -162,7 +162,7 @@ def progress_line(verdict: Verdict, seconds: float, width: int) -> str:
         said = [_decided(decided), f"{decided.gap:.3g} of {decided.of:.3g}", short]
     lines = [f"  {verdict.word:<9} {gap:<24} {seconds:6.1f} s  " for gap in said]
     # out of line with the others, before a name is cut
-    lines.append(f"  {verdict.word:<9} {short}  {seconds:.1f} s  ")
+    lines.append(f"  {verdict.word:<9} {short} {seconds:5.1f} s  ")
     name = verdict.claim.rpartition("::")[2]
     figures = next((one for one in lines if len(one) + len(name) <= width), None)
     if figures is None:
