@@ -5,6 +5,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
     scrub_seed,
     scrub_session,
 )
-from pytest_scrub.pytest_edge.items import id_of, is_ours
+from pytest_scrub.pytest_edge.items import id_of, is_ours, tell_once
 from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, OPTIONS, option, require_known
 from pytest_scrub.pytest_edge.replay import only_replayed
 from pytest_scrub.pytest_edge.suite_error import asked, share
@@ -97,3 +98,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             "test, or take the mark away",
             pytrace=False,
         )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """The story of a claim that fails is told once."""
+    report = yield
+    if report.failed and item.get_closest_marker("claim") is not None:
+        tell_once(report)
+    return report

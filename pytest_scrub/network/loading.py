@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from pytest_scrub.common.calls import short_repr
 from pytest_scrub.errors import ModelError, did_you_mean, first_line, hides_scrub_errors
 from pytest_scrub.network.transformer_lens import bridged, require_library
 
@@ -122,10 +123,17 @@ def load_raw(
                 "with its to()"
             )
         return source
-    if not isinstance(source, (str, Path)):
+    given: Any = source
+    if not isinstance(given, (str, Path)):
+        made = isinstance(given, type) and issubclass(given, nn.Module)
         raise ModelError(
-            f"load_model takes a module, a file, a folder or a name on the hub, not a "
-            f"{type(source).__name__}; load_state_dict() weights into their module and give that"
+            "load_model takes a module, a file, a folder or a name on the hub, not "
+            + (
+                f"the class {given.__name__}; make one of it, and load its weights"
+                if made
+                else f"a {type(given).__name__}; load_state_dict() weights into their module and "
+                "give that"
+            )
         )
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"there is no GPU for device {str(device)!r} here; use device='cpu'")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -166,7 +166,7 @@ def _as_test(function: Callable[..., Any], *, options: Mapping[str, Any]) -> Cal
             if error.places:
                 where[-1] = f"in the claim at {where[-1]}"
             raise_at(function, Misstated(f"{error} ({', '.join(where)})"), *error.places[:1])
-        verdict = _named_from(item.config.invocation_params.dir, verdict)
+        verdict = _named_from(item.config, verdict)
         _add_properties(item, verdict)
         return _raise_unless_held(function, verdict, settings)
 
@@ -236,16 +236,16 @@ def _place(function: Callable[..., Any]) -> Place:
     return Place(code.co_filename, code.co_firstlineno)
 
 
-def _named_from(start: Path, verdict: Verdict) -> Verdict:
-    """With the file of its counterexample as it is called from a folder: what a report says is to
-    be copied into the command line, and to be the same on every machine."""
+def _named_from(config: pytest.Config, verdict: Verdict) -> Verdict:
+    """With the file of its counterexample as it is called from where pytest was started: what a
+    report says is to be copied into the command line, and to be the same on every machine."""
     shown = None if verdict.search is None else verdict.search.counterexample
     if verdict.search is None or shown is None or shown.file is None:
         return verdict
-    file = Path(shown.file)
-    if not file.is_relative_to(start):
+    start = config.invocation_params.dir
+    if not (start.is_relative_to(config.rootpath) or config.rootpath.is_relative_to(start)):
         return verdict
-    shown = replace(shown, file=str(file.relative_to(start)))
+    shown = replace(shown, file=os.path.relpath(shown.file, start))
     return replace(verdict, search=replace(verdict.search, counterexample=shown))
 
 

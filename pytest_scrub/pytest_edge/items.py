@@ -21,3 +21,11 @@ def is_ours(item: pytest.Item) -> bool:
     fixtures, but may be a claim."""
     taken = inspect.signature(getattr(item, "function", lambda: None)).parameters
     return "scrub_session" in {*taken, *getattr(item, "fixturenames", ())}
+
+
+def tell_once(report: pytest.TestReport) -> None:
+    """Of the failure of a claim, the summary repeats the first line alone, which is enough by
+    itself: in CI pytest would repeat the whole story."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        crash.message = next(iter(crash.message.splitlines()), "")

@@ -460,7 +460,10 @@ def _message(report: pytest.TestReport) -> str | None:
         return str(report.longrepr[2])
     crash = getattr(report.longrepr, "reprcrash", None)
     text = str(report.longrepr or "") if crash is None else str(crash.message)
-    return next(iter(text.strip().splitlines()), None)
+    lines = text.strip().splitlines()
+    # of a fixture that is not there, pytest says first who asks for it
+    errors = (line[1:].strip() for line in lines if line.startswith("E  "))
+    return next(iter(lines if crash else (*errors, *lines)), None)
 
 
 def _options_of_the_run(config: pytest.Config) -> list[str]:

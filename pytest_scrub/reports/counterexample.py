@@ -41,8 +41,8 @@ def _attempt(attempt: Attempt, tolerance: float) -> str:
         f"{', which refutes' if attempt.refutes else ''}",
         *_against_null(attempt),
         f"{attempt.how}",
-        f"{attempt.references} references, {attempt.concentration:.0%} of them with one of the ten "
-        "donors used most",
+        f"{attempt.references} references, {attempt.concentration:.0%} of which took one of the "
+        "same ten rows as donor",
         cost + (", stopped by the deadline" if attempt.late else ""),
     ]
     return "; ".join(parts)

@@ -73,8 +73,8 @@ def _objection(control: Control) -> str:
 
 
 def strength_lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """Power and controls of claims that had them judged, in the order of the test ids."""
-    for verdict in sorted(verdicts, key=lambda one: one.claim):
+    """Power and controls of claims that had them judged, in their order."""
+    for verdict in verdicts:
         lines = [
             *([] if verdict.power is None else power_lines(verdict.power)),
             *control_lines(verdict.controls),

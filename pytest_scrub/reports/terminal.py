@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 COLOURS: dict[str, str] = {outcome: mark.colour for outcome, mark in OUTCOMES.items()}
 MOST_UNITS = 5  # of those never active, that are named
 LEAST_NAME = 24  # characters of a claim's name that a narrow terminal still shows
-# characters of a name that stand beside the figures; where there is less room it stands above them
-LEAST_BESIDE = 40
 FIGURES = (
     "", "unscrubbed", "scrubbed", "gap", "allowed", "recovered", "explained", "worst",
     "power",
@@ -60,8 +58,8 @@ FIGURES = (
 
 
 def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, str]]:
-    """`(word, line)` for a header and each claim; where a line would be too wide, the name has
-    one of its own.
+    """`(word, line)` for a header and each claim; where a line would be too wide, the names have
+    lines of their own.
 
     Columns that no claim has anything for are left out, and names are cut that are wider than the
     terminal. Figures are in the metric's unit, which stands below, or beside names where it
@@ -86,16 +84,17 @@ def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, 
         f"{one.test}, in {one.verdict.metric}" if one.verdict and len(metrics) > 1 else one.test
         for one in claims
     ]
-    longest = max(map(len, names))
-    name_above = longest > beside < LEAST_BESIDE
+    name_above = max(map(len, names)) > beside
     room = max(width if name_above else beside, LEAST_NAME)
     yield "", header.rstrip() if name_above else f"{header}{gap}claim"
     for one, name in zip(claims, (_shortened(name, room) for name in names), strict=True):
+        if name_above:
+            yield "", name
         if one.verdict is None:
-            text = f"{one.outcome:<10} {one.test}: {one.message or 'no verdict'}"
+            named = "" if name_above else f"{one.test}: "
+            text = f"{one.outcome:<10} {named}{one.message or 'no verdict'}"
             yield one.word, text if len(text) <= width else f"{text[: width - 3]}..."
         elif name_above:
-            yield "", name
             yield one.verdict.word, lines.pop(0).rstrip()
         else:
             yield one.verdict.word, f"{lines.pop(0)}{gap}{name}"
@@ -162,8 +161,12 @@ def progress_line(verdict: Verdict, seconds: float, width: int) -> str:
     if decided.what:
         said = [_decided(decided), f"{decided.gap:.3g} of {decided.of:.3g}", short]
     lines = [f"  {verdict.word:<9} {gap:<24} {seconds:6.1f} s  " for gap in said]
-    figures = next((one for one in lines if len(one) + LEAST_NAME <= width), lines[-1])
+    # out of line with the others, before a name is cut
+    lines.append(f"  {verdict.word:<9} {short} {seconds:5.1f} s  ")
     name = verdict.claim.rpartition("::")[2]
+    figures = next((one for one in lines if len(one) + len(name) <= width), None)
+    if figures is None:
+        figures = next((one for one in lines if len(one) + LEAST_NAME <= width), lines[-1])
     return figures + _shortened(name, max(width - len(figures), LEAST_NAME))
 
 
@@ -363,10 +366,7 @@ def remedy(verdict: Verdict) -> Iterator[str]:
         and verdict.search.gates
         and verdict.search.unsearched
     ):
-        yield (
-            "held on average only: nothing was searched for worse swaps "
-            f"({verdict.search.unsearched})"
-        )
+        yield "held on average only: nothing was searched for worse swaps, for the reasons below"
     elif verdict.average == HELD and (found := _would_refute(verdict)) is not None:
         yield (
             f"held on average only: {found.interval or found.found} found by {found.adversary} is "
@@ -496,8 +496,8 @@ def _table(verdict: Verdict) -> Iterator[str]:
     """Node by node: donors per reference, how often something was swapped, the gap when only it is,
     and the gap when its features alone know nothing."""
     header = (
-        "node", "agrees on", "donors (min/median/max)", "with another", "gap alone",
-        "gap if it knew nothing",
+        "node", "agrees on", "donors (min/median/max)", "references with another",
+        f"gap alone in {verdict.metric}", "gap if it knew nothing",
     )  # fmt: skip
     rows = (
         (

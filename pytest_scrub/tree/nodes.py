@@ -498,9 +498,8 @@ def output(
     - `reads`: the components whose contribution to the output is claimed.
     - `agrees_on`: only where the reference itself may be exchanged; without it the root's input is
       the reference.
-    - `rest`: on what everything unclaimed must agree; `ANYTHING` by default: what is claimed is
-      enough. With `EXACT` the claim is that what the nodes know beside their features is not
-      needed.
+    - `rest`: on what everything unclaimed must agree. By default `ANYTHING`, which claims that
+      what `reads` agree on is enough; `EXACT` claims that what else they compute is not needed.
     - `predicts`: the label that a swap should lead to, `[batch]` like the dataset's, where it is
       not the reference's own: a function whose arguments are called `reference`, or after the
       `name=` of a node, whose row's feature values it then gets (`FeatureValues`). The metric
@@ -531,7 +530,8 @@ def head(layer: int, head: int, *, of: str | None = None, **claim: Unpack[NodeOp
       `EACH(with_shift=True)` a donor from any position of any row where the value is the same.
     - `subspace`: `[d_model, k]` orthonormal columns; the remainder belongs to the rest.
     - `via`: `"direct"` through the residual stream, or `"any"` along every path.
-    - `rest`: on what its unclaimed inputs must agree.
+    - `rest`: on what its unclaimed inputs must agree; `EXACT` turns "this is enough" into "what
+      else this computes is not needed".
     - `computed_by`: a function of the agreed feature values (arrays `[batch]`, one for each feature
       in alphabetical order) that replaces the activation: `[batch, positions, d_model]`, or
       `[batch, d_model]` where it is the same at every position that is read. Biases are added to

@@ -81,7 +81,7 @@ def predicted_from(root: Node) -> dict[str, str | None]:
                     raise HypothesisError(
                         f"{what} reads {argument!r}, but {have} that name="
                         f"{did_you_mean(argument, [REFERENCE_ARGUMENT, *names])}; nodes with a "
-                        f"name: {', '.join(names) or 'none'}"
+                        f"name: {', '.join(names) or 'none, so say name= of the one it reads'}"
                     )
                 if nodes[0][1].is_each:
                     raise HypothesisError(

@@ -231,10 +231,13 @@ def test_nothing_searched_is_no_figure(options: Any, why: str) -> None:
         json.dumps(one["gap"]) for one in json.loads(found.to_json())["search"]["attempts"]
     } == {"null"}
     assert Verdict.from_json(found.to_json()) == found
+    told = story(found)
     assert (
-        "held on average only: nothing was searched for worse swaps (which swaps: not searched: "
-        f"{why}" in story(found)
+        "held on average only: nothing was searched for worse swaps, for the reasons below" in told
     )
+    assert f"\n  which swaps: not searched: {why}" in told
+    # each adversary says so once, and the one without a strategy says that
+    assert told.count(why) == 4
     assert "worst" not in figures(found)
     assert why in str(figures(found)["unsearched"])
 

@@ -581,6 +581,11 @@ def test_names_that_cannot_be_on_the_hub_are_paths() -> None:
         refused("there is no file or folder", name)
 
 
+def test_what_is_no_network() -> None:
+    refused("not the class Linear; make one of it, and load its weights", torch.nn.Linear)
+    refused("takes a module, a file, a folder or a name on the hub, not a NoneType", None)
+
+
 def test_devices_that_are_not_there(saved: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

@@ -360,6 +360,19 @@ def test_what_is_untested_is_not_searched(four: Suite) -> None:
 # --- what a failure says --------------------------------------------------------------------------
 
 
+def test_a_replay_is_named_from_where_pytest_was_started(
+    bits: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bits.write(FALLS)
+    monkeypatch.chdir(bits.pytester.mkdir("notes"))
+    ran = bits.run("..", adversary="default")
+    [file] = bits.saved
+    command = f"  replay     pytest --scrub-replay ../.scrub/{file.name}"
+    assert command in ran.reports["test_falls"].splitlines()
+    ran = bits.run("..", f"--scrub-replay=../.scrub/{file.name}")
+    assert "the saved counterexample still breaks the claim" in ran.text
+
+
 def test_the_counterexample_is_shown(bits: Suite) -> None:
     bits.write(FALLS)
     ran = bits.run(adversary="default")
@@ -401,7 +414,7 @@ def test_every_adversary_says_what_it_did_and_what_it_cost(bits: Suite) -> None:
     ]  # fmt: skip
     assert of["which donors"] == (
         "true worst gap 0.5 (exact), which refutes; every combination of allowed donors; "
-        "4 references, 75% of them with one of the ten donors used most; "
+        "4 references, 75% of which took one of the same ten rows as donor; "
         f"{searched(ran).attempts[3].evaluations} evaluations"
     )
     assert (

@@ -44,8 +44,8 @@ def test_the_failure_has_a_table_of_the_nodes(four: Suite) -> None:
     lines = ran.reports["test_refuted"].splitlines()
     header = next(i for i, line in enumerate(lines) if line.startswith("node "))
     assert re.split(r"\s{2,}", lines[header]) == [
-        "node", "agrees on", "donors (min/median/max)", "with another", "gap alone",
-        "gap if it knew nothing",
+        "node", "agrees on", "donors (min/median/max)", "references with another",
+        "gap alone in cross-entropy", "gap if it knew nothing",
     ]  # fmt: skip
     rows = {line.split()[0]: re.split(r"\s{2,}", line) for line in lines[header + 1 : header + 3]}
     b, rest = nodes["output/B"], nodes["output/rest"]
@@ -119,6 +119,25 @@ def test_the_short_summary_names_the_claim_and_the_outcome(four: Suite) -> None:
     ])  # fmt: skip
 
 
+@pytest.mark.parametrize("where", ["here", "on CI"])
+@pytest.mark.parametrize("flag", ["-rf", "-vv"])
+def test_the_story_is_told_once(
+    four: Suite, monkeypatch: pytest.MonkeyPatch, where: str, flag: str
+) -> None:
+    """On CI, and with -vv, pytest repeats all of a failure's message in its short summary."""
+    if where == "on CI":
+        monkeypatch.setenv("CI", "true")
+    ran = four.run(flag)
+    headline, *_ = ran.reports["test_refuted"].splitlines()
+    assert ran.text.count("predicted: swapping what the claim allows") == 3  # of as many failures
+    _, _, below = ran.text.partition("short test summary info")
+    failures = [line for line in below.splitlines()[1:] if not line.startswith("=")]
+    names = [line.split(" - ")[0].rpartition("::")[2] for line in failures]
+    assert names == ["test_refuted", "test_undecided", "test_untested", "test_misstated"]
+    if where == "on CI":
+        assert f"FAILED test_claims.py::test_refuted - Refuted: {headline}" in failures
+
+
 # The summary --------------------------------------------------------------------------------------
 
 
@@ -140,6 +159,22 @@ def test_one_line_for_every_claim_in_the_order_they_ran(suite: Suite) -> None:
     assert f"{verdict.gap.mean:.3g}" in refuted
     assert f"{verdict.recovered:.1%}" in refuted
     assert " 0.5" in refuted  # what the claim allows
+
+
+def test_power_is_told_in_the_order_in_which_claims_ran(suite: Suite) -> None:
+    suite.write("""
+        @claim(tolerance=0.5)
+        def test_z():
+            return output(module("A", agrees_on="a"))
+
+        @claim(tolerance=0.5)
+        def test_a():
+            return output(module("A", agrees_on="a"))
+    """)
+    lines = suite.run("--scrub-mutate").text.splitlines()
+    assert [line for line in lines if line.startswith("test_claims.py::")] == [
+        "test_claims.py::test_z", "test_claims.py::test_a",
+    ]  # fmt: skip
 
 
 def test_figures_have_a_unit(suite: Suite) -> None:
@@ -187,6 +222,30 @@ def test_the_summary_fits_the_width(
     for lines in (ran.summary, ran.as_it_ran):
         for line, node in zip(lines, "AB", strict=True):
             assert f"[{node}]" in line  # what tells them apart is not what is cut
+
+
+@pytest.mark.parametrize("length", [44, 57])
+def test_a_name_is_whole_where_there_is_room_for_it(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """In the summary it goes above the figures first, as it runs the figures go out of line."""
+    monkeypatch.setenv("COLUMNS", "110")
+    name = "test_" + "x" * (length - len("test_"))
+    suite.write(f"""
+        @claim(tolerance=0.5)
+        def {name}():
+            return output(module("A", agrees_on="a"))
+
+        @claim(tolerance=0.5)
+        def test_no_component_of_this_name_is_there_at_all():
+            return output(module("left", agrees_on="a"))
+    """)
+    ran = suite.run()
+    assert [line.split()[-1] for line in ran.as_it_ran] == [name]
+    assert [line.split()[-1] for line in ran.summary] == [f"test_claims.py::{name}"]
+    lines = ran.text.splitlines()
+    above = lines.index("test_claims.py::test_no_component_of_this_name_is_there_at_all")
+    assert lines[above + 1].startswith("failed     Misstated: output/left: the network has no ")
 
 
 def test_a_line_for_every_claim_as_it_runs(four: Suite) -> None:
@@ -239,6 +298,20 @@ def test_a_claim_without_a_verdict_is_in_the_summary_as_well(four: Suite, worker
         "\nfailed     test_claims.py::test_misstated: Misstated: output/C: the network has no "
         "component" in text
     )
+
+
+def test_a_fixture_that_is_not_there_is_named_in_the_summary(suite: Suite) -> None:
+    suite.write("""
+        @claim(tolerance=0.5)
+        def test_held():
+            return output(module("A", agrees_on="a"))
+
+        @claim(tolerance=0.5, model="scrub_modle")
+        def test_of_another_network():
+            return output(module("A", agrees_on="a"))
+    """)
+    line = "error      test_claims.py::test_of_another_network: fixture 'scrub_modle' not found"
+    assert f"\n{line}\n" in suite.run().text
 
 
 @pytest.mark.parametrize("flag", ["-q", "-v", "-vv", "-qq"])

@@ -380,6 +380,30 @@ def test_the_workflow_gates_a_circuit(performed, noisy, tmp_path, monkeypatch):
         assert list(circuit.glob(name)), f"{name} is uploaded and was not written"
 
 
+def test_the_page_of_an_index_leads_nowhere_that_is_not_there(tmp_path):
+    """There, relative links and pictures of README.md are text, and nothing else changes."""
+    for name in ("README.md", "LICENSE", "pyproject.toml", "setup.py", "pytest_scrub/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "metadata").mkdir()
+    made = "from setuptools import build_meta as m; m.prepare_metadata_for_build_wheel('metadata')"
+    subprocess.run(
+        [sys.executable, "-c", made], cwd=tmp_path, env=environment(), check=True,
+        capture_output=True, timeout=SLOWEST,
+    )  # fmt: skip
+    (folder,) = (tmp_path / "metadata").glob("*.dist-info")
+    head, page = (folder / "METADATA").read_text().split("\n\n", 1)
+    assert "Description-Content-Type: text/markdown" in head
+    links = re.findall(r"\]\(([^)]+)\)", page)
+    assert links
+    assert all(link.startswith("https://") for link in links)
+    readme = (ROOT / "README.md").read_text()
+    assert BLOCK.findall(page) == BLOCK.findall(readme)
+    named = [path for path in re.findall(r"\]\(([^)]+)\)", readme) if "://" not in path]
+    assert len(named) > 10
+    assert all((ROOT / path).exists() and f"`{path}`" in page for path in named)
+
+
 def test_the_site_builds_without_a_broken_link(tmp_path):
     pytest.importorskip("mkdocs", reason="the documentation's extra is not installed")
     pytest.importorskip("mkdocstrings", reason="the documentation's extra is not installed")
