@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest_scrub
 from pytest_scrub.adversaries.worst import search
 from pytest_scrub.common.calls import short_repr
 from pytest_scrub.common.records import fields_of
@@ -58,7 +60,11 @@ def check(hypothesis: Node, model: Any, data: Dataset, **options: Unpack[CheckOp
     **Raises** `ScrubError` for anything that cannot be given a meaning.
     """
     # None is for claims, which may leave something to the run; here it is refused
-    return judged(hypothesis, model, data, Settings(**options))  # type: ignore[arg-type]
+    settings = Settings(**options)  # type: ignore[arg-type]
+    if settings.progress is not None:
+        return judged(hypothesis, model, data, settings)
+    with pytest_scrub.shown_in_notebook() as progress:
+        return judged(hypothesis, model, data, replace(settings, progress=progress))
 
 
 def judged(hypothesis: Node, model: Any, data: Dataset, settings: Settings) -> Verdict:

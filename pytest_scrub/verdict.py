@@ -368,8 +368,8 @@ class Attempt:
     concentration: float | None
     late: bool
     refutes: bool
-    changes: tuple[float, ...] = ()
-    curve: tuple[tuple[int, float], ...] = ()
+    changes: tuple[float, ...] = field(default=(), repr=False)
+    curve: tuple[tuple[int, float], ...] = field(default=(), repr=False)
     pointwise: bool | None = None
     outcome: Decided | None = None
     bound: float | None = None
@@ -794,9 +794,19 @@ class Verdict:
             )
         return Deciding(self.gap, self.tolerance)
 
+    @property
+    def worst(self) -> Attempt | None:
+        """The largest gap that an adversary found, those that refute first; None where none
+        searched."""
+        return None if self.search is None else self.search.worst
+
     def __str__(self) -> str:
         """The whole story as text, whether it held or not."""
         return str(pytest_scrub.story(self))
+
+    def __repr__(self) -> str:
+        """Its first line: all fields would fill pages of a notebook's list, or of an assertion."""
+        return f"<Verdict: {pytest_scrub.headline(self)}>"
 
     def __rich__(self) -> Any:
         """The story in a frame of the outcome's colour, for `rich.print`."""
@@ -807,6 +817,21 @@ class Verdict:
         with suppress(ModuleNotFoundError):
             return str(pytest_scrub.fragment(self))
         return None
+
+    def to_dataframe(self, of: str = "claim") -> Any:
+        """A table of pandas.
+
+        **Arguments**
+
+        - `of`: `"claim"`, one row with the figures, to be put below those of other verdicts;
+          `"nodes"`, `"attempts"` of adversaries, `"looks"` while it was drawn, `"slices"`,
+          `"mutants"`, `"controls"`, `"answers"` or `"rivals"`: a row for each, none where there are
+          none.
+
+        **Raises** `ScrubError` for another table, and `ModuleNotFoundError` where pandas is not
+        installed.
+        """
+        return pytest_scrub.frame(self, of)
 
     def to_json(self) -> str:
         """All fields as one line of JSON; NaN never occurs, and an end of an interval that is not
