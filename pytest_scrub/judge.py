@@ -13,6 +13,7 @@ from pytest_scrub.common.records import fields_of
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.circuit import circuit_of
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.functions import functions_of
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.errors import DataError, HypothesisError
 from pytest_scrub.metrics import as_metric
@@ -132,6 +133,7 @@ def _verdict(
         "dataset": evaluator.dataset.name or "dataset",
         "dataset_digest": evaluator.dataset.digest(),
         "circuit": circuit_of(evaluator.hypothesis, evaluator.graph),
+        "functions": functions_of(evaluator.hypothesis),
         "search": searched,
         "power": power,
         "controls": controlled,

@@ -545,6 +545,19 @@ class Predicted:
 
 
 @dataclass(frozen=True)
+class Function:
+    """A function of the hypothesis, whose name says nothing of what it computes.
+
+    - `what`: such as `"predicts="`, or `"computed_by= of output/head1.0"`.
+    - `digest`: of its code, and of what that reads beside its arguments, but for the weights of
+      modules; another version of Python has another code. None where that cannot be seen.
+    """
+
+    what: str
+    digest: str | None
+
+
+@dataclass(frozen=True)
 class Mend:
     """An addition to a refuted claim: `what` it is, and the mean `gap` that was left with it,
     `where` says of what."""
@@ -673,6 +686,7 @@ class Verdict:
       reasons; None where nodes were read as they say, or as all are of a network of its kind.
     - `predicted`: of a claim that says which label swaps lead to; None of one that says that
       nothing changes.
+    - `functions`: those of the hypothesis, which as text has but their names.
     - `schema_version`: another one for whatever a reader of this one would not understand.
     """
 
@@ -723,6 +737,7 @@ class Verdict:
     indirect: str | None = None
     predicted: Predicted | None = None
     min_gap: float | None = None
+    functions: tuple[Function, ...] = ()
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @property

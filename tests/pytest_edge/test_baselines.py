@@ -540,3 +540,60 @@ def test_torch_modules_in_another_order_are_as_they_were(suite: Suite) -> None:
         ran = suite.run("--scrub-compare", "-p", "randomly", f"--randomly-seed={seed}")
         assert "4 claims compared: no outcome changed" in compared(ran.text)
         assert " within" not in compared(ran.text)
+
+
+PREDICTED = """
+    {helper}
+    @claim(tolerance=1, metric=zero_one_error(), on_weak="warn", on_untested="warn")
+    def test_predicted():
+        left = module("A", agrees_on="a", name="left")
+        return output(left, predicts={function}, rest=EXACT)
+"""
+SAME = "lambda left: left"
+
+
+@pytest.mark.parametrize(
+    ("helper", "function", "is_same"),
+    [
+        ("", SAME, True),
+        ("\n\n    # further down", SAME, True),
+        ("", "lambda left: 1 - left", False),
+        ("def made(by):\n        return lambda left: left * by", "made(1)", False),
+    ],
+)
+def test_two_functions_of_one_name_are_two_claims(
+    suite: Suite, helper: str, function: str, is_same: bool
+) -> None:
+    suite.write(PREDICTED.format(helper="", function=SAME))
+    suite.run("--scrub-save")
+    (record,) = records(suite).values()
+    assert 0 <= record["figures"]["accuracy"]["share"] <= 1
+    assert [one["what"] for one in record["functions"]] == ["predicts="]
+    suite.write(PREDICTED.format(helper=helper, function=function))
+    ran = suite.run("--scrub-compare", alone=True)  # a process of its own has the same digest
+    assert (ran.result.ret == OK) is is_same, ran.text
+    assert ("predicts= computes something else" in compared(ran.text)) is not is_same
+    assert ("accuracy" in compared(ran.text)) is is_same
+
+
+@only_in_full
+def test_what_a_function_closes_over_is_part_of_it(suite: Suite) -> None:
+    made = "def made(by):\n        return lambda left: left * by"
+    suite.write(PREDICTED.format(helper=made, function="made(1)"))
+    suite.run("--scrub-save")
+    suite.write(PREDICTED.format(helper=made, function="made(0)"))
+    assert suite.run("--scrub-compare", alone=True).result.ret == FAILED
+
+
+def test_a_summary_on_github_has_old_against_new(
+    two: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two.run("--scrub-save")
+    sharpen(two, 4)
+    summary = two.pytester.path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    assert two.run("--scrub-compare").result.ret == FAILED
+    text = summary.read_text()
+    assert text.startswith("## Compared with the baseline main\n")
+    assert re.search(r"test_refuted</code></td><td>refuted.*?</td><td><b>[\d.]+ → [\d.]+</b>", text)
+    assert "## Claims: " in text
