@@ -53,7 +53,7 @@ def pytest_fixture_setup(fixturedef, request):
         fixturedef.cached_result = (found.rebuilt(), *fixturedef.cached_result[1:])
     return found
 """
-EVERY = "--scrub-compare-fail=all:0"  # figure gates
+EVERY = "--scrub-compare-fail=all:0"  # a wolf may be in any figure
 
 
 def run(folder: Path, *args: str, noise: float = 0.0, weight: str = WEIGHT) -> tuple[int, str]:

@@ -273,7 +273,7 @@ def _without_what_older_files_have_not(record: Any) -> Any:
     """Files of claims that have nothing to say of it stay as they were."""
     if not isinstance(record, dict):
         return record
-    silent: tuple[tuple[str, Any], ...] = (("exact", False), ("accuracy", None), ("functions", []))
+    silent: tuple[tuple[str, Any], ...] = (("exact", False), ("accuracy", None), ("functions", ()))
     return {
         name: _without_what_older_files_have_not(value)
         for name, value in record.items()
