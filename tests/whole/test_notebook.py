@@ -39,7 +39,9 @@ HYPOTHESIS = output(
 
 
 def _needed(package: str) -> Any:
-    return pytest.importorskip(package, reason=f"{package} is not installed: {__doc__}")
+    return pytest.importorskip(
+        package, reason=f"{package} is not installed: no notebook is looked at"
+    )
 
 
 # The tutorial -------------------------------------------------------------------------------------
