@@ -111,9 +111,11 @@ _HOMES = {
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)  # noqa: PLE0605  # the table above is the list
-# how a verdict shows itself, which knows nothing of those that show it
+# how verdicts and hypotheses show themselves, which know nothing of those that show them
 _HOME |= {
-    "story": "reports.terminal", "framed": "reports.terminal", "fragment": "extras.html.page",
+    "story": "reports.terminal", "framed": "reports.terminal", "headline": "reports.terminal",
+    "frame": "reports.frame", "fragment": "extras.html.page", "drawn": "extras.html.page",
+    "sketch": "tree.sketch", "shown_in_notebook": "pytest_edge.progress",
 }  # fmt: skip
 
 

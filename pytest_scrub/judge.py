@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest_scrub
 from pytest_scrub.adversaries.worst import search
 from pytest_scrub.common.calls import short_repr
 from pytest_scrub.common.records import fields_of
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.circuit import circuit_of
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.functions import functions_of
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.errors import DataError, HypothesisError
 from pytest_scrub.metrics import as_metric
@@ -58,7 +61,11 @@ def check(hypothesis: Node, model: Any, data: Dataset, **options: Unpack[CheckOp
     **Raises** `ScrubError` for anything that cannot be given a meaning.
     """
     # None is for claims, which may leave something to the run; here it is refused
-    return judged(hypothesis, model, data, Settings(**options))  # type: ignore[arg-type]
+    settings = Settings(**options)  # type: ignore[arg-type]
+    if settings.progress is not None:
+        return judged(hypothesis, model, data, settings)
+    with pytest_scrub.shown_in_notebook() as progress:
+        return judged(hypothesis, model, data, replace(settings, progress=progress))
 
 
 def judged(hypothesis: Node, model: Any, data: Dataset, settings: Settings) -> Verdict:
@@ -127,6 +134,7 @@ def _verdict(
         "dataset": evaluator.dataset.name or "dataset",
         "dataset_digest": evaluator.dataset.digest(),
         "circuit": circuit_of(evaluator.hypothesis, evaluator.graph),
+        "functions": functions_of(evaluator.hypothesis),
         "search": searched,
         "power": power,
         "controls": controlled,

@@ -370,8 +370,8 @@ class Attempt:
     concentration: float | None
     late: bool
     refutes: bool
-    changes: tuple[float, ...] = ()
-    curve: tuple[tuple[int, float], ...] = ()
+    changes: tuple[float, ...] = field(default=(), repr=False)
+    curve: tuple[tuple[int, float], ...] = field(default=(), repr=False)
     pointwise: bool | None = None
     outcome: Decided | None = None
     bound: float | None = None
@@ -574,6 +574,19 @@ class Predicted:
 
 
 @dataclass(frozen=True)
+class Function:
+    """A function of the hypothesis, whose name says nothing of what it computes.
+
+    - `what`: such as `"predicts="`, or `"computed_by= of output/head1.0"`.
+    - `digest`: of its code, and of what that reads beside its arguments, but for the weights of
+      modules; another version of Python has another code. None where that cannot be seen.
+    """
+
+    what: str
+    digest: str | None
+
+
+@dataclass(frozen=True)
 class Mend:
     """An addition to a refuted claim: `what` it is, and the mean `gap` that was left with it,
     `where` says of what."""
@@ -703,6 +716,7 @@ class Verdict:
     - `predicted`: of a claim that says which label swaps lead to; None of one that says that
       nothing changes.
     - `metric_worse`: `"higher"` or `"lower"`, which way the metric gets worse.
+    - `functions`: those of the hypothesis, which as text has but their names.
     - `schema_version`: another one for whatever a reader of this one would not understand.
     """
 
@@ -754,6 +768,7 @@ class Verdict:
     predicted: Predicted | None = None
     min_gap: float | None = None
     metric_worse: Literal["higher", "lower"] = "higher"
+    functions: tuple[Function, ...] = ()
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @property
@@ -825,9 +840,19 @@ class Verdict:
             )
         return Deciding(self.gap, self.tolerance)
 
+    @property
+    def worst(self) -> Attempt | None:
+        """The largest gap that an adversary found, those that refute first; None where none
+        searched."""
+        return None if self.search is None else self.search.worst
+
     def __str__(self) -> str:
         """The whole story as text, whether it held or not."""
         return str(pytest_scrub.story(self))
+
+    def __repr__(self) -> str:
+        """Its first line: all fields would fill pages of a notebook's list, or of an assertion."""
+        return f"<Verdict: {pytest_scrub.headline(self)}>"
 
     def __rich__(self) -> Any:
         """The story in a frame of the outcome's colour, for `rich.print`."""
@@ -838,6 +863,21 @@ class Verdict:
         with suppress(ModuleNotFoundError):
             return str(pytest_scrub.fragment(self))
         return None
+
+    def to_dataframe(self, of: str = "claim") -> Any:
+        """A table of pandas.
+
+        **Arguments**
+
+        - `of`: `"claim"`, one row with the figures, to be put below those of other verdicts;
+          `"nodes"`, `"attempts"` of adversaries, `"looks"` while it was drawn, `"slices"`,
+          `"mutants"`, `"controls"`, `"answers"` or `"rivals"`: a row for each, none where there are
+          none.
+
+        **Raises** `ScrubError` for another table, and `ModuleNotFoundError` where pandas is not
+        installed.
+        """
+        return pytest_scrub.frame(self, of)
 
     def to_json(self) -> str:
         """All fields as one line of JSON; NaN never occurs, and an end of an interval that is not

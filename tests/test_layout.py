@@ -45,6 +45,7 @@ ELSEWHERE = {
     "adversaries/simpler_inputs.py": "pytest_edge/test_adversaries.py",
     "reports": "pytest_edge/test_run_reports.py",
     "extras/baselines/text.py": "extras/baselines/test_comparison.py",
+    "extras/baselines/summary.py": "extras/baselines/test_comparison.py",
     "extras/ray/worker.py": "extras/ray/test_executor.py",
     "pytest_edge/progress.py": "pytest_edge/test_run_reports.py",
 }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
 
+from pytest_scrub.errors import ScrubError
 from pytest_scrub.statistics.acceptance import (
     NO_NODE,
 )
@@ -23,7 +25,7 @@ from pytest_scrub.verdict import (
     Slices,
     Verdict,
 )
-from tests.example_verdicts import attempt, refuted, search, verdict
+from tests.example_verdicts import attempt, refuted, search, verdict, whole
 from tests.statistics.test_acceptance import TESTED, verdict_on
 
 VERDICT = verdict_on(
@@ -124,3 +126,47 @@ def test_the_figure_that_decided() -> None:
         outcome="refuted", average="refuted", min_within=0.95, changes=(0.0,) * 80 + (2.0,) * 21
     )
     assert within.deciding == Deciding(Estimate(2, 2, 2), 0.5, "for 0.95 of the swaps")
+
+
+def test_the_worst_is_that_of_the_search() -> None:
+    found = refuted()
+    assert found.search is not None
+    assert found.worst is found.search.worst is not None
+    assert verdict().worst is None
+
+
+def test_figures_as_a_row_of_pandas() -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed: no tables")
+    rows = pandas.concat([verdict().to_dataframe(), replace(whole(), claim="b").to_dataframe()])
+    assert list(rows["claim"]) == ["test_it.py::test_it", "b"]
+    assert list(rows["gap"]) == [verdict().gap.mean, whole().gap.mean]
+    assert rows["gap_low"].iloc[0] == verdict().gap.low
+    assert rows["worst"].isna().tolist() == [True, False]
+
+
+def test_what_a_verdict_lists_as_tables_of_pandas() -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed: no tables")
+    found = whole()
+    nodes = found.to_dataframe("nodes")
+    assert list(nodes["slot"]) == [one.slot for one in found.nodes]
+    assert list(nodes["alone"]) == [one.alone.mean for one in found.nodes if one.alone]
+    assert list(nodes["alone_low"]) == [one.alone.low for one in found.nodes if one.alone]
+    assert found.search is not None
+    attempts = found.to_dataframe("attempts")
+    assert list(attempts["adversary"]) == [one.adversary for one in found.search.attempts]
+    assert "curve" not in attempts
+    for of in ("looks", "slices", "mutants", "controls"):
+        assert len(found.to_dataframe(of)) > 0
+        assert len(verdict().to_dataframe(of)) == (of == "looks")
+    assert not len(verdict().to_dataframe("answers")) + len(verdict().to_dataframe("rivals"))
+
+
+def test_a_table_that_is_none_is_named() -> None:
+    with pytest.raises(ScrubError, match="no table 'node'; did you mean 'nodes'"):
+        verdict().to_dataframe("node")
+
+
+def test_tables_say_that_they_need_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ModuleNotFoundError, match=r"needs pandas, .*: pip install pandas$"):
+        verdict().to_dataframe()

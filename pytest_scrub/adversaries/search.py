@@ -251,9 +251,9 @@ class Spending:
         found = self.evaluator.evaluate(swap_set) - self.unscrubbed(swap_set.references)
         if self.evaluator.progress is not None:
             stands = f"worst so far {self._curve[-1][1]:.3g}" if self._curve else ""
-            self.evaluator.progress(
-                self.name, min(self.evaluations, self.budget), self.budget, stands
-            )
+            # of what has no end there is no share that is done, and no time that is left
+            most = self.evaluations if self.budget == UNLIMITED else self.budget
+            self.evaluator.progress(self.name, min(self.evaluations, most), most, stands)
         self.remember(swap_set, found)
         return found
 

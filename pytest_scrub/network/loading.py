@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from pytest_scrub.common.calls import short_repr
 from pytest_scrub.errors import ModelError, did_you_mean, first_line, hides_scrub_errors
 from pytest_scrub.network.transformer_lens import bridged, require_library
 

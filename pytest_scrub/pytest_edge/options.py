@@ -127,8 +127,9 @@ OPTIONS = (
     Option(
         "compare-fail",
         parsed,
-        "how far figures may move, such as gap:10%%,worst:0.05",
-        "gap:0,null:0,explained:0,worst:0,power:0",
+        "how far figures may move beyond their intervals, such as gap:10%%,worst:0.05 or all:0; "
+        "others are only shown",
+        "gap:0,accuracy:0",
     ),
     Option(
         "cache",

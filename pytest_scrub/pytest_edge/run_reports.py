@@ -234,19 +234,28 @@ class Reporting:
             from pytest_scrub.extras.html.page import page
 
             self._write_page("html", page(self.run))
-        if "GITHUB_STEP_SUMMARY" in os.environ and self._reports:
-            from pytest_scrub.extras.github.summary import ROOM, step_summary
-
-            path = Path(os.environ["GITHUB_STEP_SUMMARY"])
-            room = ROOM - (path.stat().st_size if path.is_file() else 0)
-            self._write(path, step_summary(self.run, room), _append)
         if self._is_asked("compare"):
             from pytest_scrub.extras.baselines.comparison import compare
 
             name, limits = (option(self.config, one) for one in ("compare", "compare-fail"))
             self._comparison = compare(self.run, name, self._baseline, limits)
+        if "GITHUB_STEP_SUMMARY" in os.environ and self._reports:
+            self._write_step_summary(Path(os.environ["GITHUB_STEP_SUMMARY"]))
         if self._is_asked("save"):
             self._save()
+
+    def _write_step_summary(self, path: Path) -> None:
+        """What moved comes first: it is what a reviewer asks for."""
+        from pytest_scrub.extras.github.summary import ROOM, step_summary
+
+        room = ROOM - (path.stat().st_size if path.is_file() else 0)
+        moved = ""
+        if self._comparison is not None:
+            from pytest_scrub.extras.baselines.summary import comparison_summary
+
+            moved = comparison_summary(self._comparison, room // 2)
+        room -= len(moved.encode("utf-8", "backslashreplace"))
+        self._write(path, moved + step_summary(self.run, room), _append)
 
     def _save(self) -> None:
         """Writes a file for every claim that was judged; those of others stay as they are."""

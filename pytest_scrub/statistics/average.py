@@ -16,8 +16,13 @@ import numpy.typing as npt
 
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.moved import (
-    all_moved, made_up, moved_leaves, reaches_output, read_at, silent_units,
-)  # fmt: skip
+    all_moved,
+    made_up,
+    moved_leaves,
+    reaches_output,
+    read_at,
+    silent_units,
+)
 from pytest_scrub.errors import HypothesisError, ScrubError, located_at
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.acceptance import Acceptance, recovered, slack, untested_nodes

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar, Union
 
 import numpy as np
 
+import pytest_scrub
 from pytest_scrub.common.calls import short_repr, with_plain_arguments
 from pytest_scrub.errors import HypothesisError, Place, located_at
 from pytest_scrub.tree.edits import VectorEdit
@@ -256,6 +257,14 @@ class Node:
             first, *below = str(child).splitlines()
             lines += [guides[0] + first, *(guides[1] + line for line in below)]
         return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str | None:
+        """A drawing and the text, for notebooks; None where Jinja is not installed."""
+        with suppress(ModuleNotFoundError):
+            return str(pytest_scrub.drawn(pytest_scrub.sketch(self), str(self)))
+        return None
 
 
 def _joined(components: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from pytest_scrub.adversaries.candidates import Candidates
 from pytest_scrub.adversaries.in_turn import ALL_ADVERSARIES, search_in_turn
 from pytest_scrub.adversaries.search import (
     EVALUATIONS_OF_A_GRADIENT,
+    UNLIMITED,
     Found,
     NotSearched,
     Spending,
@@ -51,6 +52,7 @@ from tests.adversaries.problems import (
     changes,
     dataset,
     generator,
+    planted,
     product,
     small_toys,
     transformer,
@@ -204,6 +206,17 @@ def test_everything_is_tried_where_the_budget_allows_it(nth: int) -> None:
         problem.evaluator.space, spending, generator()
     )
     assert not found.exhaustive
+
+
+def test_a_search_without_an_end_says_no_end_of_it() -> None:
+    """Progress of so many that the time left for them is no time was an error on a terminal."""
+    evaluator, told = planted(), list[tuple[str, int, int, str]]()
+    evaluator.progress = lambda *said: told.append(said)
+    spending, swap_set = Spending(evaluator, UNLIMITED), evaluator.space.draw(3, generator())
+    for _ in range(2):
+        spending.changes(swap_set)
+    searching = [(done, total) for what, done, total, _ in told if what == spending.name]
+    assert searching == [(3, 3), (6, 6)]
 
 
 # --- ranking: many donors, few evaluations --------------------------------------------------------

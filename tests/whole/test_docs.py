@@ -368,9 +368,10 @@ def test_the_workflow_gates_a_circuit(performed, noisy, tmp_path, monkeypatch):
     summary = circuit / f"summary-{noisy}.md"
     on_github = {"GITHUB_ACTIONS": "true", "CI": "true", "GITHUB_STEP_SUMMARY": str(summary)}
     printed = run(f"{check}  # fails" if noisy else check, circuit, **on_github)
-    assert ("worst moved" in printed) is noisy
+    assert ("was held and is held on average, fell to the search" in printed) is noisy
     assert "test_the_sum_of_the_dice" in summary.read_text()
     assert "```mermaid" in summary.read_text()
+    assert "## Compared with the baseline main" in summary.read_text()
     uploaded = next(step for step in job["steps"] if "upload-artifact" in step.get("uses", ""))
     assert uploaded["if"] == "always()"
     written = {path.name: path.read_text() for path in (circuit / "reports").iterdir()}

@@ -25,6 +25,7 @@ LATER = {  # fields that came after these files were written: what they are read
     "unknowing": None,
     "says_nothing": False,
     "silent": [],
+    "functions": [],
     **dict.fromkeys(("indirect", "picture", "own_picture", "donor_picture")),
     **dict.fromkeys(("predicted", "predicts", "label", "min_gap", "accuracy", "edited")),
 }

@@ -9,6 +9,8 @@ intervals gets half of the error.
 So it is with what the claim would cost if its features knew nothing, and with what is explained of
 that: their intervals follow from those of both gaps, so they cost no confidence of their own.
 
+So has the share of swaps that lead to what a claim predicts, of draws whose number is fixed.
+
 The worst that was found is compared where both runs searched alike, with the same seed: another one
 tries other donors, which no interval over references covers. Nor is an outcome that only the search
 decided a change where the seeds differ.
@@ -18,11 +20,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pytest_scrub.extras.baselines.files import NOT_KEPT, Baseline, Refuted, Worst
 from pytest_scrub.extras.baselines.limits import (
+    ACCURACY,
     EXPLAINED,
     GAP,
     NULL,
@@ -37,7 +40,14 @@ from pytest_scrub.statistics.intervals import widened
 from pytest_scrub.verdict import REFUTED, Estimate, result_of
 
 _LEAST = 1e-6  # by which shares may differ that are the same
+# a function that stands in for an activation may follow the weights; what a claim predicts may not
+COMPUTED_BY = "computed_by="
 MOVED, WITHIN, UNCHANGED, NOT_COMPARED = "moved", "within", "unchanged", "not compared"
+
+
+def _else(whats: Collection[str]) -> str:
+    verb = "compute" if len(whats) > 1 else "computes"
+    return f"{', '.join(whats)} {verb} something else than when it was saved"
 
 
 class Pair(NamedTuple):
@@ -58,8 +68,40 @@ class Pair(NamedTuple):
         old, new = self
         if old.metric != new.metric:
             return f"it is another claim by now: its metric was {old.metric} and is {new.metric}"
-        is_same = old.hypothesis == new.hypothesis
-        return "" if is_same else "it is another claim by now: its hypothesis has changed"
+        if old.hypothesis != new.hypothesis:
+            return "it is another claim by now: its hypothesis has changed"
+        others = [what for what in self.other_functions if not what.startswith(COMPUTED_BY)]
+        return f"it is another claim by now: {_else(others)}" if others else ""
+
+    @property
+    def other_functions(self) -> list[str]:
+        """The functions of the hypothesis that are known to compute something else now."""
+        now = {one.what: one.digest for one in self.new.functions}
+        return [
+            one.what
+            for one in self.old.functions
+            if self.is_same_python
+            and None not in (one.digest, now.get(one.what))
+            and one.digest != now[one.what]
+        ]
+
+    @property
+    def unknown_functions(self) -> list[str]:
+        """Those of which that is not known."""
+        then = {one.what: one.digest for one in self.old.functions}
+        return [
+            one.what
+            for one in self.new.functions
+            if not self.is_same_python or None in (one.digest, then.get(one.what))
+        ]
+
+    @property
+    def is_same_python(self) -> bool:
+        """Whether the same function has the same code then and now."""
+        then, now = (
+            one.versions.get("python", "").rpartition(".")[0] for one in (self.old, self.new)
+        )
+        return then == now
 
     @property
     def by_search(self) -> bool:
@@ -78,12 +120,13 @@ class Pair(NamedTuple):
 class FigureChange:
     """One figure of one claim.
 
-    - `figure`: `"gap"`, `"null"`, `"explained"`, `"worst"` or `"power"`.
+    - `figure`: `"gap"`, `"accuracy"`, `"null"`, `"explained"`, `"worst"` or `"power"`.
     - `old`, `new`: None where there is none.
     - `by`: new minus old, with its corrected interval; None where they are not compared.
     - `limit`: how far it may move, in the figure's unit.
     - `verdict`: `"moved"` beyond the limit, `"within"` it, `"unchanged"`, or `"not compared"`;
       `why`: why not.
+    - `gates`: whether it fails the run where it moved.
     """
 
     figure: str
@@ -93,6 +136,7 @@ class FigureChange:
     limit: float
     verdict: str
     why: str = ""
+    gates: bool = True
 
 
 @dataclass(frozen=True)
@@ -117,8 +161,8 @@ class ClaimComparison:
 
     @property
     def moved(self) -> tuple[FigureChange, ...]:
-        """The figures beyond their limits."""
-        return tuple(one for one in self.figures if one.verdict == MOVED)
+        """The figures beyond their limits, of those that gate."""
+        return tuple(one for one in self.figures if one.verdict == MOVED and one.gates)
 
     @property
     def fails(self) -> bool:
@@ -203,6 +247,7 @@ def _compared(pair: Pair, limits: Limits, confidence: float) -> ClaimComparison:
     old, new = pair
     changes = (
         gap_change(pair, limits[GAP], confidence),
+        _accuracy_change(pair, limits[ACCURACY], confidence),
         _null_change(pair, limits[NULL], confidence),
         _explained_change(pair, limits[EXPLAINED], confidence),
         _worst_change(pair, limits[WORST], confidence),
@@ -212,7 +257,13 @@ def _compared(pair: Pair, limits: Limits, confidence: float) -> ClaimComparison:
         old.claim,
         result_of(old.outcome, old.average),
         result_of(new.outcome, new.average),
-        () if pair.incomparable else tuple(change for change in changes if change is not None),
+        ()
+        if pair.incomparable
+        else tuple(
+            replace(change, gates=limits[change.figure].gates)
+            for change in changes
+            if change is not None
+        ),
         tuple(_changed(pair)),
         pair.incomparable,
         pair.by_search,
@@ -237,6 +288,13 @@ def _changed(pair: Pair) -> Iterator[str]:
         yield f"the tolerance: {old.tolerance:.4g} -> {new.tolerance:.4g}"
     if pair.by_search:
         yield "the outcomes differ by what a search found, and another seed finds something else"
+    if others := [what for what in pair.other_functions if what.startswith(COMPUTED_BY)]:
+        yield _else(others)
+    if unknown := pair.unknown_functions:
+        yield (
+            f"whether {', '.join(unknown)} still computes the same is not known: what was saved "
+            "does not say it, or for another version of Python, or its code cannot be seen"
+        )
     if old.interval != new.interval:
         yield f"the interval: {old.interval} -> {new.interval}"
 
@@ -290,6 +348,17 @@ def both(pair: Pair, figure: str, confidence: float) -> tuple[Estimate, Estimate
 def difference(old: Estimate, new: Estimate) -> Estimate:
     """New minus old."""
     return Estimate(new.mean - old.mean, new.low - old.high, new.high - old.low)
+
+
+def _accuracy_change(pair: Pair, limit: Limit, confidence: float) -> FigureChange | None:
+    old, new = (one.figures.accuracy for one in pair)
+    if old is None or new is None:
+        then, now = (None if one is None else one.share for one in (old, new))
+        return _of_one_side(ACCURACY, then, now, "counted")
+    # half of the error for each, as they may depend on one another
+    by = difference(*(one.interval((1 + confidence) / 2) for one in (old, new)))
+    room = limit.of(old.share)
+    return FigureChange(ACCURACY, old.share, new.share, by, room, _judged(by, room, _LEAST))
 
 
 def _null_change(pair: Pair, limit: Limit, confidence: float) -> FigureChange | None:
@@ -380,7 +449,9 @@ def _intervals(pair: Pair) -> int:
     nulls, worsts = ([getattr(one.figures, of) for one in pair] for of in ("null", "worst"))
     is_worst_compared = all(worsts) and pair.old.seed == pair.new.seed
     has_interval = is_worst_compared and not any(one.is_point for one in worsts)
-    return 1 + _have_powers(pair) + all(nulls) + has_interval
+    counted = [one.figures.accuracy for one in pair]
+    have_accuracy = all(counted) and not all(one.exact for one in counted if one)
+    return 1 + _have_powers(pair) + all(nulls) + has_interval + have_accuracy
 
 
 def _have_powers(pair: Pair) -> bool:

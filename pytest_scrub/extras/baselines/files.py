@@ -20,7 +20,7 @@ from pytest_scrub.common.records import Malformed, as_plain_dict, fields_of, par
 from pytest_scrub.errors import did_you_mean
 from pytest_scrub.reports.run import Run
 from pytest_scrub.settings import CONFIDENCE
-from pytest_scrub.verdict import HELD, Estimate, OnAverage, Outcome, Search
+from pytest_scrub.verdict import HELD, Estimate, Function, OnAverage, Outcome, Search
 
 SCHEMA_VERSION: Final = 1
 DIGITS = 6
@@ -90,11 +90,33 @@ class Refuted:
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """How many swaps the network answers as the claim predicts: a `share` of so many `samples`,
+    `exact` where these are all that there are."""
+
+    share: float
+    samples: int
+    exact: bool = False
+
+    def interval(self, confidence: float) -> Estimate:
+        """Clopper and Pearson's: how many are drawn is fixed beforehand."""
+        if self.exact:
+            return Estimate(self.share, self.share, self.share, exact=True)
+        from scipy import stats
+
+        found = stats.binomtest(round(self.share * self.samples), self.samples)
+        ends = found.proportion_ci(confidence)
+        return Estimate(self.share, min(ends.low, self.share), max(ends.high, self.share))
+
+
+@dataclass(frozen=True)
 class Figures:
-    """What may move; all but `recovered` and `power` in the metric's unit. As in a `Verdict`.
+    """What may move; all but `recovered`, `power` and `accuracy` in the metric's unit. As in a
+    `Verdict`.
 
     - `worst`, `power`: None where nothing was searched, or no mutant judged.
-    - `null`: None where the claim has none, and in older files.
+    - `null`: None where the claim has none, and in older files; so `accuracy`, where it predicts no
+      label.
     """
 
     gap: Estimate
@@ -105,6 +127,7 @@ class Figures:
     worst: Worst | None
     power: Refuted | None
     null: Unknowing | None = None
+    accuracy: Accuracy | None = None
 
     @property
     def scale(self) -> float:
@@ -128,6 +151,7 @@ class Baseline:
     - `interval`: which swaps and which statistics that of the gap speaks of.
     - `versions`: of Python and the packages that figures depend on.
     - `confidence`: of the intervals.
+    - `functions`: of the hypothesis, whose lines have but their names; none in older files.
     """
 
     claim: str
@@ -146,6 +170,7 @@ class Baseline:
     dataset_digest: str
     versions: Mapping[str, str]
     confidence: float = CONFIDENCE
+    functions: tuple[Function, ...] = ()
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @classmethod
@@ -164,7 +189,7 @@ class Baseline:
     def to_json(self) -> str:
         """Sorted, one value a line; what cannot be printed is escaped, other text stays as it is
         read."""
-        record = _without_what_is_not_exact(as_plain_dict(self))
+        record = _without_what_older_files_have_not(as_plain_dict(self))
         text = (
             json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         )
@@ -239,16 +264,20 @@ def _contradictions(one: Baseline) -> Iterator[str]:
         yield f"its gap {gap} cannot have held a tolerance of {one.tolerance:g}"
     if power is not None and not 0 <= power.refuted <= power.of:
         yield f"its power is {power}"
+    accuracy = figures.accuracy
+    if accuracy is not None and not (0 <= accuracy.share <= 1 and accuracy.samples > 0):
+        yield f"its accuracy is {accuracy.share:g} of {accuracy.samples} samples"
 
 
-def _without_what_is_not_exact(record: Any) -> Any:
-    """Files of what was drawn stay as they were."""
+def _without_what_older_files_have_not(record: Any) -> Any:
+    """Files of claims that have nothing to say of it stay as they were."""
     if not isinstance(record, dict):
         return record
+    silent: tuple[tuple[str, Any], ...] = (("exact", False), ("accuracy", None), ("functions", ()))
     return {
-        name: _without_what_is_not_exact(value)
+        name: _without_what_older_files_have_not(value)
         for name, value in record.items()
-        if (name, value) != ("exact", False)
+        if (name, value) not in silent
     }
 
 
@@ -258,8 +287,11 @@ def _holds_its_mean(estimate: Estimate) -> bool:
 
 def _figures(verdict: Verdict) -> Figures:
     scale = max(abs(verdict.unscrubbed), abs(verdict.scrubbed))
-    search, power, null = verdict.search, verdict.power, verdict.null
+    search, power, null, said = verdict.search, verdict.power, verdict.null, verdict.predicted
     return Figures(
+        accuracy=None
+        if said is None or said.accuracy is None
+        else Accuracy(_rounded(said.accuracy, 1.0), said.samples, verdict.gap.exact),
         gap=_estimate(verdict.gap, scale),
         unscrubbed=_rounded(verdict.unscrubbed, scale),
         scrubbed=_rounded(verdict.scrubbed, scale),

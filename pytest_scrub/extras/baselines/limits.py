@@ -7,17 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-GAP, NULL, EXPLAINED, WORST, POWER = "gap", "null", "explained", "worst", "power"
-FIGURES = (GAP, NULL, EXPLAINED, WORST, POWER)
+GAP, ACCURACY, NULL, EXPLAINED = "gap", "accuracy", "null", "explained"
+WORST, POWER = "worst", "power"
+FIGURES = (GAP, ACCURACY, NULL, EXPLAINED, WORST, POWER)
+# what a claim is about; the others follow from it, or are what one search found in one network, and
+# a network that was trained again has others
+GATING = (GAP, ACCURACY)
+ALL = "all"
 
 
 @dataclass(frozen=True)
 class Limit:
     """How far one figure may move: `size` in the figure's unit, or a share of what it was where
-    `relative`."""
+    `relative`; a figure that does not `gate` is only shown."""
 
     size: float = 0.0
     relative: bool = False
+    gates: bool = True
 
     def of(self, old: float) -> float:
         """In the figure's unit, where it was `old`."""
@@ -25,22 +31,23 @@ class Limit:
 
 
 Limits = Mapping[str, Limit]
-NONE: Limits = MappingProxyType(dict.fromkeys(FIGURES, Limit()))
+# no further than the intervals allow
+NONE: Limits = MappingProxyType({one: Limit(gates=one in GATING) for one in FIGURES})
 
 
 def parsed(text: str) -> Limits:
-    """The limits of all figures from a text such as `gap:10%,worst:0.05`; zero for one that it
-    leaves out.
+    """The limits of all figures from a text such as `gap:10%,worst:0.05`, in which `all` stands for
+    those that it leaves out; without it, those are as in `NONE`.
 
     **Raises** `ValueError` with what is wrong and what to write.
     """
     found: dict[str, Limit] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         figure, colon, size = (word.strip() for word in part.partition(":"))
-        if figure not in FIGURES:
+        if figure not in (*FIGURES, ALL):
             raise ValueError(
-                f"knows the figures {', '.join(FIGURES)}, not {figure!r}; write {WORST}:0.05, for "
-                "instance"
+                f"knows the figures {', '.join(FIGURES)}, and {ALL} of them, not {figure!r}; write "
+                f"{WORST}:0.05, for instance"
             )
         if not colon:
             raise ValueError(
@@ -49,7 +56,8 @@ def parsed(text: str) -> Limits:
         if figure in found:
             raise ValueError(f"has two limits for {figure!r}; leave out one of them")
         found[figure] = _limit(figure, size)
-    return {**NONE, **found}
+    others = found.pop(ALL, None)
+    return {**(NONE if others is None else dict.fromkeys(FIGURES, others)), **found}
 
 
 def _limit(figure: str, text: str) -> Limit:

@@ -39,14 +39,14 @@ def comparison_lines(
     for claim in shown:
         yield claim.fails, visible(f"{claim.claim}: {_outcome(claim)}")
         for figure in claim.figures:
-            yield figure.verdict == MOVED, next(table)
+            yield figure.verdict == MOVED and figure.gates, next(table)
         for text in filter(None, (claim.incomparable, *claim.changed)):
             yield bool(claim.incomparable), f"  {visible(text)}"
     yield from ((False, visible(text)) for text in comparison.beside)
-    yield from _conclusion(comparison)
+    yield from conclusion_lines(comparison)
 
 
-def _conclusion(comparison: Comparison) -> Iterator[tuple[bool, str]]:
+def conclusion_lines(comparison: Comparison) -> Iterator[tuple[bool, str]]:
     """Which claims fail the run by how much, and what to do."""
     failing = [claim for claim in comparison.claims if claim.fails]
     count = len(comparison.claims)
@@ -59,8 +59,8 @@ def _conclusion(comparison: Comparison) -> Iterator[tuple[bool, str]]:
         but = " but by another seed's search" * changed
         yield (
             False,
-            f"{of} compared: no outcome changed{but}, and no figure moved further than interval "
-            "and limit allow",
+            f"{of} compared: no outcome changed{but}, and no figure that gates moved further than "
+            "interval and limit allow",
         )
     else:
         yield True, f"{len(failing)} of {of} not as in the baseline {comparison.name!r}:"
@@ -68,6 +68,10 @@ def _conclusion(comparison: Comparison) -> Iterator[tuple[bool, str]]:
             test = claim.claim.rpartition("::")[2]
             yield True, visible(f"  {test}: {'; '.join(_reasons(claim))}")
         yield True, f"if that is meant, save the new figures with --scrub-save={comparison.name}"
+    moved = [one for claim in comparison.claims for one in claim.figures if one.verdict == MOVED]
+    if shown := sum(not one.gates for one in moved):
+        figures = f"{shown} figure{'s' * (shown != 1)} moved that {'are' if shown > 1 else 'is'}"
+        yield False, f"{figures} only shown; --scrub-compare-fail=all:0 fails by each"
 
 
 def _reasons(claim: ClaimComparison) -> Iterator[str]:
@@ -76,8 +80,8 @@ def _reasons(claim: ClaimComparison) -> Iterator[str]:
     for change in claim.moved:
         assert change.by is not None  # it moved
         yield (
-            f"{change.figure} moved by {_signed(change.by.mean)} from {_figure(change.old)} to "
-            f"{_figure(change.new)}"
+            f"{change.figure} moved by {_signed(change.by.mean)} from {figure_text(change.old)} to "
+            f"{figure_text(change.new)}"
         )
     if claim.incomparable:
         yield claim.incomparable
@@ -89,9 +93,11 @@ def _outcome(claim: ClaimComparison) -> str:
 
 def _cells(change: FigureChange) -> tuple[str, ...]:
     verdict = f"{NOT_COMPARED}: {change.why}" if change.why else change.verdict
+    if change.verdict == MOVED and not change.gates:
+        verdict = f"{MOVED}, shown only"
     by = "" if change.by is None else "0" if change.verdict == UNCHANGED else _by(change.by)
-    limit = "" if change.by is None else f"{change.limit:.3g}"
-    return "", change.figure, _figure(change.old), _figure(change.new), by, limit, verdict
+    limit = "" if change.by is None or not change.gates else f"{change.limit:.3g}"
+    return "", change.figure, figure_text(change.old), figure_text(change.new), by, limit, verdict
 
 
 def _by(by: Estimate) -> str:
@@ -102,7 +108,8 @@ def _signed(number: float) -> str:
     return f"{number:+.3g}"
 
 
-def _figure(value: float | Refuted | None) -> str:
+def figure_text(value: float | Refuted | None) -> str:
+    """As tables have it."""
     if isinstance(value, Refuted):
         return str(value)
     return "" if value is None else f"{value:.4g}"

@@ -107,12 +107,20 @@ class Diagram(NamedTuple):
 def diagram(verdict: Verdict) -> Diagram:
     """The hypothesis of a verdict over the levels of its network, coloured by what each slot does
     alone."""
-    circuit = verdict.circuit
     alone = {node.slot: node.alone.mean for node in verdict.nodes if node.alone is not None}
-    whole, scale = _scale(verdict, alone)
+    return laid_out(verdict.circuit, alone, *_scale(verdict, alone))
+
+
+def laid_out(
+    circuit: Circuit, alone: Mapping[str, float] | None = None, whole: float = 0.0, scale: str = ""
+) -> Diagram:
+    """A circuit, each slot coloured by its gap `alone` as a share of the `whole`, where they are
+    known."""
+    alone = alone or {}
+    margin = MARGIN if any(circuit.levels) else APART  # where levels have no names
     middles, columns = _columns(circuit)
     boxes = [
-        _box(node, MARGIN + middles[node.path] * (BOX_WIDTH + APART), alone, whole)
+        _box(node, margin + middles[node.path] * (BOX_WIDTH + APART), alone, whole)
         for node in circuit.nodes
     ]
     lanes = {lane.level: lane for lane in _lanes(circuit.levels, boxes)}
@@ -121,7 +129,7 @@ def diagram(verdict: Verdict) -> Diagram:
         boxes[i] = box._replace(y=lane.y + (lane.height - box.height) / 2)
     unused = [16 + len(lane.name[0]) * CELL_WIDTH for lane in lanes.values() if not lane.used]
     return Diagram(
-        width=max(MARGIN + columns * (BOX_WIDTH + APART), *unused, 0),
+        width=max(margin + columns * (BOX_WIDTH + APART), *unused, 0),
         height=max(lane.y + lane.height for lane in lanes.values()),
         lanes=list(lanes.values()),
         edges=list(_edges(boxes, lanes)),

@@ -18,12 +18,12 @@ from pytest_scrub import Verdict
 from pytest_scrub.common.visible import visible_lines
 from pytest_scrub.extras.html import plots
 from pytest_scrub.extras.html.aligned import aligned
-from pytest_scrub.extras.html.diagram import diagram
+from pytest_scrub.extras.html.diagram import diagram, laid_out
 from pytest_scrub.reports.circuit import rest, stated
 from pytest_scrub.reports.predicted import ANSWERS, answer_rows
 from pytest_scrub.reports.run import ERROR, FAILED, Run
 from pytest_scrub.reports.terminal import headline, remedy, worst_found
-from pytest_scrub.verdict import OUTCOMES, Word
+from pytest_scrub.verdict import OUTCOMES, Circuit, Word
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The signs are those of the markers in its plot.
@@ -51,6 +51,12 @@ def fragment(verdict: Verdict) -> str:
     """One claim as a piece of HTML, as a notebook shows it: with its style, and without a
     script."""
     return _environment().get_template("fragment.html").render(verdict=verdict)
+
+
+def drawn(circuit: Circuit, text: str) -> str:
+    """A hypothesis as such a piece: what it is as a drawing, and as text."""
+    parts = {"circuit": laid_out(circuit), "text": text}
+    return _environment().get_template("hypothesis.html").render(parts)
 
 
 @functools.cache
