@@ -246,6 +246,8 @@ class Batch:
             if child.component.crosses:
                 change = change @ widened(child.component.output_weights)
         else:
+            if child.is_whole and child.edit.at is None:
+                at = where  # no more of it than is read
             change = self._change(child, at)
             if child.is_z:
                 change = change @ widened(child.component.output_weights)
