@@ -30,7 +30,7 @@ from typing import NoReturn
 
 IMPORTED = (
     "torch",
-    "torch._dynamo",  # by torch's own counter of multiplications
+    "torch._dynamo",  # by some of the networks
     "transformer_lens",
     "scipy.stats",
     "rich.progress",

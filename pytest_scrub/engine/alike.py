@@ -26,10 +26,10 @@ SALT = np.random.default_rng(0).integers(1, 1 << 62, size=64, dtype=np.int64)
 
 @dataclass(frozen=True, eq=False)
 class Kinds:
-    """Columns `[B]` by what a step's value is made of.
+    """Columns `[C]` by what a step's value is made of.
 
     - `first`: int64 `[kinds]`, ascending: the first column of each.
-    - `of_column`: int64 `[B]`: which of these each column is like.
+    - `of_column`: int64 `[C]`: which of these each column is like.
     """
 
     first: Rows
@@ -47,6 +47,11 @@ class Kinds:
         place[order] = np.arange(len(order))
         return cls(first[order], place[kinds])
 
+    def within(self, batch: slice) -> Kinds:
+        """Those of one batch, none of which goes beyond it."""
+        start, end = np.searchsorted(self.first, (batch.start, batch.stop))
+        return Kinds(self.first[start:end] - batch.start, self.of_column[batch] - start)
+
 
 def _kinds(codes: Sequence[Rows]) -> Rows:
     """`[B]`: equal exactly where all codes are."""
@@ -61,16 +66,23 @@ def _kinds(codes: Sequence[Rows]) -> Rows:
     return joint_codes(codes)  # numbers that differ were mixed to the same
 
 
-def kinds_below(plan: Step, rows: Rows, gathered: Callable[[Step], int]) -> dict[str, Kinds]:
-    """For the steps below the root that compute something, by path, which columns are alike; what
-    is alike for a step is so for those below it.
+def kinds_below(
+    plan: Step, rows: Rows, size: int, gathered: Callable[[Step], int]
+) -> dict[str, Kinds]:
+    """For the steps below the root that compute something, by path, which columns of a batch are
+    alike; what is alike for a step is so for those below it.
+
+    Those of all batches are told apart at once: of a small batch it would take longer than what it
+    saves.
 
     **Arguments**
 
-    - `rows`: int64 `[slots + 1, B]`.
+    - `rows`: int64 `[slots + 1, C]`; `size`: how many of these columns are a batch.
     - `gathered`: bytes that a step gathers for one column.
     """
     found: dict[str, Kinds] = {}
+    columns = rows.shape[1]
+    batch = [np.arange(columns) // size] if columns > size else []
 
     def told_by(step: Step, placed_by: int | None) -> tuple[list[Rows] | None, int]:
         """What tells a step's columns apart, None where no two are alike, and the bytes that were
@@ -90,7 +102,7 @@ def kinds_below(plan: Step, rows: Rows, gathered: Callable[[Step], int]) -> dict
         since += gathered(step)
         if since < FEWEST_BYTES:
             return codes, since
-        kinds = Kinds.of(codes)
+        kinds = Kinds.of(batch + codes)
         if kinds is None:
             return None, 0
         found[step.path] = kinds

@@ -396,14 +396,16 @@ class Evaluator:
             self._differentiated_columns if differentiated else self._scrubbed_columns
         )
 
-        def columns(start: int) -> Columns:
-            some = rows[:, start : start + size]
-            told = self._computes_below and not differentiated
-            kinds = kinds_below(self.plan, some, self._gathered) if told else {}
-            return Columns(self._on_device(some), kinds)
+        told = self._computes_below and not differentiated
+        kinds = kinds_below(self.plan, rows, size, self._gathered) if told else {}
+        there = self._on_device(rows)
 
-        starts = range(0, len(swap_set), size)
-        found = (function(columns(start)) for start in starts)
+        def columns(start: int) -> Columns:
+            batch = slice(start, start + size)
+            own = {path: those.within(batch) for path, those in kinds.items()}
+            return Columns(there[:, batch], own)
+
+        found = (function(columns(start)) for start in range(0, len(swap_set), size))
         return self._collected(found, size, len(swap_set), SCRUBBED)
 
     def _collected(

@@ -206,16 +206,14 @@ class ActivationStore:
     @cached_property
     def multiplications_of_a_run(self) -> float:
         """How many numbers a clean forward pass of one input multiplies in matrix products."""
-        from torch.utils.flop_counter import FlopCounterMode
+        from pytest_scrub.engine.multiplications import multiplications_of
 
-        counter = FlopCounterMode(display=False)
-        with counter, torch.no_grad():
-            self.graph.run(self.dataset.batch(np.zeros(1, dtype=np.int64)))
+        inputs = self.dataset.batch(np.zeros(1, dtype=np.int64))
         # Plain functions may multiply no matrices: then one operation for every component and
         # number of the input.
         numbers = sum(tensor[0].numel() for tensor in self.dataset.inputs.values())
-        # what is counted is a multiplication and an addition
-        return counter.get_total_flops() / 2 or float(numbers * len(self.graph.components))
+        multiplied = multiplications_of(lambda: self.graph.run(inputs))
+        return multiplied or float(numbers * len(self.graph.components))
 
     # Whether the network is what it was -----------------------------------------------------------
 

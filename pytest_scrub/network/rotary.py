@@ -35,7 +35,7 @@ def rotation(
             cos, sin = table(x, ids)
         cos, sin = cos.to(x.device), sin.to(x.device)
         width = cos.shape[-1]
-        turned = x[..., :width] * cos + turn(x[..., :width]) * sin
+        turned = (x[..., :width] * cos).add_(turn(x[..., :width]) * sin)
         return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], -1)
 
     return rotate

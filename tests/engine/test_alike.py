@@ -119,19 +119,25 @@ def test_figures_are_those_of_computing_each_column(
     np.testing.assert_allclose(figures, each, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [None, 25, 7])
 def test_a_node_is_computed_once_for_what_is_the_same_below(
-    monkeypatch: pytest.MonkeyPatch,
+    size: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Once in each batch; the last one may have fewer columns."""
     monkeypatch.setattr(alike, "FEWEST_BYTES", 1)
     seen = list[int]()
-    evaluator = Evaluator(*swapped(chain(seen)), metric=OUT)
+    evaluator = Evaluator(*swapped(chain(seen)), metric=OUT, batch_size=size)
     start = evaluator.space.draw(10, np.random.default_rng(0))
+    few = start[np.arange(10) // 2]  # each twice, one after the other
     top = evaluator.space.index["output/n3/rest"]
-    many = joined([start.with_donors({top: np.full(10, row)}) for row in range(8)])
+    many = joined([few.with_donors({top: np.full(10, row)}) for row in range(8)])
     evaluator.ensure(evaluator.sites, np.arange(ROWS))
     seen.clear()
-    evaluator.evaluate(many)
-    assert max(seen) <= 10
+    figures = evaluator.evaluate(many)
+    assert max(seen) <= 5
+    alone = Evaluator(*swapped(chain([])), metric=OUT, batch_size=1)
+    np.testing.assert_array_equal(figures, alone.evaluate(many))
+    assert len(set(figures.tolist())) > 3
 
 
 def swapped(made: tuple[FunctionGraph, Node]) -> tuple[FunctionGraph, Dataset, Node]:

@@ -29,7 +29,7 @@ for _module in (
     "rich.progress",
     "rich.tree",
     "scipy.stats",
-    "torch._dynamo",  # by torch's own counter of multiplications
+    "torch._dynamo",  # by some of the networks
     "pytest_scrub.judge",
     "pytest_scrub.adversaries.in_turn",
     "pytest_scrub.pytest_edge.claims",

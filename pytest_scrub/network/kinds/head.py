@@ -17,7 +17,7 @@ from torch import Tensor
 from pytest_scrub.network.adapter import Transformer
 from pytest_scrub.network.graph import FixedPositions, Inputs, Site, Where, position_ids, select
 from pytest_scrub.network.kinds.mask import replaced_keys, require_a_key, seen_keys
-from pytest_scrub.network.kinds.part import MASK, PATTERN, VISIBLE, Part, first_stage
+from pytest_scrub.network.kinds.part import MASK, PATTERN, Part, first_stage
 from pytest_scrub.network.kinds.reading import Batch, ReadingPart
 from pytest_scrub.network.parts import HeadNorm
 from pytest_scrub.network.precision import widened
@@ -86,11 +86,10 @@ class Head(ReadingPart):
         """What share of each key its queries attend to, `[B, K, P]`, of what they, the keys and the
         mask read."""
         q, k = (self.projected(batch, slot) for slot in ("q", "k"))
-        visible = batch.clean.take(VISIBLE, batch.carrier, None)
         masks = [
             (child.edit, value) for child, value in batch.values.items() if MASK in child.slots
         ]
-        visible = replaced_keys(visible, masks, batch.carrier).to(q.device)
+        visible = replaced_keys(batch.visible, masks, batch.carrier).to(q.device)
         if masks:  # beyond a window only padding sees no key
             seen = seen_keys(visible, batch.where, q, self.transformer.causal)
             require_a_key(seen.to(batch.carrier.device), batch.carrier, self.name)
@@ -101,9 +100,8 @@ class Head(ReadingPart):
         gathered as they are, and what children add to a stream that is not normalised is added to
         them."""
         source = batch.reading.inputs[slot]
-        where, length = batch.where_of(source), None
-        if where is not None:
-            length = batch.clean.take(VISIBLE, batch.carrier, None).shape[1]
+        where = batch.where_of(source)
+        length = None if where is None else batch.visible.shape[1]
         if source.is_projected:
             nth = self.head if slot == "q" else self.kv_head
             start = batch.reading.part.start(batch, slot, nth).to(self.device)
@@ -188,7 +186,7 @@ class Head(ReadingPart):
         norm = self.head_norm(slot)
         if norm is None or norm.each_alone:
             weight, bias = self.projection(slot)
-            projected = normed @ weight + bias
+            projected = normed @ weight if bias is None else normed @ weight + bias
             if norm is not None and norm.after_rotation:
                 return norm.apply(self.rotated(slot, projected, where, length))
             projected = projected if norm is None else norm.apply(projected)
@@ -223,10 +221,10 @@ class Head(ReadingPart):
         sink = sinks[self.head].to(scores.dtype).expand(*scores.shape[:-1], 1)
         return torch.cat([scores, sink], -1).softmax(-1)[..., :-1]
 
-    def projection(self, slot: str) -> tuple[Tensor, Tensor | float]:
+    def projection(self, slot: str) -> tuple[Tensor, Tensor | None]:
         """The weights `[d_model, d_head]` and the bias of queries, keys or values."""
         weights, biases, nth = self.projections(slot)
-        return weights[nth], 0.0 if biases is None else biases[nth]
+        return weights[nth], None if biases is None else biases[nth]
 
     def projections(self, slot: str) -> tuple[Tensor, Tensor | None, int]:
         """The weights and biases of the layer's queries, keys or values, and which are this

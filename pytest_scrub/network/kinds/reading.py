@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -193,6 +194,11 @@ class Batch:
         made: Made = self._made[key]
         return made
 
+    @cached_property
+    def visible(self) -> Tensor:
+        """The carrier's visible keys, `[B, P]`."""
+        return self.clean.take(VISIBLE, self.carrier, None)
+
     def where_of(self, source: SlotInput) -> Where:
         """The positions at which a slot reads the stream."""
         return self.where if source.in_place else None
@@ -240,6 +246,8 @@ class Batch:
             if child.component.crosses:
                 change = change @ widened(child.component.output_weights)
         else:
+            if child.is_whole and child.edit.at is None:
+                at = where  # no more of it than is read
             change = self._change(child, at)
             if child.is_z:
                 change = change @ widened(child.component.output_weights)
@@ -252,7 +260,8 @@ class Batch:
         def make() -> tuple[Tensor, Tensor]:
             z = [self._change(child, self.where_of(source)) for child in source.products]
             weights = [widened(child.component.output_weights) for child in source.products]
-            return torch.cat(z, -1), torch.cat(weights)
+            together = z[0] if len(z) == 1 else torch.cat(z, -1)  # of one nothing is copied
+            return together, torch.cat(weights)
 
         return self.shared((source.products, source.in_place), make)
 
