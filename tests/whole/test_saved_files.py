@@ -24,8 +24,9 @@ LATER = {  # fields that came after these files were written: what they are read
     "exact": False,
     "unknowing": None,
     "says_nothing": False,
-    "silent": [],
+    **dict.fromkeys(("silent", "made_up_by"), []),
     "functions": [],
+    "metric_worse": "higher",
     **dict.fromkeys(("indirect", "picture", "own_picture", "donor_picture")),
     **dict.fromkeys(("predicted", "predicts", "label", "min_gap", "accuracy", "edited")),
 }

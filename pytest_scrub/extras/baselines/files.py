@@ -291,7 +291,7 @@ def _figures(verdict: Verdict) -> Figures:
     return Figures(
         accuracy=None
         if said is None or said.accuracy is None
-        else Accuracy(_rounded(said.accuracy, 1.0), said.samples, verdict.gap.exact),
+        else Accuracy(_rounded(said.accuracy.mean, 1.0), said.samples, verdict.gap.exact),
         gap=_estimate(verdict.gap, scale),
         unscrubbed=_rounded(verdict.unscrubbed, scale),
         scrubbed=_rounded(verdict.scrubbed, scale),
