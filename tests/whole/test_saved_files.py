@@ -24,10 +24,13 @@ LATER = {  # fields that came after these files were written: what they are read
     "exact": False,
     "unknowing": None,
     "says_nothing": False,
-    **dict.fromkeys(("silent", "made_up_by"), []),
+    "silent": [],
+    "made_up_by": [],
     "functions": [],
     "metric_worse": "higher",
     **dict.fromkeys(("indirect", "picture", "own_picture", "donor_picture")),
+    **dict.fromkeys(("own_output", "donor_output")),
+    "attention": [],
     **dict.fromkeys(("predicted", "predicts", "label", "min_gap", "accuracy", "edited")),
 }
 
