@@ -129,6 +129,20 @@ def widened(estimate: Estimate, draws: int, confidence: float, was: float = CONF
     )
 
 
+def clopper_pearson(share: float, samples: int, confidence: float | None) -> Estimate:
+    """A share of so many samples with its interval for one look: their number is fixed beforehand.
+
+    - `confidence`: None where the samples are all that there are, whose share is a point.
+    """
+    if confidence is None:
+        return Estimate(share, share, share, exact=True)
+    from scipy import stats
+
+    ends = stats.binomtest(round(share * samples), samples).proportion_ci(confidence)
+    # a share that was rounded for a file may lie beyond them in its last digit
+    return Estimate(share, float(min(ends.low, share)), float(max(ends.high, share)))
+
+
 def unseen_tail(values: Numbers, alpha: float) -> float:
     """How much further up the upper end of `_asymptotic` belongs where values have a long tail
     there: a mean of few that has not seen all of it is too small, and so is their spread.

@@ -13,7 +13,12 @@ import torch
 
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.statistics.acceptance import Acceptance, Interval
-from pytest_scrub.statistics.intervals import Numbers, confidence_sequence, unseen_tail
+from pytest_scrub.statistics.intervals import (
+    Numbers,
+    clopper_pearson,
+    confidence_sequence,
+    unseen_tail,
+)
 from pytest_scrub.statistics.sampling import BURN_IN, Sample
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.predictions import CLAIM, NO_CHANGE, NO_SWAP
@@ -85,8 +90,8 @@ class Predictions:
             )
         accuracy = None
         if answers:
-            at = None if drawn.exact else self._acceptance.confidence
-            accuracy = share(answers[0].agrees, samples, at)
+            confidence = None if drawn.exact else self._acceptance.confidence
+            accuracy = clopper_pearson(answers[0].agrees, samples, confidence)
         return Predicted(changed, untested, accuracy, answers, samples, rivals)
 
     def _share(self, drawn: Sample, which: npt.NDArray[np.bool_]) -> Estimate:
@@ -145,7 +150,7 @@ class Predictions:
         said = {by: ~_unlike(answer, of) for by, of in labels.items()}
         weights = np.ones(len(first)) if first.weights is None else first.weights
 
-        def part(of: npt.NDArray[np.bool_], there: npt.NDArray[np.bool_]) -> float | None:
+        def share(of: npt.NDArray[np.bool_], there: npt.NDArray[np.bool_]) -> float | None:
             whole = float(weights[there].sum())
             return float(weights[of & there].sum()) / whole if whole else None
 
@@ -155,24 +160,13 @@ class Predictions:
             found.append(
                 Answers(
                     by,
-                    part(agrees, everywhere) or 0.0,
-                    part(differs, everywhere) or 0.0,
-                    part(agrees, differs),
-                    part(said[CLAIM], differs),
+                    share(agrees, everywhere) or 0.0,
+                    share(differs, everywhere) or 0.0,
+                    share(agrees, differs),
+                    share(said[CLAIM], differs),
                 )
             )
         return tuple(found)
-
-
-def share(found: float, samples: int, confidence: float | None) -> Estimate:
-    """A share of so many samples with the interval of Clopper and Pearson, for one look; a point
-    where these are all that there are, and there is no confidence."""
-    from scipy import stats
-
-    if confidence is None:
-        return Estimate(found, found, found, exact=True)
-    ends = stats.binomtest(round(found * samples), samples).proportion_ci(confidence)
-    return Estimate(found, float(ends.low), float(ends.high))
 
 
 def against_rival(

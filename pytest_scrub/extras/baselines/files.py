@@ -20,6 +20,7 @@ from pytest_scrub.common.records import Malformed, as_plain_dict, fields_of, par
 from pytest_scrub.errors import did_you_mean
 from pytest_scrub.reports.run import Run
 from pytest_scrub.settings import CONFIDENCE
+from pytest_scrub.statistics.intervals import clopper_pearson
 from pytest_scrub.verdict import HELD, Estimate, Function, OnAverage, Outcome, Search
 
 SCHEMA_VERSION: Final = 1
@@ -99,14 +100,8 @@ class Accuracy:
     exact: bool = False
 
     def interval(self, confidence: float) -> Estimate:
-        """Clopper and Pearson's: how many are drawn is fixed beforehand."""
-        if self.exact:
-            return Estimate(self.share, self.share, self.share, exact=True)
-        from scipy import stats
-
-        found = stats.binomtest(round(self.share * self.samples), self.samples)
-        ends = found.proportion_ci(confidence)
-        return Estimate(self.share, min(ends.low, self.share), max(ends.high, self.share))
+        """For one look, at this confidence."""
+        return clopper_pearson(self.share, self.samples, None if self.exact else confidence)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from pytest_scrub.extras.baselines.files import Accuracy, Baseline, Refuted
 from pytest_scrub.extras.baselines.limits import NONE, Limit, Limits, parsed
 from pytest_scrub.extras.baselines.summary import comparison_summary
 from pytest_scrub.extras.baselines.text import comparison_lines
-from pytest_scrub.statistics.intervals import confidence_sequence, widened
+from pytest_scrub.statistics.intervals import clopper_pearson, confidence_sequence, widened
 from pytest_scrub.verdict import (
     Estimate,
     Function,
@@ -513,8 +513,8 @@ def test_power() -> None:
 
 
 def accurate(share: float, samples: int = 400, **facts: Any) -> Verdict:
-    said = Predicted(0.9, None, share, (), samples)
-    return verdict(**{"predicted": said, **facts})
+    changed, right = Estimate(0.9, 0.8, 1.0), clopper_pearson(share, samples, 0.95)
+    return verdict(predicted=Predicted(changed, None, right, (), samples), **facts)
 
 
 def test_interchange_accuracy_moves_beyond_its_interval() -> None:
