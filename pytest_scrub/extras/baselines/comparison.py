@@ -45,7 +45,7 @@ COMPUTED_BY = "computed_by="
 MOVED, WITHIN, UNCHANGED, NOT_COMPARED = "moved", "within", "unchanged", "not compared"
 
 
-def _else(whats: Collection[str]) -> str:
+def _computing_else(whats: Collection[str]) -> str:
     verb = "compute" if len(whats) > 1 else "computes"
     return f"{', '.join(whats)} {verb} something else than when it was saved"
 
@@ -70,38 +70,24 @@ class Pair(NamedTuple):
             return f"it is another claim by now: its metric was {old.metric} and is {new.metric}"
         if old.hypothesis != new.hypothesis:
             return "it is another claim by now: its hypothesis has changed"
-        others = [what for what in self.other_functions if not what.startswith(COMPUTED_BY)]
-        return f"it is another claim by now: {_else(others)}" if others else ""
+        others = [what for what in self.functions[0] if not what.startswith(COMPUTED_BY)]
+        return f"it is another claim by now: {_computing_else(others)}" if others else ""
 
     @property
-    def other_functions(self) -> list[str]:
-        """The functions of the hypothesis that are known to compute something else now."""
-        now = {one.what: one.digest for one in self.new.functions}
-        return [
-            one.what
-            for one in self.old.functions
-            if self.is_same_python
-            and None not in (one.digest, now.get(one.what))
-            and one.digest != now[one.what]
-        ]
-
-    @property
-    def unknown_functions(self) -> list[str]:
-        """Those of which that is not known."""
-        then = {one.what: one.digest for one in self.old.functions}
-        return [
-            one.what
-            for one in self.new.functions
-            if not self.is_same_python or None in (one.digest, then.get(one.what))
-        ]
-
-    @property
-    def is_same_python(self) -> bool:
-        """Whether the same function has the same code then and now."""
-        then, now = (
-            one.versions.get("python", "").rpartition(".")[0] for one in (self.old, self.new)
+    def functions(self) -> tuple[list[str], list[str]]:
+        """Those of the hypothesis that compute something else now, and those of which that is not
+        known: another version of Python has another code for the same function."""
+        python, was = (
+            one.versions.get("python", "").rpartition(".")[0] for one in (self.new, self.old)
         )
-        return then == now
+        then = {one.what: one.digest for one in self.old.functions}
+        others, unknown = list[str](), list[str]()
+        for what, digest in ((one.what, one.digest) for one in self.new.functions):
+            if python != was or None in (digest, then.get(what)):
+                unknown.append(what)
+            elif digest != then[what]:
+                others.append(what)
+        return others, unknown
 
     @property
     def by_search(self) -> bool:
@@ -288,9 +274,10 @@ def _changed(pair: Pair) -> Iterator[str]:
         yield f"the tolerance: {old.tolerance:.4g} -> {new.tolerance:.4g}"
     if pair.by_search:
         yield "the outcomes differ by what a search found, and another seed finds something else"
-    if others := [what for what in pair.other_functions if what.startswith(COMPUTED_BY)]:
-        yield _else(others)
-    if unknown := pair.unknown_functions:
+    others, unknown = pair.functions
+    if follow := [what for what in others if what.startswith(COMPUTED_BY)]:
+        yield _computing_else(follow)
+    if unknown:
         yield (
             f"whether {', '.join(unknown)} still computes the same is not known: what was saved "
             "does not say it, or for another version of Python, or its code cannot be seen"

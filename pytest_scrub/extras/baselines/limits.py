@@ -19,7 +19,7 @@ ALL = "all"
 @dataclass(frozen=True)
 class Limit:
     """How far one figure may move: `size` in the figure's unit, or a share of what it was where
-    `relative`; a figure that does not `gate` is only shown."""
+    `relative`; one without `gates` is only shown."""
 
     size: float = 0.0
     relative: bool = False

@@ -18,8 +18,9 @@ from pytest_scrub.extras.baselines.text import conclusion_lines, figure_text
 
 
 def comparison_summary(comparison: Comparison, room: int) -> str:
-    """Markdown of at most so many bytes: what it comes to, and a row for each claim, those that
-    fail first. The table is HTML, in which nothing but HTML's own signs can be syntax."""
+    """Markdown of at most `room` bytes: what it comes to, and a row for each claim, those that fail
+    first; empty where there is no room for the former. The table is HTML, in which nothing but
+    HTML's own signs can be syntax."""
     told = [html.escape(visible(line)) for _, line in conclusion_lines(comparison)]
     named = html.escape(comparison.name)
     head = f"## Compared with the baseline {named}\n\n<pre>{chr(10).join(told)}</pre>\n\n"
