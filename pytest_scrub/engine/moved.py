@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,31 +20,29 @@ FEW = 8  # outputs at a time: of all positions and words they are large
 SAME = 1e-5  # of the root mean square of an activation: a smaller change is none
 
 
-def moved_leaves(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, npt.NDArray[np.bool_]]:
-    """For the slot of every leaf that takes an activation, bool `[R]`: whether it is another one on
-    the donor than on the parent's own input, as the parent reads it.
+class MovedLeaves(NamedTuple):
+    """What swaps change of leaves that take an activation, by slot.
 
-    Each is taken at the positions of its own row, and projected where the node has a subspace. What
-    others at the same place make up for has not moved: see `made_up`.
+    - `moved`: bool `[R]`, whether it is another one on the donor than on the parent's own input, as
+      the parent reads it: at the positions of its own row, projected where the node has a subspace.
+      What others at the same place make up for has not moved.
+    - `made_up`: of terms of one place, such as units of a dictionary and its error, that change
+      while their sum never does: the slots of the others, which make up for what is swapped.
     """
-    found = _moved_alone(evaluator, swap_set)
-    for slots, moved in _together(evaluator, swap_set):
-        for slot in slots:
-            found[slot] = found[slot] & moved
-    return found
+
+    moved: dict[int, npt.NDArray[np.bool_]]
+    made_up: dict[int, tuple[int, ...]]
 
 
-def made_up(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int, ...]]:
-    """For the slots of leaves that are terms of one place, units of a dictionary and its error, and
-    change while their sum never does: the others, which make up for what is swapped."""
-    alone, found = _moved_alone(evaluator, swap_set), dict[int, tuple[int, ...]]()
+def moved_leaves(evaluator: Evaluator, swap_set: SwapSet) -> MovedLeaves:
+    """Of all leaves that take one."""
+    found, made_up = _moved_alone(evaluator, swap_set), dict[int, tuple[int, ...]]()
     for slots, moved in _together(evaluator, swap_set):
-        changing = tuple(slot for slot in slots if alone[slot].any())
+        changing = [slot for slot in slots if found[slot].any()]
         if len(changing) > 1 and not moved.any():
-            found |= {
-                slot: tuple(other for other in changing if other != slot) for slot in changing
-            }
-    return found
+            made_up |= {slot: tuple(one for one in changing if one != slot) for slot in changing}
+        found |= {slot: found[slot] & moved for slot in slots}
+    return MovedLeaves(found, made_up)
 
 
 def _together(
@@ -101,7 +100,7 @@ def _moved_alone(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, npt.NDArr
 def all_moved(evaluator: Evaluator, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
     """bool `[R]`: whether every node that names what it agrees on, and is not EXACT, moved: of a
     leaf what is read, at any of its positions, of others the content of their input."""
-    space, leaves = evaluator.space, moved_leaves(evaluator, swap_set)
+    space, leaves = evaluator.space, moved_leaves(evaluator, swap_set).moved
     contents, found = space.moved(swap_set), np.ones(len(swap_set), dtype=np.bool_)
     for slots in space.wholes.values():
         slot = space.slots[slots[0]]

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.moved import (
     all_moved,
-    made_up,
     moved_leaves,
     reaches_output,
     read_at,
@@ -464,8 +463,8 @@ class _Nodes:
 
     def __init__(self, evaluator: Evaluator, settings: Settings) -> None:
         self._evaluator, self._settings = evaluator, settings
-        # the share of swaps that change what is read of a leaf, and its units that are never
-        # active, by node
+        # by node: the share of swaps that change what is read of a leaf, its units that are never
+        # active, and the nodes that make up for all that it changes
         self._moves: dict[str, float] = {}
         self._silent: dict[str, tuple[int, ...]] = {}
         self._made_up: dict[str, tuple[str, ...]] = {}
@@ -473,9 +472,11 @@ class _Nodes:
 
     def __call__(self, drawn: Sample) -> tuple[NodeReport, ...]:
         evaluator = self._evaluator
-        if not self._moves:  # the first draws tell, which every look has
-            first = drawn.swap_set if drawn.exact else drawn.swap_set[:BURN_IN]
-            moved, counted = moved_leaves(evaluator, first), _counted(evaluator, first)
+        # the first draws tell, which every look has
+        first = drawn.swap_set if drawn.exact else drawn.swap_set[:BURN_IN]
+        if not self._moves:
+            moved, made_up = moved_leaves(evaluator, first)
+            counted = _counted(evaluator, first)
             self._moves = {
                 whole: _share_of(drawn, np.stack([moved[i] for i in slots]), counted[slots])
                 for whole, slots in evaluator.space.wholes.items()
@@ -486,12 +487,12 @@ class _Nodes:
             self._silent = {whole[i]: of for i, of in silent.items()}
             self._made_up = {
                 whole[i]: tuple(dict.fromkeys(whole[other] for other in others))
-                for i, others in made_up(evaluator, first).items()
+                for i, others in made_up.items()
             }
         nodes = _nodes(evaluator, drawn, self._settings, self._moves)
         if not any(node.must_be_tested for node in nodes):  # the swaps of rests are all there is
             if self._idle is None:
-                self._idle = not reaches_output(evaluator, drawn.swap_set[:BURN_IN])
+                self._idle = not reaches_output(evaluator, first)
             nodes = tuple(replace(n, fixed=n.fixed or (n.is_rest and self._idle)) for n in nodes)
         return tuple(map(self._with_units, nodes))
 
