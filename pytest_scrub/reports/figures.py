@@ -62,7 +62,7 @@ def figures(verdict: Verdict) -> dict[str, Scalar]:
         if name not in NO_FIGURES and not is_dataclass(value) and not isinstance(value, tuple)
     }
     for name, place in PLACES.items():
-        value = reduce(_part, place.split("."), verdict)
+        value = at(verdict, place)
         found[name] = len(value) if isinstance(value, tuple) else value
     found |= _more(verdict)
     # numbers of numpy's, and lone surrogates, do not get from a worker of pytest-xdist to the
@@ -74,8 +74,13 @@ def figures(verdict: Verdict) -> dict[str, Scalar]:
     }
 
 
-def _part(whole: Any, name: str) -> Any:
-    return None if whole is None else getattr(whole, name)
+def at(verdict: Verdict, place: str) -> Any:
+    """What a verdict has at names with dots between them; None where one of them is."""
+
+    def part(whole: Any, name: str) -> Any:
+        return None if whole is None else getattr(whole, name)
+
+    return reduce(part, place.split("."), verdict)
 
 
 def _more(verdict: Verdict) -> dict[str, object]:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
 from pytest_scrub.errors import ScrubError, did_you_mean
-from pytest_scrub.reports.figures import figures
+from pytest_scrub.reports.figures import at, figures
 from pytest_scrub.verdict import Estimate, Verdict
 
-TABLES: Mapping[str, Callable[[Verdict], Iterable[Any]]] = {
-    "nodes": lambda verdict: verdict.nodes,
-    "attempts": lambda verdict: verdict.search.attempts if verdict.search else (),
-    "looks": lambda verdict: verdict.looks,
-    "slices": lambda verdict: verdict.slices.slices if verdict.slices else (),
-    "mutants": lambda verdict: verdict.power.mutants if verdict.power else (),
-    "controls": lambda verdict: verdict.controls,
-    "answers": lambda verdict: verdict.predicted.answers if verdict.predicted else (),
-    "rivals": lambda verdict: verdict.predicted.rivals if verdict.predicted else (),
+# where a verdict has the records of each
+TABLES = {
+    "nodes": "nodes",
+    "attempts": "search.attempts",
+    "looks": "looks",
+    "slices": "slices.slices",
+    "mutants": "power.mutants",
+    "controls": "controls",
+    "answers": "predicted.answers",
+    "rivals": "predicted.rivals",
 }
 
 
@@ -37,7 +37,7 @@ def frame(verdict: Verdict, of: str) -> Any:
         ) from None
     if of == "claim":
         return pandas.DataFrame([{"claim": verdict.claim, **figures(verdict)}])
-    return pandas.DataFrame([_row(record) for record in TABLES[of](verdict)])
+    return pandas.DataFrame([_row(record) for record in at(verdict, TABLES[of]) or ()])
 
 
 def _row(record: Any) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def summary_lines(claims: Sequence[Claimed], width: int) -> Iterator[tuple[str, 
 
 def _figures(verdict: Verdict, *, whole: bool) -> tuple[str, ...]:
     """The cells of a claim; `whole`: with what the worst found was held against."""
-    worst = None if verdict.search is None else verdict.search.worst
+    worst = verdict.worst
     found = worst_found(verdict) if whole or worst is None else f"{worst.found:.3g}"
     power = verdict.power
     return (
@@ -164,9 +164,9 @@ def progress_line(verdict: Verdict, seconds: float, width: int) -> str:
     # out of line with the others, before a name is cut
     lines.append(f"  {verdict.word:<9} {short} {seconds:5.1f} s  ")
     name = verdict.claim.rpartition("::")[2]
-    figures = next((one for one in lines if len(one) + len(name) <= width), None)
-    if figures is None:
-        figures = next((one for one in lines if len(one) + LEAST_NAME <= width), lines[-1])
+    rooms = (len(name), LEAST_NAME)
+    fitting = (one for room in rooms for one in lines if len(one) + room <= width)
+    figures = next(fitting, lines[-1])
     return figures + _shortened(name, max(width - len(figures), LEAST_NAME))
 
 

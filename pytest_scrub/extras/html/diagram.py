@@ -100,7 +100,7 @@ class Diagram(NamedTuple):
 
     @property
     def is_wide(self) -> bool:
-        """Whether a page as wide as a hand would cut it."""
+        """Whether a phone would cut it."""
         return self.width > NARROW
 
 

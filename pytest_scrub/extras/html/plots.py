@@ -72,7 +72,7 @@ class Plot:
     - `limits`: what the gap may be, which is the horizontal axis `across`, or else the upright one.
     - `bands`: what is accepted, where that is not the same for all.
     - `label`: what the horizontal axis says; `links`: where the names of the upright one lead.
-    - `narrow`: those stand above what they name, not beside it.
+    - `narrow`: names of the upright axis stand above what they name, not beside it.
     """
 
     x: Axis
@@ -106,7 +106,7 @@ def overview(verdicts: Mapping[str, Verdict], *, narrow: bool = False) -> Plot |
     **Arguments**
 
     - `verdicts`: by where the name of the claim leads.
-    - `narrow`: whether it is for a page as wide as a hand.
+    - `narrow`: whether it is for a phone.
 
     **Returns** None where no claim has a tolerance to compare with.
     """
@@ -168,7 +168,7 @@ def distributions(verdict: Verdict) -> Plot | None:
 
     **Returns** None where nothing was measured, or nothing changed.
     """
-    tolerance, worst = verdict.tolerance, verdict.search and verdict.search.worst
+    tolerance, worst = verdict.tolerance, verdict.worst
     curves = (
         ("null", DASHES_OF_NULL, verdict.null.changes if verdict.null else ()),
         ("plain", (), verdict.changes),
@@ -287,7 +287,7 @@ def attention_axes(
     """How many positions a picture of attention has, how large it draws each, what room their names
     have, and the names that do not lie on each other: their words, or else every fifth number.
 
-    None where it is no picture that was made for a verdict.
+    No positions where it is no picture that was made for a verdict.
     """
     made = re.fullmatch(r"data:image/png;base64,([A-Za-z0-9+/]{44}[A-Za-z0-9+/]*={0,2})", uri)
     if made is None:

@@ -1,4 +1,4 @@
-"""The report in a browser: everything clicked, at the width of a desk and of a hand; nothing is
+"""The report in a browser: everything clicked, at the width of a desk and of a phone; nothing is
 loaded."""
 
 from __future__ import annotations
@@ -474,7 +474,7 @@ def test_attention_of_both_inputs_is_seen(
     seen = Seen(page, written(tmp_path / "report.html", claimed(refuted(), "a.py::test_it")))
     both = page.locator("svg.attention image").all()
     own, donor = (one.bounding_box() for one in both)
-    assert (own["y"] == donor["y"]) == (width == 1280)  # a hand has them below each other
+    assert (own["y"] == donor["y"]) == (width == 1280)  # a phone has them below each other
     face = tuple(map(int, re.findall(r"\d+", FACE[scheme])))
     for one, below in zip(both, (face, (232, 89, 12)), strict=True):
         image = images.open(io.BytesIO(one.screenshot())).convert("RGB")
