@@ -96,7 +96,7 @@ def _output(evaluator: Evaluator, row: int) -> str | None:
 
 def _attention(evaluator: Evaluator, node: Node, own: int, donor: int) -> Iterator[Attention]:
     """Where the heads that a node is look on two inputs, where the network tells."""
-    graph, dataset = evaluator.graph, evaluator.dataset
+    graph, dataset, rows = evaluator.graph, evaluator.dataset, [own, donor]
     attends = [name for name in node.components if ATTENDS.match(name)]
     heads = chain.from_iterable(graph.heads_of(name) for name in attends)
     patterns = [head.replace("head", "pattern") for head in islice(heads, MOST_HEADS)]
@@ -104,20 +104,17 @@ def _attention(evaluator: Evaluator, node: Node, own: int, donor: int) -> Iterat
     if not sites:
         return
     with torch.no_grad():
-        captured = graph.capture(sites, dataset.batch([own, donor]))
+        captured = graph.capture(sites, dataset.batch(rows))
     mask = dataset.inputs.get(MASK)
     for site in sites:
         looks = [shares.double().cpu().numpy() for shares in captured[site]]
         if mask is not None:
-            seen = [mask[row].bool().cpu().numpy() for row in (own, donor)]
+            seen = [mask[row].bool().cpu().numpy() for row in rows]
             looks = [shares[at][:, at] for shares, at in zip(looks, seen, strict=True)]
         if max(len(shares) for shares in looks) <= MOST_POSITIONS:
             (name,), (at_own, at_donor) = site.names, map(opaque_where, looks)
-            head, words = (
-                name.replace("pattern", "head"),
-                (dataset.words(own), dataset.words(donor)),
-            )
-            yield Attention(head, at_own, at_donor, *words)
+            words = dataset.words(own), dataset.words(donor)
+            yield Attention(name.replace("pattern", "head"), at_own, at_donor, *words)
 
 
 def _places(dataset: Dataset, first: int, second: int) -> Iterator[str]:

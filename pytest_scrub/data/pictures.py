@@ -14,11 +14,8 @@ from pytest_scrub.errors import DataError
 
 LARGEST = 256  # pixels of a side: what is larger is drawn from every second pixel, or third, ...
 PNG = b"\x89PNG\r\n\x1a\n"
-KINDS = {
-    1: 0,
-    3: 2,
-    4: 6,
-}  # by the numbers of a pixel, as PNG calls them: grey, colour, see-through
+# PNG's own number of a kind, by how many numbers a pixel has: grey, colour, colour and opacity
+KINDS = {1: 0, 3: 2, 4: 6}
 ORANGE = (232, 89, 12)  # is seen on white and on black
 
 Pixels = npt.NDArray[np.uint8]
@@ -68,8 +65,7 @@ def picture_of(shown: Any, row: int) -> Picture | None:
 
 
 def opaque_where(shares: npt.NDArray[np.float64]) -> str:
-    """A PNG in a data URI whose pixels are as opaque as the numbers `[height, width]`, from 0 to
-    1."""
+    """A PNG in a data URI, with pixels as opaque as numbers `[height, width]` from 0 to 1 say."""
     pixels = np.empty((*shares.shape, 4), dtype=np.uint8)
     pixels[..., :3], pixels[..., 3] = ORANGE, np.rint(255 * shares)
     return Picture(pixels, "").uri

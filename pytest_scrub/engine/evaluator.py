@@ -251,7 +251,7 @@ class Evaluator:
         are, and at least, in its own unit."""
         references = self.space.reference_rows[:ROUNDING_ROWS]
         output, rows = self.clean_outputs(references), self._on_device(references)
-        if self._continued is not None:  # what is said is said, and compared in float64
+        if self._continued is not None:  # tokens are exact, and what compares them is float64
             return 8 * torch.finfo(torch.float64).eps, 0.0
         share, kind = rounding_of(self.graph, output), coarsest(self.graph, output)
         if kind in NARROW:

@@ -28,5 +28,5 @@ def _functions(hypothesis: Node) -> Iterator[tuple[str, Callable[..., Any]]]:
         if node.predicts is not None:
             yield node.predicts.what, node.predicts.function
             for name, function in node.predicts.rivals:
-                if name != NO_CHANGE:  # which is nobody's but ours
+                if name != NO_CHANGE:  # which is our own
                     yield node.predicts.against(name).what, function

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hides_scrub_errors
 
-COMPONENTS = {
+# Kinds of component that a network which is read along every path may have, which it learns from
+# data: by then its dictionaries have names.
+LATER_KINDS = {
     "attn", "embed", "head", "mask", "mlp", "neurons", "output", "pattern", "pos_embed", "stream",
 }  # fmt: skip
 
@@ -99,8 +101,7 @@ def with_dictionaries(model: Any, **dictionaries: Any) -> ModelGraph:
     """
     graph = as_graph(model)
     found: dict[str, Dictionary] = {}
-    kinds = {name.rstrip("0123456789.") for name in (*graph.parts, *graph.bases)}
-    kinds |= COMPONENTS  # which a network that is read along every path learns from data
+    kinds = {name.rstrip("0123456789.") for name in (*graph.parts, *graph.bases)} | LATER_KINDS
     for name, given in dictionaries.items():
         if name in graph.bases or name.rstrip("0123456789") in kinds:
             raise ModelError(

@@ -15,7 +15,8 @@ from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
 from pytest_scrub import ANYTHING, Dataset, attn, head, mlp, output
-from pytest_scrub.adversaries.counterexample import MOST_HEADS, described
+from pytest_scrub.adversaries import counterexample
+from pytest_scrub.adversaries.counterexample import described
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.network import as_graph
 from pytest_scrub.tree.nodes import Node
@@ -75,17 +76,28 @@ def test_attention_is_what_the_network_pays_on_each_input_by_itself(bridge: Any)
 
 
 @pytest.mark.parametrize(
-    ("child", "heads"),
+    ("child", "most", "heads"),
     [
-        (attn(0, agrees_on=ANYTHING), ["head0.0", "head0.1", "head0.2", "head0.3"]),
-        (mlp(0, agrees_on=ANYTHING), []),
+        (attn(0, agrees_on=ANYTHING), 4, ["head0.0", "head0.1", "head0.2", "head0.3"]),
+        (attn(0, agrees_on=ANYTHING), 3, ["head0.0", "head0.1", "head0.2"]),
+        (mlp(0, agrees_on=ANYTHING), 4, []),
     ],
 )
 def test_of_a_layer_the_first_heads_are_shown_and_of_what_has_none_nothing(
-    bridge: Any, child: Node, heads: list[str]
+    bridge: Any, child: Node, most: int, heads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(counterexample, "MOST_HEADS", most)
     (swap,) = shown(bridge, child).swaps
-    assert [one.head for one in swap.attention] == heads[:MOST_HEADS]
+    assert [one.head for one in swap.attention] == heads
+
+
+@pytest.mark.parametrize(("most", "count"), [(6, 1), (5, 0)])  # the donor has six positions
+def test_attention_over_many_positions_is_not_shown(
+    bridge: Any, most: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counterexample, "MOST_POSITIONS", most)
+    (swap,) = shown(bridge, head(1, 2, agrees_on=ANYTHING)).swaps
+    assert len(swap.attention) == count
 
 
 class Tokenizer:

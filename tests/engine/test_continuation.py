@@ -190,8 +190,8 @@ def remembers(**more: Any) -> tuple[FunctionGraph, Dataset]:
     return FunctionGraph(**REMEMBERS), data
 
 
-def memory(agrees_on: Any = ANYTHING, **more: Any) -> Node:
-    return output(module("memory", agrees_on=agrees_on, via="any", **more), rest=EXACT)
+def memory(agrees_on: Any = ANYTHING) -> Node:
+    return output(module("memory", agrees_on=agrees_on, via="any"), rest=EXACT)
 
 
 def heard(agrees_on: Any = ANYTHING) -> Node:
@@ -303,7 +303,7 @@ def test_an_edit_holds_while_the_prompt_is_read() -> None:
 
 
 class Causal(nn.Module):
-    """Counts the rows on which it is called."""
+    """Counts its calls, and reads no more than so many positions."""
 
     def __init__(self, most: int = 9) -> None:
         super().__init__()
@@ -355,11 +355,8 @@ def test_a_transformer_takes_clean_passes_of_longer_texts_beside_reruns() -> Non
     root = output(mlp(0, agrees_on=ANYTHING, via="any"), rest=EXACT)
     plan = explain(Evaluator(graph, data, root, says(3)))
     assert (plan.tokens, plan.passes) == (3, 5)
-    assert explain(Evaluator(graph, data, root, cross_entropy_of(data))).passes == 0
-
-
-def cross_entropy_of(_: Dataset) -> Metric:
-    return Metric("the largest", lambda out, batch: out.flatten(1).amax(1), -1)
+    of_logits = Metric("the largest", lambda out, batch: out.flatten(1).amax(1), -1)
+    assert explain(Evaluator(graph, data, root, of_logits)).passes == 0
 
 
 # What has no meaning ------------------------------------------------------------------------------

@@ -44,6 +44,8 @@ class Standing:
     - `place`: the part whose value it is a basis of, but for constants; `is_z`: of its heads' z,
       before their output weights; `is_added`: of what its block makes of that before it is added.
     - `own`: the dictionary in the network's numbers.
+    - `at`, `reads_at`: where it stands and what it reads, as hooks of this network are told apart:
+      where a block adds what it gives as it is, the hooks before and after that are one.
 
     **Raises** `ModelError` where it does not fit the network.
     """
