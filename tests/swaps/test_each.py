@@ -211,8 +211,8 @@ def test_at_every_position_it_is_a_leaf_at_that_position() -> None:
     drawn, same = (e.space.draw(500, np.random.default_rng(0)) for e in (each, apart))
     assert np.array_equal(drawn.donors, same.donors)
     assert np.array_equal(each.evaluate(drawn), apart.evaluate(same))
-    assert np.array_equal(np.stack([*moved_leaves(each, drawn).values()]),
-                          np.stack([*moved_leaves(apart, same).values()]))  # fmt: skip
+    assert np.array_equal(np.stack([*moved_leaves(each, drawn).moved.values()]),
+                          np.stack([*moved_leaves(apart, same).moved.values()]))  # fmt: skip
     for at in range(LENGTH):
         one, other = (e.slopes(s) for e, s in ((each, drawn), (apart, same)))
         mine = next(s for s in one if s.slot == 1 + at)
@@ -331,7 +331,7 @@ def test_only_what_is_read_is_looked_at_where_each_row_has_its_own_position() ->
     read = read_at(evaluator, drawn)
     assert read[0].all()
     assert np.array_equal(read[1:], np.arange(LENGTH)[:, None] == where[drawn.references])
-    moved = np.stack([*moved_leaves(evaluator, drawn).values()])
+    moved = np.stack([*moved_leaves(evaluator, drawn).moved.values()])
     assert not (moved & ~read[1:]).any()
     assert moved.any(axis=0).mean() > 0.5
     # what nobody reads changes nothing
