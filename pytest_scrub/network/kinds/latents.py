@@ -69,9 +69,10 @@ class Standing:
         place = parts.get(self.dictionary.place) if stack == "blocks" else None
         if place is None:
             layers = len(next(iter(parts.values())).transformer.attention)
+            lacks = " and no MLPs" * (kind.startswith("mlp") and layer < layers)
             raise self._error(
                 f"stands at {self.dictionary.hook}, which a network of {layers} layers, counted "
-                f"from 0,{' and no MLPs' * (kind == 'mlp_out' and layer < layers)} does not have"
+                f"from 0,{lacks} does not have"
             )
         assert isinstance(place, ReadingPart)  # as all of these are
         return place

@@ -164,6 +164,13 @@ def test_dictionaries_of_other_networks_are_refused(case: str) -> None:
         with_dictionaries(MODEL, sae=dictionary(**options))
 
 
+@pytest.mark.parametrize("hook", ["hook_mlp_out", "mlp.hook_out"])
+def test_a_network_without_mlps_has_no_dictionary_of_one(hook: str) -> None:
+    alone = build(Architecture(n_layers=LAYERS, attn_only=True, n_ctx=4)).bridge
+    with pytest.raises(ModelError, match="2 layers, counted from 0, and no MLPs does not have"):
+        with_dictionaries(alone, sae=dictionary(f"blocks.0.{hook}"))
+
+
 def test_widths_names_and_other_networks() -> None:
     narrow = Dictionary(torch.ones(4, 3), None, torch.ones(3, 4), at="blocks.0.hook_mlp_out")
     with pytest.raises(
