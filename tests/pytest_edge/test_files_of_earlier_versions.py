@@ -101,7 +101,8 @@ def test_figures_are_what_they_were(suite_of_then: Suite) -> None:
     How much is spent on a search is not what it was: what was found is not compared.
     """
     ran = suite_of_then.run(
-        "--scrub-compare", "--scrub-compare-fail=all:0", "-k", "undecided or untested or slices or refined or falls",
+        "--scrub-compare", "--scrub-compare-fail=all:0", "-k",
+        "undecided or untested or slices or refined or falls",
         adversary=None,
     )  # fmt: skip
     said = ran.text.partition("compared with the baseline")[2]
