@@ -358,6 +358,28 @@ def test_what_suffices_is_held_against_keeping_nothing() -> None:
     assert judged("b", tolerance=60.0).outcome == WEAK  # nothing kept is as good
 
 
+def test_what_reaches_the_output_of_few_references_is_found_wherever_they_are() -> None:
+    graph = FunctionGraph(A=lambda a: 2 * a, output=lambda A, b: A + b * (A >= 2 * 20))
+    column = torch.arange(25, dtype=torch.float64)
+    data = Dataset({"a": column, "b": column % 2}, labels=2 * column)
+    root = output(module("A", agrees_on=EXACT))
+    metric = replace(ERROR, lower=0.0, upper=64.0)
+    verdict = check(root, graph, data, metric=metric, tolerance=2.0, samples=1000, adversaries=())
+    assert verdict.gap.exact  # of the first references come the first swaps
+    assert verdict.outcome == HELD
+
+
+def test_beside_outputs_that_are_masks_what_reaches_the_others_is_seen() -> None:
+    graph = FunctionGraph(
+        A=lambda a: 2 * a, output=lambda A, b: torch.stack([A + b, torch.full_like(A, -1e9)], 1)
+    )
+    column = torch.arange(ROWS, dtype=torch.float64)
+    data = Dataset({"a": column, "b": BITS[:, 1]}, labels=2 * column)
+    metric = Metric("off", lambda out, batch: (out[:, 0] - batch.labels).abs(), lower=0.0)
+    root = output(module("A", agrees_on=EXACT))
+    assert check(root, graph, data, metric=metric, tolerance=2.0).average == HELD
+
+
 def test_repeated_rows_test_nothing() -> None:
     column = torch.zeros(ROWS, dtype=torch.float64)
     data = Dataset({"a": column, "b": column}, labels=column, features={"all": column})
