@@ -513,7 +513,8 @@ def test_power() -> None:
 
 
 def accurate(share: float, samples: int = 400, **facts: Any) -> Verdict:
-    said = Predicted(0.9, None, share, (), samples)
+    changed, found = (Estimate(one, one, one) for one in (0.9, share))
+    said = Predicted(changed, None, found, (), samples)
     return verdict(**{"predicted": said, **facts})
 
 
