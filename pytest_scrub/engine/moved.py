@@ -13,6 +13,7 @@ from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.plan import Step
 from pytest_scrub.network.graph import Site, at_rows, change_of, projected_onto, read_from
+from pytest_scrub.network.precision import LARGEST, PROOF_TOLERANCE, coarsest
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.units import split
 
@@ -110,12 +111,18 @@ def all_moved(evaluator: Evaluator, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
 
 
 def reaches_output(evaluator: Evaluator, swap_set: SwapSet) -> bool:
-    """Whether any of these swaps changes the output at all."""
+    """Whether any of these swaps changes the output at all, by more than the sums of the same parts
+    in another order may."""
     for start in range(0, len(swap_set), FEW):
         few = swap_set[start : start + FEW]
-        own, now = evaluator.clean_outputs(few.references), evaluator.outputs(few).double()
-        change = torch.where(now == own, 0.0, now - own).square().mean().sqrt()  # of inf too
-        if change > SAME * own[own.isfinite()].double().square().mean().sqrt():
+        own, now = evaluator.clean_outputs(few.references), evaluator.outputs(few)
+        change = torch.where(now == own, 0.0, now.double() - own.double())  # of inf too
+        least = 0.0  # of what is said
+        if own.is_floating_point():
+            off = PROOF_TOLERANCE.get(coarsest(evaluator.graph, own), SAME)
+            largest = float(own.double().nan_to_num(0.0, 0.0, 0.0).abs().max())
+            least = off * min(largest, LARGEST)
+        if (change.abs() > least).any():
             return True
     return False
 

@@ -308,11 +308,14 @@ def _require_alone(space: SwapSpace) -> None:
             )
         named = [slot for slot in space.slots if not slot.is_rest]
         claimed = [s for s in named if not s.agrees_on.exact or s.node.edited is not None]
-        for slot in space.slots if claimed else ():
+        beside, remedy = "beside it", "rest=EXACT"
+        if not claimed:  # what stays says that it suffices, and not that it is needed
+            beside, remedy = "while it stays", "agrees_on=ANYTHING and rest=EXACT"
+        for slot in space.slots if named else ():
             if slot.is_rest and not slot.agrees_on.exact:
                 raise HypothesisError(
-                    f"min_gap= says that it hurts to change {claimed[0].whole}, but {slot.path} is "
-                    "swapped beside it, which may be what hurts; say rest=EXACT"
+                    f"min_gap= says that it hurts to change {(claimed or named)[0].whole}, but "
+                    f"{slot.path} is swapped {beside}, which may be what hurts; say {remedy}"
                 )
 
 
@@ -490,10 +493,14 @@ class _Nodes:
                 for i, others in made_up.items()
             }
         nodes = _nodes(evaluator, drawn, self._settings, self._moves)
-        if not any(node.must_be_tested for node in nodes):  # the swaps of rests are all there is
+        # then the swaps of rests are all there is
+        if all(node.fixed for node in nodes if node.must_be_tested):
             if self._idle is None:
                 self._idle = not reaches_output(evaluator, first)
-            nodes = tuple(replace(n, fixed=n.fixed or (n.is_rest and self._idle)) for n in nodes)
+            idle = [node.is_rest and node.moved > 0 and self._idle for node in nodes]
+            nodes = tuple(
+                replace(n, fixed=n.fixed or is_idle) for n, is_idle in zip(nodes, idle, strict=True)
+            )
         return tuple(map(self._with_units, nodes))
 
     def _with_units(self, node: NodeReport) -> NodeReport:

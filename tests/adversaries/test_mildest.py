@@ -125,6 +125,14 @@ def test_a_rest_that_is_swapped_beside_the_node_is_refused(rest: Any) -> None:
         verdict(output(module("b_", agrees_on=ANYTHING), rest=rest))
 
 
+@pytest.mark.parametrize("rest", [ANYTHING, "parity"])
+def test_what_stays_while_all_else_is_swapped_is_not_shown_to_be_needed(rest: Any) -> None:
+    """b does not matter: all else that is swapped is what hurts."""
+    with pytest.raises(HypothesisError, match=r"output/rest is swapped while it stays.*say agrees"):
+        verdict(output(module("b_", agrees_on=EXACT), rest=rest))
+    assert verdict(output(module("b_", agrees_on=EXACT), rest=EXACT)).outcome == "untested"
+
+
 def test_no_change_can_be_predicted_beside_it() -> None:
     root = output(
         module("a_", agrees_on=ANYTHING, name="a"), rest=EXACT, predicts=lambda a: a["parity"]
