@@ -318,7 +318,7 @@ class Reporting:
             self._write_claims(terminalreporter)
         if self._runs and self._began and (said := self.run.ungated or _ungated(self.config)):
             terminalreporter.write_line(said, yellow=True, bold=True)
-        if self._reports and checkpoints(self.config):
+        if checkpoints(self.config) and any(one.over for one in self.run.claims):
             self._write_over(terminalreporter)
         quiet = self.config.get_verbosity() < 0
         if self._comparison is not None:

@@ -133,6 +133,7 @@ def test_a_claim_that_takes_no_checkpoint_is_refused(training: Suite) -> None:
             "Misstated: no fixture of this claim takes a checkpoint, so it says nothing over those "
             "of --scrub-over; let the fixture of its network take scrub_checkpoint"
         )
+    assert "= over " not in ran.text
     assert training.run("-k", "other or ordinary").outcomes["passed"] == 2
 
 
