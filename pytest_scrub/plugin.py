@@ -16,6 +16,7 @@ from pytest_scrub.pytest_edge.first_files import write
 # Registered as fixtures by being here.
 from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
     scrub,
+    scrub_checkpoint,
     scrub_data,
     scrub_device,
     scrub_model,
@@ -24,6 +25,7 @@ from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
 )
 from pytest_scrub.pytest_edge.items import id_of, is_ours, tell_once
 from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, OPTIONS, option, require_known
+from pytest_scrub.pytest_edge.over import FIXTURE, checkpoint_of, checkpoints, parametrize
 from pytest_scrub.pytest_edge.replay import only_replayed
 from pytest_scrub.pytest_edge.suite_error import asked, share
 
@@ -64,6 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for one in OPTIONS:
         option(config, one.name)
     asked(config)
+    checkpoints(config)
     if not hasattr(config, "workerinput"):
         from pytest_scrub.pytest_edge.run_reports import Reporting
 
@@ -75,6 +78,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """With --scrub-over, for each checkpoint, whose name is the last part of a test's id."""
+    parametrize(metafunc)
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks the reports of claims as such; with --scrub-replay, nothing but that counterexample's
     claim is run."""
@@ -82,6 +91,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # a report's own keywords are also names and parameters
         if item.get_closest_marker("claim") is not None:
             item.user_properties.append((CLAIM_PROPERTY, id_of(item)))
+            if (checkpoint := checkpoint_of(item)) is not None:
+                item.user_properties.append((FIXTURE, checkpoint))
     only_replayed(config, items)
 
 

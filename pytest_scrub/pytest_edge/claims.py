@@ -17,6 +17,7 @@ from pytest_scrub.common.visible import utf8_safe
 from pytest_scrub.errors import HypothesisError, Place, ScrubError
 from pytest_scrub.pytest_edge.items import id_of
 from pytest_scrub.pytest_edge.options import VERDICT_PROPERTY
+from pytest_scrub.pytest_edge.over import require_checkpoint
 from pytest_scrub.pytest_edge.replay import replay
 from pytest_scrub.settings import (
     FAIL,
@@ -155,6 +156,7 @@ def _as_test(function: Callable[..., Any], *, options: Mapping[str, Any]) -> Cal
         item = fixtures["request"].node
         on = {"model": fixtures[model], "data": fixtures[data]}
         try:
+            require_checkpoint(item)
             hypothesis = function(*args, **own_fixtures)
             settings = session.settings(options, name=id_of(item), folder=session.folder)
             if session.replay is not None:

@@ -10,9 +10,12 @@ import pytest
 
 from pytest_scrub.pytest_edge.items import id_of
 from pytest_scrub.pytest_edge.options import FOLDER, option
+from pytest_scrub.pytest_edge.over import given
 from pytest_scrub.settings import COMMAND_LINE_OPTIONS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_scrub.data.dataset import Dataset
     from pytest_scrub.extras.disk_cache.folder import BoundedFolder
     from pytest_scrub.pytest_edge.session import Scrub, Session
@@ -97,6 +100,13 @@ def scrub_model() -> Any:
 def scrub_data() -> Any:
     """The Dataset that claims are tested on; override it in a conftest.py, a module or a class."""
     _missing("data", "data", "a Dataset(...)")
+
+
+@pytest.fixture(scope="session")
+def scrub_checkpoint(request: pytest.FixtureRequest) -> Path | None:
+    """The checkpoint to load the network from, one after another of `--scrub-over`; None without
+    it."""
+    return given(request)
 
 
 @pytest.fixture(scope="session")

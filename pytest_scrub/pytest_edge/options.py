@@ -98,6 +98,12 @@ OPTIONS = (
         "how likely any verdict of the run may be wrong, such as 0.05: shared among its claims, "
         "instead of a confidence for each",
     ),
+    Option(
+        "over",
+        str,
+        "a pattern of checkpoints, such as 'checkpoints/*.pt': each claim is run for each of them, "
+        "which the fixture scrub_checkpoint gives",
+    ),
     Option("replay", _file, "a saved counterexample to evaluate alone, such as .scrub/NAME.json"),
     Option(
         "html",

@@ -31,6 +31,7 @@ from pytest_scrub.pytest_edge.options import (
     option,
     text_of,
 )
+from pytest_scrub.pytest_edge.over import TAKE_IT, checkpoints, measured
 from pytest_scrub.pytest_edge.replay import replayed
 from pytest_scrub.pytest_edge.suite_error import EACH, NAME, SuiteError, asked, of_report
 from pytest_scrub.settings import COMMAND_LINE_OPTIONS, REPORT, SETTINGS
@@ -194,6 +195,7 @@ class Reporting:
             and result == "xfailed"
             and not _is_let_pass(last, verdict),
             at=self._node_line(shown),
+            over=measured(self.config, first, test),
         )
 
     def _node_line(self, report: pytest.TestReport) -> tuple[str, int] | None:
@@ -316,6 +318,8 @@ class Reporting:
             self._write_claims(terminalreporter)
         if self._runs and self._began and (said := self.run.ungated or _ungated(self.config)):
             terminalreporter.write_line(said, yellow=True, bold=True)
+        if checkpoints(self.config) and any(one.over for one in self.run.claims):
+            self._write_over(terminalreporter)
         quiet = self.config.get_verbosity() < 0
         if self._comparison is not None:
             from pytest_scrub.extras.baselines.text import comparison_lines
@@ -368,6 +372,16 @@ class Reporting:
         terminalreporter.write_line("")
         terminalreporter.write_line(self.run.told)
 
+    def _write_over(self, terminalreporter: Any) -> None:
+        from pytest_scrub.reports.over import over_lines, same_networks
+        from pytest_scrub.reports.terminal import COLOURS
+
+        terminalreporter.write_sep("=", f"over {option(self.config, 'over')}")
+        for word, line in over_lines(self.run):
+            terminalreporter.write_line(line, **{COLOURS.get(word, "bold"): True})
+        for line in same_networks(self.run):
+            terminalreporter.write_line(line, yellow=True, bold=True)
+
     def _write_reasons(self) -> None:
         """Why the run fails though its tests may have passed; nothing pytest says comes after
         it."""
@@ -396,6 +410,13 @@ class Reporting:
                 yield (
                     f"{_claims(moved)} not as in the baseline {compared.name!r}, so this run fails"
                 )
+        from pytest_scrub.reports.over import never_changed
+
+        if checkpoints(self.config) and (unmoved := never_changed(self.run)):
+            yield (
+                f"{_claims(unmoved)} measured on one network whatever the checkpoint, so this run "
+                f"fails; {TAKE_IT}"
+            )
         yield from self._problems
 
 
@@ -491,6 +512,8 @@ def _options_of_figures(config: pytest.Config, shared: SuiteError | None = None)
             text = str(shared.confidence)
         if SETTINGS[name].in_figures and (name == "seed" or text != one.default):
             found.append(f"--scrub-{one.name}{'' if one.read is bool else f'={text}'}")
+    if pattern := option(config, "over"):
+        found.append(f"--scrub-over={pattern}")
     return found
 
 

@@ -47,6 +47,18 @@ class Entry:
     verdict: Verdict | None
 
 
+class Measured(NamedTuple):
+    """A claim at one checkpoint of a training.
+
+    - `claim`: its test without the checkpoint.
+    - `place`: of the checkpoint in the training, from 1; `checkpoint`: its name.
+    """
+
+    claim: str
+    place: int
+    checkpoint: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claimed(Entry):
     """A claim with what only some reports ask for.
@@ -56,11 +68,13 @@ class Claimed(Entry):
     - `is_expected`: whether it has a verdict, which a mark says that it fails with.
     - `at`: file and line that its failure is about, where that is not the claim's own line but that
       of a node.
+    - `over`: the checkpoint that it was run for, or None.
     """
 
     is_marked: bool = False
     is_expected: bool = False
     at: tuple[str, int] | None = None
+    over: Measured | None = None
 
     @property
     def word(self) -> Word | Result:

@@ -19,7 +19,9 @@ from pytest_scrub.common.visible import visible_lines
 from pytest_scrub.extras.html import plots
 from pytest_scrub.extras.html.aligned import aligned
 from pytest_scrub.extras.html.diagram import diagram, laid_out
+from pytest_scrub.extras.html.over import over
 from pytest_scrub.reports.circuit import rest, stated
+from pytest_scrub.reports.over import same_networks
 from pytest_scrub.reports.predicted import ANSWERS, answer_rows
 from pytest_scrub.reports.run import ERROR, FAILED, Run
 from pytest_scrub.reports.terminal import headline, remedy, worst_found
@@ -39,6 +41,7 @@ def page(run: Run) -> str:
         run=run, broad=plots.overview(verdicts), narrow=plots.overview(verdicts, narrow=True),
         first=next((i for i, one in enumerate(run.claims, 1) if one.result in (FAILED, ERROR)), 0),
         plotted=sorted({(verdict.word, verdict.result) for verdict in run.judged}, key=_first),
+        over=over(run), same_networks=same_networks(run),
         script_hash=base64.b64encode(script).decode(),
     )  # fmt: skip
 

@@ -131,7 +131,7 @@ def overview(verdicts: Mapping[str, Verdict], *, narrow: bool = False) -> Plot |
         series.append(Series(verdict.word, [(mean, y)], verdict.word))
         names[y] = _short_name(verdict.claim)
     return Plot(
-        _gap_axis([-1.0, 1.0, *_coordinates(0, series)], 1.0),
+        gap_axis([-1.0, 1.0, *_coordinates(0, series)], 1.0),
         Axis(float, 0.5 - len(rows), 0.5, names),
         series,
         (),
@@ -179,11 +179,11 @@ def distributions(verdict: Verdict) -> Plot | None:
         for style, dash, changes in curves
         if changes
     ]
-    every, limits = _coordinates(0, series), _limits(verdict, tolerance)
+    every, limits = _coordinates(0, series), accepted(verdict, tolerance)
     if not any(every):
         return None
     return Plot(
-        _gap_axis([*every, *limits], tolerance),
+        gap_axis([*every, *limits], tolerance),
         Axis(float, -3, 103, {float(share): f"{share} %" for share in range(0, 101, 25)}),
         series,
         limits,
@@ -241,10 +241,10 @@ def _mark(attempt: Attempt) -> Word:
 
 def _counted(label: str, series: Sequence[Series], verdict: Verdict, tolerance: float) -> Plot:
     """A plot of gaps by a count, on a logarithmic scale, and how far they may go."""
-    counts, limits = _coordinates(0, series), _limits(verdict, tolerance)
+    counts, limits = _coordinates(0, series), accepted(verdict, tolerance)
     ticks = _round_counts(int(min(counts)), int(max(counts)))
     x = axis(counts, ticks, "{:,}".format, math.log10)
-    y = _gap_axis([*_coordinates(1, series), *limits], tolerance)
+    y = gap_axis([*_coordinates(1, series), *limits], tolerance)
     return Plot(x, y, series, limits, label=label)
 
 
@@ -253,7 +253,7 @@ def _coordinates(direction: int, series: Sequence[Series]) -> list[float]:
     return [point[direction] for one in series for point in one.points]
 
 
-def _limits(verdict: Verdict, tolerance: float) -> tuple[float, ...]:
+def accepted(verdict: Verdict, tolerance: float) -> tuple[float, ...]:
     """What a gap may be: to both sides, or as far as the direction that counts is known, to one."""
     worse = "either" if verdict.search is None else verdict.search.worse
     if verdict.min_gap is not None:  # which the milder side is worse for
@@ -261,7 +261,7 @@ def _limits(verdict: Verdict, tolerance: float) -> tuple[float, ...]:
     return {"higher": (tolerance,), "lower": (-tolerance,)}.get(worse, (-tolerance, tolerance))
 
 
-def _gap_axis(values: Sequence[float], tolerance: float) -> Axis:
+def gap_axis(values: Sequence[float], tolerance: float) -> Axis:
     """An axis of gaps: about linear up to the tolerance on both sides, and logarithmic beyond, with
     ticks at zero, the tolerance, and few powers of ten beyond."""
     furthest = max(abs(value) for value in values if math.isfinite(value))
