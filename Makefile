@@ -35,6 +35,7 @@ SORTING := example_circuits/pitfalls/sorting/test_sorting.py
 STORIES := example_circuits/stories/test_stories.py
 CARRYING := example_circuits/carrying/test_carrying.py
 LATENTS := example_circuits/latents/test_latents.py
+DIGITS := example_circuits/carrying/test_three_digits.py
 ADDITION := example_circuits/modular_addition/test_modular_addition.py
 LONG_CLAIMS := $(INDUCTION)::test_refined $(INDUCTION)::test_two_heads_write_the_answer $(INDUCTION)::test_one_head_is_enough $(CARRYING)::test_carry_and_tens_make_the_hundreds $(CARRYING)::test_the_last_digit_of_the_sum_is_there_too $(INDUCTION)::test_naive $(INDUCTION)::test_the_heads_only_know_where_the_answer_is $(INDUCTION)::test_previous_token_head_moves_the_embedding $(INDUCTION)::test_refined_keeps_the_whole_distribution \
 	$(INDUCTION)::test_the_other_head_moves_the_embedding $(INDUCTION)::test_previous_token_head_carries_its_position \
@@ -44,6 +45,7 @@ LONG_CLAIMS := $(INDUCTION)::test_refined $(INDUCTION)::test_two_heads_write_the
 	$(BRACKETS)::test_one_part_counts_and_three_look_at_the_horizon \
 	$(CARRYING)::test_a_boundless_alignment_holds_it $(CARRYING)::test_the_network_does_not_add_digit_by_digit $(CARRYING)::test_the_same_columns_carry_into_the_hundreds \
 	$(CARRYING)::test_it_carries_from_nine_on $(CARRYING)::test_any_four_columns_hold_it $(CARRYING)::test_the_carry_is_at_the_other_last_digit \
+	$(foreach claim,it_does_not_add_the_hundreds_alone one_head_holds_the_tens hundreds_and_tens_make_the_first_digit one_head_holds_the_carry,$(DIGITS)::test_$(claim)) \
 	$(BRACKETS)::test_mlp_2_gets_the_count_from_layer_1_and_head_2_1 $(BRACKETS)::test_both_at_once \
 	$(LATENTS)::test_latents_get_the_difference_from_latents $(ADDITION)::test_one_frequency_is_enough $(LATENTS)::test_they_get_it_from_other_latents $(LATENTS)::test_the_error_of_the_sae_is_idle \
 	$(LATENTS)::test_the_difference_stands_at_every_position $(LATENTS)::test_the_bracket_stands_there_and_no_more \

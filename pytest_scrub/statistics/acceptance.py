@@ -329,7 +329,7 @@ def untested_nodes(nodes: tuple[NodeReport, ...]) -> tuple[NodeReport, ...]:
     if wanting:
         return wanting
     if claiming:
-        is_swapped = any(node.is_rest and node.moved > 0 and not node.fixed for node in nodes)
+        is_swapped = any(node.is_rest and node.moved > 0 for node in nodes)
         return claiming if all(node.fixed for node in claiming) and not is_swapped else ()
     loose = {
         node.slot.removesuffix("/rest")

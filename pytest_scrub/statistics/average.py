@@ -493,8 +493,7 @@ class _Nodes:
                 for i, others in made_up.items()
             }
         nodes = _nodes(evaluator, drawn, self._settings, self._moves)
-        # then the swaps of rests are all there is
-        if all(node.fixed for node in nodes if node.must_be_tested):
+        if not any(node.must_be_tested for node in nodes):  # the swaps of rests are all there is
             if self._idle is None:
                 self._idle = not reaches_output(evaluator, first)
             idle = [node.is_rest and node.moved > 0 and self._idle for node in nodes]

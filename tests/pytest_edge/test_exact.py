@@ -71,7 +71,6 @@ def test_a_baseline_of_exact_gaps_is_compared(suite: Suite, samples: int) -> Non
     ran = suite.run(f"--scrub-samples={samples}", "--scrub-compare", "-k", "exact")
     assert "compared with the baseline main" in ran.text
     assert "no part of a baseline" not in ran.text
-    assert "no outcome changed, and no figure that gates moved further" in ran.text
     assert not re.search(r"  moved(?! by)", ran.text)  # as the verdict of a figure
 
 

@@ -37,13 +37,12 @@ from pytest_scrub.settings import COMMAND_LINE_OPTIONS, SETTINGS, CheckOptions, 
 from pytest_scrub.tree.nodes import NodeOptions
 from tests import said
 from tests.places import ROOT
-from tests.sizes import FULL, only_in_full
+from tests.sizes import only_in_full
 
 DOCS = ROOT / "docs"
 WORKFLOW = DOCS / "workflow.yml"
 TUTORIAL, NOTEBOOK, SENTENCES = "tutorial.md", "from-the-notebook.md", said.PAGE.name
 LONG = [TUTORIAL, "writing-claims.md", NOTEBOOK, "dictionaries.md", SENTENCES]
-WITHOUT_TRANSFORMERS = ("test_predictions.py", "test_steering.py")  # of the sentences
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# ([\w./-]+\.\w+|\.\w+)(, continued)?\n")
 SLOWEST = 900  # seconds for one command: fifty at most on a free machine
@@ -198,22 +197,13 @@ def test_a_page_runs_as_it_stands(page, performed):
         )
 
 
+@only_in_full
 @pytest.mark.xdist_group(SENTENCES)
-def test_every_sentence_shows_what_was_said_of_it(performed, tmp_path):
-    """Of all in `make full`, and of those that need no transformer in `make test`."""
+def test_every_sentence_shows_what_was_said_of_it(performed):
     shows = {one.test: one.says for one in said.shown(said.PAGE.read_text())}
     assert len(shows) > 60
     assert all(shows.values())
-    folder = performed(SENTENCES)[0] if FULL else tmp_path
-    if not FULL:
-        for _, text in blocks(SENTENCES):
-            write(text, folder)
-        claims = " ".join(WITHOUT_TRANSFORMERS)
-        run(f"pytest {claims} --scrub-json=verdicts.json  # fails", folder, **with_the_repository())
-    found = said.of_run(folder / "verdicts.json")
-    assert found == {
-        test: says for test, says in shows.items() if FULL or test.startswith(WITHOUT_TRANSFORMERS)
-    }
+    assert said.of_run(performed(SENTENCES)[0] / "verdicts.json") == shows
 
 
 def test_a_claim_without_its_verdict_is_seen():

@@ -125,7 +125,7 @@ PLACES = ["sae_attn1", "raw_attn1", "z_attn1", "sae_mlp1", "raw_mlp1", "tc_mlp1"
 NETWORKS = ["native", "gemma2", "olmo2", "granite"]
 
 
-QUICK = [("z_attn1", "native"), ("raw_attn1", "gemma2"), ("tc_mlp1", "gemma2")]
+QUICK = [("z_attn1", "native"), ("raw_attn1", "gemma2")]
 
 
 @pytest.mark.parametrize(

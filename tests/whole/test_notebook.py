@@ -132,6 +132,7 @@ FOREIGN = """() => {
 }"""
 
 
+@only_in_full
 def test_drawings_in_a_notebooks_page(tmp_path: Path) -> None:
     nbformat = _needed("nbformat.v4")
     shown = [verdict(), refuted(), whole(), HYPOTHESIS]

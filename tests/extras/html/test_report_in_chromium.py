@@ -415,7 +415,7 @@ def test_five_hundred_claims_open_in_about_a_second(
     assert seen.problems == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=only_in_full), "dark"])
 def test_the_circuit_is_copied_and_saved_as_it_is_seen(
     tmp_path: Path, browser: Any, scheme: str
 ) -> None:
@@ -465,7 +465,9 @@ def test_the_circuit_is_copied_and_saved_as_it_is_seen(
     assert seen.problems == []
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize(
+    ("scheme", "width"), [pytest.param("light", 1280, marks=only_in_full), ("dark", 390)]
+)
 def test_attention_of_both_inputs_is_seen(
     tmp_path: Path, browser: Any, scheme: str, width: int
 ) -> None:
@@ -488,7 +490,7 @@ def test_attention_of_both_inputs_is_seen(
     assert seen.problems == []
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=only_in_full), 390])
 def test_one_claim_is_a_page_of_its_own(tmp_path: Path, browser: Any, width: int) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900})
     seen = Seen(page, written(tmp_path / "report.html", claimed(refuted(), "a.py::test_it")))
