@@ -449,17 +449,18 @@ def _more(verdict: Verdict) -> str:
 
 
 def _why_untested(node: NodeReport, verdict: Verdict) -> str:
-    is_idle = any(rest.is_rest and rest.moved and rest.fixed for rest in verdict.nodes)
-    else_ = f"nothing else {'that was swapped reaches the output' if is_idle else 'was swapped'}"
     if not node.must_be_tested:
+        is_idle = any(rest.is_rest and rest.moved and rest.fixed for rest in verdict.nodes)
+        swapped = "that was swapped reaches the output" if is_idle else "was swapped"
         return (
-            f"untested:  {node.slot} takes no donor but the row itself, and {else_}; claim what it "
-            "agrees on, or let the rest be swapped"
+            f"untested:  {node.slot} takes no donor but the row itself, and nothing else "
+            f"{swapped}; claim what it agrees on, or let the rest be swapped"
         )
     if node.fixed:
         return (
             f"untested:  {node.slot} is the same on all donors that agree on {node.agrees_on}, and "
-            f"{else_}: it holds by construction; agree on less, or let the rest be swapped"
+            "nothing else was swapped: it holds by construction; agree on less, or let the rest "
+            "be swapped"
         )
     if node.silent and not node.moved:
         return (
