@@ -49,7 +49,7 @@ from tests.reference.generate import rotation
 from tests.reference.generate_plain import COLUMNS, ROWS, hooked_graph
 from tests.reference.hooked import FAMILIES, SMALL, built, ids, network
 from tests.reference.latents import dictionary_of
-from tests.sizes import sized
+from tests.sizes import few_in_quick, sized
 from tests.whole.test_engine_against_reference import assert_same
 
 TOTAL = Metric("total", lambda out, batch: out.flatten(1).abs().sum(1))
@@ -69,6 +69,7 @@ def swapped(evaluator: Evaluator, columns: int = 4) -> SwapSet:
     return evaluator.space.draw(columns, np.random.default_rng(0))
 
 
+@few_in_quick(3)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_part_is_what_the_familys_own_hooks_say(family: str) -> None:
     with AllFloat64():  # a softmax too
@@ -96,6 +97,22 @@ def every_part_is_what_the_familys_own_hooks_say(family: str) -> None:
     assert known == {name for name in of_places if "neurons" not in name}
     patterns = {name for name in graph.components if "pattern" in name}
     assert patterns == {name for name in plain.above if "pattern" in name}
+
+
+@few_in_quick(1)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_pattern_is_what_the_familys_own_softmax_gives(family: str) -> None:
+    with AllFloat64():
+        plain = hooked_graph(family, 0)
+        store, data = plain.store, plain.dataset
+        for name in [name for name in plain.above if "pattern" in name]:
+            below = module(name.replace("pattern", "head"), **F, reads=[module(name, **F)])
+            evaluator = Evaluator(store.graph, data, output(below, rest=EXACT), TOTAL, store=store)
+            swaps = evaluator.space.draw(4, np.random.default_rng(0))
+            found = evaluator.outputs(swaps)
+            theirs = meaning.outputs(plain.network, evaluator.hypothesis, data, swaps, None)
+            torch.testing.assert_close(found, torch.stack(theirs), rtol=0, atol=1e-8)
+            assert (found - evaluator.clean_outputs(swaps.references)).abs().max() > 1e-3, name
 
 
 @pytest.mark.parametrize(
