@@ -4,12 +4,13 @@ bracket network."""
 from __future__ import annotations
 
 import gc
+from collections import Counter
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from tests.sizes import sized
+from tests.sizes import FULL, only_in_full, sized
 
 # Under pytest-xdist two workers share two cores; by hand one thread keeps timings and figures
 # steady.
@@ -37,8 +38,17 @@ LONGEST = ("example_circuits/", "tests/whole/", "tests/power/")  # seconds for o
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly has thrown its dice
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first: at the end one worker would be left alone with it."""
+    """What takes longest comes first: at the end one worker would be left alone with it. Of tests
+    with many cases a few are tried, the same in every order."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    if not FULL:
+        tried = Counter[str]()
+        for item in sorted(items, key=lambda item: item.nodeid):
+            for mark in item.iter_markers("few_in_quick"):
+                test = item.nodeid.partition("[")[0]
+                tried[test] += 1
+                if tried[test] > mark.args[0]:
+                    item.add_marker(only_in_full)
 
 
 def pytest_collection_finish() -> None:

@@ -15,6 +15,11 @@ FULL = {"quick": False, "full": True}[os.environ.get("SCRUB_PROFILE", "quick")]
 only_in_full = pytest.mark.skipif(not FULL, reason="only `make full` runs it (SCRUB_PROFILE=full)")
 
 
+def few_in_quick(number: int) -> pytest.MarkDecorator:
+    """Of a test with many cases `make test` tries so many, see conftest.py, and `make full` all."""
+    return pytest.mark.few_in_quick(number)
+
+
 def sized(quick: T, full: T) -> T:
     """One of two sizes of the same test."""
     return full if FULL else quick

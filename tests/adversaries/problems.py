@@ -42,7 +42,7 @@ def changes(evaluator: Evaluator, swap_set: SwapSet) -> Numbers:
     return evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)
 
 
-SMALL_TOYS = range(sized(4, 8))
+SMALL_TOYS = range(sized(2, 8))
 
 
 @cache

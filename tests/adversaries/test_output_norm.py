@@ -31,6 +31,7 @@ from tests.adversaries.problems import (
     product,
     transformer,
 )
+from tests.sizes import few_in_quick
 
 STREAMS = torch.randn(64, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.5
 GAIN, BIAS = (
@@ -81,6 +82,7 @@ def log_odds(out: Tensor, batch: Any) -> Tensor:
     return odds.reshape(len(out), -1).mean(1)
 
 
+@few_in_quick(2)
 @pytest.mark.parametrize("norm", ["LN", "RMS"])
 @pytest.mark.parametrize(("label_pos", "pos"), [(-1, -1), (slice(1, 3), -2)])
 def test_the_output_ranks_donors_by_the_true_log_odds(norm: str, label_pos: Any, pos: int) -> None:

@@ -46,6 +46,7 @@ from tests.adversaries.counterexamples import (
     tokens,
 )
 from tests.reference import edits
+from tests.sizes import only_in_full
 
 # --- what a file holds ----------------------------------------------------------------------------
 
@@ -295,6 +296,7 @@ for _ in range(60):
 """
 
 
+@only_in_full
 def test_two_processes_write_at_once(tmp_path: Path, example: Saved, warm: None) -> None:
     path = tmp_path / "x.json"
     save(path, replace(example, claim="0", hypothesis=("0" * 20_000,)))

@@ -59,7 +59,7 @@ from tests.adversaries.problems import (
     why_not,
 )
 from tests.reference.toy_problems import ToyProblem, problems_without_likes, toy_problems
-from tests.sizes import FULL, sized
+from tests.sizes import FULL, only_in_full, sized
 
 # --- problems whose worst swap set is known -------------------------------------------------------
 
@@ -97,13 +97,13 @@ def solved(problem: ToyProblem) -> Solved:
 @cache
 def toys() -> list[Solved]:
     return [
-        solved(problem) for problem in (toy_problems(200) if FULL else toy_problems(4, most=15_000))
+        solved(problem) for problem in (toy_problems(200) if FULL else toy_problems(3, most=15_000))
     ]
 
 
 @cache
 def toys_without_likes() -> list[Solved]:
-    problems = problems_without_likes(60) if FULL else problems_without_likes(4, most=15_000)
+    problems = problems_without_likes(60) if FULL else problems_without_likes(3, most=15_000)
     return [solved(problem) for problem in problems]
 
 
@@ -185,7 +185,7 @@ def is_computed(root: Node) -> bool:
     return root.computed_by is not None or any(map(is_computed, root.reads))
 
 
-@pytest.mark.parametrize("nth", range(sized(3, 8)))
+@pytest.mark.parametrize("nth", range(sized(2, 8)))
 def test_everything_is_tried_where_the_budget_allows_it(nth: int) -> None:
     problem = small_toys()[nth]
     spending = Spending(problem.evaluator, problem.combinations)
@@ -431,7 +431,7 @@ def odd_budgets(references: int) -> list[int]:
     return sorted({0, 1, r - 1, r, r + 1, 3 * r, 4 * r - 1, 4 * r, 5 * r + 1, 37, 113})
 
 
-@pytest.mark.parametrize("nth", range(4))
+@pytest.mark.parametrize("nth", range(sized(2, 4)))
 def test_no_search_spends_more_than_its_budget(nth: int) -> None:
     problem = small_toys()[nth]
     evaluator = problem.evaluator
@@ -717,6 +717,7 @@ def test_concentration_is_the_share_with_a_much_used_donor() -> None:
     assert concentration(space.unswapped(references), space) == 0
 
 
+@only_in_full
 def test_many_slots_are_visited_together_and_as_bad_is_found(monkeypatch: Any) -> None:
     """Of 96 nodes several at once cost far fewer batches, and find what one after the other
     does."""

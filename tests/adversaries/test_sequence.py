@@ -35,6 +35,7 @@ from pytest_scrub.statistics.acceptance import Acceptance
 from pytest_scrub.statistics.intervals import confidence_sequence
 from pytest_scrub.swaps.space import SwapSpace
 from tests.adversaries.problems import OUT, generator
+from tests.sizes import few_in_quick
 
 ROWS = 1200
 GRAPH = FunctionGraph(A=lambda x: x, output=lambda A: A)
@@ -291,6 +292,7 @@ def binned(tolerance: float, data: Dataset = BINNED, **options: Any) -> Verdict:
     )  # fmt: skip
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize(("tolerance", "outcome"), [(0.15, "held"), (0.05, "refuted")])
 def test_a_claim_has_one_verdict_whatever_it_is_called(tolerance: float, outcome: str) -> None:
     for nth in range(8):
@@ -386,6 +388,7 @@ def test_references_or_draws_are_held_against_the_null() -> None:
             assert decision.of_null.mean == pytest.approx(null.mean())
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize(
     ("name", "mean"), [("lognormal", np.exp(0.5)), ("Pareto", 1.5), ("one in twenty", 1.00475)]
 )

@@ -31,6 +31,7 @@ from pytest_scrub.network import FunctionGraph
 from pytest_scrub.swaps.space import SwapSet
 from pytest_scrub.tree.nodes import ANYTHING, module, output
 from tests.places import ROOT
+from tests.sizes import only_in_full
 
 BRACKETS = st.text(alphabet="()", min_size=1, max_size=8)
 DIGITS = st.lists(st.integers(0, 3), min_size=6, max_size=6)
@@ -386,6 +387,7 @@ def lowered(data: Dataset, text: str) -> float:
 FEW = settings(max_examples=200, database=None, deadline=None)
 
 
+@only_in_full
 def test_an_input_can_be_shrunk() -> None:
     data = brackets()
     for _ in range(2):

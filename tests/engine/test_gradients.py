@@ -50,7 +50,7 @@ from tests.reference.generate import (
     positions,
     small_transformers,
 )
-from tests.sizes import only_in_full, sized
+from tests.sizes import few_in_quick, only_in_full, sized
 
 Rows = npt.NDArray[np.int64]
 ANY: dict[str, Any] = {"agrees_on": ANYTHING}
@@ -399,13 +399,14 @@ def unseen(tokens: Tensor, d_vocab: int, count: int) -> Tensor:
     return torch.tensor([*islice(rows, count)]).reshape(count, tokens.shape[1])
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize(
     "kind",
     ["native", "gemma2", *(pytest.param(kind, marks=only_in_full) for kind in ("gpt2", "olmo2"))],
 )
 def test_slopes_are_difference_quotients(kind: str) -> None:
     with AllFloat64() if kind in FAMILIES else nullcontext():
-        slopes_are_difference_quotients(kind, sized(8 if kind in FAMILIES else 12, 60))
+        slopes_are_difference_quotients(kind, sized(4 if kind in FAMILIES else 6, 60))
 
 
 def slopes_are_difference_quotients(kind: str, examples: int) -> None:
@@ -477,6 +478,7 @@ SLOTS = [
 ]  # fmt: skip
 
 
+@few_in_quick(11)
 @pytest.mark.parametrize(
     ("root", "path"),
     [

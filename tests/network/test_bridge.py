@@ -27,6 +27,7 @@ from pytest_scrub.network.graph import Site
 from pytest_scrub.network.residual import ResidualGraph
 from pytest_scrub.network.transformer_lens import is_transformer_lens, parts_of
 from tests.reference.configurations import GPT2, GROUPED, SMALL
+from tests.sizes import few_in_quick, only_in_full
 
 EXACT = 1e-10  # of the largest value, in float64
 # these normalise (RMSNorm), mask or rotate in float32 even where all else is float64
@@ -355,6 +356,7 @@ def test_parts_are_the_networks_own(name: str, mask: Tensor | None, differences:
     assert parts.causal == (name != "native bidirectional")
 
 
+@few_in_quick(15)
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("name", FLOAT32_ONES)
 def test_parts_are_the_networks_own_to_float32(
@@ -841,6 +843,7 @@ def test_plain_modules_are_refused_and_told_apart() -> None:
         parts_of(linear)
 
 
+@only_in_full
 def test_telling_them_apart_does_not_import_transformer_lens() -> None:
     code = (
         "import sys, torch\n"

@@ -23,6 +23,7 @@ from pytest_scrub.network.packed import packed_in
 from pytest_scrub.network.precision import precision_of, rounding_of
 from pytest_scrub.network.state import State
 from tests.network.on_two_devices import made
+from tests.sizes import few_in_quick
 
 TOKENS = torch.randint(12, (24, 5), generator=torch.Generator().manual_seed(1))
 DATA = Dataset(TOKENS, labels=TOKENS[:, 0], label_pos=-1, features={"first": TOKENS[:, 0] % 2})
@@ -148,6 +149,7 @@ def both(kind: Kind) -> tuple[Any, Any]:
     return small, plain
 
 
+@few_in_quick(2)
 @pytest.mark.parametrize("kind", [*KINDS, Hidden])
 def test_figures_are_those_of_the_unpacked_network(kind: Kind) -> None:
     small, plain = both(kind)

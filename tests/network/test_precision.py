@@ -17,7 +17,7 @@ from pytest_scrub.network import ResidualGraph, as_graph
 from pytest_scrub.network.precision import last_digits_of, precision_of
 from pytest_scrub.verdict import Verdict
 from tests.reference.generate import Architecture, build
-from tests.sizes import only_in_full
+from tests.sizes import few_in_quick, only_in_full
 
 
 def judged(architecture: Architecture, via: str, dtype: torch.dtype | None = None) -> Verdict:
@@ -35,6 +35,7 @@ def judged(architecture: Architecture, via: str, dtype: torch.dtype | None = Non
     return check(claim, bridge.to(dtype), data, tolerance=0.5, samples=400, adversaries=())
 
 
+@few_in_quick(3)
 @pytest.mark.parametrize("kind", ["native", pytest.param("gpt2", marks=only_in_full), "llama"])
 @pytest.mark.parametrize("via", ["direct", "any"])
 @pytest.mark.parametrize(("dtype", "digits"), [(torch.bfloat16, 0.02), (torch.float16, 0.003)])
@@ -62,6 +63,7 @@ def test_two_types_of_weights_are_both_named() -> None:
     assert precision_of(graph).startswith("float32 and float64 weights, on ")
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("via", [None, "any"])
 def test_all_that_there_is_suffices_by_construction_whatever_rounding_does(via: Any) -> None:
     """What is recomputed of the same parts beside another rest differs in the last digits, which

@@ -721,7 +721,7 @@ def test_a_claim_without_features_has_nothing_to_permute() -> None:
 
 # --- any claim ------------------------------------------------------------------------------------
 
-EXAMPLES = sized(4, 400)
+EXAMPLES = sized(2, 400)
 
 
 @pytest.mark.parametrize(

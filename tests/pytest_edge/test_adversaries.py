@@ -12,7 +12,7 @@ import pytest
 
 from pytest_scrub.verdict import Search, Verdict
 from tests.pytest_edge.conftest import TORCH_CLAIMS, Ran, Suite, assert_same_figures
-from tests.sizes import only_in_full
+from tests.sizes import few_in_quick, only_in_full
 
 # Whatever stands in for z2, half of the answers are wrong, as they are without a swap; the worst is
 # wrong each time.
@@ -159,6 +159,7 @@ def test_these_very_words(bits: Suite) -> None:
     )
 
 
+@few_in_quick(4)
 @pytest.mark.parametrize(
     ("expected", "text", "outcome"),
     [
@@ -206,6 +207,7 @@ GATING = FALLS.replace("0.3", "0.3, adversary='gate'").replace("test_falls", "te
 UNGATED = "searches did not gate 4 of 4 claims: 3 would have fallen to the search"
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("ini", [False, True])
 @pytest.mark.parametrize("quiet", ["-q", "-v"])
 def test_a_run_can_show_what_is_found_for_every_claim(bits: Suite, ini: bool, quiet: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.pytest_edge.conftest import TORCH_CLAIMS, Suite
-from tests.sizes import only_in_full
+from tests.sizes import few_in_quick, only_in_full
 
 CLAIMS = """
     @claim(tolerance=0.5)
@@ -71,6 +71,7 @@ def compared(text: str) -> str:
     return "\n".join(" ".join(line.split()) for line in lines[:end])
 
 
+@few_in_quick(1)
 @MODES
 def test_an_unchanged_suite_is_as_it_was_in_every_mode(
     two: Suite, mode: tuple[str, ...], alone: bool
@@ -229,6 +230,7 @@ def test_claims_without_a_verdict_are_not_saved(four: Suite) -> None:
     ran.result.stdout.fnmatch_lines(["wrote the figures of 1 claim to *; 4 more of its files, *"])
 
 
+@only_in_full
 def test_another_seed_is_no_movement(two: Suite) -> None:
     two.run("--scrub-save", adversary="default")
     for seed in range(1, 6):
@@ -313,6 +315,7 @@ def test_a_skipped_claim_does_not_fail(two: Suite) -> None:
     assert "test_refuted: in the baseline, but skipped by its mark" in compared(ran.text)
 
 
+@few_in_quick(1)
 @MODES
 def test_a_claim_that_skips_itself_fails(two: Suite, mode: tuple[str, ...], alone: bool) -> None:
     """Such as for weights that are not there: nobody said that this claim is not to be judged."""
@@ -543,6 +546,7 @@ def test_a_name_of_any_kind_is_saved_and_found(suite: Suite) -> None:
     assert "5 claims compared" in compared(ran.text)
 
 
+@only_in_full
 def test_torch_modules_in_another_order_are_as_they_were(suite: Suite) -> None:
     """The last digits of their activations depend on what else is in a batch."""
     suite.write(TORCH_CLAIMS)
@@ -564,6 +568,7 @@ MADE = 'def made(by):\n        return lambda it: it["a"] * by'
 SAME = 'lambda it: it["a"]'
 
 
+@few_in_quick(2)
 @pytest.mark.parametrize(
     ("helper", "function", "is_same"),
     [

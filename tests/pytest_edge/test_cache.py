@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.pytest_edge.conftest import Suite
-from tests.sizes import only_in_full
+from tests.sizes import few_in_quick, only_in_full
 
 # Every forward pass of the network, with what it is for, is noted in a file that all workers write
 # to.
@@ -156,6 +156,7 @@ def test_cache_clear_forgets(cached: Cached) -> None:
     assert cached.files == []
 
 
+@few_in_quick(3)
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
@@ -268,6 +269,7 @@ def test_one(nth):
         assert verdict.gap.mean == pytest.approx(alone.verdicts[name].gap.mean, rel=1e-5)
 
 
+@only_in_full
 def test_two_runs_at_once(cached: Cached) -> None:
     command = [
         sys.executable,

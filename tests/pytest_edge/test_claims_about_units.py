@@ -9,6 +9,7 @@ import pytest
 
 import tests.reference.generate  # once: transformers cannot be imported again by a run in here
 from tests.pytest_edge.conftest import Suite
+from tests.sizes import only_in_full
 
 assert tests.reference.generate
 
@@ -72,6 +73,7 @@ def test_false_claims_are_made_of_units(suite: Suite) -> None:
         assert power.mutants, name
 
 
+@only_in_full
 def test_counterexamples_of_units_are_saved_and_replayed(suite: Suite) -> None:
     suite.write(UNITS)
     ran = suite.run("--scrub-adversary=quick", "--scrub-seed=0")

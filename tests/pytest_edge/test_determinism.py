@@ -113,6 +113,7 @@ def test_searches_mutants_and_controls_say_the_same_too(modules: Suite, variant:
     assert_same(plain, modules.run(*asked, adversary="quick").verdicts)
 
 
+@only_in_full
 def test_two_workers_say_what_one_says(modules: Suite) -> None:
     plain = modules.run(adversary="quick").verdicts
     modules.forget()

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from tests.pytest_edge.conftest import Suite
+from tests.sizes import only_in_full
 
 # 8 rows: 8 * 4 swap sets of the claim, and 70 times as many of its null
 CLAIMS = """
@@ -74,6 +75,7 @@ def test_a_baseline_of_exact_gaps_is_compared(suite: Suite, samples: int) -> Non
     assert not re.search(r"  moved(?! by)", ran.text)  # as the verdict of a figure
 
 
+@only_in_full
 def test_workers_find_the_same(suite: Suite) -> None:
     suite.write(CLAIMS)
     one, other = (

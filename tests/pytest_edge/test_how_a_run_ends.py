@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.pytest_edge.conftest import Suite
-from tests.sizes import only_in_full
+from tests.sizes import few_in_quick, only_in_full
 
 FAILED, INTERRUPTED = pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED
 
@@ -55,6 +55,7 @@ def last_line(suite: Suite, *args: str) -> tuple[str, int]:
     return lines[-1], int(ran.result.ret)
 
 
+@few_in_quick(2)
 @MODES
 def test_a_figure_that_moved_is_said_last(suite: Suite, mode: tuple[str, ...]) -> None:
     suite.write(HELD)
@@ -64,6 +65,7 @@ def test_a_figure_that_moved_is_said_last(suite: Suite, mode: tuple[str, ...]) -
     assert last_line(suite, "--scrub-compare", *mode) == (said, FAILED)
 
 
+@few_in_quick(2)
 @MODES
 def test_a_comparison_of_nothing_is_said_last(suite: Suite, mode: tuple[str, ...]) -> None:
     suite.write(HELD)
@@ -95,6 +97,7 @@ def test_a_run_without_claims_leaves_the_reports_of_another(
     )
 
 
+@few_in_quick(2)
 @MODES
 def test_a_report_that_could_not_be_written_is_said_last(
     suite: Suite, mode: tuple[str, ...]
@@ -143,6 +146,7 @@ def results(suite: Suite) -> dict[str, tuple[str, str]]:
     }
 
 
+@few_in_quick(2)
 @pytest.mark.parametrize(
     ("how", "code"),
     [

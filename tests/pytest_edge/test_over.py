@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.pytest_edge.conftest import Suite
+from tests.sizes import only_in_full
 
 # See conftest.py: what an inner run would be the first to import.
 importlib.import_module("pytest_scrub.extras.html.page")
@@ -89,6 +90,7 @@ def test_without_the_option_there_is_no_checkpoint(training: Suite) -> None:
     assert "= over " not in ran.text
 
 
+@only_in_full
 def test_workers_make_the_same_table(training: Suite) -> None:
     ran = training.run(OVER, "-n2", alone=True)
     assert table(ran.text) == TABLE

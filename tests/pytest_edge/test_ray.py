@@ -14,7 +14,7 @@ import pytest
 from pytest_scrub.verdict import Verdict
 from tests.pytest_edge.conftest import TORCH_CLAIMS, Ran, Suite
 from tests.pytest_edge.test_cost import report_loaded
-from tests.sizes import only_in_full
+from tests.sizes import few_in_quick, only_in_full
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -186,6 +186,7 @@ def test_an_address_that_is_none(suite: Suite, address: str) -> None:
     ]
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize(
     "options",
     [

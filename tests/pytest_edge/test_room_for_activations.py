@@ -117,6 +117,7 @@ def test_malformed_amounts_are_one_sentence(suite: Suite, text: str) -> None:
         )
 
 
+@only_in_full
 def test_no_file_is_left_behind(
     suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_scrub.pytest_edge.progress import rate
 from tests.pytest_edge.conftest import FOUR_OUTCOMES, Suite
-from tests.sizes import only_in_full
+from tests.sizes import few_in_quick, only_in_full
 
 ESCAPE = "\x1b"
 
@@ -314,6 +314,7 @@ def test_a_fixture_that_is_not_there_is_named_in_the_summary(suite: Suite) -> No
     assert f"\n{line}\n" in suite.run().text
 
 
+@few_in_quick(2)
 @pytest.mark.parametrize("flag", ["-q", "-v", "-vv", "-qq"])
 def test_quiet_and_verbose_runs_have_the_same_summary(four: Suite, flag: str) -> None:
     assert four.run(flag).summary == four.run().summary != []

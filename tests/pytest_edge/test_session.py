@@ -8,6 +8,7 @@ import torch
 from pytest_scrub import ANYTHING, Dataset, Metric, output
 from pytest_scrub.errors import ModelError
 from pytest_scrub.pytest_edge.session import STORES_KEPT, Session
+from tests.sizes import few_in_quick
 
 MEAN = Metric("mean", lambda output, batch: output.mean(1))
 MEAN_OF_ALL = Metric("mean", lambda output, batch: output.mean((1, 2)))
@@ -97,6 +98,7 @@ CHANGES = {
 }
 
 
+@few_in_quick(2)
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_network_is_taken_apart_once_for_all_data_while_it_is_what_it_was(taken_apart, change):
     session, model = Session({"samples": 50, "effort": "none"}), llama()

@@ -8,6 +8,7 @@ import shlex
 import pytest
 
 from tests.pytest_edge.conftest import Suite
+from tests.sizes import few_in_quick
 
 FIVE = """
     @pytest.mark.parametrize("nth", range(4))
@@ -30,6 +31,7 @@ def confidences(ran) -> set[float]:
     return {verdict.confidence for verdict in ran.verdicts.values()}
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("arguments", [(), ("-n", "2")])
 def test_the_claims_of_a_run_share_it(suite: Suite, arguments: tuple[str, ...]) -> None:
     suite.write(FIVE)
@@ -145,6 +147,7 @@ def test_what_cannot_be_is_a_usage_error(
     assert [said for said in result.stderr.lines if said] == [f"ERROR: {message}"]
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("arguments", [(), ("-n", "2")])
 def test_more_than_intervals_can_give_is_refused(suite: Suite, arguments: tuple[str, ...]) -> None:
     suite.write(FIVE)

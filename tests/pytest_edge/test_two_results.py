@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.pytest_edge.conftest import Suite
+from tests.sizes import few_in_quick
 
 # See conftest.py: what an inner run would be the first to import.
 importlib.import_module("pytest_scrub.extras.html.page")
@@ -79,6 +80,7 @@ def test_a_verbose_line_has_the_words(two: Suite) -> None:
     assert "FAILED refuted 1." in lines[0] or "FAILED refuted 0." in lines[0]
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("columns", ["80", "100", "200"])
 def test_a_line_of_one_that_fell_fits_the_width(
     two: Suite, monkeypatch: pytest.MonkeyPatch, columns: str

@@ -42,6 +42,7 @@ DYING = """
 OPTIONS = ("--scrub-samples=400", "--scrub-json=verdicts.json", "--scrub-html=report.html")
 
 
+@only_in_full
 def test_a_worker_that_dies_in_a_search_fails_its_claim_alone(
     suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.pytest_edge.conftest import Suite
-from tests.sizes import only_in_full
+from tests.sizes import few_in_quick, only_in_full
 
 # B is small, and yet it says the label where `b` is extreme: averages forgive that, the worst swaps
 # do not.
@@ -174,6 +174,7 @@ def test_a_counterexample_is_kept_and_noticed_when_it_is_mended_and_decides_noth
     assert len(mended.search.attempts) > 1
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize(
     ("damage", "note", "is_set_aside"),
     [

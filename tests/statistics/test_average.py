@@ -30,6 +30,7 @@ from pytest_scrub.statistics.sampling import BATCH, BURN_IN
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import SwapSet, joined
 from pytest_scrub.verdict import Estimate
+from tests.sizes import few_in_quick
 
 ROWS = 1000
 NOISE = torch.randn(ROWS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -290,6 +291,7 @@ def test_better_is_no_objection_where_only_worse_counts(worse: str, outcome: str
     assert searched.search.refutes == (outcome == "refuted")
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_which_nodes_looks_the_same_way(seed: int) -> None:
     """Swapping B alone makes the metric much better, swapping A alone a little worse."""

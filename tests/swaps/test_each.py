@@ -53,6 +53,7 @@ from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import Node
 from tests.adversaries.counterexamples import saved_of
 from tests.reference.generate import Architecture, build
+from tests.sizes import only_in_full
 
 LENGTH = 4
 X = np.random.default_rng(0).integers(0, 6, size=(120, LENGTH))
@@ -375,6 +376,7 @@ def test_tables_pictures_and_searches_over_nodes_know_one_node() -> None:
     )
 
 
+@only_in_full
 def test_searches_find_the_position_at_which_a_claim_is_wrong() -> None:
     """At one position the feature knows nothing."""
     wrong = FEATURES["half"].copy()

@@ -33,6 +33,7 @@ from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import joined
 from pytest_scrub.tree.nodes import Node
 from pytest_scrub.verdict import HELD, NO_FEATURE, NO_ROOM, REFUTED, UNDECIDED, UNTESTED, WEAK
+from tests.sizes import few_in_quick
 
 ERROR = Metric(
     "absolute error", lambda out, batch: (out - batch.labels).abs(), lower=0.0, upper=5.01
@@ -146,6 +147,7 @@ def test_a_refinement_of_it_keeps_what_it_permutes() -> None:
     ]
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize(("feature", "count"), [("a", 90), ("parity", 15)])
 def test_all_its_permutations_are_as_likely_as_they_are_drawn(feature: str, count: int) -> None:
     null = null_of(space(output(module("A", agrees_on=feature))))

@@ -20,7 +20,7 @@ from pytest_scrub.swaps.space import SwapSet, SwapSpace
 from pytest_scrub.swaps.strategies import swap_sets
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, Node, module, output
 from tests.pytest_edge.conftest import Suite
-from tests.sizes import sized
+from tests.sizes import few_in_quick, only_in_full, sized
 from tests.swaps.test_space import SPLIT, UNEVEN, datasets, hypotheses, swaps_by_hand
 
 CHAIN = output(
@@ -93,6 +93,7 @@ def test_about_half_of_the_slots_are_swapped() -> None:
 LARGE = Dataset(torch.arange(100_000)[:, None], features={"f": np.arange(100_000) % 3})
 
 
+@only_in_full
 def test_rows_of_a_large_dataset_are_drawn_evenly() -> None:
     tree = output(module("a", agrees_on="f"))
     found = drawn(swap_sets(tree, LARGE), 300)
@@ -152,6 +153,7 @@ def test_it_shrinks_to_as_few_references_as_do() -> None:
     assert (len(found), swapped(found, THREE, ROWS).sum()) == (3, 3)
 
 
+@few_in_quick(4)
 @pytest.mark.parametrize("seed", range(10))
 def test_no_reference_stays_that_is_not_needed(seed: int) -> None:
     found = smallest(
@@ -227,6 +229,7 @@ PROPERTIES = """
 """
 
 
+@only_in_full
 def test_properties_over_swap_sets_hold_or_fall_to_the_smallest(pytester: pytest.Pytester) -> None:
     suite = Suite(pytester)
     suite.write(PROPERTIES)

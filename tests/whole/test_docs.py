@@ -42,7 +42,7 @@ from tests.sizes import only_in_full
 DOCS = ROOT / "docs"
 WORKFLOW = DOCS / "workflow.yml"
 TUTORIAL, NOTEBOOK, SENTENCES = "tutorial.md", "from-the-notebook.md", said.PAGE.name
-LONG = [TUTORIAL, "writing-claims.md", NOTEBOOK, "dictionaries.md", SENTENCES]
+LONG = [TUTORIAL, "writing-claims.md", NOTEBOOK, "dictionaries.md", "reference.md", SENTENCES]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# ([\w./-]+\.\w+|\.\w+)(, continued)?\n")
 SLOWEST = 900  # seconds for one command: fifty at most on a free machine

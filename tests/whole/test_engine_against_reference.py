@@ -44,13 +44,13 @@ MOST_IN_FULL = [
 ]
 CASES = sized(
     {
-        "native": 40,
-        "gpt2": 12,
-        "llama": 12,
-        "families": 6,
-        "functions": 60,
-        "modules": 60,
-        "hooks": 30,
+        "native": 20,
+        "gpt2": 6,
+        "llama": 6,
+        "families": 3,
+        "functions": 40,
+        "modules": 25,
+        "hooks": 10,
     },
     {
         "native": 1000,
@@ -204,7 +204,7 @@ def test_masks_with_different_counts_match_kth_to_kth(via):
         rest="count",
     )
     evaluator = Evaluator(as_graph(model.bridge), dataset, root, Metric("output", last_logit))
-    swap_set = evaluator.space.draw(40, rng)
+    swap_set = evaluator.space.draw(sized(8, 40), rng)
     mine = evaluator.evaluate(swap_set)
     network = BridgeNetwork(model.bridge, dataset)
     theirs = [
@@ -228,7 +228,7 @@ def test_a_head_sees_the_keys_of_its_mask_child(via):
     evaluator = Evaluator(
         as_graph(model.bridge), dataset, root, Metric("output", lambda output, batch: output[:, -1])
     )
-    swap_set = evaluator.space.draw(40, rng)
+    swap_set = evaluator.space.draw(sized(8, 40), rng)
     network = BridgeNetwork(model.bridge, dataset)
     theirs = [float(out[0, -1]) for out in meaning.outputs(network, root, dataset, swap_set, 0)]
     assert evaluator.evaluate(swap_set) == pytest.approx(theirs, rel=1e-9)
@@ -260,7 +260,7 @@ def test_heads_of_one_block_are_replaced_together(kind):
         network = BridgeNetwork(model.bridge, dataset)
         for tree in (root, apart):
             evaluator = Evaluator(as_graph(model.bridge), dataset, tree, Metric("out", last_logit))
-            swap_set = evaluator.space.draw(40, rng)
+            swap_set = evaluator.space.draw(sized(8, 40), rng)
             mine = evaluator.outputs(swap_set)
             theirs = meaning.outputs(network, tree, dataset, swap_set, -1)
             assert_same(mine, theirs, 1e-9)

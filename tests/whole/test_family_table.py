@@ -20,7 +20,7 @@ from tests.reference.family_table import (
     row,
     told,
 )
-from tests.sizes import only_in_full
+from tests.sizes import few_in_quick, only_in_full
 
 # One of each sort: learned positions; grouped and normalised queries; windows, caps and normalised
 # blocks; blocks that read the stream as it is; biases for distance; post-norm; two sequences; no
@@ -29,6 +29,7 @@ FEW = ("GPT-2", "Qwen 3", "Gemma 2", "OLMo 2", "BLOOM", "BERT", "T5", "Mamba")
 NAMES = [pytest.param(name, marks=() if name in FEW else only_in_full) for name in FAMILIES]
 
 
+@few_in_quick(4)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_family_is_read_as_its_own_hooks_say(name):
     found = examine(FAMILIES[name])
@@ -51,6 +52,7 @@ def test_the_hooks_stand_where_the_residual_stream_is_written(name):
     assert max(map(hooks.unexplained, range(2))) < 1e-12
 
 
+@few_in_quick(2)
 @pytest.mark.parametrize(
     ("change", "claims"),
     [

@@ -33,7 +33,8 @@ from tests.sizes import only_in_full, sized
 from tests.whole.test_engine_against_reference import CASES as OF_A_KIND
 from tests.whole.test_engine_against_reference import assert_same, engine_and_reference_agree
 
-CASES = sized(15, 200)
+CASES = sized(8, 200)
+SWAPS = sized(8, 30)  # of one tree
 
 
 class Taken:
@@ -197,7 +198,7 @@ def test_heads_that_read_heads(
         embed(agrees_on=ANYTHING),
     )
     evaluator = network.evaluator(root, SUM)
-    swap_set = evaluator.space.draw(30, np.random.default_rng(1))
+    swap_set = evaluator.space.draw(SWAPS, np.random.default_rng(1))
     theirs = [float(out[-1].sum()) for out in network.slowly(root, swap_set)]
     assert evaluator.evaluate(swap_set) == pytest.approx(theirs, rel=1e-6)
     assert taken[way]
@@ -213,7 +214,7 @@ def test_a_rerun_starts_where_something_changes(taken: Taken) -> None:
         head(1, 0, agrees_on=ANYTHING),
     )
     evaluator = network.evaluator(root, SUM)
-    swap_set = evaluator.space.draw(30, np.random.default_rng(1))
+    swap_set = evaluator.space.draw(SWAPS, np.random.default_rng(1))
     theirs = [float(out[-1].sum()) for out in network.slowly(root, swap_set)]
     assert evaluator.evaluate(swap_set) == pytest.approx(theirs, rel=1e-6)
     assert taken["a rerun starts above the first layer"]
@@ -235,7 +236,7 @@ def test_a_rerun_computes_the_last_layer_where_it_is_read(
     root = output(*below, head(0, 1, agrees_on=ANYTHING, via="any", pos=at, subspace=basis))
     metric = Metric("sum", lambda out, batch: out.double().flatten(1).sum(1), read_at)
     evaluator = network.evaluator(root, metric)
-    swap_set = evaluator.space.draw(30, rng)
+    swap_set = evaluator.space.draw(SWAPS, rng)
     theirs = network.slowly(root, swap_set, read_at)
     assert_same(evaluator.outputs(swap_set).double(), theirs, 1e-9)
     assert taken["heads of a rerun are one product"]

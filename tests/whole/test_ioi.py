@@ -22,7 +22,7 @@ from pytest_scrub.settings import Settings
 from pytest_scrub.tree.paths import node_paths
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.generate import Architecture, build
-from tests.sizes import only_in_full
+from tests.sizes import only_in_full, sized
 
 EXAMPLE = Path(data.__file__).parent
 METRIC = logit_difference(against="s")
@@ -169,7 +169,7 @@ def test_engine_and_reference_agree(name, small, dataset):
     by row."""
     tree = TREES[name]()
     evaluator = Evaluator(as_graph(small), dataset, tree, METRIC)
-    swap_set = evaluator.space.draw(2, np.random.default_rng(0))
+    swap_set = evaluator.space.draw(sized(1, 2), np.random.default_rng(0))
     io, s = (dataset.feature(name)[swap_set.references] for name in ("io", "s"))
     logits = torch.cat(
         meaning.outputs(BridgeNetwork(small, dataset), tree, dataset, swap_set, "end")

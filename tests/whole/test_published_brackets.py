@@ -10,9 +10,9 @@ from benchmarks import published_brackets as published
 from pytest_scrub import ANYTHING, Evaluator, load_model, output
 from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.store import ActivationStore
-from tests.sizes import only_in_full
+from tests.sizes import only_in_full, sized
 
-DRAWS = 100_000
+DRAWS = sized(20_000, 100_000)
 pytestmark = [
     pytest.mark.skipif(
         published.folder() is None, reason=f"{published.FOLDER} does not name the published network"

@@ -33,6 +33,7 @@ from pytest_scrub.network.state import State
 from pytest_scrub.pytest_edge.session import Scrub, Session
 from pytest_scrub.swaps.space import SwapSet
 from tests.reference.generate import Architecture, build
+from tests.sizes import few_in_quick
 
 ROWS = 60
 MEAN = Metric("mean", lambda out, batch: out.flatten(1).mean(1))
@@ -392,6 +393,7 @@ def scale_values(model: Any) -> None:
         parameter.data.mul_(1.5)
 
 
+@few_in_quick(2)
 @pytest.mark.parametrize("change", [shift_biases, scale_values])
 @pytest.mark.parametrize("loaded", [False, True], ids=["bridge", "graph"])
 def test_a_transformer_that_was_changed_is_taken_apart_again(

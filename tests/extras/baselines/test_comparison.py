@@ -39,6 +39,7 @@ from pytest_scrub.verdict import (
     Verdict,
 )
 from tests.example_verdicts import attempt, claimed, run, search, verdict
+from tests.sizes import only_in_full
 
 STRICT = parsed("all:0")  # every figure gates
 VERSIONS = {"python": "3.12.0", "torch": "2.13.0"}  # those of `run`
@@ -233,6 +234,7 @@ def suite_of(rng: np.random.Generator, shift: float = 0.0, seed: int = 0) -> lis
     return found
 
 
+@only_in_full
 def test_nothing_moved_under_twenty_seeds() -> None:
     """Sixty figures a run; uncorrected intervals for one look would cry wolf in nearly every
     run."""
@@ -545,6 +547,7 @@ def test_interchange_accuracy_that_one_side_does_not_have_is_told() -> None:
     assert verdicts_of(moved(accurate(0.9), verdict()))["accuracy"] == "counted then alone"
 
 
+@only_in_full
 def test_intervals_of_accuracy_cover_where_half_of_the_error_is_left_to_each() -> None:
     for share, samples in ((0.02, 400), (0.5, 40), (0.97, 100)):
         counts = np.arange(samples + 1)

@@ -20,7 +20,7 @@ from pytest_scrub.reports.run import Claimed
 from pytest_scrub.verdict import Circuit, Estimate, Null, Verdict
 from tests.example_verdicts import claimed, node, refuted, run, slot, verdict, whole
 from tests.pytest_edge.conftest import Suite
-from tests.sizes import only_in_full
+from tests.sizes import few_in_quick, only_in_full
 
 CHROMIUM = next(
     (
@@ -240,6 +240,7 @@ def test_everything_can_be_clicked(report: Path, browser: Any, width: int, schem
     assert {url.partition("#")[0] for url in seen.requests} == {seen.address}
 
 
+@only_in_full
 def test_a_link_to_a_claim_opens_it(report: Path, browser: Any) -> None:
     page = browser.new_page()
     page.goto(f"{report.as_uri()}#claim-4")
@@ -249,6 +250,7 @@ def test_a_link_to_a_claim_opens_it(report: Path, browser: Any) -> None:
     assert page.locator("#claim-4 svg.circuit").is_visible()
 
 
+@only_in_full
 def test_what_fell_to_a_search_and_what_was_expected_are_filtered_for_themselves(
     suite: Suite, browser: Any
 ) -> None:
@@ -290,6 +292,7 @@ def test_what_fell_to_a_search_and_what_was_expected_are_filtered_for_themselves
     assert seen.problems == []
 
 
+@only_in_full
 def test_images_are_drawn(suite: Suite, browser: Any) -> None:
     suite.extend_conftest("""
         import torch
@@ -352,6 +355,7 @@ def what_is_cut(page: Any, selector: str) -> list[str]:
     )
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_is_cut_at_either_width(tmp_path: Path, browser: Any, width: int) -> None:
     hurts = verdict(min_gap=0.5, tolerance=0.5, gap=Estimate(1.0, 0.8, 1.2))
@@ -380,6 +384,7 @@ def test_nothing_is_cut_at_either_width(tmp_path: Path, browser: Any, width: int
     assert seen.problems == []
 
 
+@only_in_full
 def test_what_is_closed_is_no_part_of_the_page_yet(tmp_path: Path, browser: Any) -> None:
     many = [claimed(wide(), f"a.py::test_{nth}", result="passed") for nth in range(20)]
     page = browser.new_page(viewport={"width": 1280, "height": 900})

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_scrub.errors import ScrubError
+from tests.sizes import only_in_full
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -36,6 +37,7 @@ def test_an_address_where_nobody_listens() -> None:
     assert "\n" not in str(raised.value)
 
 
+@only_in_full
 @pytest.mark.usefixtures("outside")
 def test_an_address_where_something_else_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     from pytest_scrub.extras.ray import cluster as module_

@@ -96,8 +96,7 @@ def pieces(count: int, size: int) -> int:
 @pytest.mark.parametrize(
     "name",
     [
-        "native",
-        *(pytest.param(name, marks=only_in_full) for name in ("gpt2", "module")),
+        *(pytest.param(name, marks=only_in_full) for name in ("native", "gpt2", "module")),
         "functions",
     ],
 )
@@ -226,6 +225,7 @@ def test_features_that_only_a_mutant_has(executor: Any) -> None:
     assert sent < wide.nbytes / 2 < wide.nbytes < known
 
 
+@only_in_full
 def test_progress_is_told_as_results_arrive(executor: Any) -> None:
     told: list[tuple[str, int, int]] = []
     own = evaluator(

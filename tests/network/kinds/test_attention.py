@@ -23,6 +23,7 @@ from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.nodes import Node
 from tests.network.kinds.conftest import F, many_rows
 from tests.reference.generate import Architecture, build
+from tests.sizes import few_in_quick
 
 LENGTH, D_MODEL, ROWS, HEADS = 4, 8, 24, 4
 TOKENS = torch.randint(5, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
@@ -78,6 +79,7 @@ def assert_equal(one: Tensor, other: Tensor) -> None:
     torch.testing.assert_close(one, other, rtol=0, atol=1e-6 * float(other.abs().max()))
 
 
+@few_in_quick(10)
 @pytest.mark.parametrize(
     "options",
     [
@@ -116,6 +118,7 @@ def test_it_is_the_group_of_all_heads(bridge: Any, options: dict[str, Any]) -> N
             assert not torch.allclose(changed, evaluated(bridge, one, still))
 
 
+@few_in_quick(10)
 @pytest.mark.parametrize("via", ["direct", "any"])
 @pytest.mark.parametrize("into", [None, "q", "k", "v"])
 def test_what_it_reads_all_heads_read(bridge: Any, into: str | None, via: str) -> None:
@@ -158,6 +161,7 @@ def test_a_sibling_that_is_read_in_the_same_run(bridge: Any) -> None:
 # --- claims ---------------------------------------------------------------------------------------
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("via", ["direct", "any"])
 def test_a_false_claim_is_refuted_and_a_true_one_is_not(via: str) -> None:
     many = many_rows(n_heads=HEADS, n_kv_heads=HEADS)

@@ -13,6 +13,7 @@ from pytest_scrub.engine.circuit import circuit_of
 from pytest_scrub.power.mutants import mutants
 from pytest_scrub.tree.nodes import Node
 from tests.network.kinds.conftest import HEADS, LAYERS, SOME, F, Same, Small, many_rows
+from tests.sizes import few_in_quick
 
 
 def before(small: Small, layer: int) -> list[Node]:
@@ -24,6 +25,7 @@ def before(small: Small, layer: int) -> list[Node]:
     return nodes
 
 
+@few_in_quick(24)
 @pytest.mark.parametrize("layer", range(LAYERS + 1))
 @pytest.mark.parametrize("way", [{}, {"pos": -1}, {"pos": "where"}, {"pos": slice(1, 3)}], ids=str)
 def test_it_is_the_group_of_all_before(
@@ -95,6 +97,7 @@ def test_what_it_reads_is_added_to_it(small: Small, same: Same, donors: dict[str
     same(small.outputs(one, donors), small.outputs(output(embed(**F, name="below")), donors))
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("via", ["direct", "any"])
 def test_a_false_claim_is_refuted_and_a_true_one_is_not(via: str) -> None:
     many = many_rows()

@@ -47,6 +47,7 @@ from tests.network.kinds.conftest import (
     small_of,
 )
 from tests.reference.generate import Architecture, build
+from tests.sizes import few_in_quick
 
 SILENT = 5  # a unit
 WAYS: list[dict[str, Any]] = [
@@ -67,6 +68,7 @@ def above(into: str | None, *nodes: Node) -> Node:
     )
 
 
+@few_in_quick(16)
 @pytest.mark.parametrize("into", [None, "k"])
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_all_of_them_are_the_mlp(
@@ -80,6 +82,7 @@ def test_all_of_them_are_the_mlp(
     assert not torch.allclose(whole, small.outputs(above(into, mlp(1, **claim)), still))
 
 
+@few_in_quick(8)
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_two_halves_with_one_donor_are_the_mlp(
     small: Small, way: dict[str, Any], same: Same, donors: dict[str, Any]
@@ -136,6 +139,7 @@ def trained() -> Iterator[Many]:
     bias[SILENT] = 0.1
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("via", ["direct", "any"])
 def test_a_false_claim_is_refuted_and_a_true_one_is_not(trained: Many, via: str) -> None:
     def outcome(on: str) -> str:
