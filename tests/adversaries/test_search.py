@@ -59,7 +59,7 @@ from tests.adversaries.problems import (
     why_not,
 )
 from tests.reference.toy_problems import ToyProblem, problems_without_likes, toy_problems
-from tests.sizes import FULL, only_in_full, sized
+from tests.sizes import FULL, few_in_quick, only_in_full, sized
 
 # --- problems whose worst swap set is known -------------------------------------------------------
 
@@ -185,6 +185,7 @@ def is_computed(root: Node) -> bool:
     return root.computed_by is not None or any(map(is_computed, root.reads))
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("nth", range(sized(2, 8)))
 def test_everything_is_tried_where_the_budget_allows_it(nth: int) -> None:
     problem = small_toys()[nth]

@@ -204,7 +204,7 @@ def test_a_claim_at_the_bound_is_hardly_ever_refuted(
     """And it would be if the draws that choose were reported."""
     if leak:
         monkeypatch.setattr(which_swaps, "_chosen", leaking(which_swaps._chosen))
-    runs = sized(8, 400)
+    runs = sized(4, 400)
     refuted = sum(at_the_bound(seed, effect=0.0) == "refuted" for seed in range(runs))
     assert (refuted > stats.binom.ppf(0.9999, runs, 0.05)) == leak, refuted
     if not leak:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from pytest_scrub.engine.multiplications import multiplications_of
+from tests.sizes import only_in_full
 
 X, W = torch.ones(3, 4, 8), torch.ones(8, 5)
 
@@ -44,6 +45,7 @@ def test_multiplications_are_those_that_torch_counts(
     assert multiplications_of(run) == theirs.get_total_flops() / 2 == expected
 
 
+@only_in_full
 def test_the_compiler_is_not_imported() -> None:
     code = (
         "import sys, torch\n"

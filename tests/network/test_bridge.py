@@ -347,6 +347,7 @@ def inputs_of(mask: Tensor | None) -> dict[str, Tensor]:
     return {"tokens": TOKENS} if mask is None else {"tokens": TOKENS, "attention_mask": mask}
 
 
+@few_in_quick(28)
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("name", EXACT_ONES)
 def test_parts_are_the_networks_own(name: str, mask: Tensor | None, differences: Any) -> None:

@@ -54,6 +54,7 @@ def test_each_outcome_is_said_and_only_held_passes(four: Suite) -> None:
     }  # fmt: skip
 
 
+@only_in_full
 def test_two_workers_say_what_one_says(four: Suite) -> None:
     four.write(TORCH_CLAIMS, name="test_torch")
     one, two = four.run(), four.run("-n", "2", alone=True)

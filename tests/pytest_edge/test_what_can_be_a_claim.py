@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.pytest_edge.conftest import Suite
+from tests.sizes import few_in_quick
 
 RETURNED = 'return output(module("B", agrees_on="b"))'  # refuted
 
@@ -164,6 +165,7 @@ def test_it_is_judged(suite: Suite, claim: str) -> None:
     assert ran.messages["test_it"].startswith("Refuted: ")
 
 
+@few_in_quick(6)
 @pytest.mark.parametrize(("claim", "says"), REFUSED.values(), ids=REFUSED.keys())
 def test_it_ends_the_collection(suite: Suite, claim: str, says: str) -> None:
     suite.write(f"def test_other(): ...\n{claim}\n")

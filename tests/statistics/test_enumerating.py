@@ -41,6 +41,7 @@ from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.nodes import Node
 from pytest_scrub.verdict import Estimate
 from tests.reference.functions import FunctionNetwork
+from tests.sizes import few_in_quick
 
 FUNCTIONS = {"A": lambda a: 2 * a, "B": lambda b: b / 4, "C": lambda A, B: A * B}
 FUNCTIONS["output"] = lambda A, B, C: A + B + C / 8
@@ -117,6 +118,7 @@ def test_every_swap_weighs_as_its_meaning_says(root: Node) -> None:
     assert how_many([SwapSpace(root, data)], apart=True) == len(swap_set)
 
 
+@few_in_quick(4)
 @pytest.mark.parametrize("root", TREES.values(), ids=TREES)
 def test_every_swap_weighs_as_it_is_drawn(root: Node) -> None:
     data, draws = rows(), 200_000

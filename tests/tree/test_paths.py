@@ -35,6 +35,7 @@ from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.strategies import swap_sets
 from pytest_scrub.tree.nodes import Node
 from tests.adversaries.counterexamples import saved_of
+from tests.sizes import only_in_full
 
 # Both halves read the whole number; the output is nothing but their difference, which is small
 # for a number and large for the halves of two numbers.
@@ -69,6 +70,7 @@ def judged(root: Node, **options: Any) -> Any:
     return check(root, GRAPH, DATA, metric=squared_error(), tolerance=0.5, seed=0, **options)
 
 
+@only_in_full
 def test_what_two_heads_read_may_come_from_one_input() -> None:
     apart = two_heads()
     left, right = apart.reads

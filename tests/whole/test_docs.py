@@ -371,6 +371,7 @@ def test_the_workflow_gates_a_circuit(performed, noisy, tmp_path, monkeypatch):
         assert list(circuit.glob(name)), f"{name} is uploaded and was not written"
 
 
+@only_in_full
 def test_the_page_of_an_index_leads_nowhere_that_is_not_there(tmp_path):
     """There, relative links and pictures of README.md are text, and nothing else changes."""
     for name in ("README.md", "LICENSE", "pyproject.toml", "setup.py", "pytest_scrub/__init__.py"):

@@ -30,7 +30,7 @@ from tests.reference.generate import (
     swap_sets,
 )
 from tests.reference.generate_plain import function_graphs, hooked_graphs, module_graphs
-from tests.sizes import only_in_full, sized
+from tests.sizes import few_in_quick, only_in_full, sized
 
 
 def outputs_as_metric(pos):
@@ -180,6 +180,7 @@ def engine_and_reference_agree_on_plain(plain, data):
     assert_same(evaluator.outputs(swap_set), theirs, 1e-9)
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("via", ["direct", "any"])
 def test_masks_with_different_counts_match_kth_to_kth(via):
     """Rows have one, two or three positions; donors only ever have as many as the row they stand in
@@ -214,6 +215,7 @@ def test_masks_with_different_counts_match_kth_to_kth(via):
     assert mine == pytest.approx(theirs, rel=1e-9)
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("via", ["direct", "any"])
 def test_a_head_sees_the_keys_of_its_mask_child(via):
     model = build(Architecture(n_layers=2, attn_only=False, norm="LN", n_ctx=5, causal=False))

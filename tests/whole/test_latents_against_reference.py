@@ -41,7 +41,7 @@ from tests.reference.generate import (
     swap_sets,
 )
 from tests.reference.latents import Slow, dictionaries, dictionary_of
-from tests.sizes import only_in_full, sized
+from tests.sizes import few_in_quick, only_in_full, sized
 from tests.whole.test_engine_against_reference import assert_same, meaning, outputs_as_metric
 
 ALL = {"agrees_on": ANYTHING}
@@ -68,6 +68,7 @@ CROSSING = {
 }  # fmt: skip
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("via", [None, "any"])
 def test_units_that_write_at_several_layers(via):
     model = build(Architecture(n_layers=3, norm="LN", n_ctx=4, attn_only=False, causal=True))

@@ -20,7 +20,7 @@ from pytest_scrub.reports.run import Claimed
 from pytest_scrub.verdict import Circuit, Estimate, Null, Verdict
 from tests.example_verdicts import claimed, node, refuted, run, slot, verdict, whole
 from tests.pytest_edge.conftest import Suite
-from tests.sizes import few_in_quick, only_in_full
+from tests.sizes import only_in_full
 
 CHROMIUM = next(
     (
@@ -355,8 +355,7 @@ def what_is_cut(page: Any, selector: str) -> list[str]:
     )
 
 
-@few_in_quick(1)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=only_in_full), 390])
 def test_nothing_is_cut_at_either_width(tmp_path: Path, browser: Any, width: int) -> None:
     hurts = verdict(min_gap=0.5, tolerance=0.5, gap=Estimate(1.0, 0.8, 1.2))
     long = claimed(verdict(), "a.py::test_" + "long_" * 20)
@@ -420,7 +419,8 @@ def test_five_hundred_claims_open_in_about_a_second(
     assert seen.problems == []
 
 
-@pytest.mark.parametrize("scheme", [pytest.param("light", marks=only_in_full), "dark"])
+@only_in_full
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_circuit_is_copied_and_saved_as_it_is_seen(
     tmp_path: Path, browser: Any, scheme: str
 ) -> None:
@@ -495,7 +495,8 @@ def test_attention_of_both_inputs_is_seen(
     assert seen.problems == []
 
 
-@pytest.mark.parametrize("width", [pytest.param(1280, marks=only_in_full), 390])
+@only_in_full
+@pytest.mark.parametrize("width", WIDTHS)
 def test_one_claim_is_a_page_of_its_own(tmp_path: Path, browser: Any, width: int) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900})
     seen = Seen(page, written(tmp_path / "report.html", claimed(refuted(), "a.py::test_it")))
