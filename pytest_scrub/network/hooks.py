@@ -52,22 +52,16 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 ROUGH = 5e-2  # of 16-bit numbers
 
 
+# A mutant puts components of one class in place of one another.
+
+
 class HookedHead(Module):
     """What a head hands to its attention's output projection."""
 
 
 class HookedAttention(Module):
     """What a layer's attention adds: what its output projection returns, normalised where the block
-    does so.
-
-    - `heads`: those that hold the same, by name.
-    """
-
-    heads: tuple[str, ...] = ()
-
-    @property
-    def writers(self) -> frozenset[str]:
-        return frozenset(self.heads or (self.name,))
+    does so."""
 
 
 class HookedMlp(Module):
@@ -75,16 +69,7 @@ class HookedMlp(Module):
 
 
 class HookedNeurons(Module):
-    """What hidden units of a layer's MLP add to what its output projection returns.
-
-    - `mlp`: the component that counts as all of them.
-    """
-
-    mlp = ""
-
-    @property
-    def writers(self) -> frozenset[str]:
-        return frozenset({self.mlp})
+    """What hidden units of a layer's MLP add to what its output projection returns."""
 
     def some(self, name: str, units: Ints) -> HookedNeurons:
         """Some of all of them."""
@@ -96,16 +81,7 @@ class HookedNeurons(Module):
 
 
 class HookedStream(Module):
-    """What a block is called with, or the final norm.
-
-    - `before`: what writes it.
-    """
-
-    before: frozenset[str] = frozenset()
-
-    @property
-    def writers(self) -> frozenset[str]:
-        return self.before
+    """What a block is called with, or the final norm."""
 
 
 class HookedPattern(Module):
@@ -331,6 +307,8 @@ class HookGraph(ModuleGraph):
                     yield part
 
     def _whole_streams(self, parts: Mapping[str, Module]) -> Iterator[Module]:
+        """What blocks are called with, and the final norm: the streams before it, and all that is
+        known to be added on the way."""
         for name, (layer, level, point) in self._streams.items():
             side = name.partition("stream")[0]
             before = [
@@ -339,9 +317,10 @@ class HookGraph(ModuleGraph):
                 if part.layer is None
                 or (part.layer < layer and part.name.startswith(ENCODER) == bool(side))
             ]
+            streams = frozenset(f"{side}stream{earlier}" for earlier in range(layer + 1))
             for call in self._once(point):
                 part = HookedStream(name, Place(point, item=call.items[0]), call.turn, level, layer)
-                part.before = frozenset[str]().union(*before)
+                part.written_by = streams.union(*before)
                 yield part
 
     def _found(self, places: Mapping[str, Module]) -> Iterator[HookedStanding]:
@@ -373,7 +352,7 @@ class HookGraph(ModuleGraph):
             for call in self._once(point):
                 if rows is not None and mlp in parts:
                     like = HookedNeurons(basis, Added(point, rows), call.turn, parts[mlp].level)
-                    like.layer, like.mlp = parts[mlp].layer, mlp
+                    like.layer, like.written_by = parts[mlp].layer, frozenset({mlp})
                     yield basis, Basis(len(rows), like.some)
 
     def _parts(self) -> Iterator[Module]:
@@ -386,7 +365,7 @@ class HookGraph(ModuleGraph):
             for place, turn in self._first_called(attention.added):
                 level, layer = attention.level, attention.layer
                 part = HookedAttention(attention.name, place, turn, level, layer)
-                part.heads = heads
+                part.written_by = frozenset(heads)
                 yield part
         for name, (layer, side, added) in self._mlps.items():
             for place, turn in self._first_called(added):
@@ -519,8 +498,8 @@ class HookGraph(ModuleGraph):
                 if {*attention.heads} & {*self.parts}:
                     self._prove_patterns(attention, two, clean[attention.name])
         self._prove_streams(two, clean[ROOT])
-        for name in (name for name in names if name in self.parts):
-            if isinstance(self.parts[name], HookedHead) or _same(clean[name], other[name]):
+        for name in (*(attention.name for attention in self._attentions), *self._mlps):
+            if name not in clean or _same(clean[name], other[name]):
                 continue
             moved = self.run_with(two, [name], lambda name, _: other[name])
             if same_numbers(moved, clean[ROOT]):

@@ -13,10 +13,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from pytest_scrub import EXACT, Dataset, head, load_model, mlp, output, pattern
+from pytest_scrub import EXACT, Dataset, head, load_model, mlp, output, pattern, stream
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.errors import ModelError
+from pytest_scrub.errors import HypothesisError, ModelError
 from pytest_scrub.metrics import Metric
 from pytest_scrub.network import as_graph
 from pytest_scrub.network.blocks import names_of
@@ -53,6 +53,13 @@ def test_mlps_are_claimed_by_their_own_names() -> None:
     said = "no one module that is called once and gives mlp1 for each row; claim a module of it"
     with pytest.raises(ModelError, match=said):
         Evaluator(graph, of_tokens(), output(mlp(1, **F)), TOTAL)
+
+
+@pytest.mark.parametrize("other", [stream(0, **F, name="again"), stream(1, **F)], ids=str)
+def test_the_first_stream_is_one_edge_though_nothing_is_known_to_write_it(other: Any) -> None:
+    graph = as_graph(FAMILIES["DistilBERT"].build())
+    with pytest.raises(HypothesisError, match="claim the same edge into output twice"):
+        Evaluator(graph, of_tokens(), output(stream(0, **F), other), TOTAL)
 
 
 @pytest.mark.parametrize(
