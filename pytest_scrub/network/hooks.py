@@ -11,7 +11,6 @@ import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -475,7 +474,7 @@ class HookGraph(ModuleGraph):
         self._prove_units(two)
         names = [name for name in self._claimed_as.values() if name not in self._embeddings]
         clean = self.values(names, two)
-        own = self.run_with(two, names, lambda name, _: clean[name])
+        own = self._with(two, clean, ROOT)
         # and not only beside others with hooks: a clean run has none
         if not (_same(own, clean[ROOT]) and _same(own, self.run(two))):
             raise ModelError(
@@ -485,9 +484,8 @@ class HookGraph(ModuleGraph):
         other = {name: value.flip(0) for name, value in clean.items()}
         for attention in self._attentions:
             if attention.name in clean and {*attention.heads} & {*clean}:
-                mixed = self.run_with(
-                    two, attention.heads, lambda name, _: other[name], attention.name
-                )
+                heads = {head: other[head] for head in attention.heads}
+                mixed = self._with(two, heads, attention.name)
                 if not _same(mixed, other[attention.name]):
                     raise ModelError(
                         f"{self.source}: with all heads of another row {attention.name} does not "
@@ -501,7 +499,7 @@ class HookGraph(ModuleGraph):
         for name in (*(attention.name for attention in self._attentions), *self._mlps):
             if name not in clean or _same(clean[name], other[name]):
                 continue
-            moved = self.run_with(two, [name], lambda name, _: other[name])
+            moved = self._with(two, {name: other[name]}, ROOT)
             if same_numbers(moved, clean[ROOT]):
                 raise ModelError(
                     f"{self.source}: its output is the same whatever {name} adds, so its hooks are "
@@ -571,18 +569,14 @@ class HookGraph(ModuleGraph):
             is_apart = width in (self.names.cfg.d_head, getattr(config, "v_head_dim", None))
         for name, pattern in () if is_apart else zip(heads, attention.patterns, strict=True):
             self._left_out(pattern, f"{name} is not", attention.name)
-            self.parts.pop(name)
-            self._not_apart[name] = (
-                f"{name} is not claimed in {self.source}: equal parts of what {attention.name} "
-                f"projects are not shown to be heads; claim {attention.name} as a whole"
-            )
+            why = f"equal parts of what {attention.name} projects are not shown to be heads"
+            self._left_out(name, why, f"{attention.name} as a whole")
 
     def _attending(self, attention: _Attention, two: Inputs) -> int | None:
         """How many heads have probabilities of their own; None where no softmax shows it."""
         point, found = Point(attention.module, SOFTMAX), list[torch.Size]()
         if self._once(point):
-            keep = partial(_keep_shape, found)
-            with torch.no_grad(), seen(self._modules, [point], keep):
+            with seen(self._modules, [point], lambda _, passing: found.append(passing.shape)):
                 self._forward(two)
         # [rows, heads, queries, keys]
         return next((shape[1] for shape in found if len(shape) == 4), None)
@@ -632,10 +626,6 @@ class HookGraph(ModuleGraph):
     def having(self, dictionaries: Mapping[str, Dictionary]) -> HookGraph:
         every = {**self.dictionaries, **dictionaries}
         return HookGraph(self.module, self.names, str(self.indirect), every)
-
-
-def _keep_shape(found: list[torch.Size], _: Point, passing: Tensor) -> None:
-    found.append(passing.shape)
 
 
 def unwrapped(path: str) -> str:
