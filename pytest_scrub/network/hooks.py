@@ -161,31 +161,27 @@ class HookGraph(ModuleGraph):
         self.names, self.indirect = names, indirect
         self.source = f"{type(network).__name__} (along every path)"
         self.lone_input = getattr(network, "main_input_name", None)
-        find = _Paths(self._modules)
+        self._paths = _Paths(self._modules)
         blocks = list(self._blocks())
-        self._attentions = [a for block in blocks for a in self._attentions_of(*block, find)]
-        # of a stack that the network does not have nothing is found (T5's encoder alone)
-        self._mlps = {
-            f"{side}mlp{layer}": (layer, side, added)
-            for side, layer, block in blocks
-            if (mlp := block.submodules.get("mlp")) is not None
-            and (added := find.added(block, mlp, "ln2_post"))
+        self._attentions = [a for block in blocks for a in self._attentions_of(*block)]
+        self._mlps: dict[str, tuple[int, str, tuple[str, ...]]] = {}
+        self._hidden: dict[str, tuple[str, str]] = {}
+        self._unnamed = set[str]()
+        for side, layer, block in blocks:
+            mlp, neurons = f"{side}mlp{layer}", f"{side}neurons{layer}"
+            if "mlp" not in block.submodules:  # claims are told to name a module instead
+                self._unnamed |= {mlp, neurons}
+                continue
+            part = block.submodules["mlp"]
+            # of a stack that the network does not have nothing is found (T5's encoder alone)
+            if added := self._paths.added(block, part, "ln2_post"):
+                self._mlps[mlp] = layer, side, added
+            if path := self._paths.of(part.submodules.get("out")):
+                self._hidden[neurons] = mlp, path
+        self._streams = dict(self._streams_of(blocks))
+        self._embeddings = {
+            name: self._paths.of(names._modules.get(name)) for name in ("embed", "pos_embed")
         }
-        # of blocks whose MLP has no name, claims are told to name a module instead
-        self._unnamed = {
-            f"{side}{kind}{layer}"
-            for side, layer, block in blocks
-            for kind in ("mlp", "neurons")
-            if "mlp" not in block.submodules
-        }
-        self._hidden = {
-            f"{side}neurons{layer}": (f"{side}mlp{layer}", path)
-            for side, layer, block in blocks
-            if (mlp := block.submodules.get("mlp")) is not None
-            and (path := find.of(mlp.submodules.get("out")))
-        }
-        self._streams = dict(self._streams_of(blocks, find))
-        self._embeddings = {n: find.of(names._modules.get(n)) for n in ("embed", "pos_embed")}
         self._not_apart: dict[str, str] = {}
         self.bases: dict[str, Basis] = {}
         self._claimed_as: dict[Place, str] = {}
@@ -224,14 +220,14 @@ class HookGraph(ModuleGraph):
         return found
 
     def _streams_of(
-        self, blocks: Sequence[tuple[str, int, Any]], find: _Paths
+        self, blocks: Sequence[tuple[str, int, Any]]
     ) -> Iterator[tuple[str, tuple[int, str, Point]]]:
         """Where each is: what a block is called with, and after the last one the final norm, or
         what it returns where there is none."""
         layers = Counter(side for side, _, _ in blocks)
-        final = find.of(self.names._modules.get("ln_final"))
+        final = self._paths.of(self.names._modules.get("ln_final"))
         for side, layer, block in blocks:
-            path, name = find.of(block), f"{side}stream"
+            path, name = self._paths.of(block), f"{side}stream"
             if path:
                 level = f"{_words(side)}{in_words(layer, layers[side])}"
                 yield f"{name}{layer}", (layer, level, Point(path, IN))
@@ -248,22 +244,20 @@ class HookGraph(ModuleGraph):
             for layer, block in enumerate(self.names._modules.get(stack, ())):
                 yield side, layer, block
 
-    def _attentions_of(
-        self, side: str, layer: int, block: Any, find: _Paths
-    ) -> Iterator[_Attention]:
+    def _attentions_of(self, side: str, layer: int, block: Any) -> Iterator[_Attention]:
         for key, part in block.submodules.items():
             if "o" in part.submodules:
                 whose = f"{CROSS}." if key == "cross_attn" else side
-                o, v = (find.of(part.submodules.get(name)) for name in "ov")
+                o, v = (self._paths.of(part.submodules.get(name)) for name in "ov")
                 numbers = range(self._n_heads(part.original_component) if o else 0)
                 yield _Attention(
                     name=f"{whose}attn{layer}",
                     layer=layer,
                     level=f"{_words(whose)}attention {layer}",
-                    added=find.added(block, part, "ln1_post"),
+                    added=self._paths.added(block, part, "ln1_post"),
                     projection=o,
                     value=v,
-                    module=find.of(part),
+                    module=self._paths.of(part),
                     heads=tuple(f"{whose}head{layer}.{head}" for head in numbers),
                 )
 
@@ -468,7 +462,7 @@ class HookGraph(ModuleGraph):
             return ""
         for name in alias.removesuffix(".hook_out").split("."):
             part = getattr(part, "submodules", {}).get(name)
-        return "" if part is None else _Paths(self._modules).of(part)
+        return "" if part is None else self._paths.of(part)
 
     def _prove_hooks(self, two: Inputs) -> None:
         self._prove_units(two)
