@@ -382,26 +382,26 @@ class HookGraph(ModuleGraph):
 
     def problem(self, name: str) -> str | None:
         name = (split(name) or (name,))[0]
+        if problem := self._not_apart.get(name) or no_neurons(name, self):
+            return problem
         place = Place(Point(name))
         if place in self._claimed_as:
             return f"module {name!r} is {self._claimed_as[place]}; claim it under that name"
         if name not in self.parts and f"{ENCODER}.{name}" in self.parts:
             return f"{self.source} has no {name} but its encoder's; say of={ENCODER!r}"
-        if name not in self._not_apart and (problem := no_neurons(name, self)):
-            return problem
-        known = {*self._mlps, *self._streams, *self._unnamed}
-        known = known.union(*({a.name, *a.heads, *a.patterns} for a in self._attentions))
-        if name in known and "pattern" in name and name not in self._not_apart:
+        if any(name in attention.patterns for attention in self._attentions):
             return (
                 f"{self.source} computes the probabilities of {name} where no hook sees them; load "
                 "it with attn_implementation='eager'"
             )
-        if name in known - {*self.parts} - {*self._not_apart}:
+        known = {*self._mlps, *self._streams, *self._unnamed}
+        known = known.union(*({a.name, *a.heads} for a in self._attentions))
+        if name in known and name not in self.parts:
             return (
                 f"{self.source} has no one module that is called once and gives {name} for each "
                 "row; claim a module of it by its own name"
             )
-        return self._not_apart.get(name) or super().problem(name)
+        return super().problem(name)
 
     def _require_names(self, inputs: Inputs) -> None:
         known = list(inspect.signature(self.module.forward).parameters)
