@@ -162,21 +162,18 @@ class ModuleGraph(ModelGraph):
     lone_input: str | None = None  # what a lone tensor is called there; None: it has no name
 
     def __init__(self, module: nn.Module, output: Callable[[Any], Tensor] | None = None) -> None:
-        if scripted := [
-            n for n, child in module.named_modules() if isinstance(child, torch.jit.ScriptModule)
-        ]:
-            raise ModelError(
-                f"{f'the module {scripted[0]!r}' if scripted[0] else 'the model'} was compiled by "
-                "torch.jit, so nobody "
-                "can look into it; give the torch module that it was compiled from"
-            )
+        for name, child in module.named_modules():
+            if isinstance(child, torch.jit.ScriptModule):
+                raise ModelError(
+                    f"{f'the module {name!r}' if name else 'the model'} was compiled by torch.jit, "
+                    "so nobody can look into it; give the torch module that it was compiled from"
+                )
         refuse_dropout(module)
-        if lazy := [
-            name for name, weight in module.named_parameters() if nn.parameter.is_lazy(weight)
-        ]:
-            raise ModelError(
-                f"the weight {lazy[0]} has no shape yet; run the network once on a batch before"
-            )
+        for name, weight in module.named_parameters():
+            if nn.parameter.is_lazy(weight):
+                raise ModelError(
+                    f"the weight {name} has no shape yet; run the network once on a batch before"
+                )
         self.module = module
         self.source = f"torch module {type(module).__name__}"
         self._output = output
