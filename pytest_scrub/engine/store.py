@@ -142,12 +142,8 @@ class ActivationStore:
         turn: tuple[int, int] = (0, 1),
         executor: Executor | None = None,
     ) -> None:
-        self.graph, self.dataset, self.memory, self.executor = (
-            graph,
-            dataset,
-            memory or Memory(),
-            executor,
-        )
+        self.graph, self.dataset, self.executor = graph, dataset, executor
+        self.memory = memory or Memory()
         self._turn = turn
         self._model: Any = graph  # what was seen to be this network
         kinds = dataset.device.type, graph.device.type
