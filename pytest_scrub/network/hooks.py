@@ -415,6 +415,10 @@ class HookGraph(ModuleGraph):
 
     # Proof ----------------------------------------------------------------------------------------
 
+    def proof_rows(self, inputs: Inputs) -> Sequence[int]:
+        """Two that differ among them, as hooks are proved on, where there are any."""
+        return sorted({*super().proof_rows(inputs), *(_two(inputs) or ())})
+
     def prove(self, inputs: Inputs, rows: Sequence[int] | None = None) -> None:
         """That hooks do what they should, too, on two rows that differ.
 
@@ -549,8 +553,8 @@ class HookGraph(ModuleGraph):
                 self._left_out(name, "no softmax is shown to be its head's", head)
 
     def _prove_apart(self, attention: _Attention, two: Inputs, clean: Mapping[str, Tensor]) -> None:
-        """Equal parts of what is projected are heads where the values of the first, put in from
-        another row, change those that read them and no other; else they are no components.
+        """Equal parts of what is projected are heads where other values of the first change those
+        that read them and no other; else they are no components.
 
         Where values cannot be put in, they are if they are as wide as heads are said to be."""
         heads, width = attention.heads, clean[attention.heads[0]].shape[-1]
@@ -586,15 +590,14 @@ class HookGraph(ModuleGraph):
 
         def hook(name: str, value: Tensor) -> Tensor | None:
             if name == attention.value:
-                return torch.cat([value.flip(0)[..., :width], value[..., width:]], -1)
+                return torch.cat([2 * value[..., :width] + 1, value[..., width:]], -1)
             found[name] = value.clone()
             return None
 
         self.run_with(two, (*attention.heads, attention.value), hook)
         first = attention.heads[: len(attention.heads) // kv_heads]
-        is_moved = not _same(values[..., :width], values.flip(0)[..., :width])
         return all(
-            same_numbers(found[name], clean[name]) != is_moved
+            not same_numbers(found[name], clean[name])
             if name in first
             else _same(found[name], clean[name])
             for name in attention.heads
@@ -632,10 +635,13 @@ def _words(side: str) -> str:
 
 
 def _two(inputs: Inputs) -> list[int] | None:
-    """The first row, and the first that differs from it; None where all are alike."""
-    for row in range(1, len(next(iter(inputs.values())))):
-        if any(not torch.equal(tensor[0], tensor[row]) for tensor in inputs.values()):
-            return [0, row]
+    """The first row, and the first that differs from it, in more than masks where there is such a
+    one: beside the same tokens these may change nothing. None where all are alike."""
+    beside_masks = [tensor for name, tensor in inputs.items() if "mask" not in name]
+    for tensors in (beside_masks, [*inputs.values()]):
+        for row in range(1, len(next(iter(inputs.values())))):
+            if any(not torch.equal(tensor[0], tensor[row]) for tensor in tensors):
+                return [0, row]
     return None
 
 

@@ -117,7 +117,7 @@ class Misnamed(transformers.PreTrainedModel):  # type: ignore[misc]
             setattr(attention, name, nn.Linear(8, 8))
         self.post_init()
 
-    def forward(self, input_ids: Tensor) -> Any:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
         x, attention = self.embed(input_ids), self.layers[0].attention
         value, aside = attention.v_proj(x), attention.aside(x)
         made = {"right": value, "value": aside + 0 * value, "mixed": attention.mixer(value)}
@@ -136,6 +136,20 @@ def test_a_name_is_not_believed(kind: str) -> None:
     said = "head0.1 is not claimed in Misnamed (along every path): equal parts of what attn0"
     with pytest.raises(ModelError, match=f"^{re.escape(said)}"):
         Evaluator(as_graph(model), of_tokens(), claim, TOTAL)
+
+
+@pytest.mark.parametrize("masks", [False, True], ids=["rows", "masks"])
+def test_a_name_is_not_believed_where_the_first_rows_are_alike(masks: bool) -> None:
+    """Nor where they differ in what is hidden alone, which values do not depend on."""
+    torch.manual_seed(0)
+    model = Misnamed(transformers.BertConfig(**SMALL), "mixed").double().eval()
+    tokens = torch.cat([ROWS[:1].expand(20, -1), ROWS])
+    more = {"attention_mask": torch.ones_like(tokens)} if masks else {}
+    for mask in more.values():
+        mask[1, -1] = 0
+    data = Dataset({"input_ids": tokens, **more}, features={"f": tokens[:, 0] % 2})
+    with pytest.raises(ModelError, match=r"head0\.1 is not claimed in Misnamed"):
+        Evaluator(as_graph(model), data, output(head(0, 1, **F), rest=EXACT), TOTAL)
 
 
 class Attention(nn.Module):
