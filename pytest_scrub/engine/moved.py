@@ -77,9 +77,8 @@ def _together(
                 )
             ]  # fmt: skip
             total = sum(change for change, _ in changes)
-            usual = max(float(usual) for _, usual in changes)
             assert isinstance(total, torch.Tensor)
-            yield slots, (_size(total) > SAME * usual).cpu().numpy()
+            yield slots, _is_large(total, max(usual for _, usual in changes))
 
 
 def _moved_alone(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, npt.NDArray[np.bool_]]:
@@ -191,9 +190,7 @@ def _is_changed(
     evaluator.ensure([site], carriers)
     rows = torch.as_tensor(carriers, device=evaluator.dataset.device)
     value = evaluator.store.take(site, rows, at_rows(at, rows)).double()
-    change = change_of(value, step.node.edited).reshape(len(value), -1).square().mean(1).sqrt()
-    changed: npt.NDArray[np.bool_] = (change > SAME * value.square().mean().sqrt()).cpu().numpy()
-    return changed
+    return _is_large(change_of(value, step.node.edited), value.square().mean().sqrt())
 
 
 def _differ(
@@ -209,7 +206,7 @@ def _differ(
     if not len(swapped):
         return differ
     for change, usual in _changes(evaluator, step, at, donors[swapped], own[swapped], step.sites):
-        differ[swapped] |= (_size(change) > SAME * usual).cpu().numpy()
+        differ[swapped] |= _is_large(change, usual)
     return differ
 
 
@@ -237,6 +234,9 @@ def _changes(
         yield value - before, before.square().mean().sqrt()
 
 
-def _size(change: torch.Tensor) -> torch.Tensor:
-    """The root mean square of each row."""
-    return change.reshape(len(change), -1).square().mean(1).sqrt()
+def _is_large(change: torch.Tensor, usual: torch.Tensor) -> npt.NDArray[np.bool_]:
+    """bool `[R]`: whether the root mean square of each row is more than rounding is, of activations
+    with such a one."""
+    size = change.reshape(len(change), -1).square().mean(1).sqrt()
+    found: npt.NDArray[np.bool_] = (size > SAME * usual).cpu().numpy()
+    return found
