@@ -253,7 +253,8 @@ class Evaluator:
         output, rows = self.clean_outputs(references), self._on_device(references)
         if self._continued is not None:  # tokens are exact, and what compares them is float64
             return 8 * torch.finfo(torch.float64).eps, 0.0
-        share, kind = rounding_of(self.graph, output), coarsest(self.graph, output)
+        kind = coarsest(self.graph, output)
+        share = rounding_of(kind)
         if kind in NARROW:
             own, other = (
                 self._metric(rows, values, labels=self._own_labels(rows))

@@ -13,7 +13,7 @@ from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.plan import Step
 from pytest_scrub.network.graph import Site, at_rows, change_of, projected_onto, read_from
-from pytest_scrub.network.precision import LARGEST, PROOF_TOLERANCE, coarsest
+from pytest_scrub.network.precision import PROOF_TOLERANCE, coarsest, largest_of
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
 from pytest_scrub.tree.units import split
 
@@ -119,8 +119,7 @@ def reaches_output(evaluator: Evaluator, swap_set: SwapSet) -> bool:
         least = 0.0  # of what is said
         if own.is_floating_point():
             off = PROOF_TOLERANCE.get(coarsest(evaluator.graph, own), SAME)
-            largest = float(own.double().nan_to_num(0.0, 0.0, 0.0).abs().max())
-            least = off * min(largest, LARGEST)
+            least = off * largest_of(own)
         if (change.abs() > least).any():
             return True
     return False
