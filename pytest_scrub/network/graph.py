@@ -375,7 +375,7 @@ class ModelGraph(ABC):
 
     def proof_rows(self, inputs: Inputs) -> Sequence[int]:
         """The rows, of all the dataset's, on which it is proved."""
-        return range(min(PROOF_ROWS, len(next(iter(inputs.values())))))
+        return range(min(PROOF_ROWS, count_rows(inputs)))
 
     @abstractmethod
     def prove(self, inputs: Inputs, rows: Sequence[int] | None = None) -> None:
@@ -488,6 +488,11 @@ def _ranges(names: Sequence[str]) -> list[str]:
         kinds.setdefault(_kind(name), []).append(name)
     ends = ((min(of, key=natural_key), max(of, key=natural_key)) for of in kinds.values())
     return [first if first == last else f"{first} to {last}" for first, last in ends]
+
+
+def count_rows(inputs: Inputs) -> int:
+    """How many there are of a batch."""
+    return len(next(iter(inputs.values())))
 
 
 def captured(values: Mapping[str, Tensor], sites: Iterable[Site]) -> dict[Site, Tensor]:

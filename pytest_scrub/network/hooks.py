@@ -23,7 +23,7 @@ from pytest_scrub.errors import ModelError, did_you_mean
 from pytest_scrub.network.adapter import rows_of
 from pytest_scrub.network.coded import HookedStanding
 from pytest_scrub.network.dictionaries import Dictionary, tensors_of_all
-from pytest_scrub.network.graph import Basis, Inputs, same_numbers
+from pytest_scrub.network.graph import Basis, Inputs, count_rows, same_numbers
 from pytest_scrub.network.kinds.neurons import no_neurons
 from pytest_scrub.network.kinds.pattern import refused_pattern
 from pytest_scrub.network.kinds.stream import in_words
@@ -639,7 +639,7 @@ def _two(inputs: Inputs) -> list[int] | None:
     one: beside the same tokens these may change nothing. None where all are alike."""
     beside_masks = [tensor for name, tensor in inputs.items() if "mask" not in name]
     for tensors in (beside_masks, [*inputs.values()]):
-        for row in range(1, len(next(iter(inputs.values())))):
+        for row in range(1, count_rows(inputs)):
             if any(not torch.equal(tensor[0], tensor[row]) for tensor in tensors):
                 return [0, row]
     return None

@@ -24,6 +24,7 @@ from pytest_scrub.network.graph import (
     Reader,
     Site,
     captured,
+    count_rows,
     patched,
     recomputing,
     same_numbers,
@@ -101,7 +102,7 @@ class FunctionGraph(ModelGraph):
     ) -> dict[str, Tensor]:
         """All values of a run in which each is replaced as soon as it is computed."""
         values: dict[str, Tensor] = {}
-        rows = len(next(iter(inputs.values())))
+        rows = count_rows(inputs)
         for name in self.parts:
             if name in self.nodes:
                 value = self.call(name, values, rows)
