@@ -652,26 +652,17 @@ class SwapSpace:
         """int64: the numbers of all donors, of all positions from which some slot takes them."""
         return self._at_shifts(self.donor_rows, self.shifts)
 
-    def count(self) -> dict[str, Rows]:
-        """Slot path to int64 `[references]`: allowed donors, the row itself included, where the
-        parent's own input is the reference."""
-        rows = self.reference_rows
-        return {
-            s.path: np.ones(len(rows), dtype=np.int64)
-            if s.path in self.frozen
-            else self._classes[i].count(rows)
-            for i, s in enumerate(self.slots)
-        }
-
     def support(self) -> list[Support]:
-        """For every slot, how many donors the references have, and which have one of other
-        content."""
-        counts = self.count()
-        content = self.content
+        """For every slot, how many donors the references have, and which have one of other content,
+        where the parent's own input is the reference."""
+        content, references = self.content, self.reference_rows
         found = []
-        for i, slot in enumerate(self.slots):
-            classes = self._classes[i]
-            ranked, rows = content[classes.order], self.reference_rows + classes.turn
+        for slot, classes in zip(self.slots, self._classes, strict=True):
+            if slot.path in self.frozen:
+                own = np.ones_like(references)
+                found.append(Support(slot.path, own, np.zeros(own.shape, dtype=np.bool_)))
+                continue
+            ranked, rows = content[classes.order], references + classes.turn
             filled = classes.size > 0
             low = np.full(len(classes.size), -1)
             high = np.full(len(classes.size), -1)
@@ -679,11 +670,8 @@ class SwapSpace:
                 low[filled] = np.minimum.reduceat(ranked, classes.start[filled])
                 high[filled] = np.maximum.reduceat(ranked, classes.start[filled])
             code = classes.codes[rows]
-            other = (classes.size[code] > 0) & (
-                (low[code] != content[rows]) | (high[code] != content[rows])
-            )
-            other &= slot.path not in self.frozen
-            found.append(Support(slot.path, counts[slot.path], other))
+            other = filled[code] & ((low[code] != content[rows]) | (high[code] != content[rows]))
+            found.append(Support(slot.path, classes.count(references), other))
         return found
 
     @np.errstate(over="ignore")  # infinitely many, where not even a float can count them
