@@ -177,6 +177,7 @@ class Component(ABC):
       digits.
     - `crosses`: whether it writes at several layers, so that its value is no term of the stream.
     - `instead`: slots that are read in place of others, with those.
+    - `written_by`: the places whose values it holds, where it is not only one of its own.
     """
 
     layer: int | None = None
@@ -190,6 +191,7 @@ class Component(ABC):
     jumps = False
     crosses = False
     instead: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    written_by: frozenset[str] = frozenset()
 
     def __init__(self, name: str, level: str | None = None) -> None:
         self.name, self.level = name, level or name
@@ -198,7 +200,7 @@ class Component(ABC):
     def writers(self) -> frozenset[str]:
         """The places that write its value: those that are no sum of others. Units count as the
         whole of their place."""
-        return frozenset({self.name})
+        return self.written_by or frozenset({self.name})
 
     @property
     def title(self) -> str:

@@ -74,11 +74,9 @@ class Module(Component):
     - `place`: where it is in a run.
     - `turn`: its place in the order in which values are computed, once one batch was run.
     - `only_for`: what alone reads it; empty where all that comes later does.
-    - `written_by`: the places whose values it holds, where it is not only one of its own.
     """
 
     only_for = ""
-    written_by: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -91,10 +89,6 @@ class Module(Component):
         super().__init__(name, level)
         self.place: AnyPlace = place or Place(Point(name))
         self.turn, self.layer = turn, layer
-
-    @property
-    def writers(self) -> frozenset[str]:
-        return self.written_by or super().writers
 
     def slots(self, child: Module, anywhere: bool) -> tuple[str, ...]:
         if child.only_for not in ("", self.name):
