@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -49,7 +48,7 @@ from pytest_scrub.network.precision import (
 )
 from pytest_scrub.swaps.slots import REFERENCE
 from pytest_scrub.swaps.space import SwapSpace
-from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.swaps.swap_set import Numbers, Rows, SwapSet
 from pytest_scrub.tree.nodes import ROOT, Node
 
 # References in one piece of work for an executor. The last digits of a figure depend on what is
@@ -73,7 +72,6 @@ COLUMNS_OF_A_RERUN = 256
 # What progress calls them.
 SCRUBBED, UNSCRUBBED = "scrubbed evaluations", "unscrubbed evaluations"
 
-Numbers = npt.NDArray[np.float64]
 Result = TypeVar("Result")
 
 
@@ -253,7 +251,8 @@ class Evaluator:
         output, rows = self.clean_outputs(references), self._on_device(references)
         if self._continued is not None:  # tokens are exact, and what compares them is float64
             return 8 * torch.finfo(torch.float64).eps, 0.0
-        share, kind = rounding_of(self.graph, output), coarsest(self.graph, output)
+        kind = coarsest(self.graph, output)
+        share = rounding_of(kind)
         if kind in NARROW:
             own, other = (
                 self._metric(rows, values, labels=self._own_labels(rows))

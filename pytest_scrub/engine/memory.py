@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.errors import ModelError
+from pytest_scrub.swaps.swap_set import Mask
 
 Places = npt.NDArray[np.intp]
 
@@ -55,10 +56,10 @@ class CachedSite:
     """
 
     values: Tensor
-    filled: npt.NDArray[np.bool_]
+    filled: Mask
     device: torch.device
     used: int = 0
-    on_disk: npt.NDArray[np.bool_] = field(init=False)
+    on_disk: Mask = field(init=False)
     _file: BinaryIO | None = None
 
     def __post_init__(self) -> None:

@@ -6,15 +6,14 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.plan import Step
 from pytest_scrub.network.graph import Site, at_rows, change_of, projected_onto, read_from
-from pytest_scrub.network.precision import LARGEST, PROOF_TOLERANCE, coarsest
-from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.network.precision import PROOF_TOLERANCE, coarsest, largest_of
+from pytest_scrub.swaps.swap_set import Mask, Rows, SwapSet
 from pytest_scrub.tree.units import split
 
 FEW = 8  # outputs at a time: of all positions and words they are large
@@ -31,7 +30,7 @@ class MovedLeaves(NamedTuple):
       while their sum never does: the slots of the others, which make up for what is swapped.
     """
 
-    moved: dict[int, npt.NDArray[np.bool_]]
+    moved: dict[int, Mask]
     made_up: dict[int, tuple[int, ...]]
 
 
@@ -46,9 +45,7 @@ def moved_leaves(evaluator: Evaluator, swap_set: SwapSet) -> MovedLeaves:
     return MovedLeaves(found, made_up)
 
 
-def _together(
-    evaluator: Evaluator, swap_set: SwapSet
-) -> Iterator[tuple[tuple[int, ...], npt.NDArray[np.bool_]]]:
+def _together(evaluator: Evaluator, swap_set: SwapSet) -> Iterator[tuple[tuple[int, ...], Mask]]:
     """The slots of leaves that are terms of one place, which their parent reads at the same
     positions, and bool `[R]`: whether their sum is another one."""
     parts = evaluator.graph.parts
@@ -77,12 +74,11 @@ def _together(
                 )
             ]  # fmt: skip
             total = sum(change for change, _ in changes)
-            usual = max(float(usual) for _, usual in changes)
             assert isinstance(total, torch.Tensor)
-            yield slots, (_size(total) > SAME * usual).cpu().numpy()
+            yield slots, _is_large(total, max(usual for _, usual in changes))
 
 
-def _moved_alone(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, npt.NDArray[np.bool_]]:
+def _moved_alone(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, Mask]:
     """For the slot of every leaf whether its own value is another one, bool `[R]`."""
     parents, read = evaluator.space.parents(swap_set), read_at(evaluator, swap_set)
     found = {}
@@ -98,7 +94,7 @@ def _moved_alone(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, npt.NDArr
     return found
 
 
-def all_moved(evaluator: Evaluator, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+def all_moved(evaluator: Evaluator, swap_set: SwapSet) -> Mask:
     """bool `[R]`: whether every node that names what it agrees on, and is not EXACT, moved: of a
     leaf what is read, at any of its positions, of others the content of their input."""
     space, leaves = evaluator.space, moved_leaves(evaluator, swap_set).moved
@@ -120,8 +116,7 @@ def reaches_output(evaluator: Evaluator, swap_set: SwapSet) -> bool:
         least = 0.0  # of what is said
         if own.is_floating_point():
             off = PROOF_TOLERANCE.get(coarsest(evaluator.graph, own), SAME)
-            largest = float(own.double().nan_to_num(0.0, 0.0, 0.0).abs().max())
-            least = off * min(largest, LARGEST)
+            least = off * largest_of(own)
         if (change.abs() > least).any():
             return True
     return False
@@ -154,7 +149,7 @@ def silent_units(evaluator: Evaluator, swap_set: SwapSet) -> dict[int, tuple[int
     return found
 
 
-def read_at(evaluator: Evaluator, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+def read_at(evaluator: Evaluator, swap_set: SwapSet) -> Mask:
     """bool `[slots, R]`: whether anything reads what a slot's donor gives: of a node with a donor
     for each position, its parent need not look at all of them."""
     read = np.ones((len(swap_set.slots), len(swap_set)), dtype=np.bool_)
@@ -181,9 +176,7 @@ def _leaves(step: Step, at: Positions | None) -> Iterator[tuple[Step, Step, Posi
         yield from _leaves(child, own)
 
 
-def _is_changed(
-    evaluator: Evaluator, step: Step, at: Positions | None, carriers: Rows
-) -> npt.NDArray[np.bool_]:
+def _is_changed(evaluator: Evaluator, step: Step, at: Positions | None, carriers: Rows) -> Mask:
     """bool `[R]`: whether an edit changes the value on each of these rows."""
     assert step.node.edited is not None
     (part,) = step.parts
@@ -191,9 +184,7 @@ def _is_changed(
     evaluator.ensure([site], carriers)
     rows = torch.as_tensor(carriers, device=evaluator.dataset.device)
     value = evaluator.store.take(site, rows, at_rows(at, rows)).double()
-    change = change_of(value, step.node.edited).reshape(len(value), -1).square().mean(1).sqrt()
-    changed: npt.NDArray[np.bool_] = (change > SAME * value.square().mean().sqrt()).cpu().numpy()
-    return changed
+    return _is_large(change_of(value, step.node.edited), value.square().mean().sqrt())
 
 
 def _differ(
@@ -202,14 +193,14 @@ def _differ(
     at: Positions | None,
     donors: Rows,
     own: Rows,
-    read: npt.NDArray[np.bool_],
-) -> npt.NDArray[np.bool_]:
+    read: Mask,
+) -> Mask:
     differ = np.zeros(len(donors), dtype=np.bool_)
     swapped = np.flatnonzero((donors != own) & read)
     if not len(swapped):
         return differ
     for change, usual in _changes(evaluator, step, at, donors[swapped], own[swapped], step.sites):
-        differ[swapped] |= (_size(change) > SAME * usual).cpu().numpy()
+        differ[swapped] |= _is_large(change, usual)
     return differ
 
 
@@ -237,6 +228,9 @@ def _changes(
         yield value - before, before.square().mean().sqrt()
 
 
-def _size(change: torch.Tensor) -> torch.Tensor:
-    """The root mean square of each row."""
-    return change.reshape(len(change), -1).square().mean(1).sqrt()
+def _is_large(change: torch.Tensor, usual: torch.Tensor) -> Mask:
+    """bool `[R]`: whether the root mean square of each row is more than rounding is, of activations
+    with such a one."""
+    size = change.reshape(len(change), -1).square().mean(1).sqrt()
+    found: Mask = (size > SAME * usual).cpu().numpy()
+    return found

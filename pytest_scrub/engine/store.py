@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
@@ -30,7 +29,7 @@ from pytest_scrub.metrics import Metric
 from pytest_scrub.network import as_graph
 from pytest_scrub.network.graph import ModelGraph, Site, Where
 from pytest_scrub.network.state import State
-from pytest_scrub.swaps.swap_set import Rows, SwapSet
+from pytest_scrub.swaps.swap_set import Mask, Numbers, Rows, SwapSet
 from pytest_scrub.tree.nodes import Node
 
 Progress = Callable[[str, int, int, str], None]
@@ -49,8 +48,6 @@ EXCHANGE_EVERY = 0.5
 # Seconds of capturing that are worth a file.
 FEWEST_SECONDS = 0.05
 
-Filled = npt.NDArray[np.bool_]
-Numbers = npt.NDArray[np.float64]
 Fresh = Callable[[Sequence[Site], Places], dict[Site, Tensor]]
 """Captures sites anew at a few places, to compare what a disk cache has with what the network
 computes."""
@@ -60,7 +57,7 @@ class DiskCache(Protocol):
     """Where the activations of one network on one dataset outlive the store."""
 
     def load(
-        self, have: Mapping[Site, Filled], fresh: Fresh
+        self, have: Mapping[Site, Mask], fresh: Fresh
     ) -> Iterator[tuple[Site, Places, Tensor]]:
         """What can be trusted of some sites, piece by piece, beyond the places where they are
         filled."""
@@ -142,12 +139,8 @@ class ActivationStore:
         turn: tuple[int, int] = (0, 1),
         executor: Executor | None = None,
     ) -> None:
-        self.graph, self.dataset, self.memory, self.executor = (
-            graph,
-            dataset,
-            memory or Memory(),
-            executor,
-        )
+        self.graph, self.dataset, self.executor = graph, dataset, executor
+        self.memory = memory or Memory()
         self._turn = turn
         self._model: Any = graph  # what was seen to be this network
         kinds = dataset.device.type, graph.device.type
@@ -165,7 +158,7 @@ class ActivationStore:
         self._kept: dict[Site, CachedSite] = {}
         self.examples: dict[Site, Tensor] = {}  # of the first row, for their shapes and types
         # of the sites that were last asked for, the places where all of them are
-        self._there: tuple[Sequence[Site], Filled] | None = None
+        self._there: tuple[Sequence[Site], Mask] | None = None
         self._version = graph.version()
         graph.require_usable(dataset.inputs)
         self._bytes_of_a_run = self._proved()
@@ -354,13 +347,13 @@ class ActivationStore:
         what = f"the clean activations of {rows} rows (most of them the {largest})"
         self.memory.require_room(rows * sum(each.values()), what, self.dataset.device)
 
-    def _filled(self, site: Site) -> Filled:
+    def _filled(self, site: Site) -> Mask:
         """`[places]`: where a site is there."""
         if site in self._kept:
             return self._kept[site].filled
         return np.zeros(len(self._row_of_place), dtype=np.bool_)
 
-    def _missing(self, sites: Sequence[Site], wanted: Filled) -> Places:
+    def _missing(self, sites: Sequence[Site], wanted: Mask) -> Places:
         """Places that are wanted and where not all sites are there, ascending."""
         return np.flatnonzero(wanted & ~np.logical_and.reduce([*map(self._filled, sites)]))
 

@@ -71,7 +71,7 @@ class Transformer(ABC):
         self.attention = tuple(self._attention(layer, block) for layer, block in enumerate(blocks))
         self._refuse_uneven()
         # empty in an attention-only model, else one per layer
-        self.mlps = tuple(self._mlp(block) for block in blocks if self._has_mlp(block))
+        self.mlps = tuple(mlp for block in blocks if (mlp := self._mlp(block)))
         # [..., d_model] -> [..., d_model], and that -> [..., d_vocab_out]
         self.final_norm = partial(_back, self._final_norm())
         self.unembed = partial(_back, self._unembed())
@@ -104,10 +104,7 @@ class Transformer(ABC):
     def _attention(self, layer: int, block: Any) -> Attention: ...
 
     @abstractmethod
-    def _mlp(self, block: Any) -> Mlp: ...
-
-    @abstractmethod
-    def _has_mlp(self, block: Any) -> bool: ...
+    def _mlp(self, block: Any) -> Mlp | None: ...
 
     @abstractmethod
     def _final_norm(self) -> Norm: ...

@@ -321,10 +321,9 @@ class Bridge(Transformer):
         turn = turn_pairs if is_interleaved or is_paired else turn_halves
         return rotation(table, turn, kind in ROTARY_TYPES_BY_LENGTH)
 
-    def _has_mlp(self, block: Any) -> bool:
-        return "mlp" in block._modules
-
-    def _mlp(self, block: Any) -> Mlp:
+    def _mlp(self, block: Any) -> Mlp | None:
+        if "mlp" not in block._modules:
+            return None
         present, mlp = _present(block), block.mlp
         # Where both read the stream through one norm (Phi, GPT-J), there is no ln2.
         reads = "ln2" if "ln2" in present else "ln1" if self.parallel else None

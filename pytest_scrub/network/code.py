@@ -17,7 +17,7 @@ from enum import Enum
 from hashlib import blake2b
 from itertools import filterfalse
 from pathlib import PurePath
-from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -319,7 +319,7 @@ def _read_sequence(value: Iterable[Any]) -> list[Any]:
 
 def _read_function(function: FunctionType) -> list[Any]:
     return [
-        function.__code__, function.__defaults__, function.__kwdefaults__, *_closed_over(function)
+        function.__code__, function.__defaults__, function.__kwdefaults__, *closed_over(function)
     ]  # fmt: skip
 
 
@@ -367,22 +367,21 @@ def is_bookkeeping(hook: Any) -> bool:
         return False
     return all(
         is_bookkeeping(inner)
-        for inner in _closed_over(hook)
+        for inner in closed_over(hook)
         if callable(inner) and not isinstance(inner, nn.Module)
     )
 
 
-def _closed_over(function: FunctionType) -> list[Any]:
-    cells = function.__closure__ or ()
-    return [cell.cell_contents if is_set(cell) else None for cell in cells]
+def closed_over(function: Any) -> list[Any]:
+    """The values that a function closes over; None of a name that is assigned later."""
+    return [_content(cell) for cell in getattr(function, "__closure__", None) or ()]
 
 
-def is_set(cell: Any) -> bool:
-    """Whether a variable of a closure has a value by now, other than None."""
+def _content(cell: CellType) -> Any:
     try:
-        return cell.cell_contents is not None
-    except ValueError:  # a name that is assigned later
-        return False
+        return cell.cell_contents
+    except ValueError:
+        return None
 
 
 def _name(kind: Any) -> str:

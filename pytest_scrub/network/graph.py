@@ -177,6 +177,7 @@ class Component(ABC):
       digits.
     - `crosses`: whether it writes at several layers, so that its value is no term of the stream.
     - `instead`: slots that are read in place of others, with those.
+    - `written_by`: the places whose values it holds, where it is not only one of its own.
     """
 
     layer: int | None = None
@@ -190,6 +191,7 @@ class Component(ABC):
     jumps = False
     crosses = False
     instead: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    written_by: frozenset[str] = frozenset()
 
     def __init__(self, name: str, level: str | None = None) -> None:
         self.name, self.level = name, level or name
@@ -198,7 +200,7 @@ class Component(ABC):
     def writers(self) -> frozenset[str]:
         """The places that write its value: those that are no sum of others. Units count as the
         whole of their place."""
-        return frozenset({self.name})
+        return self.written_by or frozenset({self.name})
 
     @property
     def title(self) -> str:
@@ -375,7 +377,7 @@ class ModelGraph(ABC):
 
     def proof_rows(self, inputs: Inputs) -> Sequence[int]:
         """The rows, of all the dataset's, on which it is proved."""
-        return range(min(PROOF_ROWS, len(next(iter(inputs.values())))))
+        return range(min(PROOF_ROWS, count_rows(inputs)))
 
     @abstractmethod
     def prove(self, inputs: Inputs, rows: Sequence[int] | None = None) -> None:
@@ -488,6 +490,11 @@ def _ranges(names: Sequence[str]) -> list[str]:
         kinds.setdefault(_kind(name), []).append(name)
     ends = ((min(of, key=natural_key), max(of, key=natural_key)) for of in kinds.values())
     return [first if first == last else f"{first} to {last}" for first, last in ends]
+
+
+def count_rows(inputs: Inputs) -> int:
+    """How many there are of a batch."""
+    return len(next(iter(inputs.values())))
 
 
 def captured(values: Mapping[str, Tensor], sites: Iterable[Site]) -> dict[Site, Tensor]:

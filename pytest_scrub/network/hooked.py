@@ -74,10 +74,9 @@ class Hooked(Transformer):
             **weights(weight),
         )
 
-    def _has_mlp(self, block: Any) -> bool:
-        return not self.model.cfg.attn_only
-
-    def _mlp(self, block: Any) -> Mlp:
+    def _mlp(self, block: Any) -> Mlp | None:
+        if self.model.cfg.attn_only:
+            return None
         apply, W_out = flat(block.mlp), view(getattr(block.mlp, "W_out", None))
         has_units = W_out is not None and W_out.ndim == 2 and hasattr(block.mlp, "hook_post")
         return Mlp(
@@ -109,8 +108,7 @@ class Hooked(Transformer):
 
     def parameters(self) -> Iterable[tuple[str, Tensor]]:
         # Not the state dict: its rotary buffers grow with the inputs.
-        parameters: Iterable[tuple[str, Tensor]] = self.model.named_parameters()
-        return parameters
+        yield from self.model.named_parameters()
 
     def _forward(self, tokens: Tensor, mask: Tensor | None, hooks: Hooks) -> Tensor:
         if mask is not None:

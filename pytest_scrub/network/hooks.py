@@ -11,7 +11,6 @@ import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ from pytest_scrub.errors import ModelError, did_you_mean
 from pytest_scrub.network.adapter import rows_of
 from pytest_scrub.network.coded import HookedStanding
 from pytest_scrub.network.dictionaries import Dictionary, tensors_of_all
-from pytest_scrub.network.graph import Basis, Inputs, same_numbers
+from pytest_scrub.network.graph import Basis, Inputs, count_rows, same_numbers
 from pytest_scrub.network.kinds.neurons import no_neurons
 from pytest_scrub.network.kinds.pattern import refused_pattern
 from pytest_scrub.network.kinds.stream import in_words
@@ -52,22 +51,16 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 ROUGH = 5e-2  # of 16-bit numbers
 
 
+# A mutant puts components of one class in place of one another.
+
+
 class HookedHead(Module):
     """What a head hands to its attention's output projection."""
 
 
 class HookedAttention(Module):
     """What a layer's attention adds: what its output projection returns, normalised where the block
-    does so.
-
-    - `heads`: those that hold the same, by name.
-    """
-
-    heads: tuple[str, ...] = ()
-
-    @property
-    def writers(self) -> frozenset[str]:
-        return frozenset(self.heads or (self.name,))
+    does so."""
 
 
 class HookedMlp(Module):
@@ -75,16 +68,7 @@ class HookedMlp(Module):
 
 
 class HookedNeurons(Module):
-    """What hidden units of a layer's MLP add to what its output projection returns.
-
-    - `mlp`: the component that counts as all of them.
-    """
-
-    mlp = ""
-
-    @property
-    def writers(self) -> frozenset[str]:
-        return frozenset({self.mlp})
+    """What hidden units of a layer's MLP add to what its output projection returns."""
 
     def some(self, name: str, units: Ints) -> HookedNeurons:
         """Some of all of them."""
@@ -96,16 +80,7 @@ class HookedNeurons(Module):
 
 
 class HookedStream(Module):
-    """What a block is called with, or the final norm.
-
-    - `before`: what writes it.
-    """
-
-    before: frozenset[str] = frozenset()
-
-    @property
-    def writers(self) -> frozenset[str]:
-        return self.before
+    """What a block is called with, or the final norm."""
 
 
 class HookedPattern(Module):
@@ -186,31 +161,27 @@ class HookGraph(ModuleGraph):
         self.names, self.indirect = names, indirect
         self.source = f"{type(network).__name__} (along every path)"
         self.lone_input = getattr(network, "main_input_name", None)
-        find = _Paths(self._modules)
+        self._paths = _Paths(self._modules)
         blocks = list(self._blocks())
-        self._attentions = [a for block in blocks for a in self._attentions_of(*block, find)]
-        # of a stack that the network does not have nothing is found (T5's encoder alone)
-        self._mlps = {
-            f"{side}mlp{layer}": (layer, side, added)
-            for side, layer, block in blocks
-            if (mlp := block.submodules.get("mlp")) is not None
-            and (added := find.added(block, mlp, "ln2_post"))
+        self._attentions = [a for block in blocks for a in self._attentions_of(*block)]
+        self._mlps: dict[str, tuple[int, str, tuple[str, ...]]] = {}
+        self._hidden: dict[str, tuple[str, str]] = {}
+        self._unnamed = set[str]()
+        for side, layer, block in blocks:
+            mlp, neurons = f"{side}mlp{layer}", f"{side}neurons{layer}"
+            if "mlp" not in block.submodules:  # claims are told to name a module instead
+                self._unnamed |= {mlp, neurons}
+                continue
+            part = block.submodules["mlp"]
+            # of a stack that the network does not have nothing is found (T5's encoder alone)
+            if added := self._paths.added(block, part, "ln2_post"):
+                self._mlps[mlp] = layer, side, added
+            if path := self._paths.of(part.submodules.get("out")):
+                self._hidden[neurons] = mlp, path
+        self._streams = dict(self._streams_of(blocks))
+        self._embeddings = {
+            name: self._paths.of(names._modules.get(name)) for name in ("embed", "pos_embed")
         }
-        # of blocks whose MLP has no name, claims are told to name a module instead
-        self._unnamed = {
-            f"{side}{kind}{layer}"
-            for side, layer, block in blocks
-            for kind in ("mlp", "neurons")
-            if "mlp" not in block.submodules
-        }
-        self._hidden = {
-            f"{side}neurons{layer}": (f"{side}mlp{layer}", path)
-            for side, layer, block in blocks
-            if (mlp := block.submodules.get("mlp")) is not None
-            and (path := find.of(mlp.submodules.get("out")))
-        }
-        self._streams = dict(self._streams_of(blocks, find))
-        self._embeddings = {n: find.of(names._modules.get(n)) for n in ("embed", "pos_embed")}
         self._not_apart: dict[str, str] = {}
         self.bases: dict[str, Basis] = {}
         self._claimed_as: dict[Place, str] = {}
@@ -249,14 +220,14 @@ class HookGraph(ModuleGraph):
         return found
 
     def _streams_of(
-        self, blocks: Sequence[tuple[str, int, Any]], find: _Paths
+        self, blocks: Sequence[tuple[str, int, Any]]
     ) -> Iterator[tuple[str, tuple[int, str, Point]]]:
         """Where each is: what a block is called with, and after the last one the final norm, or
         what it returns where there is none."""
         layers = Counter(side for side, _, _ in blocks)
-        final = find.of(self.names._modules.get("ln_final"))
+        final = self._paths.of(self.names._modules.get("ln_final"))
         for side, layer, block in blocks:
-            path, name = find.of(block), f"{side}stream"
+            path, name = self._paths.of(block), f"{side}stream"
             if path:
                 level = f"{_words(side)}{in_words(layer, layers[side])}"
                 yield f"{name}{layer}", (layer, level, Point(path, IN))
@@ -273,22 +244,20 @@ class HookGraph(ModuleGraph):
             for layer, block in enumerate(self.names._modules.get(stack, ())):
                 yield side, layer, block
 
-    def _attentions_of(
-        self, side: str, layer: int, block: Any, find: _Paths
-    ) -> Iterator[_Attention]:
+    def _attentions_of(self, side: str, layer: int, block: Any) -> Iterator[_Attention]:
         for key, part in block.submodules.items():
             if "o" in part.submodules:
                 whose = f"{CROSS}." if key == "cross_attn" else side
-                o, v = (find.of(part.submodules.get(name)) for name in "ov")
+                o, v = (self._paths.of(part.submodules.get(name)) for name in "ov")
                 numbers = range(self._n_heads(part.original_component) if o else 0)
                 yield _Attention(
                     name=f"{whose}attn{layer}",
                     layer=layer,
                     level=f"{_words(whose)}attention {layer}",
-                    added=find.added(block, part, "ln1_post"),
+                    added=self._paths.added(block, part, "ln1_post"),
                     projection=o,
                     value=v,
-                    module=find.of(part),
+                    module=self._paths.of(part),
                     heads=tuple(f"{whose}head{layer}.{head}" for head in numbers),
                 )
 
@@ -331,6 +300,8 @@ class HookGraph(ModuleGraph):
                     yield part
 
     def _whole_streams(self, parts: Mapping[str, Module]) -> Iterator[Module]:
+        """What blocks are called with, and the final norm: the streams before it, and all that is
+        known to be added on the way."""
         for name, (layer, level, point) in self._streams.items():
             side = name.partition("stream")[0]
             before = [
@@ -339,9 +310,10 @@ class HookGraph(ModuleGraph):
                 if part.layer is None
                 or (part.layer < layer and part.name.startswith(ENCODER) == bool(side))
             ]
+            streams = frozenset(f"{side}stream{earlier}" for earlier in range(layer + 1))
             for call in self._once(point):
                 part = HookedStream(name, Place(point, item=call.items[0]), call.turn, level, layer)
-                part.before = frozenset[str]().union(*before)
+                part.written_by = streams.union(*before)
                 yield part
 
     def _found(self, places: Mapping[str, Module]) -> Iterator[HookedStanding]:
@@ -373,7 +345,7 @@ class HookGraph(ModuleGraph):
             for call in self._once(point):
                 if rows is not None and mlp in parts:
                     like = HookedNeurons(basis, Added(point, rows), call.turn, parts[mlp].level)
-                    like.layer, like.mlp = parts[mlp].layer, mlp
+                    like.layer, like.written_by = parts[mlp].layer, frozenset({mlp})
                     yield basis, Basis(len(rows), like.some)
 
     def _parts(self) -> Iterator[Module]:
@@ -386,7 +358,7 @@ class HookGraph(ModuleGraph):
             for place, turn in self._first_called(attention.added):
                 level, layer = attention.level, attention.layer
                 part = HookedAttention(attention.name, place, turn, level, layer)
-                part.heads = heads
+                part.written_by = frozenset(heads)
                 yield part
         for name, (layer, side, added) in self._mlps.items():
             for place, turn in self._first_called(added):
@@ -410,26 +382,26 @@ class HookGraph(ModuleGraph):
 
     def problem(self, name: str) -> str | None:
         name = (split(name) or (name,))[0]
+        if problem := self._not_apart.get(name) or no_neurons(name, self):
+            return problem
         place = Place(Point(name))
         if place in self._claimed_as:
             return f"module {name!r} is {self._claimed_as[place]}; claim it under that name"
         if name not in self.parts and f"{ENCODER}.{name}" in self.parts:
             return f"{self.source} has no {name} but its encoder's; say of={ENCODER!r}"
-        if name not in self._not_apart and (problem := no_neurons(name, self)):
-            return problem
-        known = {*self._mlps, *self._streams, *self._unnamed}
-        known = known.union(*({a.name, *a.heads, *a.patterns} for a in self._attentions))
-        if name in known and "pattern" in name and name not in self._not_apart:
+        if any(name in attention.patterns for attention in self._attentions):
             return (
                 f"{self.source} computes the probabilities of {name} where no hook sees them; load "
                 "it with attn_implementation='eager'"
             )
-        if name in known - {*self.parts} - {*self._not_apart}:
+        known = {*self._mlps, *self._streams, *self._unnamed}
+        known = known.union(*({a.name, *a.heads} for a in self._attentions))
+        if name in known and name not in self.parts:
             return (
                 f"{self.source} has no one module that is called once and gives {name} for each "
                 "row; claim a module of it by its own name"
             )
-        return self._not_apart.get(name) or super().problem(name)
+        return super().problem(name)
 
     def _require_names(self, inputs: Inputs) -> None:
         known = list(inspect.signature(self.module.forward).parameters)
@@ -442,6 +414,10 @@ class HookGraph(ModuleGraph):
                 )
 
     # Proof ----------------------------------------------------------------------------------------
+
+    def proof_rows(self, inputs: Inputs) -> Sequence[int]:
+        """Two that differ among them, as hooks are proved on, where there are any."""
+        return sorted({*super().proof_rows(inputs), *(_two(inputs) or ())})
 
     def prove(self, inputs: Inputs, rows: Sequence[int] | None = None) -> None:
         """That hooks do what they should, too, on two rows that differ.
@@ -490,13 +466,13 @@ class HookGraph(ModuleGraph):
             return ""
         for name in alias.removesuffix(".hook_out").split("."):
             part = getattr(part, "submodules", {}).get(name)
-        return "" if part is None else _Paths(self._modules).of(part)
+        return "" if part is None else self._paths.of(part)
 
     def _prove_hooks(self, two: Inputs) -> None:
         self._prove_units(two)
         names = [name for name in self._claimed_as.values() if name not in self._embeddings]
         clean = self.values(names, two)
-        own = self.run_with(two, names, lambda name, _: clean[name])
+        own = self._with(two, clean, ROOT)
         # and not only beside others with hooks: a clean run has none
         if not (_same(own, clean[ROOT]) and _same(own, self.run(two))):
             raise ModelError(
@@ -506,9 +482,8 @@ class HookGraph(ModuleGraph):
         other = {name: value.flip(0) for name, value in clean.items()}
         for attention in self._attentions:
             if attention.name in clean and {*attention.heads} & {*clean}:
-                mixed = self.run_with(
-                    two, attention.heads, lambda name, _: other[name], attention.name
-                )
+                heads = {head: other[head] for head in attention.heads}
+                mixed = self._with(two, heads, attention.name)
                 if not _same(mixed, other[attention.name]):
                     raise ModelError(
                         f"{self.source}: with all heads of another row {attention.name} does not "
@@ -519,10 +494,10 @@ class HookGraph(ModuleGraph):
                 if {*attention.heads} & {*self.parts}:
                     self._prove_patterns(attention, two, clean[attention.name])
         self._prove_streams(two, clean[ROOT])
-        for name in (name for name in names if name in self.parts):
-            if isinstance(self.parts[name], HookedHead) or _same(clean[name], other[name]):
+        for name in (*(attention.name for attention in self._attentions), *self._mlps):
+            if name not in clean or _same(clean[name], other[name]):
                 continue
-            moved = self.run_with(two, [name], lambda name, _: other[name])
+            moved = self._with(two, {name: other[name]}, ROOT)
             if same_numbers(moved, clean[ROOT]):
                 raise ModelError(
                     f"{self.source}: its output is the same whatever {name} adds, so its hooks are "
@@ -578,8 +553,8 @@ class HookGraph(ModuleGraph):
                 self._left_out(name, "no softmax is shown to be its head's", head)
 
     def _prove_apart(self, attention: _Attention, two: Inputs, clean: Mapping[str, Tensor]) -> None:
-        """Equal parts of what is projected are heads where the values of the first, put in from
-        another row, change those that read them and no other; else they are no components.
+        """Equal parts of what is projected are heads where other values of the first change those
+        that read them and no other; else they are no components.
 
         Where values cannot be put in, they are if they are as wide as heads are said to be."""
         heads, width = attention.heads, clean[attention.heads[0]].shape[-1]
@@ -592,18 +567,14 @@ class HookGraph(ModuleGraph):
             is_apart = width in (self.names.cfg.d_head, getattr(config, "v_head_dim", None))
         for name, pattern in () if is_apart else zip(heads, attention.patterns, strict=True):
             self._left_out(pattern, f"{name} is not", attention.name)
-            self.parts.pop(name)
-            self._not_apart[name] = (
-                f"{name} is not claimed in {self.source}: equal parts of what {attention.name} "
-                f"projects are not shown to be heads; claim {attention.name} as a whole"
-            )
+            why = f"equal parts of what {attention.name} projects are not shown to be heads"
+            self._left_out(name, why, f"{attention.name} as a whole")
 
     def _attending(self, attention: _Attention, two: Inputs) -> int | None:
         """How many heads have probabilities of their own; None where no softmax shows it."""
         point, found = Point(attention.module, SOFTMAX), list[torch.Size]()
         if self._once(point):
-            keep = partial(_keep_shape, found)
-            with torch.no_grad(), seen(self._modules, [point], keep):
+            with seen(self._modules, [point], lambda _, passing: found.append(passing.shape)):
                 self._forward(two)
         # [rows, heads, queries, keys]
         return next((shape[1] for shape in found if len(shape) == 4), None)
@@ -619,15 +590,14 @@ class HookGraph(ModuleGraph):
 
         def hook(name: str, value: Tensor) -> Tensor | None:
             if name == attention.value:
-                return torch.cat([value.flip(0)[..., :width], value[..., width:]], -1)
+                return torch.cat([2 * value[..., :width] + 1, value[..., width:]], -1)
             found[name] = value.clone()
             return None
 
         self.run_with(two, (*attention.heads, attention.value), hook)
         first = attention.heads[: len(attention.heads) // kv_heads]
-        is_moved = not _same(values[..., :width], values.flip(0)[..., :width])
         return all(
-            same_numbers(found[name], clean[name]) != is_moved
+            not same_numbers(found[name], clean[name])
             if name in first
             else _same(found[name], clean[name])
             for name in attention.heads
@@ -655,10 +625,6 @@ class HookGraph(ModuleGraph):
         return HookGraph(self.module, self.names, str(self.indirect), every)
 
 
-def _keep_shape(found: list[torch.Size], _: Point, passing: Tensor) -> None:
-    found.append(passing.shape)
-
-
 def unwrapped(path: str) -> str:
     """A module's path as it is without a bridge."""
     return path.replace(f"{WRAPPED}.", "").removesuffix(f".{WRAPPED}")
@@ -669,10 +635,13 @@ def _words(side: str) -> str:
 
 
 def _two(inputs: Inputs) -> list[int] | None:
-    """The first row, and the first that differs from it; None where all are alike."""
-    for row in range(1, len(next(iter(inputs.values())))):
-        if any(not torch.equal(tensor[0], tensor[row]) for tensor in inputs.values()):
-            return [0, row]
+    """The first row, and the first that differs from it, in more than masks where there is such a
+    one: beside the same tokens these may change nothing. None where all are alike."""
+    beside_masks = [tensor for name, tensor in inputs.items() if "mask" not in name]
+    for tensors in (beside_masks, [*inputs.values()]):
+        for row in range(1, count_rows(inputs)):
+            if any(not torch.equal(tensor[0], tensor[row]) for tensor in tensors):
+                return [0, row]
     return None
 
 

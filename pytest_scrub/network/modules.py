@@ -33,6 +33,7 @@ from pytest_scrub.network.graph import (
     Reader,
     Site,
     captured,
+    count_rows,
     patched,
     recomputing,
     same_numbers,
@@ -115,7 +116,8 @@ class Module(Component):
 
 
 class ModuleHead(Module):
-    """What one head of torch's own attention hands to the output projection."""
+    """What one head of torch's own attention hands to the output projection; a mutant puts heads
+    in place of heads alone."""
 
 
 def _unclaimable(name: str, reason: str) -> str:
@@ -155,21 +157,18 @@ class ModuleGraph(ModelGraph):
     lone_input: str | None = None  # what a lone tensor is called there; None: it has no name
 
     def __init__(self, module: nn.Module, output: Callable[[Any], Tensor] | None = None) -> None:
-        if scripted := [
-            n for n, child in module.named_modules() if isinstance(child, torch.jit.ScriptModule)
-        ]:
-            raise ModelError(
-                f"{f'the module {scripted[0]!r}' if scripted[0] else 'the model'} was compiled by "
-                "torch.jit, so nobody "
-                "can look into it; give the torch module that it was compiled from"
-            )
+        for name, child in module.named_modules():
+            if isinstance(child, torch.jit.ScriptModule):
+                raise ModelError(
+                    f"{f'the module {name!r}' if name else 'the model'} was compiled by torch.jit, "
+                    "so nobody can look into it; give the torch module that it was compiled from"
+                )
         refuse_dropout(module)
-        if lazy := [
-            name for name, weight in module.named_parameters() if nn.parameter.is_lazy(weight)
-        ]:
-            raise ModelError(
-                f"the weight {lazy[0]} has no shape yet; run the network once on a batch before"
-            )
+        for name, weight in module.named_parameters():
+            if nn.parameter.is_lazy(weight):
+                raise ModelError(
+                    f"the weight {name} has no shape yet; run the network once on a batch before"
+                )
         self.module = module
         self.source = f"torch module {type(module).__name__}"
         self._output = output
@@ -215,10 +214,10 @@ class ModuleGraph(ModelGraph):
                 f"{self.source} returns a tensor that is {kind}; return an ordinary one of real "
                 "numbers, or say which with ModuleGraph(module, output=...)"
             )
-        if out.ndim == 0 or len(out) != _rows_of(inputs):
+        if out.ndim == 0 or len(out) != count_rows(inputs):
             raise ModelError(
-                f"{self.source} returns {list(out.shape)} for {_rows_of(inputs)} inputs; the first "
-                "dimension of its output has to be that of the inputs"
+                f"{self.source} returns {list(out.shape)} for {count_rows(inputs)} inputs; the "
+                "first dimension of its output has to be that of the inputs"
             )
         return out.to(_device_of(inputs))
 
@@ -232,7 +231,7 @@ class ModuleGraph(ModelGraph):
 
         **Raises** `ModelError` for what is not one tensor, as it was on the first batch.
         """
-        rows, home, found = _rows_of(inputs), _device_of(inputs), set[str]()
+        rows, home, found = count_rows(inputs), _device_of(inputs), set[str]()
         names = {*names, last} - {ROOT}
         wanted: dict[Point, list[Module]] = {}
         # what is put in for a whole goes in before what is added there, of what passed first
@@ -340,7 +339,7 @@ class ModuleGraph(ModelGraph):
 
         with torch.no_grad(), seen(self._modules, calls, note):
             first = self._forward(inputs)
-        self._calls, self._rows = calls, _rows_of(inputs)
+        self._calls, self._rows = calls, count_rows(inputs)
         there = sorted(self._values(), key=lambda part: part.turn or 0)
         self.parts = Parts((*there, Module(ROOT, turn=next(turns))), self.bases)
         if any(point.end == SOFTMAX for point in calls):  # which is computed in another way
@@ -482,10 +481,6 @@ def split_name(name: str) -> tuple[str, dict[str, Any]]:
 def _device_of(inputs: Inputs) -> torch.device:
     """Where all that is read of a run is brought together."""
     return next(iter(inputs.values())).device
-
-
-def _rows_of(inputs: Inputs) -> int:
-    return len(next(iter(inputs.values())))
 
 
 def refuse_dropout(module: nn.Module) -> None:

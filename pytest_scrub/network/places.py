@@ -174,16 +174,16 @@ def seen(modules: Mapping[str, nn.Module], points: Iterable[Point], see: See) ->
         for point in points:
             module = modules[point.path]
             if point.end == OUT:
-                handle = module.register_forward_hook(
+                hook = module.register_forward_hook(
                     lambda _module, _given, out, point=point: see(point, out)
                 )
-                stack.callback(handle.remove)
             elif point.end == IN:
-                before = module.register_forward_pre_hook(_first(point, see), with_kwargs=True)
-                stack.callback(before.remove)
+                hook = module.register_forward_pre_hook(_first(point, see), with_kwargs=True)
             elif point.end == BOTH:
-                handle = module.register_forward_hook(_both(point, see))
-                stack.callback(handle.remove)
+                hook = module.register_forward_hook(_both(point, see))
+            else:
+                continue
+            stack.enter_context(hook)
         if attending:
             stack.enter_context(_Softmaxes(attending, see))
         if heads:
@@ -231,8 +231,8 @@ class _Softmaxes(TorchFunctionMode):
                 lambda _module, _given, point=point: self._inside.append(point)
             )
             out = module.register_forward_hook(lambda *_: self._leave(), always_call=True)
-            self._hooks.callback(into.remove)
-            self._hooks.callback(out.remove)
+            self._hooks.enter_context(into)
+            self._hooks.enter_context(out)
         return super().__enter__()  # type: ignore[no-untyped-call]  # torch's
 
     def __exit__(self, *failure: Any) -> None:

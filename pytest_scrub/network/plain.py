@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from pytest_scrub.common.programs import Program
 from pytest_scrub.common.user_code import call_user_function
 from pytest_scrub.data.dataset import Positions
 from pytest_scrub.errors import ModelError
-from pytest_scrub.network.code import code_text, is_set
+from pytest_scrub.network.code import closed_over, code_text
 from pytest_scrub.network.graph import (
     Clean,
     Component,
@@ -25,6 +24,7 @@ from pytest_scrub.network.graph import (
     Reader,
     Site,
     captured,
+    count_rows,
     patched,
     recomputing,
     same_numbers,
@@ -102,7 +102,7 @@ class FunctionGraph(ModelGraph):
     ) -> dict[str, Tensor]:
         """All values of a run in which each is replaced as soon as it is computed."""
         values: dict[str, Tensor] = {}
-        rows = len(next(iter(inputs.values())))
+        rows = count_rows(inputs)
         for name in self.parts:
             if name in self.nodes:
                 value = self.call(name, values, rows)
@@ -173,14 +173,9 @@ class FunctionGraph(ModelGraph):
                     "deterministic"
                 )
 
-    def _held(self, name: str) -> list[Any]:
-        """What a function closes over."""
-        cells = getattr(self.nodes[name], "__closure__", None) or ()
-        return [cell.cell_contents if is_set(cell) else None for cell in cells]
-
     def tensors(self) -> Iterable[tuple[str, Tensor]]:
-        for name in self.nodes:
-            for i, held in enumerate(self._held(name)):
+        for name, node in self.nodes.items():
+            for i, held in enumerate(closed_over(node)):
                 if isinstance(held, Tensor):
                     yield f"{name}.{i}", held
 
@@ -189,7 +184,7 @@ class FunctionGraph(ModelGraph):
         text: list[str] = []
         for name, node in sorted(self.nodes.items()):
             text += [name, *code_text(getattr(node, "__code__", None))]
-            text += [repr(held) for held in self._held(name) if isinstance(held, PLAIN)]
+            text += [repr(held) for held in closed_over(node) if isinstance(held, PLAIN)]
         return text
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:

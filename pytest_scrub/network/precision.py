@@ -46,15 +46,13 @@ def _types(graph: ModelGraph) -> set[torch.dtype]:
     return learned | types_in(graph.packed().values())
 
 
-def rounding_of(graph: ModelGraph, output: Tensor) -> float:
-    """How far off a metric of this network may be, as a share of it, and at least: large outputs
-    may be far off for what a metric makes of them.
+def rounding_of(kind: torch.dtype) -> float:
+    """How far off a metric may be that is computed in such numbers, as a share of it, and at least:
+    large outputs may be far off for what a metric makes of them.
 
     Eight units of the last place, as sums of many terms are; of a 16-bit type the rounding of a
-    single number, as what is summed is float32. The coarsest type counts, of the weights and of the
-    output.
+    single number, as what is summed is float32.
     """
-    kind = coarsest(graph, output)
     return torch.finfo(kind).eps * (0.5 if kind in NARROW else 8)
 
 
@@ -75,10 +73,15 @@ def last_digits_of(output: Tensor) -> float:
 
     Whatever it computes in float64 of numbers as large as the outputs may be off by the last places
     of those, however small the metric itself is: a cross-entropy of 0.001 is a difference of
-    logits. Eight units, as of sums, of numbers that are no masks.
+    logits. Eight units, as of sums.
     """
-    largest = float(output.double().nan_to_num(0.0, 0.0, 0.0).abs().max()) if len(output) else 0.0
-    return 8 * torch.finfo(torch.float64).eps * min(largest, LARGEST)
+    return 8 * torch.finfo(torch.float64).eps * largest_of(output)
+
+
+def largest_of(output: Tensor) -> float:
+    """The largest number of an output, or the largest that is no mask."""
+    finite = output.double().nan_to_num(0.0, 0.0, 0.0)
+    return min(float(finite.abs().max()), LARGEST) if len(output) else 0.0
 
 
 def precision_of(graph: ModelGraph) -> str:

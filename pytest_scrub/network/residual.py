@@ -191,7 +191,9 @@ class ResidualGraph(ModelGraph):
         enough = min(PROOF_ROWS, max(2, -(-ENOUGH_TOKENS // tokens.shape[1])))
         alike = _first_of_each(visible)
         paddings = sorted(alike, key=lambda row: int(visible[row].sum()))
-        rows = dict.fromkeys([*_first_of_each(tokens, enough), *_spread(paddings, PROOF_ROWS)])
+        first = _first_of_each(tokens, enough)
+        # of short rows there is room for both
+        rows = dict.fromkeys([*first[:2], *_spread(paddings, PROOF_ROWS - 2), *first[2:]])
         return sorted([*rows][:PROOF_ROWS])
 
     @torch.no_grad()

@@ -12,14 +12,13 @@ from operator import not_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_scrub.data.columns import joint_codes, row_codes
 from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, located_at
 from pytest_scrub.swaps.each import codes_at, is_there, length_of, rows_at
 from pytest_scrub.swaps.predicted import PredictedLabels
 from pytest_scrub.swaps.slots import REFERENCE, Slot, owners_first, slots_of, with_agreement
-from pytest_scrub.swaps.swap_set import Rows, SwapSet, joined
+from pytest_scrub.swaps.swap_set import Mask, Numbers, Rows, SwapSet, joined
 from pytest_scrub.tree.join import join
 from pytest_scrub.tree.nodes import ANYTHING, EXACT, ROOT, Agreement, Node
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
 
 _Parts = tuple[Agreement, Agreement, int | range | None, int]
-_Chance = Callable[[Rows, Rows], npt.NDArray[np.float64]]
+_Chance = Callable[[Rows, Rows], Numbers]
 MOST_SHORT = (1 << 16) - 1
 ROWS_AT_ONCE = 1 << 21  # of the classes of spaces that are drawn from together: some 40 MB
 ENUMERATION_CHUNK = 1 << 18  # swap-set columns held at once; a few dozen MB for a deep tree
@@ -57,7 +56,7 @@ class Support:
 
     slot: str
     donors: Rows
-    other: npt.NDArray[np.bool_]
+    other: Mask
 
     @property
     def share(self) -> float:
@@ -94,7 +93,7 @@ class _Classes:
     start: Rows  # [classes]
     size: Rows  # [classes]
     # [rows]: not a donor row itself, and so one more allowed donor of its own
-    outside: npt.NDArray[np.bool_]
+    outside: Mask
     several: int = 1  # that are stacked
     turn: int = 0  # rows before those at the slot's own position
 
@@ -323,7 +322,7 @@ class SwapSpace:
                 raise DataError(f"{slot.path}: {error}") from error
         return codes_at(codes, there)
 
-    def is_there(self, rows: Rows) -> npt.NDArray[np.bool_]:
+    def is_there(self, rows: Rows) -> Mask:
         """bool `[slots, R]`: whether rows `[slots, R]` are not padded at the slots' positions."""
         found = np.ones(rows.shape, dtype=np.bool_)
         for i, slot in enumerate(self.slots):
@@ -332,13 +331,13 @@ class SwapSpace:
                 found[i] = mask[rows[i], slot.at]
         return found
 
-    def _there_at(self, slot: Slot) -> npt.NDArray[np.bool_] | None:
+    def _there_at(self, slot: Slot) -> Mask | None:
         """bool `[rows]`: which are not padded at a slot's position, or `[positions * rows]` at all
         from which its donors come; None where none are."""
         there = None if slot.at is None else self._there[slot.whole]
         if there is None or slot.shifts == 1:
             return None if there is None else there[:, slot.at]
-        found: npt.NDArray[np.bool_] = there.T.reshape(-1)
+        found: Mask = there.T.reshape(-1)
         return found
 
     @cached_property
@@ -454,7 +453,7 @@ class SwapSpace:
         self,
         references: Rows,
         settle: Callable[[list[int], Rows, Rows], None],
-        swapped: npt.NDArray[np.bool_],
+        swapped: Mask,
     ) -> SwapSet:
         """The same, where `settle` puts in the donors of all slots with one parent at once.
 
@@ -482,7 +481,7 @@ class SwapSpace:
             len(self.dataset),
         )  # fmt: skip
 
-    def pick(self, slot: int, parents: Rows, chances: npt.NDArray[np.float64]) -> Rows:
+    def pick(self, slot: int, parents: Rows, chances: Numbers) -> Rows:
         """Uniform allowed donors of the slot with this index, for uniform `chances` in [0, 1)."""
         count = self._classes[slot].count(parents)
         return self._classes[slot].pick(parents, (chances * count).astype(np.int64))
@@ -573,7 +572,7 @@ class SwapSpace:
         parent = self.slots[slot].parent
         return references if parent == REFERENCE else donors[parent]
 
-    def moved(self, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+    def moved(self, swap_set: SwapSet) -> Mask:
         """bool `[slots, R]`: the donor's content differs from that of the parent's own input."""
         content = self.content
         return np.not_equal(content[swap_set.donors], content[self.parents(swap_set)])
@@ -603,7 +602,7 @@ class SwapSpace:
                 ]
         return found
 
-    def allows(self, swap_set: SwapSet) -> npt.NDArray[np.bool_]:
+    def allows(self, swap_set: SwapSet) -> Mask:
         """bool `[R]`: which references have allowed donors in every slot."""
         allowed = np.ones(len(swap_set), dtype=np.bool_)
         for reasons in self._violated(swap_set, self.parents(swap_set)):
@@ -611,9 +610,7 @@ class SwapSpace:
                 allowed &= ~bad
         return allowed
 
-    def _violated(
-        self, swap_set: SwapSet, parents: Rows
-    ) -> Iterator[list[tuple[npt.NDArray[np.bool_], str]]]:
+    def _violated(self, swap_set: SwapSet, parents: Rows) -> Iterator[list[tuple[Mask, str]]]:
         """For every slot, each way not to be allowed: the references that take it, and the way in
         words."""
         for i, slot in enumerate(self.slots):
@@ -641,7 +638,7 @@ class SwapSpace:
         return is_source or self.slots[slot].is_rest or self.slots[slot].node.is_leaf
 
     @cached_property
-    def is_donor(self) -> npt.NDArray[np.bool_]:
+    def is_donor(self) -> Mask:
         """bool `[donors]`: the rows that may stand in for others, at any position."""
         rows = np.zeros(len(self.content), dtype=np.bool_)
         rows[self.donors] = True
@@ -652,26 +649,17 @@ class SwapSpace:
         """int64: the numbers of all donors, of all positions from which some slot takes them."""
         return self._at_shifts(self.donor_rows, self.shifts)
 
-    def count(self) -> dict[str, Rows]:
-        """Slot path to int64 `[references]`: allowed donors, the row itself included, where the
-        parent's own input is the reference."""
-        rows = self.reference_rows
-        return {
-            s.path: np.ones(len(rows), dtype=np.int64)
-            if s.path in self.frozen
-            else self._classes[i].count(rows)
-            for i, s in enumerate(self.slots)
-        }
-
     def support(self) -> list[Support]:
-        """For every slot, how many donors the references have, and which have one of other
-        content."""
-        counts = self.count()
-        content = self.content
+        """For every slot, how many donors the references have, and which have one of other content,
+        where the parent's own input is the reference."""
+        content, references = self.content, self.reference_rows
         found = []
-        for i, slot in enumerate(self.slots):
-            classes = self._classes[i]
-            ranked, rows = content[classes.order], self.reference_rows + classes.turn
+        for slot, classes in zip(self.slots, self._classes, strict=True):
+            if slot.path in self.frozen:
+                own = np.ones_like(references)
+                found.append(Support(slot.path, own, np.zeros(own.shape, dtype=np.bool_)))
+                continue
+            ranked, rows = content[classes.order], references + classes.turn
             filled = classes.size > 0
             low = np.full(len(classes.size), -1)
             high = np.full(len(classes.size), -1)
@@ -679,15 +667,12 @@ class SwapSpace:
                 low[filled] = np.minimum.reduceat(ranked, classes.start[filled])
                 high[filled] = np.maximum.reduceat(ranked, classes.start[filled])
             code = classes.codes[rows]
-            other = (classes.size[code] > 0) & (
-                (low[code] != content[rows]) | (high[code] != content[rows])
-            )
-            other &= slot.path not in self.frozen
-            found.append(Support(slot.path, counts[slot.path], other))
+            other = filled[code] & ((low[code] != content[rows]) | (high[code] != content[rows]))
+            found.append(Support(slot.path, classes.count(references), other))
         return found
 
     @np.errstate(over="ignore")  # infinitely many, where not even a float can count them
-    def combinations(self, references: Rows, *, apart: bool = False) -> npt.NDArray[np.float64]:
+    def combinations(self, references: Rows, *, apart: bool = False) -> Numbers:
         """For every reference, how many columns `enumerate` gives: a float, for deep trees have
         very many."""
         # For each slot, by the row that is its donor: the choices of the slots below it and of
@@ -714,12 +699,12 @@ class SwapSpace:
                 total *= choices
             else:
                 below[slot.parent] *= choices
-        found: npt.NDArray[np.float64] = total[references]
+        found: Numbers = total[references]
         return found
 
     def enumerate(
         self, references: Rows | None = None, *, apart: bool = False
-    ) -> Iterator[tuple[SwapSet, npt.NDArray[np.float64]]]:
+    ) -> Iterator[tuple[SwapSet, Numbers]]:
         """Every allowed swap set of the references, by default all, in chunks, with the probability
         that one draw gives each column.
 
@@ -738,9 +723,9 @@ class SwapSpace:
         settled: int,
         references: Rows,
         donors: Rows,
-        weights: npt.NDArray[np.float64],
+        weights: Numbers,
         apart: bool,
-    ) -> Iterator[tuple[SwapSet, npt.NDArray[np.float64]]]:
+    ) -> Iterator[tuple[SwapSet, Numbers]]:
         """`donors`: int64 `[settled, columns]` of the first slots of `order`."""
         place = np.argsort(self.order)
         if settled == len(self.slots):
@@ -800,7 +785,7 @@ def drawn_in(
     spaces: Sequence[SwapSpace],
     sizes: Sequence[int],
     references: Rows,
-    chances: npt.NDArray[np.float64],
+    chances: Numbers,
 ) -> SwapSet:
     """Uniform allowed donors in several spaces with the same slots, so many columns in each, one
     after the other.

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from hypothesis import strategies as st
 
 from pytest_scrub.errors import DataError
 from pytest_scrub.swaps.slots import REFERENCE, owners_first
 from pytest_scrub.swaps.space import SwapSpace
-from pytest_scrub.swaps.swap_set import SwapSet
+from pytest_scrub.swaps.swap_set import Rows, SwapSet
 
 if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
@@ -65,9 +64,9 @@ class _Donors:
 
     def __init__(self, space: SwapSpace) -> None:
         self._space = space
-        self._listed: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
+        self._listed: dict[tuple[int, int], Rows] = {}
 
-    def others(self, slot: int, own: int) -> tuple[npt.NDArray[np.int64], int]:
+    def others(self, slot: int, own: int) -> tuple[Rows, int]:
         """The donor rows that agree with the parent's own input, ascending, and the place of that
         among them; it is past their end where it is no donor row itself.
         """

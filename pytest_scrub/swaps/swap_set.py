@@ -17,6 +17,8 @@ from pytest_scrub.swaps.slots import REFERENCE, slots_of
 from pytest_scrub.tree.nodes import Node
 
 Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.float64]
 MOST_SHOWN = 8  # references in a repr
 
 
@@ -66,7 +68,7 @@ class SwapSet:
     def __hash__(self) -> int:
         return hash((self.slots, self.dataset, self.references.tobytes(), self.donors.tobytes()))
 
-    def __getitem__(self, which: slice | npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> SwapSet:
+    def __getitem__(self, which: slice | npt.NDArray[np.intp] | Mask) -> SwapSet:
         """The same swaps for some of the references."""
         return replace(self, references=self.references[which], donors=self.donors[:, which])
 

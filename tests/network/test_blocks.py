@@ -13,10 +13,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from pytest_scrub import EXACT, Dataset, head, load_model, mlp, output, pattern
+from pytest_scrub import EXACT, Dataset, head, load_model, mlp, output, pattern, stream
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.store import ActivationStore
-from pytest_scrub.errors import ModelError
+from pytest_scrub.errors import HypothesisError, ModelError
 from pytest_scrub.metrics import Metric
 from pytest_scrub.network import as_graph
 from pytest_scrub.network.blocks import names_of
@@ -53,6 +53,13 @@ def test_mlps_are_claimed_by_their_own_names() -> None:
     said = "no one module that is called once and gives mlp1 for each row; claim a module of it"
     with pytest.raises(ModelError, match=said):
         Evaluator(graph, of_tokens(), output(mlp(1, **F)), TOTAL)
+
+
+@pytest.mark.parametrize("other", [stream(0, **F, name="again"), stream(1, **F)], ids=str)
+def test_the_first_stream_is_one_edge_though_nothing_is_known_to_write_it(other: Any) -> None:
+    graph = as_graph(FAMILIES["DistilBERT"].build())
+    with pytest.raises(HypothesisError, match="claim the same edge into output twice"):
+        Evaluator(graph, of_tokens(), output(stream(0, **F), other), TOTAL)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +117,7 @@ class Misnamed(transformers.PreTrainedModel):  # type: ignore[misc]
             setattr(attention, name, nn.Linear(8, 8))
         self.post_init()
 
-    def forward(self, input_ids: Tensor) -> Any:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
         x, attention = self.embed(input_ids), self.layers[0].attention
         value, aside = attention.v_proj(x), attention.aside(x)
         made = {"right": value, "value": aside + 0 * value, "mixed": attention.mixer(value)}
@@ -129,6 +136,20 @@ def test_a_name_is_not_believed(kind: str) -> None:
     said = "head0.1 is not claimed in Misnamed (along every path): equal parts of what attn0"
     with pytest.raises(ModelError, match=f"^{re.escape(said)}"):
         Evaluator(as_graph(model), of_tokens(), claim, TOTAL)
+
+
+@pytest.mark.parametrize("masks", [False, True], ids=["rows", "masks"])
+def test_a_name_is_not_believed_where_the_first_rows_are_alike(masks: bool) -> None:
+    """Nor where they differ in what is hidden alone, which values do not depend on."""
+    torch.manual_seed(0)
+    model = Misnamed(transformers.BertConfig(**SMALL), "mixed").double().eval()
+    tokens = torch.cat([ROWS[:1].expand(20, -1), ROWS])
+    more = {"attention_mask": torch.ones_like(tokens)} if masks else {}
+    for mask in more.values():
+        mask[1, -1] = 0
+    data = Dataset({"input_ids": tokens, **more}, features={"f": tokens[:, 0] % 2})
+    with pytest.raises(ModelError, match=r"head0\.1 is not claimed in Misnamed"):
+        Evaluator(as_graph(model), data, output(head(0, 1, **F), rest=EXACT), TOTAL)
 
 
 class Attention(nn.Module):

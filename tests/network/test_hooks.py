@@ -727,6 +727,15 @@ def test_the_proof_runs_no_more_rows_than_settle_it(length: int, rows: int) -> N
     assert len(seen) == len({tuple(row.tolist()) for row in twice[list(seen)]}) == rows
 
 
+def test_of_many_short_rows_those_that_are_padded_are_proved_too() -> None:
+    inputs = tokens_of(3, 60).inputs
+    visible = torch.ones_like(inputs["tokens"])
+    visible[50, -1:], visible[55, -2:] = 0, 0
+    rows = as_graph(llama()).proof_rows({**inputs, "attention_mask": visible})
+    assert {50, 55} <= {*rows}
+    assert len(rows) == 16
+
+
 @pytest.mark.parametrize("hidden", sized([2], [1, 2, 3]))
 def test_a_row_that_is_padded_in_its_own_way_is_among_those_that_are_proved(hidden: int) -> None:
     """A network that is no sum of parts on this row alone, which stands far behind."""

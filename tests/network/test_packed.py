@@ -20,7 +20,7 @@ from pytest_scrub.errors import HypothesisError
 from pytest_scrub.network import ModuleGraph, as_graph
 from pytest_scrub.network.adapter import rows_of
 from pytest_scrub.network.packed import packed_in
-from pytest_scrub.network.precision import precision_of, rounding_of
+from pytest_scrub.network.precision import coarsest, precision_of, rounding_of
 from pytest_scrub.network.state import State
 from tests.network.on_two_devices import made
 from tests.sizes import few_in_quick
@@ -246,9 +246,9 @@ def test_the_verdict_says_what_is_packed_and_the_control_is_not_made_of_half_a_n
 def test_the_numbers_that_packed_layers_compute_in_count() -> None:
     layer = Linear4bit(nn.Linear(4, 4))
     graph = ModuleGraph(nn.Sequential(layer, nn.Linear(4, 4)))
-    fine = rounding_of(graph, torch.zeros(1))
+    fine = rounding_of(coarsest(graph, torch.zeros(1)))
     layer.compute_dtype = torch.bfloat16
-    assert rounding_of(graph, torch.zeros(1)) > 1000 * fine
+    assert rounding_of(coarsest(graph, torch.zeros(1))) > 1000 * fine
     assert precision_of(graph).startswith("bfloat16 and float32 and packed (Linear4bit) weights")
 
 

@@ -31,14 +31,11 @@ class Attn(ReadingPart):
         super().__init__(transformer, f"attn{first.layer}", first.level)
         self.heads: tuple[Head, ...] = tuple(heads)
         self.members = self.heads
+        self.written_by = frozenset(head.name for head in heads)
         self.layer, self.stage, self.point, self.hook = (
             first.layer, first.stage, first.point, first.hook,
         )  # fmt: skip
         self.block, self.after = first.block, first.after
-
-    @property
-    def writers(self) -> frozenset[str]:
-        return frozenset(head.name for head in self.heads)
 
     def in_run(self, run: Running, where: Where) -> Tensor:
         return summed(run.values[head.name] for head in self.heads)

@@ -26,11 +26,7 @@ class Stream(ReadingPart):
         super().__init__(transformer, name, in_words(layer, last))
         self.layer, self.stage, self.block = layer, stage_before(layer), name
         self.point = f"pre.{layer}" if layer < last else f"post.{last - 1}"
-        self.hook, self._before = f"resid_{self.point}", before
-
-    @property
-    def writers(self) -> frozenset[str]:
-        return self._before
+        self.hook, self.written_by = f"resid_{self.point}", before
 
     def site(self, positions: FixedPositions) -> Site:
         return Site("stream", (self.point,), positions)

@@ -34,15 +34,11 @@ class Units(ReadingPart):
         super().__init__(place.transformer, name, place.level)
         self.place, self.basis, self.units = place, basis, units
         self.layer, self.stage, self.point = place.layer, place.stage, place.point
-        self.block, self.after = place.block, place.after
+        self.block, self.after, self.written_by = place.block, place.after, place.writers
         self.chosen: slice | Tensor = torch.from_numpy(units).to(place.transformer.device)
         if len(units) == units[-1] - units[0] + 1:  # a view of what is there
             self.chosen = slice(int(units[0]), int(units[-1]) + 1)
         self.keeps_codes = len(units) < place.transformer.d_model
-
-    @property
-    def writers(self) -> frozenset[str]:
-        return self.place.writers
 
     @property
     @abstractmethod
