@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pytest_scrub.statistics.acceptance import Acceptance, Interval
+from pytest_scrub.statistics.acceptance import Acceptance, Interval, decided_by
 from pytest_scrub.statistics.intervals import Numbers, confidence_sequence, point
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Decided, Estimate
 
@@ -71,16 +71,17 @@ def by_distribution(
         outcome = _outcome(acceptance, changes, None, rounding, _of_a_search)
         own = confidence_sequence(changes, acceptance.largest_change, acceptance.confidence)
         return Decision(outcome, own, None, acceptance.accepted())
-    absolute = replace(acceptance, min_explained=None)
-    outcomes = {_relative(acceptance, changes, of_null)}
+    outcomes = [_relative(acceptance, changes, of_null)]
     if acceptance.tolerance is not None:
-        outcomes.add(absolute.outcome(changes, None, None, rounding)[0])
+        absolute = replace(acceptance, min_explained=None)
+        outcomes.append(absolute.outcome(changes, None, None, rounding)[0])
     own, null = (
         confidence_sequence(values, acceptance.largest_change, acceptance.confidence)
         for values in (changes, of_null)
     )
-    outcome = next((one for one in (REFUTED, UNDECIDED) if one in outcomes), HELD)
-    return Decision(outcome, own, null, acceptance.accepted(0.0, acceptance.sign * null.mean))
+    return Decision(
+        decided_by(outcomes), own, null, acceptance.accepted(0.0, acceptance.sign * null.mean)
+    )
 
 
 def _outcome(

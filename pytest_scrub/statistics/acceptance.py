@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -244,8 +244,13 @@ class Acceptance:
     def _together(
         self, gaps: list[tuple[Estimate, Estimate]], tolerance: float, rounding: float
     ) -> Decided:
-        outcomes = {decided(above, below, self.sides, rounding, tolerance) for above, below in gaps}
-        return REFUTED if REFUTED in outcomes else UNDECIDED if UNDECIDED in outcomes else HELD
+        return decided_by(decided(*gap, self.sides, rounding, tolerance) for gap in gaps)
+
+
+def decided_by(figures: Iterable[str | None]) -> Decided:
+    """What several figures decide together: refuted by any of them, held by all."""
+    outcomes = {*figures}
+    return REFUTED if REFUTED in outcomes else UNDECIDED if UNDECIDED in outcomes else HELD
 
 
 def slack(rounding: float, tolerance: float) -> float:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.statistics.acceptance import Acceptance, Interval
+from pytest_scrub.statistics.acceptance import Acceptance, Interval, decided_by
 from pytest_scrub.statistics.intervals import (
     Numbers,
     clopper_pearson,
@@ -250,7 +250,4 @@ def outcome_with(
         return UNDECIDED
     if predicted.changed.mean < LEAST_CHANGED or (predicted.untested and found != REFUTED):
         return UNTESTED
-    if found == REFUTED:
-        return found
-    outcomes = {rival.outcome for rival in predicted.rivals}
-    return REFUTED if REFUTED in outcomes else UNDECIDED if UNDECIDED in outcomes else found
+    return decided_by([found, *(rival.outcome for rival in predicted.rivals)])
