@@ -194,7 +194,7 @@ def _by_its_draws(average: Measured, acceptance: Acceptance) -> _Broken:
     drawn, evaluator, accepted = average.sample, average.evaluator, average.tolerance
     changes, weights = drawn.changes, drawn.weights
     those = np.ones(len(drawn), dtype=np.bool_)
-    by_mean = beyond(drawn.mean(changes), None, accepted, acceptance.sides)
+    by_mean = beyond(drawn.mean(changes), accepted, acceptance.sides)
     by_slice = not by_mean and outcome_of(average.slices) == REFUTED
     if by_slice:
         those, accepted = refuted_slice(average.slices, drawn, evaluator.dataset)
@@ -243,9 +243,8 @@ def _saved_before(file: Path, evaluator: Evaluator, acceptance: Acceptance) -> l
             aside = f"; set aside as {set_aside(file).name}"
         return [f"{file.name} could not be tried: {error}{aside}"]
     gap = float(changes.mean())
-    breaks = acceptance.tolerance is not None and beyond(
-        gap, None, acceptance.tolerance, acceptance.sides
-    )
+    tolerance = acceptance.tolerance
+    breaks = tolerance is not None and beyond(gap, tolerance, acceptance.sides)
     still = "still has" if breaks else "now has"
     return [
         f"the counterexample of an earlier run, {file.name}, {still} the gap {gap:.4g}; it decides "

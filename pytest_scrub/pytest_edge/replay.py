@@ -41,7 +41,7 @@ def replay(saved: Saved, evaluator: Evaluator, settings: Settings) -> Replay:
     swap_set, there = restored(saved, saved.minimal, evaluator)
     shown = described(there, swap_set, saved.minimal.adversary)
     same = saved.model_digest == evaluator.graph.digest()
-    breaks = beyond(shown.gap, None, tolerance, acceptance.sides)
+    breaks = beyond(shown.gap, tolerance, acceptance.sides)
     return Replay(shown, saved, tolerance, breaks, same)
 
 

@@ -281,20 +281,10 @@ def decided(
     return UNDECIDED
 
 
-def beyond(
-    gap: float,
-    interval: Estimate | None,
-    tolerance: float,
-    sides: tuple[bool, bool] = (True, True),
-    rounding: float = 0.0,
-) -> bool:
-    """Whether a swap set found by a search refutes: its mean change, or all of its interval, beyond
-    the tolerance."""
-    found = Estimate(gap, gap, gap) if interval is None else interval
-    return (
-        decided(found + -tolerance, found + tolerance, sides, slack(rounding, tolerance), tolerance)
-        == REFUTED
-    )
+def beyond(gap: float, tolerance: float, sides: tuple[bool, bool]) -> bool:
+    """Whether a mean change lies beyond the tolerance, a way that counts; see `Acceptance.sides`."""
+    is_above, is_below = sides
+    return (is_above and gap > tolerance) or (is_below and gap < -tolerance)
 
 
 def recovered(
