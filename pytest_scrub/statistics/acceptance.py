@@ -282,7 +282,7 @@ def decided(
 
 
 def beyond(gap: float, tolerance: float, sides: tuple[bool, bool]) -> bool:
-    """Whether a mean change lies beyond the tolerance, a way that counts; see `Acceptance.sides`."""
+    """Whether a gap lies beyond the tolerance on a side that counts; see `Acceptance.sides`."""
     is_above, is_below = sides
     return (is_above and gap > tolerance) or (is_below and gap < -tolerance)
 
