@@ -24,6 +24,7 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from pytest_scrub.common.seeds import stream
+from pytest_scrub.common.visible import shortened
 from pytest_scrub.data.bins import Binned
 from pytest_scrub.data.files import by_input, padded
 from pytest_scrub.data.names import LABELS
@@ -317,5 +318,4 @@ def _plain(values: Any) -> Any:
 
 def _shown(value: Any) -> str:
     """A short text that is the same in every run."""
-    text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return shortened(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)), SHOWN)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pytest_scrub.common.visible import visible
+from pytest_scrub.common.visible import shortened, visible
 from pytest_scrub.settings import FIXTURES, SETTINGS
 
 CLAIM = "claim"  # the marker
@@ -122,7 +122,7 @@ def _value_shown(value: Any) -> str:
     else:
         names = (getattr(value, name, None) for name in ("name", "__name__"))
         text = next((name for name in names if isinstance(name, str)), reprlib.repr(value))
-    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
+    return shortened(text, MOST_SHOWN)
 
 
 def _place_of_fixture(item: pytest.Item, fixture: str, config: pytest.Config) -> str:
