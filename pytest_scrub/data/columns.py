@@ -136,6 +136,11 @@ def first_of_codes(codes: Ints) -> Ints:
     return first
 
 
+def how_parted(codes: Ints) -> bytes:
+    """Equal for codes that are equal between the same rows."""
+    return first_of_codes(codes)[codes].tobytes()
+
+
 def joint_codes(columns: Sequence[Ints]) -> Ints:
     """`[rows]`: equal exactly where all columns of codes are; in their order, the first one's
     first."""

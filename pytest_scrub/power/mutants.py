@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_scrub.data.columns import Ints, value_codes
+from pytest_scrub.data.columns import Ints, how_parted, value_codes
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.checks import CheckedHypothesis, check_hypothesis
 from pytest_scrub.errors import ScrubError
@@ -26,7 +26,7 @@ from pytest_scrub.swaps.each import length_of
 from pytest_scrub.swaps.slots import Slot, slots_of
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import ANYTHING, ROOT, Agreement, Node, natural_key
-from pytest_scrub.tree.paths import donor_owners, node_paths, predicted_from
+from pytest_scrub.tree.paths import donor_owners, node_paths, predicted_from, with_changes
 from pytest_scrub.tree.units import named, shown, text_of
 
 MERGED, PERMUTED = "values merged in pairs", "permuted among rows"
@@ -145,11 +145,10 @@ def permuted_everywhere(
     def renamed(of: Agreement | None) -> Agreement | None:
         return of and Agreement(tuple(names[name] for name in of.features), of.exact)
 
-    def settle(node: Node) -> Node:
-        node = replace(node, agrees_on=renamed(node.agrees_on), rest=renamed(node.rest))
-        return replace(node, reads=tuple(map(settle, node.reads)))
+    def permuted(_: str, node: Node) -> Node:
+        return replace(node, agrees_on=renamed(node.agrees_on), rest=renamed(node.rest))
 
-    return settle(hypothesis), dataset.with_features(
+    return with_changes(hypothesis, permuted), dataset.with_features(
         {names[name]: dataset.feature(name)[rows] for name in features}
     )
 
@@ -187,10 +186,14 @@ def _edited(root: Node, edits: Mapping[str, Node]) -> Node:
     return settle(ROOT, root)
 
 
-def _bare(node: Node) -> Node:
+def _bare(root: Node) -> Node:
     """The tree without what it agrees on."""
-    own, rest = node.agrees_on and ANYTHING, node.rest and ANYTHING
-    return replace(node, agrees_on=own, reads=tuple(map(_bare, node.reads)), rest=rest)
+
+    def bare(_: str, node: Node) -> Node:
+        own, rest = node.agrees_on and ANYTHING, node.rest and ANYTHING
+        return replace(node, agrees_on=own, rest=rest)
+
+    return with_changes(root, bare)
 
 
 def _fresh_name(dataset: Dataset, name: str) -> str:
@@ -643,9 +646,7 @@ class _Comparison:
     def _parted(self, slot: Slot, dataset: Dataset) -> bytes:
         key = slot.agrees_on, slot.places
         if key not in self._parts:
-            codes = dataset.codes(*key)
-            first, inverse = np.unique(codes, return_index=True, return_inverse=True)[1:]
-            self._parts[key] = first[inverse.reshape(-1)].tobytes()
+            self._parts[key] = how_parted(dataset.codes(*key))
         return self._parts[key]
 
 
