@@ -47,18 +47,15 @@ def by_references(
     interval = point if exact else _of_a_search
     outcome = _outcome(acceptance, changes, room, rounding, interval)
     fewest = {HELD: FEWEST_TO_HOLD, REFUTED: FEWEST_TO_REFUTE}.get(outcome, 0)
-    own, null = (
-        None
-        if values is None
-        else interval(values, acceptance.largest_change, acceptance.confidence, 0.0)
-        for values in (changes, of_null)
-    )
-    assert own is not None
+
+    def mean(values: Numbers) -> Estimate:
+        return interval(values, acceptance.largest_change, acceptance.confidence, 0.0)
+
     return Decision(
         outcome if exact or len(changes) >= fewest else UNDECIDED,
-        own,
-        null,
-        acceptance.accepted(0.0, 0.0 if room is None else float(room.mean())),
+        mean(changes),
+        None if of_null is None else mean(of_null),
+        acceptance.accepted(room=0.0 if room is None else float(room.mean())),
     )
 
 
@@ -80,7 +77,7 @@ def by_distribution(
         for values in (changes, of_null)
     )
     return Decision(
-        decided_by(outcomes), own, null, acceptance.accepted(0.0, acceptance.sign * null.mean)
+        decided_by(outcomes), own, null, acceptance.accepted(room=acceptance.sign * null.mean)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -60,10 +61,7 @@ def search_in_turn(
         spending = Spending(
             evaluator, left * efforts[0] // sum(efforts), until, adversary.name, acceptance
         )
-
-        def randomness(adversary: Adversary = adversary) -> np.random.Generator:
-            return stream(seed, name, adversary.name)
-
+        randomness = partial(stream, seed, name, adversary.name)
         searched.append(_searched(adversary, spending, null, randomness))
         left -= spending.evaluations
     return searched
@@ -79,7 +77,7 @@ def _searched(
     space, acceptance = spending.evaluator.space, spending.acceptance
     references = ReferenceSequence(acceptance, null)
     again = None if null is None else _again(adversary, spending, null, randomness)
-    draws = DrawSequence(again)
+    draws, pointwise = DrawSequence(again), getattr(adversary, "pointwise", True)
     spending.by_reference, spending.by_draws = references.run, draws.run
     try:
         found = adversary.search(space, spending, randomness())
@@ -93,8 +91,7 @@ def _searched(
                 of_null = _of_null(*again)
                 # what is paired needs the same references
                 same = of_null is not None and len(of_null) == len(rows)
-                of_null = of_null if same or not getattr(adversary, "pointwise", True) else None
-        pointwise = getattr(adversary, "pointwise", True)
+                of_null = of_null if same or not pointwise else None
         judged = spending.judged(found, pointwise=pointwise, of_null=of_null, exact=exact)
         if references.is_thorough or (judged.attempt.outcome == REFUTED and of_null is None):
             return judged

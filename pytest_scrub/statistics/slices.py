@@ -54,7 +54,7 @@ def slices(
                 changes[here] / weights[here].mean(),
                 float(rounding[here].mean() / weights[here].mean()),
             )
-            alike = off if accepted is None else slack(off, accepted.accepted(0.0))
+            alike = off if accepted is None else slack(off, accepted.accepted())
             gap = sample.interval(
                 own, acceptance.largest_change * largest_weight, confidence, alike
             )
