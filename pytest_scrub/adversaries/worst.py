@@ -83,10 +83,9 @@ def search(average: Measured) -> Search:
         seed=settings.seed, name=settings.name, until=until,
     )  # fmt: skip
     shown, mends = None, list[Mend]()
-    broken = _broken(average, searched, acceptance) if settings.min_gap is None else None
     if settings.min_gap is not None:
         shown = _mildest(searched, acceptance)
-    if broken is not None:
+    elif (broken := _broken(average, searched, acceptance)) is not None:
         broken, small = _pruned(broken, until, settings.stream("minimal"))
         shown = described(broken.evaluator, small, broken.adversary)
         if file is not None:
