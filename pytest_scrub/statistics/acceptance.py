@@ -234,11 +234,9 @@ class Acceptance:
             return found, None
         if self.min_explained is not None and rooms[0].high <= 0:
             return UNDECIDED, NO_ROOM
-        without, all_of_it = (
-            self._together(gaps, tolerance, 0.0),
-            self._together(gaps, math.inf, rounding),
-        )
-        by_rounding = found == UNDECIDED and (without, all_of_it) != (UNDECIDED, UNDECIDED)
+        without = self._together(gaps, tolerance, 0.0)
+        all_of_it = self._together(gaps, math.inf, rounding)
+        by_rounding = found == UNDECIDED and {without, all_of_it} != {UNDECIDED}
         return UNDECIDED, ROUNDED if by_rounding else STRADDLES
 
     def _together(

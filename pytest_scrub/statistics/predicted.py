@@ -109,14 +109,11 @@ class Predictions:
             return
         evaluator = self._evaluator
         labels = evaluator.labels(new)
-        assert labels is not None  # those of the claim
-        own = _own_labels(evaluator, new)
-        self._changed = np.concatenate([self._changed, _unlike(labels, own)])
+        unlike_own = _unlike(labels, _own_labels(evaluator, new))
+        self._changed = np.concatenate([self._changed, unlike_own])
         for name in self.rivals:
             theirs = evaluator.against(name)
-            other = theirs.labels(new)
-            assert other is not None
-            differ, found = _unlike(labels, other), np.zeros(len(new))
+            differ, found = _unlike(labels, theirs.labels(new)), np.zeros(len(new))
             before = drawn.scrubbed[len(self._differ[name]) :]
             found[differ] = theirs.evaluate(new[differ]) - before[differ]
             self._differ[name] = np.concatenate([self._differ[name], differ])

@@ -50,10 +50,8 @@ def slices(
         gap, why = None, None
         outcome: Decided | None = None
         if here.any():
-            own, off = (
-                changes[here] / weights[here].mean(),
-                float(rounding[here].mean() / weights[here].mean()),
-            )
+            weight = weights[here].mean()
+            own, off = changes[here] / weight, float(rounding[here].mean() / weight)
             alike = off if accepted is None else slack(off, accepted.accepted())
             gap = sample.interval(
                 own, acceptance.largest_change * largest_weight, confidence, alike
