@@ -126,12 +126,8 @@ class StrategySource:
                 inputs, labels = self._encoded(each.example, each.row)
                 yield Draw(each.example, each.choices, inputs, labels)
 
-    def fresh(self, count: int, seed: int) -> tuple[dict[str, Tensor], Tensor | None]:
-        """What `draws` gives as one batch: inputs, and labels or None, `[up to count, ...]`."""
-        return self.batch(self.draws(count, seed))
-
     def batch(self, draws: Sequence[Draw]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Draws as one batch, which `Dataset.extend` takes."""
+        """Draws as one batch, inputs and labels or None, which `Dataset.extend` takes."""
         inputs = {
             name: torch.cat([rows[:0], *(draw.inputs[name] for draw in draws)])
             for name, rows in self.like.inputs.items()
