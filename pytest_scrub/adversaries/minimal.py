@@ -212,7 +212,8 @@ class _Pruning:
             most[some[enough]], least[some[~enough]] = middle[some[enough]], middle[some[~enough]]
         needed = place < most
         before = -1
-        while before != (before := int(needed.sum())) and self.spending.left:
+        while before != needed.sum() and self.spending.left:
+            before = int(needed.sum())
             for nth in reversed(range(int(most.max()))):
                 node = best_first[nth]
                 some = np.flatnonzero(needed[node, each] & (needed.sum(0) > 1))
