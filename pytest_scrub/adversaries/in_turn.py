@@ -18,6 +18,7 @@ from pytest_scrub.adversaries.which_refinement import WhichRefinement
 from pytest_scrub.adversaries.which_swaps import WhichSwaps
 from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.settings import WORSE
 from pytest_scrub.statistics.acceptance import Acceptance
 from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.verdict import REFUTED, UNDECIDED
@@ -109,7 +110,8 @@ def _again(
     randomness: Callable[[], np.random.Generator],
 ) -> tuple[Spending, Callable[[], Found]]:
     """The same search for the null, and what it may spend."""
-    costs = spending.acceptance.of_costs()
+    # room is a worse metric, whichever way the claim's gap counts
+    costs = replace(spending.acceptance, direction=WORSE)
     again = Spending(null, spending.budget, spending.deadline, acceptance=costs)
     return again, lambda: adversary.search(null.space, again, randomness())
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_scrub.settings import CONFIDENCE, EITHER, WORSE
+from pytest_scrub.settings import CONFIDENCE, EITHER
 from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
 from pytest_scrub.verdict import (
     HELD,
@@ -106,15 +106,9 @@ class Acceptance:
             min_within=None,
         )
 
-    def of_costs(self) -> Acceptance:
-        """By which a null is searched: room is a worse metric, whichever way the claim's gap
-        counts."""
-        return replace(self, direction=WORSE)
-
     def accepted(self, lost: float = 0.0, room: float = 0.0) -> float:
         """The largest gap in the metric's unit, or the least of a claim that swaps hurt, where the
-        baseline is `lost` away from the
-        unscrubbed metric, and the null worse by `room`."""
+        baseline is `lost` away from the unscrubbed metric, and the null worse by `room`."""
         if self.min_gap is not None:
             return self.min_gap
         limits = [math.inf if self.tolerance is None else float(self.tolerance)]
