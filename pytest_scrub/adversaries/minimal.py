@@ -130,6 +130,7 @@ class _Pruning:
         kept = self.single(each)
         spaces = [self.space.keep([self.space.paths[node]]) for node in nodes.tolist()]
         chances = self.rng.random((len(nodes), draws, slots, number))
+        # one try more, the first, is that of the donors at hand
         chances = np.pad(chances, [(0, 0), (1, 0), (0, 0), (0, 0)])
         chances = chances.transpose(2, 0, 1, 3).reshape(slots, -1)
         references = np.tile(swap_set.references, len(nodes) * (1 + draws))
