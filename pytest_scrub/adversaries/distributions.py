@@ -45,8 +45,8 @@ class Comparison:
         # A reference that is also a donor keeps the side its content has.
         of_references, of_donors = np.unique(content[references]), np.unique(content[donors])
         is_first = np.zeros(content.max() + 1, dtype=np.bool_)
-        for contents in (of_references, np.setdiff1d(of_donors, of_references)):
-            is_first[rng.permutation(contents)[: len(contents) // 2]] = True
+        for kinds in (of_references, np.setdiff1d(of_donors, of_references)):
+            is_first[rng.permutation(kinds)[: len(kinds) // 2]] = True
         first = is_first[content]
         self._first, self._second = (
             space.within(references[side[references]], donors[side[donors]])
