@@ -123,17 +123,16 @@ class Metric:
                 f"the metric {self.name} is of the tokens after the last position; make it with "
                 "continuation(...), or say pos=-1"
             )
-        for what, function in (
-            (f"the metric {self.name}", self.function),
-            (self._stand_in, self.stand_in),
-        ):
-            if function is not None and not callable(function):
+        functions = {f"the metric {self.name}": self.function}
+        if self.stand_in is not None:
+            functions[self._stand_in] = self.stand_in
+        for what, function in functions.items():
+            if not callable(function):
                 raise DataError(
                     f"{what} is of type {type(function).__name__}; give a function of (output, "
                     "batch)"
                 )
-            if function is not None:
-                require_arguments(what, function, ("output", "batch"))
+            require_arguments(what, function, ("output", "batch"))
         bounds = (self.lower, self.upper)
         if not all(map(_is_number, bounds)) or not self.lower < self.upper:
             raise DataError(
@@ -278,9 +277,10 @@ def _mean_over_positions(values: Tensor, batch: Batch) -> Tensor:
     return (values * batch.valid).sum(1) / batch.valid.sum(1)
 
 
-def _class_labels(name: str, output: Tensor, batch: Batch, labels: Tensor) -> Tensor:
-    """**Raises** `DataError` unless `labels` are class indices that fit `output` without
-    broadcasting."""
+def _class_labels(name: str, output: Tensor, batch: Batch, labels: Tensor | None = None) -> Tensor:
+    """The labels, or those of the batch. **Raises** `DataError` unless they are class indices that
+    fit `output` without broadcasting."""
+    labels = batch.require_labels(name) if labels is None else labels
     if labels.is_floating_point() or labels.shape != output.shape[:-1]:
         raise DataError(
             f"the metric {name} needs one class index for each output it reads, "
@@ -315,7 +315,7 @@ def _class_remedy(output: Tensor, labels: Tensor) -> str:
     )
 
 
-def _cross_entropy(name: str, output: Tensor, batch: Batch, labels: Tensor) -> Tensor:
+def _cross_entropy(name: str, output: Tensor, batch: Batch, labels: Tensor | None = None) -> Tensor:
     labels = _class_labels(name, output, batch, labels)
     each = output.flatten(0, -2)
     few = max(1, AT_ONCE // each.shape[-1]) if output.device.type == "cpu" else max(1, len(each))
@@ -331,9 +331,14 @@ def _cross_entropy(name: str, output: Tensor, batch: Batch, labels: Tensor) -> T
 def _log_odds_against(output: Tensor, batch: Batch) -> Tensor:
     """The log-odds that it is not the label's class, which grow with the loss and never
     saturate."""
-    labels = _class_labels("log-odds", output, batch, batch.require_labels("log-odds"))
+    labels = _class_labels("log-odds", output, batch)
     others = output.scatter(-1, labels.unsqueeze(-1), -LARGEST / 2).logsumexp(-1)
-    return _mean_over_positions(others - output.gather(-1, labels.unsqueeze(-1)).squeeze(-1), batch)
+    return _mean_over_positions(others - _picked(output, labels), batch)
+
+
+def _picked(output: Tensor, labels: Tensor) -> Tensor:
+    """The output of each label's class."""
+    return output.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
 
 def cross_entropy(pos: MetricPosition = None) -> Metric:
@@ -341,7 +346,7 @@ def cross_entropy(pos: MetricPosition = None) -> Metric:
     position."""
 
     def function(output: Tensor, batch: Batch) -> Tensor:
-        return _cross_entropy("cross_entropy", output, batch, batch.require_labels("cross_entropy"))
+        return _cross_entropy("cross_entropy", output, batch)
 
     return Widening("cross-entropy", function, pos, lower=0.0, stand_in=_log_odds_against)
 
@@ -374,10 +379,8 @@ def kl_to_clean(pos: MetricPosition = None) -> Metric:
 
     def function(output: Tensor, batch: Batch) -> Tensor:
         clean = batch.clean.double().log_softmax(-1)
-        divergence = F.kl_div(output.log_softmax(-1), clean, reduction="none", log_target=True).sum(
-            -1
-        )
-        return _mean_over_positions(divergence, batch)
+        terms = F.kl_div(output.log_softmax(-1), clean, reduction="none", log_target=True)
+        return _mean_over_positions(terms.sum(-1), batch)
 
     return Metric("KL to clean", function, pos, lower=0.0, needs_clean=True)
 
@@ -402,14 +405,10 @@ def logit_difference(against: int | str, pos: MetricPosition = None) -> Metric:
     per row."""
 
     def function(output: Tensor, batch: Batch) -> Tensor:
-        labels = _class_labels(
-            "logit_difference", output, batch, batch.require_labels("logit_difference")
-        )
-        other = _class_labels(
-            "logit_difference", output, batch, _other_class(against, batch, labels)
-        )
-        picked = [output.gather(-1, which.unsqueeze(-1)).squeeze(-1) for which in (labels, other)]
-        return _mean_over_positions(picked[0] - picked[1], batch)
+        name = "logit_difference"
+        labels = _class_labels(name, output, batch)
+        other = _class_labels(name, output, batch, _other_class(against, batch, labels))
+        return _mean_over_positions(_picked(output, labels) - _picked(output, other), batch)
 
     return Metric("logit difference", function, pos, worse="lower")
 
@@ -418,9 +417,7 @@ def zero_one_error(pos: MetricPosition = None) -> Metric:
     """1 where the largest logit is not the label's, else 0; a mean over positions."""
 
     def function(output: Tensor, batch: Batch) -> Tensor:
-        labels = _class_labels(
-            "zero_one_error", output, batch, batch.require_labels("zero_one_error")
-        )
+        labels = _class_labels("zero_one_error", output, batch)
         return _mean_over_positions((output.argmax(-1) != labels).double(), batch)
 
     return Metric("0-1 error", function, pos, lower=0.0, upper=1.0, stand_in=_log_odds_against)
@@ -437,9 +434,9 @@ def squared_error(pos: MetricPosition = None) -> Metric:
                 f"{list(output.shape)}, not {list(labels.shape)}"
             )
         error = (output - labels) ** 2
-        return _mean_over_positions(error.flatten(2).mean(2), batch) if error.ndim > 2 else (
-            _mean_over_positions(error, batch)
-        )  # fmt: skip
+        if error.ndim > 2:
+            error = error.flatten(2).mean(2)
+        return _mean_over_positions(error, batch)
 
     return Metric("squared error", function, pos, lower=0.0)
 

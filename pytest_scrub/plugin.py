@@ -23,7 +23,7 @@ from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
     scrub_seed,
     scrub_session,
 )
-from pytest_scrub.pytest_edge.items import id_of, is_ours, tell_once
+from pytest_scrub.pytest_edge.items import id_of, is_claim, is_ours, tell_once
 from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, OPTIONS, option, require_known
 from pytest_scrub.pytest_edge.over import FIXTURE, checkpoint_of, checkpoints, parametrize
 from pytest_scrub.pytest_edge.replay import only_replayed
@@ -89,7 +89,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     claim is run."""
     for item in items:
         # a report's own keywords are also names and parameters
-        if item.get_closest_marker("claim") is not None:
+        if is_claim(item):
             item.user_properties.append((CLAIM_PROPERTY, id_of(item)))
             if (checkpoint := checkpoint_of(item)) is not None:
                 item.user_properties.append((FIXTURE, checkpoint))
@@ -103,7 +103,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """The mark of claims, put on a test by hand, would pass for a claim in reports."""
-    if item.get_closest_marker("claim") is not None and not is_ours(item):
+    if is_claim(item) and not is_ours(item):
         pytest.fail(
             "the mark claim checks nothing by itself; write @claim of pytest_scrub above the "
             "test, or take the mark away",
@@ -117,6 +117,6 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """The story of a claim that fails is told once."""
     report = yield
-    if report.failed and item.get_closest_marker("claim") is not None:
+    if report.failed and is_claim(item):
         tell_once(report)
     return report

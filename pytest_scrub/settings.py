@@ -212,6 +212,8 @@ def _is_adversary(option: str, adversary: object) -> None:
 
 _GAP = _from("a gap, zero or more", 0)
 _SHARE = _from("a share from 0 to 1", 0, 1)
+_GAP_IN_UNITS = _from("a gap in the metric's unit, zero or more", 0)
+_SOME_SHARE = _from("a share above 0 and at most 1, such as 0.9", LEAST_SHARE, 1)
 _SWITCH = _is("True or False", lambda value: isinstance(value, bool))
 _ACTION = _is(f"one of {', '.join(ACTIONS)}", lambda value: value in ACTIONS)
 
@@ -250,7 +252,7 @@ class Settings:
     )  # fmt: skip
     tolerance: float | None = _setting(
         None, "the largest mean gap that the claim accepts, in the metric's unit",
-        _from("a gap in the metric's unit, zero or more", 0), at_collection=True,
+        _GAP_IN_UNITS, at_collection=True,
     )  # fmt: skip
     min_recovered: float | None = _setting(
         None, "the least share recovered, instead of `tolerance=`; with both, the stricter counts, "
@@ -260,12 +262,12 @@ class Settings:
     min_explained: float | None = _setting(
         None, "the least share of what the claim would cost if its features knew nothing, instead "
         "of `tolerance=`; with several, the strictest counts",
-        _from("a share above 0 and at most 1, such as 0.9", LEAST_SHARE, 1), at_collection=True,
+        _SOME_SHARE, at_collection=True,
     )  # fmt: skip
     min_gap: float | None = _setting(
         None, "the claim is that swaps hurt: the least mean gap, in the metric's worse direction, "
         "of swaps in which every node moves; instead of `tolerance=`",
-        _from("a gap in the metric's unit, zero or more", 0), at_collection=True,
+        _GAP_IN_UNITS, at_collection=True,
     )  # fmt: skip
     direction: str = _setting(
         EITHER, "`worse` where a metric that gets better is no objection",
@@ -339,12 +341,12 @@ class Settings:
     min_explained_at_worst: float | None = _setting(
         None, "the least share explained of what the search finds for a claim whose features know "
         "nothing; that of `min_explained=` by default",
-        _from("a share above 0 and at most 1, such as 0.9", LEAST_SHARE, 1), at_collection=True,
+        _SOME_SHARE, at_collection=True,
     )  # fmt: skip
     min_gap_at_worst: float | None = _setting(
         None, "the least mean gap of the mildest swaps that are found for a claim with `min_gap=`; "
         "they are only shown by default",
-        _from("a gap in the metric's unit, zero or more", 0), at_collection=True,
+        _GAP_IN_UNITS, at_collection=True,
     )  # fmt: skip
     adversary: str = _setting(
         GATE, "`report` shows what is found without refuting", _one_of(GATE, REPORT)

@@ -16,7 +16,7 @@ ELSEWHERE = {
     "__init__.py": "pytest_edge/test_cost.py",
     "plugin.py": "pytest_edge/test_options.py",
     "judge.py": "whole/test_any_claim.py",
-    "meaning.py": "whole/test_engine_against_reference.py",
+    "meaning": "whole/test_engine_against_reference.py",
     "common/calls.py": "common/test_user_code.py",
     "tree/predictions.py": "whole/test_predictions.py",
     "swaps/predicted.py": "whole/test_predictions.py",

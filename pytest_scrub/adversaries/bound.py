@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pytest_scrub.statistics.acceptance import Acceptance, Interval
+from pytest_scrub.statistics.acceptance import Acceptance, Interval, decided_by
 from pytest_scrub.statistics.intervals import Numbers, confidence_sequence, point
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Decided, Estimate
 
@@ -47,18 +47,15 @@ def by_references(
     interval = point if exact else _of_a_search
     outcome = _outcome(acceptance, changes, room, rounding, interval)
     fewest = {HELD: FEWEST_TO_HOLD, REFUTED: FEWEST_TO_REFUTE}.get(outcome, 0)
-    own, null = (
-        None
-        if values is None
-        else interval(values, acceptance.largest_change, acceptance.confidence, 0.0)
-        for values in (changes, of_null)
-    )
-    assert own is not None
+
+    def mean(values: Numbers) -> Estimate:
+        return interval(values, acceptance.largest_change, acceptance.confidence, 0.0)
+
     return Decision(
         outcome if exact or len(changes) >= fewest else UNDECIDED,
-        own,
-        null,
-        acceptance.accepted(0.0, 0.0 if room is None else float(room.mean())),
+        mean(changes),
+        None if of_null is None else mean(of_null),
+        acceptance.accepted(room=0.0 if room is None else float(room.mean())),
     )
 
 
@@ -71,16 +68,17 @@ def by_distribution(
         outcome = _outcome(acceptance, changes, None, rounding, _of_a_search)
         own = confidence_sequence(changes, acceptance.largest_change, acceptance.confidence)
         return Decision(outcome, own, None, acceptance.accepted())
-    absolute = replace(acceptance, min_explained=None)
-    outcomes = {_relative(acceptance, changes, of_null)}
+    outcomes = [_relative(acceptance, changes, of_null)]
     if acceptance.tolerance is not None:
-        outcomes.add(absolute.outcome(changes, None, None, rounding)[0])
+        absolute = replace(acceptance, min_explained=None)
+        outcomes.append(absolute.outcome(changes, None, None, rounding)[0])
     own, null = (
         confidence_sequence(values, acceptance.largest_change, acceptance.confidence)
         for values in (changes, of_null)
     )
-    outcome = next((one for one in (REFUTED, UNDECIDED) if one in outcomes), HELD)
-    return Decision(outcome, own, null, acceptance.accepted(0.0, acceptance.sign * null.mean))
+    return Decision(
+        decided_by(outcomes), own, null, acceptance.accepted(room=acceptance.sign * null.mean)
+    )
 
 
 def _outcome(

@@ -261,27 +261,28 @@ class Candidates:
                     parts.setdefault(i, []).append(self.spending.sign * found.cpu().numpy())
         return {i: some[0] if len(some) == 1 else np.concatenate(some) for i, some in parts.items()}
 
-    def _reached(self, i: int, references: Rows, known: dict[int, tuple[Rows, Mask]]) -> None:
-        """For a slot and those above it: which class each reference is of, `[R]`, and which ranked
-        rows it can be given, `[classes, D]`."""
-        chain = [i]
-        while chain[-1] not in known and (parent := self.space.slots[chain[-1]].parent) >= 0:
-            owner = self.space.slots[parent].shares
-            chain.append(parent if owner is None else owner)
-        top = chain.pop()
-        if top not in known:
-            codes = self.space.agree(top)
-            classes, class_of = np.unique(codes[references], return_inverse=True)
-            known[top] = class_of, codes[self.rows] == classes[:, None]
-        for j in reversed(chain):
-            class_of, reached = known[top]
-            known[j], top = (class_of, self._most_of_class(j, reached)), j
+    def _reached(
+        self, i: int, references: Rows, known: dict[int, tuple[Rows, Mask]]
+    ) -> tuple[Rows, Mask]:
+        """Which class of a slot each reference is of, `[R]`, and which ranked rows it can be given,
+        `[classes, D]`. `known`: those of slots that were asked for before."""
+        if i not in known:
+            parent = self.space.slots[i].parent
+            if parent == REFERENCE:
+                codes = self.space.agree(i)
+                classes, class_of = np.unique(codes[references], return_inverse=True)
+                known[i] = class_of, codes[self.rows] == classes[:, None]
+            else:
+                owner = self.space.slots[parent].shares
+                above = parent if owner is None else owner
+                class_of, reached = self._reached(above, references, known)
+                known[i] = class_of, self._most_of_class(i, reached)
+        return known[i]
 
     def _groups(self, i: int, references: Rows, known: dict[int, tuple[Rows, Mask]]) -> Groups:
         """References that can be given the same donors of a slot, and these, at most
         `MOST_AT_ONCE`: others every time. `known`: see `_reached`."""
-        self._reached(i, references, known)
-        class_of, reached = known[i]
+        class_of, reached = self._reached(i, references, known)
         numbers: dict[bytes, int] = {}  # different classes may leave the same donors
         group_of = np.array(
             [numbers.setdefault(donors.tobytes(), len(numbers)) for donors in reached]

@@ -59,11 +59,10 @@ def cover(
     changes = np.concatenate(parts)
     tried = swap_set[: len(changes)]
     worth, noise = spending.sign * changes, spending.rounding(tried, changes)
-    place = in_order(worth, noise)
+    worst_first = np.argsort(in_order(worth, noise))
     kept = np.zeros(len(worth), dtype=np.bool_)
     for i, slot in enumerate(space.slots):
         if slot.parent == REFERENCE:
-            worst_first = np.argsort(place)
             classes = space.agree(i)[tried.references[worst_first]]
             kept[worst_first[_nth_of_its_kind(classes) < KEPT]] = True
     kept &= worth > noise

@@ -43,19 +43,10 @@ class Comparison:
         self._draws: dict[Distribution, int] = {}
         content, references, donors = space.dataset.content, space.reference_rows, space.donor_rows
         # A reference that is also a donor keeps the side its content has.
-        is_reference, is_donor = (
-            np.bincount(content[rows], minlength=content.max() + 1) > 0
-            for rows in (references, donors)
-        )
-        halved = [
-            kinds[: len(kinds) // 2]
-            for kinds in map(
-                rng.permutation,
-                (np.flatnonzero(is_reference), np.flatnonzero(is_donor & ~is_reference)),
-            )
-        ]
-        is_first = np.zeros_like(is_reference)
-        is_first[np.concatenate(halved)] = True
+        of_references, of_donors = np.unique(content[references]), np.unique(content[donors])
+        is_first = np.zeros(content.max() + 1, dtype=np.bool_)
+        for kinds in (of_references, np.setdiff1d(of_donors, of_references)):
+            is_first[rng.permutation(kinds)[: len(kinds) // 2]] = True
         first = is_first[content]
         self._first, self._second = (
             space.within(references[side[references]], donors[side[donors]])

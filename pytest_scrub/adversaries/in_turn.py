@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from pytest_scrub.adversaries.which_refinement import WhichRefinement
 from pytest_scrub.adversaries.which_swaps import WhichSwaps
 from pytest_scrub.common.seeds import stream
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.settings import WORSE
 from pytest_scrub.statistics.acceptance import Acceptance
 from pytest_scrub.statistics.intervals import Numbers
 from pytest_scrub.verdict import REFUTED, UNDECIDED
@@ -60,10 +62,7 @@ def search_in_turn(
         spending = Spending(
             evaluator, left * efforts[0] // sum(efforts), until, adversary.name, acceptance
         )
-
-        def randomness(adversary: Adversary = adversary) -> np.random.Generator:
-            return stream(seed, name, adversary.name)
-
+        randomness = partial(stream, seed, name, adversary.name)
         searched.append(_searched(adversary, spending, null, randomness))
         left -= spending.evaluations
     return searched
@@ -79,7 +78,7 @@ def _searched(
     space, acceptance = spending.evaluator.space, spending.acceptance
     references = ReferenceSequence(acceptance, null)
     again = None if null is None else _again(adversary, spending, null, randomness)
-    draws = DrawSequence(again)
+    draws, pointwise = DrawSequence(again), getattr(adversary, "pointwise", True)
     spending.by_reference, spending.by_draws = references.run, draws.run
     try:
         found = adversary.search(space, spending, randomness())
@@ -93,8 +92,7 @@ def _searched(
                 of_null = _of_null(*again)
                 # what is paired needs the same references
                 same = of_null is not None and len(of_null) == len(rows)
-                of_null = of_null if same or not getattr(adversary, "pointwise", True) else None
-        pointwise = getattr(adversary, "pointwise", True)
+                of_null = of_null if same or not pointwise else None
         judged = spending.judged(found, pointwise=pointwise, of_null=of_null, exact=exact)
         if references.is_thorough or (judged.attempt.outcome == REFUTED and of_null is None):
             return judged
@@ -112,7 +110,8 @@ def _again(
     randomness: Callable[[], np.random.Generator],
 ) -> tuple[Spending, Callable[[], Found]]:
     """The same search for the null, and what it may spend."""
-    costs = spending.acceptance.of_costs()
+    # room is a worse metric, whichever way the claim's gap counts
+    costs = replace(spending.acceptance, direction=WORSE)
     again = Spending(null, spending.budget, spending.deadline, acceptance=costs)
     return again, lambda: adversary.search(null.space, again, randomness())
 

@@ -65,6 +65,9 @@ class _Pruned:
     swap_set: SwapSet
     kept: Mask
 
+    def __len__(self) -> int:
+        return len(self.swap_set)
+
     def __getitem__(self, which: Rows) -> _Pruned:
         return _Pruned(self.swap_set[which], self.kept[:, which])
 
@@ -107,7 +110,7 @@ class _Pruning:
         where there are none, each with the fewest of its own."""
         number = len(swap_set)
         at_hand = np.full((len(self.nodes), number), -np.inf)
-        best: tuple[int, _Pruned] | None = None
+        best: _Pruned | None = None
         step = max(1, AT_ONCE // (number * (1 + FRESH_DRAWS)))
         for start in range(0, len(self.nodes), step):
             some = self.nodes[start : start + step]
@@ -117,7 +120,7 @@ class _Pruning:
             best = _most(best, worth.reshape(-1, number), tried, kept)
         if best is None and self.spending.left:
             best = self._ranked(swap_set)
-        return self._without_others(swap_set, at_hand) if best is None else best[1]
+        return self._without_others(swap_set, at_hand) if best is None else best
 
     def _alone(self, swap_set: SwapSet, nodes: Rows) -> tuple[SwapSet, Mask]:
         """Each node alone with the donors at hand, and then with some that are drawn."""
@@ -127,6 +130,7 @@ class _Pruning:
         kept = self.single(each)
         spaces = [self.space.keep([self.space.paths[node]]) for node in nodes.tolist()]
         chances = self.rng.random((len(nodes), draws, slots, number))
+        # one try more, the first, is that of the donors at hand
         chances = np.pad(chances, [(0, 0), (1, 0), (0, 0), (0, 0)])
         chances = chances.transpose(2, 0, 1, 3).reshape(slots, -1)
         references = np.tile(swap_set.references, len(nodes) * (1 + draws))
@@ -137,7 +141,7 @@ class _Pruning:
         donors[:, at_hand] = self.only(swap_set[own], kept[:, at_hand]).donors
         return self.space.swap_set(references, donors), kept
 
-    def _ranked(self, swap_set: SwapSet) -> tuple[int, _Pruned] | None:
+    def _ranked(self, swap_set: SwapSet) -> _Pruned | None:
         """The same with the donors that are worth most to first order, where nothing else is
         swapped."""
         found = self._values(swap_set.references)
@@ -157,8 +161,8 @@ class _Pruning:
         for node in np.unique(each[worth > 0]):
             mine = np.flatnonzero((each == node) & (worth > 0))
             first = mine[np.unique(of[mine], return_index=True)[1]]
-            if best is None or len(first) > best[0]:
-                best = len(first), _Pruned(tried[first], kept[:, first])
+            if best is None or len(first) > len(best):
+                best = _Pruned(tried[first], kept[:, first])
         return best
 
     def _values(self, references: Rows) -> list[tuple[Numbers, Rows, Rows]]:
@@ -209,7 +213,8 @@ class _Pruning:
             most[some[enough]], least[some[~enough]] = middle[some[enough]], middle[some[~enough]]
         needed = place < most
         before = -1
-        while before != (before := int(needed.sum())) and self.spending.left:
+        while before != needed.sum() and self.spending.left:
+            before = int(needed.sum())
             for nth in reversed(range(int(most.max()))):
                 node = best_first[nth]
                 some = np.flatnonzero(needed[node, each] & (needed.sum(0) > 1))
@@ -226,7 +231,7 @@ class _Pruning:
         """For every reference the nearest donors that still break it, and of these references the
         clearest."""
         of_each = NEAREST * int(pruned.kept.sum(0).max())
-        pruned = pruned[np.arange(len(pruned.swap_set))[: max(1, MOST_NEAREST // of_each)]]
+        pruned = pruned[np.arange(len(pruned))[: max(1, MOST_NEAREST // of_each)]]
         for node in np.flatnonzero(pruned.kept.any(1)).tolist():
             if self.spending.left:
                 pruned = self._nearest(pruned, node)
@@ -276,16 +281,14 @@ class _Pruning:
         return total
 
 
-def _most(
-    best: tuple[int, _Pruned] | None, worth: Numbers, tried: SwapSet, kept: Mask
-) -> tuple[int, _Pruned] | None:
+def _most(best: _Pruned | None, worth: Numbers, tried: SwapSet, kept: Mask) -> _Pruned | None:
     """The try that breaks the claim for most references, and only these, or the best before.
 
     `worth`: float64 `[tries, R]` of `tried`, one after the other.
     """
     broken = (worth > 0).sum(1)
     most = int(broken.argmax())
-    if broken[most] <= (0 if best is None else best[0]):
+    if broken[most] <= (0 if best is None else len(best)):
         return best
     which = most * worth.shape[1] + np.flatnonzero(worth[most] > 0)
-    return int(broken[most]), _Pruned(tried[which], kept[:, which])
+    return _Pruned(tried[which], kept[:, which])

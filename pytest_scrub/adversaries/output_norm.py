@@ -97,8 +97,9 @@ class OutputRanking:
         own = space.unswapped(self._own.repeat(len(rows)))
         donors, moving = own.donors.copy(), sharing(self.space, i)
         if evaluator is not self.evaluator:
-            moving = [j for j, slot in enumerate(space.slots) if slot.path.count("/")]
-            moving = [j for j in moving if not space.slots[j].is_rest]
+            moving = [
+                j for j, slot in enumerate(space.slots) if "/" in slot.path and not slot.is_rest
+            ]
         # those from other positions are no donors of what gives one vector
         donors[moving] = space.rows_of(rows)
         moved = evaluator.streams(space.swap_set(own.references, donors))

@@ -27,21 +27,13 @@ def repairs_on_average(tried: Iterable[Distribution], tolerance: float) -> list[
     Measured on the half of the rows that the search chose on: a hint, to be tested as a claim of
     its own.
     """
-    mending = [
-        one
-        for one in tried
-        if abs(one.gap) <= tolerance
-        and len(one.exact) <= MOST_EXACT
-        and (one.exact or one.features)
-    ]
-    return [
-        Mend(
-            one.name if one.features else f"{', '.join(one.exact)} made EXACT",
-            one.gap,
-            "on average",
-        )
-        for one in sorted(mending, key=_size)[:MOST_MENDS]
-    ]
+    mends = []
+    for one in sorted(tried, key=_size):
+        is_addition = bool(one.features) or 0 < len(one.exact) <= MOST_EXACT
+        if abs(one.gap) <= tolerance and is_addition:
+            what = one.name if one.features else f"{', '.join(one.exact)} made EXACT"
+            mends.append(Mend(what, one.gap, "on average"))
+    return mends[:MOST_MENDS]
 
 
 def _size(one: Distribution) -> tuple[int, int, float]:

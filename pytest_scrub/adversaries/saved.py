@@ -314,8 +314,9 @@ def _contradictions(saved: Saved) -> Iterator[str]:
     for swaps in (saved.minimal, saved.worst):
         if not swaps.references or tuple(swaps.donors) != saved.slots:
             yield "its swaps have no reference, or donors of other slots than its own"
-        if not all(_is_of_donors(line, swaps) for line in swaps.further.items()):
-            yield "the positions of its donors are not one for every donor of a slot"
+        for slot, shifts in swaps.further.items():
+            if slot not in swaps.donors or len(shifts) != len(swaps.references) or min(shifts) < 0:
+                yield "the positions of its donors are not one for every donor of a slot"
         for name, places in (("references", swaps.references), *swaps.donors.items()):
             if not all(0 <= place < len(saved.rows) for place in places):
                 yield f"{name!r} names a row that it does not have"
@@ -324,11 +325,6 @@ def _contradictions(saved: Saved) -> Iterator[str]:
     for row in saved.rows:
         if row.inputs is not None:
             row.rebuilt()
-
-
-def _is_of_donors(further: tuple[str, tuple[int, ...]], swaps: SavedSwaps) -> bool:
-    slot, shifts = further
-    return slot in swaps.donors and len(shifts) == len(swaps.references) and min(shifts) >= 0
 
 
 def set_aside(path: Path) -> Path:

@@ -321,9 +321,8 @@ class _Climb:
         place = in_order(np.concatenate([worth for _, worth in sources]), self.best.noise)
         donors = np.repeat(self.best.donors[None], 2 * MIGRANTS, axis=0)
         for top, slots in self.candidates.branches.items():
-            theirs, own = (
-                self.space.agree(top)[rows] for rows in (found.references, self.references)
-            )
+            codes = self.space.agree(top)
+            theirs, own = codes[found.references], codes[self.references]
             members = np.lexsort((place, theirs))
             first, end = (np.searchsorted(theirs[members], own, side) for side in ("left", "right"))
             mine = np.flatnonzero(first < end)

@@ -19,9 +19,8 @@ from pytest_scrub.adversaries.search import (
     is_computed,
     swapped_nodes,
 )
-from pytest_scrub.data.columns import first_of_codes
+from pytest_scrub.data.columns import first_of_codes, how_parted
 from pytest_scrub.swaps.space import SwapSpace
-from pytest_scrub.swaps.swap_set import Rows
 from pytest_scrub.tree.nodes import Agreement
 
 
@@ -123,15 +122,10 @@ class _Refinements:
 
     def _part(self, agreement: Agreement, at: int | range | None = None) -> int:
         """How the rows are parted: a number for each way, whatever the agreement is called."""
-        return hash(_parted(self.space.dataset.codes(agreement, at)))
+        return hash(how_parted(self.space.dataset.codes(agreement, at)))
 
     def _tells_all_apart(self, agreement: Agreement, at: int | range | None = None) -> bool:
         """Whether no input agrees with another."""
         codes = self.space.dataset.codes(agreement, at)
         content = self.space.content[: len(codes)]
         return bool((content[first_of_codes(codes)][codes] == content).all())
-
-
-def _parted(codes: Rows) -> bytes:
-    """Equal for codes that are equal between the same rows."""
-    return first_of_codes(codes)[codes].tobytes()

@@ -25,6 +25,7 @@ from pytest_scrub.adversaries.search import (
     is_swapped,
     swapped_slots,
 )
+from pytest_scrub.common.visible import shortened
 from pytest_scrub.data.dataset import Dataset, values_at
 from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
 from pytest_scrub.statistics.slices import said
@@ -320,7 +321,7 @@ def _values(dataset: Dataset, name: str, at: int | range | None = None) -> _Valu
     values = values_at(values, at)
     _, first, counts = np.unique(codes, return_index=True, return_counts=True)
     if len(first) <= MOST_VALUES:
-        return _Values(name, codes, [_short(values[row]) for row in first])
+        return _Values(name, codes, [shortened(said(values[row]), LONGEST_VALUE) for row in first])
     if values.ndim == 1 and values.dtype.kind in "iuf":
         parts = np.arange(1, MOST_VALUES) / MOST_VALUES
         ends = np.unique(np.quantile(values, parts, method="inverted_cdf"))
@@ -331,10 +332,5 @@ def _values(dataset: Dataset, name: str, at: int | range | None = None) -> _Valu
     frequent = np.argsort(-counts, kind="stable")[: MOST_VALUES - 1]
     place = np.full(len(first), len(frequent))
     place[frequent] = np.arange(len(frequent))
-    names = [_short(values[row]) for row in first[frequent]]
+    names = [shortened(said(values[row]), LONGEST_VALUE) for row in first[frequent]]
     return _Values(name, place[codes], [*names, "another"])
-
-
-def _short(value: object) -> str:
-    text = said(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

@@ -83,10 +83,9 @@ def search(average: Measured) -> Search:
         seed=settings.seed, name=settings.name, until=until,
     )  # fmt: skip
     shown, mends = None, list[Mend]()
-    broken = _broken(average, searched, acceptance) if settings.min_gap is None else None
     if settings.min_gap is not None:
         shown = _mildest(searched, acceptance)
-    if broken is not None:
+    elif (broken := _broken(average, searched, acceptance)) is not None:
         broken, small = _pruned(broken, until, settings.stream("minimal"))
         shown = described(broken.evaluator, small, broken.adversary)
         if file is not None:
@@ -194,7 +193,7 @@ def _by_its_draws(average: Measured, acceptance: Acceptance) -> _Broken:
     drawn, evaluator, accepted = average.sample, average.evaluator, average.tolerance
     changes, weights = drawn.changes, drawn.weights
     those = np.ones(len(drawn), dtype=np.bool_)
-    by_mean = beyond(drawn.mean(changes), None, accepted, acceptance.sides)
+    by_mean = beyond(drawn.mean(changes), accepted, acceptance.sides)
     by_slice = not by_mean and outcome_of(average.slices) == REFUTED
     if by_slice:
         those, accepted = refuted_slice(average.slices, drawn, evaluator.dataset)
@@ -243,9 +242,8 @@ def _saved_before(file: Path, evaluator: Evaluator, acceptance: Acceptance) -> l
             aside = f"; set aside as {set_aside(file).name}"
         return [f"{file.name} could not be tried: {error}{aside}"]
     gap = float(changes.mean())
-    breaks = acceptance.tolerance is not None and beyond(
-        gap, None, acceptance.tolerance, acceptance.sides
-    )
+    tolerance = acceptance.tolerance
+    breaks = tolerance is not None and beyond(gap, tolerance, acceptance.sides)
     still = "still has" if breaks else "now has"
     return [
         f"the counterexample of an earlier run, {file.name}, {still} the gap {gap:.4g}; it decides "

@@ -8,9 +8,12 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_scrub.errors import HypothesisError, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NEAR = 0.5  # difflib's similarity; low, as there are few options to guess from
 LARGEST = sys.float_info.max
@@ -78,6 +81,15 @@ def as_plain(value: Any) -> Any:
         return tuple(value)
     is_scalar = getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None))
     return value.item() if is_scalar else value
+
+
+def as_doubles(value: Any) -> np.ndarray[Any, Any]:
+    """A copy of a tensor's or an array's numbers, float64. **Raises** `TypeError` or `ValueError`
+    where they are none."""
+    import numpy as np
+
+    detach = getattr(value, "detach", None)
+    return np.array(value if detach is None else detach().cpu().double().numpy(), dtype=np.float64)
 
 
 def short_repr(value: object) -> str:

@@ -9,6 +9,11 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def shortened(text: str, longest: int) -> str:
+    """The text with no more than so many characters, dots where it goes on."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def visible_lines(text: str) -> str:
     """The same for each line."""
     return "\n".join(visible(line.expandtabs()) for line in text.split("\n"))

@@ -136,6 +136,11 @@ def first_of_codes(codes: Ints) -> Ints:
     return first
 
 
+def how_parted(codes: Ints) -> bytes:
+    """Equal for codes that are equal between the same rows."""
+    return first_of_codes(codes)[codes].tobytes()
+
+
 def joint_codes(columns: Sequence[Ints]) -> Ints:
     """`[rows]`: equal exactly where all columns of codes are; in their order, the first one's
     first."""
@@ -162,9 +167,5 @@ def row_codes(rows: int, columns: list[NDArray[Any]]) -> Ints:
     # the same order, by numbers, which are sorted faster
     words = np.zeros((rows, -(-width // WORD) * WORD), np.uint8)
     words[:, :width] = table
-    codes = np.zeros(rows, np.int64)
-    for word in words.view(">u8").T.astype(np.uint64):
-        last = np.unique(word, return_inverse=True)[1].reshape(rows)
-        together = codes * (int(last.max()) + 1) + last
-        codes = np.unique(together, return_inverse=True)[1].reshape(rows) if codes.any() else last
-    return codes.astype(np.int64)
+    numbers = words.view(">u8").T.astype(np.uint64)
+    return joint_codes([np.unique(word, return_inverse=True)[1].reshape(rows) for word in numbers])

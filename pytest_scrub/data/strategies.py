@@ -24,6 +24,7 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from pytest_scrub.common.seeds import stream
+from pytest_scrub.common.visible import shortened
 from pytest_scrub.data.bins import Binned
 from pytest_scrub.data.files import by_input, padded
 from pytest_scrub.data.names import LABELS
@@ -125,12 +126,8 @@ class StrategySource:
                 inputs, labels = self._encoded(each.example, each.row)
                 yield Draw(each.example, each.choices, inputs, labels)
 
-    def fresh(self, count: int, seed: int) -> tuple[dict[str, Tensor], Tensor | None]:
-        """What `draws` gives as one batch: inputs, and labels or None, `[up to count, ...]`."""
-        return self.batch(self.draws(count, seed))
-
     def batch(self, draws: Sequence[Draw]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Draws as one batch, which `Dataset.extend` takes."""
+        """Draws as one batch, inputs and labels or None, which `Dataset.extend` takes."""
         inputs = {
             name: torch.cat([rows[:0], *(draw.inputs[name] for draw in draws)])
             for name, rows in self.like.inputs.items()
@@ -317,5 +314,4 @@ def _plain(values: Any) -> Any:
 
 def _shown(value: Any) -> str:
     """A short text that is the same in every run."""
-    text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return shortened(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)), SHOWN)

@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_scrub.data.columns import Ints, value_codes
+from pytest_scrub.data.columns import Ints, how_parted, value_codes
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.checks import CheckedHypothesis, check_hypothesis
 from pytest_scrub.errors import ScrubError
@@ -26,7 +26,7 @@ from pytest_scrub.swaps.each import length_of
 from pytest_scrub.swaps.slots import Slot, slots_of
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import ANYTHING, ROOT, Agreement, Node, natural_key
-from pytest_scrub.tree.paths import donor_owners, node_paths, predicted_from
+from pytest_scrub.tree.paths import donor_owners, node_paths, predicted_from, with_changes
 from pytest_scrub.tree.units import named, shown, text_of
 
 MERGED, PERMUTED = "values merged in pairs", "permuted among rows"
@@ -145,11 +145,10 @@ def permuted_everywhere(
     def renamed(of: Agreement | None) -> Agreement | None:
         return of and Agreement(tuple(names[name] for name in of.features), of.exact)
 
-    def settle(node: Node) -> Node:
-        node = replace(node, agrees_on=renamed(node.agrees_on), rest=renamed(node.rest))
-        return replace(node, reads=tuple(map(settle, node.reads)))
+    def permuted(_: str, node: Node) -> Node:
+        return replace(node, agrees_on=renamed(node.agrees_on), rest=renamed(node.rest))
 
-    return settle(hypothesis), dataset.with_features(
+    return with_changes(hypothesis, permuted), dataset.with_features(
         {names[name]: dataset.feature(name)[rows] for name in features}
     )
 
@@ -187,10 +186,14 @@ def _edited(root: Node, edits: Mapping[str, Node]) -> Node:
     return settle(ROOT, root)
 
 
-def _bare(node: Node) -> Node:
+def _bare(root: Node) -> Node:
     """The tree without what it agrees on."""
-    own, rest = node.agrees_on and ANYTHING, node.rest and ANYTHING
-    return replace(node, agrees_on=own, reads=tuple(map(_bare, node.reads)), rest=rest)
+
+    def bare(_: str, node: Node) -> Node:
+        own, rest = node.agrees_on and ANYTHING, node.rest and ANYTHING
+        return replace(node, agrees_on=own, rest=rest)
+
+    return with_changes(root, bare)
 
 
 def _fresh_name(dataset: Dataset, name: str) -> str:
@@ -315,18 +318,13 @@ class _Maker:
                 before, after = features[:i], features[i + 1 :]
                 now, dataset = self.column(feature, MERGED, node.is_each)
                 is_one = not dataset.codes(Agreement((now,))).any()
-                if is_computed or not (before or after or is_one):
-                    agree, new = (
-                        self._agree(together, (*before, now, *after)),
-                        f"{feature} with pairs of values merged",
-                    )
+                others = (*before, *after)
+                if is_computed or not (others or is_one):
+                    agree = self._agree(together, (*before, now, *after))
+                    new = f"{feature} with pairs of values merged"
                 else:
-                    agree, dataset = self._agree(together, (*before, *after)), self.dataset
-                    new = (
-                        f"{' and '.join((*before, *after))} without {feature}"
-                        if before or after
-                        else "anything"
-                    )
+                    agree, dataset = self._agree(together, others), self.dataset
+                    new = f"{' and '.join(others)} without {feature}" if others else "anything"
                 yield from self._made("coarsened", path, agree, feature, new, dataset)
                 now, dataset = self.column(feature, PERMUTED)
                 agree = self._agree(together, (*before, now, *after))
@@ -340,19 +338,19 @@ class _Maker:
     def column(self, feature: str, how: str, each: bool = False) -> tuple[str, Dataset]:
         """The name of the feature with its values `PERMUTED` or `MERGED`, and a dataset that has
         it, made once. `each`: where it has a value for each position, these are merged."""
-        how = f"{how} by position" if each and how == MERGED else how
-        if (feature, how) not in self._columns:
-            values, name = (
-                self.dataset.feature(feature),
-                _fresh_name(self.dataset, f"{feature}, {how}"),
-            )
+        by_position = each and how == MERGED
+        said = f"{how} by position" if by_position else how
+        if (feature, said) not in self._columns:
+            values = self.dataset.feature(feature)
+            name = _fresh_name(self.dataset, f"{feature}, {said}")
             if how == PERMUTED:
                 column = values[self.rng.permutation(len(values))]
+            elif by_position:
+                column = _pairs(values.reshape(-1)).reshape(values.shape)
             else:
-                column = _pairs(values.reshape(-1) if how != MERGED else values)
-                column = column.reshape(values.shape)
-            self._columns[feature, how] = name, self.dataset.with_features({name: column})
-        return self._columns[feature, how]
+                column = _pairs(values)
+            self._columns[feature, said] = name, self.dataset.with_features({name: column})
+        return self._columns[feature, said]
 
     def component(self) -> Iterator[Mutant]:
         """The same claim about another component of the same kind."""
@@ -362,11 +360,9 @@ class _Maker:
                 members = tuple(sorted({*node.components, new} - {old}, key=natural_key))
                 if made < MOST_COMPONENTS and self._is_alike(old, new):
                     now = replace(node, components=members, reads=_following(node.reads, old, new))
-                    for mutant in self._made(
-                        "component", path, {path: now}, shown(old), shown(new)
-                    ):
-                        made += 1
-                        yield mutant
+                    found = [*self._made("component", path, {path: now}, shown(old), shown(new))]
+                    made += len(found)
+                    yield from found
 
     def _exchanges(self, path: str) -> list[tuple[str, str]]:
         """Members of a node and what may take their place: heads of the same layer first, all else
@@ -447,22 +443,17 @@ class _Maker:
         """The same claim about another slot of the parent, or the position before or after."""
         for path, parent in self.parents.items():
             node, above = self.nodes[path], self.nodes[parent].component
-            slots = (
-                self.graph.slots(above, node.components[0], self.checked.is_anywhere(node))
-                if node.into
-                else ()
-            )
+            anywhere = self.checked.is_anywhere(node)
+            slots = self.graph.slots(above, node.components[0], anywhere) if node.into else ()
             for into in slots:
                 if into != node.into and self.graph.parts[above].exchanges(into):
-                    yield from self._made(
-                        "slot", path, {path: replace(node, into=into)}, node.into, into
-                    )
+                    now = {path: replace(node, into=into)}
+                    yield from self._made("slot", path, now, node.into, into)
             for step in (-1, 1) if isinstance(node.pos, int) else ():
                 pos = cast(int, node.pos) + step
                 if (pos < 0) == (pos - step < 0):  # -1 is the last position, not the one before 0
-                    yield from self._made(
-                        "position", path, {path: replace(node, pos=pos)}, node.pos, pos
-                    )
+                    now = {path: replace(node, pos=pos)}
+                    yield from self._made("position", path, now, node.pos, pos)
 
     def exchanged(self) -> Iterator[Mutant]:
         """Two siblings with each other's claim; components, slots, positions and subspaces stay."""
@@ -473,21 +464,12 @@ class _Maker:
                 n.edited or (n.is_each and (m.reads or m.computed_by)) for n, m in ((a, b), (b, a))
             )
             if self.parents[first] == self.parents[second] and takes_all:
+                claims = ("agrees_on", "reads", "rest", "computed_by")
                 edits = {
-                    path: replace(
-                        n,
-                        agrees_on=m.agrees_on,
-                        reads=m.reads,
-                        rest=m.rest,
-                        computed_by=m.computed_by,
-                    )
+                    path: replace(n, **{name: getattr(m, name) for name in claims})
                     for path, n, m in ((first, a, b), (second, b, a))
                 }
-                what = (
-                    "what they agree on"
-                    if a.is_leaf and b.is_leaf
-                    else "what they agree on and read"
-                )
+                what = "what they agree on" + " and read" * (not (a.is_leaf and b.is_leaf))
                 yield from self._made("exchanged", first, edits, what, second.removeprefix(BELOW))
 
     def _made(
@@ -524,10 +506,8 @@ class _Maker:
                 features = (self.dataset.feature(name)[[0]] for name in below.agrees_on.features)
                 # One value for each of the positions that a node has now would not do in another
                 # place.
-                shape, whole = (
-                    np.shape(below.computed_by(*features))[1:],
-                    tuple(self.checked.example(component).shape),
-                )
+                shape = np.shape(below.computed_by(*features))[1:]
+                whole = tuple(self.checked.example(component).shape)
                 if tuple(shape) not in (whole[1:], whole[2:] or whole[1:]):
                     return False
         return True
@@ -542,12 +522,9 @@ class _Maker:
             if positions is None or positions.static or positions.index.shape[1] == 1:
                 continue
             counts = (positions.index >= 0).sum(axis=1)
-            carriers = {path, f"{path}/rest", f"{parent}/rest"} & agreements.keys()
-            if not all(
-                _is_finer(dataset.codes(agreements[carrier]), counts, self.rows)
-                for carrier in carriers
-            ):
-                return False
+            for carrier in {path, f"{path}/rest", f"{parent}/rest"} & agreements.keys():
+                if not _is_finer(dataset.codes(agreements[carrier]), counts, self.rows):
+                    return False
         return True
 
     def _can_be_swapped(self, root: Node, checked: CheckedHypothesis) -> bool:
@@ -558,19 +535,12 @@ class _Maker:
             if parent is None or node.pos is None or node.is_each:
                 continue
             above = self.nodes.get(parent)
-            is_claimed = (
-                self.nodes.get(path) == node
-                and above is not None
-                and above.rest == nodes[parent].rest
-            )
-            parts, at = (
-                (self.graph.parts[name] for name in node.components),
-                checked.positions[path],
-            )
-            if not is_claimed and not all(
-                part.can_be_swapped_at(at, self.dataset, self.rows) for part in parts
-            ):
-                return False
+            if self.nodes.get(path) == node and above and above.rest == nodes[parent].rest:
+                continue  # as the claim has it
+            at = checked.positions[path]
+            for name in node.components:
+                if not self.graph.parts[name].can_be_swapped_at(at, self.dataset, self.rows):
+                    return False
         return True
 
 
@@ -643,9 +613,7 @@ class _Comparison:
     def _parted(self, slot: Slot, dataset: Dataset) -> bytes:
         key = slot.agrees_on, slot.places
         if key not in self._parts:
-            codes = dataset.codes(*key)
-            first, inverse = np.unique(codes, return_index=True, return_inverse=True)[1:]
-            self._parts[key] = first[inverse.reshape(-1)].tobytes()
+            self._parts[key] = how_parted(dataset.codes(*key))
         return self._parts[key]
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from pytest_scrub.common.visible import visible
+from pytest_scrub.common.visible import shortened, visible
+from pytest_scrub.pytest_edge.items import arguments_of, is_claim
 from pytest_scrub.settings import FIXTURES, SETTINGS
 
 CLAIM = "claim"  # the marker
@@ -30,8 +31,8 @@ class Listing:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         """Only claims are left, so that a selection without any ends as one without tests."""
-        config.hook.pytest_deselected(items=[item for item in items if not _is_claim(item)])
-        items[:] = filter(_is_claim, items)
+        config.hook.pytest_deselected(items=[item for item in items if not is_claim(item)])
+        items[:] = filter(is_claim, items)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
@@ -43,10 +44,6 @@ class Listing:
             for line in _listed(session.items, session.config):
                 reporter.write_line(visible(line))
         session.items = []
-
-
-def _is_claim(item: pytest.Item) -> bool:
-    return item.get_closest_marker(CLAIM) is not None
 
 
 def start(config: pytest.Config) -> None:
@@ -85,9 +82,8 @@ def _about(item: pytest.Item, config: pytest.Config) -> Iterator[str]:
             "parametrized" if fixture in parameters else _place_of_fixture(item, fixture, config)
         )
         yield f"{role}: {fixture} ({where})"
-    taken = inspect.signature(getattr(item, "function", lambda: None)).parameters
     shown = {"self", *OURS, *roles.values(), *parameters}
-    if others := [name for name in taken if name not in shown]:
+    if others := [name for name in arguments_of(item) if name not in shown]:
         yield f"fixtures: {', '.join(others)}"
     if parameters:
         yield f"parameters: {', '.join(_as_keywords(parameters))}"
@@ -122,7 +118,7 @@ def _value_shown(value: Any) -> str:
     else:
         names = (getattr(value, name, None) for name in ("name", "__name__"))
         text = next((name for name in names if isinstance(name, str)), reprlib.repr(value))
-    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
+    return shortened(text, MOST_SHOWN)
 
 
 def _place_of_fixture(item: pytest.Item, fixture: str, config: pytest.Config) -> str:

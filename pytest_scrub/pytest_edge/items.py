@@ -16,11 +16,20 @@ def id_of(item: pytest.Item) -> str:
     return f"{item.parent.nodeid}::{item.name}"
 
 
+def is_claim(item: pytest.Item) -> bool:
+    """Whether `@claim` stands on it."""
+    return item.get_closest_marker("claim") is not None
+
+
 def is_ours(item: pytest.Item) -> bool:
     """Whether it is a claim, or uses the fixture `scrub`; a method of `unittest.TestCase` has no
     fixtures, but may be a claim."""
-    taken = inspect.signature(getattr(item, "function", lambda: None)).parameters
-    return "scrub_session" in {*taken, *getattr(item, "fixturenames", ())}
+    return "scrub_session" in {*arguments_of(item), *getattr(item, "fixturenames", ())}
+
+
+def arguments_of(item: pytest.Item) -> list[str]:
+    """What the function of a test takes; nothing of a test that has none."""
+    return [*inspect.signature(getattr(item, "function", lambda: None)).parameters]
 
 
 def tell_once(report: pytest.TestReport) -> None:

@@ -20,28 +20,37 @@ def replay(saved: Saved, evaluator: Evaluator, settings: Settings) -> Replay:
     """A counterexample held against what its claim accepts now, whatever the file says.
 
     **Raises** `ScrubError` where its rows are gone, or the claim no longer has its slots or allows
-    it.
+    it, or says now that swaps hurt, of which no swap that does is a counterexample.
     """
     from pytest_scrub.adversaries.counterexample import described
     from pytest_scrub.adversaries.saved import Replay
+    from pytest_scrub.adversaries.saved_rows import ClaimChanged
     from pytest_scrub.adversaries.worst import restored
     from pytest_scrub.statistics.acceptance import Acceptance, beyond
+    from pytest_scrub.statistics.average import measure
     from pytest_scrub.statistics.sampling import References
 
+    if settings.min_gap is not None:
+        raise ClaimChanged(
+            "the claim has changed since: by min_gap= it says that swaps hurt, as the saved ones "
+            "do; delete the saved counterexample"
+        )
     acceptance = Acceptance.of(settings, evaluator.metric)
     tolerance = settings.tolerance_of_search
     # what refuted the average is no search's find
     if tolerance is None or saved.minimal.adversary == DRAWN_BY_CLAIM:
-        room = 0.0
-        if acceptance.min_recovered is not None:
-            room = References.of(evaluator, settings).room
-        tolerance = acceptance.accepted(room)
+        tolerance = acceptance.tolerance
+        if acceptance.min_recovered is not None or acceptance.min_explained is not None:
+            # a share of what the baseline, or the null, costs
+            references = References.of(evaluator, settings)
+            tolerance = measure(evaluator, references, settings).tolerance
+    assert tolerance is not None  # a claim says one of them
     if settings.slice_tolerance is not None:
         tolerance = min(tolerance, settings.slice_tolerance)
     swap_set, there = restored(saved, saved.minimal, evaluator)
     shown = described(there, swap_set, saved.minimal.adversary)
     same = saved.model_digest == evaluator.graph.digest()
-    breaks = beyond(shown.gap, None, tolerance, acceptance.sides)
+    breaks = beyond(shown.gap, tolerance, acceptance.sides)
     return Replay(shown, saved, tolerance, breaks, same)
 
 

@@ -174,7 +174,7 @@ class Reporting:
     def _claimed(self, phases: dict[str, pytest.TestReport]) -> Claimed:
         from pytest_scrub.reports.run import Claimed
 
-        first = next(iter(phases.values()))
+        first = _first(phases)
         last = phases.get("call") or first
         shown = next((report for report in phases.values() if report.failed), last)
         result, verdict = _result(phases), _verdict(last)
@@ -352,18 +352,15 @@ class Reporting:
         from pytest_scrub.reports.strength import strength_lines
         from pytest_scrub.reports.terminal import COLOURS, indirect_lines, summary_lines
 
-        by_test, width = (
-            {one.test: one for one in self.run.claims},
-            self.config.get_terminal_writer().fullwidth,
-        )
+        by_test = {one.test: one for one in self.run.claims}
+        width = self.config.get_terminal_writer().fullwidth
         place = {test: place for place, test in enumerate(self._collected)}
         ran = sorted(self._reports, key=lambda test: place.get(test, len(place)))
         claims = [by_test[_test_of(self._reports[test])] for test in ran]
         terminalreporter.write_sep("=", "claims")
         for word, line in summary_lines(claims, width):
             terminalreporter.write_line(line, **{COLOURS.get(word, "bold"): True})
-        reports = (next(iter(phases.values())) for phases in self._reports.values())
-        shared = (of_report(self.config, report) for report in reports)
+        shared = (of_report(self.config, _first(phases)) for phases in self._reports.values())
         for said in dict.fromkeys(filter(None, shared)):
             terminalreporter.write_line(str(said))
         untold = [one.verdict for one in claims if one.verdict and one.result != "failed"]
@@ -452,9 +449,14 @@ def _result(phases: dict[str, pytest.TestReport]) -> Result:
     return last.outcome
 
 
+def _first(phases: dict[str, pytest.TestReport]) -> pytest.TestReport:
+    """Of its setup, or of what a worker said of it as it died."""
+    return next(iter(phases.values()))
+
+
 def _test_of(phases: dict[str, pytest.TestReport]) -> str:
     """The id that reports call a claim by."""
-    return str(dict(next(iter(phases.values())).user_properties)[CLAIM_PROPERTY])
+    return str(dict(_first(phases).user_properties)[CLAIM_PROPERTY])
 
 
 def _verdict(report: Any) -> Verdict | None:

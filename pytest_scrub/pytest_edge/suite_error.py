@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from pytest_scrub.errors import HypothesisError
+from pytest_scrub.pytest_edge.items import is_claim
 from pytest_scrub.pytest_edge.options import named, option
 from pytest_scrub.settings import CONFIDENCE, MOST_CONFIDENCE
 
@@ -81,7 +82,7 @@ def share(config: pytest.Config, items: Collection[pytest.Item]) -> None:
     error = asked(config)
     if error is None:
         return
-    claims = [item for item in items if item.get_closest_marker("claim") is not None]
+    claims = [item for item in items if is_claim(item)]
     config.stash[SHARED] = SuiteError(error, len(claims))
     for item in claims:
         item.user_properties.append((CLAIMS_PROPERTY, len(claims)))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_scrub.settings import CONFIDENCE, EITHER, WORSE
+from pytest_scrub.settings import CONFIDENCE, EITHER
 from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
 from pytest_scrub.verdict import (
     HELD,
@@ -106,15 +106,9 @@ class Acceptance:
             min_within=None,
         )
 
-    def of_costs(self) -> Acceptance:
-        """By which a null is searched: room is a worse metric, whichever way the claim's gap
-        counts."""
-        return replace(self, direction=WORSE)
-
     def accepted(self, lost: float = 0.0, room: float = 0.0) -> float:
         """The largest gap in the metric's unit, or the least of a claim that swaps hurt, where the
-        baseline is `lost` away from the
-        unscrubbed metric, and the null worse by `room`."""
+        baseline is `lost` away from the unscrubbed metric, and the null worse by `room`."""
         if self.min_gap is not None:
             return self.min_gap
         limits = [math.inf if self.tolerance is None else float(self.tolerance)]
@@ -234,18 +228,21 @@ class Acceptance:
             return found, None
         if self.min_explained is not None and rooms[0].high <= 0:
             return UNDECIDED, NO_ROOM
-        without, all_of_it = (
-            self._together(gaps, tolerance, 0.0),
-            self._together(gaps, math.inf, rounding),
-        )
-        by_rounding = found == UNDECIDED and (without, all_of_it) != (UNDECIDED, UNDECIDED)
+        without = self._together(gaps, tolerance, 0.0)
+        all_of_it = self._together(gaps, math.inf, rounding)
+        by_rounding = found == UNDECIDED and {without, all_of_it} != {UNDECIDED}
         return UNDECIDED, ROUNDED if by_rounding else STRADDLES
 
     def _together(
         self, gaps: list[tuple[Estimate, Estimate]], tolerance: float, rounding: float
     ) -> Decided:
-        outcomes = {decided(above, below, self.sides, rounding, tolerance) for above, below in gaps}
-        return REFUTED if REFUTED in outcomes else UNDECIDED if UNDECIDED in outcomes else HELD
+        return decided_by(decided(*gap, self.sides, rounding, tolerance) for gap in gaps)
+
+
+def decided_by(figures: Iterable[str | None]) -> Decided:
+    """What several figures decide together: refuted by any of them, held by all."""
+    outcomes = {*figures}
+    return REFUTED if REFUTED in outcomes else UNDECIDED if UNDECIDED in outcomes else HELD
 
 
 def slack(rounding: float, tolerance: float) -> float:
@@ -276,20 +273,10 @@ def decided(
     return UNDECIDED
 
 
-def beyond(
-    gap: float,
-    interval: Estimate | None,
-    tolerance: float,
-    sides: tuple[bool, bool] = (True, True),
-    rounding: float = 0.0,
-) -> bool:
-    """Whether a swap set found by a search refutes: its mean change, or all of its interval, beyond
-    the tolerance."""
-    found = Estimate(gap, gap, gap) if interval is None else interval
-    return (
-        decided(found + -tolerance, found + tolerance, sides, slack(rounding, tolerance), tolerance)
-        == REFUTED
-    )
+def beyond(gap: float, tolerance: float, sides: tuple[bool, bool]) -> bool:
+    """Whether a gap lies beyond the tolerance on a side that counts; see `Acceptance.sides`."""
+    is_above, is_below = sides
+    return (is_above and gap > tolerance) or (is_below and gap < -tolerance)
 
 
 def recovered(

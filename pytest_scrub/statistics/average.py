@@ -46,7 +46,7 @@ from pytest_scrub.statistics.sampling import (
     every,
     sample,
 )
-from pytest_scrub.statistics.slices import outcome_of, slices, why_of
+from pytest_scrub.statistics.slices import outcome_of, said, slices, why_of
 from pytest_scrub.swaps.null import drawn_of, null_of
 from pytest_scrub.swaps.slots import Slot
 from pytest_scrub.swaps.space import SwapSpace, drawn_in
@@ -607,7 +607,7 @@ def _wanting(space: SwapSpace, slot: Slot, i: int) -> Iterator[str]:
         further, own = divmod(int(row), len(dataset))
         at = None if slot.at is None else (slot.at + further) % max(slot.shifts, slot.at + 1)
         yield ", ".join(
-            f"{name} = {_plain(_at(dataset.feature(name)[own], at))}"
+            f"{name} = {said(_at(dataset.feature(name)[own], at))}"
             for name in slot.agrees_on.features
         )
 
@@ -615,10 +615,6 @@ def _wanting(space: SwapSpace, slot: Slot, i: int) -> Iterator[str]:
 def _at(value: Any, position: int | None) -> Any:
     """Of what a row has for each position the value at one."""
     return value if position is None or np.ndim(value) == 0 else value[position]
-
-
-def _plain(value: object) -> object:
-    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def percentiles(changes: Numbers, weights: Numbers | None = None) -> tuple[float, ...]:

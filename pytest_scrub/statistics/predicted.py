@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.statistics.acceptance import Acceptance, Interval
+from pytest_scrub.statistics.acceptance import Acceptance, Interval, decided_by
 from pytest_scrub.statistics.intervals import (
     Numbers,
     clopper_pearson,
@@ -109,14 +109,11 @@ class Predictions:
             return
         evaluator = self._evaluator
         labels = evaluator.labels(new)
-        assert labels is not None  # those of the claim
-        own = _own_labels(evaluator, new)
-        self._changed = np.concatenate([self._changed, _unlike(labels, own)])
+        unlike_own = _unlike(labels, _own_labels(evaluator, new))
+        self._changed = np.concatenate([self._changed, unlike_own])
         for name in self.rivals:
             theirs = evaluator.against(name)
-            other = theirs.labels(new)
-            assert other is not None
-            differ, found = _unlike(labels, other), np.zeros(len(new))
+            differ, found = _unlike(labels, theirs.labels(new)), np.zeros(len(new))
             before = drawn.scrubbed[len(self._differ[name]) :]
             found[differ] = theirs.evaluate(new[differ]) - before[differ]
             self._differ[name] = np.concatenate([self._differ[name], differ])
@@ -250,7 +247,4 @@ def outcome_with(
         return UNDECIDED
     if predicted.changed.mean < LEAST_CHANGED or (predicted.untested and found != REFUTED):
         return UNTESTED
-    if found == REFUTED:
-        return found
-    outcomes = {rival.outcome for rival in predicted.rivals}
-    return REFUTED if REFUTED in outcomes else UNDECIDED if UNDECIDED in outcomes else found
+    return decided_by([found, *(rival.outcome for rival in predicted.rivals)])

@@ -171,12 +171,6 @@ class References:
         self._baseline = np.concatenate([self._baseline, self._anything.evaluate(unrelated)])
         return self._baseline[:count]
 
-    @property
-    def room(self) -> float:
-        """How much worse the baseline is, by all of the references."""
-        count = len(self.plan.rows)
-        return abs(float(self.plan.units(self.baseline(count) - self.unscrubbed(count)).mean()))
-
 
 class UnderNull:
     """The references of a claim under its null: float64 metrics, drawn as they are asked for.

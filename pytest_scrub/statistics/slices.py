@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_scrub.data.dataset import Dataset
-from pytest_scrub.statistics.acceptance import Acceptance, slack
+from pytest_scrub.statistics.acceptance import Acceptance, decided_by, slack
 from pytest_scrub.statistics.sampling import Sample
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import Agreement
-from pytest_scrub.verdict import HELD, REFUTED, TOO_FEW, UNDECIDED, Decided, Slice, Slices
+from pytest_scrub.verdict import REFUTED, TOO_FEW, UNDECIDED, Decided, Slice, Slices
 
 FEWEST_OF_A_SLICE = 50  # units before a slice is decided: its interval is asymptotic too
 
@@ -50,11 +50,9 @@ def slices(
         gap, why = None, None
         outcome: Decided | None = None
         if here.any():
-            own, off = (
-                changes[here] / weights[here].mean(),
-                float(rounding[here].mean() / weights[here].mean()),
-            )
-            alike = off if accepted is None else slack(off, accepted.accepted(0.0))
+            weight = weights[here].mean()
+            own, off = changes[here] / weight, float(rounding[here].mean() / weight)
+            alike = off if accepted is None else slack(off, accepted.accepted())
             gap = sample.interval(
                 own, acceptance.largest_change * largest_weight, confidence, alike
             )
@@ -87,17 +85,13 @@ def said(value: object) -> str:
 
 def outcome_of(sliced: Slices | None) -> Decided:
     """What the slices decide together."""
-    outcomes = set() if sliced is None else {one.outcome for one in sliced.slices}
-    return REFUTED if REFUTED in outcomes else UNDECIDED if UNDECIDED in outcomes else HELD
+    return decided_by(() if sliced is None else (one.outcome for one in sliced.slices))
 
 
 def why_of(sliced: Slices | None) -> str | None:
     """Why the slices are undecided: the reason of the first that is."""
-    return (
-        None
-        if sliced is None
-        else next((one.undecided for one in sliced.slices if one.outcome == UNDECIDED), None)
-    )
+    each = () if sliced is None else sliced.slices
+    return next((one.undecided for one in each if one.outcome == UNDECIDED), None)
 
 
 def refuted_slice(

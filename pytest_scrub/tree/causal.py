@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -136,7 +136,8 @@ def aligned(
     others = {} if rivals is None else rivals
     if not isinstance(others, Mapping):
         raise HypothesisError(f"rivals= maps names to CausalModels, not {short_repr(others)}")
-    for what, one in {"the first argument of aligned": model, **_named(others)}.items():
+    rival_models = {f"the rival {name!r}": rival for name, rival in others.items()}
+    for what, one in {"the first argument of aligned": model, **rival_models}.items():
         if not isinstance(one, CausalModel):
             raise HypothesisError(
                 f"{what} is a CausalModel(answer=lambda ...: ...), not {short_repr(one)}"
@@ -147,17 +148,13 @@ def aligned(
             f"{model.names[-1]}=stream(2)"
         )
     parts = [_part(model, name, node) for name, node in alignment.items()]
-    says: dict[str, Any] = {"predicts": predicting(model, alignment)}
-    if others:
-        says["rivals"] = {name: predicting(one, alignment) for name, one in others.items()}
-    return replace(output(*parts, rest=EXACT, **says), place=place)
+    predicts = predicting(model, alignment)
+    theirs = {name: predicting(one, alignment) for name, one in others.items()}
+    root = output(*parts, rest=EXACT, predicts=predicts, rivals=theirs)
+    return replace(root, place=place)
 
 
-def _named(rivals: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"the rival {name!r}": rival for name, rival in rivals.items()}
-
-
-def _part(model: CausalModel, name: str, node: Union[Node, Any]) -> Node:
+def _part(model: CausalModel, name: str, node: Any) -> Node:
     """The child that holds a variable."""
     if name not in model.names:
         raise HypothesisError(

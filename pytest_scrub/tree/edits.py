@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_scrub.common.calls import short_repr
+from pytest_scrub.common.calls import as_doubles, short_repr
 from pytest_scrub.errors import HypothesisError
 
 if TYPE_CHECKING:
@@ -30,11 +30,9 @@ class VectorEdit:
     """
 
     def __init__(self, vector: Tensor | np.ndarray[Any, Any], *, is_added: bool) -> None:
-        option, detach = "add" if is_added else "project_out", getattr(vector, "detach", None)
+        option = "add" if is_added else "project_out"
         try:
-            numbers = np.array(
-                vector if detach is None else detach().cpu().double().numpy(), dtype=np.float64
-            )
+            numbers = as_doubles(vector)
         except (TypeError, ValueError) as error:
             raise HypothesisError(f"{option}= takes a vector [width] ({error})") from None
         if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():

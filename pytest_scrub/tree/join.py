@@ -69,11 +69,9 @@ def join(
         return second
     if second == ANYTHING:
         return first
-    for operand in (first, second):
-        if not isinstance(operand, Node):
-            raise HypothesisError(f"join takes hypotheses, EXACT or ANYTHING, not {operand}")
-    assert isinstance(first, Node)
-    assert isinstance(second, Node)
+    if not isinstance(first, Node) or not isinstance(second, Node):
+        other = second if isinstance(first, Node) else first
+        raise HypothesisError(f"join takes hypotheses, EXACT or ANYTHING, not {other}")
     if first.components != second.components:
         raise HypothesisError(f"join takes two roots, not {first.component} and {second.component}")
     if first.predicts != second.predicts:

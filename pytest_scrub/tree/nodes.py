@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar, Union
 import numpy as np
 
 import pytest_scrub
-from pytest_scrub.common.calls import short_repr, with_plain_arguments
+from pytest_scrub.common.calls import as_doubles, short_repr, with_plain_arguments
 from pytest_scrub.errors import HypothesisError, Place, located_at
 from pytest_scrub.tree.edits import VectorEdit
 from pytest_scrub.tree.predictions import Prediction, Predicts, prediction
@@ -120,11 +120,8 @@ class Subspace:
     """
 
     def __init__(self, basis: Tensor | np.ndarray[Any, Any]) -> None:
-        detach = getattr(basis, "detach", None)
         try:
-            columns = np.array(
-                basis if detach is None else detach().cpu().double().numpy(), dtype=np.float64
-            )
+            columns = as_doubles(basis)
         except (TypeError, ValueError) as error:
             raise HypothesisError(
                 f"subspace= takes a [d_model, k] matrix of orthonormal columns ({error})"

@@ -280,7 +280,7 @@ def test_no_more_refinements_are_made_than_can_be_tried(
     """Pairs of 60 features at three places are more than five thousand."""
     parted: list[int] = []
     monkeypatch.setattr(
-        "pytest_scrub.adversaries.which_refinement._parted",
+        "pytest_scrub.adversaries.which_refinement.how_parted",
         lambda codes: parted.append(1) or codes.tobytes(),
     )
     random = np.random.default_rng(0)

@@ -60,6 +60,10 @@ def source(data: Dataset) -> StrategySource:
     return data.source
 
 
+def fresh(data: Dataset, count: int, seed: int = 0) -> tuple[dict[str, torch.Tensor], Any]:
+    return source(data).batch(source(data).draws(count, seed))
+
+
 def text_of(row: torch.Tensor) -> str:
     return "".join(" ()"[token] for token in row.tolist()).rstrip()
 
@@ -241,7 +245,7 @@ def test_the_longest_and_the_shortest_fit(text: str) -> None:
 
 def test_fresh_examples_are_rows_like_the_datasets() -> None:
     data = brackets()
-    inputs, labels = source(data).fresh(80, 0)
+    inputs, labels = fresh(data, 80)
     assert list(inputs) == list(data.inputs)
     texts = [text_of(row) for row in inputs["tokens"]]
     assert len(set(texts)) == len(texts) == 80
@@ -254,18 +258,18 @@ def test_fresh_examples_are_rows_like_the_datasets() -> None:
 
 
 def test_fresh_examples_follow_from_both_seeds() -> None:
-    def fresh(data: Dataset, seed: int) -> Any:
-        return source(data).fresh(30, seed)[0]["tokens"].tolist()
+    def tokens(data: Dataset, seed: int) -> Any:
+        return fresh(data, 30, seed)[0]["tokens"].tolist()
 
     data = Dataset.from_strategy(DIGITS, list, rows=30)
-    assert fresh(data, 0) == fresh(Dataset.from_strategy(DIGITS, list, rows=30), 0)
+    assert tokens(data, 0) == tokens(Dataset.from_strategy(DIGITS, list, rows=30), 0)
     own = data.inputs["tokens"].tolist()
     others = [
-        fresh(data, 0),
-        fresh(data, 1),
-        fresh(Dataset.from_strategy(DIGITS, list, rows=30, seed=1), 0),
+        tokens(data, 0),
+        tokens(data, 1),
+        tokens(Dataset.from_strategy(DIGITS, list, rows=30, seed=1), 0),
     ]
-    assert len({str(tokens) for tokens in [own, *others]}) == 4
+    assert len({str(rows) for rows in [own, *others]}) == 4
     assert len([row for row in others[0] if row in own]) < 5
 
 
@@ -274,7 +278,7 @@ def test_what_does_not_fit_is_left_out() -> None:
     data = Dataset.from_strategy(lengths, list, rows=4, pad=0)
     longest = data.inputs["tokens"].shape[1]
     assert longest < 30
-    inputs, _ = source(data).fresh(100, 0)
+    inputs, _ = fresh(data, 100)
     assert sorted(inputs["tokens"][:, 0].tolist()) == list(range(1, longest + 1))
     assert inputs["tokens"].shape[1] == longest
 
@@ -284,7 +288,7 @@ def test_there_may_be_nothing_fresh_that_fits() -> None:
     data = Dataset.from_strategy(
         st.integers(), lambda n: [n % 9] * next(lengths), labels=lambda n: 0.5, rows=1
     )
-    inputs, labels = source(data).fresh(5, 0)
+    inputs, labels = fresh(data, 5)
     assert labels is not None
     assert (inputs["tokens"].shape, inputs["tokens"].dtype, labels.shape) == (
         (0, 1),

@@ -4,6 +4,7 @@ says."""
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,23 @@ def test_what_the_claim_accepts_by_now_decides(suite: Suite, options: str, toler
             "*nothing else of the claim was checked; run it without --scrub-replay",
         ]
     )
+
+
+def test_a_share_of_the_null_is_accepted_as_the_claim_accepts_it(suite: Suite) -> None:
+    file = saved(suite, "tolerance=0.05")
+    suite.write(CLAIM.format("min_explained=0.5"))
+    ran = suite.run(f"--scrub-replay={file}")
+    said = ran.reports.get("test_it") or ran.result.stdout.str()
+    (tolerance,) = re.findall(r"tolerance (\S+) \(saved", said)
+    assert float(tolerance) > 0
+
+
+def test_a_claim_that_swaps_hurt_is_broken_by_none_that_does(suite: Suite) -> None:
+    file = saved(suite, "tolerance=0.05")
+    suite.write(CLAIM.format("min_gap=1e9"))
+    ran = suite.run(f"--scrub-replay={file}")
+    ran.result.assert_outcomes(failed=1)
+    assert "Misstated: the claim has changed since: by min_gap=" in ran.result.stdout.str()
 
 
 def test_what_refuted_the_average_is_not_judged_as_a_find(suite: Suite) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from pytest_scrub.adversaries.bound import by_references
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.judge import check
 from pytest_scrub.metrics import Metric
@@ -21,7 +22,6 @@ from pytest_scrub.network.plain import FunctionGraph
 from pytest_scrub.statistics.acceptance import (
     NO_NODE,
     Acceptance,
-    beyond,
     decided,
     recovered,
     untested_nodes,
@@ -206,11 +206,8 @@ def test_rounding_never_swallows_the_tolerance(
 ) -> None:
     accepted = Acceptance(ERROR, tolerance=0.1)
     assert accepted.outcome(np.full(FEWEST_ALIKE, gap), None, None, rounding) == outcome
-    if outcome[0] == REFUTED:
-        assert beyond(gap, None, 0.1, rounding=rounding)
-    assert not beyond(0.1, None, 0.1, rounding=rounding)
-    # for what is found, rounding is given a hundredth at most
-    assert beyond(0.1011, None, 0.1, rounding=rounding)
+    found = by_references(accepted, np.full(FEWEST_ALIKE, gap), None, rounding, exact=True)
+    assert found.outcome == outcome[0]
 
 
 @pytest.mark.parametrize("changed", [0, 1, FEWEST_CHANGED - 1])

@@ -4,6 +4,8 @@ swap sets."""
 from __future__ import annotations
 
 import ast
+import re
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError, ModelError
 from pytest_scrub.metrics import Metric
 from pytest_scrub.network import as_graph
+from tests.places import ROOT
 from tests.reference import generate_plain
 from tests.reference.bridges import BridgeNetwork
 from tests.reference.families import FAMILIES, AllFloat64
@@ -130,14 +133,34 @@ def assert_same(mine, theirs, tolerance):
 
 
 def test_the_meaning_shares_no_code_with_the_engine():
-    package, own = Path(meaning.__file__).parent, Path(meaning.__file__)
-    imports = {path: imported(path) for path in package.rglob("*.py")}
+    own = Path(meaning.__file__).parent
+    imports = {path: imported(path) for path in own.parent.rglob("*.py")}
+    mine = {path for path in imports if own in path.parents}
     known = {"data.dataset", "data.feature_values", "swaps.swap_set"}
     known |= {"tree.nodes", "tree.paths", "tree.predictions"}
-    assert {name for name in imports[own] if name.startswith("pytest_scrub")} == {
-        f"pytest_scrub.{k}" for k in known
+    known |= {f"meaning.{path.stem}" for path in mine}
+    read = set().union(*(imports[path] for path in mine))
+    assert {name for name in read if name.startswith("pytest_scrub")} == {
+        f"pytest_scrub.{k}" for k in known - {"meaning.__init__"}
     }
-    assert [path for path, names in imports.items() if "pytest_scrub.meaning" in names] == []
+    for path in imports.keys() - mine:
+        assert not any(name.startswith("pytest_scrub.meaning") for name in imports[path]), path
+
+
+def test_the_meaning_can_be_read():
+    """Each rule is found by its number, each name that the docs give is there, no file is long."""
+    files = {path.stem: path.read_text() for path in Path(meaning.__file__).parent.glob("*.py")}
+    assert max(len(text.splitlines()) for text in files.values()) < 250
+    docs = (ROOT / "docs" / "meaning.md").read_text()
+    rules = re.findall(r"^(\d+)\. ", docs.partition("## Exactly")[2].partition("\n## ")[0], re.M)
+    table = re.findall(r"^\| ([\d, to]+?): .*\| (.*) \|$", docs, re.M)
+    listed = set()
+    for numbers, where in table:
+        for first, last in re.findall(r"(\d+)(?: to (\d+))?", numbers):
+            listed |= set(range(int(first), int(last or first) + 1))
+        for file, name in re.findall(r"`(\w+)\.(\w+(?:\.\w+)?)`", where):
+            attrgetter(name)(getattr(meaning, file))
+    assert listed == set(map(int, rules))
 
 
 def imported(path):
