@@ -408,10 +408,12 @@ def logit_difference(against: int | str, pos: MetricPosition = None) -> Metric:
         other = _class_labels(
             "logit_difference", output, batch, _other_class(against, batch, labels)
         )
-        picked = [output.gather(-1, which.unsqueeze(-1)).squeeze(-1) for which in (labels, other)]
-        return _mean_over_positions(picked[0] - picked[1], batch)
+        mine, others = (
+            output.gather(-1, which.unsqueeze(-1)).squeeze(-1).double() for which in (labels, other)
+        )
+        return _mean_over_positions(mine - others, batch)
 
-    return Metric("logit difference", function, pos, worse="lower")
+    return Widening("logit difference", function, pos, worse="lower")
 
 
 def zero_one_error(pos: MetricPosition = None) -> Metric:
