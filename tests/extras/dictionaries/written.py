@@ -22,7 +22,7 @@ SAVED = ROOT / "tests/saved/dictionaries"
 SEEN = "seen.safetensors"  # x, and what the package makes of it: codes, decoded
 D_IN, UNITS = 6, 10
 HOOK, HOOK_OUT = "blocks.1.hook_resid_pre", "blocks.1.hook_mlp_out"
-HOOK_Z = "blocks.1.attn.hook_z"
+HOOK_Z, HOOK_MID = "blocks.1.attn.hook_z", "blocks.1.hook_resid_mid"
 # by folder: SAELens's architecture, and what its configuration says
 SAES: dict[str, tuple[str, dict[str, Any]]] = {
     "standard": ("standard", {}),
@@ -44,9 +44,9 @@ def seen(name: str) -> dict[str, Tensor]:
 
 
 def made_by_sae_lens(
-    name: str, width: int = D_IN, dtype: str = "float32", seed: int = 0, of_z: bool = False
+    name: str, width: int = D_IN, dtype: str = "float32", seed: int = 0, at: str = HOOK
 ) -> Any:
-    """An SAE of SAELens, with random weights; `of_z`: of what heads hand on, side by side."""
+    """An SAE of SAELens, with random weights."""
     import sae_lens
     from sae_lens.registry import get_sae_class
     from sae_lens.saes.sae import SAEMetadata
@@ -54,12 +54,11 @@ def made_by_sae_lens(
     assert sae_lens
     architecture, options = SAES[name]
     made, config = get_sae_class(architecture)
-    hooks = {"hook_name": HOOK, "model_name": "a small network"}
+    hooks = {"hook_name": at, "model_name": "a small network"}
     if "transcoder" in architecture:
         options = {**options, "d_out": width}
         hooks |= {"hook_name": "blocks.1.hook_mlp_in", "hook_name_out": HOOK_OUT}
-    if of_z:
-        hooks["hook_name"] = HOOK_Z
+    if at == HOOK_Z:  # it lays what each head hands on side by side
         options = {**options, "reshape_activations": "hook_z"}
     metadata = SAEMetadata(**hooks)
     sae = made(config(d_in=width, d_sae=UNITS, dtype=dtype, metadata=metadata, **options))
