@@ -408,9 +408,10 @@ def logit_difference(against: int | str, pos: MetricPosition = None) -> Metric:
         name = "logit_difference"
         labels = _class_labels(name, output, batch)
         other = _class_labels(name, output, batch, _other_class(against, batch, labels))
-        return _mean_over_positions(_picked(output, labels) - _picked(output, other), batch)
+        mine, others = (_picked(output, which).double() for which in (labels, other))
+        return _mean_over_positions(mine - others, batch)
 
-    return Metric("logit difference", function, pos, worse="lower")
+    return Widening("logit difference", function, pos, worse="lower")
 
 
 def zero_one_error(pos: MetricPosition = None) -> Metric:

@@ -54,7 +54,9 @@ def data() -> Dataset:
     rest, pivot = numbers[:, 1:], numbers[:, :1]
     front, back = numbers[:, :2].sort(1).values, numbers[:, 2:].sort(1).values
     features = {
-        "content": numbers.sort(1).values, "front": front, "back": back, "pivot": pivot[:, 0],
+        # all of it as one value, not as one for each position
+        "content": numbers.sort(1).values[:, None],
+        "front": front, "back": back, "pivot": pivot[:, 0],
         "smaller": rest.where(rest < pivot, NONE).sort(1).values,
         "larger": rest.where(rest >= pivot, NONE).sort(1).values,
         "sum_in_front": front.sum(1), "largest_in_front": front[:, 1], "last": numbers[:, -1],

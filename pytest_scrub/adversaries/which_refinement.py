@@ -19,7 +19,7 @@ from pytest_scrub.adversaries.search import (
     is_computed,
     swapped_nodes,
 )
-from pytest_scrub.data.columns import first_of_codes, how_parted
+from pytest_scrub.data.columns import Places, first_of_codes, how_parted
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import Agreement
 
@@ -120,12 +120,12 @@ class _Refinements:
         yield from islice(pairs, self.most)
         self.are_left_out = next(pairs, None) is not None
 
-    def _part(self, agreement: Agreement, at: int | range | None = None) -> int:
+    def _part(self, agreement: Agreement, places: Places | None = None) -> int:
         """How the rows are parted: a number for each way, whatever the agreement is called."""
-        return hash(how_parted(self.space.dataset.codes(agreement, at)))
+        return hash(how_parted(self.space.dataset.codes(agreement, places)))
 
-    def _tells_all_apart(self, agreement: Agreement, at: int | range | None = None) -> bool:
+    def _tells_all_apart(self, agreement: Agreement, places: Places | None = None) -> bool:
         """Whether no input agrees with another."""
-        codes = self.space.dataset.codes(agreement, at)
+        codes = self.space.dataset.codes(agreement, places)
         content = self.space.content[: len(codes)]
         return bool((content[first_of_codes(codes)][codes] == content).all())

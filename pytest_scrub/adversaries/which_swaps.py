@@ -26,7 +26,8 @@ from pytest_scrub.adversaries.search import (
     swapped_slots,
 )
 from pytest_scrub.common.visible import shortened
-from pytest_scrub.data.dataset import Dataset, values_at
+from pytest_scrub.data.columns import Places, values_at
+from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.statistics.intervals import Numbers, confidence_sequence
 from pytest_scrub.statistics.slices import said
 from pytest_scrub.swaps.space import SwapSpace
@@ -238,14 +239,14 @@ def _told_apart(space: SwapSpace, drawn: SwapSet) -> Iterator[_Pairs]:
     givens = [None, *(name for name in usable if name in named)]
     for name, given, place in product(usable, givens, places):
         if given != name:
-            there = {(space.slots[i].at, space.slots[i].places) for i in place}
+            there = {(space.slots[i].place, space.slots[i].places) for i in place}
             # at one position a feature that has a value for each is its value there
-            at, every_place = there.pop() if len(there) == 1 else (None, None)
-            known = None if given is None else values_of(given, at)
-            values = values_of(name, every_place)
-            if isinstance(every_place, range) and at is not None:
+            own, all_places = there.pop() if len(there) == 1 else (None, None)
+            known = None if given is None else values_of(given, own)
+            values = values_of(name, all_places)
+            if own is not None and all_places != own:
                 # counted from its own position on
-                turned = np.roll(values.of_row, -at * len(space.dataset))
+                turned = np.roll(values.of_row, -own.at.start * len(space.dataset))
                 values = replace(values, of_row=turned)
             every = _Pairs(values, known, place, np.empty(0, np.int64))
             yield replace(every, cells=_often_enough(space, drawn, every))
@@ -315,10 +316,10 @@ class _Paying:
 # Values of a feature ------------------------------------------------------------------------------
 
 
-def _values(dataset: Dataset, name: str, at: int | range | None = None) -> _Values:
+def _values(dataset: Dataset, name: str, places: Places | None = None) -> _Values:
     """A few values of a feature: its own, ranges of numbers, or the most frequent ones."""
-    codes, values = dataset.codes(Agreement((name,)), at), dataset.feature(name)
-    values = values_at(values, at)
+    codes, values = dataset.codes(Agreement((name,)), places), dataset.feature(name)
+    values = values_at(values, places)
     _, first, counts = np.unique(codes, return_index=True, return_counts=True)
     if len(first) <= MOST_VALUES:
         return _Values(name, codes, [shortened(said(values[row]), LONGEST_VALUE) for row in first])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,25 @@ __tracebackhide__ = hides_scrub_errors
 
 Ints = NDArray[np.int64]
 ROUNDING = 1e-5  # of a float32 that is computed for many rows or for few
+
+
+class Places(NamedTuple):
+    """The positions at which values are compared, and how many there are in all: a column with so
+    many values for a row has one for each."""
+
+    at: range
+    of: int
+
+
+def values_at(values: NDArray[Any], places: Places | None) -> NDArray[Any]:
+    """Those of all rows at the first position, then all at the next; what has no value for each
+    position is the row's at all of them."""
+    if places is None:
+        return values
+    if values.ndim == 2 and values.shape[1] == places.of:
+        found: NDArray[Any] = values[:, places.at].T.reshape(-1)
+        return found
+    return np.concatenate([values] * len(places.at))
 
 
 def checked_column(name: str, column: Any, rows: int) -> NDArray[Any]:

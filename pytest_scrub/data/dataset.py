@@ -23,11 +23,13 @@ from pytest_scrub.data import files
 from pytest_scrub.data.bins import Binned, Bins
 from pytest_scrub.data.columns import (
     Ints,
+    Places,
     checked_column,
     first_of_codes,
     first_unlike,
     row_codes,
     value_codes,
+    values_at,
 )
 from pytest_scrub.data.names import LABELS, MASK, TOKEN_NAMES, Field, Names
 from pytest_scrub.data.pictures import Picture, picture_of
@@ -78,7 +80,8 @@ class Dataset:
     - `label_pos`: the output positions that the labels speak of, as for `positions`; `None` is all
       of them.
     - `features`: name to column (`[rows]` or `[rows, k]` bools, ints, floats, strings, tuples of
-      them), or to a function of all rows' inputs (`dict[str, Tensor]`) that returns one; called
+      them; `[rows, positions]` is for `pos=EACH`, `[rows, 1, positions]` is one value for a row),
+      or to a function of all rows' inputs (`dict[str, Tensor]`) that returns one; called
       when first needed, and once more for a few rows: what a row's value is must not depend on
       chance or on the other rows. Either may stand in `binned` or `near`.
     - `show`: a tokenizer (anything with `decode`), or a function of one row's `dict[str, Tensor]`
@@ -129,7 +132,7 @@ class Dataset:
             raise DataError(f"digest= is text that identifies inputs and labels, not {digest!r}")
         self._show, self._digest = show, digest
         self._values: dict[str, NDArray[Any]] = {}
-        self._codes: dict[tuple[Agreement, int | range | None], Ints] = {}
+        self._codes: dict[tuple[Agreement, Places | None], Ints] = {}
         self._marks = {what: mark_of(kept) for what, kept in self._held().items()}
         given = {**{input_text(name): value for name, value in named.items()}, LABELS: labels}
         self._given = _copied(given, self._held())
@@ -276,15 +279,14 @@ class Dataset:
         has usable values."""
         return not isinstance(self._features[name], DataError)
 
-    def codes(self, agreement: Agreement, at: int | range | None = None) -> Ints:
+    def codes(self, agreement: Agreement, places: Places | None = None) -> Ints:
         """`[rows]`: equal exactly where the rows agree; `EXACT` is the row itself, whatever its
-        content. `at`: at this one position, of features that have a value for each; of a range all
-        rows at the first, then all at the next, `[positions * rows]`."""
-        key = agreement, at
+        content. `places`: at these positions, `[positions * rows]`, see `values_at`."""
+        key = agreement, places
         if key not in self._codes:
             values = map(self.feature, agreement.features)
-            columns = [value_codes(values_at(each, at)) for each in values]
-            count = len(self) * (len(at) if isinstance(at, range) else 1)
+            columns = [value_codes(values_at(each, places)) for each in values]
+            count = len(self) * (1 if places is None else len(places.at))
             codes = np.arange(count) if agreement.exact else row_codes(count, columns)
             self._codes[key] = _frozen(codes)
         return self._codes[key]
@@ -630,16 +632,6 @@ def _label_pos(spec: Any) -> int | slice | Span | str | None:
             "label_pos= takes an int, a slice or the name of a feature, not "
             f"{short_repr(spec)}; for several give a feature with a mask"
         ) from None
-
-
-def values_at(values: NDArray[Any], at: int | range | None) -> NDArray[Any]:
-    """Of a feature the values at one position, or those at a range of them, one after the other;
-    what has one value for a row has it at each."""
-    if isinstance(at, range):
-        each = values[:, at] if values.ndim > 1 else np.repeat(values[:, None], len(at), axis=1)
-        found: NDArray[Any] = each.T.reshape(-1)
-        return found
-    return values if at is None or values.ndim == 1 else values[:, at]
 
 
 def _row_numbers(spec: Any, rows: int, what: str) -> Ints:

@@ -29,6 +29,7 @@ __tracebackhide__ = hides_scrub_errors
 # data: by then its dictionaries have names.
 LATER_KINDS = {
     "attn", "embed", "head", "mask", "mlp", "neurons", "output", "pattern", "pos_embed", "stream",
+    "mid",  # between attention and MLP, where a dictionary stands there
 }  # fmt: skip
 
 __all__ = [

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 
 from pytest_scrub.errors import ModelError, NotASumError, hides_scrub_errors
 from pytest_scrub.network.packed import is_packed
@@ -33,6 +34,8 @@ WITHIN = {
 }
 TOKENS, MASK = "tokens", "attention_mask"
 PLAIN_MODULE = "wrap it as a plain torch module instead"
+# Of fewer rows the last digits of products differ; of smaller weights there is nothing to gain.
+FEWEST_TURNED, LARGE = 32, 1 << 22
 
 
 class Transformer(ABC):
@@ -233,6 +236,34 @@ class Transformer(ABC):
         if remedy is None:
             return NotASumError(f"{self.source} {reason}; {PLAIN_MODULE}")
         return ModelError(f"{self.source} {reason}; {remedy}")
+
+
+def turned(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A linear layer. Where its weights are large and its rows many it is multiplied the other way
+    round, which with MKL gives the same numbers to the last bit a fifth sooner."""
+
+    def apply(x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        if len(rows) < FEWEST_TURNED or not _is_plain(layer, x):
+            given: Tensor = layer(x)
+            return given
+        weight, bias = layer.weight, layer.bias
+        product = weight @ rows.T if bias is None else torch.addmm(bias[:, None], weight, rows.T)
+        return product.T.contiguous().view(*x.shape[:-1], -1)
+
+    return apply
+
+
+def _is_plain(layer: nn.Module, x: Tensor) -> TypeGuard[nn.Linear]:
+    """Whether all that a layer does is one large product of float32 numbers on a processor: no
+    hooks, nothing packed or fetched, no gradient."""
+    everywhere = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
+    is_watched = any((layer._forward_hooks, layer._forward_pre_hooks, *everywhere))
+    if type(layer) is not nn.Linear or "forward" in vars(layer) or is_watched:
+        return False
+    are_numbers = all(t.dtype == torch.float32 and t.is_cpu for t in (layer.weight, x))
+    is_large = layer.weight.numel() >= LARGE
+    return are_numbers and is_large and not torch.is_grad_enabled() and not is_packed(layer)
 
 
 def _back(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from pytest_scrub.network.adapter import (
     flat,
     hidden_of,
     rows_of,
+    turned,
     view,
     weights,
 )
@@ -353,7 +354,7 @@ class Bridge(Transformer):
         return final
 
     def _unembed(self) -> Callable[[Tensor], Tensor]:
-        head = self.model.unembed.original_component
+        head = turned(self.model.unembed.original_component)
         # soft cap or scale, where there is one
         transform = self.model.adapter.apply_output_logits_transform
         return lambda normed: transform(head(normed))

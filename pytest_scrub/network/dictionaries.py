@@ -69,13 +69,14 @@ KINDS = {
 PLACES = {
     "resid_pre": "stream",
     "resid_post": "stream",
+    "resid_mid": "mid",
     "attn_out": "attn",
     "attn_alone": "attn",
     "z": "attn",
     "mlp_out": "mlp",
     "mlp_alone": "mlp",
 }
-READ_ONLY = ("resid_mid", "mlp_stream", "mlp_in", "normalized")
+READ_ONLY = ("mlp_stream", "mlp_in", "normalized")
 TWICE = ("ln2.hook_out",)  # what another name stands for too
 
 

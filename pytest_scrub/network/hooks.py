@@ -192,6 +192,12 @@ class HookGraph(ModuleGraph):
     def _require_place(self, name: str, own: Dictionary) -> None:
         """**Raises** `ModelError` for a dictionary that no one place of such a network holds."""
         there = {*self._streams, *self._mlps, *(a.name for a in self._attentions)}
+        if own.at.kind == "resid_mid":
+            raise own.misfit(
+                name,
+                f"stands at {own.hook}, which no module is known to hold in a network that is read "
+                "along every path; take one of hook_resid_pre",
+            )
         if own.at.stack not in self.names._modules or self._place_of(own) not in there:
             raise own.misfit(name, f"stands at {own.hook}, which {self.source} does not have")
         if own.reads != own.at or own.crosses:

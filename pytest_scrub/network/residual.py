@@ -39,7 +39,7 @@ from pytest_scrub.network.kinds.part import Part, added, in_blocks, in_stages, t
 from pytest_scrub.network.kinds.pattern import Pattern
 from pytest_scrub.network.kinds.pointwise import Embedding, Mlp, Output, PositionEmbedding
 from pytest_scrub.network.kinds.reading import Reading, ReadingPart
-from pytest_scrub.network.kinds.stream import Stream
+from pytest_scrub.network.kinds.stream import Between, Stream
 from pytest_scrub.network.placement import devices_of
 from pytest_scrub.network.precision import PROOF_TOLERANCE, off_by, widened
 from pytest_scrub.network.vocabulary import require_ids
@@ -80,6 +80,7 @@ class ResidualGraph(ModelGraph):
     ) -> None:
         self.transformer, self.source = transformer, transformer.source
         self.dictionaries = dict(dictionaries or {})
+        self._held = {own.place for own in self.dictionaries.values()}
         parts = {part.name: part for part in self._components()}
         self._standing = [Standing(name, own, parts) for name, own in self.dictionaries.items()]
         mlps = [part for part in parts.values() if isinstance(part, Mlp) and part.mlp.hidden]
@@ -103,6 +104,8 @@ class ResidualGraph(ModelGraph):
             heads = [Head(transformer, layer, head) for head in range(transformer.n_heads)]
             yield from (*map(Pattern, heads), *heads, Attn(transformer, heads))
             names |= {head.name for head in heads}
+            if transformer.mlps and not transformer.parallel and f"mid{layer}" in self._held:
+                yield Between(transformer, layer, names)
             if transformer.mlps:
                 yield Mlp(transformer, layer)
                 names |= {f"mlp{layer}"}

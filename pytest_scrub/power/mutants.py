@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_scrub.data.columns import Ints, how_parted, value_codes
+from pytest_scrub.data.columns import Ints, Places, how_parted, value_codes
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.checks import CheckedHypothesis, check_hypothesis
 from pytest_scrub.errors import ScrubError
@@ -558,7 +558,7 @@ class _Comparison:
         self.slots = slots_of(claim, partial(length_of, dataset))
         self.rows = np.union1d(dataset.reference_rows, dataset.donor_rows)
         self.repeats = len(np.unique(dataset.content[self.rows])) < len(self.rows)
-        self._parts: dict[tuple[Agreement, int | range | None], bytes] = {}
+        self._parts: dict[tuple[Agreement, Places | None], bytes] = {}
 
     def allows_no_more(self, mutant: Mutant) -> bool:
         """Whether every swap set that it allows is, by content, one that the claim allows."""

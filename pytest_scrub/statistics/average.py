@@ -571,8 +571,8 @@ def _nodes(
 def _in_words(space: SwapSpace, slot: Slot) -> str:
     """What a slot agrees on; of several values for a row, that all of them are compared at once."""
     names = () if slot.at is not None else slot.agrees_on.features
-    shapes = {name: space.dataset.feature(name).shape for name in names}
-    whole = [f"all {shape[1]} values of {name}" for name, shape in shapes.items() if len(shape) > 1]
+    numbers = {name: math.prod(space.dataset.feature(name).shape[1:]) for name in names}
+    whole = [f"all {number} values of {name}" for name, number in numbers.items() if number > 1]
     return f"{slot.agrees_on} ({', '.join(whole)} at once)" if whole else str(slot.agrees_on)
 
 

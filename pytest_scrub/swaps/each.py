@@ -7,10 +7,11 @@ padded at a position is no donor there.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import NDArray
 
 from pytest_scrub.data.names import MASK, TOKEN_NAMES
 from pytest_scrub.errors import DataError, located_at
@@ -19,6 +20,7 @@ from pytest_scrub.tree.nodes import ENCODER, Node
 
 if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
+    from pytest_scrub.swaps.slots import Slot
 
 Mask = npt.NDArray[np.bool_]
 DECODER = "decoder_"  # how the inputs of a decoder are called beside those of an encoder
@@ -49,16 +51,45 @@ def length_of(dataset: Dataset, path: str, node: Node) -> int:
             )
         if found:
             return next(iter(found))
-        shapes = [
-            dataset.inputs[name].shape for name in _ids(dataset, node) if name in dataset.inputs
-        ]
-        shapes += [tensor.shape for tensor in dataset.inputs.values()]
-        length = next((shape[1] for shape in shapes if len(shape) > 1), None)
+        length = _length_of_inputs(dataset, node)
         if length is None:
             raise DataError(
                 f"{path}: the inputs have no positions; give pos=EACH a feature [rows, positions]"
             )
         return length
+
+
+def _length_of_inputs(dataset: Dataset, node: Node) -> int | None:
+    """How many positions the inputs have that a node reads; None where there are none."""
+    ids = (dataset.inputs[name] for name in _ids(dataset, node) if name in dataset.inputs)
+    shapes = (tensor.shape for tensor in (*ids, *dataset.inputs.values()))
+    return next((shape[1] for shape in shapes if len(shape) > 1), None)
+
+
+def require_one_value(dataset: Dataset, slot: Slot) -> None:
+    """**Raises** `DataError` where a donor is to agree as a whole on what has a value for each
+    position: who takes that for agreement at each position claims much less than they believe."""
+    length = _length_of_inputs(dataset, slot.node)
+    for name in () if slot.at is not None or length in (None, 1) else slot.agrees_on.features:
+        if _several(dataset.feature(name)) == length:
+            takes_donors = slot.node.is_leaf and slot.node.computed_by is None and not slot.is_rest
+            who = "the node" if takes_donors else "a leaf"
+            with located_at(slot.node):
+                raise DataError(
+                    f"{slot.path}: feature {name!r} [{len(dataset)}, {length}] has a value for "
+                    f"each of {length} positions; give {who} pos=EACH for a donor at each of them "
+                    f"that agrees there, or give the feature as [rows, 1, {length}], "
+                    "values[:, None], where a donor agrees on the whole row at once"
+                )
+
+
+def _several(values: NDArray[Any]) -> int | None:
+    """How many values a feature has for each row, one beside the other; None for one, or where
+    rows have more or fewer."""
+    if values.dtype != object:
+        return values.shape[1] if values.ndim == 2 else None
+    lengths = {len(value) if isinstance(value, tuple) else None for value in values}
+    return lengths.pop() if len(lengths) == 1 else None
 
 
 def _ids(dataset: Dataset, node: Node) -> tuple[str, ...]:

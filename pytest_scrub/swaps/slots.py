@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
+from pytest_scrub.data.columns import Places
 from pytest_scrub.errors import HypothesisError, located_at
 from pytest_scrub.tree.nodes import ANYTHING, Agreement, Node
 from pytest_scrub.tree.paths import (
@@ -30,7 +31,8 @@ class Slot:
     - `shares`: the slot whose donor it takes, where the node says so. What takes one donor agrees
       with the input of the nearest node that reads all of it.
     - `through`: the slots of the nodes in between.
-    - `at`: the one position that is swapped, of a node with `pos=EACH`, which has a slot for each.
+    - `at`: the one position that is swapped, of a node with `pos=EACH`, which has a slot for each
+      of `positions`.
     - `shifts`: from how many positions its donors come: with `with_shift=True` from all; see
       `SwapSet`.
     """
@@ -43,12 +45,18 @@ class Slot:
     shares: int | None = None
     through: tuple[int, ...] = ()
     at: int | None = None
+    positions: int = 1
     shifts: int = 1
 
     @property
-    def places(self) -> int | range | None:
+    def place(self) -> Places | None:
+        """Its own position."""
+        return None if self.at is None else Places(range(self.at, self.at + 1), self.positions)
+
+    @property
+    def places(self) -> Places | None:
         """The positions of whose values it asks: its own, or those of all that are compared."""
-        return self.at if self.shifts == 1 else range(self.shifts)
+        return self.place if self.shifts == 1 else Places(range(self.shifts), self.positions)
 
     @property
     def whole(self) -> str:
@@ -93,7 +101,8 @@ def slots_of(root: Node, lengths: Lengths = _without_data) -> tuple[Slot, ...]:
             length = lengths(path, node)
             shifts = length if node.is_shifted else 1
             for at in range(length):
-                add(Slot(f"{path}/{at}", node, False, node.agrees_on, above, at=at, shifts=shifts))
+                slot = Slot(f"{path}/{at}", node, False, node.agrees_on, above)
+                add(replace(slot, at=at, positions=length, shifts=shifts))
         elif node.agrees_on is not None:
             add(Slot(path, node, False, node.agrees_on, above))
         if node.rest is not None:

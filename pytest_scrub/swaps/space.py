@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_scrub.data.columns import joint_codes, row_codes
+from pytest_scrub.data.columns import Places, joint_codes, row_codes
 from pytest_scrub.errors import DataError, HypothesisError, did_you_mean, located_at
-from pytest_scrub.swaps.each import codes_at, is_there, length_of, rows_at
+from pytest_scrub.swaps.each import codes_at, is_there, length_of, require_one_value, rows_at
 from pytest_scrub.swaps.predicted import PredictedLabels
 from pytest_scrub.swaps.slots import REFERENCE, Slot, owners_first, slots_of, with_agreement
 from pytest_scrub.swaps.swap_set import Mask, Numbers, Rows, SwapSet, joined
@@ -25,7 +25,7 @@ from pytest_scrub.tree.nodes import ANYTHING, EXACT, ROOT, Agreement, Node
 if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
 
-_Parts = tuple[Agreement, Agreement, int | range | None, int]
+_Parts = tuple[Agreement, Agreement, Places | None, int]
 _Chance = Callable[[Rows, Rows], Numbers]
 MOST_SHORT = (1 << 16) - 1
 ROWS_AT_ONCE = 1 << 21  # of the classes of spaces that are drawn from together: some 40 MB
@@ -160,8 +160,9 @@ class SwapSpace:
 
     `predicted`: the labels that its swaps lead to, None where they are to stay the reference's own.
 
-    **Raises** `DataError` for a feature that the dataset lacks or cannot compute, and where what a
-    shared donor agrees on does not follow from what lies above those that share it.
+    **Raises** `DataError` for a feature that the dataset lacks or cannot compute, or that has a
+    value for each position where donors agree as a whole, and where what a shared donor agrees on
+    does not follow from what lies above those that share it.
     """
 
     def __init__(
@@ -210,6 +211,7 @@ class SwapSpace:
         self._known_codes: dict[tuple[int, int], tuple[_Classes, Rows]] = {}
         self._classes = [self._classes_of(slot) for slot in self.slots]
         for slot in () if derived else self.slots:
+            require_one_value(dataset, slot)
             if slot.through:
                 self._require_determined(slot)
 
@@ -307,15 +309,15 @@ class SwapSpace:
         self.swapped = np.array(swapped, dtype=np.bool_)  # [slots]
 
     def _codes(self, slot: Slot) -> Rows:
-        own, other, at, _ = self._parts(slot)
+        own, other, places, _ = self._parts(slot)
         there = self._there_at(slot)
         with located_at(slot.node):
             try:
-                codes = self.dataset.codes(own, at)
+                codes = self.dataset.codes(own, places)
                 if self.unknowing is not None and other != ANYTHING:
                     rows = self.unknowing.rows
-                    rows = self.unknowing.places[len(at)] if isinstance(at, range) else rows
-                    permuted = self.dataset.codes(other, at)[rows_at(rows, there)]
+                    rows = rows if slot.shifts == 1 else self.unknowing.places[slot.shifts]
+                    permuted = self.dataset.codes(other, places)[rows_at(rows, there)]
                     known = [] if own == ANYTHING else [codes]
                     codes = row_codes(len(codes), [permuted, *known]) if known else permuted
             except DataError as error:

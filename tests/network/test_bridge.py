@@ -22,7 +22,7 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from pytest_scrub import Dataset
 from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.errors import ModelError
-from pytest_scrub.network import as_graph, wrapping
+from pytest_scrub.network import adapter, as_graph, wrapping
 from pytest_scrub.network.graph import Site
 from pytest_scrub.network.residual import ResidualGraph
 from pytest_scrub.network.transformer_lens import is_transformer_lens, parts_of
@@ -853,3 +853,67 @@ def test_telling_them_apart_does_not_import_transformer_lens() -> None:
         "assert not {'transformer_lens', 'transformers'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- large unembeddings ---------------------------------------------------------------------------
+
+
+class Own(nn.Linear):
+    """A layer that does more than its class."""
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[nn.Linear, Tensor]]:
+    """A layer that counts as large, and rows for it; whoever calls it gets a zero."""
+    monkeypatch.setattr(adapter, "LARGE", 1)
+
+    def made(kind: type[nn.Linear] = nn.Linear, bias: bool = True, rows: int = 40) -> Any:
+        torch.manual_seed(0)
+        return kind(48, 600, bias=bias), torch.randn(rows, 48)
+
+    return made
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(40,), (2, 20), (4, 5, 2)])
+def test_a_large_layer_is_multiplied_the_other_way_round(
+    large: Any, bias: bool, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, x = large(bias=bias)
+    x = x.view(*shape, -1)
+    with torch.no_grad():
+        expected = layer(x)
+        monkeypatch.setattr(nn.Linear, "forward", lambda self, x: x.new_zeros(()))
+        found = adapter.turned(layer)(x)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+WATCHED: dict[str, Callable[[nn.Linear], Any]] = {
+    "a hook": lambda layer: layer.register_forward_hook(lambda *_: None),
+    "a hook before": lambda layer: layer.register_forward_pre_hook(lambda *_: None),
+    "another forward": lambda layer: setattr(layer, "forward", layer.forward),
+    "a hook of all": lambda _: nn.modules.module.register_module_forward_hook(lambda *_: None),
+    "float64": lambda layer: layer.double(),
+    "packed": lambda layer: layer.register_buffer("weight_packed", torch.ones(1).to(torch.int8)),
+}
+
+
+@pytest.mark.parametrize("why", [*WATCHED, "few rows", "a gradient", "its own class", "small"])
+def test_what_is_more_than_a_large_product_is_called(
+    large: Any, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, x = large(
+        Own if why == "its own class" else nn.Linear, rows=31 if why == "few rows" else 40
+    )
+    if why == "small":
+        monkeypatch.setattr(adapter, "LARGE", 1 << 20)
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: x.new_full((), 7.0))
+    handle = WATCHED.get(why, lambda _: None)(layer)
+    x = x.to(layer.weight.dtype)
+    try:
+        with torch.set_grad_enabled(why == "a gradient"):
+            assert adapter.turned(layer)(x).item() == 7.0
+    finally:
+        if why == "a hook of all":
+            handle.remove()

@@ -178,8 +178,12 @@ def sae(at: str, width: int = 8, **options: Any) -> Dictionary:
             sae("blocks.1.attn.hook_z", width=4),
             "reads 4 numbers and has rows of 4, but what stands at blocks.1.attn.hook_z of this",
         ),
+        (
+            sae("blocks.1.hook_resid_mid"),
+            "stands at blocks.1.hook_resid_mid, which no module is known to hold in a network that",
+        ),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_dictionaries_that_no_place_of_a_run_has_are_refused(own: Dictionary, said: str) -> None:
     plain = hooked_graph("BertModel", 0)

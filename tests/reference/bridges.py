@@ -43,7 +43,8 @@ class Values(dict[str, "Tensor"]):
 
     - `stands`: by place, what stands there before anything is replaced, and what it reads; by the
       names of dictionaries what else they stand at.
-    - `crossing`: what was replaced of units that write at several layers, `[P, layers, d]`.
+    - `crossing`: what was replaced of units that write at several layers, `[P, layers, d]`;
+      `between`: by layer, of those of the stream between attention and MLP.
     """
 
     def __init__(self, network: BridgeNetwork) -> None:
@@ -51,6 +52,7 @@ class Values(dict[str, "Tensor"]):
         self.network, self.hidden = network, dict[int, "Tensor"]()
         self.stands = dict[str, tuple["Tensor", "Tensor"]]()
         self.crossing = list["Tensor"]()
+        self.between = dict[int, "Tensor"]()
 
     def __missing__(self, name: str) -> Tensor:
         if dictionary_of(name):
@@ -137,7 +139,7 @@ class BridgeNetwork:
                 out = self._points[place.rstrip("0123456789"), _layer(place)][0]
                 stands = self._shown(self.dictionaries[name].hooks["at"], row, {out: stands})
             return self.made_by(component, stands, stream)
-        if component.startswith("stream"):
+        if component.startswith(("stream", "mid")):
             return streams["stream"]
         if component.startswith("mlp"):
             return self._mlp(int(component.removeprefix("mlp")), row, streams["stream"])
@@ -172,7 +174,7 @@ class BridgeNetwork:
                     sums["mlp", layer] = sums.get(("mlp", layer), 0) + change[:, layer]
                 continue
             is_added = dictionary_of(component) in self._apart
-            if is_added or name.startswith(("embed", "pos_embed", "stream")):
+            if is_added or name.startswith(("embed", "pos_embed", "stream", "mid")):
                 total = total + change
                 continue
             kind, layer = "mlp" if name.startswith(("mlp", "neurons")) else "attn", _layer(name)
@@ -230,6 +232,7 @@ class BridgeNetwork:
             name = f"stream{layer}"
 
             def before(value: Tensor) -> Tensor:
+                value = value + values.between.pop(layer - 1, 0)
                 read([name], value)
                 values.stands[name] = value, value
                 return written({name: value, **self._made_of(name, replace, values)}, value)
@@ -316,9 +319,16 @@ class BridgeNetwork:
             total = total + sum(change[:, layer] for change in values.crossing)
             return written(made, total)
 
-        def reads(stream: Tensor) -> None:
-            read([name, f"neurons{layer}"], stream)
-            values.stands[name] = stream, stream
+        def reads(stream: Tensor) -> Tensor:
+            between = f"mid{layer}"
+            read([between], stream)
+            values.stands[between] = stream, stream
+            made = self._made_of(between, replace, values)
+            now = written({between: stream, **made}, stream)
+            values.between[layer] = now - stream  # of what goes on beside the MLP as well
+            read([name, f"neurons{layer}"], now)
+            values.stands[name] = now, now
+            return now
 
         return [
             _at(self._points["mlp", layer][1], reads),
@@ -362,7 +372,7 @@ class BridgeNetwork:
 
     def _constant(self, place: str) -> Tensor | int:
         """What stands at a place beside the component's activation."""
-        if place.startswith("stream"):
+        if place.startswith(("stream", "mid")):
             return 0
         layer = _layer(place)
         if place.startswith("mlp"):

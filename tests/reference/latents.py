@@ -114,7 +114,12 @@ class Slow:
     @property
     def hooks(self) -> dict[str, str | None]:
         kind, layer = re.fullmatch(r"(\w+?)(\d+)", self.place).groups()
-        within = {"stream": "hook_resid_pre", "attn": "hook_attn_out", "mlp": "hook_mlp_out"}[kind]
+        within = {
+            "stream": "hook_resid_pre",
+            "mid": "hook_resid_mid",
+            "attn": "hook_attn_out",
+            "mlp": "hook_mlp_out",
+        }[kind]
         within = {"raw": f"{kind}.hook_out", "z": "attn.hook_z"}.get(self.level, within)
         at = f"blocks.{layer}.{within}"
         return {"at": at, "reads": READS.get(self.reads) and f"blocks.{layer}.{READS[self.reads]}"}

@@ -37,6 +37,7 @@ from pytest_scrub import (
 from pytest_scrub.adversaries.saved import DamagedFile, load, save
 from pytest_scrub.adversaries.saved_rows import ClaimChanged, resolve
 from pytest_scrub.adversaries.search import swapped_nodes
+from pytest_scrub.data.columns import Places
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.explain import explain
@@ -50,7 +51,7 @@ from pytest_scrub.power.mutants import mutants
 from pytest_scrub.swaps.each import rows_at
 from pytest_scrub.swaps.null import null_of
 from pytest_scrub.swaps.space import SwapSpace
-from pytest_scrub.tree.nodes import Node
+from pytest_scrub.tree.nodes import Agreement, Node
 from tests.adversaries.counterexamples import saved_of
 from tests.reference.generate import Architecture, build
 from tests.sizes import only_in_full
@@ -738,8 +739,11 @@ def test_what_stands_in_for_padded_rows_is_a_permutation_of_the_others(
     assert all(found[i] == rows[i] for i in range(6) if mask[i] and mask[rows[i]])
 
 
-def test_without_it_a_value_for_each_position_agrees_as_a_whole() -> None:
-    space = SwapSpace(output(module("here", agrees_on="half"), rest=EXACT), data())
+AS_ONE = {"halves": X[:, None] // 2, "pair": X[:, :2] // 2}  # one value for a row
+
+
+def test_values_of_a_row_that_are_one_agree_as_a_whole() -> None:
+    space = SwapSpace(output(module("here", agrees_on="halves"), rest=EXACT), data(features=AS_ONE))
     half = space.dataset.feature("half")
     drawn = space.draw(200, np.random.default_rng(0))
     donors = drawn.donors[space.index["output/here"]]
@@ -750,12 +754,68 @@ def test_the_table_says_what_agrees_as_a_whole() -> None:
     def told(**says: Any) -> list[str]:
         claimed = output(module("here", **says), rest=EXACT)
         options = {"metric": Metric("first", lambda out, batch: out[:, 0]), "adversaries": ()}
-        verdict = check(claimed, GRAPH, data(), tolerance=1.0, samples=50, **options)
+        dataset = data(features=AS_ONE)
+        verdict = check(claimed, GRAPH, dataset, tolerance=1.0, samples=50, **options)
         return [node.agrees_on for node in verdict.nodes if not node.is_rest]
 
-    assert told(agrees_on="half") == ["half (all 4 values of half at once)"]
+    assert told(agrees_on="halves") == ["halves (all 4 values of halves at once)"]
+    assert told(agrees_on="pair") == ["pair (all 2 values of pair at once)"]
     assert told(agrees_on="half", pos=EACH) == ["half"]
     assert told(agrees_on="first") == ["first"]
+
+
+NEXT = FunctionGraph(here=lambda x: GRAPH.run({"x": x.roll(-1, 1)}), output=lambda here: here + 0)
+
+
+def test_agreement_as_a_whole_is_no_agreement_at_each_position() -> None:
+    """What stands at a position is made of what stands at others, so at each the feature there does
+    not settle it; whoever left pos=EACH out by mistake would see the claim hold."""
+    x = {"x": torch.tensor(X)}
+    dataset = Dataset(x, labels=NEXT.run(x), features={**FEATURES, **AS_ONE})
+    options = {"metric": error(), "tolerance": 0.02, "seed": 0, "adversaries": ()}
+
+    def found(**says: Any) -> str:
+        return check(output(module("here", **says), rest=EXACT), NEXT, dataset, **options).outcome
+
+    assert found(agrees_on="half", pos=EACH) == "refuted"
+    assert found(agrees_on="halves") == "held"
+    with pytest.raises(DataError, match=r"'half' \[120, 4\] has a value for each of 4 positions"):
+        found(agrees_on="half")
+
+
+@pytest.mark.parametrize("as_given", [list, lambda v: np.array(v).astype(str), lambda v: [
+    tuple(map(str, row)) for row in v]], ids=["lists", "text", "tuples of text"])  # fmt: skip
+def test_values_for_each_position_are_refused_in_whatever_form(as_given: Any) -> None:
+    """And where the whole row is told apart, taken, each of them by one more dimension."""
+    values = as_given((X // 2).tolist())
+    dataset = data(features={"form": values, "whole": np.array(values)[:, None]})
+    with pytest.raises(DataError, match=r"'form'.*values\[:, None\]"):
+        SwapSpace(output(module("here", agrees_on="form")), dataset)
+    space = SwapSpace(output(module("here", agrees_on="whole")), dataset)
+    same = (X[:, None] // 2 == X // 2).all(2)  # [rows, rows]
+    assert np.array_equal(space.count()["output/here"], same.sum(1))
+
+
+def test_one_position_is_the_whole_row() -> None:
+    dataset = Dataset({"x": torch.tensor(X[:, :1])}, features={"f": X[:, :1] // 2})
+    assert (
+        SwapSpace(output(module("here", agrees_on="f")), dataset).count()["output/here"].max() > 1
+    )
+
+
+@pytest.mark.parametrize("how", [EACH, SHIFTED], ids=["same position", "any position"])
+def test_what_is_one_value_for_a_row_stands_beside_values_for_each_position(how: Any) -> None:
+    """Searches ask at every position for what the claim does not name."""
+    three = {"nothing": np.zeros((120, LENGTH), dtype=int), "three": X[:, :3], **AS_ONE}
+    for name in ("half", "nothing"):
+        root = output(module("here", agrees_on=name, pos=how), rest=EXACT)
+        searches = [WhichDonors(), WhichSwaps(), WhichNodes(), WhichRefinement(), WhichInputs()]
+        verdict = judged(root, data(features=three), tolerance=0.3, adversaries=searches)
+        found = {tried.adversary for tried in verdict.search.attempts if tried.gap is not None}
+        assert found >= {"which donors", "which swaps", "which refinement"}
+    codes = data(features=three).codes(Agreement(("halves",)), Places(range(1, 3), LENGTH))
+    assert np.array_equal(codes[:120], codes[120:])
+    assert np.array_equal(codes[:120] == codes[0], (X[0] // 2 == X // 2).all(1))
 
 
 # --- what it cannot mean --------------------------------------------------------------------------
@@ -773,6 +833,18 @@ def test_the_table_says_what_agrees_as_a_whole() -> None:
             lambda: module("here", agrees_on="half", pos=EACH, computed_by=len),
             "here has pos=EACH and computed_by=, but only a leaf that takes activations has a "
             "donor of its own for each position; claim the positions one by one",
+        ),
+        (
+            lambda: SwapSpace(output(module("here", agrees_on="half")), data()),
+            "output/here: feature 'half' [120, 4] has a value for each of 4 positions; give the "
+            "node pos=EACH for a donor at each of them that agrees there, or give the feature as "
+            "[rows, 1, 4], values[:, None], where a donor agrees on the whole row at once",
+        ),
+        (
+            lambda: SwapSpace(output(module("here", agrees_on="first"), rest="odd"), data()),
+            "output/rest: feature 'odd' [120, 4] has a value for each of 4 positions; give a leaf "
+            "pos=EACH for a donor at each of them that agrees there, or give the feature as "
+            "[rows, 1, 4], values[:, None], where a donor agrees on the whole row at once",
         ),
         (
             lambda: Evaluator(GRAPH, data(features={"f": X[:, :3]}), claimed("f")),

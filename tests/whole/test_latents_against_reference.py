@@ -115,18 +115,21 @@ LEVELS = {
         latents(of, [1, 2], pos=2, **v), group([at], pos=1, **v), head(1, 0, pos=0, **v)
     ],
     "beside another MLP": lambda of, at, **v: [
-        latents(of, 2, **v), mlp(2 if at == "stream2" else 0, via="any", **ALL)
+        latents(of, 2, **v), mlp(2 if at in ("stream2", "mid1") else 0, via="any", **ALL)
     ],
     "below a head": lambda of, at, **v: [
         latents(of, [1, 2], **v), head(2, 1, reads=[head(1, 0, **ALL)], **ALL)
     ],
 }  # fmt: skip
 # of what is read, of what stands there, before and after a norm, of what heads hand on
-PLACES = ["sae_attn1", "raw_attn1", "z_attn1", "sae_mlp1", "raw_mlp1", "tc_mlp1", "sae_stream2"]
+PLACES = [
+    "sae_attn1", "raw_attn1", "z_attn1", "sae_mlp1", "raw_mlp1", "tc_mlp1", "sae_stream2",
+    "sae_mid1",
+]  # fmt: skip
 NETWORKS = ["native", "gemma2", "olmo2", "granite"]
 
 
-QUICK = [("raw_attn1", "gemma2")]
+QUICK = [("raw_attn1", "gemma2"), ("sae_mid1", "native")]
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,10 @@ def scrub_data():
     return Dataset(
         {"numbers": numbers},
         features={
-            "content": data.content(numbers),
+            "content": data.as_one(data.content(numbers)),
             "left": data.left(numbers),
             "right": data.right(numbers),
-            "numbers": numbers,
+            "numbers": data.as_one(numbers),
         },
         show=lambda row: " ".join(map(str, row["numbers"].tolist())),
         name=f"lists of {data.LENGTH} numbers",

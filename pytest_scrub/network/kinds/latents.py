@@ -65,11 +65,13 @@ class Standing:
         self._require_fits()
 
     def _place(self, parts: Mapping[str, Part]) -> ReadingPart:
-        kind, layer, stack = self.dictionary.at
+        _, layer, stack = self.dictionary.at
         place = parts.get(self.dictionary.place) if stack == "blocks" else None
         if place is None:
             layers = len(next(iter(parts.values())).transformer.attention)
-            lacks = " and no MLPs" * (kind.startswith("mlp") and layer < layers)
+            lacks = {"mlp": " and no MLPs", "mid": " and no stream between attention and MLP"}.get(
+                self.dictionary.place.rstrip("0123456789") if layer < layers else "", ""
+            )
             raise self._error(
                 f"stands at {self.dictionary.hook}, which a network of {layers} layers, counted "
                 f"from 0,{lacks} does not have"

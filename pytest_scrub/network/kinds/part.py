@@ -24,11 +24,12 @@ INPUT_STAGE = -1  # of what is there before the first layer
 
 def stage_before(layer: int) -> int:
     """That of the residual stream before a layer."""
-    return 3 * layer
+    return 4 * layer
 
 
 def first_stage(layer: int) -> int:
-    """That of a layer's attention; its MLP has the next one, where it reads what attention adds."""
+    """That of a layer's attention; where its MLP reads what attention adds, the stream between them
+    has the next one, and the MLP the one after it."""
     return stage_before(layer) + 1
 
 

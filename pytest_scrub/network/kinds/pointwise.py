@@ -33,7 +33,7 @@ class Mlp(ReadingPart):
     def __init__(self, transformer: Transformer, layer: int) -> None:
         super().__init__(transformer, f"mlp{layer}", f"MLP {layer}")
         self.layer, self.mlp = layer, transformer.mlps[layer]
-        self.stage = first_stage(layer) + (0 if transformer.parallel else 1)
+        self.stage = first_stage(layer) + (0 if transformer.parallel else 2)
         self.point = f"{'pre' if transformer.parallel else 'mid'}.{layer}"
         self.hook = self.block = f"mlp_out.{layer}"
         self.after = self.mlp.after

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pytest_scrub.network.adapter import Transformer
 from pytest_scrub.network.graph import FixedPositions, Site, Where, select
-from pytest_scrub.network.kinds.part import Running, stage_before
+from pytest_scrub.network.kinds.part import Running, first_stage, stage_before
 from pytest_scrub.network.kinds.reading import ReadingPart
 
 
@@ -36,6 +36,22 @@ class Stream(ReadingPart):
 
     def in_run(self, run: Running, where: Where) -> Tensor:
         return select(run.stream, where)
+
+
+class Between(Stream):
+    """The stream between the attention and the MLP of a layer, where a dictionary stands there.
+
+    **Arguments**
+
+    - `before`: the parts that add to it.
+    """
+
+    def __init__(self, transformer: Transformer, layer: int, before: frozenset[str]) -> None:
+        super().__init__(transformer, layer, before)
+        self.name = self.block = f"mid{layer}"
+        self.level = f"stream between attention and MLP {layer}"
+        self.stage, self.point = first_stage(layer) + 1, f"mid.{layer}"
+        self.hook = f"resid_{self.point}"
 
 
 def in_words(layer: int, layers: int) -> str:

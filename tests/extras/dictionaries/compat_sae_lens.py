@@ -7,6 +7,7 @@ in an environment of its own.
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,14 @@ from pytest_scrub import (
 )
 from pytest_scrub.metrics import Metric
 from pytest_scrub.network.encoders import NORMS
-from tests.extras.dictionaries.written import HOOK, HOOK_OUT, SAES, made_by_sae_lens
+from tests.extras.dictionaries.written import (
+    HOOK,
+    HOOK_MID,
+    HOOK_OUT,
+    HOOK_Z,
+    SAES,
+    made_by_sae_lens,
+)
 
 sae_lens = pytest.importorskip("sae_lens")
 transformer_lens = pytest.importorskip("transformer_lens")
@@ -56,9 +64,13 @@ def model() -> Any:
     return made
 
 
-def written_and_loaded(name: str, folder: Path) -> Any:
+FOUR = ("standard", "gated", "topk", "jumprelu")
+ALL = [*((name, HOOK) for name in SAES), *product(FOUR, [HOOK_Z, HOOK_MID])]
+
+
+def written_and_loaded(name: str, folder: Path, at: str) -> Any:
     """An SAE as SAELens has it after a file."""
-    sae = made_by_sae_lens(name, WIDTH, "float64")
+    sae = made_by_sae_lens(name, WIDTH, "float64", at=at)
     sae.save_model(folder)
     return type(sae).load_from_disk(folder, dtype="float64")
 
@@ -68,12 +80,12 @@ def scale_of(found: Dictionary, x: Tensor) -> Tensor | float:
     return 1.0 if divided_by is None else divided_by
 
 
-@pytest.mark.parametrize("name", SAES)
-def test_codes_are_the_packages_own(name: str, tmp_path: Path) -> None:
-    theirs = written_and_loaded(name, tmp_path)
+@pytest.mark.parametrize(("name", "at"), ALL)
+def test_codes_are_the_packages_own(name: str, at: str, tmp_path: Path) -> None:
+    theirs = written_and_loaded(name, tmp_path, at)
     x = torch.randn(ROWS, LENGTH, WIDTH, dtype=torch.float64)
     with torch.no_grad():
-        codes = theirs.encode(x)
+        codes = theirs.encode(x.unflatten(-1, (4, -1)) if at == HOOK_Z else x)
     for found in (load_dictionary(tmp_path), load_dictionary(theirs)):
         torch.testing.assert_close(found.encode(x), codes * scale_of(found, x), **CLOSE)
     assert codes.count_nonzero()
@@ -83,12 +95,12 @@ def everything(out: Tensor, batch: Any) -> Tensor:
     return out.flatten(1).sum(1)
 
 
-@pytest.mark.parametrize("name", SAES)
+@pytest.mark.parametrize(("name", "at"), ALL)
 def test_claims_are_what_its_own_encode_and_decode_give(
-    name: str, tmp_path: Path, model: Any
+    name: str, at: str, tmp_path: Path, model: Any
 ) -> None:
     """Latents, and the error, of a donor in a run on the reference."""
-    theirs = written_and_loaded(name, tmp_path)
+    theirs = written_and_loaded(name, tmp_path, at)
     rows = np.arange(ROWS)
     donors = rows[::-1].copy()
     for given in (tmp_path, theirs):
@@ -110,7 +122,7 @@ def by_hooks(model: Any, sae: Any, donors: np.ndarray[Any, Any], *, is_error: bo
     """The network on all rows with these units, or the error, of others put in, by its hooks and
     the SAE's own encode and decode."""
     is_transcoder = "transcoder" in sae.cfg.architecture()
-    at = HOOK_OUT if is_transcoder else HOOK
+    at = HOOK_OUT if is_transcoder else sae.cfg.metadata.hook_name
     seen: dict[str, Tensor] = {}
 
     def added(read: Tensor, stands: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ SAVED = ROOT / "tests/saved/dictionaries"
 SEEN = "seen.safetensors"  # x, and what the package makes of it: codes, decoded
 D_IN, UNITS = 6, 10
 HOOK, HOOK_OUT = "blocks.1.hook_resid_pre", "blocks.1.hook_mlp_out"
+HOOK_Z, HOOK_MID = "blocks.1.attn.hook_z", "blocks.1.hook_resid_mid"
 # by folder: SAELens's architecture, and what its configuration says
 SAES: dict[str, tuple[str, dict[str, Any]]] = {
     "standard": ("standard", {}),
@@ -42,7 +43,9 @@ def seen(name: str) -> dict[str, Tensor]:
     return load_file(SAVED / name / SEEN)
 
 
-def made_by_sae_lens(name: str, width: int = D_IN, dtype: str = "float32", seed: int = 0) -> Any:
+def made_by_sae_lens(
+    name: str, width: int = D_IN, dtype: str = "float32", seed: int = 0, at: str = HOOK
+) -> Any:
     """An SAE of SAELens, with random weights."""
     import sae_lens
     from sae_lens.registry import get_sae_class
@@ -51,10 +54,12 @@ def made_by_sae_lens(name: str, width: int = D_IN, dtype: str = "float32", seed:
     assert sae_lens
     architecture, options = SAES[name]
     made, config = get_sae_class(architecture)
-    hooks = {"hook_name": HOOK, "model_name": "a small network"}
+    hooks = {"hook_name": at, "model_name": "a small network"}
     if "transcoder" in architecture:
         options = {**options, "d_out": width}
         hooks |= {"hook_name": "blocks.1.hook_mlp_in", "hook_name_out": HOOK_OUT}
+    if at == HOOK_Z:  # it lays what each head hands on side by side
+        options = {**options, "reshape_activations": "hook_z"}
     metadata = SAEMetadata(**hooks)
     sae = made(config(d_in=width, d_sae=UNITS, dtype=dtype, metadata=metadata, **options))
     generator = torch.Generator().manual_seed(seed)

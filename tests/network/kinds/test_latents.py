@@ -28,12 +28,14 @@ from pytest_scrub import (
     head,
     latents,
     mlp,
+    module,
     output,
     stream,
     with_dictionaries,
 )
 from pytest_scrub.engine.circuit import circuit_of
 from pytest_scrub.engine.store import ActivationStore
+from pytest_scrub.network import as_graph
 from pytest_scrub.network.encoders import Gated, Rectified, TopK
 from pytest_scrub.network.graph import ModelGraph, Site
 from pytest_scrub.power.mutants import mutants
@@ -48,6 +50,7 @@ DATA = Dataset(TOKENS, labels=TOKENS[:, 0], label_pos=-1, features={"parity": TO
 PLACES = {
     "blocks.1.hook_resid_pre": (stream, 1),
     "blocks.1.hook_resid_post": (stream, 2),
+    "blocks.0.hook_resid_mid": (lambda layer, **say: module(f"mid{layer}", **say), 0),
     "blocks.0.hook_attn_out": (attn, 0),
     "blocks.0.hook_mlp_out": (mlp, 0),
     "blocks.0.attn.hook_out": (attn, 0),
@@ -164,11 +167,32 @@ def test_dictionaries_of_other_networks_are_refused(case: str) -> None:
         with_dictionaries(MODEL, sae=dictionary(**options))
 
 
-@pytest.mark.parametrize("hook", ["hook_mlp_out", "mlp.hook_out"])
-def test_a_network_without_mlps_has_no_dictionary_of_one(hook: str) -> None:
+@pytest.mark.parametrize(
+    ("hook", "lacks"),
+    [("hook_mlp_out", "MLPs"), ("mlp.hook_out", "MLPs"), ("hook_resid_mid", "stream between")],
+)
+def test_a_network_without_mlps_has_no_dictionary_of_one(hook: str, lacks: str) -> None:
     alone = build(Architecture(n_layers=LAYERS, attn_only=True, n_ctx=4)).bridge
-    with pytest.raises(ModelError, match="2 layers, counted from 0, and no MLPs does not have"):
+    with pytest.raises(ModelError, match=f"2 layers, counted from 0, and no {lacks}.* not have"):
         with_dictionaries(alone, sae=dictionary(f"blocks.0.{hook}"))
+
+
+def test_a_network_whose_blocks_are_parallel_has_no_stream_between() -> None:
+    with AllFloat64():
+        parallel = build(Architecture(kind="cohere", attn_only=False, d_head=4, n_ctx=4)).bridge
+        with pytest.raises(ModelError, match="no stream between attention and MLP does not have"):
+            with_dictionaries(parallel, sae=dictionary("blocks.0.hook_resid_mid"))
+
+
+def test_the_stream_between_is_a_component_only_where_a_dictionary_stands_there() -> None:
+    """Nothing else of a network changes: no search, mutant or picture has one more."""
+    assert not any(name.startswith("mid") for name in as_graph(MODEL).parts)
+    graph = with_dictionaries(MODEL, sae=dictionary("blocks.1.hook_resid_mid"))
+    assert [name for name in graph.parts if name.startswith("mid")] == ["mid1"]
+    assert graph.slots("mlp1", "sae[0]", False) == ("in",)
+    assert not graph.slots("head1.0", "sae[0]", True)
+    assert not graph.slots("sae[0]", "mlp1", True)
+    assert graph.slots("sae[0]", "head1.0", False)
 
 
 def test_widths_names_and_other_networks() -> None:
