@@ -83,3 +83,11 @@ def test_only_what_is_small_is_kept(native: Small, monkeypatch: pytest.MonkeyPat
     # keys and values together, and queries, where they are wanted
     assert sorted(kept) == [1, 2]
     assert sorted(made) == [1, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("root", TREES.values(), ids=TREES)
+def test_where_nothing_is_swapped_it_is_the_network(small: Small, root: Node, same: Same) -> None:
+    # some rows are padded, others not
+    own, slots = np.arange(ROWS), tuple(slot.path for slot in slots_of(root))
+    nothing = SwapSet(own, np.tile(own, (len(slots), 1)), slots, small.data.digest())
+    same(small.evaluator(root).outputs(nothing).double(), small.clean())
