@@ -7,7 +7,7 @@ as they are in a run on the prompt alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,6 +38,10 @@ class _Run:
 
     def inputs(self, rows: Tensor) -> dict[str, Tensor]:
         return {name: tensor[rows] for name, tensor in self.given.items()}
+
+    @property
+    def input_names(self) -> Collection[str]:
+        return self.given.keys()
 
 
 class Continuation:

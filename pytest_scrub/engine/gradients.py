@@ -9,7 +9,7 @@ activations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -87,6 +87,10 @@ class WatchedStore:
     def inputs(self, rows: Tensor) -> dict[str, Tensor]:
         inputs = self.store.inputs(rows)
         return {name: self._noted(name, None, value) for name, value in inputs.items()}
+
+    @property
+    def input_names(self) -> Collection[str]:
+        return self.store.input_names
 
     def _noted(self, source: Site | str, at: Where | Positions, value: Tensor) -> Tensor:
         if not value.is_floating_point():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NoReturn, Protocol
 
@@ -276,6 +276,11 @@ class ActivationStore:
     def inputs(self, rows: Tensor) -> dict[str, Tensor]:
         """The model inputs of int64 `[B]` rows."""
         return self.dataset.batch(rows)
+
+    @property
+    def input_names(self) -> Collection[str]:
+        """What the model inputs are called."""
+        return self.dataset.inputs.keys()
 
     def take(self, site: Site, rows: Tensor, where: Where) -> Tensor:
         """The site's activation on rows that `ensure` has seen, at `where` if the site keeps all

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -39,8 +39,7 @@ FixedPositions = tuple[int, ...] | None
 """Positions that are the same for every row; None = all."""
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(NamedTuple):
     """A clean activation that is cached.
 
     - `kind`: `"value"` of components (summed), `"stream"`, `"block"` (the sum of a block's parts
@@ -103,6 +102,11 @@ class Clean(Protocol):
 
     def inputs(self, rows: Tensor) -> dict[str, Tensor]:
         """The model inputs of `rows`."""
+        ...
+
+    @property
+    def input_names(self) -> Collection[str]:
+        """What these are called."""
         ...
 
 

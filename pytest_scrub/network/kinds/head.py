@@ -23,6 +23,12 @@ from pytest_scrub.network.parts import HeadNorm
 from pytest_scrub.network.precision import widened
 from pytest_scrub.tree.nodes import HEAD_SLOTS
 
+Weights = tuple[Tensor, Tensor | None, list[int]]
+"""Weights `[out, d_model]` of several slots one below the other, their biases, and how many of
+these are each slot's."""
+# Of fewer keys a processor's vectors hold those of one query half empty: then of many queries.
+FEWEST_KEYS = 8
+
 
 class Head(ReadingPart):
     """A query head of a layer's attention, with the key and value head that it shares with others
@@ -62,7 +68,8 @@ class Head(ReadingPart):
         value = super().clean(kind, seen, where)
         if kind in HEAD_SLOTS:
             length = seen[self.hook_of(kind)].shape[1]
-            return self.project(kind, self.normed(value), where, length).to(value.device)
+            (projected,) = self.project((kind,), self.normed(value), where, length)
+            return projected.to(value.device)
         z, bias = value[:, :, self.head], self.attention.b_V
         if bias is not None and self.attention.sinks is None:
             z = z - bias[self.kv_head].to(z.device)
@@ -75,25 +82,34 @@ class Head(ReadingPart):
         claimed = [child for child in batch.values if PATTERN in child.slots]
         v = self.projected(batch, "v")
         if not claimed:
-            return (self.attention_to(batch) @ v).to(batch.carrier.device)
+            return torch.bmm(self.attention_to(batch), v).to(batch.carrier.device)
         site = claimed[0].everywhere
         attention = widened(batch.clean.take(site, batch.carrier, batch.where))
         for child in claimed:
             attention = batch.replaced(child, attention, batch.where, None)
-        return (attention.to(v) @ v).to(batch.carrier.device)
+        return torch.bmm(attention.to(v), v).to(batch.carrier.device)
 
     def attention_to(self, batch: Batch) -> Tensor:
         """What share of each key its queries attend to, `[B, K, P]`, of what they, the keys and the
         mask read."""
         q, k = (self.projected(batch, slot) for slot in ("q", "k"))
+        return self.attention_of(q, k, self.hidden(batch, q))
+
+    def hidden(self, batch: Batch, q: Tensor) -> Tensor:
+        """The keys that its queries do not see, bool, broadcasts to `[B, K, P]`."""
+        where = batch.where
+        if batch.sees_all and (where is None or where.ndim == 1):  # the same of every batch
+            return batch.reading.kept(
+                (self.name, "hidden"), lambda: (~self.seen(batch.visible.to(q.device), where, q),)
+            )[0]
         masks = [
             (child.edit, value) for child, value in batch.values.items() if MASK in child.slots
         ]
         visible = replaced_keys(batch.visible, masks, batch.carrier).to(q.device)
         if masks:  # beyond a window only padding sees no key
-            seen = seen_keys(visible, batch.where, q, self.transformer.causal)
+            seen = seen_keys(visible, where, q, self.transformer.causal)
             require_a_key(seen.to(batch.carrier.device), batch.carrier, self.name)
-        return self.attention_of(q, k, self.seen(visible, batch.where, q))
+        return ~self.seen(visible, where, q)
 
     def projected(self, batch: Batch, slot: str) -> Tensor:
         """q, k or v `[B, K, d_head]`, where this head computes. Those that nothing changes are
@@ -108,11 +124,25 @@ class Head(ReadingPart):
             if not source.products:
                 return start
             z, weights = (both.to(self.device) for both in batch.product(source))
-            added = z @ (weights @ self.projection(slot)[0].to(weights.dtype))
+            added = z @ (weights @ self.projection(slot)[0].T.to(weights.dtype))
             return (widened(start) + self.rotated(slot, added, where, length)).to(start.dtype)
         key = (source.direct, source.rerun, where is None)
-        normed = batch.shared(key, lambda: self.normed(batch.stream(slot)))
-        return self.project(slot, normed, where, length)
+
+        def make() -> dict[str, Tensor]:
+            """Of all slots that read this stream."""
+            others = batch.reading.inputs.items()
+            slots = [
+                other
+                for other, own in others
+                if not own.is_projected
+                and key == (own.direct, own.rerun, batch.where_of(own) is None)
+            ]
+            normed = batch.shared(key, lambda: self.normed(batch.stream(slot)))
+            weights = batch.reading.kept((self.name, *slots), lambda: self.weights(slots))
+            projected = self.project(slots, normed, where, length, weights)
+            return dict(zip(slots, projected, strict=True))
+
+        return batch.shared((self.name, *key), make)[slot]
 
     # The arithmetic -------------------------------------------------------------------------------
 
@@ -136,8 +166,8 @@ class Head(ReadingPart):
 
     def computed(self, stream: Tensor, visible: Tensor) -> Tensor:
         normed = self.normed(stream)
-        q, k, v = (self.project(slot, normed, None) for slot in HEAD_SLOTS)
-        z = self.mix(q, k, v, self.seen(visible.to(self.device), None, q))
+        q, k, v = self.project(HEAD_SLOTS, normed, None)
+        z = self.mix(q, k, v, ~self.seen(visible.to(self.device), None, q))
         return (z @ self.attention.W_O[self.head]).to(stream.device)
 
     def together(
@@ -166,65 +196,93 @@ class Head(ReadingPart):
         stream is normed once, keys and values are computed once for all that share them."""
         normed = self.normed(stream)
         here = select(normed, where)
-        seen = self.seen(visible.to(self.device), where, here)
+        hidden = ~self.seen(visible.to(self.device), where, here)
         shared: dict[int, tuple[Tensor, Tensor]] = {}
         for head in parts:
             assert isinstance(head, Head)
             if head.kv_head not in shared:
-                k, v = (head.project(slot, normed, None) for slot in ("k", "v"))
+                k, v = head.project(("k", "v"), normed, None)
                 shared[head.kv_head] = k, v
-            q = head.project("q", here, where, visible.shape[1])
-            yield head, head.mix(q, *shared[head.kv_head], seen)
+            (q,) = head.project(("q",), here, where, visible.shape[1])
+            yield head, head.mix(q, *shared[head.kv_head], hidden)
 
     def seen(self, visible: Tensor, where: Where, queries: Tensor) -> Tensor:
         """Which keys queries at `where` see, bool, broadcasts to `[B, K, P]`."""
         return seen_keys(visible, where, queries, self.transformer.causal, self.attention.window)
 
-    def project(self, slot: str, normed: Tensor, where: Where, length: int | None = None) -> Tensor:
-        """q, k or v at `where`, `[B, K, d_head]`, from the normed stream there, of inputs of this
-        length where that is not all of it."""
+    def project(
+        self,
+        slots: Sequence[str],
+        normed: Tensor,
+        where: Where,
+        length: int | None = None,
+        weights: Weights | None = None,
+    ) -> list[Tensor]:
+        """q, k or v at `where`, `[B, K, d_head]` each, from the normed stream there, of inputs of
+        this length where that is not all of it. `weights`: theirs, where they are at hand."""
+        weight, bias, widths = weights or self.weights(slots)
+        projected = torch.nn.functional.linear(normed, weight, bias).split_with_sizes(widths, -1)
+        own = zip(slots, projected, strict=True)
+        return [self.finished(slot, part, where, length) for slot, part in own]
+
+    def weights(self, slots: Sequence[str]) -> Weights:
+        """What queries, keys or values are computed with, as one product: of heads, which are
+        narrow, several take hardly longer than one."""
+        weights, biases = zip(*map(self.projection, slots), strict=True)
+        widths = [*map(len, weights)]
+        if all(bias is None for bias in biases):
+            return torch.cat(weights), None, widths
+        each = zip(weights, biases, strict=True)
+        every = [own.new_zeros(len(own)) if bias is None else bias for own, bias in each]
+        return torch.cat(weights), torch.cat(every), widths
+
+    def finished(self, slot: str, projected: Tensor, where: Where, length: int | None) -> Tensor:
+        """q, k or v of what `projection` gives: normalised and rotated, where they are."""
         norm = self.head_norm(slot)
-        if norm is None or norm.each_alone:
-            weight, bias = self.projection(slot)
-            projected = normed @ weight if bias is None else normed @ weight + bias
-            if norm is not None and norm.after_rotation:
-                return norm.apply(self.rotated(slot, projected, where, length))
-            projected = projected if norm is None else norm.apply(projected)
+        if norm is None:
             return self.rotated(slot, projected, where, length)
-        weights, biases, nth = self.projections(slot)
-        every = torch.einsum("bkd,hde->bkhe", normed, weights)
-        every = norm.apply(every if biases is None else every + biases)
-        return self.rotated(slot, every[:, :, nth], where, length)
+        if not norm.each_alone:
+            weights, _, nth = self.projections(slot)
+            every = norm.apply(projected.reshape(*projected.shape[:-1], len(weights), -1))
+            return self.rotated(slot, every[:, :, nth], where, length)
+        if norm.after_rotation:
+            return norm.apply(self.rotated(slot, projected, where, length))
+        return self.rotated(slot, norm.apply(projected), where, length)
 
     def head_norm(self, slot: str) -> HeadNorm | None:
         """What normalises its queries or keys."""
         return {"q": self.attention.norm_q, "k": self.attention.norm_k, "v": None}[slot]
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
         """z, `[B, K, d_head]`, from q `[B, K, d_head]`, k and v `[B, P, d_head]`, and the keys that
-        each query sees: bool, broadcasts to `[B, K, P]`."""
-        return self.attention_of(q, k, seen) @ v
+        each query does not see: bool, broadcasts to `[B, K, P]`."""
+        return torch.bmm(self.attention_of(q, k, hidden), v)
 
-    def attention_of(self, q: Tensor, k: Tensor, seen: Tensor) -> Tensor:
+    def attention_of(self, q: Tensor, k: Tensor, hidden: Tensor) -> Tensor:
         """What share of each key queries attend to, `[B, K, P]`."""
-        scores = q @ k.transpose(-1, -2) * self.attention.scale
+        nothing = q.new_empty(1, 1, 1)  # to which the scaled product is added, and it ignored
+        scores = torch.baddbmm(nothing, q, k.transpose(-1, -2), beta=0, alpha=self.attention.scale)
         if self.attention.softcap is not None:
             scores = self.attention.softcap * torch.tanh(scores / self.attention.softcap)
         if self.attention.bias is not None:
             scores = scores + self.attention.bias(k.shape[1])[self.head].to(scores.dtype)
         # The most negative number, as networks have it: a query that sees no key, of padding,
         # attends to all alike, or to a sink alone.
-        scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)
         sinks = self.attention.sinks
         if sinks is None:
-            return scores.softmax(-1)
+            return softmax(scores)
         sink = sinks[self.head].to(scores.dtype).expand(*scores.shape[:-1], 1)
-        return torch.cat([scores, sink], -1).softmax(-1)[..., :-1]
+        return softmax(torch.cat([scores, sink], -1))[..., :-1]
 
     def projection(self, slot: str) -> tuple[Tensor, Tensor | None]:
-        """The weights `[d_model, d_head]` and the bias of queries, keys or values."""
+        """The weights, `[d_head, d_model]`, and the bias of queries, keys or values; of all heads,
+        one below the other, where these are normalised together."""
         weights, biases, nth = self.projections(slot)
-        return weights[nth], None if biases is None else biases[nth]
+        norm = self.head_norm(slot)
+        if norm is None or norm.each_alone:
+            return weights[nth].T, None if biases is None else biases[nth]
+        return weights.mT.flatten(0, 1), None if biases is None else biases.flatten()
 
     def projections(self, slot: str) -> tuple[Tensor, Tensor | None, int]:
         """The weights and biases of the layer's queries, keys or values, and which are this
@@ -240,3 +298,10 @@ class Head(ReadingPart):
         if slot == "v" or self.attention.rotate is None:
             return x
         return self.attention.rotate(x, position_ids(where, x), length)
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Over the keys of `[B, K, P]`."""
+    if scores.shape[-1] >= FEWEST_KEYS:
+        return scores.softmax(-1)
+    return scores.permute(2, 0, 1).softmax(0).permute(1, 2, 0)

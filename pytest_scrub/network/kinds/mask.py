@@ -75,7 +75,7 @@ def seen_keys(
 
     - `window`: how many keys a query sees at most, its own the last.
     """
-    seen = visible[:, None, :]
+    seen = visible.unsqueeze(1)
     if not causal:
         return seen
     at = position_ids(where, queries).unsqueeze(-1)

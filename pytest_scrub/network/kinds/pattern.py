@@ -51,7 +51,7 @@ class Pattern(ReadingPart):
         head, own = self.head, self.head.clean("q", seen, where)
         q, k = (value.to(head.device) for value in (own, head.clean("k", seen, None)))
         visible = visible_keys(seen).to(q.device)
-        return head.attention_of(q, k, head.seen(visible, where, q)).to(own.device)
+        return head.attention_of(q, k, ~head.seen(visible, where, q)).to(own.device)
 
     def read(self, batch: Batch) -> Tensor:
         return self.head.attention_to(batch).to(batch.carrier.device)

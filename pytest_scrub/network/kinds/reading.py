@@ -7,7 +7,6 @@ carrier's own component did; it is summed in float32 at least.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pytest_scrub.data.dataset import Positions
+from pytest_scrub.data.names import MASK as MASK_INPUT
 from pytest_scrub.network.graph import (
     Clean,
     Compute,
@@ -44,6 +44,9 @@ from pytest_scrub.network.precision import widened
 from pytest_scrub.tree.nodes import HEAD_SLOTS
 
 Made = TypeVar("Made")
+Kept = TypeVar("Kept", bound=tuple[Any, ...])
+# Of one reading's weights, side by side.
+MOST_KEPT_BYTES = 1 << 18
 
 
 class Child:
@@ -70,8 +73,8 @@ class Child:
         is_part = edit.at is not None or edit.subspace is not None or edit.change is not None
         self.is_product = self.is_z and self.is_term and not is_part
         at = None if self.is_whole else where
-        self.everywhere = replace(edit.site, positions=kept_positions(where))
-        self.own = replace(edit.site, positions=kept_positions(at if edit.at is None else edit.at))
+        self.everywhere = edit.site._replace(positions=kept_positions(where))
+        self.own = edit.site._replace(positions=kept_positions(at if edit.at is None else edit.at))
 
 
 class SlotInput:
@@ -139,6 +142,21 @@ class Reading:
         self.inputs = {
             slot: SlotInput(self, slot, where) for slot in part.streams if slot not in unread
         }
+        self._kept: dict[Hashable, Any] = {}
+
+    def kept(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
+        """Tensors that `make` gives of weights and positions alone, the same of every batch: made
+        once, like what is captured, unless they are so large that their products take far longer
+        anyway."""
+        if key in self._kept:
+            kept: Kept = self._kept[key]
+            return kept
+        with torch.no_grad():
+            made = make()
+        tensors = [one for one in made if isinstance(one, Tensor)]
+        if sum(one.numel() * one.element_size() for one in tensors) <= MOST_KEPT_BYTES:
+            self._kept[key] = made
+        return made
 
     def reader(self) -> Reader:
         """What the engine has to know of it."""
@@ -195,9 +213,15 @@ class Batch:
         return made
 
     @cached_property
+    def sees_all(self) -> bool:
+        """Whether every key of every row is visible, as there is no mask."""
+        return MASK_INPUT not in self.clean.input_names
+
+    @cached_property
     def visible(self) -> Tensor:
-        """The carrier's visible keys, `[B, P]`."""
-        return self.clean.take(VISIBLE, self.carrier, None)
+        """The carrier's visible keys, `[B, P]`; `[1, P]` where every row sees all."""
+        rows = self.carrier.flatten()[:1] if self.sees_all else self.carrier
+        return self.clean.take(VISIBLE, rows, None)
 
     def where_of(self, source: SlotInput) -> Where:
         """The positions at which a slot reads the stream."""
@@ -259,9 +283,12 @@ class Batch:
 
         def make() -> tuple[Tensor, Tensor]:
             z = [self._change(child, self.where_of(source)) for child in source.products]
-            weights = [widened(child.component.output_weights) for child in source.products]
-            together = z[0] if len(z) == 1 else torch.cat(z, -1)  # of one nothing is copied
-            return together, torch.cat(weights)
+            (weights,) = self.reading.kept(source.products, weights_of_all)
+            return z[0] if len(z) == 1 else torch.cat(z, -1), weights  # of one nothing is copied
+
+        def weights_of_all() -> tuple[Tensor]:
+            every = [widened(child.component.output_weights) for child in source.products]
+            return (every[0] if len(every) == 1 else torch.cat(every),)
 
         return self.shared((source.products, source.in_place), make)
 
