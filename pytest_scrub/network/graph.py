@@ -534,7 +534,7 @@ def projected_onto(difference: Tensor, subspace: Subspace | None) -> Tensor:
     """The part of `[..., d_model]` inside the subspace; all of it without one."""
     if subspace is None:
         return difference
-    columns = subspace.basis  # a tensor while it is fitted
+    columns: Any = subspace.basis  # a tensor while it is fitted
     columns = columns if isinstance(columns, Tensor) else columns.copy()
     basis = torch.as_tensor(columns, dtype=difference.dtype, device=difference.device)
     return (difference @ basis) @ basis.T

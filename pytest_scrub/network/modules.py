@@ -292,7 +292,11 @@ class ModuleGraph(ModelGraph):
         for name in names:
             if name in self.parts and self.parts[name].place.point.end == OUT:
                 found |= dict.fromkeys(self._recoded_around(name, inputs))
-        return Recoding(nn.ModuleList(map(self._modules.get, found)), self._live) if found else None
+        return (
+            Recoding(nn.ModuleList(self._modules[path] for path in found), self._live)
+            if found
+            else None
+        )
 
     def _recoded_around(self, name: str, inputs: Inputs) -> list[str]:
         point, call = self.parts[name].place.point, self.parts[name].place.call

@@ -30,7 +30,7 @@ from pytest_scrub.statistics.sampling import References
 from pytest_scrub.tree.edits import VectorEdit
 from pytest_scrub.tree.nodes import ANYTHING, Node, Subspace, output
 from pytest_scrub.tree.paths import node_paths, with_changes
-from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Control
+from pytest_scrub.verdict import HELD, REFUTED, TOO_FEW, UNDECIDED, Control
 
 SHUFFLED, PERMUTED = "weights shuffled", "features permuted among rows"
 DIRECTION, OTHER_VECTORS = "random vectors of the same norm", 19
@@ -231,7 +231,13 @@ def _control(
         if has_nothing_to_lose
         else None
     )
-    fails = found.outcome not in (HELD, UNDECIDED)
+    # of too few draws that differ there is no interval, but none of them hurts as it has to
+    never_hurts = (
+        settings.min_gap is not None
+        and found.undecided == TOO_FEW
+        and bool((found.acceptance.sign * found.sample.changes < settings.min_gap).all())
+    )
+    fails = found.outcome not in (HELD, UNDECIDED) or never_hurts
     told = None if found.predicted is None else found.predicted.accuracy
     accuracy = None if told is None else told.mean
     passed = has_nothing_to_lose or fails

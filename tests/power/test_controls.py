@@ -130,6 +130,13 @@ def test_weights_are_put_back() -> None:
     assert torch.equal(graph.run(data.batch(range(5))), clean)
 
 
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as learn few rows by heart."""
+    monkeypatch.setattr("pytest_scrub.power.controls.STEPS", 60)
+    monkeypatch.setattr("pytest_scrub.power.controls.STEPS_OF_MODULES", 300)
+
+
 # Claims that predict a change: controls by default ------------------------------------------------
 
 
@@ -176,6 +183,7 @@ def all_that_is_written(model: Untrained) -> Any:
     return torch.linalg.qr(model.a.weight.detach().double())[0]
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_an_alignment_with_the_whole_space_is_weak_by_its_controls() -> None:
     """Any other basis of it does as well; the network was never trained."""
     found = exchanged(everything)
@@ -193,6 +201,7 @@ def test_an_alignment_with_the_whole_space_is_weak_by_its_controls() -> None:
     assert exchanged(everything, controls=False).outcome == "held"
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_an_alignment_that_others_of_its_width_are_not_is_held() -> None:
     found = exchanged(all_that_is_written)
     assert found.outcome == "held"
@@ -288,12 +297,6 @@ def test_a_map_that_was_learnt_by_heart_is_weak_and_fails_on_other_rows() -> Non
     assert 0.3 < other.predicted.accuracy.mean < 0.8
 
 
-@pytest.fixture
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as learn few rows by heart."""
-    monkeypatch.setattr("pytest_scrub.power.controls.STEPS_OF_MODULES", 300)
-
-
 def learnt_by_heart() -> tuple[nn.Module, Dataset]:
     """A network that was never trained, and a map of what it holds that learnt a bit of 24 rows."""
     generator = torch.Generator().manual_seed(1)
@@ -386,6 +389,7 @@ def test_of_a_map_without_weights_only_other_rows_speak() -> None:
         assert "no weights" in (anew.note or "")
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_a_map_that_is_not_computed_with_gradients_cannot_be_fitted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -407,8 +411,8 @@ def in_a_subspace(tokens: int, width: int) -> Verdict:
     one half does that was found."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        embed, hidden = nn.Embedding(tokens, width), nn.Linear(width, 64)
-        model = nn.Sequential(embed, hidden, nn.Tanh(), nn.Linear(64, 2)).eval()
+        embed, hidden = nn.Embedding(tokens, width), nn.Linear(width, 128)
+        model = nn.Sequential(embed, hidden, nn.Tanh(), nn.Linear(128, 2)).eval()
         hidden.weight.data *= 3
         bit = torch.randint(2, (tokens,), generator=torch.Generator().manual_seed(1))
     rows = torch.arange(tokens)
@@ -435,7 +439,7 @@ def in_a_subspace(tokens: int, width: int) -> Verdict:
 
 
 def test_a_subspace_that_is_found_as_well_on_shuffled_weights_is_weak() -> None:
-    found = in_a_subspace(5, 48)
+    found = in_a_subspace(5, 64)
     assert (found.average, found.outcome) == ("held", "weak")
     controls = {control.name: control for control in found.controls}
     anew = controls.pop(FITTED)

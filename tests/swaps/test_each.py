@@ -821,6 +821,21 @@ def test_the_table_says_what_agrees_as_a_whole() -> None:
             "its own input; name a feature, or leave with_shift= out",
         ),
         (
+            lambda: EACH(shift=True),
+            "EACH is given as it is, pos=EACH, or called with with_shift= alone, "
+            "pos=EACH(with_shift=True), not with shift=; did you mean 'with_shift'?",
+        ),
+        (
+            lambda: EACH(True),
+            "EACH is given as it is, pos=EACH, or called with with_shift= alone, "
+            "pos=EACH(with_shift=True), not with True",
+        ),
+        (
+            EACH,
+            "EACH is given as it is, pos=EACH, or called with with_shift= alone, "
+            "pos=EACH(with_shift=True), not with nothing",
+        ),
+        (
             lambda: EACH(with_shift="yes"),  # type: ignore[arg-type]
             "with_shift= of EACH is True or False, not 'yes'",
         ),
