@@ -390,7 +390,10 @@ def _other_class(against: int | str, batch: Batch, labels: Tensor) -> Tensor:
     positions."""
     if not isinstance(against, str):
         return torch.full_like(labels, against)
-    values = batch.feature(against)
+    try:
+        values = batch.feature(against)
+    except DataError as error:
+        raise DataError(f"the metric logit_difference is against a feature, and {error}") from None
     if values.dtype.kind not in "biu":
         raise DataError(
             f"the metric logit_difference needs a class for each row, but the feature {against!r} "

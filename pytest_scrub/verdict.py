@@ -318,6 +318,7 @@ class Control:
     - `note`: why it could not, or why that it holds there says nothing.
     - `passed`: whether it says nothing against the claim.
     - `accuracy`: there, as in `Predicted`; None where no label is predicted.
+    - `remedy`: what would tell more, of one that did not pass, where there is something.
     """
 
     name: str
@@ -326,6 +327,7 @@ class Control:
     note: str | None
     passed: bool
     accuracy: float | None = None
+    remedy: str | None = None
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,15 @@ def test_logit_difference_is_against_a_class_or_a_feature() -> None:
     assert logit_difference("flag")(output, batch([2, 2, 2])).tolist() == [-2, -4, -2]
 
 
+def test_logit_difference_against_a_feature_that_is_not_there() -> None:
+    said = (
+        "^the metric logit_difference is against a feature, and the dataset has no feature 'othr'; "
+        r"did you mean 'other'\?; it has "
+    )
+    with pytest.raises(DataError, match=said):
+        logit_difference("othr")(noise(3, CLASSES), batch([0, 1, 2]))
+
+
 def test_logit_difference_at_several_positions() -> None:
     output = noise(3, 3, CLASSES)
     labels = torch.tensor([[0, 1, 2], [1, 1, 0], [2, 0, 0]])

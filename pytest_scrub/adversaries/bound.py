@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from pytest_scrub.statistics.acceptance import Acceptance, Interval, decided_by
-from pytest_scrub.statistics.intervals import Numbers, confidence_sequence, point
+from pytest_scrub.statistics.intervals import Numbers, confidence_sequence, point, unseen_tail
 from pytest_scrub.verdict import HELD, REFUTED, UNDECIDED, Decided, Estimate
 
 # References below which the mean of their worst swaps decides nothing, unless they are all.
@@ -45,7 +46,8 @@ def by_references(
     """
     room = None if of_null is None else acceptance.sign * of_null
     interval = point if exact else _of_a_search
-    outcome = _outcome(acceptance, changes, room, rounding, interval)
+    decides = point if exact else _of_few_worst
+    outcome = _outcome(acceptance, changes, room, rounding, decides)
     fewest = {HELD: FEWEST_TO_HOLD, REFUTED: FEWEST_TO_REFUTE}.get(outcome, 0)
 
     def mean(values: Numbers) -> Estimate:
@@ -102,6 +104,16 @@ def _outcome(
 def _of_a_search(values: Numbers, largest: float, confidence: float, rounding: float) -> Estimate:
     """Of the mean of what a search found; the average before it has seen as many as it needs."""
     return confidence_sequence(values, largest, confidence, rounding, alike=FEWEST_TO_HOLD)
+
+
+def _of_few_worst(values: Numbers, largest: float, confidence: float, rounding: float) -> Estimate:
+    """The same with either end moved out where values have a long tail there, which few references
+    have not seen all of: else their mean is held too often."""
+    found = _of_a_search(values, largest, confidence, rounding)
+    if math.isfinite(largest) or not found.is_known:
+        return found
+    below, above = (unseen_tail(side, 1 - confidence) for side in (-values, values))
+    return Estimate(found.mean, found.low - below, found.high + above)
 
 
 def _relative(acceptance: Acceptance, changes: Numbers, of_null: Numbers) -> Decided:

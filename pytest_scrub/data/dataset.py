@@ -90,6 +90,8 @@ class Dataset:
     - `digest`: identifies inputs and labels, where hashing all of them would take too long.
     - `references`, `donors`: a bool mask or row numbers; all rows by default. With `donors` alone,
       the other rows are the references.
+    - `fitted_on`: likewise the rows on which an alignment that is claimed was found. They are
+      neither references nor donors; the control that fits it anew does so on them.
     - `source`: what makes more rows like these; `from_strategy` gives it, and `to` and `extend`
       keep it.
 
@@ -108,6 +110,7 @@ class Dataset:
         digest: str | None = None,
         references: Any = None,
         donors: Any = None,
+        fitted_on: Any = None,
         source: StrategySource | None = None,
     ) -> None:
         named = named_inputs(inputs)
@@ -121,13 +124,18 @@ class Dataset:
             raise DataError(
                 f"show= takes a tokenizer or a function of a row, not a {type(show).__name__}"
             )
+        self.fitted_rows: Ints | None = None
         everything = np.arange(len(self))
+        if fitted_on is not None:
+            self.fitted_rows = _row_numbers(fitted_on, len(self), "fitted_on=")
+            everything = np.setdiff1d(everything, self.fitted_rows)
         self.donor_rows = _row_numbers(
             everything if donors is None else donors, len(self), "donors="
         )
         if references is None:
             references = everything if donors is None else np.setdiff1d(everything, self.donor_rows)
         self.reference_rows = _row_numbers(references, len(self), "references=")
+        self._require_unseen()
         if digest is not None and not (isinstance(digest, str) and digest):
             raise DataError(f"digest= is text that identifies inputs and labels, not {digest!r}")
         self._show, self._digest = show, digest
@@ -144,6 +152,32 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    def _require_unseen(self) -> None:
+        """**Raises** `DataError` where a claim would be judged on an input that its alignment was
+        found on."""
+        if self.fitted_rows is None:
+            return
+        fitted = self.content[self.fitted_rows]
+        for what, rows in (("references=", self.reference_rows), ("donors=", self.donor_rows)):
+            both = np.isin(self.content[rows], fitted)
+            if both.any():
+                row = rows[both][0]
+                same = self.fitted_rows[fitted == self.content[row]][0]
+                like = "" if same == row else f", the same input as row {row},"
+                raise DataError(
+                    f"fitted_on= holds row {same}{like} which {what} holds too, and an alignment "
+                    "is judged on inputs that it was not found on; leave them out of one of the two"
+                )
+
+    @property
+    def of_fit(self) -> Dataset:
+        """The same with the rows of `fitted_on` as references and donors; itself without any."""
+        if self.fitted_rows is None:
+            return self
+        other = copy(self)
+        other.reference_rows = other.donor_rows = self.fitted_rows
+        return other
 
     def __getstate__(self) -> dict[str, Any]:
         """What the user holds cannot be changed from where a copy is sent to."""
@@ -461,6 +495,7 @@ class Dataset:
             source=self.source,
             references=self.reference_rows,
             donors=[*self.donor_rows, *range(len(self), len(self) + len(fresh))],
+            fitted_on=self.fitted_rows,
         )
         is_known = labels is not None and self.labelled == len(self)
         extended.labelled = len(extended) if is_known else self.labelled

@@ -60,6 +60,7 @@ class Continuation:
         self._require_open_ends()
         self._require_readable(checked)
         self._is_proved = self.tokens == 1  # then no text is longer than its prompt
+        self._pads_alike = MASK not in self.dataset.inputs
         contents = int(self.dataset.content.max()) + 1
         self._content = torch.tensor(self.dataset.content, device=self.dataset.device)
         device = self.dataset.device
@@ -129,6 +130,27 @@ class Continuation:
                         "that has"
                     )
 
+    def _require_same_without_padding(self) -> None:
+        """**Raises** `DataError` where padding on the left changes what is said: `generate()` does
+        not count it among the positions, and a run of the network may."""
+        if self._pads_alike:
+            return
+        seen = self.dataset.inputs[MASK] != 0
+        widths = seen.int().argmax(1).cpu().numpy()
+        _, rows = np.unique(widths, return_index=True)
+        for row in rows[widths[rows] > 0][:PROOF_ROWS]:
+            padded = self.dataset.batch([row])
+            alone = {name: tensor[:, widths[row] :] for name, tensor in padded.items()}
+            own, without = (self.graph.run(inputs)[:, -1] for inputs in (padded, alone))
+            if relative_difference(own, without, without):
+                raise DataError(
+                    f"{self._what}: {self.graph.source} counts padding among its positions, so "
+                    f"after row {row}, which is padded on the left, it says something else than "
+                    "generate(), which does not count it; give prompts of one length, or a network "
+                    "whose positions are relative"
+                )
+        self._pads_alike = True
+
     # What goes on ---------------------------------------------------------------------------------
 
     def swapped(self, first: Tensor, carriers: Tensor, values: Sequence[Tensor]) -> Tensor:
@@ -163,6 +185,7 @@ class Continuation:
     def _said(
         self, first: Tensor, carriers: Tensor, edits: Sequence[Edit], values: Sequence[Tensor]
     ) -> Tensor:
+        self._require_same_without_padding()
         prompts, said = self.dataset.batch(carriers), self._best(first)[:, None]
         rows = torch.arange(len(carriers), device=carriers.device)
         while said.shape[1] < self.tokens:

@@ -298,6 +298,14 @@ class Evaluator:
         batches = self._each_batch(swap_set, differentiate, differentiated=True)
         return [joined(parts) for parts in zip(*batches, strict=True)] if all(batches) else []
 
+    def with_gradients(self, swap_set: SwapSet, metric: Metric) -> Tensor:
+        """A metric of every reference, `[R]`, with the gradient of what the hypothesis and the
+        network are made of."""
+        rows = self._on_device(self._prepare(swap_set))
+        with torch.enable_grad():
+            output, labels = self._output(Columns(rows)), self._labels(rows)
+            return self._metric(rows[REFERENCE], output, metric, labels)
+
     def _gradients(self, total: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         try:
             return torch.autograd.grad(total, values, materialize_grads=True)

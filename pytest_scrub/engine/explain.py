@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.fitting import BATCH, STEPS, subspaces_of
 from pytest_scrub.engine.memory import in_units
 from pytest_scrub.engine.store import bytes_of_a_row
 
@@ -35,6 +36,8 @@ class Explanation:
     - `tokens`: how many are said after a prompt, and `passes`: of the network for those of a swap.
     - `batch`: how many references are evaluated at once; `batch_bytes`: about what that takes.
     - `indirect`: why nothing is read directly, where that is for the network's own reasons.
+    - `fitted`: how many swaps, with their gradients, the control takes that fits the alignment of a
+      claim that predicts labels; 0 where there is none.
     """
 
     hypothesis: str
@@ -51,6 +54,7 @@ class Explanation:
     indirect: str | None = None
     tokens: int = 0
     passes: int = 0
+    fitted: int = 0
 
     def __str__(self) -> str:
         lines = [
@@ -82,6 +86,11 @@ class Explanation:
                 f"said after each prompt: {self.tokens} tokens, {self.passes} passes of the "
                 f"network for each swap and {self.tokens} for each reference"
             )
+        if self.fitted:
+            lines.append(
+                f"a control, unless controls=False, fits the alignment anew: {self.fitted:,} swaps "
+                "with their gradients, four times as many where modules recode what passes"
+            )
         if self.indirect is not None:
             lines.append(f"everything is read along every path, since {self.indirect}")
         return "\n".join(lines)
@@ -108,6 +117,7 @@ def explain(evaluator: Evaluator) -> Explanation:
     batch, batch_bytes = evaluator.batch_of(
         evaluator.held(lambda sites: sum(bytes_of_a_row(one[site]) for site in sites))
     )
+    aligned = subspaces_of(evaluator.hypothesis)
     return Explanation(
         hypothesis=str(evaluator.hypothesis),
         slots=tuple(slots),
@@ -123,4 +133,5 @@ def explain(evaluator: Evaluator) -> Explanation:
         indirect=evaluator.graph.indirect,
         tokens=evaluator.metric.tokens,
         passes=evaluator.passes,
+        fitted=STEPS * BATCH if evaluator.hypothesis.predicts and aligned else 0,
     )

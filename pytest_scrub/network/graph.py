@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pytest_scrub.data.columns import Ints
 from pytest_scrub.data.dataset import Dataset, Positions
@@ -146,6 +146,19 @@ class Reader:
     recomputes: tuple[str, ...] = ()
     reruns: bool = False
     stages: Stages | None = None
+
+
+@dataclass(frozen=True)
+class Recoding:
+    """Modules that recode what passes, and give it back as it was: an alignment that is not linear.
+
+    - `modules`: from where it is recoded to where it is back.
+    - `values`: the values of components in a run of some inputs, with the gradients of these
+      modules' weights.
+    """
+
+    modules: nn.ModuleList
+    values: Callable[[Iterable[str], Inputs], Mapping[str, Tensor]]
 
 
 def recomputing(
@@ -367,6 +380,10 @@ class ModelGraph(ABC):
         site = self.value_site((component,), kept_positions(where))
         return Reader(lambda clean, carrier, at, _: clean.take(site, carrier, at), (site,))
 
+    def recoding(self, names: Iterable[str], inputs: Inputs) -> Recoding | None:
+        """What recodes one of these values, and gives it back; none by default."""
+        return None
+
     @abstractmethod
     def capture(self, sites: Sequence[Site], inputs: Inputs) -> dict[Site, Tensor]:
         """One clean run of the real network: the activations of `sites`, `[B, (K,) ...]`."""
@@ -528,7 +545,9 @@ def projected_onto(difference: Tensor, subspace: Subspace | None) -> Tensor:
     """The part of `[..., d_model]` inside the subspace; all of it without one."""
     if subspace is None:
         return difference
-    basis = torch.as_tensor(subspace.basis.copy(), dtype=difference.dtype, device=difference.device)
+    columns: Any = subspace.basis  # a tensor while it is fitted
+    columns = columns if isinstance(columns, Tensor) else columns.copy()
+    basis = torch.as_tensor(columns, dtype=difference.dtype, device=difference.device)
     return (difference @ basis) @ basis.T
 
 

@@ -31,6 +31,7 @@ from pytest_scrub.network.graph import (
     ModelGraph,
     Parts,
     Reader,
+    Recoding,
     Site,
     captured,
     count_rows,
@@ -53,6 +54,7 @@ from pytest_scrub.network.places import (
     seen,
     tensors_of,
 )
+from pytest_scrub.network.recoded import passing, recoded_around
 from pytest_scrub.network.vocabulary import ids_required
 from pytest_scrub.tree.nodes import ROOT, value_name
 
@@ -271,15 +273,40 @@ class ModuleGraph(ModelGraph):
 
     def values(self, names: Iterable[str], inputs: Inputs) -> dict[str, Tensor]:
         """The clean values of these components, and the output, from one run."""
+        with torch.no_grad():
+            return self._live(names, inputs)
+
+    def _live(self, names: Iterable[str], inputs: Inputs) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
 
         def keep(name: str, value: Tensor) -> None:
             # what follows may change it in place: relu(inplace=True), out += identity
             found[name] = value.clone()
 
-        with torch.no_grad():
-            found[ROOT] = self.run_with(inputs, names, keep)
+        found[ROOT] = self.run_with(inputs, names, keep)
         return found
+
+    def recoding(self, names: Iterable[str], inputs: Inputs) -> Recoding | None:
+        found = dict[str, None]()
+        for name in names:
+            if name in self.parts and self.parts[name].place.point.end == OUT:
+                found |= dict.fromkeys(self._recoded_around(name, inputs))
+        return (
+            Recoding(nn.ModuleList(self._modules[path] for path in found), self._live)
+            if found
+            else None
+        )
+
+    def _recoded_around(self, name: str, inputs: Inputs) -> list[str]:
+        point, call = self.parts[name].place.point, self.parts[name].place.call
+
+        def turned(component: str, value: Tensor) -> Tensor | None:
+            return value.roll(1, 0) if component == name else None
+
+        with torch.no_grad():
+            clean = passing(self._modules, lambda: self.run(inputs))
+            other = passing(self._modules, lambda: self.run_with(inputs, [name], turned))
+        return recoded_around(point.path, call, clean, other)
 
     def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
         if not edits:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_scrub.verdict import HELD, HURTS, NO_FEATURE, NO_ROOM, Control, Power, Slices, Verdict
+from pytest_scrub.verdict import (
+    HELD,
+    HURTS,
+    NO_FEATURE,
+    NO_ROOM,
+    UNDECIDED,
+    Control,
+    Power,
+    Slices,
+    Verdict,
+)
 
 MOST_SLICES = 10  # lines
 
@@ -67,6 +77,8 @@ def control_lines(controls: Sequence[Control]) -> Iterator[str]:
 
 
 def _objection(control: Control) -> str:
+    if control.outcome is None:
+        return "so nothing tells whether it holds there too"
     if control.outcome == HELD:
         return "it holds there too, so it says nothing"
     return "it may hold there too, as these samples do not decide it"
@@ -132,14 +144,15 @@ def no_better(verdict: Verdict) -> str | None:
 def why_weak(verdict: Verdict) -> str:
     """Why a claim that held is weak, in one line."""
     reasons = [reason] if (reason := no_better(verdict)) else []
-    for says, holds in (
-        ("it holds as well", True),
-        ("these samples do not decide whether it holds", False),
+    for says, outcomes in (
+        ("it holds as well", (HELD,)),
+        ("these samples do not decide whether it holds", (UNDECIDED,)),
+        ("nothing tells whether it holds", (None,)),
     ):
         there = [
-            control.name
+            f"{control.name}{'' if control.remedy is None else f' ({control.remedy})'}"
             for control in verdict.controls
-            if not control.passed and (control.outcome == HELD) is holds
+            if not control.passed and control.outcome in outcomes
         ]
         if there:
             reasons.append(f"{says} with {' and with '.join(there)}")

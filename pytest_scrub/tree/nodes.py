@@ -22,7 +22,7 @@ import numpy as np
 
 import pytest_scrub
 from pytest_scrub.common.calls import as_doubles, short_repr, with_plain_arguments
-from pytest_scrub.errors import HypothesisError, Place, located_at
+from pytest_scrub.errors import HypothesisError, Place, did_you_mean, located_at
 from pytest_scrub.tree.edits import VectorEdit
 from pytest_scrub.tree.predictions import Prediction, Predicts, prediction
 from pytest_scrub.tree.units import MOST_UNITS, named, shown, text_from, text_of
@@ -93,7 +93,14 @@ class Each:
 
     with_shift: bool = False
 
-    def __call__(self, *, with_shift: bool) -> Each:
+    def __call__(self, *others: object, with_shift: bool | None = None, **unknown: object) -> Each:
+        if with_shift is None or others or unknown:
+            given = [*map(short_repr, others), *(f"{name}=" for name in unknown)]
+            raise HypothesisError(
+                "EACH is given as it is, pos=EACH, or called with with_shift= alone, "
+                f"pos=EACH(with_shift=True), not with {', '.join(given) or 'nothing'}"
+                f"{did_you_mean(next(iter(unknown), ''), ['with_shift'])}"
+            )
         if not isinstance(with_shift, bool):
             raise HypothesisError(
                 f"with_shift= of EACH is True or False, not {short_repr(with_shift)}"

@@ -17,6 +17,7 @@ from pytest_scrub import (
     Verdict,
     WhichDonors,
     check,
+    cross_entropy,
     module,
     output,
 )
@@ -426,3 +427,22 @@ def test_a_search_that_changes_nothing_at_all_is_believed_from_200_references() 
     one_of_them[7] = 1e-3
     assert by_references(accepts, one_of_them, None, 1e-9, exact=False).outcome == "undecided"
     assert accepts.outcome(np.zeros(2999), None, None, 1e-9)[0] == "undecided"
+
+
+def test_what_has_a_long_tail_is_not_held_as_often_as_few_references_would_have_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A mean of 200 that has not seen the tail is too small; it lies at the bound."""
+    acceptance = Acceptance(cross_entropy(), tolerance=1.0)
+    runs = (np.random.default_rng(0).pareto(3, (3000, 200)) + 1) / 1.5
+
+    def held() -> float:
+        outcomes = [by_references(acceptance, one, None, 0.0, exact=False).outcome for one in runs]
+        return outcomes.count("held") / len(runs)
+
+    with_tails = held()
+    monkeypatch.setattr("pytest_scrub.adversaries.bound.unseen_tail", lambda *_: 0.0)
+    assert with_tails < 0.6 * held()
+    # of the interval that is shown nothing is moved
+    shown = by_references(acceptance, runs[0], None, 0.0, exact=False).interval
+    assert shown == confidence_sequence(runs[0], np.inf, acceptance.confidence)

@@ -599,6 +599,36 @@ def test_a_new_column_needs_a_value_for_every_row() -> None:
         Dataset(rows(2)).with_features({"new": [1]}).feature("new")
 
 
+def test_rows_that_an_alignment_was_found_on_are_neither_references_nor_donors() -> None:
+    tokens = torch.arange(12).view(6, 2)
+    data = Dataset(tokens, fitted_on=[1, 4])
+    assert data.reference_rows.tolist() == data.donor_rows.tolist() == [0, 2, 3, 5]
+    assert data.of_fit.reference_rows.tolist() == data.of_fit.donor_rows.tolist() == [1, 4]
+    assert data.extend(torch.full((1, 2), 99)).of_fit.donor_rows.tolist() == [1, 4]
+    apart = Dataset(tokens, fitted_on=[1, 4], donors=[0, 2])
+    assert (apart.reference_rows.tolist(), apart.donor_rows.tolist()) == ([3, 5], [0, 2])
+    plain = Dataset(tokens)
+    assert plain.fitted_rows is None
+    assert plain.of_fit is plain
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "says"),
+    [
+        ([0, 1, 2], {"references": [0, 1]}, "fitted_on= holds row 1 which references= holds too"),
+        ([0, 1, 2], {"references": [0], "donors": [1]}, "row 1 which donors= holds too"),
+        ([0, 1, 1], {}, "fitted_on= holds row 1, the same input as row 2, which references= holds"),
+        ([0, 1, 1], {"donors": [2], "references": [0]}, "as row 2, which donors= holds too"),
+    ],
+)
+def test_nothing_is_judged_on_what_its_alignment_was_found_on(
+    rows: list[int], options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(DataError, match=says) as raised:
+        Dataset(torch.tensor(rows)[:, None], fitted_on=[1], **options)
+    assert "an alignment is judged on inputs that it was not found on; leave" in str(raised.value)
+
+
 def test_fresh_rows_become_donors() -> None:
     data = Dataset(TOKENS, labels=[1, 0, 1, 0], donors=[2, 3], digest="d", name="n", label_pos=-1)
     extended = data.extend([[0, 3, 3, 2], [5, 5, 5, 5]])

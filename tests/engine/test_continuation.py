@@ -361,6 +361,52 @@ def test_a_transformer_takes_clean_passes_of_longer_texts_beside_reruns() -> Non
     assert explain(Evaluator(graph, data, root, of_logits)).passes == 0
 
 
+# Padding ------------------------------------------------------------------------------------------
+
+
+def of_hugging_face(kind: str) -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    same: dict[str, Any] = {
+        "vocab_size": 30, "bos_token_id": 0, "eos_token_id": None, "pad_token_id": 0,
+        "initializer_range": 0.5,
+    }  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if kind == "gpt2":
+            config = GPT2Config(n_positions=32, n_embd=32, n_layer=2, n_head=4, **same)
+            return GPT2LMHeadModel(config).eval()
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+        return LlamaForCausalLM(LlamaConfig(num_attention_heads=4, **sizes, **same)).eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "padded"), [("gpt2", False), ("gpt2", True), ("llama", False), ("llama", True)]
+)
+def test_what_is_said_is_what_generate_says(kind: str, padded: bool) -> None:
+    """Of a network that counts padding, rows without it alone."""
+    network = of_hugging_face(kind)
+    tokens = torch.randint(1, 30, (12, 6), generator=torch.Generator().manual_seed(1))
+    seen = torch.ones_like(tokens)
+    for row in range(12) if padded else ():
+        seen[row, : row % 4] = 0
+    tokens = tokens * seen
+    data = Dataset({"tokens": tokens, "attention_mask": seen})
+    root = output(mlp(0, agrees_on=ANYTHING, via="any"), rest=EXACT)
+    evaluator = Evaluator(as_graph(network), data, root, says(TOKENS))
+    with torch.no_grad():
+        theirs = network.generate(
+            tokens, attention_mask=seen, do_sample=False, max_new_tokens=TOKENS
+        )[:, 6:]
+    if kind == "gpt2" and padded:
+        with pytest.raises(DataError, match="counts padding among its positions, so after row 1"):
+            evaluator.clean_outputs(np.arange(12))
+        with pytest.raises(DataError, match="give prompts of one length"):
+            evaluator.outputs(evaluator.space.draw(4, np.random.default_rng(0)))
+    else:
+        assert evaluator.clean_outputs(np.arange(12)).tolist() == theirs.tolist()
+
+
 # What has no meaning ------------------------------------------------------------------------------
 
 

@@ -895,6 +895,21 @@ def test_what_is_one_value_for_a_row_stands_beside_values_for_each_position(how:
             "its own input; name a feature, or leave with_shift= out",
         ),
         (
+            lambda: EACH(shift=True),
+            "EACH is given as it is, pos=EACH, or called with with_shift= alone, "
+            "pos=EACH(with_shift=True), not with shift=; did you mean 'with_shift'?",
+        ),
+        (
+            lambda: EACH(True),
+            "EACH is given as it is, pos=EACH, or called with with_shift= alone, "
+            "pos=EACH(with_shift=True), not with True",
+        ),
+        (
+            EACH,
+            "EACH is given as it is, pos=EACH, or called with with_shift= alone, "
+            "pos=EACH(with_shift=True), not with nothing",
+        ),
+        (
             lambda: EACH(with_shift="yes"),  # type: ignore[arg-type]
             "with_shift= of EACH is True or False, not 'yes'",
         ),

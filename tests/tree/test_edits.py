@@ -208,6 +208,47 @@ def test_an_edit_by_which_any_vector_hurts_is_weak() -> None:
     assert (found.outcome, found.controls) == ("held", ())
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_in_few_dimensions_a_needed_direction_is_held_whatever_is_drawn(seed: int) -> None:
+    """A random direction of three is often nearly the same, and then hurts as much."""
+    x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+    model = FunctionGraph(hidden=lambda x: 1 * x, output=lambda hidden: hidden[:, 0])
+    root = output(edit(module("hidden"), project_out=np.eye(3)[0]), rest=EXACT)
+    found = check(
+        root, model, Dataset({"x": x}, labels=x[:, 0]), metric=squared_error(), min_gap=0.3,
+        samples=800, seed=seed,
+    )  # fmt: skip
+    assert found.outcome == "held"
+    (control,) = [one for one in found.controls if one.name == "random vectors of the same norm"]
+    assert (control.note or "").startswith("0 of 19 do, or may do, as well")
+    assert control.gap == pytest.approx(0, abs=1e-9)
+
+
+def test_an_edit_by_which_one_of_several_directions_hurts_is_weak() -> None:
+    """Where half of all other directions do as well, one that is drawn may not."""
+    x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+    model = FunctionGraph(hidden=lambda x: 1 * x, output=lambda hidden: hidden.clamp(min=0).sum(1))
+    data = Dataset({"x": x}, labels=x.clamp(min=0).sum(1))
+    root = output(edit(module("hidden"), add=3 * np.eye(3)[0]), rest=EXACT)
+    found = check(root, model, data, metric=squared_error(), min_gap=3.0, samples=2000)
+    assert (found.average, found.outcome) == ("held", "weak")
+    (control,) = [one for one in found.controls if one.name == "random vectors of the same norm"]
+    as_well = int((control.note or "").split()[0])
+    assert 3 < as_well < 16
+
+
+def test_of_one_number_there_is_no_other_direction() -> None:
+    x = torch.randn(400, 1, generator=torch.Generator().manual_seed(0))
+    model = FunctionGraph(hidden=lambda x: 1 * x, output=lambda hidden: hidden[:, 0])
+    root = output(edit(module("hidden"), add=np.ones(1)), rest=EXACT)
+    found = check(
+        root, model, Dataset({"x": x}, labels=x[:, 0]), metric=squared_error(), min_gap=0.3,
+        samples=800,
+    )  # fmt: skip
+    assert found.outcome == "held"
+    assert "one number has no other direction" in str(found)
+
+
 def test_an_edit_that_changes_nothing_is_untested() -> None:
     model, data = detector()
     (x,) = data.inputs.values()

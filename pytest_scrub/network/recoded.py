@@ -1,0 +1,103 @@
+"""Where a network recodes what passes and gives it back: an alignment that is not linear, and its
+way back, put between two modules of a network.
+
+What passes before a value passes once more after it, and follows it: where the value is exchanged,
+what comes back is another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pytest_scrub.network.places import items_of
+
+# Numbers of a tensor that are compared: few enough for any network to be looked at as a whole.
+MOST_NUMBERS = 4096
+# How far off what comes back may be, in standard deviations: more than rounding in float32 makes of
+# a map and its inverse, less than a layer does that changes little.
+NEAR = 1e-3
+
+
+class Passing(NamedTuple):
+    """A tensor that a module is called with, or returns, the latter where `is_out`; some of its
+    numbers, or None of what is no floating point."""
+
+    path: str
+    is_out: bool
+    shape: tuple[int, ...] = ()
+    numbers: Tensor | None = None
+
+
+def passing(modules: Mapping[str, nn.Module], run: Callable[[], Any]) -> list[Passing]:
+    """What passes in a run of a network with these modules, in order."""
+    found = list[Passing]()
+
+    def note(path: str, is_out: bool, given: Any) -> None:
+        tensors = [item for item in items_of(given).values() if isinstance(item, Tensor)]
+        lone = tensors[0] if tensors and tensors[0].is_floating_point() else None
+        if lone is None or not lone.numel():
+            found.append(Passing(path, is_out))
+            return
+        flat = lone.detach().flatten()
+        some = flat[:: -(-len(flat) // MOST_NUMBERS)].double().cpu()
+        found.append(Passing(path, is_out, tuple(lone.shape), some))
+
+    with ExitStack() as hooks:
+        for path, module in modules.items():
+            before = module.register_forward_pre_hook(
+                lambda _, given, named, path=path: note(path, False, given or named),
+                with_kwargs=True,
+            )
+            after = module.register_forward_hook(
+                lambda _, given, out, path=path: note(path, True, out)
+            )
+            hooks.callback(before.remove)
+            hooks.callback(after.remove)
+        run()
+    return found
+
+
+def recoded_around(
+    path: str, call: int, clean: Sequence[Passing], other: Sequence[Passing]
+) -> list[str]:
+    """The modules between what passes before a value and the same after it.
+
+    **Arguments**
+
+    - `path`, `call`: the module that returns the value, and at which of its calls.
+    - `clean`, `other`: what passes, and what does where other rows have the value's place.
+    """
+    calls = [i for i, one in enumerate(clean) if one.path == path and one.is_out]
+    if len(other) != len(clean) or call >= len(calls):
+        return []
+    at = calls[call]
+    after = [
+        i for i in range(at + 1, len(clean))
+        if clean[i].numbers is not None and not _near(clean[i], other[i])
+    ]  # fmt: skip
+    before = [i for i in range(at) if not _near(clean[i], clean[at])]  # the value itself is no code
+    pairs = [(i, j) for i in before for j in after if _near(clean[i], clean[j])]
+    if not pairs:
+        return []
+    start, end = pairs[0]  # what passes first, and where it comes back
+    while end + 1 < len(clean) and _near(clean[start], clean[end + 1]):
+        end += 1
+    found, begun = list[str](), list[tuple[str, int]]()
+    for i, one in enumerate(clean[: end + 1]):
+        if not one.is_out:
+            begun.append((one.path, i))
+        elif begun.pop()[1] >= start:
+            found.append(one.path)
+    return found
+
+
+def _near(some: Passing, others: Passing) -> bool:
+    if some.numbers is None or others.numbers is None or some.shape != others.shape:
+        return False
+    spread = float(some.numbers.std()) if some.numbers.numel() > 1 else 0.0
+    return spread > 0 and torch.allclose(some.numbers, others.numbers, rtol=0, atol=NEAR * spread)

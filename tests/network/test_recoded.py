@@ -1,0 +1,107 @@
+"""Where a network recodes what passes and gives it back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_scrub import ModuleGraph
+from tests.reference.recoding import WIDTH, Coupling, Inverse, that_knows_bits
+
+ROWS = {"tokens": torch.randn(16, WIDTH, generator=torch.Generator().manual_seed(0))}
+
+
+class Whole(nn.Module):
+    """A map and its way back in one module, whose value between is the map's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into = Coupling(2)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.into.back(self.into(hidden))
+
+
+class Flow(nn.Module):
+    """One step of a map, or of its way back, so that several are a longer one."""
+
+    def __init__(self, into: Coupling, *, is_back: bool) -> None:
+        super().__init__()
+        self.into, self.is_back = into, is_back
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.into.back(hidden) if self.is_back else self.into(hidden)
+        return found
+
+
+class Adds(nn.Module):
+    """What a layer does that adds to what it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.same = nn.Linear(WIDTH, WIDTH), nn.Identity()
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        added = self.inner(hidden)
+        return self.same(hidden) + added
+
+
+def flat() -> nn.Module:
+    one, two = Coupling(1), Coupling(1)
+    steps = [Flow(one, is_back=False), Flow(two, is_back=False)]
+    back = [Flow(two, is_back=True), Flow(one, is_back=True)]
+    return nn.Sequential(nn.Linear(WIDTH, WIDTH), *steps, *back, nn.Linear(WIDTH, 2))
+
+
+def between() -> nn.Module:
+    into = Coupling(2)
+    return nn.Sequential(nn.Linear(WIDTH, WIDTH), into, Inverse(into), nn.Linear(WIDTH, 2))
+
+
+def around(network: nn.Module, name: str) -> list[nn.Module]:
+    graph = ModuleGraph(network.eval())
+    graph.prove(ROWS)
+    found = graph.recoding([name], ROWS)
+    return [] if found is None else list(found.modules)
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "children"),
+    [
+        (between(), "1", (1, 2)),
+        (flat(), "2", (1, 2, 3, 4)),
+        (flat(), "1", (1, 2, 3, 4)),
+        (nn.Sequential(nn.Linear(WIDTH, WIDTH), Whole(), nn.Linear(WIDTH, 2)), "1.into", (1,)),
+    ],
+)
+def test_all_from_where_it_is_recoded_to_where_it_is_back(
+    network: nn.Sequential, name: str, children: tuple[int, ...]
+) -> None:
+    weights = {id(weight) for nth in children for weight in network[nth].parameters()}
+    found = {id(weight) for one in around(network, name) for weight in one.parameters()}
+    assert found == weights
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [
+        (between(), "0"),  # before it
+        (between(), "2"),  # after it
+        (nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Identity(), nn.ReLU()), "1"),
+        (nn.Sequential(nn.Linear(WIDTH, WIDTH), Adds(), nn.Linear(WIDTH, 2)), "1.inner"),
+        (nn.Sequential(nn.Linear(WIDTH, WIDTH), Adds(), Adds(), nn.Linear(WIDTH, 2)), "1"),
+    ],
+)
+def test_what_gives_nothing_back_is_no_recoding(network: nn.Sequential, name: str) -> None:
+    assert around(network, name) == []
+
+
+def test_a_network_that_computes_the_same_again_is_no_part_of_it() -> None:
+    model, tokens, _ = that_knows_bits(16, 0)
+    graph = ModuleGraph(model)
+    graph.prove({"tokens": tokens})
+    found = graph.recoding(["1"], {"tokens": tokens})
+    assert found is not None
+    theirs = {id(weight) for weight in model[3].parameters()}  # type: ignore[index]
+    assert not theirs & {id(weight) for one in found.modules for weight in one.parameters()}
