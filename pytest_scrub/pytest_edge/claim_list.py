@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pytest_scrub.common.visible import visible
+from pytest_scrub.common.visible import natural, visible
 from pytest_scrub.settings import FIXTURES, SETTINGS
 
 CLAIM = "claim"  # the marker
@@ -63,7 +63,9 @@ def _listed(items: Sequence[pytest.Item], config: pytest.Config) -> Iterator[str
     if not items:
         yield "no claims were collected"
     is_short = config.get_verbosity() < 0
-    by_line = sorted(items, key=lambda item: (item.location[0], item.location[1] or 0, item.nodeid))
+    by_line = sorted(
+        items, key=lambda item: (item.location[0], item.location[1] or 0, natural(item.nodeid))
+    )
     for file, claims in groupby(by_line, key=lambda item: item.location[0]):
         if not is_short:
             yield file

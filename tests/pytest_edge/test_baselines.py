@@ -357,9 +357,69 @@ def test_changed_data_are_named(two: Suite) -> None:
             return rows(66)
     """)
     ran = two.run("--scrub-compare", "-k", "held", adversary="default")
-    assert "the data changed" in compared(ran.text)
+    assert ran.result.ret == FAILED
+    assert "test_held: the data changed (rows, labels or features)" in compared(ran.text)
     assert "weights" not in compared(ran.text)
     assert "not compared: other data" in compared(ran.text)
+    allowing = ("--scrub-compare", "-k", "held", "--scrub-compare-allow=data")
+    ran = two.run(*allowing, adversary="default")
+    assert ran.result.ret == OK
+    assert "the data changed" in compared(ran.text)
+
+
+@MODES
+def test_a_claim_that_accepts_more_fails_unless_that_is_allowed(
+    two: Suite, mode: tuple[str, ...], alone: bool
+) -> None:
+    """All of its tests pass."""
+    two.run("--scrub-save")
+    two.write(CLAIMS.replace("tolerance=0.5", "tolerance=5", 1))
+    ran = two.run("--scrub-compare", *mode, alone=alone)
+    assert ran.outcomes == {"passed": 1, "xfailed": 1}
+    assert ran.result.ret == FAILED
+    said = compared(ran.text)
+    assert "test_held: it is easier to be held than when it was saved: tolerance= was 0.5" in said
+    assert "or compare with --scrub-compare-allow=acceptance" in said
+    two.pytester.makeini("[pytest]\nscrub_compare_allow = acceptance,data")
+    ran = two.run("--scrub-compare", *mode, alone=alone)
+    assert ran.result.ret == OK
+    assert "tolerance= was 0.5 and is 5" in compared(ran.text)
+
+
+def test_a_search_that_is_not_made_any_more_fails(two: Suite) -> None:
+    two.run("--scrub-save", "-k", "held", adversary="default")
+    ran = two.run("--scrub-compare", "-k", "held")  # which searches nothing in these tests
+    assert ran.outcomes["passed"] == 1
+    assert ran.result.ret == FAILED
+    assert "adversary= was gate and is report" in compared(ran.text)
+    only = ("--scrub-compare", "-k", "held", "--scrub-compare-allow=acceptance")
+    assert two.run(*only).result.ret == OK
+    ran = two.run(*only, "--scrub-compare-fail=worst:9")
+    assert ran.result.ret == FAILED
+    assert "and is not there any more (searched then alone)" in compared(ran.text)
+
+
+MEASURED = """
+    def mine(output, batch):
+        return {factor} * (output.argmax(-1) != batch.labels).double()
+
+    @claim(tolerance=0.9, metric=mine, adversaries=[])
+    def test_measured():
+        return output(module("A", agrees_on="a"))
+"""
+
+
+def test_a_metric_of_one_s_own_is_another_where_it_computes_something_else(suite: Suite) -> None:
+    """Its name and its figures say nothing of it, as there is no error."""
+    suite.write(MEASURED.format(factor=1))
+    suite.run("--scrub-save")
+    (record,) = records(suite).values()
+    assert [one["what"] for one in record["functions"]] == ["metric="]
+    assert suite.run("--scrub-compare", alone=True).result.ret == OK
+    suite.write(MEASURED.format(factor=2))
+    ran = suite.run("--scrub-compare", alone=True)
+    assert ran.result.ret == FAILED
+    assert "it is another claim by now: metric= computes something else" in compared(ran.text)
 
 
 def test_other_versions_are_named_once(two: Suite) -> None:
@@ -440,6 +500,19 @@ def test_malformed_limits(two: Suite, limits: str, said: str) -> None:
     assert f"--scrub-compare-fail {said}" in stderr(two, f"--scrub-compare-fail={limits}")
     two.pytester.makeini(f"[pytest]\nscrub_compare_fail = {limits}")
     assert f"scrub_compare_fail {said}" in stderr(two)
+
+
+@pytest.mark.parametrize("given", ["tolerance", "data,", "all"])
+def test_malformed_allowances(two: Suite, given: str) -> None:
+    word = given.removeprefix("data,")
+    said = f"takes acceptance and data, one or both, not {word!r}"
+    assert said in stderr(two, "--scrub-compare", f"--scrub-compare-allow={given}")
+
+
+@pytest.mark.parametrize("option", ["--scrub-compare-fail=gap:1", "--scrub-compare-allow=data"])
+def test_what_may_change_needs_a_comparison(two: Suite, option: str) -> None:
+    name = option.partition("=")[0]
+    assert f"{name} says what may change since a baseline; name the baseline" in stderr(two, option)
 
 
 def test_a_baseline_that_is_not_there(two: Suite) -> None:
