@@ -17,13 +17,13 @@ OURS = __name__.partition(".")[0]
 
 def functions_of(hypothesis: Node, metric: Metric) -> tuple[Function, ...]:
     """Each with a digest. A metric of ours that was given nothing is what its name says."""
-    found = [(what, [function]) for what, function in _functions(hypothesis)]
+    found: list[tuple[str, list[Any]]] = [(what, [one]) for what, one in _functions(hypothesis)]
     given = [*_given(metric.function), metric.pos]
     if any(part is not None for part in given):
         bounds = (metric.lower, metric.upper, metric.worse, metric.needs_clean, metric.tokens)
         found.append(("metric=", [*given, *bounds]))
     spellings = ((what, spelled(parts)) for what, parts in found)
-    return tuple(Function(what, said and said.digest) for what, said in spellings)
+    return tuple(Function(what, None if said is None else said.digest) for what, said in spellings)
 
 
 def _given(function: Callable[..., Any]) -> list[Any]:
