@@ -87,6 +87,8 @@ class Setting(NamedTuple):
     - `in_figures`: whether figures depend on it.
     - `at_collection`: whether a wrong one ends the collection, or fails its claim alone.
     - `none_is_unset`: whether a claim may give None for what the run says, or the default.
+    - `harder`: of what a claim accepts, and of what it is searched and tested with: a larger number
+      for a value that is harder to meet, NaN for one that has no order.
     """
 
     default: Any
@@ -97,6 +99,7 @@ class Setting(NamedTuple):
     in_figures: bool = True
     at_collection: bool = False
     none_is_unset: bool = False
+    harder: Callable[[Any], float] | None = None
 
 
 # Texts of the command line ------------------------------------------------------------------------
@@ -218,6 +221,19 @@ _SWITCH = _is("True or False", lambda value: isinstance(value, bool))
 _ACTION = _is(f"one of {', '.join(ACTIONS)}", lambda value: value in ACTIONS)
 
 
+def _in_order(*values: object) -> Callable[[Any], float]:
+    """The later, the harder to meet."""
+    return lambda value: values.index(value) if value in values else math.nan
+
+
+def _less(value: Any) -> float:
+    return -value if isinstance(value, (int, float)) else math.nan
+
+
+def _more(value: Any) -> float:
+    return value if isinstance(value, (int, float)) else math.nan
+
+
 def _one_of(*words: str) -> Check:
     return _is(" or ".join(map(repr, words)), lambda value: value in words)
 
@@ -252,26 +268,28 @@ class Settings:
     )  # fmt: skip
     tolerance: float | None = _setting(
         None, "the largest mean gap that the claim accepts, in the metric's unit",
-        _GAP_IN_UNITS, at_collection=True,
+        _GAP_IN_UNITS, at_collection=True, harder=_less,
     )  # fmt: skip
     min_recovered: float | None = _setting(
         None, "the least share recovered, instead of `tolerance=`; with both, the stricter counts, "
         "and the baseline's sampling error is part of the decision",
         _from("a share of at most 1, such as 0.9", -LARGEST, 1), at_collection=True,
+        harder=_more,
     )  # fmt: skip
     min_explained: float | None = _setting(
         None, "the least share of what the claim would cost if its features knew nothing, instead "
         "of `tolerance=`; with several, the strictest counts",
-        _SOME_SHARE, at_collection=True,
+        _SOME_SHARE, at_collection=True, harder=_more,
     )  # fmt: skip
     min_gap: float | None = _setting(
         None, "the claim is that swaps hurt: the least mean gap, in the metric's worse direction, "
         "of swaps in which every node moves; instead of `tolerance=`",
-        _GAP_IN_UNITS, at_collection=True,
+        _GAP_IN_UNITS, at_collection=True, harder=_more,
     )  # fmt: skip
     direction: str = _setting(
         EITHER, "`worse` where a metric that gets better is no objection",
         _one_of(EITHER, WORSE), at_collection=True,
+        harder=_in_order(WORSE, EITHER),
     )  # fmt: skip
     metric: Metric | Callable[[Tensor, Batch], Tensor] | None = _setting(
         None, "a `Metric`, or a function of (output, batch); cross-entropy by default"
@@ -291,23 +309,31 @@ class Settings:
             LEAST_CONFIDENCE, MOST_CONFIDENCE,
         ), read=_confidence,
         none_is_unset=True,
+        # of a run's error each claim has its share, which is more where fewer are run
+        harder=lambda value: min(value, CONFIDENCE),
     )  # fmt: skip
     min_within: float | None = _setting(
         None, "the least share of single swaps that change the metric by no more than "
         "`tolerance=`",
         _from("a share above 0 and below 1, such as 0.95", LEAST_SHARE, 1 - LEAST_SHARE),
         at_collection=True,
+        harder=_more,
     )  # fmt: skip
     generalize: bool = _setting(
         False, "the interval speaks of the distribution that the rows were drawn from: each "
         "reference of other content counts once, and donors stay those of the dataset", _SWITCH,
+        harder=_in_order(False, True),
     )  # fmt: skip
     by: str | None = _setting(
         None, "a feature by whose values the gap is shown",
         _is("the name of a feature of the dataset", lambda value: isinstance(value, str)),
+        harder=_in_order(),
     )  # fmt: skip
     slice_tolerance: float | None = _setting(
-        None, "the largest gap that each value of `by=` may have", _GAP
+        None,
+        "the largest gap that each value of `by=` may have",
+        _GAP,
+        harder=_less,
     )
     on_undecided: str = _setting(
         FAIL, "what a claim does where nothing is decided: fail, xfail or warn", _ACTION,
@@ -324,38 +350,46 @@ class Settings:
     min_with_other: float = _setting(
         0.10, "a node is untested where a smaller share of the references has another donor for it",
         _SHARE, none_is_unset=True,
+        harder=_more,
     )  # fmt: skip
     min_moved: float = _setting(
         0.02, "or where a smaller share of its drawn donors differs from what they stand in for",
         _SHARE, none_is_unset=True,
+        harder=_more,
     )  # fmt: skip
     adversaries: Sequence[AnyAdversary] | None = _setting(
         None, "what searches for the allowed swaps that make the claim look worst, such as "
         "`[WhichDonors()]`; all by default, none where empty", _are_adversaries,
+        harder=_in_order(),
     )  # fmt: skip
     adversarial_tolerance: float | None = _setting(
         None, "the largest mean gap of a swap set that is found; the claim's own tolerance by "
         "default, and `math.inf` only shows what is found",
         _from("a gap, zero or more", 0, math.inf),
+        harder=_less,
     )  # fmt: skip
     min_explained_at_worst: float | None = _setting(
         None, "the least share explained of what the search finds for a claim whose features know "
         "nothing; that of `min_explained=` by default",
-        _SOME_SHARE, at_collection=True,
+        _SOME_SHARE, at_collection=True, harder=_more,
     )  # fmt: skip
     min_gap_at_worst: float | None = _setting(
         None, "the least mean gap of the mildest swaps that are found for a claim with `min_gap=`; "
         "they are only shown by default",
-        _GAP_IN_UNITS, at_collection=True,
+        _GAP_IN_UNITS, at_collection=True, harder=_more,
     )  # fmt: skip
     adversary: str = _setting(
-        GATE, "`report` shows what is found without refuting", _one_of(GATE, REPORT)
+        GATE,
+        "`report` shows what is found without refuting",
+        _one_of(GATE, REPORT),
+        harder=_in_order(REPORT, GATE),
     )
     budget: int | None = _setting(
         None, "evaluations for all adversaries together; by default 20 for each sample, or as "
         "many as `--scrub-adversary` says, and 8,000 at least",
         _whole_from("a whole number of evaluations", 0),
         _whole_from(f"at most {MOST_EVALUATIONS:,} evaluations", 0, MOST_EVALUATIONS),
+        harder=_more,
     )  # fmt: skip
     effort: str = _setting(
         "default", "how long adversaries search: none, quick (2 evaluations for each sample), "
@@ -373,11 +407,13 @@ class Settings:
     min_power: float | None = _setting(
         None, "the least share of the false claims made from this one that has to be refuted",
         _from("a share from 0 to 1, such as 0.8", 0, 1),
+        harder=_more,
     )  # fmt: skip
     controls: bool | None = _setting(
         None, "a claim has to fail where it should not hold: on shuffled weights, on permuted "
         "features, in a random subspace, with other units; by default of claims that predict a "
         "change", _SWITCH, read=bool, none_is_unset=True,
+        harder=_in_order(False, None, True),
     )  # fmt: skip
     model: str = _setting(
         "scrub_model", "the name of the fixture that gives the network", _names_a_fixture,
@@ -459,6 +495,25 @@ class Settings:
         return self.adversary == GATE and self.adversarial_tolerance != math.inf and not is_open
 
     @property
+    def bounds(self) -> dict[str, float | str | bool | None]:
+        """What decides whether the claim holds, as it is where nothing else is said: of slices and
+        searches only where they gate."""
+        found = {name: getattr(self, name) for name, one in SETTINGS.items() if one.harder}
+        names = ["all"] if self.adversaries is None else [one.name for one in self.adversaries]
+        found["adversaries"] = ", ".join(sorted(names))
+        if self.slice_tolerance is None:
+            found["by"] = None
+        if not (self.gates and self.searches):
+            search = ("adversaries", "budget", *_AT_WORST)
+            return found | dict.fromkeys(search) | {"adversary": REPORT}
+        found["budget"] = self.evaluations
+        if self.adversarial_tolerance is None and self.min_explained_at_worst is None:
+            is_derived = self.min_recovered is not None
+            found["adversarial_tolerance"] = "that of the average" if is_derived else self.tolerance
+            found["min_explained_at_worst"] = self.min_explained
+        return found
+
+    @property
     def routes(self) -> int:
         """How many ways there are to refute the claim, slices aside: its average, single swaps, and
         each adversary that gates."""
@@ -474,6 +529,8 @@ class Settings:
         return None if self.adversarial_tolerance == math.inf else self.adversarial_tolerance
 
 
+# What is accepted of swaps that are found.
+_AT_WORST = ("adversarial_tolerance", "min_explained_at_worst", "min_gap_at_worst")
 # What speaks of a gap that is to be small, or of how the largest is found.
 NOT_OF_A_MIN_GAP = (
     "tolerance", "min_explained", "min_recovered", "min_within", "slice_tolerance", "direction",

@@ -577,15 +577,24 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Function:
-    """A function of the hypothesis, whose name says nothing of what it computes.
+    """A function of the hypothesis, or the metric, whose name says nothing of what it computes.
 
-    - `what`: such as `"predicts="`, or `"computed_by= of output/head1.0"`.
+    - `what`: such as `"predicts="`, `"metric="` or `"computed_by= of output/head1.0"`.
     - `digest`: of its code, and of what that reads beside its arguments, but for the weights of
       modules; another version of Python has another code. None where that cannot be seen.
     """
 
     what: str
     digest: str | None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One of the options by which a claim was judged: its name, and its `value` as it was where
+    nothing else was said; None where there was none."""
+
+    what: str
+    value: float | str | bool | None
 
 
 @dataclass(frozen=True)
@@ -718,7 +727,8 @@ class Verdict:
     - `predicted`: of a claim that says which label swaps lead to; None of one that says that
       nothing changes.
     - `metric_worse`: `"higher"` or `"lower"`, which way the metric gets worse.
-    - `functions`: those of the hypothesis, which as text has but their names.
+    - `functions`: those of the hypothesis and the metric, which as text have but their names.
+    - `bounds`: all options that make a claim easier or harder to hold, as it was judged by them.
     - `schema_version`: another one for whatever a reader of this one would not understand.
     """
 
@@ -771,6 +781,7 @@ class Verdict:
     min_gap: float | None = None
     metric_worse: Literal["higher", "lower"] = "higher"
     functions: tuple[Function, ...] = ()
+    bounds: tuple[Bound, ...] = ()
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @property

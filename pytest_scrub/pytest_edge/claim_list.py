@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pytest_scrub.common.visible import shortened, visible
+from pytest_scrub.common.visible import natural, shortened, visible
 from pytest_scrub.pytest_edge.items import arguments_of, is_claim
 from pytest_scrub.settings import FIXTURES, SETTINGS
 
@@ -60,7 +60,9 @@ def _listed(items: Sequence[pytest.Item], config: pytest.Config) -> Iterator[str
     if not items:
         yield "no claims were collected"
     is_short = config.get_verbosity() < 0
-    by_line = sorted(items, key=lambda item: (item.location[0], item.location[1] or 0, item.nodeid))
+    by_line = sorted(
+        items, key=lambda item: (item.location[0], item.location[1] or 0, natural(item.nodeid))
+    )
     for file, claims in groupby(by_line, key=lambda item: item.location[0]):
         if not is_short:
             yield file

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_scrub.errors import ScrubError, did_you_mean
-from pytest_scrub.extras.baselines.limits import parsed
+from pytest_scrub.extras.baselines.limits import allowed, parsed
 from pytest_scrub.pytest_edge.amounts import amount
 from pytest_scrub.pytest_edge.first_files import KINDS, kind_of
 from pytest_scrub.settings import COMMAND_LINE_OPTIONS, Option, error_of_a_run, whole
@@ -136,6 +136,11 @@ OPTIONS = (
         "how far figures may move beyond their intervals, such as gap:10%%,worst:0.05 or all:0; "
         "others are only shown",
         "gap:0,accuracy:0",
+    ),
+    Option(
+        "compare-allow",
+        allowed,
+        "what may be another than in the baseline: acceptance (which is easier to meet now), data",
     ),
     Option(
         "cache",

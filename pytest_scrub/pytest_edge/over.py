@@ -6,13 +6,13 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import glob
-import re
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_scrub.common.visible import natural
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.pytest_edge.options import named, option
 
@@ -44,21 +44,14 @@ def _matching(config: pytest.Config) -> dict[str, Path]:
     fixed = takewhile(lambda part: glob.escape(part) == part, Path(pattern).parts[:-1])
     folder = Path(*fixed)
     paths = map(Path, glob.glob(pattern, root_dir=start, recursive=True))
-    found = {
-        path.relative_to(folder).as_posix(): start / path for path in sorted(paths, key=_natural)
-    }
+    in_order = sorted(paths, key=lambda path: natural(path.as_posix()))
+    found = {path.relative_to(folder).as_posix(): start / path for path in in_order}
     if not found:
         raise pytest.UsageError(
             f"{named(config, 'over')}: nothing matches {pattern!r}, as seen from {start}; name the "
             "checkpoints of one training, such as 'checkpoints/*.safetensors'"
         )
     return found
-
-
-def _natural(path: Path) -> tuple[list[str | int], str]:
-    """Numbers by their size; the others are text, and take turns with them."""
-    parts = re.split(r"(\d+)", path.as_posix())
-    return [int(part) if nth % 2 else part for nth, part in enumerate(parts)], path.as_posix()
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:

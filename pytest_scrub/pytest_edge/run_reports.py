@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_scrub.common.visible import natural
 from pytest_scrub.common.whole_files import require_writable, write_file
 from pytest_scrub.pytest_edge.options import (
     CLAIM_PROPERTY,
@@ -102,11 +103,14 @@ class Reporting:
                 f"{names} name the same file {files['json']}; give each its own"
             )
         replayed(self.config)
-        if self.config.getoption("scrub_compare_fail") and not option(self.config, "compare"):
-            raise pytest.UsageError(
-                "--scrub-compare-fail says how far figures may move from a baseline; name the "
-                "baseline with --scrub-compare"
-            )
+        for name in ("compare-fail", "compare-allow"):
+            if self.config.getoption(f"scrub_{name.replace('-', '_')}") and not option(
+                self.config, "compare"
+            ):
+                raise pytest.UsageError(
+                    f"--scrub-{name} says what may change since a baseline; name the baseline with "
+                    "--scrub-compare"
+                )
         if self._is_asked("compare"):
             from pytest_scrub.extras.baselines.files import load
 
@@ -163,7 +167,7 @@ class Reporting:
         claims = map(self._claimed, self._reports.values())
         started = datetime.fromtimestamp(self.started, timezone.utc)
         return Run(
-            claims=tuple(sorted(claims, key=lambda claimed: claimed.test)),
+            claims=tuple(sorted(claims, key=lambda claimed: natural(claimed.test))),
             options=(*_options_of_figures(self.config), *_options_of_the_run(self.config)),
             versions=_versions(),
             started=started.isoformat(timespec="seconds"),
@@ -239,8 +243,9 @@ class Reporting:
         if self._is_asked("compare"):
             from pytest_scrub.extras.baselines.comparison import compare
 
-            name, limits = (option(self.config, one) for one in ("compare", "compare-fail"))
-            self._comparison = compare(self.run, name, self._baseline, limits)
+            names = ("compare", "compare-fail", "compare-allow")
+            name, limits, allowed = (option(self.config, one) for one in names)
+            self._comparison = compare(self.run, name, self._baseline, limits, allowed or ())
         if "GITHUB_STEP_SUMMARY" in os.environ and self._reports:
             self._write_step_summary(Path(os.environ["GITHUB_STEP_SUMMARY"]))
         if self._is_asked("save"):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pytest_scrub.common.visible import visible
 from pytest_scrub.reports.run import Claimed, Run
 
-SAME = "hold the same network, by the digest of its weights"
+SAME = "are identical: no weight of the network differs between them; nothing else is compared"
 
 
 def by_claim(run: Run) -> dict[str, list[Claimed]]:
@@ -46,7 +46,9 @@ def same_networks(run: Run) -> list[str]:
     alike: dict[tuple[str, ...], None] = {}
     for claims in by_claim(run).values():
         alike |= dict.fromkeys(names for names in _of_one_network(claims) if len(names) > 1)
-    return [f"{', '.join(map(visible, names))} {SAME}" for names in alike]
+    return [
+        f"{', '.join(map(visible, names[:-1]))} and {visible(names[-1])} {SAME}" for names in alike
+    ]
 
 
 def never_changed(run: Run) -> int:

@@ -493,7 +493,7 @@ def _table(verdict: Verdict) -> Iterator[str]:
     """Node by node: donors per reference, how often something was swapped, the gap when only it is,
     and the gap when its features alone know nothing."""
     header = (
-        "node", "agrees on", "donors (min/median/max)", "references with another",
+        "node", "agrees on", "donors (min/median/max)", "references with another donor",
         f"gap alone in {verdict.metric}", "gap if it knew nothing",
     )  # fmt: skip
     rows = (

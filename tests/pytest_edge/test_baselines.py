@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_scrub.engine.functions import functions_of
+from pytest_scrub.metrics import Metric, cross_entropy, logit_difference
+from pytest_scrub.tree.nodes import module, output
 from tests.pytest_edge.conftest import TORCH_CLAIMS, Suite
 from tests.sizes import few_in_quick, only_in_full
 
@@ -360,9 +364,65 @@ def test_changed_data_are_named(two: Suite) -> None:
             return rows(66)
     """)
     ran = two.run("--scrub-compare", "-k", "held", adversary="default")
-    assert "the data changed" in compared(ran.text)
+    assert ran.result.ret == FAILED
+    assert "test_held: the data changed (rows, labels or features)" in compared(ran.text)
     assert "weights" not in compared(ran.text)
     assert "not compared: other data" in compared(ran.text)
+    allowing = ("--scrub-compare", "-k", "held", "--scrub-compare-allow=data")
+    ran = two.run(*allowing, adversary="default")
+    assert ran.result.ret == OK
+    assert "the data changed" in compared(ran.text)
+
+
+@MODES
+def test_a_claim_that_accepts_more_fails_unless_that_is_allowed(
+    two: Suite, mode: tuple[str, ...], alone: bool
+) -> None:
+    """All of its tests pass."""
+    two.run("--scrub-save")
+    two.write(CLAIMS.replace("tolerance=0.5", "tolerance=0.6", 1))
+    ran = two.run("--scrub-compare", *mode, alone=alone)
+    assert ran.outcomes == {"passed": 1, "xfailed": 1}
+    assert ran.result.ret == FAILED
+    said = compared(ran.text)
+    assert "test_held: it is easier to be held than when it was saved: tolerance= was 0.5" in said
+    assert "or compare with --scrub-compare-allow=acceptance" in said
+    two.pytester.makeini("[pytest]\nscrub_compare_allow = acceptance,data")
+    ran = two.run("--scrub-compare", *mode, alone=alone)
+    assert ran.result.ret == OK
+    assert "tolerance= was 0.5 and is 0.6" in compared(ran.text)
+
+
+def test_a_search_that_is_not_made_any_more_fails(two: Suite) -> None:
+    two.run("--scrub-save", "-k", "held", adversary="default")
+    ran = two.run("--scrub-compare", "-k", "held")  # which searches nothing in these tests
+    assert ran.outcomes["passed"] == 1
+    assert ran.result.ret == FAILED
+    assert "adversary= was gate and is report" in compared(ran.text)
+    only = ("--scrub-compare", "-k", "held", "--scrub-compare-allow=acceptance")
+    assert two.run(*only).result.ret == OK
+    ran = two.run(*only, "--scrub-compare-fail=worst:9")
+    assert ran.result.ret == FAILED
+    assert "and is not there any more (searched then alone)" in compared(ran.text)
+
+
+def test_a_metric_of_one_s_own_has_a_digest_of_what_it_computes() -> None:
+    """Its name says nothing of it; that of one of ours says all, unless it was given something."""
+    claimed = output(module("A", agrees_on="a"))
+
+    def digest(metric: Metric) -> str | None:
+        (found,) = functions_of(claimed, metric)
+        assert found.what == "metric="
+        return found.digest
+
+    def times(factor: int) -> Metric:
+        return Metric("mine", lambda output, batch: factor * output[:, 0], lower=0, upper=2)
+
+    assert digest(times(1)) == digest(times(1))
+    given = [times(1), times(2), replace(times(1), upper=3), logit_difference("a")]
+    given += [logit_difference("b"), logit_difference("a", pos=-1)]
+    assert len({digest(one) for one in given}) == len(given)
+    assert functions_of(claimed, cross_entropy()) == ()
 
 
 def test_other_versions_are_named_once(two: Suite) -> None:
@@ -443,6 +503,19 @@ def test_malformed_limits(two: Suite, limits: str, said: str) -> None:
     assert f"--scrub-compare-fail {said}" in stderr(two, f"--scrub-compare-fail={limits}")
     two.pytester.makeini(f"[pytest]\nscrub_compare_fail = {limits}")
     assert f"scrub_compare_fail {said}" in stderr(two)
+
+
+@pytest.mark.parametrize("given", ["tolerance", "data,", "all"])
+def test_malformed_allowances(two: Suite, given: str) -> None:
+    word = given.removeprefix("data,")
+    said = f"takes acceptance and data, one or both, not {word!r}"
+    assert said in stderr(two, "--scrub-compare", f"--scrub-compare-allow={given}")
+
+
+@pytest.mark.parametrize("option", ["--scrub-compare-fail=gap:1", "--scrub-compare-allow=data"])
+def test_what_may_change_needs_a_comparison(two: Suite, option: str) -> None:
+    name = option.partition("=")[0]
+    assert f"{name} says what may change since a baseline; name the baseline" in stderr(two, option)
 
 
 def test_a_baseline_that_is_not_there(two: Suite) -> None:

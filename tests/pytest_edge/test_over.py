@@ -4,6 +4,7 @@ network that passes for several."""
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,20 @@ def test_each_claim_is_run_for_each_checkpoint(training: Suite) -> None:
     assert ran.outcomes == {"passed": 5, "failed": 1}
 
 
+def test_lists_and_reports_have_step9_before_step10(training: Suite) -> None:
+    listed = training.pytester.runpytest_inprocess(OVER, "--scrub-list", "-q")
+    tests = [line.split()[0] for line in listed.outlines if line.startswith("test_claims.py::")]
+    expected = [
+        f"test_claims.py::{test}[{step}]"
+        for test in ("test_held", "test_needless")
+        for step in ORDER
+    ]
+    assert tests == expected
+    training.run(OVER, "--scrub-json=all.json")
+    found = json.loads((training.pytester.path / "all.json").read_text())
+    assert [one["test"] for one in found["claims"]] == expected
+
+
 def test_without_the_option_there_is_no_checkpoint(training: Suite) -> None:
     ran = training.run()
     assert list(ran.verdicts) == ["test_held", "test_needless"]
@@ -161,7 +176,7 @@ def test_a_fixture_that_takes_no_notice_fails_the_run(training: Suite) -> None:
 def test_a_copy_of_a_checkpoint_is_named(training: Suite) -> None:
     write(training.pytester.path / "steps", {"last.txt": 4.0})
     ran = training.run(OVER, "-k", "held")
-    said = "last.txt, step10.txt hold the same network, by the digest of its weights"
+    said = "last.txt and step10.txt are identical: no weight of the network differs between them"
     assert ran.text.count(said) == 1
     assert ran.result.ret == 0
 

@@ -44,7 +44,7 @@ def test_the_failure_has_a_table_of_the_nodes(four: Suite) -> None:
     lines = ran.reports["test_refuted"].splitlines()
     header = next(i for i, line in enumerate(lines) if line.startswith("node "))
     assert re.split(r"\s{2,}", lines[header]) == [
-        "node", "agrees on", "donors (min/median/max)", "references with another",
+        "node", "agrees on", "donors (min/median/max)", "references with another donor",
         "gap alone in cross-entropy", "gap if it knew nothing",
     ]  # fmt: skip
     rows = {line.split()[0]: re.split(r"\s{2,}", line) for line in lines[header + 1 : header + 3]}

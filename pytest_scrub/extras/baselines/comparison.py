@@ -20,12 +20,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from pytest_scrub.extras.baselines.files import NOT_KEPT, Baseline, Refuted, Worst
 from pytest_scrub.extras.baselines.limits import (
+    ACCEPTANCE,
     ACCURACY,
+    DATA,
     EXPLAINED,
     GAP,
     NULL,
@@ -35,14 +37,20 @@ from pytest_scrub.extras.baselines.limits import (
     Limits,
 )
 from pytest_scrub.reports.run import INTERRUPTED, Run
-from pytest_scrub.settings import CONFIDENCE
+from pytest_scrub.settings import CONFIDENCE, SETTINGS
 from pytest_scrub.statistics.intervals import widened
-from pytest_scrub.verdict import REFUTED, Estimate, result_of
+from pytest_scrub.verdict import HELD, REFUTED, Estimate, result_of
 
 _LEAST = 1e-6  # by which shares may differ that are the same
 # a function that stands in for an activation may follow the weights; what a claim predicts may not
 COMPUTED_BY = "computed_by="
 MOVED, WITHIN, UNCHANGED, NOT_COMPARED = "moved", "within", "unchanged", "not compared"
+VANISHED = "vanished"
+# of what is tested, and not of what is accepted: less of it makes any outcome easier
+_TESTED = ("confidence", "generalize", "min_with_other", "min_moved")
+# that more is searched makes no refutation a lesser one
+CONTROLS = "controls"  # None is an answer between True and False
+_SEARCHED = ("adversary", "adversaries", "budget", "min_power", CONTROLS)
 
 
 def _computing_else(whats: Collection[str]) -> str:
@@ -80,14 +88,34 @@ class Pair(NamedTuple):
         python, was = (
             one.versions.get("python", "").rpartition(".")[0] for one in (self.new, self.old)
         )
-        then = {one.what: one.digest for one in self.old.functions}
+        then, now = ({one.what: one.digest for one in side.functions} for side in self)
         others, unknown = list[str](), list[str]()
-        for what, digest in ((one.what, one.digest) for one in self.new.functions):
-            if python != was or None in (digest, then.get(what)):
+        for what in dict.fromkeys((*now, *then)):
+            # a file that keeps what is accepted keeps all functions as well
+            is_new = what not in then and bool(self.old.bounds)
+            if python == was and is_new:
+                others.append(what)
+            elif python != was or None in (now.get(what, ""), then.get(what)):
                 unknown.append(what)
-            elif digest != then[what]:
+            elif now.get(what) != then[what]:
                 others.append(what)
         return others, unknown
+
+    @property
+    def acceptance(self) -> str:
+        """What makes today's outcome easier than it was, where it is the same, in words; or
+        nothing."""
+        old, new = self
+        if old.outcome != new.outcome or new.outcome not in (HELD, REFUTED):
+            return ""
+        bounds = old.bounds or _bounds_of_an_older_file(self)
+        eased = [
+            f"{name}= was {_shown(bounds.get(name))} and is {_shown(new.bounds.get(name))}"
+            for name in sorted({*bounds, *(new.bounds if old.bounds else ())})
+            if _is_easier(name, bounds.get(name), new.bounds.get(name), new.outcome)
+        ]
+        to = "held" if new.outcome == HELD else "refuted"
+        return f"it is easier to be {to} than when it was saved: {'; '.join(eased)}" * bool(eased)
 
     @property
     def by_search(self) -> bool:
@@ -102,6 +130,35 @@ class Pair(NamedTuple):
         )
 
 
+def _is_easier(name: str, old: object, new: object, outcome: str) -> bool:
+    """Whether an option makes this outcome easier than it was: of a claim that is published as
+    refuted what it accepts has to stay as large. What has no order is as it was."""
+    if old == new or (outcome == REFUTED and name in _SEARCHED):
+        return False
+    harder = SETTINGS[name].harder if name in SETTINGS else None
+    if harder is None:  # a file of another version
+        return True
+    if outcome == REFUTED and name not in _TESTED:
+        old, new = new, old
+    if name != CONTROLS and None in (old, new):  # there was or is no such bound
+        return new is None
+    was, now = harder(old), harder(new)
+    return not (now >= was or math.isclose(was, now, rel_tol=1e-5))
+
+
+def _bounds_of_an_older_file(pair: Pair) -> Mapping[str, float]:
+    """Where the claim says so itself, and no share of what a network does, its file has the gap
+    that it accepted."""
+    old, new = pair
+    stated = [name for name in ("tolerance", "min_gap") if name in new.bounds]
+    has_shares = {"min_explained", "min_recovered"} & new.bounds.keys()
+    return {name: old.tolerance for name in stated if not has_shares}
+
+
+def _shown(value: object) -> str:
+    return "not given" if value is None else f"{value:.4g}" if type(value) is float else str(value)
+
+
 @dataclass(frozen=True)
 class FigureChange:
     """One figure of one claim.
@@ -110,9 +167,9 @@ class FigureChange:
     - `old`, `new`: None where there is none.
     - `by`: new minus old, with its corrected interval; None where they are not compared.
     - `limit`: how far it may move, in the figure's unit.
-    - `verdict`: `"moved"` beyond the limit, `"within"` it, `"unchanged"`, or `"not compared"`;
-      `why`: why not.
-    - `gates`: whether it fails the run where it moved.
+    - `verdict`: `"moved"` beyond the limit, `"within"` it, `"unchanged"`, `"vanished"`, or
+      `"not compared"`; `why`: why not.
+    - `gates`: whether it fails the run where it moved or vanished.
     """
 
     figure: str
@@ -132,6 +189,7 @@ class ClaimComparison:
     - `was`, `now`: its outcome in words, or what pytest made of a claim that has no verdict now.
     - `figures`: its figures; empty where they cannot be compared.
     - `changed`: what else is not what it was, in words.
+    - `objections`: what of that fails the run, by the word that allows it.
     - `incomparable`: why it is another claim by now, empty where it is the same.
     - `by_search`: whether the outcomes differ by nothing but what searches with different seeds
       found.
@@ -144,16 +202,18 @@ class ClaimComparison:
     changed: tuple[str, ...] = ()
     incomparable: str = ""
     by_search: bool = False
+    objections: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def moved(self) -> tuple[FigureChange, ...]:
-        """The figures beyond their limits, of those that gate."""
-        return tuple(one for one in self.figures if one.verdict == MOVED and one.gates)
+        """The figures beyond their limits, or not there any more, of those that gate."""
+        return tuple(one for one in self.figures if one.verdict in (MOVED, VANISHED) and one.gates)
 
     @property
     def fails(self) -> bool:
-        """Whether a figure moved, the outcome changed, or the claim did."""
-        return bool(self.moved or self.incomparable) or (
+        """Whether a figure moved, the outcome changed, or the claim did, or what it is measured
+        by."""
+        return bool(self.moved or self.incomparable or self.objections) or (
             self.was != self.now and not self.by_search
         )
 
@@ -182,7 +242,13 @@ class Comparison:
         return self.is_empty or any(claim.fails for claim in self.claims)
 
 
-def compare(run: Run, name: str, baselines: Mapping[str, Baseline], limits: Limits) -> Comparison:
+def compare(
+    run: Run,
+    name: str,
+    baselines: Mapping[str, Baseline],
+    limits: Limits,
+    allowed: Collection[str] = (),
+) -> Comparison:
     """What moved in a run.
 
     **Arguments**
@@ -190,6 +256,7 @@ def compare(run: Run, name: str, baselines: Mapping[str, Baseline], limits: Limi
     - `name`, `baselines`: the baseline, claim to what was saved of it.
     - `limits`: how far each figure may move; a share is one of what the figure was, that of a gap
       one of the claim's tolerance where that is larger.
+    - `allowed`: what may be another than it was: `"acceptance"`, `"data"`.
     """
     here = {one.test: one for one in run.claims if one.result != INTERRUPTED}
     verdicts = {test: one.verdict for test, one in here.items() if one.verdict is not None}
@@ -203,7 +270,7 @@ def compare(run: Run, name: str, baselines: Mapping[str, Baseline], limits: Limi
     claims = []
     for test, one in here.items():
         if test in pairs:
-            claims.append(_compared(pairs[test], limits, confidence))
+            claims.append(_compared(pairs[test], limits, confidence, allowed))
         elif test in baselines and not one.is_marked:
             old, changed = baselines[test], ("it has no verdict now",)
             was = result_of(old.outcome, old.average)
@@ -219,6 +286,11 @@ def compare(run: Run, name: str, baselines: Mapping[str, Baseline], limits: Limi
         ],
     }
     beside = [f"{test}: {where}" for where, tests in in_one.items() for test in tests]
+    if of_old := sum(not old.bounds for old, _ in pairs.values()):
+        claims_of = f"{of_old} claim{'s' * (of_old > 1)}"
+        beside.append(
+            f"what {claims_of} accepted is not in this older baseline; --scrub-save={name} keeps it"
+        )
     if versions := "; ".join(_other_versions(pairs.values(), run.versions)):
         beside.append(f"other versions than the baseline's: {versions}")
     is_empty = bool(baselines) and not claims
@@ -229,8 +301,12 @@ def _file(test: str) -> str:
     return test.partition("::")[0]
 
 
-def _compared(pair: Pair, limits: Limits, confidence: float) -> ClaimComparison:
+def _compared(
+    pair: Pair, limits: Limits, confidence: float, allowed: Collection[str]
+) -> ClaimComparison:
     old, new = pair
+    objections = {} if pair.incomparable else dict(_objections(pair))
+    let_pass = [said for kind, said in objections.items() if kind in allowed]
     changes = (
         gap_change(pair, limits[GAP], confidence),
         _accuracy_change(pair, limits[ACCURACY], confidence),
@@ -250,10 +326,21 @@ def _compared(pair: Pair, limits: Limits, confidence: float) -> ClaimComparison:
             for change in changes
             if change is not None
         ),
-        tuple(_changed(pair)),
+        (*let_pass, *_changed(pair)),
         pair.incomparable,
         pair.by_search,
+        {kind: said for kind, said in objections.items() if kind not in allowed},
     )
+
+
+def _objections(pair: Pair) -> Iterator[tuple[str, str]]:
+    """What is another than it was and fails the run, by the word that allows it."""
+    old, new = pair
+    if said := pair.acceptance:
+        yield ACCEPTANCE, said
+    if old.dataset_digest != new.dataset_digest:
+        other = f": {old.dataset} -> {new.dataset}" if old.dataset != new.dataset else ""
+        yield DATA, f"the data changed (rows, labels or features){other}"
 
 
 def _changed(pair: Pair) -> Iterator[str]:
@@ -264,13 +351,7 @@ def _changed(pair: Pair) -> Iterator[str]:
             if old.model == new.model
             else f"the network: {old.model} -> {new.model}"
         )
-    if old.dataset_digest != new.dataset_digest:
-        yield (
-            "the data changed"
-            if old.dataset == new.dataset
-            else f"the data: {old.dataset} -> {new.dataset}"
-        )
-    if not math.isclose(old.tolerance, new.tolerance, rel_tol=1e-5):
+    if not (math.isclose(old.tolerance, new.tolerance, rel_tol=1e-5) or pair.acceptance):
         yield f"the tolerance: {old.tolerance:.4g} -> {new.tolerance:.4g}"
     if pair.by_search:
         yield "the outcomes differ by what a search found, and another seed finds something else"
@@ -425,8 +506,9 @@ def _of_one_side(
     """A figure that is not there on both sides."""
     if old is None and new is None:
         return None
-    why = f"{found} {'now' if old is None else 'then'} alone"
-    return FigureChange(figure, old, new, None, 0.0, NOT_COMPARED, why)
+    if old is None:
+        return FigureChange(figure, old, new, None, 0.0, NOT_COMPARED, f"{found} now alone")
+    return FigureChange(figure, old, new, None, 0.0, VANISHED, f"{found} then alone")
 
 
 def _intervals(pair: Pair) -> int:
@@ -451,7 +533,8 @@ def _power_change(pair: Pair, limit: Limit, confidence: float) -> FigureChange |
     if old is None or new is None:
         return _of_one_side(POWER, old, new, "judged")
     if not _have_powers(pair):
-        return FigureChange(POWER, old, new, None, 0.0, NOT_COMPARED, "no mutants")
+        verdict = VANISHED if old.of and not new.of else NOT_COMPARED
+        return FigureChange(POWER, old, new, None, 0.0, verdict, "no mutants")
     room, by = limit.of(old.share), shares_differ(old, new, confidence)
     is_clear = fisher(old, new) < 1 - confidence
     return FigureChange(POWER, old, new, by, room, _judged(by, room if is_clear else math.inf, 0.0))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -146,7 +146,9 @@ class Baseline:
     - `interval`: which swaps and which statistics that of the gap speaks of.
     - `versions`: of Python and the packages that figures depend on.
     - `confidence`: of the intervals.
-    - `functions`: of the hypothesis, whose lines have but their names; none in older files.
+    - `functions`: of the hypothesis and the metric, whose texts have but their names; none in older
+      files.
+    - `bounds`: all options that make the claim easier or harder to hold; none in older files.
     """
 
     claim: str
@@ -166,6 +168,7 @@ class Baseline:
     versions: Mapping[str, str]
     confidence: float = CONFIDENCE
     functions: tuple[Function, ...] = ()
+    bounds: Mapping[str, float | str | bool] = field(default_factory=dict)
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @classmethod
@@ -177,6 +180,7 @@ class Baseline:
             "tolerance": _rounded(verdict.tolerance),
             "figures": _figures(verdict),
             "interval": verdict.interval_kind,
+            "bounds": {one.what: one.value for one in verdict.bounds if one.value is not None},
             "versions": {name: of for name, of in versions.items() if name not in NOT_KEPT},
             "schema_version": SCHEMA_VERSION,
         })  # fmt: skip
@@ -268,7 +272,9 @@ def _without_what_older_files_have_not(record: Any) -> Any:
     """Files of claims that have nothing to say of it stay as they were."""
     if not isinstance(record, dict):
         return record
-    silent: tuple[tuple[str, Any], ...] = (("exact", False), ("accuracy", None), ("functions", ()))
+    silent: tuple[tuple[str, Any], ...] = (
+        ("exact", False), ("accuracy", None), ("functions", ()), ("bounds", {}),
+    )  # fmt: skip
     return {
         name: _without_what_older_files_have_not(value)
         for name, value in record.items()

@@ -1,4 +1,5 @@
-"""How far the figures of a claim may move, as `--scrub-compare-fail` says it."""
+"""How far the figures of a claim may move, as `--scrub-compare-fail` says it, and what else may be
+another than it was, as `--scrub-compare-allow` does."""
 
 from __future__ import annotations
 
@@ -14,6 +15,9 @@ FIGURES = (GAP, ACCURACY, NULL, EXPLAINED, WORST, POWER)
 # a network that was trained again has others
 GATING = (GAP, ACCURACY)
 ALL = "all"
+# what may be allowed to be another than it was
+ACCEPTANCE, DATA = "acceptance", "data"
+ALLOWED = (ACCEPTANCE, DATA)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,18 @@ def parsed(text: str) -> Limits:
         found[figure] = _limit(figure, size)
     others = found.pop(ALL, None)
     return {**(NONE if others is None else dict.fromkeys(FIGURES, others)), **found}
+
+
+def allowed(text: str) -> frozenset[str]:
+    """What may change, from a text such as `acceptance,data`.
+
+    **Raises** `ValueError` with what is wrong and what to write.
+    """
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        if word not in ALLOWED:
+            raise ValueError(f"takes {' and '.join(ALLOWED)}, one or both, not {word!r}")
+    return frozenset(words)
 
 
 def _limit(figure: str, text: str) -> Limit:

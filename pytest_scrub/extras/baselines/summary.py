@@ -9,6 +9,7 @@ from pytest_scrub.common.visible import visible
 from pytest_scrub.extras.baselines.comparison import (
     MOVED,
     UNCHANGED,
+    VANISHED,
     ClaimComparison,
     Comparison,
     FigureChange,
@@ -30,8 +31,8 @@ def comparison_summary(comparison: Comparison, room: int) -> str:
     titles = "".join(f"<th>{title}</th>" for title in ("claim", "outcome", *used))
     start, end = f"<table>\n<tr>{titles}</tr>\n", "</table>\n\n"
     note = (
-        "In bold: what fails the run. In italics: what moved further than its intervals allow, and "
-        "is only shown.\n\n"
+        "In bold: what fails the run. In italics: what moved further than its intervals allow, or "
+        "is not there any more, and is only shown.\n\n"
     )
     rows = sorted(comparison.claims, key=lambda claim: not claim.fails)
     left = room - sum(len(part.encode()) for part in (head, start, end, note)) - 100
@@ -65,8 +66,8 @@ def _outcome(claim: ClaimComparison) -> str:
 
 
 def _notes(claim: ClaimComparison) -> Iterator[str]:
-    if claim.incomparable:
-        yield f"<b>{html.escape(visible(claim.incomparable))}</b>"
+    for text in filter(None, (claim.incomparable, *claim.objections.values())):
+        yield f"<b>{html.escape(visible(text))}</b>"
     yield from (html.escape(visible(text)) for text in claim.changed)
 
 
@@ -75,6 +76,6 @@ def _cell(change: FigureChange | None) -> str:
         return ""
     old, new = (figure_text(value) or "-" for value in (change.old, change.new))
     told = new if change.verdict == UNCHANGED else f"{old} → {new}"
-    if change.verdict != MOVED:
+    if change.verdict not in (MOVED, VANISHED):
         return told
     return f"<b>{told}</b>" if change.gates else f"<i>{told}</i>"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pytest_scrub.common.visible import visible
 from pytest_scrub.extras.baselines.comparison import (
     MOVED,
-    NOT_COMPARED,
     UNCHANGED,
+    VANISHED,
     ClaimComparison,
     Comparison,
     FigureChange,
@@ -39,8 +39,10 @@ def comparison_lines(
     for claim in shown:
         yield claim.fails, visible(f"{claim.claim}: {_outcome(claim)}")
         for figure in claim.figures:
-            yield figure.verdict == MOVED and figure.gates, next(table)
-        for text in filter(None, (claim.incomparable, *claim.changed)):
+            yield figure in claim.moved, next(table)
+        for text in filter(None, (claim.incomparable, *claim.objections.values())):
+            yield True, f"  {visible(text)}"
+        for text in claim.changed:
             yield bool(claim.incomparable), f"  {visible(text)}"
     yield from ((False, visible(text)) for text in comparison.beside)
     yield from conclusion_lines(comparison)
@@ -67,7 +69,12 @@ def conclusion_lines(comparison: Comparison) -> Iterator[tuple[bool, str]]:
         for claim in failing:
             test = claim.claim.rpartition("::")[2]
             yield True, visible(f"  {test}: {'; '.join(_reasons(claim))}")
-        yield True, f"if that is meant, save the new figures with --scrub-save={comparison.name}"
+        kinds = dict.fromkeys(kind for claim in failing for kind in claim.objections)
+        allow = f", or compare with --scrub-compare-allow={','.join(kinds)}" if kinds else ""
+        yield (
+            True,
+            f"if that is meant, save the new figures with --scrub-save={comparison.name}{allow}",
+        )
     moved = [one for claim in comparison.claims for one in claim.figures if one.verdict == MOVED]
     if shown := sum(not one.gates for one in moved):
         figures = f"{shown} figure{'s' * (shown != 1)} moved that {'are' if shown > 1 else 'is'}"
@@ -78,13 +85,19 @@ def _reasons(claim: ClaimComparison) -> Iterator[str]:
     if claim.was != claim.now:
         yield f"was {claim.was} and is {claim.now}"
     for change in claim.moved:
-        assert change.by is not None  # it moved
+        if change.by is None:
+            yield (
+                f"{change.figure} was {figure_text(change.old)} and is not there any more "
+                f"({change.why})"
+            )
+            continue
         yield (
             f"{change.figure} moved by {_signed(change.by.mean)} from {figure_text(change.old)} to "
             f"{figure_text(change.new)}"
         )
     if claim.incomparable:
         yield claim.incomparable
+    yield from claim.objections.values()
 
 
 def _outcome(claim: ClaimComparison) -> str:
@@ -92,9 +105,9 @@ def _outcome(claim: ClaimComparison) -> str:
 
 
 def _cells(change: FigureChange) -> tuple[str, ...]:
-    verdict = f"{NOT_COMPARED}: {change.why}" if change.why else change.verdict
-    if change.verdict == MOVED and not change.gates:
-        verdict = f"{MOVED}, shown only"
+    verdict = f"{change.verdict}: {change.why}" if change.why else change.verdict
+    if change.verdict in (MOVED, VANISHED) and not change.gates:
+        verdict = f"{verdict}, shown only"
     by = "" if change.by is None else "0" if change.verdict == UNCHANGED else _by(change.by)
     limit = "" if change.by is None or not change.gates else f"{change.limit:.3g}"
     return "", change.figure, figure_text(change.old), figure_text(change.new), by, limit, verdict

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pytest_scrub import Verdict
 from pytest_scrub.common.visible import visible, visible_lines
 from pytest_scrub.extras.github.mermaid import flowchart
+from pytest_scrub.reports.over import by_claim, same_networks
 from pytest_scrub.reports.run import (
     ERROR,
     FAILED,
@@ -29,6 +30,7 @@ ROOM = 1024 * 1024 - 4096
 NOTE = 200  # bytes for saying what is left out
 FAILURES = (FAILED, ERROR)
 COLUMNS = ("claim", "verdict", "gap on average", "tolerance", "recovered", "worst found", "power")
+OVER = ("checkpoint", "verdict", "gap on average", "accepted", "explained")
 
 
 # Annotations --------------------------------------------------------------------------------------
@@ -73,8 +75,8 @@ def _property(text: str) -> str:
 
 
 def step_summary(run: Run, room: int = ROOM) -> str:
-    """Markdown: a table of all claims, the whole text of those that failed, and every circuit as a
-    diagram.
+    """Markdown: a table of all claims, and one for each that was run over checkpoints, the whole
+    text of those that failed, and every circuit as a diagram.
 
     Where it would take more than `room` bytes, diagrams are left out first, then texts, then rows,
     and it says so; nothing is left where there is no room for that. The table is HTML, in which
@@ -83,12 +85,14 @@ def step_summary(run: Run, room: int = ROOM) -> str:
     early = "\n\nThe run was interrupted: claims may be missing." if run.interrupted else ""
     parts: dict[str, list[str | None]] = {
         "rows of the table": [_row(one) for one in run.claims],
+        "tables by checkpoint": [_over(*one) for one in by_claim(run).items()],
         "texts of failures": [_failure(one) for one in run.claims if one.result in FAILURES],
         "diagrams": [_diagram(one.test, one.verdict) for one in run.claims if one.verdict],
     }
     ungated = f"\n\n**{run.ungated}**" if run.ungated else ""
-    head = f"## Claims: {run.told}{early}{ungated}\n\n"
-    room -= _size(head) + _size(_table([])) + NOTE
+    same = "".join(f"\n\n<b>{html.escape(said)}</b>" for said in same_networks(run))
+    head = f"## Claims: {run.told}{early}{ungated}{same}\n\n"
+    room -= _size(head) + _size(_table(COLUMNS, [])) + NOTE
     if room < 0:
         return ""
     kept: dict[str, list[str]] = {kind: [] for kind in parts}
@@ -100,7 +104,8 @@ def step_summary(run: Run, room: int = ROOM) -> str:
                 room -= _size(text)
             else:
                 left_out[kind] += 1
-    body = _table(kept["rows of the table"]) + "".join(kept["texts of failures"] + kept["diagrams"])
+    rows, *others = kept.values()
+    body = _table(COLUMNS, rows) + "".join(text for texts in others for text in texts)
     missing = ", ".join(f"{count} {kind}" for kind, count in left_out.items())
     note = f"\nLeft out, as GitHub shows no more: {missing}.\n" if missing else ""
     return f"{head}{body}{note}\n"
@@ -110,25 +115,50 @@ def _size(text: str) -> int:
     return len(text.encode("utf-8", "backslashreplace"))
 
 
-def _table(rows: Sequence[str]) -> str:
-    header = "".join(f"<th>{name}</th>" for name in COLUMNS)
+def _table(columns: Sequence[str], rows: Sequence[str]) -> str:
+    header = "".join(f"<th>{name}</th>" for name in columns)
     return f"<table>\n<tr>{header}</tr>\n{''.join(rows)}</table>\n\n"
 
 
 def _row(one: Claimed) -> str:
-    outcome = html.escape(f"{one.told}{one.beside}")
-    file, colons, test = one.test.partition("::")
     # as a whole it is too wide
-    name = f"{_code(file + colons)}<br>{_code(test)}" if colons else _code(file)
-    cells = [name, f"<b>{outcome}</b>" if _level(one) is not None else outcome]
-    cells += [""] * 5 if one.verdict is None else _figures(one.verdict)
+    name = "<br>".join(map(_code, filter(None, re.split("(?<=::)", one.test, maxsplit=1))))
+    figures = [""] * 5 if one.verdict is None else _figures(one.verdict)
+    return _cells(name, _outcome(one), *figures)
+
+
+def _over(claim: str, claims: Sequence[Claimed]) -> str:
+    """One claim over the checkpoints of a training."""
+    return f"{_code(claim)}\n\n{_table(OVER, list(map(_at_checkpoint, claims)))}"
+
+
+def _at_checkpoint(one: Claimed) -> str:
+    assert one.over is not None
+    figures = [""] * 3
+    if (verdict := one.verdict) is not None:
+        explained = "" if verdict.explained is None else f"{verdict.explained:.1%}"
+        figures = [html.escape(str(verdict.gap)), _accepted(verdict), explained]
+    return _cells(_code(one.over.checkpoint), _outcome(one), *figures)
+
+
+def _outcome(one: Claimed) -> str:
+    outcome = html.escape(f"{one.told}{one.beside}")
+    return f"<b>{outcome}</b>" if _level(one) is not None else outcome
+
+
+def _cells(*cells: str) -> str:
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
+
+
+def _accepted(verdict: Verdict) -> str:
+    """The largest gap, or the least of a claim that swaps hurt."""
+    return f"{'≥ ' if verdict.min_gap is not None else ''}{verdict.tolerance:.4g}"
 
 
 def _figures(verdict: Verdict) -> Iterator[str]:
     search, power = verdict.search, verdict.power
     yield html.escape(str(verdict.gap))
-    yield f"{verdict.tolerance:.4g}"
+    yield _accepted(verdict)
     yield "" if verdict.recovered is None else f"{verdict.recovered:.1%}"
     if search is None:
         yield ""

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import re
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from pytest_scrub.reports.circuit import rest, stated
 from pytest_scrub.reports.over import same_networks
 from pytest_scrub.reports.predicted import ANSWERS, answer_rows
 from pytest_scrub.reports.run import ERROR, FAILED, Run
+from pytest_scrub.reports.short import in_short
 from pytest_scrub.reports.terminal import headline, remedy, worst_found
 from pytest_scrub.verdict import OUTCOMES, Circuit, Word
 
@@ -77,11 +77,10 @@ def _environment() -> Environment:
         "share": "{:.1%}".format,
         "shell": shlex.join,
         "breakable": _breakable,
-        "in_columns": _in_columns,
         "one_line": lambda text: text.replace("\n", "↵"),
     }
     shown = (
-        aligned, answer_rows, diagram, headline, remedy, rest, stated, worst_found,
+        aligned, answer_rows, diagram, headline, in_short, remedy, rest, stated, worst_found,
         plots.distributions, plots.convergence, plots.search_curves, plots.dashes,
         plots.attention_axes,
     )  # fmt: skip
@@ -95,18 +94,6 @@ def _environment() -> Environment:
 def _breakable(name: str) -> Markup:
     """A long name that a narrow page may break where its parts meet."""
     return Markup(re.sub(r"([_/:])", r"\1<wbr>", str(escape(visible_lines(name)))))
-
-
-def _in_columns(cells: Markup, columns: Sequence[tuple[str, str]]) -> Markup:
-    """The cells of a row with the names of their columns, which a narrow page shows beside them,
-    and what kind of thing they hold."""
-    left = iter(columns)
-
-    def cell(_: re.Match[str]) -> str:
-        name, kind = next(left)
-        return f'<td data-label="{escape(visible_lines(name))}" class="{kind}"'
-
-    return Markup(re.sub("<td", cell, cells))
 
 
 def _finalized(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pytest_scrub.adversaries.which_donors import WhichDonors
 from pytest_scrub.extras.baselines.comparison import (
     Comparison,
     FigureChange,
@@ -27,8 +29,10 @@ from pytest_scrub.extras.baselines.files import Accuracy, Baseline, Refuted
 from pytest_scrub.extras.baselines.limits import NONE, Limit, Limits, parsed
 from pytest_scrub.extras.baselines.summary import comparison_summary
 from pytest_scrub.extras.baselines.text import comparison_lines
+from pytest_scrub.settings import SETTINGS, Settings
 from pytest_scrub.statistics.intervals import clopper_pearson, confidence_sequence, widened
 from pytest_scrub.verdict import (
+    Bound,
     Estimate,
     Function,
     MutantReport,
@@ -53,11 +57,12 @@ def power(refuted: int, of: int) -> Power:
     return Power(mutants, 0, 0, None)
 
 
-def moved(old: Verdict, new: Verdict, limits: Limits = NONE, **facts: Any) -> Comparison:
+def moved(
+    old: Verdict, new: Verdict, limits: Limits = NONE, allow: Sequence[str] = (), **facts: Any
+) -> Comparison:
     """One claim then and now."""
-    return compare(
-        run(claimed(new), **facts), "main", {old.claim: Baseline.of(old, VERSIONS)}, limits
-    )
+    baselines = {old.claim: Baseline.of(old, VERSIONS)}
+    return compare(run(claimed(new), **facts), "main", baselines, limits, allow)
 
 
 def verdicts_of(comparison: Comparison) -> dict[str, str]:
@@ -325,7 +330,7 @@ def test_the_worst_is_compared_as_it_is() -> None:
     ],
 )
 def test_another_search_has_another_worst(facts: dict[str, Any], why: str) -> None:
-    found = moved(searched(0.9), searched(3.0, **facts))
+    found = moved(searched(0.9), searched(3.0, **facts), allow=["data"])
     assert verdicts_of(found)["worst"] == why
     assert not found.fails
     assert verdicts_of(moved(searched(0.9), searched(0.9, **facts)))["worst"] == "unchanged"
@@ -557,6 +562,172 @@ def test_intervals_of_accuracy_cover_where_half_of_the_error_is_left_to_each() -
         assert all(one.low <= one.mean <= one.high for one in found)
 
 
+# What is accepted, and what is measured on --------------------------------------------------------
+
+
+def accepting(outcome: str = "held", **options: Any) -> Verdict:
+    """A claim with these options."""
+    bounds = tuple(Bound(*one) for one in Settings(**options).bounds.items())
+    tolerance = options.get("tolerance", 0.5)
+    return verdict(outcome=outcome, average=outcome, bounds=bounds, tolerance=tolerance)
+
+
+EASIER: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"tolerance": 0.1}, {"tolerance": 0.2}, "tolerance= was 0.1 and is 0.2"),
+    ({"tolerance": 0.1}, {"min_explained": 0.9}, "tolerance= was 0.1 and is not given"),
+    ({"min_explained": 0.9}, {"min_explained": 0.5}, "min_explained= was 0.9 and is 0.5"),
+    ({"min_recovered": 0.9}, {"min_recovered": 0.5}, "min_recovered= was 0.9 and is 0.5"),
+    ({"min_gap": 0.9}, {"min_gap": 0.5}, "min_gap= was 0.9 and is 0.5"),
+    ({"min_within": 0.9}, {}, "min_within= was 0.9 and is not given"),
+    ({}, {"direction": "worse"}, "direction= was either and is worse"),
+    ({"by": "a", "slice_tolerance": 1}, {}, "slice_tolerance= was 1 and is not given"),
+    ({"by": "a", "slice_tolerance": 1}, {"by": "b", "slice_tolerance": 1}, "by= was a and is b"),
+    ({}, {"adversary": "report"}, "adversary= was gate and is report"),
+    ({}, {"effort": "none"}, "adversary= was gate and is report"),
+    ({}, {"adversaries": []}, "adversary= was gate and is report"),
+    ({}, {"adversaries": [WhichDonors()]}, "adversaries= was all and is which donors"),
+    ({}, {"adversarial_tolerance": 3}, "adversarial_tolerance= was 0.1 and is 3"),
+    ({"min_recovered": 0.9}, {"min_recovered": 0.9, "adversarial_tolerance": 3},
+     "adversarial_tolerance= was that of the average and is 3"),
+    ({"min_explained": 0.9}, {"min_explained": 0.9, "min_explained_at_worst": 0.1},
+     "min_explained_at_worst= was 0.9 and is 0.1"),
+    ({"min_gap": 0.9, "min_gap_at_worst": 0.1}, {"min_gap": 0.9}, "adversary= was gate and is rep"),
+    ({}, {"effort": "quick"}, "budget= was 80000 and is 8000"),
+    ({"confidence": 0.95}, {"confidence": 0.6}, "confidence= was 0.95 and is 0.6"),
+    ({}, {"min_with_other": 0.01}, "min_with_other= was 0.1 and is 0.01"),
+    ({}, {"min_moved": 0.0}, "min_moved= was 0.02 and is 0"),
+    ({"generalize": True}, {}, "generalize= was True and is False"),
+    ({"min_power": 0.9}, {"min_power": 0.5}, "min_power= was 0.9 and is 0.5"),
+    ({}, {"controls": False}, "controls= was not given and is False"),
+    ({"controls": True}, {}, "controls= was True and is not given"),
+]  # fmt: skip
+
+
+def usual(options: dict[str, Any]) -> dict[str, Any]:
+    instead = ("min_explained", "min_recovered", "min_gap")
+    return options if any(name in options for name in instead) else {"tolerance": 0.1} | options
+
+
+@pytest.mark.parametrize(("old", "new", "said"), EASIER)
+def test_a_claim_that_is_easier_to_hold_fails(
+    old: dict[str, Any], new: dict[str, Any], said: str
+) -> None:
+    """Everything else is as it was, and it holds: who compares asked whether it still does."""
+    before, after = accepting(**usual(old)), accepting(**usual(new))
+    found = moved(before, after)
+    assert found.fails
+    lines = [line for _, line in comparison_lines(found)]
+    assert any("it is easier to be held than when it was saved: " in line for line in lines)
+    assert any(said in line for line in lines)
+    assert lines[-1] == (
+        "if that is meant, save the new figures with --scrub-save=main, or compare with "
+        "--scrub-compare-allow=acceptance"
+    )
+    allowed = moved(before, after, allow=["acceptance"])
+    assert not allowed.fails
+    assert any(said in line for _, line in comparison_lines(allowed))
+    assert said in comparison_summary(found, 9999)
+    assert not moved(before, before).fails
+
+
+def test_every_option_that_makes_a_claim_easier_is_among_them() -> None:
+    bounds = {name for name, one in SETTINGS.items() if one.harder}
+    tried = {name for old, new, _ in EASIER for name in (*old, *new)}
+    assert bounds - {"budget"} <= tried | {"tolerance"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"tolerance": 0.2}, {"tolerance": 0.1}),
+        ({"tolerance": 0.2}, {"tolerance": 0.2, "min_explained": 0.5}),
+        ({"tolerance": 0.2, "effort": "quick"}, {"tolerance": 0.2}),
+        ({"tolerance": 0.2, "confidence": 0.9}, {"tolerance": 0.2}),
+        # each claim's share of what a run may get wrong, which -k makes larger
+        ({"tolerance": 0.2, "confidence": 0.999}, {"tolerance": 0.2, "confidence": 0.96}),
+        ({"tolerance": 0.2, "adversary": "report"}, {"tolerance": 0.2}),
+        ({"tolerance": 0.2}, {"tolerance": 0.2, "by": "a", "slice_tolerance": 1}),
+        ({"tolerance": 0.2, "controls": False}, {"tolerance": 0.2}),
+    ],
+)
+def test_a_claim_that_is_harder_to_hold_passes(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert not moved(accepting(**old), accepting(**new)).fails
+
+
+def test_a_published_refutation_has_to_stay_as_large() -> None:
+    """What is refuted at 0.5 is more than what is refuted at 0.1."""
+    large, small = (accepting("refuted", tolerance=one) for one in (0.5, 0.1))
+    assert moved(large, small).fails
+    (said,) = moved(large, small).claims[0].objections.values()
+    assert said == (
+        "it is easier to be refuted than when it was saved: adversarial_tolerance= was 0.5 and is "
+        "0.1; tolerance= was 0.5 and is 0.1"
+    )
+    assert not moved(small, large).fails
+    tested = accepting("refuted", tolerance=0.5, confidence=0.6)
+    assert moved(large, tested).fails
+    assert not moved(large, accepting("refuted", tolerance=0.5, effort="thorough")).fails
+
+
+@pytest.mark.parametrize("outcome", ["undecided", "untested", "weak"])
+def test_what_neither_held_nor_was_refuted_gets_no_easier(outcome: str) -> None:
+    found = moved(accepting(outcome, tolerance=0.1), accepting(outcome, tolerance=0.2))
+    assert not found.fails
+    assert "the tolerance: 0.1 -> 0.2" in found.claims[0].changed
+
+
+@pytest.mark.parametrize(
+    ("new", "fails"),
+    [
+        ({"tolerance": 0.2}, False), ({"tolerance": 0.3}, True),
+        # what it accepts follows from what its network loses otherwise
+        ({"min_explained": 0.1}, False),
+    ],
+)  # fmt: skip
+def test_a_file_that_kept_only_the_tolerance_is_held_against_that(
+    new: dict[str, Any], fails: bool
+) -> None:
+    found = moved(verdict(tolerance=0.2), accepting(**new))
+    assert found.fails is fails
+    said = "what 1 claim accepted is not in this older baseline; --scrub-save=main keeps it"
+    assert said in found.beside
+    assert not moved(accepting(**new), accepting(**new)).beside
+
+
+def test_other_data_fail_unless_they_are_allowed() -> None:
+    old, new = verdict(), verdict(dataset_digest="other", dataset="other rows")
+    found = moved(old, new)
+    said = "the data changed (rows, labels or features): rows -> other rows"
+    assert found.fails
+    assert found.claims[0].objections == {"data": said}
+    lines = [line for _, line in comparison_lines(found)]
+    assert f"  test_it: {said}" in lines
+    assert lines[-1].endswith("--scrub-save=main, or compare with --scrub-compare-allow=data")
+    allowed = moved(old, new, allow=["data"])
+    assert not allowed.fails
+    assert said in allowed.claims[0].changed
+    assert moved(old, new, allow=["acceptance"]).fails
+
+
+def test_a_figure_that_gates_and_vanished_fails() -> None:
+    before = replace(searched(0.9), power=power(4, 5))
+    assert not moved(before, verdict()).fails  # neither was asked about
+    for limits, figure in (("worst:inf", "worst"), ("power:inf", "power")):
+        found = moved(before, verdict(), parsed(limits))
+        assert [one.figure for one in found.claims[0].moved] == [figure]
+        lines = list(comparison_lines(found))
+        assert any(fails and "then alone" in line for fails, line in lines)
+        assert any(f"{figure} was " in line and "not there any more" in line for _, line in lines)
+        assert f"<b>{'0.9' if figure == 'worst' else '4/5'} → -</b>" in comparison_summary(
+            found, 9999
+        )
+    assert moved(before, replace(before, power=power(0, 0)), parsed("power:inf")).fails
+    accurate_then = moved(accurate(0.9), verdict())
+    assert accurate_then.fails  # which gates whatever is asked
+    # what is there now alone was never promised
+    assert not moved(verdict(), before, STRICT).fails
+
+
 # The functions of a hypothesis --------------------------------------------------------------------
 
 
@@ -653,9 +824,10 @@ def test_a_page_for_a_reviewer_has_old_against_new() -> None:
 
 
 def test_the_table_fits_eighty_columns_and_says_how_far() -> None:
+    bounds = (Bound("tolerance", 0.5),)
     old, new = (
-        replace(searched(0.9), power=power(9, 10)),
-        replace(searched(1.5, model_digest="x"), power=power(8, 10)),
+        replace(searched(0.9), power=power(9, 10), bounds=bounds),
+        replace(searched(1.5, model_digest="x"), power=power(8, 10), bounds=bounds),
     )
     lines = [line for _, line in comparison_lines(moved(old, new, STRICT))]
     assert max(map(len, lines)) <= 80

@@ -17,7 +17,16 @@ from pytest_scrub.extras.github.mermaid import flowchart
 from pytest_scrub.extras.github.summary import NOTE, ROOM, step_summary, workflow_commands
 from pytest_scrub.judge import check
 from pytest_scrub.network.plain import FunctionGraph
-from pytest_scrub.reports.run import ERROR, FAILED, PASSED, SKIPPED, XFAILED, Claimed, Run
+from pytest_scrub.reports.run import (
+    ERROR,
+    FAILED,
+    PASSED,
+    SKIPPED,
+    XFAILED,
+    Claimed,
+    Measured,
+    Run,
+)
 from pytest_scrub.tree.nodes import module, output
 from pytest_scrub.verdict import (
     HELD,
@@ -282,3 +291,30 @@ def test_a_circuit_that_mermaid_would_refuse_is_left_out(verdict: Verdict) -> No
     assert "Left out, as GitHub shows no more: 1 diagrams.\n" in step_summary(
         a_run(claimed(large, PASSED))
     )
+
+
+def test_a_claim_over_checkpoints_has_a_table_of_them(verdict: Verdict) -> None:
+    """In the order of the training, with what the page has."""
+
+    def at(nth: int, digest: str, **facts: Any) -> Claimed:
+        one = replace(verdict, model_digest=digest, explained=nth / 10, **facts)
+        over = Measured("t.py::test_<it>", nth, f"step{nth}")
+        return claimed(one, PASSED, test=f"t.py::test_<it>[step{nth}]", over=over)
+
+    claims = [at(10, "b"), at(2, "a", min_gap=0.5), claimed(None, FAILED, test="t.py::test_<it>[x]",
+              over=Measured("t.py::test_<it>", 11, "x"))]  # fmt: skip
+    text = step_summary(a_run(*claims))
+    table = text.partition("</table>")[2].partition("</table>")[0]
+    assert table.strip().startswith("<code>t.py::test_&lt;it&gt;</code>")
+    rows = re.findall("<tr>(.*?)</tr>", table)
+    assert [re.findall("<t[hd]>(.*?)</t[hd]>", row)[0] for row in rows] == [
+        "checkpoint", "<code>step2</code>", "<code>step10</code>", "<code>x</code>",
+    ]  # fmt: skip
+    cells = re.findall("<td>(.*?)</td>", rows[1])
+    assert cells[1:] == ["held", html.escape(str(verdict.gap)), "≥ 0.5", "20.0%"]
+    assert re.findall("<td>(.*?)</td>", rows[3])[1:] == ["<b>failed</b>", "", "", ""]
+    assert "identical" not in text
+    same = step_summary(a_run(at(1, "a"), at(2, "a")))
+    assert "<b>step1 and step2 are identical: no weight" in same
+    # without checkpoints there is but the table of claims
+    assert step_summary(a_run(claimed(verdict, PASSED))).count("<table>") == 1

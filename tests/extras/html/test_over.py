@@ -49,7 +49,7 @@ def test_curves_follow_the_training() -> None:
     gap, explained = (curve(plot) for _, plot in plots)
     assert gap == [(nth, pytest.approx(0.1 * nth)) for nth in range(1, 13)]
     assert explained == [(nth, nth / 20) for nth in range(1, 13)]
-    assert "hold the same network" not in page(of_training)
+    assert "are identical" not in page(of_training)
 
 
 def test_a_checkpoint_without_a_verdict_or_a_figure_is_left_out() -> None:
@@ -82,5 +82,5 @@ def test_nothing_is_accepted_and_nothing_changed() -> None:
 
 
 def test_one_network_for_two_checkpoints_is_said() -> None:
-    said = "step1, step3 hold the same network, by the digest of its weights"
+    said = "step1 and step3 are identical: no weight of the network differs between them"
     assert said in page(training(at(0.1, 0.5, "a"), at(0.1, 0.5, "b"), at(0.1, 0.5, "a")))

@@ -351,8 +351,8 @@ def test_cells_say_which_column_they_are_in() -> None:
         "worst found", "power", "pytest", "seconds",
     ]  # fmt: skip
     assert columns[20:27] == [
-        "node", "agrees on", "donors (min/median/max)", "with another", "swapped", "gap alone",
-        "tested",
+        "node", "agrees on", "donors (min/median/max)", "references with another donor", "swapped",
+        "gap alone", "tested",
     ]  # fmt: skip
     assert {"adversary", "addition", "last", "false claim", "control"} <= set(columns)
 
