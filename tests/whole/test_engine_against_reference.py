@@ -14,7 +14,7 @@ import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from pytest_scrub import ANYTHING, Dataset, embed, head, mask, meaning, mlp, output
+from pytest_scrub import ANYTHING, Dataset, embed, head, mask, meaning, mlp, output, pattern
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError, ModelError
 from pytest_scrub.metrics import Metric
@@ -25,6 +25,7 @@ from tests.reference.bridges import BridgeNetwork
 from tests.reference.families import FAMILIES, AllFloat64
 from tests.reference.generate import (
     Architecture,
+    Waves,
     build,
     datasets,
     hypotheses,
@@ -257,6 +258,23 @@ def test_a_head_sees_the_keys_of_its_mask_child(via):
     network = BridgeNetwork(model.bridge, dataset)
     theirs = [float(out[0, -1]) for out in meaning.outputs(network, root, dataset, swap_set, 0)]
     assert evaluator.evaluate(swap_set) == pytest.approx(theirs, rel=1e-9)
+
+
+@pytest.mark.parametrize("via", ["direct", "any"])
+@pytest.mark.parametrize("kind", ["native", "gpt2"])
+def test_a_pattern_that_is_computed_counts_as_it_is(kind, via):
+    """Also where it is no probability: the bias of the values then counts for more, or for less."""
+    model = build(Architecture(kind=kind, n_layers=1, d_head=4, n_ctx=3, attn_only=False))
+    rng = np.random.default_rng(0)
+    tokens = torch.tensor(rng.integers(0, 5, size=(8, 3)))
+    dataset = Dataset(tokens, features={"first": tokens[:, 0]})
+    below = pattern(0, 0, agrees_on="first", computed_by=Waves(3, None))
+    root = output(head(0, 0, agrees_on=ANYTHING, reads=[below], via=via), rest=ANYTHING)
+    evaluator = Evaluator(as_graph(model.bridge), dataset, root, outputs_as_metric(None))
+    assert model.bridge.blocks[0].attn.b_V.abs().max() > 1e-3
+    swap_set = evaluator.space.draw(8, rng)
+    theirs = meaning.outputs(BridgeNetwork(model.bridge, dataset), root, dataset, swap_set, None)
+    assert_same(evaluator.outputs(swap_set).double(), theirs, model.tolerance)
 
 
 @pytest.mark.parametrize(

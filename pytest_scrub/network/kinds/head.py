@@ -87,7 +87,12 @@ class Head(ReadingPart):
         attention = widened(batch.clean.take(site, batch.carrier, batch.where))
         for child in claimed:
             attention = batch.replaced(child, attention, batch.where, None)
-        return torch.bmm(attention.to(v), v).to(batch.carrier.device)
+        z, bias = torch.bmm(attention.to(v), v), self.attention.b_V
+        if bias is not None and self.attention.sinks is None:
+            # z is without the values' bias, which all keys have: where what was computed for them
+            # is no whole one, it counts for more or less than once
+            z = z + (attention.sum(-1, keepdim=True) - 1).to(v) * bias[self.kv_head].to(v)
+        return z.to(batch.carrier.device)
 
     def attention_to(self, batch: Batch) -> Tensor:
         """What share of each key its queries attend to, `[B, K, P]`, of what they, the keys and the
