@@ -590,8 +590,11 @@ class Function:
 
 @dataclass(frozen=True)
 class Bound:
-    """One of the options by which a claim was judged: its name, and its `value` as it was where
-    nothing else was said; None where there was none."""
+    """One of the options by which a claim was judged.
+
+    - `what`: its name.
+    - `value`: as it was, where nothing was said the usual one; None where it bounded nothing.
+    """
 
     what: str
     value: float | str | bool | None

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "network/adapter.py": "network/test_bridge.py",
     "network/parts.py": "network/test_bridge.py",
     "network/hooked.py": "network/compat_hooked_transformer.py",  # make compat
+    "engine/fitting.py": "power/test_controls.py",
     "engine/plan.py": "whole/test_fast_paths.py",
     "adversaries/which_donors.py": "adversaries/test_search.py",
     "adversaries/in_turn.py": "adversaries/test_sequence.py",

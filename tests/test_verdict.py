@@ -51,7 +51,7 @@ def test_a_verdict_is_made_of_plain_values() -> None:
             return all(map(plain, value))
         return value is None or type(value) in (bool, int, float, str)
 
-    parts = ("gap", "nodes", "share", "circuit", "looks", "null")
+    parts = ("gap", "nodes", "share", "circuit", "looks", "null", "bounds", "functions")
     fields = {name: value for name, value in vars(VERDICT).items() if name not in parts}
     assert plain(fields), {name: type(value) for name, value in fields.items()}
     assert plain(vars(VERDICT.gap))
@@ -64,6 +64,7 @@ def test_a_verdict_is_made_of_plain_values() -> None:
     assert plain(vars(VERDICT.null.gap))
     assert plain(VERDICT.circuit.levels)
     assert all(plain(vars(node)) for node in VERDICT.circuit.nodes)
+    assert all(plain(vars(one)) for one in (*VERDICT.bounds, *VERDICT.functions))
     assert all(plain(look.samples) and plain(vars(look.gap)) for look in VERDICT.looks)
 
 

@@ -651,6 +651,11 @@ class SwapSpace:
         """int64: the numbers of all donors, of all positions from which some slot takes them."""
         return self._at_shifts(self.donor_rows, self.shifts)
 
+    def count(self) -> dict[str, Rows]:
+        """Slot path to int64 `[references]`: allowed donors, the row itself included, where the
+        parent's own input is the reference."""
+        return {one.slot: one.donors for one in self.support()}
+
     def support(self) -> list[Support]:
         """For every slot, how many donors the references have, and which have one of other content,
         where the parent's own input is the reference."""

@@ -97,7 +97,9 @@ def test_limits_without_a_baseline_gate_nothing(suite: Suite) -> None:
     suite.write(HELD)
     result = suite.pytester.runpytest_inprocess("--scrub-compare-fail=gap:10%")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --scrub-compare-fail says how far *with --scrub-compare"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: --scrub-compare-fail says what may change *with --scrub-compare"]
+    )
 
 
 def test_an_unknown_option_of_another_plugin_is_left_to_pytest(suite: Suite) -> None:

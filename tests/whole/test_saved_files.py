@@ -31,6 +31,8 @@ LATER = {  # fields that came after these files were written: what they are read
     **dict.fromkeys(("indirect", "picture", "own_picture", "donor_picture")),
     **dict.fromkeys(("own_output", "donor_output")),
     "attention": [],
+    "bounds": [],
+    "remedy": None,
     **dict.fromkeys(("predicted", "predicts", "label", "min_gap", "accuracy", "edited")),
 }
 
