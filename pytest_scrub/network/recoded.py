@@ -43,9 +43,7 @@ def passing(modules: Mapping[str, nn.Module], run: Callable[[], Any]) -> list[Pa
         if lone is None or not lone.numel():
             found.append(Passing(path, is_out))
             return
-        flat = lone.detach().flatten()
-        some = flat[:: -(-len(flat) // MOST_NUMBERS)].double().cpu()
-        found.append(Passing(path, is_out, tuple(lone.shape), some))
+        found.append(Passing(path, is_out, tuple(lone.shape), _some(lone.detach().flatten())))
 
     with ExitStack() as hooks:
         for path, module in modules.items():
@@ -60,6 +58,17 @@ def passing(modules: Mapping[str, nn.Module], run: Callable[[], Any]) -> list[Pa
             hooks.callback(after.remove)
         run()
     return found
+
+
+def _some(flat: Tensor) -> Tensor:
+    """All numbers, or many, of tensors of one size the same: any, as every n-th may all be of one
+    column, which says nothing of the others."""
+    if len(flat) > MOST_NUMBERS:
+        drawn = torch.randint(
+            len(flat), (MOST_NUMBERS,), generator=torch.Generator().manual_seed(0)
+        )
+        flat = flat[drawn.to(flat.device)]
+    return flat.double().cpu()
 
 
 def recoded_around(

@@ -97,6 +97,22 @@ def test_what_gives_nothing_back_is_no_recoding(network: nn.Sequential, name: st
     assert around(network, name) == []
 
 
+def test_a_column_that_never_changes_hides_nothing() -> None:
+    """Of so many positions every n-th number is of the first column."""
+    first, into, back = nn.Linear(8, 8), nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
+    with torch.no_grad():
+        first.weight[0], first.bias[0] = 0, 0
+        nn.init.orthogonal_(into.weight, generator=torch.Generator().manual_seed(0))
+        back.weight.copy_(into.weight.T)
+    network = nn.Sequential(first, into, nn.Identity(), back, nn.Linear(8, 2))
+    rows = {"tokens": torch.randn(16, 256, 8, generator=torch.Generator().manual_seed(1))}
+    graph = ModuleGraph(network.eval())
+    graph.prove(rows)
+    found = graph.recoding(["2"], rows)
+    assert found is not None
+    assert [*found.modules] == [into, network[2], back]
+
+
 def test_a_network_that_computes_the_same_again_is_no_part_of_it() -> None:
     model, tokens, _ = that_knows_bits(16, 0)
     graph = ModuleGraph(model)
