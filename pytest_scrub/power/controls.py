@@ -34,7 +34,7 @@ from pytest_scrub.verdict import HELD, REFUTED, TOO_FEW, UNDECIDED, Control
 
 SHUFFLED, PERMUTED = "weights shuffled", "features permuted among rows"
 DIRECTION, OTHER_VECTORS = "random vectors of the same norm", 19
-FITTED = "the alignment fitted anew to shuffled weights"
+RECODED, FITTED = "rows that tell what is recoded", "the alignment fitted anew to shuffled weights"
 SEEN = (
     "where the claim's own was found on other rows, say so with fitted_on= of the Dataset, and "
     "this one is fitted there; else a simpler one would say more"
@@ -95,7 +95,8 @@ def _fitted_anew(average: Measured) -> Iterator[Control]:
     """
     own, settings = average.evaluator, average.settings
     graph, dataset = own.graph, own.dataset
-    rows = dataset.first_of_content[:LOOKED_AT]
+    # any, as the first may be alike in all that is recoded
+    rows = settings.stream(RECODED).permutation(dataset.first_of_content)[:LOOKED_AT]
     recoding = graph.recoding(_named(own.hypothesis), dataset.batch(rows))
     if recoding is None and not subspaces_of(own.hypothesis):
         return
@@ -169,7 +170,7 @@ def _of_other_vectors(average: Measured) -> Iterator[Control]:
     widths = [n.edited.width for _, n, _ in node_paths(own.hypothesis) if n.edited is not None]
     if not widths:
         return
-    if min(widths) == 1:
+    if max(widths) == 1:
         yield Control(DIRECTION, None, None, "one number has no other direction", True)
         return
     rng, samples = settings.stream(DIRECTION), max(2, settings.samples // SAMPLE_SHARE)
@@ -191,7 +192,7 @@ def _otherwise_edited(hypothesis: Node, rng: np.random.Generator) -> Node:
     others: dict[VectorEdit, VectorEdit] = {}
 
     def turned(_: str, node: Node) -> Node:
-        if node.edited is None:
+        if node.edited is None or node.edited.width == 1:  # which has no other direction
             return node
         if node.edited not in others:
             own, drawn = node.edited.vector, rng.standard_normal(node.edited.width)
@@ -235,6 +236,7 @@ def _control(
     never_hurts = (
         settings.min_gap is not None
         and found.undecided == TOO_FEW
+        and len(found.sample.changes) > 0
         and bool((found.acceptance.sign * found.sample.changes < settings.min_gap).all())
     )
     fails = found.outcome not in (HELD, UNDECIDED) or never_hurts

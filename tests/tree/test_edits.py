@@ -249,6 +249,25 @@ def test_of_one_number_there_is_no_other_direction() -> None:
     assert "one number has no other direction" in str(found)
 
 
+def test_beside_an_edit_of_one_number_others_have_their_control() -> None:
+    x = torch.randn(400, 9, generator=torch.Generator().manual_seed(0))
+    model = FunctionGraph(
+        one=lambda x: 1 * x[:, :1], wide=lambda x: 1 * x[:, 1:],
+        output=lambda one, wide: one[:, 0] + wide[:, 0],
+    )  # fmt: skip
+    added = np.zeros(8)
+    added[0] = 1
+    root = output(edit(module("one"), add=np.ones(1)), edit(module("wide"), add=added), rest=EXACT)
+    found = check(
+        root, model, Dataset({"x": x}, labels=x[:, 0] + x[:, 1]), metric=squared_error(),
+        min_gap=2.0, samples=800,
+    )  # fmt: skip
+    (control,) = [one for one in found.controls if one.name == "random vectors of the same norm"]
+    # with the two together the sum is off by two, with the number alone by one
+    assert (found.outcome, control.passed) == ("held", True)
+    assert control.gap == pytest.approx(1.0)
+
+
 def test_an_edit_that_changes_nothing_is_untested() -> None:
     model, data = detector()
     (x,) = data.inputs.values()
