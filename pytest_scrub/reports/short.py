@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pytest_scrub.settings import WORSE
+from pytest_scrub.tree.nodes import ANYTHING, EXACT
 from pytest_scrub.verdict import REFUTED, UNTESTED, CircuitNode, Verdict
 
 MOST_NAMED = 8  # swaps that are said one by one
 LONGEST = 60  # characters of an input that is shown
-SAME_AS_IT_WAS, FREE = "EXACT", "ANYTHING"
+SAME_AS_IT_WAS, FREE = str(EXACT), str(ANYTHING)
 
 
 def in_short(verdict: Verdict) -> Iterator[tuple[str, str]]:
@@ -28,11 +30,11 @@ def _claimed(verdict: Verdict) -> str:
     among = f", with {'; '.join(swaps)}" if swaps else ""
     if verdict.min_gap is not None:
         return f"mean {verdict.metric} gets worse by {verdict.min_gap:.4g} or more{among}"
+    metric, begin = verdict.metric, ""
     if said := next(filter(None, (node.predicts for node in verdict.circuit.nodes)), ""):
-        grows = f"mean {verdict.metric} against that label is up by {verdict.tolerance:.4g} at most"
-        return f"{said}: {grows}{among}"
-    which = "gets worse" if verdict.direction == "worse" else "changes"
-    return f"mean {verdict.metric} {which} by {verdict.tolerance:.4g} at most{among}"
+        metric, begin = f"{verdict.metric} against that label", f"{said}: "
+    which = "gets worse" if verdict.direction == WORSE else "changes"
+    return f"{begin}mean {metric} {which} by {verdict.tolerance:.4g} at most{among}"
 
 
 def _swaps(nodes: tuple[CircuitNode, ...]) -> list[str]:

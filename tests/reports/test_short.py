@@ -49,7 +49,7 @@ def test_which_way_and_what_label() -> None:
     assert rows(hurt)["claimed"] == f"mean cross-entropy gets worse by 0.4 or more, {said}"
     predicting = claiming(replace(OUTPUT, predicts="predicts f"))
     assert rows(predicting)["claimed"] == (
-        f"predicts f: mean cross-entropy against that label is up by 0.5 at most, {said}"
+        f"predicts f: mean cross-entropy against that label changes by 0.5 at most, {said}"
     )
 
 
