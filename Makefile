@@ -29,8 +29,8 @@ lint: $(STAMP)
 	$(BIN)/lint-imports --no-logo
 
 # Of the example claims tests/long_claims.txt names those that take longest, or say of another program what is said of one;
-# `make demo` and `make full` check them. SCRUB_PROFILE is quick or full (tests/sizes.py): how many networks, claims and mutants are made up, how often a dice is thrown,
-# and whether processes that tests start are copies of one that has imported torch (tests/warm_python.py).
+# `make demo` and `make full` check them. SCRUB_PROFILE is quick or full (tests/sizes.py): how many networks, claims and mutants are made up,
+# how often a dice is thrown, and whether processes that tests start are copies of one that has imported torch (tests/warm_python.py).
 check: $(STAMP)
 	$(BIN)/python -m pytest tests example_circuits -n 2 --dist loadgroup $(if $(filter full,$(SCRUB_PROFILE)),,@tests/long_claims.txt)
 

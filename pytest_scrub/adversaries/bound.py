@@ -17,7 +17,8 @@ FEWEST_TO_REFUTE, FEWEST_TO_HOLD = 100, 200
 class Decision:
     """What was decided, and by what.
 
-    - `interval`: of the mean change; a point where it is of all references.
+    - `interval`: of the mean change; a point where it is of all references. Of a metric without
+      bounds a longer one decides, see `_of_few_worst`.
     - `of_null`: that of what was found for the null, where the two are compared.
     - `bound`: the largest mean that the claim accepts, in the metric's unit.
     """

@@ -10,19 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from numpy.typing import NDArray
 
 from pytest_scrub.data.names import MASK, TOKEN_NAMES
 from pytest_scrub.errors import DataError, located_at
-from pytest_scrub.swaps.swap_set import Rows
+from pytest_scrub.swaps.swap_set import Mask, Rows
 from pytest_scrub.tree.nodes import ENCODER, Node
 
 if TYPE_CHECKING:
     from pytest_scrub.data.dataset import Dataset
     from pytest_scrub.swaps.slots import Slot
 
-Mask = npt.NDArray[np.bool_]
 DECODER = "decoder_"  # how the inputs of a decoder are called beside those of an encoder
 
 
