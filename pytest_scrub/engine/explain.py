@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pytest_scrub.engine.evaluator import Evaluator
-from pytest_scrub.engine.fitting import BATCH, STEPS, subspaces_of
+from pytest_scrub.engine.fitting import BATCH, to_fit
 from pytest_scrub.engine.memory import in_units
 from pytest_scrub.engine.store import bytes_of_a_row
 
@@ -36,8 +36,8 @@ class Explanation:
     - `tokens`: how many are said after a prompt, and `passes`: of the network for those of a swap.
     - `batch`: how many references are evaluated at once; `batch_bytes`: about what that takes.
     - `indirect`: why nothing is read directly, where that is for the network's own reasons.
-    - `fitted`: how many swaps, with their gradients, the control takes that fits the alignment of a
-      claim that predicts labels; 0 where there is none.
+    - `fitted`: how many swaps, with their gradients, the control takes at most that fits the
+      alignment of a claim that predicts labels; 0 where there is none.
     """
 
     hypothesis: str
@@ -88,8 +88,8 @@ class Explanation:
             )
         if self.fitted:
             lines.append(
-                f"a control, unless controls=False, fits the alignment anew: {self.fitted:,} swaps "
-                "with their gradients, four times as many where modules recode what passes"
+                f"a control, unless controls=False, fits the alignment anew, to shuffled weights "
+                f"and to the network's own: up to {self.fitted:,} swaps with their gradients"
             )
         if self.indirect is not None:
             lines.append(f"everything is read along every path, since {self.indirect}")
@@ -98,7 +98,7 @@ class Explanation:
 
 def explain(evaluator: Evaluator) -> Explanation:
     """Slots, donors and cost of an evaluator's hypothesis. The network sees one row, to learn the
-    sizes; nothing is kept of it."""
+    sizes, and a few where modules may recode what passes; nothing is kept of them."""
     store, space = evaluator.store, evaluator.space
     one = store.run(evaluator.sites, np.array([0]))
     gathered = sum(map(bytes_of_a_row, one.values()))
@@ -117,7 +117,8 @@ def explain(evaluator: Evaluator) -> Explanation:
     batch, batch_bytes = evaluator.batch_of(
         evaluator.held(lambda sites: sum(bytes_of_a_row(one[site]) for site in sites))
     )
-    aligned = subspaces_of(evaluator.hypothesis)
+    predicts = evaluator.hypothesis.predicts is not None
+    steps = to_fit(evaluator, np.random.default_rng(0))[1] if predicts else 0
     return Explanation(
         hypothesis=str(evaluator.hypothesis),
         slots=tuple(slots),
@@ -133,5 +134,5 @@ def explain(evaluator: Evaluator) -> Explanation:
         indirect=evaluator.graph.indirect,
         tokens=evaluator.metric.tokens,
         passes=evaluator.passes,
-        fitted=STEPS * BATCH if evaluator.hypothesis.predicts and aligned else 0,
+        fitted=2 * steps * BATCH,
     )

@@ -27,6 +27,7 @@ from pytest_scrub.tree.paths import node_paths, with_changes
 # evaluates by default. Modules that were learnt by heart took long to learn.
 STEPS, STEPS_OF_MODULES, BATCH = 500, 2000, 64
 LEARNING_RATE = 0.02  # at first; it falls to nothing
+LOOKED_AT = 16  # rows that tell whether anything recodes what passes
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,26 @@ def _turns(hypothesis: Node, rng: np.random.Generator) -> list[_Turn]:
     return [_Turn(group, rng) for group in groups]
 
 
+def to_fit(evaluator: Evaluator, rng: np.random.Generator) -> tuple[Recoding | None, int]:
+    """What recodes the parts that its hypothesis names, None where nothing does, and in how many
+    steps the alignment is fitted; none where there is nothing to fit."""
+    nodes = [node for _, node, _ in node_paths(evaluator.hypothesis)]
+    # any rows, as the first may be alike in all that is recoded
+    rows = rng.permutation(evaluator.dataset.first_of_content)[:LOOKED_AT]
+    named = [name for node in nodes for name in node.components]
+    recoding = evaluator.graph.recoding(named, evaluator.dataset.batch(rows))
+    if recoding is not None:
+        return recoding, STEPS_OF_MODULES
+    return None, STEPS if any(node.subspace is not None for node in nodes) else 0
+
+
 @contextmanager
 def weights_anew(recoding: Recoding | None, rng: np.random.Generator) -> Iterator[Sequence[Tensor]]:
     """While it lasts, weights of an alignment are as at its start, and have gradients; then they
     are put back.
 
-    Modules with `reset_parameters()` start as that has it, others as they are.
+    Modules with `reset_parameters()` start as that has it, other weights with their numbers
+    permuted: a fit that starts where it was found finds it.
 
     **Raises** `HypothesisError` where it has no weights, or cannot be started anew.
     """
@@ -116,7 +131,10 @@ def weights_anew(recoding: Recoding | None, rng: np.random.Generator) -> Iterato
     before = [(weight.detach().clone(), weight.requires_grad) for weight in own]
     try:
         for weight, value in zip(own, fresh, strict=True):
-            weight.data.copy_(value)  # through .data torch's count of changes stays
+            order = torch.from_numpy(rng.permutation(value.numel())).to(value.device)
+            as_it_was = torch.equal(weight, value)
+            start = value.flatten()[order].view_as(value) if as_it_was else value
+            weight.data.copy_(start)  # through .data torch's count of changes stays
             weight.requires_grad_()
         yield own
     finally:

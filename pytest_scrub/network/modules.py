@@ -43,6 +43,7 @@ from pytest_scrub.network.packed import packed_in, scales_of
 from pytest_scrub.network.placement import Fetch, devices_of, home_of, kept_elsewhere
 from pytest_scrub.network.places import (
     HEADS,
+    IN,
     OUT,
     SOFTMAX,
     AnyPlace,
@@ -289,7 +290,7 @@ class ModuleGraph(ModelGraph):
     def recoding(self, names: Iterable[str], inputs: Inputs) -> Recoding | None:
         found = dict[str, None]()
         for name in names:
-            if name in self.parts and self.parts[name].place.point.end == OUT:
+            if name in self.parts and self.parts[name].place.point.end in (OUT, IN):
                 found |= dict.fromkeys(self._recoded_around(name, inputs))
         return (
             Recoding(nn.ModuleList(self._modules[path] for path in found), self._live)
@@ -306,7 +307,7 @@ class ModuleGraph(ModelGraph):
         with torch.no_grad():
             clean = passing(self._modules, lambda: self.run(inputs))
             other = passing(self._modules, lambda: self.run_with(inputs, [name], turned))
-        return recoded_around(point.path, call, clean, other)
+        return recoded_around(point.path, point.end == OUT, call, clean, other)
 
     def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
         if not edits:

@@ -72,16 +72,17 @@ def _some(flat: Tensor) -> Tensor:
 
 
 def recoded_around(
-    path: str, call: int, clean: Sequence[Passing], other: Sequence[Passing]
+    path: str, is_out: bool, call: int, clean: Sequence[Passing], other: Sequence[Passing]
 ) -> list[str]:
     """The modules between what passes before a value and the same after it.
 
     **Arguments**
 
-    - `path`, `call`: the module that returns the value, and at which of its calls.
+    - `path`, `is_out`, `call`: the module that returns the value, or is called with it, and at
+      which of its calls.
     - `clean`, `other`: what passes, and what does where other rows have the value's place.
     """
-    calls = [i for i, one in enumerate(clean) if one.path == path and one.is_out]
+    calls = [i for i, one in enumerate(clean) if one.path == path and one.is_out == is_out]
     if len(other) != len(clean) or call >= len(calls):
         return []
     at = calls[call]

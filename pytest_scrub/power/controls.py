@@ -13,14 +13,12 @@ from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.fitting import (
     BATCH,
-    STEPS,
-    STEPS_OF_MODULES,
     fitted,
-    subspaces_of,
+    to_fit,
     weights_anew,
 )
 from pytest_scrub.errors import ModelError, ScrubError
-from pytest_scrub.network.graph import ModelGraph
+from pytest_scrub.network.graph import ModelGraph, Recoding
 from pytest_scrub.network.shuffled import shuffled, why_not_shuffled
 from pytest_scrub.power.mutants import permuted_everywhere, with_other_units
 from pytest_scrub.power.refuted import SAMPLE_SHARE
@@ -39,7 +37,9 @@ SEEN = (
     "where the claim's own was found on other rows, say so with fitted_on= of the Dataset, and "
     "this one is fitted there; else a simpler one would say more"
 )
-LOOKED_AT = 16  # rows that tell whether anything recodes what passes
+SIMPLER, MORE_ROWS = "a simpler one would say more", "more rows there, or a simpler one, would tell"
+FITTABLE = "one with weights that gradients reach would tell"
+JUDGED_ROWS, OTHER_ROWS = "that it is judged on", "of fitted_on="
 ROTATED, OTHER_UNITS = "random subspaces of the same width", "other units, about as often active"
 
 
@@ -90,43 +90,82 @@ def _fitted_anew(average: Measured) -> Iterator[Control]:
     """The claim on the shuffled network with an alignment that is fitted to it: a flexible one fits
     any network. None of a claim that has nothing to fit.
 
-    Of what is not linear nothing else is a control: where that cannot be fitted, only rows that it
-    was not found on speak for it.
+    An alignment that is not linear may know by heart the rows that it was found on, and a fit that
+    fails does not tell that it could not: only rows that it was not found on speak for it.
     """
     own, settings = average.evaluator, average.settings
-    graph, dataset = own.graph, own.dataset
-    # any, as the first may be alike in all that is recoded
-    rows = settings.stream(RECODED).permutation(dataset.first_of_content)[:LOOKED_AT]
-    recoding = graph.recoding(_named(own.hypothesis), dataset.batch(rows))
-    if recoding is None and not subspaces_of(own.hypothesis):
+    recoding, steps = to_fit(own, settings.stream(RECODED))
+    if not steps:
         return
-    rng, is_seen = settings.stream(FITTED), dataset.fitted_rows is None
-    rows_of = "that it is judged on" if is_seen else "of fitted_on="
-    steps = STEPS if recoding is None else STEPS_OF_MODULES
-    note = f"fitted by {steps} steps of Adam with {BATCH} swaps each, on the rows {rows_of}"
+    is_linear = recoding is None
+    fit, which = _found_on(average)
+    is_other = which == OTHER_ROWS
+    notes = [f"fitted by {steps} steps of Adam with {BATCH} swaps each, on the rows {which}"]
+    not_judged, remedy = Control(FITTED, None, None, None, is_linear), SIMPLER if is_other else SEEN
     try:
-        if reason := why_not_shuffled(graph):
+        if reason := why_not_shuffled(own.graph):
             raise ModelError(reason)
         clean = _known_by_itself(average)
-        with (
-            shuffled(graph, settings.stream(SHUFFLED)) as other,
-            weights_anew(recoding, rng) as weights,
-        ):
-            fit = dataset.of_fit
-            store = own.store.for_dataset(other, fit)
-            fitting = Evaluator(other, fit, own.hypothesis, own.metric, store=store)
-            found = fitted(fitting, recoding, weights, steps, rng)
-            control = _control(FITTED, average, other, dataset, found, clean)
-            note = note if control.note is None else f"{note}; {control.note}"
+        with shuffled(own.graph, settings.stream(SHUFFLED)) as other:
+            control = _fitted_to(other, average, fit, recoding, steps, clean)
+        if control.note is not None:
+            notes.append(control.note)
+        tells = is_linear or is_other
+        if control.passed and tells:
+            again = _fitted_to(own.graph.rebuilt(), average, fit, recoding, steps, clean)
+            tells = again.outcome == HELD
+            notes.append(_told_beside(again))
+            remedy = MORE_ROWS
+        if control.passed and not tells:
+            control = replace(not_judged, accuracy=control.accuracy)
     except ScrubError as error:
-        note = f"it cannot be fitted: {error}"
-        control = Control(FITTED, None, None, None, recoding is None or not is_seen)
-    remedy = None if control.passed else SEEN if is_seen else "a simpler one would say more"
-    yield replace(control, note=note, remedy=remedy)
+        control, remedy, notes = not_judged, FITTABLE, [f"it cannot be fitted: {error}"]
+    yield replace(control, note="; ".join(notes), remedy=None if control.passed else remedy)
 
 
-def _named(hypothesis: Node) -> list[str]:
-    return [name for _, node, _ in node_paths(hypothesis) for name in node.components]
+def _found_on(average: Measured) -> tuple[Dataset, str]:
+    """Data of the rows that the claim's alignment was found on, and which they are. Those of
+    `fitted_on` are not believed to be it where the claim does not hold on them."""
+    own = average.evaluator
+    if own.dataset.fitted_rows is None:
+        return own.dataset, JUDGED_ROWS
+    fit = own.dataset.of_fit
+    settings = replace(average.settings, by=None, slice_tolerance=None, generalize=False)
+    try:
+        store = own.store.for_dataset(own.graph, fit)
+        evaluator = Evaluator(own.graph, fit, own.hypothesis, own.metric, store=store)
+        outcome: str = measure(evaluator, References.of(evaluator, settings), settings).outcome
+    except ScrubError as error:
+        outcome = f"not judged ({error})"
+    if outcome == HELD:
+        return fit, OTHER_ROWS
+    return own.dataset, f"{JUDGED_ROWS}, since on those of fitted_on= the claim is {outcome}"
+
+
+def _fitted_to(
+    graph: ModelGraph,
+    average: Measured,
+    fit: Dataset,
+    recoding: Recoding | None,
+    steps: int,
+    clean: Numbers,
+) -> Control:
+    own, rng = average.evaluator, average.settings.stream(FITTED)
+    with weights_anew(recoding, rng) as weights:
+        store = own.store.for_dataset(graph, fit)
+        fitting = Evaluator(graph, fit, own.hypothesis, own.metric, store=store)
+        found = fitted(fitting, recoding, weights, steps, rng)
+        # a graph of its own, as what was read before is of other weights
+        return _control(FITTED, average, graph.rebuilt(), own.dataset, found, clean)
+
+
+def _told_beside(again: Control) -> str:
+    """What the same fit to the network itself says of one to shuffled weights that found nothing:
+    as much only where it finds the claim."""
+    if again.accuracy is None:
+        return "fitted to the network itself it could not be judged, so this says little"
+    told = f"fitted so to the network itself its interchange accuracy is {again.accuracy:.1%}"
+    return told if again.outcome == HELD else f"{told}, which does not hold, so this says little"
 
 
 def _known_by_itself(average: Measured) -> Numbers:

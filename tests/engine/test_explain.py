@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_scrub import EXACT, Dataset, head, output
+from pytest_scrub import ANYTHING, EXACT, Dataset, ModuleGraph, head, module, output
 from pytest_scrub.engine.alike import Columns
 from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.explain import explain
@@ -17,6 +17,7 @@ from pytest_scrub.engine.store import ActivationStore
 from pytest_scrub.network import as_graph
 from tests.engine.counting import NON_LEAF, OUT, REPEATED, counting, drawn
 from tests.network.on_two_devices import made
+from tests.reference.recoding import WIDTH, that_knows_bits
 
 CLAIM = output(
     head(1, 2, agrees_on="first", reads=[head(0, 1, agrees_on="first", via="any")]),
@@ -93,3 +94,26 @@ def test_what_does_not_fit_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -
     plan = explain(evaluator_of())
     assert not plan.fits
     assert "  they do not fit: 9.54e-06 MiB are there in memory; name positions" in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("part", "subspace", "predicts", "swaps"),
+    [
+        ("0", None, True, 0),
+        ("0", np.eye(WIDTH)[:, :1], False, 0),
+        ("0", np.eye(WIDTH)[:, :1], True, 2 * 500 * 64),
+        ("1", None, True, 2 * 2000 * 64),
+    ],
+    ids=["nothing to fit", "no control", "a subspace", "a map"],
+)
+def test_what_a_control_takes_that_fits_the_alignment_anew(
+    part: str, subspace: Any, predicts: bool, swaps: int
+) -> None:
+    """To shuffled weights, and to the network itself."""
+    model, tokens, features = that_knows_bits(40, 24)
+    data = Dataset(tokens, labels=features["bit"] ^ features["more"], features=features)
+    label = (lambda reference, held: held["bit"] ^ reference["more"]) if predicts else None
+    held = module(part, agrees_on=ANYTHING, name="held", subspace=subspace)
+    plan = explain(Evaluator(ModuleGraph(model), data, output(held, rest=EXACT, predicts=label)))
+    assert plan.fitted == swaps
+    assert (f"up to {swaps:,} swaps with their gradients" in str(plan)) == (swaps > 0)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pytest_scrub import ModuleGraph
+from pytest_scrub.network.places import IN, Point
 from tests.reference.recoding import WIDTH, Coupling, Inverse, that_knows_bits
 
 ROWS = {"tokens": torch.randn(16, WIDTH, generator=torch.Generator().manual_seed(0))}
@@ -95,6 +96,19 @@ def test_all_from_where_it_is_recoded_to_where_it_is_back(
 )
 def test_what_gives_nothing_back_is_no_recoding(network: nn.Sequential, name: str) -> None:
     assert around(network, name) == []
+
+
+def test_what_a_module_is_called_with_is_recoded_as_well() -> None:
+    """As the streams of networks that are read by their hooks are."""
+    network = between().eval()
+    graph = ModuleGraph(network)
+    graph.prove(ROWS)
+    part = graph.parts["2"]
+    part.place = part.place._replace(point=Point("2", IN))
+    found = graph.recoding(["2"], ROWS)
+    assert found is not None
+    assert [*found.modules][-1] is network[2]
+    assert network[1] in found.modules
 
 
 def test_a_column_that_never_changes_hides_nothing() -> None:
