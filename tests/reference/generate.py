@@ -629,18 +629,19 @@ class _Trees:
         # A group is computed as a sum, so its members must be read as one: not those of blocks that
         # are normalised or scaled as a whole.
         is_one = node.via != "any" and self.model.architecture.kind not in FAMILIES
+        crosses = any(map(is_crossing, node.components))
         is_computable = (
             node.agrees_on is not None
             and node.agrees_on.features
             and (is_one or not is_group)
-            and not any(map(is_crossing, node.components))
+            and not crosses
         )
         if is_computable and draw(st.booleans()):
             width = self.n_pos if node.component.startswith("pattern") else self.d_model
             return replace(
                 node, computed_by=Waves(width, draw(st.sampled_from([None, self.n_pos])))
             )
-        is_editable = not (is_group or node.subspace or node.shares)
+        is_editable = not (is_group or node.subspace or node.shares or crosses)
         if is_editable and not node.component.startswith("pattern") and self.rarely():
             return edited(node, self.d_model, is_added=draw(st.booleans()))
         return node

@@ -379,6 +379,11 @@ class CrossLayer(Latents):
                     f"{self.name} writes at several layers, and {option}= says of one activation "
                     f"what it is; leave {option}= out"
                 )
+        if node.edited is not None:
+            return (
+                f"{self.name} writes at several layers, and an edit changes one activation by its "
+                "vector; edit stream or mlp of a layer"
+            )
         return None
 
 

@@ -23,6 +23,7 @@ from pytest_scrub import (
     Verdict,
     attn,
     check,
+    edit,
     error,
     group,
     head,
@@ -544,6 +545,10 @@ CROSSING: dict[str, tuple[Any, str]] = {
             "clt0", 1, agrees_on="parity", computed_by=lambda f: torch.zeros(len(f), D)
         ),
         r"clt0\[1\] writes at several layers, and computed_by= says",
+    ),
+    "edited": (
+        lambda: edit(latents("clt0", 1), project_out=np.ones(D)),
+        r"clt0\[1\] writes at several layers, and an edit changes one activation by its",
     ),
     "what it writes at": (
         lambda: (latents("clt0", 1, agrees_on=EXACT), mlp(1, agrees_on=EXACT)),
