@@ -8,8 +8,9 @@ the best they can reach under it, computed from the leaves up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from pytest_scrub.adversaries.output_norm import OutputRanking
 from pytest_scrub.adversaries.search import Spending, fits, sharing, swapped_slots
 from pytest_scrub.data.columns import joint_codes
-from pytest_scrub.engine.gradients import first_order, sizes
+from pytest_scrub.engine.gradients import ActivationGradient, first_order, sizes
 from pytest_scrub.swaps.slots import REFERENCE
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import Rows, SwapSet
@@ -28,13 +29,29 @@ Values = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Groups = tuple[Rows, Mask]  # the group of every reference, [R], and its donors, [groups, D]
 CAPTURED_AT_ONCE = 1024  # rows, between two looks at a deadline
-HASHED_AT_ONCE = 256  # donors' activations, which may be large
+HASHED_AT_ONCE, HASHED_BYTES = 256, 1 << 22  # donors' activations, more where they are small
 FEW = 16  # donors of a slot that are sooner tried than ranked, as a gradient costs evaluations too
 MOST_AT_ONCE = 512  # donors of a slot ranked to first order at one step; the next step ranks others
 GRADIENTS = 2  # of a reference that are held at once: each piece of it as it comes, and joined
 NOISE = 1e-12  # far below any change that is worth finding
 # rows that are ranked; a claim about more is searched among as many of them, drawn at random
 MOST_DONORS = 8192
+
+
+class Ranked(dict[int, Values]):
+    """Values by slot; those of `later` are asked for once, computed then and not kept: of all slots
+    together they would take far more memory than what they are computed from."""
+
+    def __init__(
+        self,
+        values: Mapping[int, Values] = MappingProxyType({}),
+        later: Mapping[int, Callable[[], Values]] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(values)
+        self.later = later
+
+    def __missing__(self, i: int) -> Values:
+        return self.later[i]()
 
 
 class Candidates:
@@ -58,6 +75,10 @@ class Candidates:
         self.moving = self._known("moving", self._moving)
         self.after = self._known("after", self._after)
         self.below = self._known("below", self._below)
+        self.idle = self._idle()
+        # whose values nothing but a visit reads
+        depending = {j for i in self.slots if i not in self.idle for j in self.below[i]}
+        self.once = {i for i in self.slots if not self.below[i]} - depending
         # with whose donors the predicted label changes, of which no gradient knows
         read = frozenset[int]() if space.predicted is None else space.predicted.read
         self.predicting = {i for i in self.slots if not read.isdisjoint(self.moving[i])}
@@ -110,6 +131,19 @@ class Candidates:
             after |= {j} if slot.parent in after or slot.shares in after else set()
         return [j for j in self.space.order if j in after]
 
+    def _idle(self) -> set[int]:
+        """The slots of which no other donor changes anything: nothing reads the donor, and all that
+        it may be say the same of what those below may take. So it is above them."""
+        space, idle = self.space, set(self.slots if self.space.is_donor.all() else ())
+        for i in self.slots:
+            others = [space.agree(j) for j in self.below[i] if space.agree(j) is not space.agree(i)]
+            if any(map(np.ptp, others)) or any(map(space.is_read, self.moving[i])):
+                idle.discard(i)
+        for i in space.order:  # parents before children
+            if i in self.below and i not in idle:
+                idle.difference_update(self.below[i])
+        return idle
+
     @cached_property
     def branches(self) -> dict[int, Rows]:
         """The slots right below the root, each with all that are below it."""
@@ -136,15 +170,16 @@ class Candidates:
             return known
         # sorting such long rows would take far longer than hashing them
         seen: dict[int, int] = {}
-        for start in range(0, len(rows), HASHED_AT_ONCE):
-            some = rows[start : start + HASHED_AT_ONCE]
-            if not self.spending.left:
-                break
+        start, step = 0, HASHED_AT_ONCE
+        while start < len(rows) and self.spending.left:
+            some = rows[start : start + step]
             gathered = self.spending.evaluator.gathered(slot.path, some)
             if gathered is None:
                 break
             table = gathered.reshape(len(some), -1).contiguous().cpu().view(torch.uint8).numpy()
-            kinds[some] = [seen.setdefault(hash(row.tobytes()), len(seen)) for row in table]
+            each = table.view(f"V{table.shape[1]}").reshape(-1).tolist()
+            kinds[some] = [seen.setdefault(hash(row), len(seen)) for row in each]
+            start, step = start + step, max(step, HASHED_BYTES // table.shape[1])
         self.spending.known[key] = kinds
         return kinds
 
@@ -190,25 +225,29 @@ class Candidates:
             self._known_classes[id(codes)] = of_row, order, starts
         return self._known_classes[id(codes)]
 
-    def values(self, swap_set: SwapSet) -> dict[int, Values]:
-        """For each slot, what each ranked row is worth as its donor, `[R, D]`, up to a constant per
-        reference; larger is worse for the claim. Rows that the slot's present parent does not allow
-        have values too."""
+    def values(self, swap_set: SwapSet) -> Ranked:
+        """For each slot that is not idle, what each ranked row is worth as its donor, `[R, D]`, up
+        to a constant per reference; larger is worse for the claim. Rows that the slot's present
+        parent does not allow have values too."""
         if self.are_few or not self.has_slopes:
-            return {i: self._shuffled(len(swap_set)) for i in self.slots}
+            return Ranked({i: self._shuffled(len(swap_set)) for i in self.slots})
         # children before parents
         order = [i for i in reversed(self.space.order) if i in self.together]
         exact = self.output.values(swap_set)
-        values = {i: self.spending.sign * found.cpu().numpy() for i, found in exact.items()}
-        values |= {i: self._shuffled(len(swap_set)) for i in self.predicting}
+        known = {i: self.spending.sign * found.cpu().numpy() for i, found in exact.items()}
+        known |= {i: self._shuffled(len(swap_set)) for i in self.predicting}
         reached: dict[int, tuple[Rows, Mask]] = {}
-        groups = {
-            i: self._groups(i, swap_set.references, reached) for i in order if i not in values
-        }
-        values |= self._first_order(swap_set, groups)
+        groups = {i: self._groups(i, swap_set.references, reached) for i in order if i not in known}
+        values = self._first_order(swap_set, groups)
+        values.update(known)
         for i in order:
+            if i in values.later:
+                continue
             if i not in values:
                 values[i] = self._shuffled(len(swap_set))
+            if i in self.idle:
+                del values[i]  # drawn all the same: what is idle changes nothing that is drawn
+                continue
             for child in self.below[i]:
                 values[i] += self._best(child, values[child])
         return values
@@ -228,7 +267,7 @@ class Candidates:
         found: Values = np.maximum(self._most_of_class(child, of_donors), values)
         return found
 
-    def _first_order(self, swap_set: SwapSet, groups: dict[int, Groups]) -> dict[int, Values]:
+    def _first_order(self, swap_set: SwapSet, groups: dict[int, Groups]) -> Ranked:
         """What each donor would change to first order, `[R, D]`, for the slots whose activations
         have a gradient; minus infinity for those that are in no group.
 
@@ -239,27 +278,40 @@ class Candidates:
         of_one = sum(evaluator.store.bytes_per_row(site) for site in evaluator.sites)
         memory = evaluator.store.memory.batch_bytes(evaluator.graph.device)
         step = max(1, memory // max(1, GRADIENTS * of_one))
-        self.has_slopes = False
+        self.has_slopes, later = False, dict[int, Callable[[], Values]]()
         for start in range(0, len(swap_set), step):
             if start and not self.spending.left:
-                return {}
+                return Ranked()
             slopes = self.spending.slopes(swap_set[start : start + step])
             self.has_slopes |= bool(slopes)
             for i, (group_of, donors) in groups.items():
-                own = group_of[start : start + step]
-                here = [
-                    (np.flatnonzero(own == group), np.flatnonzero(donors[group]))
-                    for group in np.unique(own)
-                ]
-                pairs = int(donors.sum(1)[own].sum())
-                self.spending.multiplications += sizes(slopes, self.moving[i]) * pairs
-                found = first_order(
-                    evaluator.store, slopes, self.moving[i], self.rows, here,
-                    elsewhere=-self.spending.sign * np.inf,
-                )  # fmt: skip
-                if found is not None:
-                    parts.setdefault(i, []).append(self.spending.sign * found.cpu().numpy())
-        return {i: some[0] if len(some) == 1 else np.concatenate(some) for i, some in parts.items()}
+                size, own = sizes(slopes, self.moving[i]), group_of[start : start + step]
+                self.spending.multiplications += size * int(donors.sum(1)[own].sum())
+                worth = partial(self._worth, slopes, i, own, donors)
+                if size and i in self.once and step >= len(swap_set):
+                    later[i] = worth
+                elif size:
+                    parts.setdefault(i, []).append(worth())
+        joined = {
+            i: some[0] if len(some) == 1 else np.concatenate(some) for i, some in parts.items()
+        }
+        return Ranked(joined, later)
+
+    def _worth(
+        self, slopes: Sequence[ActivationGradient], i: int, group_of: Rows, donors: Mask
+    ) -> Values:
+        """That of one slot's donors for some references."""
+        here = [
+            (np.flatnonzero(group_of == group), np.flatnonzero(donors[group]))
+            for group in np.unique(group_of)
+        ]
+        found = first_order(
+            self.spending.evaluator.store, slopes, self.moving[i], self.rows, here,
+            elsewhere=-self.spending.sign * np.inf,
+        )  # fmt: skip
+        assert found is not None  # it has slopes
+        worth: Values = found.mul_(self.spending.sign).cpu().numpy()
+        return worth
 
     def _reached(
         self, i: int, references: Rows, known: dict[int, tuple[Rows, Mask]]
@@ -320,17 +372,17 @@ class Candidates:
         """int64 `[R, <= most]`: the most valuable allowed donors of a slot other than its present
         one; where there are fewer, the present one again."""
         parents = self.space.parents_of(i, swap_set.references, swap_set.donors)
-        allowed = fits(self.space, i, self.rows, parents[:, None])
-        worth = np.where(allowed & self.distinct[i], values, -np.inf)
+        rows, distinct = self.rows, self.distinct[i]
+        if not distinct.all():
+            rows, values = rows[distinct], values[:, distinct]
+        worth = np.where(fits(self.space, i, rows, parents[:, None]), values, -np.inf)
         current = swap_set.donors[i]
         if not self._is_structural(i):
-            same = [
-                self.kinds[j][self.rows] == self.kinds[j][current, None] for j in self.together[i]
-            ]
-            worth[np.all(same, axis=0)] = -np.inf
+            same = [self.kinds[j][rows] == self.kinds[j][current, None] for j in self.together[i]]
+            worth[same[0] if len(same) == 1 else np.all(same, axis=0)] = -np.inf
         top = torch.from_numpy(worth).topk(min(most, worth.shape[1]), dim=1)
         found: Rows = np.where(
-            np.isfinite(top.values.numpy()), self.rows[top.indices.numpy()], current[:, None]
+            np.isfinite(top.values.numpy()), rows[top.indices.numpy()], current[:, None]
         )
         return found
 
@@ -341,7 +393,7 @@ class Candidates:
         return self.space.pick(i, parents, self.rng.random(len(parents)))
 
     def changed(
-        self, swap_set: SwapSet, i: int, donors: Rows, values: dict[int, Values] | None
+        self, swap_set: SwapSet, i: int, donors: Rows, values: Mapping[int, Values] | None
     ) -> dict[int, Rows]:
         """The donors, int64 `[R]`, of the slots that change where one slot has other ones: what is
         below it and no longer agrees takes the most valuable donor that does, or without values the
@@ -363,7 +415,9 @@ class Candidates:
                 changed[j] = found
         return changed
 
-    def _kept(self, j: int, current: Rows, parents: Rows, values: dict[int, Values] | None) -> Rows:
+    def _kept(
+        self, j: int, current: Rows, parents: Rows, values: Mapping[int, Values] | None
+    ) -> Rows:
         """The present donors of a slot, and others where these no longer agree."""
         broken = ~fits(self.space, j, current, parents)
         if not broken.any():

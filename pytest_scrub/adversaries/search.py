@@ -425,5 +425,7 @@ def fits(space: SwapSpace, slot: int, donors: Rows, parents: Rows) -> npt.NDArra
     """Which donors the slot with this index may take, where its parents' own inputs are these; the
     two arrays are broadcast."""
     codes = space.agree(slot)
-    agree = np.equal(codes[donors], codes[parents])
+    agree: npt.NDArray[np.bool_] = np.equal(codes[donors], codes[parents])
+    if space.is_donor.all():
+        return agree
     return (agree & space.is_donor[donors]) | np.equal(donors, parents)

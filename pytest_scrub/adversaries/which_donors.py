@@ -252,12 +252,14 @@ class _Climb:
         return better
 
     def _options(
-        self, i: int, as_it_is: _Tried, values: dict[int, Values], width: int
+        self, i: int, as_it_is: _Tried, values: Mapping[int, Values], width: int
     ) -> list[tuple[list[_Tried], int]]:
         """Swap sets with other donors in one slot, and how many of them to evaluate."""
         here = as_it_is.here
         blindly = width // 2  # ranks are estimates: where several are tried, half are drawn blindly
         blind = [self.candidates.drawn(i, here) for _ in range(blindly)]
+        if i in self.candidates.idle:
+            return []
         ranked = self.candidates.best(i, here, values[i], 2 * width).T
         return [
             ([self._changed(as_it_is, i, donor, values) for donor in donors], most)
@@ -269,7 +271,9 @@ class _Climb:
         kinds = np.stack([kinds[donors] for kinds, donors in each])
         return _Tried(swap_set, (kinds * self.salt).sum(0))
 
-    def _changed(self, as_it_is: _Tried, i: int, donors: Rows, values: dict[int, Values]) -> _Tried:
+    def _changed(
+        self, as_it_is: _Tried, i: int, donors: Rows, values: Mapping[int, Values]
+    ) -> _Tried:
         """The same with other donors in one slot, without going through all others."""
         here, keys = as_it_is.here, as_it_is.keys
         changes = self.candidates.changed(here, i, donors, values)
@@ -279,7 +283,7 @@ class _Climb:
         return _Tried(here, keys, changes)
 
     def _visit_together(
-        self, slots: Sequence[int], active: Rows, values: dict[int, Values], width: int
+        self, slots: Sequence[int], active: Rows, values: Mapping[int, Values], width: int
     ) -> None:
         """Visit several slots at once, each with the others as they are; then try all at once that
         were worse by themselves."""

@@ -372,7 +372,8 @@ class Evaluator:
         """Have the clean activations of these sites and rows, or numbers of donors, at hand."""
         rows = self.space.rows_of(rows)
         self._read[self.dataset.content[rows]] = True
-        self.store.ensure(sites, rows, self.progress)
+        those = self._captured if sites is self.sites else sites
+        self.store.ensure(those, rows, self.progress)
 
     # Batches --------------------------------------------------------------------------------------
 
@@ -386,6 +387,15 @@ class Evaluator:
         used[self.space.rows_of(rows[self.carriers])] = True
         self.ensure(self.sites, np.flatnonzero(used))
         return rows
+
+    @cached_property
+    def _captured(self) -> tuple[Site, ...]:
+        """What is captured for `sites`: what unscrubbed metrics read too, where that is little
+        beside them, as else the network runs twice on a row."""
+        # each site takes several bytes of a row
+        most = len(self.sites) if self.store.memory.limit is None else 0
+        beside = self.clean_sites if self.checked.example(ROOT).nbytes <= most else ()
+        return tuple(dict.fromkeys([*self.sites, *beside]))
 
     def _each_batch(
         self,

@@ -231,6 +231,8 @@ class Memory:
         return False, f"they do not fit: {in_units(most)} are there in memory{beside}; {SMALLER}"
 
     def _makes_room(self, size: int) -> bool:
+        if self.limit is None:  # of many sites, what all take is long to sum for each
+            return True
         most, movable = self._most, self._idle(in_file=False)
         if self.held - sum(kept.bytes for kept in movable) + size > most:
             return False

@@ -287,7 +287,7 @@ class ActivationStore:
         positions; `[B, K]` rows give one position each."""
         if self._looked_up is None or rows is not self._looked_up[0]:
             # many sites are taken on the very same rows
-            self._looked_up = rows, rows if self._is_row_its_place else self._place_of_row[rows]
+            self._looked_up = rows, self._places(rows)
         at = where if site.positions is None else None
         if rows.ndim == 2 and site.positions is not None:
             kept = site.where(rows.device)
@@ -295,6 +295,12 @@ class ActivationStore:
             assert where is not None
             at = (where.unsqueeze(-1) == kept).int().argmax(-1)
         return self._kept[site].gather(self._looked_up[1], at)
+
+    def _places(self, rows: Tensor) -> Tensor:
+        if self._is_row_its_place:
+            return rows
+        of_row = self._place_of_row
+        return of_row.index_select(0, rows) if rows.ndim == 1 else of_row[rows]
 
     def site_cache(self, site: Site) -> CachedSite:
         """What there is of a site that `ensure` has seen."""

@@ -131,15 +131,16 @@ class _Classes:
         return self.size[self.codes[rows]] + self.outside[rows]
 
     def pick(self, rows: Rows, nth: Rows) -> Rows:
-        """The nth allowed donor of each row, `nth < count(rows)`."""
+        """The nth allowed donor of each row, `nth < count(rows)`, of one slot or of several that
+        have the same rows."""
         rows = rows + self.turn if self.turn else rows
-        code, own = self.codes[rows], rows
-        if self.several > 1:
-            own = rows % (len(self.codes) // self.several)
-        if len(self.order):
-            listed = nth < self.size[code]
-            found = self.order[np.minimum(self.start[code] + nth, len(self.order) - 1)]
-            own = found if listed.all() else np.where(listed, found, own)
+        code = self.codes[rows]
+        listed, place = nth < self.size[code], self.start[code] + nth
+        if listed.all():
+            own: Rows = self.order[place]
+        else:
+            own = np.broadcast_to(rows % (len(self.codes) // self.several), nth.shape).copy()
+            own[listed] = self.order[place[listed]]
         return (own - self.turn) % len(self.codes) if self.turn else own
 
 
@@ -532,7 +533,7 @@ class SwapSpace:
 
     def rows_of(self, donors: Rows) -> Rows:
         """The rows of the dataset that donors are, wherever they are read."""
-        return donors % len(self.dataset)
+        return donors % len(self.dataset) if self.shifts > 1 else donors
 
     def unswapped(self, references: Rows) -> SwapSet:
         """The swap set in which every donor is the reference itself."""
@@ -551,15 +552,15 @@ class SwapSpace:
             raise DataError(
                 "the swap set belongs to a dataset of other content; draw it again on this one"
             )
-        rows, donors = len(self.dataset), swap_set.donors
-        # how many positions further on: none but where donors come from any of them
-        further = donors // rows if self.shifts > 1 else np.zeros_like(donors)
-        most = np.array([slot.shifts for slot in self.slots])[:, None]
-        own = donors - further * rows
+        rows, own = len(self.dataset), swap_set.donors
+        further = most = np.zeros(1)
+        if self.shifts > 1:  # how many positions further on
+            further, own = np.divmod(own, rows)
+            most = np.array([slot.shifts - 1 for slot in self.slots])[:, None]
         for name, given in (("reference", swap_set.references), ("donor", own)):
             if given.size and not 0 <= given.min() <= given.max() < rows:
                 raise DataError(f"the swap set names a {name} row outside 0 to {rows - 1}")
-        if not np.all((further >= 0) & (further < most)):
+        if not np.all((further >= 0) & (further <= most)):
             raise DataError(
                 "the swap set names a donor at a position from which its slot takes none"
             )
@@ -804,26 +805,29 @@ def drawn_in(
     """
     first, of_column = spaces[0], np.repeat(np.arange(len(spaces)), sizes)
     stacks: dict[tuple[int, ...], tuple[_Classes, Rows]] = {}
+    lists = {id(space._classes): space._classes for space in spaces}  # many differ in what is kept
+    keys = [tuple([id(one.codes) for one in each]) for each in zip(*lists.values(), strict=True)]
+    numbers = {of: nth for nth, of in enumerate(lists)}
+    of_space = np.array([numbers[id(space._classes)] for space in spaces])
 
-    def stacked(each: Sequence[_Classes]) -> tuple[_Classes, Rows]:
-        """The classes of all spaces, and where the rows of each column's own begin."""
-        distinct = {id(one.codes): one for one in each}
-        place = {of: nth * len(each[0].codes) for nth, of in enumerate(distinct)}
-        starts = np.array([place[id(one.codes)] for one in each])[of_column]
+    def stacked(i: int) -> tuple[_Classes, Rows]:
+        """The classes of a slot in all spaces, and where the rows of each column's own begin."""
+        distinct = {id(those[i].codes): those[i] for those in lists.values()}
+        place = {of: nth * len(first._classes[i].codes) for nth, of in enumerate(distinct)}
+        starts = np.array([place[of] for of in keys[i]])[of_space[of_column]]
         return _Classes.stacked([*distinct.values()]), starts
 
     def pick(slots: list[int], parents: Rows, donors: Rows) -> None:
         alike: dict[tuple[int, ...], list[int]] = {}  # most slots agree on the same
         for i in slots:
-            each = [space._classes[i] for space in spaces]
-            key = tuple(id(one.codes) for one in each)
-            if key not in stacks:
-                stacks[key] = stacked(each)
-            alike.setdefault(key, []).append(i)
+            if keys[i] not in stacks:
+                stacks[keys[i]] = stacked(i)
+            alike.setdefault(keys[i], []).append(i)
         for key, those in alike.items():
             classes, starts = stacks[key]
             turn = np.array([[first._classes[i].turn] for i in those])
-            own = parents + starts + turn
+            own = parents + starts
+            own = own + turn if turn.any() else own  # else the same for all of them
             nth = (chances[those] * classes.count(own)).astype(np.int64)
             found = classes.pick(own, nth)
             if turn.any():

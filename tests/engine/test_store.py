@@ -4,9 +4,12 @@ asked for."""
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.memory import Memory
 from pytest_scrub.engine.store import ActivationStore
+from pytest_scrub.metrics import Metric
 from pytest_scrub.tree.nodes import (
     module,
     output,
@@ -67,6 +70,28 @@ def test_unscrubbed_captures_each_reference_once() -> None:
     forget_examples(evaluator)
     assert evaluator.unscrubbed(np.array([5, 4, 5, 1])).tolist() == [15, 15, 15, 5]
     assert graph.captured == {3: 1, 1: 1}
+
+
+@pytest.mark.parametrize(
+    ("width", "memory", "runs"), [(1, None, 1), (3, None, 2), (1, Memory(1 << 20), 2)]
+)
+def test_the_network_runs_once_for_a_row_unless_what_unscrubbed_metrics_read_is_much(
+    width: int, memory: Memory | None, runs: int
+) -> None:
+    graph = Counting(
+        A=lambda a: 2 * a, B=lambda a: a, C=lambda a: a, D=lambda a: a,
+        output=lambda A, B, C, D: (A + B + C + D)[:, None].expand(-1, width),
+    )  # fmt: skip
+    first = Metric("first", lambda out, batch: out[:, 0])
+    store = ActivationStore(graph, REPEATED, memory)
+    evaluator = Evaluator(graph, REPEATED, output(module("A", agrees_on="f")), first, store=store)
+    forget_examples(evaluator)
+    evaluator.evaluate(swaps(evaluator, [0, 0], rest=[1, 2], A=[4, 5]))
+    assert evaluator.unscrubbed(np.array([1, 4])).tolist() == [5, 15]
+    assert graph.captured == {1: runs, 3: runs}
+    evaluator.ensure(evaluator.sites, np.arange(7))
+    evaluator.unscrubbed(np.arange(7))
+    assert graph.captured == dict.fromkeys(range(5), runs)
 
 
 def test_evaluators_of_one_store_run_the_first_row_once_to_learn_shapes() -> None:
