@@ -142,7 +142,10 @@ def test_an_undecided_search_shows_the_interval_that_has_to_decide() -> None:
     assert "a budget= of about" in "".join(remedy(found))
     (line,) = (one for one in story(found).splitlines() if f"worst gap {shown}" in one)
     assert f"; {longer} has to lie on one side, as few references show little of" in line
-    assert "with a long tail, of which few references show little, 0.4 [0.35, 0.62] decides" in page(run(claimed(found)))
+    assert (
+        "with a long tail, of which few references show little, 0.4 [0.35, 0.62] decides"
+        in page(run(claimed(found)))
+    )
 
     held = attempt(gap=0.4, interval=shown, longer=longer, bound=0.7, outcome="held", refutes=False)
     found = verdict(search=search(attempts=(held,)))
