@@ -5,10 +5,26 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Protocol
 
 PACKAGE = __name__.partition(".")[0]
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == PACKAGE
+
+
+def _without_ours(traceback: TracebackType | None) -> TracebackType | None:
+    """A traceback's frames but those of this package."""
+    if traceback is None:
+        return None
+    below, frame = _without_ours(traceback.tb_next), traceback.tb_frame
+    if _is_ours(frame):
+        return below
+    return TracebackType(below, frame, traceback.tb_lasti, traceback.tb_lineno)
 
 
 class Place(NamedTuple):
@@ -21,7 +37,7 @@ class Place(NamedTuple):
     def of_call(cls) -> Place | None:
         """The line that called the function that asks; None where this package itself did."""
         caller = sys._getframe(2)
-        if str(caller.f_globals.get("__name__")).partition(".")[0] == PACKAGE:
+        if _is_ours(caller):
             return None
         return cls(caller.f_code.co_filename, caller.f_lineno)
 
@@ -38,6 +54,39 @@ class ScrubError(ValueError):
     """
 
     places: tuple[Place, ...] = ()
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython, which asks for it by this name, shows: the user's own lines. `%debug` still
+        goes through all of them."""
+        show = sys.modules["IPython"].get_ipython().InteractiveTB.structured_traceback
+        with _users_lines_alone(self):
+            return list(show(type(self), self, self.__traceback__))
+
+
+@contextmanager
+def _users_lines_alone(error: BaseException) -> Iterator[None]:
+    """The error, and what it came from, without frames of this package, and without errors that it
+    alone raised and repeats."""
+    whole: list[tuple[BaseException, dict[str, Any]]] = []
+    parts = ("__traceback__", "__cause__", "__context__", "__suppress_context__")
+    one: BaseException | None = error
+    while one is not None and all(one is not seen for seen, _ in whole):
+        whole.append((one, {part: getattr(one, part) for part in parts}))
+        one = one.__cause__ or one.__context__
+    try:
+        for one, was in whole:
+            ours = isinstance(one, ScrubError)
+            one.__traceback__ = _without_ours(was["__traceback__"]) or (
+                None if ours else was["__traceback__"]
+            )
+        for one, _ in whole:
+            while isinstance(cause := one.__cause__, ScrubError) and cause.__traceback__ is None:
+                one.__cause__ = cause.__cause__
+        yield
+    finally:
+        for one, was in whole:
+            for part, value in was.items():
+                setattr(one, part, value)
 
 
 class HypothesisError(ScrubError):

@@ -356,6 +356,8 @@ class Attempt:
     - `outcome`: whether the mean lies within the `bound`, in the metric's unit, or beyond it; None
       where nothing was searched.
     - `of_null`: what the same search finds for the null, where the bound is a share of it.
+    - `longer`: the interval that decides where it is longer than `interval`, as few references have
+      not seen all of a long tail; else None.
     """
 
     adversary: str
@@ -378,6 +380,12 @@ class Attempt:
     outcome: Decided | None = None
     bound: float | None = None
     of_null: Estimate | None = None
+    longer: Estimate | None = None
+
+    @property
+    def deciding(self) -> Estimate | None:
+        """The interval that decides."""
+        return self.longer or self.interval
 
     @property
     def found(self) -> float:
@@ -829,7 +837,8 @@ class Verdict:
             attempt = search.worst
         if search is not None and attempt is not None:
             bound = attempt.bound
-            found = attempt.interval or Estimate(attempt.found, -math.inf, math.inf)
+            own = attempt.interval if self.outcome == REFUTED else attempt.deciding
+            found = own or Estimate(attempt.found, -math.inf, math.inf)
             return Deciding(
                 replace(found, exact=found.exact and attempt.exhaustive),
                 search.tolerance if bound is None else bound,

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from pytest_scrub.errors import ScrubError
+from pytest_scrub.extras.html.page import page
+from pytest_scrub.reports.terminal import headline, remedy, story
 from pytest_scrub.statistics.acceptance import (
     NO_NODE,
 )
@@ -25,7 +27,7 @@ from pytest_scrub.verdict import (
     Slices,
     Verdict,
 )
-from tests.example_verdicts import attempt, refuted, search, verdict, whole
+from tests.example_verdicts import attempt, claimed, refuted, run, search, verdict, whole
 from tests.statistics.test_acceptance import TESTED, verdict_on
 
 VERDICT = verdict_on(
@@ -127,6 +129,27 @@ def test_the_figure_that_decided() -> None:
         outcome="refuted", average="refuted", min_within=0.95, changes=(0.0,) * 80 + (2.0,) * 21
     )
     assert within.deciding == Deciding(Estimate(2, 2, 2), 0.5, "for 0.95 of the swaps")
+
+
+def test_an_undecided_search_shows_the_interval_that_has_to_decide() -> None:
+    """With its long tail it is longer, and straddles what the shown one does not."""
+    shown, longer = Estimate(0.4, 0.35, 0.45), Estimate(0.4, 0.35, 0.62)
+    open_ = attempt(gap=0.4, interval=shown, longer=longer, bound=0.5, outcome="undecided",
+                    refutes=False)  # fmt: skip
+    found = verdict(outcome="undecided", search=search(attempts=(open_,)))
+    assert found.deciding.gap == longer
+    assert f"but {longer} of 0.5 for the worst swaps found" in headline(found)
+    assert "a budget= of about" in "".join(remedy(found))
+    (line,) = (one for one in story(found).splitlines() if f"worst gap {shown}" in one)
+    assert f"; {longer} has to lie on one side, as few references show little of" in line
+    assert (
+        "with a long tail, of which few references show little, 0.4 [0.35, 0.62] decides"
+        in page(run(claimed(found)))
+    )
+
+    held = attempt(gap=0.4, interval=shown, longer=longer, bound=0.7, outcome="held", refutes=False)
+    found = verdict(search=search(attempts=(held,)))
+    assert "one side" not in story(found)
 
 
 def test_the_worst_is_that_of_the_search() -> None:

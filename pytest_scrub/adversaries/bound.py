@@ -17,8 +17,8 @@ FEWEST_TO_REFUTE, FEWEST_TO_HOLD = 100, 200
 class Decision:
     """What was decided, and by what.
 
-    - `interval`: of the mean change; a point where it is of all references. Of a metric without
-      bounds a longer one decides, see `_of_few_worst`.
+    - `interval`: of the mean change; a point where it is of all references.
+    - `longer`: the one that decides where that is longer, see `_of_few_worst`.
     - `of_null`: that of what was found for the null, where the two are compared.
     - `bound`: the largest mean that the claim accepts, in the metric's unit.
     """
@@ -27,6 +27,7 @@ class Decision:
     interval: Estimate
     of_null: Estimate | None
     bound: float
+    longer: Estimate | None = None
 
 
 def by_references(
@@ -51,14 +52,16 @@ def by_references(
     outcome = _outcome(acceptance, changes, room, rounding, decides)
     fewest = {HELD: FEWEST_TO_HOLD, REFUTED: FEWEST_TO_REFUTE}.get(outcome, 0)
 
-    def mean(values: Numbers) -> Estimate:
+    def mean(values: Numbers, interval: Interval = interval) -> Estimate:
         return interval(values, acceptance.largest_change, acceptance.confidence, 0.0)
 
+    own, longer = mean(changes), mean(changes, decides)
     return Decision(
         outcome if exact or len(changes) >= fewest else UNDECIDED,
-        mean(changes),
+        own,
         None if of_null is None else mean(of_null),
         acceptance.accepted(room=0.0 if room is None else float(room.mean())),
+        None if longer == own else longer,
     )
 
 

@@ -342,6 +342,7 @@ class Spending:
             searched=True,
             gap=gap,
             interval=decision.interval,
+            longer=decision.longer,
             unscrubbed=unscrubbed,
             scrubbed=unscrubbed + gap,
             references=len(found.swap_set),

@@ -30,12 +30,17 @@ def require_arguments(
 
 
 def call_user_function(
-    what: str, function: Callable[..., Any], *arguments: Any, kind: type[ScrubError] = DataError
+    what: str,
+    function: Callable[..., Any],
+    *arguments: Any,
+    kind: type[ScrubError] = DataError,
+    hint: str = "",
 ) -> Any:
     """What a user's function returns for these arguments.
 
     **Raises** `kind`, from the function's own exception and with the line where that was raised; a
-    `ScrubError` stays as it is.
+    `ScrubError` stays as it is. `hint`: what it was given, where that is often taken for something
+    else.
     """
     try:
         return function(*arguments)
@@ -45,7 +50,7 @@ def call_user_function(
     except Exception as error:
         text = " ".join(str(error).split())
         raised = type(error).__name__ + (f": {text}" if text else "")
-        raise kind(f"{what} raised {raised}{_place(error)}; mend the function") from error
+        raise kind(f"{what} raised {raised}{_place(error)}; mend the function{hint}") from error
 
 
 def _place(error: Exception) -> str:

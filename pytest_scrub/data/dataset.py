@@ -126,15 +126,22 @@ class Dataset:
             )
         self.fitted_rows: Ints | None = None
         everything = np.arange(len(self))
+        of_donors, of_references = "donors=", "references="
         if fitted_on is not None:
             self.fitted_rows = _row_numbers(fitted_on, len(self), "fitted_on=")
             everything = np.setdiff1d(everything, self.fitted_rows)
+            of_donors = "donors=" if donors is not None else "what fitted_on= leaves"
         self.donor_rows = _row_numbers(
-            everything if donors is None else donors, len(self), "donors="
+            everything if donors is None else donors, len(self), of_donors
         )
-        if references is None:
-            references = everything if donors is None else np.setdiff1d(everything, self.donor_rows)
-        self.reference_rows = _row_numbers(references, len(self), "references=")
+        if references is None and donors is not None:
+            references, of_references = (
+                np.setdiff1d(everything, self.donor_rows),
+                "what donors= leaves for references=",
+            )
+        self.reference_rows = _row_numbers(
+            everything if references is None else references, len(self), of_references
+        )
         self._require_unseen()
         if digest is not None and not (isinstance(digest, str) and digest):
             raise DataError(f"digest= is text that identifies inputs and labels, not {digest!r}")

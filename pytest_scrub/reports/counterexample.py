@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_scrub.adversaries.saved import Replay
-from pytest_scrub.verdict import Attempt, Counterexample, Search
+from pytest_scrub.verdict import UNDECIDED, Attempt, Counterexample, Search
 
 
 def search_lines(search: Search) -> Iterator[str]:
@@ -39,6 +39,7 @@ def _attempt(attempt: Attempt, tolerance: float) -> str:
     parts = [
         f"{attempt.adversary}: {'worst ' if not attempt.exhaustive else 'true worst '}gap {gap}{of}"
         f"{', which refutes' if attempt.refutes else ''}",
+        *_longer(attempt),
         *_against_null(attempt),
         f"{attempt.how}",
         f"{attempt.references} references, {attempt.concentration:.0%} of which took one of the "
@@ -46,6 +47,13 @@ def _attempt(attempt: Attempt, tolerance: float) -> str:
         cost + (", stopped by the deadline" if attempt.late else ""),
     ]
     return "; ".join(parts)
+
+
+def _longer(attempt: Attempt) -> Iterator[str]:
+    """The interval that did not decide, where the shown one alone would seem to."""
+    if attempt.longer is not None and attempt.outcome == UNDECIDED:
+        why = "as few references show little of a long tail"
+        yield f"{attempt.longer} has to lie on one side, {why}"
 
 
 def _against_null(attempt: Attempt) -> Iterator[str]:

@@ -241,7 +241,7 @@ def headline(verdict: Verdict) -> str:
         )
     if (attempt := verdict.undecided_attempt) is not None:
         return (
-            f"claim undecided: {gap} on average, but {attempt.interval} of {_bound(attempt)} for "
+            f"claim undecided: {gap} on average, but {attempt.deciding} of {_bound(attempt)} for "
             f"the worst swaps found by {attempt.adversary}"
         )
     return _decided_beside(verdict, gap) or f"claim {verdict.outcome}: {gap}"
@@ -426,7 +426,7 @@ def _bound(attempt: Attempt) -> str:
 
 def _larger_budget(attempt: Attempt, budget: int) -> str:
     """What may be enough: an interval is half as wide with four times the references."""
-    found = attempt.interval
+    found = attempt.deciding
     if found is None or not found.is_known or attempt.bound is None:
         return f"a budget= above {budget}"
     times = (found.around / max(abs(abs(found.mean) - attempt.bound), 1e-12)) ** 2

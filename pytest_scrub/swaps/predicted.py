@@ -104,11 +104,14 @@ class PredictedLabels:
         assert self.dataset.labels is not None  # as seen at the start
         what, function = self.said.what, self.said.function
         own = self.dataset.labels
-        read = [
-            FeatureValues(self.dataset, rows[self.places[argument]])
-            for argument in arguments_of(what, function)
-        ]
-        given = call_user_function(what, function, *read, kind=HypothesisError)
+        arguments = arguments_of(what, function)
+        read = [FeatureValues(self.dataset, rows[self.places[argument]]) for argument in arguments]
+        hint = "".join(
+            f"; {argument}[{feature!r}] are values of one feature, {argument} itself holds all"
+            for argument in arguments[-1:]
+            for feature in self.dataset.feature_names[:1]
+        )
+        given = call_user_function(what, function, *read, kind=HypothesisError, hint=hint)
         found = _as_tensor(what, given)
         wanted = (rows.shape[1], *own.shape[1:])
         if tuple(found.shape) != wanted:

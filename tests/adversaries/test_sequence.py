@@ -319,7 +319,7 @@ def test_a_small_search_decides_nothing(tolerance: float) -> None:
     assert attempt.interval is not None
     assert headline(verdict) == (
         f"claim undecided: gap {verdict.gap} in absolute error, tolerance {tolerance} on average, "
-        f"but {attempt.interval} of {tolerance} for the worst swaps found by which donors"
+        f"but {attempt.deciding} of {tolerance} for the worst swaps found by which donors"
     )
     assert list(remedy(verdict)) == [
         f"undecided: what which donors found for 50 references does not say on which side of "
@@ -444,5 +444,13 @@ def test_what_has_a_long_tail_is_not_held_as_often_as_few_references_would_have_
     monkeypatch.setattr("pytest_scrub.adversaries.bound.unseen_tail", lambda *_: 0.0)
     assert with_tails < 0.6 * held()
     # of the interval that is shown nothing is moved
-    shown = by_references(acceptance, runs[0], None, 0.0, exact=False).interval
-    assert shown == confidence_sequence(runs[0], np.inf, acceptance.confidence)
+    without = by_references(acceptance, runs[0], None, 0.0, exact=False)
+    shown = confidence_sequence(runs[0], np.inf, acceptance.confidence)
+    assert (without.interval, without.longer) == (shown, None)
+    monkeypatch.undo()
+    decision = by_references(acceptance, runs[0], None, 0.0, exact=False)
+    assert decision.interval == shown
+    assert decision.longer is not None
+    assert decision.longer.low == shown.low
+    assert decision.longer.high > shown.high
+    assert by_references(acceptance, runs[0], None, 0.0, exact=True).longer is None

@@ -149,7 +149,12 @@ def test_which_rows_may_be_swapped(
         ),
         (
             {"donors": [0, 1, 2, 3]},
-            "references= holds no row; references and donors need at least one each",
+            "what donors= leaves for references= holds no row; references and donors need at least "
+            "one each",
+        ),
+        (
+            {"fitted_on": range(4)},
+            "what fitted_on= leaves holds no row; references and donors need at least one each",
         ),
         ({"donors": [1, 4]}, "donors= holds row 4, but rows go from 0 to 3"),
         ({"references": [-1]}, "references= holds row -1, but rows go from 0 to 3"),

@@ -420,6 +420,10 @@ WRONG = {
     "did you mean 'carry'": ({}, lambda carri: carri["c"]),
     "no feature 'cc'": ({}, lambda carry: carry["cc"]),
     "a feature is written rows['c']": ({}, lambda carry: carry.c),
+    "carry['ones'] are values of one feature, carry itself holds all": (
+        {},
+        lambda carry: 2 * carry,
+    ),
     "of object, of which no labels can be made": ({}, lambda carry: carry["c"].astype(object)),
 }
 
