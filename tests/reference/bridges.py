@@ -305,14 +305,14 @@ class BridgeNetwork:
         written: Written,
     ) -> list[Hook]:  # fmt: skip
         name, hidden = f"mlp{layer}", values.hidden
-        units = [name for name in replace if name.startswith(f"neurons{layer}[")]
+        neurons = [name for name in replace if name.startswith(f"neurons{layer}[")]
 
         def after(total: Tensor) -> Tensor:
             values.stands[name] = total, values.stands[name][1]
             made = self._made_of(name, replace, values)
             total = written({name: total - self._mlp_biases[layer]}, total)
             # each set of units changes what the MLP adds by what it adds more
-            made |= {name: self.added_by(name, hidden[layer]) for name in units}
+            made |= {name: self.added_by(name, hidden[layer]) for name in neurons}
             for crossing in [name for name in made if name.startswith("clt")]:
                 now = made.pop(crossing)
                 values.crossing.append(written({crossing: now}, torch.zeros_like(now)))
@@ -330,11 +330,11 @@ class BridgeNetwork:
             values.stands[name] = now, now
             return now
 
-        return [
-            _at(self._points["mlp", layer][1], reads),
-            _at(f"blocks.{layer}.mlp.out.hook_in", lambda value: hidden.update({layer: value})),
-            _at(self._points["mlp", layer][0], after),
-        ]
+        last = f"blocks.{layer}.mlp.out.hook_in"
+        has_one = last in self.bridge.hook_dict  # experts have several
+        units = [_at(last, lambda value: hidden.update({layer: value}))] if has_one else []
+        points = self._points["mlp", layer]
+        return [_at(points[1], reads), *units, _at(points[0], after)]
 
     def _made_of(
         self, place: str, replace: Mapping[str, Replace], values: Values

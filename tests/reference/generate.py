@@ -127,12 +127,13 @@ class SmallTransformer:
 
     @property
     def hidden_units(self) -> int:
-        """Of each of its MLPs."""
+        """Of each of its MLPs; none of experts."""
         if self.architecture.attn_only:
             return 0
         if not hasattr(self.bridge, "blocks"):  # not built yet, as trees are drawn first
             return (4 if self.architecture.kind == "gpt2" else 2) * self.architecture.d_model
-        return max(self.bridge.blocks[0].mlp.out.original_component.weight.shape)
+        out = getattr(self.bridge.blocks[0].mlp, "out", None)
+        return 0 if out is None else max(out.original_component.weight.shape)
 
 
 def computes_in_float32(architecture: Architecture) -> bool:
@@ -566,7 +567,7 @@ class _Trees:
     def some_neurons(self, parent: str) -> list[str]:
         """A set of hidden units of one of the MLPs that it can read."""
         mlps = [name for name in self.readable(parent) if name.startswith("mlp")]
-        if not mlps or not self.draw(st.booleans()):
+        if not mlps or not self.model.hidden_units or not self.draw(st.booleans()):
             return []
         unit = st.integers(0, self.model.hidden_units - 1)
         some = st.one_of(
