@@ -42,7 +42,12 @@ class Place(NamedTuple):
         return cls(caller.f_code.co_filename, caller.f_lineno)
 
     def __str__(self) -> str:
-        """As terminals make a link of it; seen from the current folder where it lies below."""
+        """As terminals make a link of it, from the current folder where it lies below; a cell of a
+        notebook, whose file nobody knows, as IPython calls it."""
+        shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+        called = getattr(getattr(shell, "compile", None), "format_code_name", lambda _: None)
+        if (cell := called(self.file)) is not None:
+            return f"{' '.join(cell)}, line {self.line}"
         below = os.path.join(os.getcwd(), "")
         return f"{self.file.removeprefix(below)}:{self.line}"
 
@@ -75,12 +80,9 @@ def _users_lines_alone(error: BaseException) -> Iterator[None]:
         one = one.__cause__ or one.__context__
     try:
         for one, was in whole:
-            ours = isinstance(one, ScrubError)
-            one.__traceback__ = _without_ours(was["__traceback__"]) or (
-                None if ours else was["__traceback__"]
-            )
+            one.__traceback__ = _without_ours(was["__traceback__"])
         for one, _ in whole:
-            while isinstance(cause := one.__cause__, ScrubError) and cause.__traceback__ is None:
+            while (cause := one.__cause__) is not None and cause.__traceback__ is None:
                 one.__cause__ = cause.__cause__
         yield
     finally:

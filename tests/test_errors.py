@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from pytest_scrub import DataError, Dataset, FunctionGraph, check, module, output
+from pytest_scrub.errors import Place
 
 
 def checked(feature: str = "parity", **options: Any) -> Any:
@@ -49,6 +50,19 @@ def test_a_mistake_is_shown_on_the_users_line_alone(monkeypatch: pytest.MonkeyPa
     assert list(traceback.walk_tb(caught.value.__traceback__)) == whole
     assert len(whole) > 5
     assert caught.value.__cause__ is cause is not None
+
+
+def test_a_line_of_a_cell_is_told_as_ipython_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = {"/tmp/ipykernel_7/42.py": ("Cell", "In[2]")}
+    ipython = types.ModuleType("IPython")
+    compiled = types.SimpleNamespace(format_code_name=cells.get)
+    shell = types.SimpleNamespace(compile=compiled)
+    ipython.get_ipython = lambda: shell  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    assert str(Place("/tmp/ipykernel_7/42.py", 3)) == "Cell In[2], line 3"
+    assert str(Place("/elsewhere/claims.py", 3)) == "/elsewhere/claims.py:3"
+    shell = None
+    assert str(Place("/tmp/ipykernel_7/42.py", 3)) == "/tmp/ipykernel_7/42.py:3"
 
 
 def test_a_users_function_that_fails_is_shown_with_what_it_called(

@@ -52,7 +52,7 @@ def _tensor(what: str, value: Any) -> Tensor:
     except (TypeError, ValueError, RuntimeError, RecursionError) as error:
         raise DataError(
             f"{what} is no tensor ({error}); give numbers, in rows of one length"
-        ) from error
+        ) from None  # the sentence has what it says
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         kind = f"{tensor.dtype} {tensor.layout}".replace("torch.", "")
         raise DataError(
