@@ -16,6 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.engine.memory import Memory
 from pytest_scrub.errors import DataError, HypothesisError, first_line
 from pytest_scrub.metrics import Metric, cross_entropy
 from pytest_scrub.network.graph import Inputs, Recoding, Site, Where, captured, select
@@ -36,6 +37,7 @@ class _Live:
 
     dataset: Dataset
     recoding: Recoding
+    memory = Memory()
 
     def take(self, site: Site, rows: Tensor, where: Where) -> Tensor:
         values = self.recoding.values(site.names, self.inputs(rows))

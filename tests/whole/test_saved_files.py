@@ -19,7 +19,7 @@ CLAIMS = json.loads((SAVED / "claims.json").read_text())["claims"]
 LATER = {  # fields that came after these files were written: what they are read as
     **dict.fromkeys(("null", "null_reason", "explained", "explained_reason", "min_within")),
     "confidence": 0.95,
-    **dict.fromkeys(("pointwise", "outcome", "bound", "of_null", "interval")),
+    **dict.fromkeys(("pointwise", "outcome", "bound", "of_null", "interval", "longer")),
     "fixed": False,
     "exact": False,
     "unknowing": None,
