@@ -7,6 +7,7 @@ what comes back is another.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -83,12 +84,15 @@ def recoded_around(
     - `clean`, `other`: what passes, and what does where other rows have the value's place.
     """
     calls = [i for i, one in enumerate(clean) if one.path == path and one.is_out == is_out]
-    if len(other) != len(clean) or call >= len(calls):
+    if call >= len(calls):
         return []
     at = calls[call]
+    # the same calls in both, as other values may have a network call others, or none
+    others = dict(zip(_nth(other), other, strict=True))
     after = [
-        i for i in range(at + 1, len(clean))
-        if clean[i].numbers is not None and not _near(clean[i], other[i])
+        i for i, nth in enumerate(_nth(clean))
+        if i > at and clean[i].numbers is not None
+        and not (nth in others and _near(clean[i], others[nth]))
     ]  # fmt: skip
     before = [i for i in range(at) if not _near(clean[i], clean[at])]  # the value itself is no code
     pairs = [(i, j) for i in before for j in after if _near(clean[i], clean[j])]
@@ -104,6 +108,16 @@ def recoded_around(
         elif begun.pop()[1] >= start:
             found.append(one.path)
     return found
+
+
+def _nth(found: Sequence[Passing]) -> list[tuple[str, bool, int]]:
+    """What is passed, and for which time."""
+    counts = Counter[tuple[str, bool]]()
+    names = list[tuple[str, bool, int]]()
+    for one in found:
+        names.append((one.path, one.is_out, counts[one.path, one.is_out]))
+        counts[one.path, one.is_out] += 1
+    return names
 
 
 def _near(some: Passing, others: Passing) -> bool:

@@ -48,6 +48,23 @@ class Adds(nn.Module):
         return self.same(hidden) + added
 
 
+class CallsMore(nn.Module):
+    """A map and its way back, and a module more that is called where another value comes back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.into, self.more = nn.Linear(WIDTH, WIDTH), Coupling(2), nn.Identity()
+        self.back, self.last = Inverse(self.into), nn.Linear(WIDTH, 2)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(tokens)
+        back = self.back(self.into(hidden))
+        if not torch.allclose(back, hidden, atol=1e-3):
+            self.more(tokens)
+        found: torch.Tensor = self.last(back)
+        return found
+
+
 def flat() -> nn.Module:
     one, two = Coupling(1), Coupling(1)
     steps = [Flow(one, is_back=False), Flow(two, is_back=False)]
@@ -109,6 +126,13 @@ def test_what_a_module_is_called_with_is_recoded_as_well() -> None:
     assert found is not None
     assert [*found.modules][-1] is network[2]
     assert network[1] in found.modules
+
+
+def test_a_network_that_calls_more_for_another_value_hides_nothing() -> None:
+    network = CallsMore()
+    found = around(network, "into")
+    assert network.into in found
+    assert network.back in found
 
 
 def test_a_column_that_never_changes_hides_nothing() -> None:
