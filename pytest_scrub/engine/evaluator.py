@@ -515,8 +515,10 @@ class Evaluator:
         self._require_as_many("the output", self.checked.output, references, carrier)
         output, labels = self._output(columns), self._labels(columns.rows)
         values = self._metric(references, output, labels=labels)
-        if self.space.predicted is not None and not self._label_matters:
-            self._require_label_matters(references, output, values)
+        if self.space.predicted is not None:
+            self._require_classes(references, output, labels)
+            if not self._label_matters:
+                self._require_label_matters(references, output, values)
         new = [size for size in columns.sizes if size > 1 and size not in self._proved_sizes]
         if new:
             if self.space.predicted is not None:
@@ -553,6 +555,32 @@ class Evaluator:
                     f"the metric {self.metric.name} of a reference depends on the references "
                     "beside it; compute one "
                     "number for each from its own output, without a mean or a norm over the batch"
+                )
+
+    @cached_property
+    def _most_classes(self) -> int:
+        """How many classes there are at least, if labels are classes."""
+        labels = self.dataset.labels
+        return 0 if labels is None or not labels.numel() else int(labels.max()) + 1
+
+    def _require_classes(self, references: Tensor, output: Tensor, labels: Tensor | None) -> None:
+        """**Raises** `HypothesisError` where a class is to become a negative number, such as -100,
+        which metrics of others skip."""
+        own = self._own_labels(references)
+        assert own is not None  # as of whatever predicts one
+        assert labels is not None
+        is_index = output.shape[:-1] == own.shape and not own.is_floating_point()
+        classes = output.shape[-1] if output.ndim else 0
+        if self._continued is not None or not is_index or classes < max(2, self._most_classes):
+            return  # they are no classes, and what they are is the metric's
+        skipped = (own >= 0) & (labels < 0)
+        if bool(skipped.any()):
+            bad = int(labels[skipped][0])
+            with located_at(self.hypothesis):
+                raise HypothesisError(
+                    f"predicts= gives the label {bad} in place of a class, but the network's go "
+                    f"from 0 to {classes - 1}, and whether it answers so cannot be told; predict "
+                    "one of them (labels that are no classes are floats)"
                 )
 
     def _require_label_matters(self, references: Tensor, output: Tensor, values: Tensor) -> None:

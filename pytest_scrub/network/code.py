@@ -344,6 +344,8 @@ READERS: tuple[tuple[type, Read], ...] = (
     (Mapping, _read_mapping),
     (Sequence, _read_sequence),
     (MethodType, operator.attrgetter("__func__", "__self__")),
+    # what lru_cache makes, whose own code is not Python's
+    (functools._lru_cache_wrapper, lambda cached: (cached.__wrapped__,)),
     (functools.partial, operator.attrgetter("func", "args", "keywords")),
 )
 

@@ -307,7 +307,9 @@ class ModuleGraph(ModelGraph):
         with torch.no_grad():
             clean = passing(self._modules, lambda: self.run(inputs))
             other = passing(self._modules, lambda: self.run_with(inputs, [name], turned))
-        return recoded_around(point.path, point.end == OUT, call, clean, other)
+            others = {what: tensor.roll(1, 0) for what, tensor in inputs.items()}
+            of_others = passing(self._modules, lambda: self.run(others))
+        return recoded_around(point.path, point.end == OUT, call, clean, other, of_others)
 
     def reader(self, component: str, edits: Sequence[Edit], where: Positions | None) -> Reader:
         if not edits:

@@ -7,6 +7,7 @@ what comes back is another.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,6 +23,9 @@ MOST_NUMBERS = 4096
 # How far off what comes back may be, in standard deviations: more than rounding in float32 makes of
 # a map and its inverse, less than a layer does that changes little.
 NEAR = 1e-3
+# How far off on average, where what comes back is the other rows' as well: a way back that was
+# learnt is about as exact as this, and what is less so hardly leaves a network as it was.
+LOOSELY = 0.1
 
 
 class Passing(NamedTuple):
@@ -73,7 +77,12 @@ def _some(flat: Tensor) -> Tensor:
 
 
 def recoded_around(
-    path: str, is_out: bool, call: int, clean: Sequence[Passing], other: Sequence[Passing]
+    path: str,
+    is_out: bool,
+    call: int,
+    clean: Sequence[Passing],
+    other: Sequence[Passing],
+    of_others: Sequence[Passing],
 ) -> list[str]:
     """The modules between what passes before a value and the same after it.
 
@@ -82,24 +91,38 @@ def recoded_around(
     - `path`, `is_out`, `call`: the module that returns the value, or is called with it, and at
       which of its calls.
     - `clean`, `other`: what passes, and what does where other rows have the value's place.
+    - `of_others`: what passes of these other rows themselves.
     """
     calls = [i for i, one in enumerate(clean) if one.path == path and one.is_out == is_out]
     if call >= len(calls):
         return []
     at = calls[call]
-    # the same calls in both, as other values may have a network call others, or none
-    others = dict(zip(_nth(other), other, strict=True))
+    # the same calls in all, as other values may have a network call others, or none
+    nth = _nth(clean)
+    others, theirs = (dict(zip(_nth(one), one, strict=True)) for one in (other, of_others))
     after = [
-        i for i, nth in enumerate(_nth(clean))
-        if i > at and clean[i].numbers is not None
-        and not (nth in others and _near(clean[i], others[nth]))
+        j for j in range(at + 1, len(clean))
+        if clean[j].numbers is not None
+        and not (nth[j] in others and _near(clean[j], others[nth[j]]))
     ]  # fmt: skip
-    before = [i for i in range(at) if not _near(clean[i], clean[at])]  # the value itself is no code
-    pairs = [(i, j) for i in before for j in after if _near(clean[i], clean[j])]
+
+    def comes_back(i: int, j: int) -> bool:
+        if _near(clean[i], clean[at]):  # the value itself is no code
+            return False
+        # an inexact way back is told by whose it is: what only adds to a stream brings no other
+        return _near(clean[i], clean[j]) or (
+            nth[i] in theirs
+            and nth[j] in others
+            and _off(clean[i], clean[at]) > LOOSELY
+            and _off(clean[i], clean[j]) < LOOSELY
+            and _off(theirs[nth[i]], others[nth[j]]) < LOOSELY
+        )
+
+    pairs = [(i, j) for i in range(at) for j in after if comes_back(i, j)]
     if not pairs:
         return []
     start, end = pairs[0]  # what passes first, and where it comes back
-    while end + 1 < len(clean) and _near(clean[start], clean[end + 1]):
+    while end + 1 < len(clean) and _near(clean[end], clean[end + 1]):
         end += 1
     found, begun = list[str](), list[tuple[str, int]]()
     for i, one in enumerate(clean[: end + 1]):
@@ -125,3 +148,13 @@ def _near(some: Passing, others: Passing) -> bool:
         return False
     spread = float(some.numbers.std()) if some.numbers.numel() > 1 else 0.0
     return spread > 0 and torch.allclose(some.numbers, others.numbers, rtol=0, atol=NEAR * spread)
+
+
+def _off(some: Passing, others: Passing) -> float:
+    """How far apart they are on average, in standard deviations of the first; infinite where they
+    cannot be compared."""
+    if some.numbers is None or others.numbers is None or some.shape != others.shape:
+        return math.inf
+    spread = float(some.numbers.std()) if some.numbers.numel() > 1 else 0.0
+    off = float((some.numbers - others.numbers).square().mean().sqrt())
+    return off / spread if spread > 0 else math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import subprocess
@@ -60,6 +61,16 @@ def test_a_hook_is_known_by_what_it_does() -> None:
 
     assert digest(2.0) == digest(2.0)
     assert len({digest(factor) for factor in (None, 2.0, 3.0)}) == 3
+
+
+def test_a_function_whose_results_are_kept_is_known_by_what_it_computes() -> None:
+    def known(number: int) -> str | None:
+        kept = functools.lru_cache(lambda: number)
+        found = spelled([kept])
+        return None if found is None else found.digest
+
+    assert known(1) == known(1)
+    assert known(1) != known(2)
 
 
 @only_in_full

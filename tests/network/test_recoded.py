@@ -65,6 +65,27 @@ class CallsMore(nn.Module):
         return found
 
 
+class Roughly(nn.Module):
+    """A way back that is off by about a hundredth."""
+
+    def __init__(self, back: nn.Linear) -> None:
+        super().__init__()
+        self.back = back
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        hidden = features @ self.back.weight.T
+        return hidden + 0.02 * (9 * hidden).sin()
+
+
+def turned() -> tuple[nn.Linear, nn.Linear]:
+    """A rotation, and its inverse."""
+    into, back = (nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(2))
+    with torch.no_grad():
+        nn.init.orthogonal_(into.weight, generator=torch.Generator().manual_seed(0))
+        back.weight.copy_(into.weight.T)
+    return into, back
+
+
 def flat() -> nn.Module:
     one, two = Coupling(1), Coupling(1)
     steps = [Flow(one, is_back=False), Flow(two, is_back=False)]
@@ -133,6 +154,24 @@ def test_a_network_that_calls_more_for_another_value_hides_nothing() -> None:
     found = around(network, "into")
     assert network.into in found
     assert network.back in found
+
+
+def test_a_way_back_that_is_not_exact_is_one() -> None:
+    into, inverse = turned()
+    back = Roughly(inverse)
+    network = nn.Sequential(nn.Linear(WIDTH, WIDTH), into, back, nn.Linear(WIDTH, 2))
+    assert around(network, "1")[:2] == [into, back]
+
+
+def test_layers_that_add_little_give_nothing_back() -> None:
+    """However near what they read and add to is to what is read after them."""
+    layers = [Adds() for _ in range(4)]
+    for layer in layers:
+        with torch.no_grad():
+            layer.inner.weight *= 0.05
+    network = nn.Sequential(nn.Linear(WIDTH, WIDTH), *layers, nn.Linear(WIDTH, 2))
+    for name in ("1", "2", "2.inner", "3.inner", "3"):
+        assert around(network, name) == []
 
 
 def test_a_column_that_never_changes_hides_nothing() -> None:

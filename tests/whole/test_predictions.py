@@ -411,7 +411,15 @@ def at_random(carry):
     return np.random.default_rng().integers(0, CLASSES, len(carry["c"]))
 
 
+def that_skips_some(output, batch):
+    return torch.nn.functional.cross_entropy(output, batch.labels, reduction="none")
+
+
 WRONG = {
+    "gives the label -100 in place of a class": (
+        {"metric": that_skips_some},
+        lambda carry: np.where(carry["c"] == 0, 0, -100),
+    ),
     "reads no label": ({"metric": Metric("own", by_the_dataset, lower=0, upper=1)}, carried),
     "when it is called for it alone": ({}, lambda carry: 0 * carry["c"] + carry["c"].max()),
     "the same every time": ({}, at_random),
