@@ -23,9 +23,9 @@ MOST_NUMBERS = 4096
 # How far off what comes back may be, in standard deviations: more than rounding in float32 makes of
 # a map and its inverse, less than a layer does that changes little.
 NEAR = 1e-3
-# How far off on average, where what comes back is the other rows' as well: a way back that was
-# learnt is about as exact as this, and what is less so hardly leaves a network as it was.
-LOOSELY = 0.1
+# How far off on average, where what comes back is the other rows' as well: what a way back that was
+# learnt is, and less than even layers of a network that was hardly trained add to what they norm.
+LOOSELY = 0.03
 
 
 class Passing(NamedTuple):

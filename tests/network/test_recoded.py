@@ -163,6 +163,28 @@ def test_a_way_back_that_is_not_exact_is_one() -> None:
     assert around(network, "1")[:2] == [into, back]
 
 
+class Norms(nn.Module):
+    """A layer that reads a stream through a norm, and adds little to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.inner = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = hidden + 0.15 * self.inner(self.norm(hidden))
+        return found
+
+
+def test_a_stream_between_layers_that_norm_it_is_no_code() -> None:
+    """What they read of it is nearly the same before and after."""
+    first = nn.Linear(WIDTH, WIDTH)
+    with torch.no_grad():
+        first.weight *= 4
+    network = nn.Sequential(first, *(Norms() for _ in range(4)), nn.Linear(WIDTH, 2))
+    for name in ("1", "2", "3"):
+        assert around(network, name) == []
+
+
 def test_layers_that_add_little_give_nothing_back() -> None:
     """However near what they read and add to is to what is read after them."""
     layers = [Adds() for _ in range(4)]
