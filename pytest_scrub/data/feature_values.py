@@ -23,7 +23,7 @@ class FeatureValues(Mapping[str, "NDArray[Any]"]):
     """
 
     def __init__(self, dataset: Dataset, rows: NDArray[np.int64]) -> None:
-        self.dataset, self.rows = dataset, rows
+        self.dataset, self.rows = dataset, rows.copy()  # as they are those of a swap set
 
     def __getitem__(self, feature: str) -> NDArray[Any]:
         """**Raises** `DataError` for a feature that the dataset does not have."""

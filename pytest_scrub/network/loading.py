@@ -201,23 +201,23 @@ def _from_hub(name: str) -> Path:
         return Path(
             snapshot_download(full_name, allow_patterns=HUB_FILES, etag_timeout=HUB_TIMEOUT)
         )
-    except errors.LocalEntryNotFoundError as error:
+    except errors.LocalEntryNotFoundError:
         folder = full_name.rpartition("/")[2]
         raise ModelError(
             f"there is no folder {name!r} and the Hugging Face hub cannot be reached; where it "
             f"can, run 'hf download {full_name} --local-dir {folder}', bring that folder here, and "
             "load the folder"
-        ) from error
-    except errors.GatedRepoError as error:
+        ) from None  # theirs says the same in a thousand lines
+    except errors.GatedRepoError:
         raise ModelError(
             f"the Hugging Face hub gives {name!r} only to those who accepted its terms; accept "
             "them and run 'hf auth login'"
-        ) from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        ) from None
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
         raise ModelError(
             f"there is no folder {name!r}, and no such model on the Hugging Face hub; check the "
             "name"
-        ) from error
+        ) from None
 
 
 # Single files -------------------------------------------------------------------------------------

@@ -566,6 +566,9 @@ def test_a_hub_that_cannot_be_reached_says_what_to_bring(name: str, hub: Path) -
         rf"run {command}",
         name,
     )
+    with pytest.raises(ModelError) as told:
+        load_model(name)
+    assert told.value.__suppress_context__  # no thousand lines of the hub's
 
 
 def test_what_the_hub_has_sent_before_needs_no_hub(hub: Path, folder: Path) -> None:

@@ -521,6 +521,13 @@ def test_a_prediction_that_equals_others_by_chance_is_refused():
         output(predicts=Unhashable())
 
 
+def test_a_prediction_cannot_write_which_rows_are_swapped():
+    """They are the swap set's own: what it wrote there would be what is evaluated."""
+    rows = np.array([0, 1])
+    FeatureValues(data(), rows).rows[:] = 0
+    assert rows.tolist() == [0, 1]
+
+
 def test_labels_of_fresh_rows_are_not_made_up():
     fresh = {"ones": torch.tensor([0, 12]), "tens": torch.tensor([1, 2])}
     new = np.array([len(ROWS)])
