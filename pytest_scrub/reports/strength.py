@@ -126,15 +126,15 @@ def no_better(verdict: Verdict) -> str | None:
     if null is None:
         is_exempt = verdict.null_reason in (None, NO_FEATURE, HURTS)
         return None if is_exempt else verdict.null_reason
-    if null.told:
-        return None
-    if null.outcome == HELD:
-        return f"it would hold as well with {null.what} (gap {null.gap})"
-    if null.undecided == NO_ROOM:
+    if NO_ROOM in (verdict.undecided, null.undecided):
         return (
             f"with {null.what} the metric would be no worse (gap {null.gap}), so there is nothing "
             "to explain; signed metrics can cancel in the null too, a divergence does not"
         )
+    if null.told:
+        return None
+    if null.outcome == HELD:
+        return f"it would hold as well with {null.what} (gap {null.gap})"
     return (
         f"{null.samples} samples do not show that it would fail with {null.what} (gap {null.gap}); "
         "draw more with samples= or --scrub-samples"

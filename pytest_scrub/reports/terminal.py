@@ -29,6 +29,7 @@ from pytest_scrub.statistics.intervals import FEWEST_CHANGED, fewest_alike
 from pytest_scrub.verdict import (
     FELL,
     HELD,
+    NO_ROOM,
     OUTCOMES,
     REFUTED,
     ROUNDED,
@@ -374,7 +375,7 @@ def remedy(verdict: Verdict) -> Iterator[str]:
         )
     elif (attempt := verdict.undecided_attempt) is not None:
         yield f"undecided: {_why_search_is_undecided(attempt, verdict)}"
-    elif verdict.average == UNDECIDED:
+    elif verdict.average == UNDECIDED and verdict.undecided != NO_ROOM:
         yield f"undecided: {_why_undecided(verdict)}"
 
 

@@ -25,6 +25,7 @@ from pytest_scrub import (
     output,
 )
 from pytest_scrub.engine.evaluator import Evaluator
+from pytest_scrub.reports.terminal import story
 from pytest_scrub.settings import Settings
 from pytest_scrub.statistics.sampling import References, UnderNull
 from pytest_scrub.swaps import space as space_module
@@ -340,7 +341,8 @@ def test_where_the_null_costs_nothing_nothing_is_explained() -> None:
     assert verdict.outcome != HELD
 
 
-def test_a_room_below_zero_ends_at_once_and_is_weak() -> None:
+@pytest.mark.parametrize("direction", ["worse", "either"])
+def test_a_room_below_zero_ends_at_once_and_is_weak(direction: Any) -> None:
     # the network is wrong by 5 on every row unless A comes from elsewhere
     graph = FunctionGraph(
         A=lambda a: a, output=lambda A, a: torch.where(a % 2 == A % 2, a + 5.0, a.double())
@@ -353,11 +355,12 @@ def test_a_room_below_zero_ends_at_once_and_is_weak() -> None:
     verdict = check(
         output(module("A", agrees_on="parity"), rest=EXACT), graph, dataset,
         metric=Metric("error", ERROR.function, lower=0.0, upper=9.0),
-        min_explained=0.9, adversaries=(), direction="worse",
+        min_explained=0.9, adversaries=(), direction=direction,
     )  # fmt: skip
     assert (verdict.undecided, verdict.outcome) == (NO_ROOM, WEAK)
     assert verdict.samples < verdict.budget
     assert "signed metrics can cancel" in str(verdict).splitlines()[0]
+    assert "straddles" not in story(verdict)
 
 
 def test_a_share_of_nothing_is_a_misstatement() -> None:
