@@ -97,8 +97,7 @@ def _fitted_anew(average: Measured) -> Iterator[Control]:
     recoding, steps = to_fit(own, settings.stream(RECODED))
     if not steps:
         return
-    # what functions recode is not seen
-    is_linear = recoding is None and any(True for _ in own.graph.weights())
+    is_linear = recoding is None
     fit, which = _found_on(average)
     is_other = which == OTHER_ROWS
     notes = [f"fitted by {steps} steps of Adam with {BATCH} swaps each, on the rows {which}"]

@@ -14,7 +14,6 @@ from pytest_scrub import (
     ANYTHING,
     EXACT,
     Dataset,
-    FunctionGraph,
     ModuleGraph,
     Verdict,
     check,
@@ -509,25 +508,3 @@ def test_a_subspace_that_is_found_as_well_on_shuffled_weights_is_weak(which: Any
     assert all(control.passed for control in controls.values())
     assert "fitted by 500 steps of Adam with 64 swaps each" in (anew.note or "")
     assert ("the claim is untested" in (anew.note or "")) == bool(which)
-
-
-def test_a_subspace_of_what_a_function_computes_is_weak() -> None:
-    """Of functions it is not seen whether they recode what passes, by a map that is not linear and
-    was learnt by heart: nothing can be fitted to them."""
-    rows = torch.cartesian_prod(torch.arange(2), torch.arange(2), torch.arange(5))
-    graph = FunctionGraph(
-        a=lambda tokens: 2.0 * tokens[:, :2] - 1,
-        output=lambda a: torch.stack([torch.zeros(len(a)), -a[:, 0] * a[:, 1]], -1),
-    )
-    left, right = rows[:, 0].numpy(), rows[:, 1].numpy()
-    data = Dataset({"tokens": rows}, labels=left ^ right, features={"left": left, "right": right})
-    root = output(
-        module("a", agrees_on=ANYTHING, name="a", subspace=np.eye(2)[:, :1]),
-        rest=EXACT,
-        predicts=lambda reference, a: a["left"] ^ reference["right"],
-    )
-    found = check(
-        root, graph, data, metric=zero_one_error(), tolerance=0.1, samples=400, adversaries=()
-    )
-    assert (found.average, found.outcome) == ("held", "weak")
-    assert fitted_anew(found).note == "it cannot be fitted: a graph of functions has no weights"
