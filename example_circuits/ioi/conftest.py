@@ -31,7 +31,7 @@ def loaded() -> Any:
         return load_raw(NAME)
     except ModelError as error:
         # Only what is not there is skipped; weights that are there and cannot be used are an error.
-        if isinstance(error.__cause__, LocalEntryNotFoundError):
+        if isinstance(error.__context__, LocalEntryNotFoundError):
             pytest.skip(f"{error}, as {FOLDER}=/folder")
         raise
 
