@@ -107,18 +107,17 @@ def recoded_around(
     ]  # fmt: skip
 
     def comes_back(i: int, j: int) -> bool:
-        if _near(clean[i], clean[at]):  # the value itself is no code
-            return False
         # an inexact way back is told by whose it is: what only adds to a stream brings no other
         return _near(clean[i], clean[j]) or (
-            nth[i] in theirs
+            i in codes
             and nth[j] in others
-            and _off(clean[i], clean[at]) > LOOSELY
             and _off(clean[i], clean[j]) < LOOSELY
             and _off(theirs[nth[i]], others[nth[j]]) < LOOSELY
         )
 
-    pairs = [(i, j) for i in range(at) for j in after if comes_back(i, j)]
+    before = [i for i in range(at) if not _near(clean[i], clean[at])]  # the value itself is no code
+    codes = {i for i in before if nth[i] in theirs and _off(clean[i], clean[at]) > LOOSELY}
+    pairs = [(i, j) for i in before for j in after if comes_back(i, j)]
     if not pairs:
         return []
     start, end = pairs[0]  # what passes first, and where it comes back
