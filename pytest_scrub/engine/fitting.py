@@ -20,6 +20,7 @@ from pytest_scrub.engine.memory import Memory
 from pytest_scrub.errors import DataError, HypothesisError, first_line
 from pytest_scrub.metrics import Metric, cross_entropy
 from pytest_scrub.network.graph import Inputs, Recoding, Site, Where, captured, select
+from pytest_scrub.network.shuffled import permuted
 from pytest_scrub.swaps.swap_set import SwapSet
 from pytest_scrub.tree.nodes import Node, Subspace
 from pytest_scrub.tree.paths import node_paths, with_changes
@@ -133,9 +134,8 @@ def weights_anew(recoding: Recoding | None, rng: np.random.Generator) -> Iterato
     before = [(weight.detach().clone(), weight.requires_grad) for weight in own]
     try:
         for weight, value in zip(own, fresh, strict=True):
-            order = torch.from_numpy(rng.permutation(value.numel())).to(value.device)
-            as_it_was = torch.equal(weight, value)
-            start = value.flatten()[order].view_as(value) if as_it_was else value
+            other = permuted(value, rng)
+            start = other if torch.equal(weight, value) else value
             weight.data.copy_(start)  # through .data torch's count of changes stays
             weight.requires_grad_()
         yield own

@@ -40,7 +40,7 @@ def shuffled(graph: ModelGraph, rng: np.random.Generator) -> Iterator[ModelGraph
         for tensor in _learned(graph):
             done.append((tensor, deepcopy(dict(rng.bit_generator.state))))
             # Through .data the tensor's count of changes stays: after this it is what it was.
-            tensor.data.copy_(tensor.flatten()[_order(tensor, rng)].view_as(tensor))
+            tensor.data.copy_(permuted(tensor, rng))
         yield graph.rebuilt()
     finally:
         after = rng.bit_generator.state
@@ -50,6 +50,11 @@ def shuffled(graph: ModelGraph, rng: np.random.Generator) -> Iterator[ModelGraph
             original[_order(tensor, rng)] = tensor.flatten()
             tensor.data.copy_(original.view_as(tensor))
         rng.bit_generator.state = after
+
+
+def permuted(tensor: Tensor, rng: np.random.Generator) -> Tensor:
+    """The same numbers, each somewhere."""
+    return tensor.flatten()[_order(tensor, rng)].view_as(tensor)
 
 
 def _learned(graph: ModelGraph) -> list[Tensor]:
