@@ -32,7 +32,8 @@ DRAWS_OF_A_START = 8  # of which the worst is climbed from
 LEAST_TO_DRAW = 100  # evaluations left for each reference; with fewer, the first draw has to do
 SHIFTED = 2  # slots that are drawn anew to leave a local optimum
 IDLE_STARTS = 8  # starts that find nothing new to try, after which all has been tried that can be
-VISITS = 32  # of a sweep; where slots are more, several are visited at once
+MOST_ALONE = 32  # slots that are visited one after the other
+VISITS = 8  # of a sweep over more: several slots at once, as a small batch costs what a larger does
 MIGRANTS = 4  # other references' donors that are tried for a reference
 
 
@@ -236,7 +237,8 @@ class _Climb:
         """One visit to every slot; which of the active references got worse."""
         before = self.here.worth[active]
         values = self.candidates.values(self.swap_set(self.here, active))
-        visits = min(VISITS, len(self.candidates.slots))
+        slots = len(self.candidates.slots)
+        visits = slots if slots <= MOST_ALONE else VISITS
         for nth in range(visits):
             if not self.spending.left:
                 break

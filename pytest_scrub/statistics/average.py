@@ -69,7 +69,7 @@ from pytest_scrub.verdict import (
 )
 
 MOST_SAMPLES_PER_NODE = 400  # the table node by node is for reading, not for deciding
-MOST_SAMPLES_OF_NODES = 40_000  # of all nodes together, unless each has few
+MOST_SAMPLES_OF_NODES = 20_000  # of all nodes together, unless each has few
 FEWEST_SAMPLES_PER_NODE = 100
 FEWEST_MOVED = 20  # samples in which every node moved, of a claim that this hurts
 TOGETHER = 8192  # samples of several nodes that are evaluated at once
