@@ -308,10 +308,7 @@ def test_a_function_gets_its_features_in_its_own_order() -> None:
     assert len(computed) == 4
     for mutant in [*computed, None]:
         if mutant is None:
-            tree, with_column = permuted_everywhere(data, root, np.random.default_rng(0)) or (
-                root,
-                data,
-            )
+            tree, with_column = next(permuted_everywhere(data, root, np.random.default_rng(0)))
         else:
             tree, with_column = mutant.hypothesis, mutant.dataset
         evaluator = Evaluator(graph, with_column, tree, squared_error())
@@ -699,9 +696,8 @@ def test_every_row_gets_the_features_of_one_other_row() -> None:
         head(1, 0, agrees_on=["two", "row"], reads=[embed(agrees_on=EXACT)], rest="three"),
         agrees_on="four",
     )
-    found = permuted_everywhere(DATA, root, np.random.default_rng(0))
-    assert found is not None
-    tree, data = found
+    drawn = permuted_everywhere(DATA, root, np.random.default_rng(0))
+    tree, data = next(drawn)
     node = tree.reads[0]
     rows = data.feature("row, permuted among rows")
     assert sorted(rows) == list(range(ROWS))
@@ -712,11 +708,14 @@ def test_every_row_gets_the_features_of_one_other_row() -> None:
     assert node.agrees_on == on("row, permuted among rows", "two, permuted among rows")
     assert node.rest == on("three, permuted among rows")
     assert (node.reads[0].agrees_on, tree.rest) == (EXACT, ANYTHING)
+    other, again = next(drawn)
+    assert other == tree
+    assert (again.feature("row, permuted among rows") != rows).any()
 
 
 def test_a_claim_without_features_has_nothing_to_permute() -> None:
     root = output(head(1, 0, agrees_on=EXACT), agrees_on=ANYTHING)
-    assert permuted_everywhere(DATA, root, np.random.default_rng(0)) is None
+    assert list(permuted_everywhere(DATA, root, np.random.default_rng(0))) == []
 
 
 # --- any claim ------------------------------------------------------------------------------------
