@@ -119,7 +119,8 @@ def _nearest(
     for one in islice(draws, most):
         found.append(one)
         tell += [one] if one.note is None else []
-        is_clear = len(found) >= least and all(badness(other) > near for other in tell)
+        others = sum(other.note != SAME for other in found)
+        is_clear = others >= least and all(badness(other) > near for other in tell)
         if is_clear or not one.passed:
             break
     if not tell or len(found) == 1:
@@ -147,16 +148,17 @@ def _on_shuffled(average: Measured, judged: Callable[[ModelGraph], Control]) -> 
     weights of which most are alike, are now and then shuffled to those of the same network."""
     own, rng = average.evaluator, average.settings.stream(SHUFFLED)
     rows = average.references.plan.rows[:BURN_IN]
-    outputs = own.clean_outputs(rows)  # while the weights are its own
     while True:
         with shuffled(own.graph, rng) as other:
-            found = judged(other)
+            found, outputs = judged(other), None
             if not found.passed:
                 store = own.store.for_dataset(other, own.dataset)
                 there = Evaluator(other, own.dataset, own.hypothesis, own.metric, store=store)
-                if torch.allclose(there.clean_outputs(rows), outputs):
-                    found = replace(found, passed=True, note=SAME)
-        yield found  # the weights are put back, whoever takes no other
+                outputs = there.clean_outputs(rows)
+        # only now are the weights the network's own again, and whoever takes no other leaves them
+        if outputs is not None and torch.allclose(outputs, own.clean_outputs(rows)):
+            found = replace(found, passed=True, note=SAME)
+        yield found
 
 
 def _fitted_anew(average: Measured) -> Iterator[Control]:

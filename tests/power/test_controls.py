@@ -208,7 +208,7 @@ def test_shuffles_to_the_same_network_say_nothing(
 def test_a_claim_that_changes_nothing_is_not_weak_by_shuffles_that_nothing_reaches() -> None:
     """In a fifth of them nobody reads what is claimed, so it holds there by its null as well."""
     (asked,) = questions("compiled, many: head 0.0 counts by its keys")
-    for name in ("test_a", "test_b", "test_c"):
+    for name in ("test_a", "test_b"):
         found = check(
             asked.says, asked.ground.model, asked.ground.data,
             **asked.told | {"adversaries": (), "controls": True, "name": name},
@@ -312,7 +312,7 @@ def test_in_few_dimensions_no_random_subspace_is_nearly_the_claims_own() -> None
         rest=EXACT,
         predicts=lambda reference, held: held["first"],
     )
-    for seed in range(4):
+    for seed in range(2):
         found = check(
             root, ModuleGraph(model), data, metric=zero_one_error(), tolerance=0.1,
             samples=1000, adversaries=(), seed=seed,
@@ -572,7 +572,7 @@ def test_a_map_that_is_not_computed_with_gradients_cannot_be_fitted(
 # Subspaces ----------------------------------------------------------------------------------------
 
 
-def in_a_subspace(tokens: int, width: int, **which: Any) -> Verdict:
+def in_a_subspace(tokens: int, width: int, name: str = "claim", **which: Any) -> Verdict:
     """That half of the space that a random network embeds tokens in holds a random bit of each, as
     one half does that was found."""
     with torch.random.fork_rng(devices=[]):
@@ -602,7 +602,7 @@ def in_a_subspace(tokens: int, width: int, **which: Any) -> Verdict:
     return check(
         claimed(found.subspace.basis), ModuleGraph(model),
         Dataset(rows, labels=label, features=features, **which), metric=zero_one_error(),
-        tolerance=0.1, samples=400, adversaries=(),
+        tolerance=0.1, samples=400, adversaries=(), name=name,
     )  # fmt: skip
 
 
@@ -617,3 +617,13 @@ def test_a_subspace_that_is_found_as_well_on_shuffled_weights_is_weak(which: Any
     assert all(control.passed for control in controls.values())
     assert "fitted by 500 steps of Adam with 64 swaps each" in (anew.note or "")
     assert ("the claim is untested" in (anew.note or "")) == bool(which)
+
+
+def test_a_fit_that_comes_near_is_made_on_other_shuffles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On half of them it holds, and on the first of these it just fails."""
+    monkeypatch.setattr("pytest_scrub.engine.fitting.STEPS", 150)
+    found = in_a_subspace(5, 64, "claim 2")
+    assert (found.average, found.outcome) == ("held", "weak")
+    anew = fitted_anew(found)
+    assert not anew.passed
+    assert "; 1 of " in (anew.note or "")
