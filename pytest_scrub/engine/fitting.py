@@ -67,11 +67,11 @@ class Turn:
     def __init__(self, subspaces: Sequence[Subspace], rng: np.random.Generator) -> None:
         together = np.hstack([one.basis for one in subspaces])
         left, sizes, _ = np.linalg.svd(together, full_matrices=False)
-        self.spans = spans = left[:, sizes > 1e-6 * sizes[0]]
+        spans = left[:, sizes > 1e-6 * sizes[0]]
         self.of = {one: _Turned(one.basis) for one in subspaces}
         self._within = {one: torch.from_numpy(spans.T @ one.basis) for one in subspaces}
-        self.start = np.linalg.qr(rng.standard_normal(spans.shape))[0]
-        self.weight = torch.from_numpy(self.start).requires_grad_()
+        start = np.linalg.qr(rng.standard_normal(spans.shape))[0]
+        self.weight = torch.from_numpy(start).requires_grad_()
 
     def turn(self) -> None:
         """Have the columns where the weight says."""

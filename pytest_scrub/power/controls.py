@@ -124,7 +124,7 @@ def _nearest(
         if is_clear or not one.passed:
             break
     if not tell or len(found) == 1:
-        yield from found[:1]
+        yield from sorted(found, key=lambda one: one.note == SAME)[:1]
         return
     as_well = sum(not one.passed for one in tell)
     told = f"{as_well} of {len(tell)} do, or may do, as well; this is the nearest"
@@ -274,13 +274,14 @@ def _rotated(hypothesis: Node, rng: np.random.Generator) -> Iterator[Node]:
 
 
 def _elsewhere(subspaces: list[Subspace], rng: np.random.Generator) -> dict[Subspace, Subspace]:
-    """Where a turn takes them that is no nearer to their place than turns are on average: in few
+    """Where a turn takes them that is no nearer to their places than turns are on average: in few
     dimensions a random one is nearly the same every now and then."""
+    width, sizes = subspaces[0].width, [one.basis.shape[1] for one in subspaces]
     while True:
-        turn = Turn(subspaces, rng)
-        width, many = turn.spans.shape
-        if np.square(turn.spans.T @ turn.start).sum() < many**2 / width + 1e-6:
-            return turn.found()
+        found = Turn(subspaces, rng).found()
+        shared = [np.square(one.basis.T @ other.basis).sum() for one, other in found.items()]
+        if sum(shared) < np.square(sizes).sum() / width + 1e-6:
+            return found
 
 
 def _of_other_vectors(average: Measured) -> Iterator[Control]:
