@@ -115,11 +115,14 @@ def _nearest(
     def badness(one: Control) -> float:
         return math.inf if one.gap is None else average.acceptance.badness(one.gap)
 
+    progress = average.evaluator.progress
     found: list[Control] = []
     tell: list[Control] = []  # the others have a note that says why they do not
     for one in islice(draws, most):
         found.append(one)
         tell += [one] if one.note is None else []
+        if progress is not None:
+            progress("controls", len(found), most, one.name)
         others = sum(other.note != SAME for other in found)
         is_clear = others >= least and all(badness(other) > near for other in tell)
         if is_clear or not one.passed:

@@ -205,6 +205,15 @@ def test_shuffles_to_the_same_network_say_nothing(
     assert silent >= (4 if len(weights) == 2 else 1)
 
 
+def test_progress_says_how_many_were_drawn() -> None:
+    said: list[tuple[str, int, int, str]] = []
+    exchanged_half("left", [4.0, 1.0], min_gap=60.0, progress=lambda *told: said.append((*told,)))
+    told = [one for one in said if one[0] == "controls"]
+    assert [count for _, count, _, _ in told] == [*range(1, len(told) + 1)]
+    assert {(most, what) for _, _, most, what in told} == {(19, "weights shuffled")}
+    assert 7 <= len(told) <= 19
+
+
 def test_networks_that_lose_no_more_than_a_claim_accepts_say_nothing_against_it() -> None:
     """On each of them one half matters as little as the other; of all that the network answers
     itself more can be lost."""
@@ -330,6 +339,15 @@ def test_in_few_dimensions_no_random_subspace_is_nearly_the_claims_own() -> None
         )  # fmt: skip
         spaces = {control.name: control for control in found.controls}[ROTATED]
         assert (found.average, spaces.outcome) == ("held", "refuted")
+
+
+def test_of_all_dimensions_that_are_named_no_part_is_nearly_where_it_was() -> None:
+    """Of two dimensions, each of which is claimed by itself, every turn is again all of them."""
+    (asked,) = questions("equality: both pairs as it is")
+    for seed in range(3):
+        told = asked.told | {"adversaries": (), "seed": seed}
+        found = check(asked.says, asked.ground.model, asked.ground.data, **told)
+        assert found.outcome == "held", str(found)
 
 
 # Alignments that are not linear -------------------------------------------------------------------
