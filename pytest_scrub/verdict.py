@@ -311,11 +311,12 @@ class Power:
 
 @dataclass(frozen=True)
 class Control:
-    """The same claim where it should not hold.
+    """The same claim where it should not hold: of what was drawn what comes nearest to it.
 
     - `name`: what was changed.
     - `outcome`, `gap`: of the claim there; None where it could not be judged.
-    - `note`: why it could not, or why that it holds there says nothing.
+    - `note`: why it could not, or why that it holds there says nothing; of several that were drawn,
+      how many do as well.
     - `passed`: whether it says nothing against the claim.
     - `accuracy`: there, as in `Predicted`; None where no label is predicted.
     - `remedy`: what would tell more, of one that did not pass, where there is something.

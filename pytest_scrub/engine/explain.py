@@ -10,6 +10,7 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.engine.fitting import BATCH, to_fit
 from pytest_scrub.engine.memory import in_units
 from pytest_scrub.engine.store import bytes_of_a_row
+from pytest_scrub.network.shuffled import FEWEST, MOST, why_not_shuffled
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Explanation:
     - `indirect`: why nothing is read directly, where that is for the network's own reasons.
     - `fitted`: how many swaps, with their gradients, the control takes at most that fits the
       alignment of a claim that predicts labels; 0 where there is none.
+    - `shuffled`: how often at most controls of such a claim shuffle the weights and put them back,
+      with clean passes of what is drawn there; 0 where they do not.
     """
 
     hypothesis: str
@@ -55,6 +58,7 @@ class Explanation:
     tokens: int = 0
     passes: int = 0
     fitted: int = 0
+    shuffled: int = 0
 
     def __str__(self) -> str:
         lines = [
@@ -86,10 +90,15 @@ class Explanation:
                 f"said after each prompt: {self.tokens} tokens, {self.passes} passes of the "
                 f"network for each swap and {self.tokens} for each reference"
             )
+        if self.shuffled:
+            lines.append(
+                f"controls, unless controls=False, shuffle the weights and run the network clean "
+                f"there up to {self.shuffled} times, as a rule {FEWEST}"
+            )
         if self.fitted:
             lines.append(
-                f"a control, unless controls=False, fits the alignment anew, to shuffled weights "
-                f"and to the network's own: up to {self.fitted:,} swaps with their gradients"
+                f"one of them fits the alignment anew, to shuffled weights and to the network's "
+                f"own: up to {self.fitted:,} swaps with their gradients"
             )
         if self.indirect is not None:
             lines.append(f"everything is read along every path, since {self.indirect}")
@@ -117,8 +126,10 @@ def explain(evaluator: Evaluator) -> Explanation:
     batch, batch_bytes = evaluator.batch_of(
         evaluator.held(lambda sites: sum(bytes_of_a_row(one[site]) for site in sites))
     )
-    predicts = evaluator.hypothesis.predicts is not None
-    steps = to_fit(evaluator, np.random.default_rng(0))[1] if predicts else 0
+    has_controls = evaluator.hypothesis.predicts is not None and not why_not_shuffled(
+        evaluator.graph
+    )
+    steps = to_fit(evaluator, np.random.default_rng(0))[1] if has_controls else 0
     return Explanation(
         hypothesis=str(evaluator.hypothesis),
         slots=tuple(slots),
@@ -134,5 +145,6 @@ def explain(evaluator: Evaluator) -> Explanation:
         indirect=evaluator.graph.indirect,
         tokens=evaluator.metric.tokens,
         passes=evaluator.passes,
-        fitted=2 * steps * BATCH,
+        fitted=(FEWEST + 1) * steps * BATCH,
+        shuffled=(MOST + FEWEST * bool(steps)) * has_controls,
     )

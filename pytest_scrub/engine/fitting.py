@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +60,7 @@ class _Turned(Subspace):
         return id(self)
 
 
-class _Turn:
+class Turn:
     """Columns that span subspaces of one tree, some of them orthogonal or equal, and turn as one,
     so that they stay so."""
 
@@ -80,9 +79,9 @@ class _Turn:
         for one, turned in self.of.items():
             turned.basis = columns @ self._within[one]
 
-    def found(self) -> dict[_Turned, Subspace]:
+    def found(self) -> dict[Subspace, Subspace]:
         self.turn()
-        return {turned: Subspace(turned.basis) for turned in self.of.values()}
+        return {one: Subspace(turned.basis) for one, turned in self.of.items()}
 
 
 def subspaces_of(hypothesis: Node) -> list[Subspace]:
@@ -90,14 +89,14 @@ def subspaces_of(hypothesis: Node) -> list[Subspace]:
     return list({n.subspace: None for _, n, _ in node_paths(hypothesis) if n.subspace is not None})
 
 
-def _turns(hypothesis: Node, rng: np.random.Generator) -> list[_Turn]:
+def _turns(hypothesis: Node, rng: np.random.Generator) -> list[Turn]:
     """One for all that is tied by being orthogonal."""
     groups: list[list[Subspace]] = []
     for one in subspaces_of(hypothesis):
         tied = [group for group in groups if any(map(one.is_orthogonal_to, group))]
         groups = [group for group in groups if group not in tied]
         groups.append([one, *(other for group in tied for other in group)])
-    return [_Turn(group, rng) for group in groups]
+    return [Turn(group, rng) for group in groups]
 
 
 def to_fit(evaluator: Evaluator, rng: np.random.Generator) -> tuple[Recoding | None, int]:
@@ -177,7 +176,7 @@ def fitted(
     """
     turns = _turns(evaluator.hypothesis, rng)
     turned = {one: new for turn in turns for one, new in turn.of.items()}
-    hypothesis = _with_subspaces(evaluator.hypothesis, turned)
+    hypothesis = with_subspaces(evaluator.hypothesis, turned)
     fitting = Evaluator(
         evaluator.graph, evaluator.dataset, hypothesis, evaluator.metric, store=evaluator.store
     )
@@ -208,15 +207,16 @@ def fitted(
         for weight, shadow in zip(weights, shadows, strict=True):
             weight.data.copy_(shadow)
     with torch.no_grad():
-        found = {new: one for turn in turns for new, one in turn.found().items()}
-    return _with_subspaces(hypothesis, found)
+        found = {one: new for turn in turns for one, new in turn.found().items()}
+    return with_subspaces(evaluator.hypothesis, found)
 
 
-def _with_subspaces(hypothesis: Node, others: Mapping[Any, Subspace]) -> Node:
+def with_subspaces(hypothesis: Node, others: Mapping[Subspace, Subspace]) -> Node:
+    """The tree with others in their places."""
+
     def changed(_: str, node: Node) -> Node:
-        if node.subspace not in others:
-            return node
-        return replace(node, subspace=others[node.subspace])
+        other = node.subspace and others.get(node.subspace)
+        return node if other is None else replace(node, subspace=other)
 
     return with_changes(hypothesis, changed)
 

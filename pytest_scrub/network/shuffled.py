@@ -13,6 +13,11 @@ from torch import Tensor
 
 from pytest_scrub.network.graph import ModelGraph
 
+# How many are drawn where a claim should not hold, shuffled networks among them, at least and at
+# most. A claim that would hold on half of them passes seven in one case of 128. If any did as well
+# as its own, that would be the best of twenty in one case of twenty.
+FEWEST, MOST = 7, 19
+
 
 def why_not_shuffled(graph: ModelGraph) -> str | None:
     """Why the numbers inside a network's weights cannot all be permuted; None where they can."""

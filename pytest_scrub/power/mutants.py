@@ -22,6 +22,7 @@ from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.engine.checks import CheckedHypothesis, check_hypothesis
 from pytest_scrub.errors import ScrubError
 from pytest_scrub.network.graph import ModelGraph
+from pytest_scrub.network.shuffled import MOST
 from pytest_scrub.swaps.each import length_of
 from pytest_scrub.swaps.slots import Slot, slots_of
 from pytest_scrub.swaps.space import SwapSpace
@@ -129,17 +130,14 @@ def mutants(
 
 def permuted_everywhere(
     dataset: Dataset, hypothesis: Node, rng: np.random.Generator
-) -> tuple[Node, Dataset] | None:
-    """The claim with the feature values of other rows, at every node and rest; None where it names
-    no feature.
+) -> Iterator[tuple[Node, Dataset]]:
+    """The claim with the feature values of other rows, at every node and rest, again and again;
+    none where it names no feature.
 
     All features move together: every row gets those of one other row.
     """
     slots = slots_of(hypothesis, partial(length_of, dataset))
     features = sorted({name for slot in slots for name in slot.agrees_on.features})
-    if not features:
-        return None
-    rows = rng.permutation(len(dataset))
     names = {name: _fresh_name(dataset, f"{name}, {PERMUTED}") for name in features}
 
     def renamed(of: Agreement | None) -> Agreement | None:
@@ -148,9 +146,12 @@ def permuted_everywhere(
     def permuted(_: str, node: Node) -> Node:
         return replace(node, agrees_on=renamed(node.agrees_on), rest=renamed(node.rest))
 
-    return with_changes(hypothesis, permuted), dataset.with_features(
-        {names[name]: dataset.feature(name)[rows] for name in features}
-    )
+    while features:
+        rows = rng.permutation(len(dataset))
+        yield (
+            with_changes(hypothesis, permuted),
+            dataset.with_features({names[name]: dataset.feature(name)[rows] for name in features}),
+        )
 
 
 def with_other_units(
@@ -159,17 +160,22 @@ def with_other_units(
     hypothesis: Node,
     metric_pos: Any,
     rng: np.random.Generator,
-) -> Node | None:
+) -> Iterator[Node]:
     """The claim about other units everywhere, each about as often active as the one in whose place
-    it stands; None where it names none, or there are no others."""
+    it stands, as often as may be; none where it names none, or there are no others."""
     maker = _Maker(graph, dataset, hypothesis, metric_pos, rng)
-    edits = {}
+    for _ in range(MOST):
+        if edits := dict(_elsewhere(maker)):  # of few units the others may be its own again
+            yield _edited(hypothesis, edits)
+
+
+def _elsewhere(maker: _Maker) -> Iterator[tuple[str, Node]]:
+    """The nodes about units, by path, with others that are drawn."""
     for path, node in maker.nodes.items():
         others = [(maker.other_units(path, old), old) for old in node.components]
         members = [found[0][1] if found else old for found, old in others]
         if set(members) != set(node.components):
-            edits[path] = replace(node, components=tuple(sorted(members, key=natural_key)))
-    return _edited(hypothesis, edits) if edits else None
+            yield path, replace(node, components=tuple(sorted(members, key=natural_key)))
 
 
 def _edited(root: Node, edits: Mapping[str, Node]) -> Node:

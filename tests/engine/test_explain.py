@@ -101,15 +101,15 @@ def test_what_does_not_fit_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -
     [
         ("0", None, True, 0),
         ("0", np.eye(WIDTH)[:, :1], False, 0),
-        ("0", np.eye(WIDTH)[:, :1], True, 2 * 500 * 64),
-        ("1", None, True, 2 * 2000 * 64),
+        ("0", np.eye(WIDTH)[:, :1], True, 8 * 500 * 64),
+        ("1", None, True, 8 * 2000 * 64),
     ],
     ids=["nothing to fit", "no control", "a subspace", "a map"],
 )
 def test_what_a_control_takes_that_fits_the_alignment_anew(
     part: str, subspace: Any, predicts: bool, swaps: int
 ) -> None:
-    """To shuffled weights, and to the network itself."""
+    """To the weights shuffled seven times, and to the network itself."""
     model, tokens, features = that_knows_bits(40, 24)
     data = Dataset(tokens, labels=features["bit"] ^ features["more"], features=features)
     label = (lambda reference, held: held["bit"] ^ reference["more"]) if predicts else None
@@ -117,3 +117,6 @@ def test_what_a_control_takes_that_fits_the_alignment_anew(
     plan = explain(Evaluator(ModuleGraph(model), data, output(held, rest=EXACT, predicts=label)))
     assert plan.fitted == swaps
     assert (f"up to {swaps:,} swaps with their gradients" in str(plan)) == (swaps > 0)
+    assert plan.shuffled == predicts * (19 + 7 * (swaps > 0))
+    times = f"up to {plan.shuffled} times, as a rule 7"
+    assert (times in str(plan)) == predicts

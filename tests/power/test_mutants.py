@@ -16,7 +16,13 @@ from pytest_scrub.engine.evaluator import Evaluator
 from pytest_scrub.errors import HypothesisError
 from pytest_scrub.metrics import Metric, squared_error
 from pytest_scrub.network import FunctionGraph, ModelGraph, as_graph
-from pytest_scrub.power.mutants import Mutant, Mutants, mutants, permuted_everywhere
+from pytest_scrub.power.mutants import (
+    Mutant,
+    Mutants,
+    mutants,
+    permuted_everywhere,
+    with_other_units,
+)
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.tree.nodes import (
     ANYTHING,
@@ -29,6 +35,7 @@ from pytest_scrub.tree.nodes import (
     mask,
     mlp,
     module,
+    neurons,
     output,
     pos_embed,
 )
@@ -308,10 +315,7 @@ def test_a_function_gets_its_features_in_its_own_order() -> None:
     assert len(computed) == 4
     for mutant in [*computed, None]:
         if mutant is None:
-            tree, with_column = permuted_everywhere(data, root, np.random.default_rng(0)) or (
-                root,
-                data,
-            )
+            tree, with_column = next(permuted_everywhere(data, root, np.random.default_rng(0)))
         else:
             tree, with_column = mutant.hypothesis, mutant.dataset
         evaluator = Evaluator(graph, with_column, tree, squared_error())
@@ -699,9 +703,8 @@ def test_every_row_gets_the_features_of_one_other_row() -> None:
         head(1, 0, agrees_on=["two", "row"], reads=[embed(agrees_on=EXACT)], rest="three"),
         agrees_on="four",
     )
-    found = permuted_everywhere(DATA, root, np.random.default_rng(0))
-    assert found is not None
-    tree, data = found
+    drawn = permuted_everywhere(DATA, root, np.random.default_rng(0))
+    tree, data = next(drawn)
     node = tree.reads[0]
     rows = data.feature("row, permuted among rows")
     assert sorted(rows) == list(range(ROWS))
@@ -712,11 +715,42 @@ def test_every_row_gets_the_features_of_one_other_row() -> None:
     assert node.agrees_on == on("row, permuted among rows", "two, permuted among rows")
     assert node.rest == on("three, permuted among rows")
     assert (node.reads[0].agrees_on, tree.rest) == (EXACT, ANYTHING)
+    other, again = next(drawn)
+    assert other == tree
+    assert (again.feature("row, permuted among rows") != rows).any()
 
 
 def test_a_claim_without_features_has_nothing_to_permute() -> None:
     root = output(head(1, 0, agrees_on=EXACT), agrees_on=ANYTHING)
-    assert permuted_everywhere(DATA, root, np.random.default_rng(0)) is None
+    assert list(permuted_everywhere(DATA, root, np.random.default_rng(0))) == []
+
+
+# --- other units ----------------------------------------------------------------------------------
+
+
+def test_other_units_are_drawn_again_and_again(transformer: ModelGraph) -> None:
+    root = output(neurons(1, [0, 1], agrees_on="two"))
+    drawn = [*with_other_units(transformer, DATA, root, -1, np.random.default_rng(0))]
+    names = [tree.reads[0].component for tree in drawn]
+    assert (len(drawn), len(set(names)) > 2) == (19, True)
+    assert "neurons1[0:2]" not in names
+    assert {tree.reads[0].agrees_on for tree in drawn} == {on("two")}
+
+
+def test_of_few_units_others_may_be_its_own_again_and_are_left_out(
+    transformer: ModelGraph,
+) -> None:
+    count = transformer.bases["neurons1"].count
+    all_but_one = output(neurons(1, range(1, count), agrees_on="two"))
+    drawn = [*with_other_units(transformer, DATA, all_but_one, -1, np.random.default_rng(0))]
+    assert 0 < len(drawn) <= 19
+    assert all(tree != all_but_one for tree in drawn)
+
+
+def test_without_units_or_others_none_are_drawn(transformer: ModelGraph) -> None:
+    everything = range(transformer.bases["neurons1"].count)
+    for root in (output(mlp(1, agrees_on="two")), output(neurons(1, everything, agrees_on="two"))):
+        assert [*with_other_units(transformer, DATA, root, -1, np.random.default_rng(0))] == []
 
 
 # --- any claim ------------------------------------------------------------------------------------

@@ -230,11 +230,15 @@ def test_an_edit_by_which_one_of_several_directions_hurts_is_weak() -> None:
     model = FunctionGraph(hidden=lambda x: 1 * x, output=lambda hidden: hidden.clamp(min=0).sum(1))
     data = Dataset({"x": x}, labels=x.clamp(min=0).sum(1))
     root = output(edit(module("hidden"), add=3 * np.eye(3)[0]), rest=EXACT)
-    found = check(root, model, data, metric=squared_error(), min_gap=3.0, samples=2000)
-    assert (found.average, found.outcome) == ("held", "weak")
-    (control,) = [one for one in found.controls if one.name == "random vectors of the same norm"]
-    as_well = int((control.note or "").split()[0])
-    assert 3 < as_well < 16
+    for seed in range(10):
+        found = check(
+            root, model, data, metric=squared_error(), min_gap=3.0, samples=2000, seed=seed,
+            budget=1,
+        )  # fmt: skip
+        assert (found.average, found.outcome) == ("held", "weak")
+        (control,) = [one for one in found.controls if one.name.startswith("random vectors")]
+        assert not control.passed
+        assert control.note is None or control.note.startswith("1 of ")
 
 
 def test_of_one_number_there_is_no_other_direction() -> None:
