@@ -6,6 +6,7 @@ imported.
 
 from __future__ import annotations
 
+import dis
 import functools
 import operator
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from hashlib import blake2b
-from itertools import filterfalse
+from itertools import accumulate, filterfalse
 from pathlib import PurePath
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
@@ -69,6 +70,20 @@ def code_text(code: CodeType | None) -> list[str]:
 def names_in(code: CodeType) -> frozenset[str]:
     """The globals and attributes that code names, that of functions in it included."""
     return frozenset(name for each in _with_inner(code) for name in each.co_names)
+
+
+@functools.lru_cache(maxsize=4096)
+def _imports_in(code: CodeType, package: str) -> list[str]:
+    """What modules that code imports as it runs may be called: relative names are of a package
+    around it."""
+    names = [
+        step.argval
+        for each in _with_inner(code)
+        for step in dis.get_instructions(each)
+        if step.opname == "IMPORT_NAME"
+    ]
+    around = ["", *(f"{outer}." for outer in accumulate(package.split("."), "{}.{}".format))]
+    return [f"{outer}{name}".rstrip(".") for name in names for outer in around]
 
 
 def _with_inner(code: CodeType | None) -> Iterator[CodeType]:
@@ -188,7 +203,8 @@ class Spelled:
             self._packages.add(_package(value.__globals__))
             self._spell_each(self._parts_of(_read_function, value), depth)
             if not _is_installed(value.__globals__):
-                self._spell_names(names_in(value.__code__), value.__globals__, depth)
+                for namespace in (value.__globals__, *self._parts_of(_read_imported, value)):
+                    self._spell_names(names_in(value.__code__), namespace, depth)
         elif isinstance(value, ModuleType):
             self._say(value.__name__)
         elif read := _reader(value):
@@ -321,6 +337,15 @@ def _read_function(function: FunctionType) -> list[Any]:
     return [
         function.__code__, function.__defaults__, function.__kwdefaults__, *closed_over(function)
     ]  # fmt: skip
+
+
+def _read_imported(function: FunctionType) -> list[Namespace]:
+    """What stands in the modules that it imports as it runs, of those that are imported by now and
+    have no version."""
+    package = str(function.__globals__.get("__package__") or "")
+    named = map(sys.modules.get, _imports_in(function.__code__, package))
+    found = {id(module): vars(module) for module in named if isinstance(module, ModuleType)}
+    return [names for names in found.values() if not _is_installed(names)]
 
 
 def _read_names(found: tuple[AbstractSet[str], Namespace]) -> list[Any]:
