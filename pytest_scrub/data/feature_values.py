@@ -54,5 +54,6 @@ class FeatureValues(Mapping[str, "NDArray[Any]"]):
                 "rows that extend() added without labels= have none; predict the label from "
                 "features that are functions of the inputs"
             )
-        found: NDArray[Any] = self.dataset.labels[self.rows].cpu().numpy()
+        rows = self.rows.copy()  # torch warns of arrays that it could not write to
+        found: NDArray[Any] = self.dataset.labels[rows].cpu().numpy()
         return found

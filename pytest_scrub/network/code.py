@@ -160,6 +160,18 @@ class Spelled:
             _text(value) == text for value, text in self._texts
         )
 
+    def held(self) -> Iterator[tuple[Any, Sequence[Any]]]:
+        """Each object that was read, and what it held."""
+        yield from ((value, found) for _, value, found in self._parts)
+
+    def changed(self) -> Iterator[tuple[Any, Sequence[Any]]]:
+        """Those that hold something else by now."""
+        yield from ((empty, ()) for empty in self._empty if empty)
+        for read, value, found in self._parts:
+            if value is not self._empty and not _are_same(read(value), found):
+                yield value, found
+        yield from ((value, ()) for value, text in self._texts if _text(value) != text)
+
     def _parts_of(self, read: Read, value: Any) -> Sequence[Any]:
         """What an object holds, and a note of it."""
         found = read(value)
@@ -207,7 +219,7 @@ class Spelled:
                     self._spell_names(names_in(value.__code__), namespace, depth)
         elif isinstance(value, ModuleType):
             self._say(value.__name__)
-        elif read := _reader(value):
+        elif read := reader_of(value):
             self._spell_each(self._parts_of(read, value), depth)
 
     def _spell_text(self, value: Any) -> None:
@@ -259,7 +271,7 @@ class Spelled:
 # What objects hold --------------------------------------------------------------------------------
 
 
-def _reader(value: Any) -> Read | None:
+def reader_of(value: Any) -> Read | None:
     """How to read what an object holds; None for those of Python's own that say nothing."""
     for kind, read in READERS:
         if isinstance(value, kind):
@@ -298,12 +310,12 @@ def _read_object(value: Any) -> list[Any]:
     held = getattr(value, "__dict__", {})
     if slots := _slots(kind):
         held = {name: getattr(value, name) for name in slots if hasattr(value, name)} | held
-    names = _computing_names(kind, tuple(held))
+    names = computing_names(kind, tuple(held))
     return [kind, *names, *map(held.__getitem__, names)]
 
 
 @functools.lru_cache(maxsize=4096)
-def _computing_names(kind: type, names: tuple[str, ...]) -> list[str]:
+def computing_names(kind: type, names: tuple[str, ...]) -> list[str]:
     """Installed classes keep count of runs in private."""
     private = _is_installed(_namespace(kind))
     return [
