@@ -26,12 +26,12 @@ def require_stateless(graph: ModelGraph, dataset: Dataset, state: State) -> None
         return
     inputs = proof_inputs(graph, dataset)
     graph.run(inputs)
-    if not (changed := state.change()):
+    if state.is_current():
         return
     if not state.has_other_weights() and _keeps_nothing_of(graph, inputs, _mixed(inputs, dataset)):
         return
     raise ModelError(
-        f"{graph.source}: {changed} is another after the runs of this claim, and what it computes "
+        f"{graph.source}: {state.change()} is another after the runs of this claim, and what it computes "
         "may depend on that; let it keep nothing of earlier runs (no results, no counts), and call "
         "eval()"
     )

@@ -67,9 +67,8 @@ class State:
         return self._learned != version_of(self._graph.weights())
 
     def change(self) -> str:
-        """The first thing that is not what it was, in words; empty where nothing is."""
-        if self._spelled is None or self.is_current():
-            return ""
+        """The first thing that is not what it was, in words."""
+        assert self._spelled is not None  # nothing is said of what cannot be seen
         tensors = (
             f"the weight or buffer {name!r}"
             for (name, _), then, now in zip(
