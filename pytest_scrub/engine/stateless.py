@@ -22,7 +22,7 @@ def require_stateless(graph: ModelGraph, dataset: Dataset, state: State) -> None
     What it keeps of its last run alone, and of inputs of another length or number, is no memory of
     what it was run on.
     """
-    if state.is_at_hand():
+    if state.is_untouched():
         return
     inputs = proof_inputs(graph, dataset)
     graph.run(inputs)
@@ -31,9 +31,9 @@ def require_stateless(graph: ModelGraph, dataset: Dataset, state: State) -> None
     if not state.has_other_weights() and _keeps_nothing_of(graph, inputs, _mixed(inputs, dataset)):
         return
     raise ModelError(
-        f"{graph.source}: {state.change()} is another after the runs of this claim, and what it computes "
-        "may depend on that; let it keep nothing of earlier runs (no results, no counts), and call "
-        "eval()"
+        f"{graph.source}: {state.change()} is another after the runs of this claim, and what it "
+        "computes may depend on that; let it keep nothing of earlier runs (no results, no counts), "
+        "and call eval()"
     )
 
 

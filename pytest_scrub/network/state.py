@@ -55,7 +55,7 @@ class State:
             self._learned = now._learned
         return is_equal
 
-    def is_at_hand(self) -> bool:
+    def is_untouched(self) -> bool:
         """Whether nothing was exchanged or written to since, as far as torch and the objects
         themselves tell, which costs next to nothing; also where the code cannot be seen."""
         return self._spelled is None or (
