@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pytest_scrub.data.dataset import Dataset
 from pytest_scrub.errors import ModelError
 from pytest_scrub.network.graph import Inputs, ModelGraph
 from pytest_scrub.network.state import State
 
+# Networks that keep something, and what: one that has seen all rows changes no more.
+_keeping: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
 
 @torch.no_grad()
 def require_stateless(graph: ModelGraph, dataset: Dataset, state: State) -> None:
-    """**Raises** `ModelError` where a network keeps something of earlier runs: answers that it
-    remembers no swap changes, and after some runs it may compute something else.
+    """**Raises** `ModelError` where a network keeps something of earlier runs, and for good where
+    it did: answers that it remembers no swap changes, and after some runs it may compute something
+    else.
 
     - `state`: of the network after it was run on `proof_inputs`.
 
     What it keeps of its last run alone, and of inputs of another length or number, is no memory of
     what it was run on.
     """
+    modules = [part for part in graph.computed_by_objects() or () if isinstance(part, nn.Module)]
+    for said in filter(None, map(_keeping.get, modules)):
+        raise ModelError(said)
     if state.is_untouched():
         return
     inputs = proof_inputs(graph, dataset)
@@ -30,11 +39,13 @@ def require_stateless(graph: ModelGraph, dataset: Dataset, state: State) -> None
         return
     if not state.has_other_weights() and _keeps_nothing_of(graph, inputs, _mixed(inputs, dataset)):
         return
-    raise ModelError(
+    said = (
         f"{graph.source}: {state.change()} is another after the runs of this claim, and what it "
         "computes may depend on that; let it keep nothing of earlier runs (no results, no counts), "
-        "and call eval()"
+        "call eval(), and load it anew"
     )
+    _keeping.update(dict.fromkeys(modules, said))
+    raise ModelError(said)
 
 
 def proof_inputs(graph: ModelGraph, dataset: Dataset) -> dict[str, Tensor]:

@@ -157,6 +157,14 @@ def test_a_network_that_keeps_something_of_earlier_runs_is_refused(
         judged(made())
 
 
+def test_a_memory_that_is_full_is_refused_as_it_was() -> None:
+    """Asked again, as a test that is run again asks, it has seen all rows, and changes no more."""
+    model = Remembering()
+    for _ in range(2):
+        with pytest.raises(ModelError, match="'kept' of the network itself"):
+            judged(model)
+
+
 def test_a_hook_that_keeps_what_it_saw_is_named() -> None:
     model, kept = Network(), list[Any]()
     model.a.register_forward_hook(lambda module, given, out: kept.append(out))
