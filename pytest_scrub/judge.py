@@ -88,8 +88,9 @@ def judged(hypothesis: Node, model: Any, data: Dataset, settings: Settings) -> V
             power = power_of(average, searched)
         if settings.controls if settings.controls is not None else predicts_a_change(average):
             controlled = controls_of(average)
-    # nothing is said of data that were changed meanwhile, such as by a metric
+    # nothing is said of data that were changed meanwhile, such as by a metric, nor of a network
     data.require_unchanged()
+    store.require_stateless()
     return _verdict(average, searched, against, power, controlled)
 
 

@@ -24,7 +24,13 @@ from pytest_scrub.pytest_edge.fixtures import (  # noqa: F401
     scrub_session,
 )
 from pytest_scrub.pytest_edge.items import id_of, is_claim, is_ours, tell_once
-from pytest_scrub.pytest_edge.options import CLAIM_PROPERTY, OPTIONS, option, require_known
+from pytest_scrub.pytest_edge.options import (
+    CLAIM_PROPERTY,
+    DESELECTED,
+    OPTIONS,
+    option,
+    require_known,
+)
 from pytest_scrub.pytest_edge.over import FIXTURE, checkpoint_of, checkpoints, parametrize
 from pytest_scrub.pytest_edge.replay import only_replayed
 from pytest_scrub.pytest_edge.suite_error import asked, share
@@ -94,6 +100,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if (checkpoint := checkpoint_of(item)) is not None:
                 item.user_properties.append((FIXTURE, checkpoint))
     only_replayed(config, items)
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """A worker of pytest-xdist tells that it leaves out some of what it collected."""
+    for item in items:
+        getattr(item.config, "workeroutput", {})[DESELECTED] = True
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

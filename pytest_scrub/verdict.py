@@ -65,6 +65,9 @@ NO_FEATURE = (
     "matter"
 )
 HURTS = "the claim says that swaps hurt, which no feature explains; controls judge it"
+# an interval without ends, as text, and why it has none
+UNKNOWN = "[?, ?]"
+WHY_UNKNOWN = "no interval is known, as too few draws differ from the others"
 if TYPE_CHECKING:
     End = float
 else:  # in JSON, which has no infinity
@@ -98,8 +101,8 @@ class Estimate:
         digits = digits or ".4g"
         if self.exact:
             return f"{self.mean:{digits}} (exact)"
-        ends = f"{self.low:{digits}}, {self.high:{digits}}" if self.is_known else "?, ?"
-        return f"{self.mean:{digits}} [{ends}]"
+        ends = f"[{self.low:{digits}}, {self.high:{digits}}]" if self.is_known else UNKNOWN
+        return f"{self.mean:{digits}} {ends}"
 
     def __add__(self, shift: float) -> Estimate:
         ends = self.low + shift, self.high + shift

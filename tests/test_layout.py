@@ -27,6 +27,7 @@ ELSEWHERE = {
     "network/residual.py": "whole/test_engine_against_reference.py",
     "network/kinds": "whole/test_engine_against_reference.py",
     "network/places.py": "network/test_modules.py",
+    "network/state.py": "whole/test_staleness.py",
     "network/coded.py": "network/test_hooks.py",
     "network/transformer_lens.py": "network/test_hooks.py",
     "network/wrapping.py": "network/test_hooks.py",

@@ -24,6 +24,7 @@ class FeatureValues(Mapping[str, "NDArray[Any]"]):
 
     def __init__(self, dataset: Dataset, rows: NDArray[np.int64]) -> None:
         self.dataset, self.rows = dataset, rows.copy()  # as they are those of a swap set
+        self.rows.flags.writeable = False  # what is written there would be read as other rows
 
     def __getitem__(self, feature: str) -> NDArray[Any]:
         """**Raises** `DataError` for a feature that the dataset does not have."""
@@ -53,5 +54,6 @@ class FeatureValues(Mapping[str, "NDArray[Any]"]):
                 "rows that extend() added without labels= have none; predict the label from "
                 "features that are functions of the inputs"
             )
-        found: NDArray[Any] = self.dataset.labels[self.rows].cpu().numpy()
+        rows = self.rows.copy()  # torch warns of arrays that it could not write to
+        found: NDArray[Any] = self.dataset.labels[rows].cpu().numpy()
         return found

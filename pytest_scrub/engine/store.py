@@ -24,6 +24,7 @@ from pytest_scrub.engine.row_independence import (
     difference_in_words,
     relative_difference,
 )
+from pytest_scrub.engine.stateless import require_stateless
 from pytest_scrub.errors import DataError, ModelError, NotASumError
 from pytest_scrub.metrics import Metric
 from pytest_scrub.network import as_graph
@@ -265,6 +266,11 @@ class ActivationStore:
             if relative_difference(values[at], own, own, jumps=self.graph.jumps(site)):
                 return True
         return False
+
+    def require_stateless(self) -> None:
+        """**Raises** `ModelError` where the network keeps something of its runs since this store
+        was made; costs next to nothing where it holds what it held."""
+        require_stateless(self.graph, self.dataset, self._state)
 
     def _weights_changed(self) -> bool:
         """Whether torch noticed that a weight was changed since, even where it is what it was

@@ -6,6 +6,7 @@ imported.
 
 from __future__ import annotations
 
+import dis
 import functools
 import operator
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from hashlib import blake2b
-from itertools import filterfalse
+from itertools import accumulate, filterfalse
 from pathlib import PurePath
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
@@ -69,6 +70,20 @@ def code_text(code: CodeType | None) -> list[str]:
 def names_in(code: CodeType) -> frozenset[str]:
     """The globals and attributes that code names, that of functions in it included."""
     return frozenset(name for each in _with_inner(code) for name in each.co_names)
+
+
+@functools.lru_cache(maxsize=4096)
+def _imports_in(code: CodeType, package: str) -> list[str]:
+    """What modules that code imports as it runs may be called: relative names are of a package
+    around it."""
+    names = [
+        step.argval
+        for each in _with_inner(code)
+        for step in dis.get_instructions(each)
+        if step.opname == "IMPORT_NAME"
+    ]
+    around = ["", *(f"{outer}." for outer in accumulate(package.split("."), "{}.{}".format))]
+    return [f"{outer}{name}".rstrip(".") for name in names for outer in around]
 
 
 def _with_inner(code: CodeType | None) -> Iterator[CodeType]:
@@ -145,6 +160,18 @@ class Spelled:
             _text(value) == text for value, text in self._texts
         )
 
+    def held(self) -> Iterator[tuple[Any, Sequence[Any]]]:
+        """Each object that was read, and what it held."""
+        yield from ((value, found) for _, value, found in self._parts)
+
+    def changed(self) -> Iterator[tuple[Any, Sequence[Any]]]:
+        """Those that hold something else by now."""
+        yield from ((empty, ()) for empty in self._empty if empty)
+        for read, value, found in self._parts:
+            if value is not self._empty and not _are_same(read(value), found):
+                yield value, found
+        yield from ((value, ()) for value, text in self._texts if _text(value) != text)
+
     def _parts_of(self, read: Read, value: Any) -> Sequence[Any]:
         """What an object holds, and a note of it."""
         found = read(value)
@@ -188,10 +215,11 @@ class Spelled:
             self._packages.add(_package(value.__globals__))
             self._spell_each(self._parts_of(_read_function, value), depth)
             if not _is_installed(value.__globals__):
-                self._spell_names(names_in(value.__code__), value.__globals__, depth)
+                for namespace in (value.__globals__, *self._parts_of(_read_imported, value)):
+                    self._spell_names(names_in(value.__code__), namespace, depth)
         elif isinstance(value, ModuleType):
             self._say(value.__name__)
-        elif read := _reader(value):
+        elif read := reader_of(value):
             self._spell_each(self._parts_of(read, value), depth)
 
     def _spell_text(self, value: Any) -> None:
@@ -243,7 +271,7 @@ class Spelled:
 # What objects hold --------------------------------------------------------------------------------
 
 
-def _reader(value: Any) -> Read | None:
+def reader_of(value: Any) -> Read | None:
     """How to read what an object holds; None for those of Python's own that say nothing."""
     for kind, read in READERS:
         if isinstance(value, kind):
@@ -282,12 +310,12 @@ def _read_object(value: Any) -> list[Any]:
     held = getattr(value, "__dict__", {})
     if slots := _slots(kind):
         held = {name: getattr(value, name) for name in slots if hasattr(value, name)} | held
-    names = _computing_names(kind, tuple(held))
+    names = computing_names(kind, tuple(held))
     return [kind, *names, *map(held.__getitem__, names)]
 
 
 @functools.lru_cache(maxsize=4096)
-def _computing_names(kind: type, names: tuple[str, ...]) -> list[str]:
+def computing_names(kind: type, names: tuple[str, ...]) -> list[str]:
     """Installed classes keep count of runs in private."""
     private = _is_installed(_namespace(kind))
     return [
@@ -321,6 +349,15 @@ def _read_function(function: FunctionType) -> list[Any]:
     return [
         function.__code__, function.__defaults__, function.__kwdefaults__, *closed_over(function)
     ]  # fmt: skip
+
+
+def _read_imported(function: FunctionType) -> list[Namespace]:
+    """What stands in the modules that it imports as it runs, of those that are imported by now and
+    have no version."""
+    package = str(function.__globals__.get("__package__") or "")
+    named = map(sys.modules.get, _imports_in(function.__code__, package))
+    found = {id(module): vars(module) for module in named if isinstance(module, ModuleType)}
+    return [names for names in found.values() if not _is_installed(names)]
 
 
 def _read_names(found: tuple[AbstractSet[str], Namespace]) -> list[Any]:

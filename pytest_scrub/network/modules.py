@@ -39,6 +39,7 @@ from pytest_scrub.network.graph import (
     recomputing,
     same_numbers,
 )
+from pytest_scrub.network.kept import keep_instead, keeps
 from pytest_scrub.network.packed import packed_in, scales_of
 from pytest_scrub.network.placement import Fetch, devices_of, home_of, kept_elsewhere
 from pytest_scrub.network.places import (
@@ -178,6 +179,7 @@ class ModuleGraph(ModelGraph):
         self._modules = self._named_modules()
         self._calls: dict[Point, list[Call]] = {}
         self._rows = 0  # of the first batch
+        self._keeping: set[Point] = set()  # of modules that have a hold of what they returned
         self.parts: Parts[Module] = Parts(map(Module, (*self._modules, ROOT)))
 
     def _named_modules(self) -> dict[str, nn.Module]:
@@ -240,7 +242,7 @@ class ModuleGraph(ModelGraph):
         # what is put in for a whole goes in before what is added there, of what passed first
         for name in sorted(names, key=lambda name: (bool(self.parts[name].basis), name)):
             wanted.setdefault(self.parts[name].place.point, []).append(self.parts[name])
-        calls = Counter[Point]()
+        calls, put_back = Counter[Point](), list[Callable[[], None]]()
 
         def see(point: Point, passing: Any) -> Any:
             call, now, most = calls[point], passing, self._calls.get(point)
@@ -257,6 +259,8 @@ class ModuleGraph(ModelGraph):
                     new = hook(part.name, value.to(home))
                     if new is not None:
                         now = part.place.exchanged(now, new.to(value.device), value)
+            if now is not passing and point in self._keeping:
+                put_back.append(keep_instead(self._modules[point.path], passing, now))
             return None if now is passing else now
 
         try:
@@ -264,6 +268,9 @@ class ModuleGraph(ModelGraph):
                 value = self._forward(inputs)
         except _Computed as computed:
             value = computed.args[0]
+        finally:
+            for undo in reversed(put_back):
+                undo()
         if missing := sorted(names - found - {last}):
             reason = f"is not called on {rows} inputs"
             raise ModelError(_unclaimable(missing[0], reason))
@@ -366,6 +373,8 @@ class ModuleGraph(ModelGraph):
             items, found = tensors_of(passing), items_of(passing)
             sizes = tuple(len(found[item]) if found[item].ndim else 0 for item in items)
             calls[point].append(Call(next(turns), type(passing).__name__, items, sizes))
+            if point.end == OUT and keeps(self._modules[point.path], passing):
+                self._keeping.add(point)
 
         with torch.no_grad(), seen(self._modules, calls, note):
             first = self._forward(inputs)

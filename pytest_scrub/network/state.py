@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import chain
 from typing import Any
 
 import torch
 from torch.nn.modules import module as torch_module
 
+from pytest_scrub.network.changes import changes
 from pytest_scrub.network.code import Spelled, spelled
-from pytest_scrub.network.digests import address_of, bytes_of, loaded
+from pytest_scrub.network.digests import address_of, bytes_of, loaded, version_of
 from pytest_scrub.network.graph import ModelGraph
 
 
@@ -33,6 +35,7 @@ class State:
 
     def __init__(self, graph: ModelGraph) -> None:
         self._graph, self._spelled = graph, described(graph)
+        self._version, self._learned = graph.version(), version_of(graph.weights())
         self.digest = None if self._spelled is None else _digest(self._spelled)
 
     def is_current(self) -> bool:
@@ -48,8 +51,34 @@ class State:
         now = State(self._graph)
         is_equal = now.digest == self.digest
         if is_equal:
-            self._spelled = now._spelled
+            self._spelled, self._version = now._spelled, now._version
+            self._learned = now._learned
         return is_equal
+
+    def is_untouched(self) -> bool:
+        """Whether nothing was exchanged or written to since, as far as torch and the objects
+        themselves tell, which costs next to nothing; also where the code cannot be seen."""
+        return self._spelled is None or (
+            self._spelled.is_current() and self._version == self._graph.version()
+        )
+
+    def has_other_weights(self) -> bool:
+        """Whether learned weights were written to, or exchanged."""
+        return self._learned != version_of(self._graph.weights())
+
+    def change(self) -> str:
+        """The first thing that is not what it was, in words."""
+        assert self._spelled is not None  # nothing is said of what cannot be seen
+        tensors = (
+            f"the weight or buffer {name!r}"
+            for (name, _), then, now in zip(
+                self._graph.tensors(), self._version, self._graph.version(), strict=False
+            )
+            if then != now
+        )
+        parts = self._graph.computed_by_objects() or ()
+        found = chain(tensors, changes(self._spelled, parts))
+        return next(found, "something that it computes with")
 
 
 def _digest(found: Spelled) -> str:

@@ -42,6 +42,7 @@ SEEN = (
     "where the claim's own was found on other rows, say so with fitted_on= of the Dataset, and "
     "this one is fitted there; else a simpler one would say more"
 )
+HOLDS_THERE = "give fitted_on= rows on which the claim holds; else a simpler one would say more"
 SIMPLER, MORE_ROWS = "a simpler one would say more", "more rows there, or a simpler one, would tell"
 FITTABLE = "one with weights that gradients reach would tell"
 JUDGED_ROWS, OTHER_ROWS = "that it is judged on", "of fitted_on="
@@ -177,13 +178,14 @@ def _fitted_anew(average: Measured) -> Iterator[Control]:
     if not steps:
         return
     is_linear = recoding is None
-    fit, which = _found_on(average)
-    is_other = which == OTHER_ROWS
-    notes = [f"fitted by {steps} steps of Adam with {BATCH} swaps each, on the rows {which}"]
-    not_judged, remedy = Control(FITTED, None, None, None, is_linear), SIMPLER if is_other else SEEN
+    not_judged = Control(FITTED, None, None, None, is_linear)
     try:
         if reason := why_not_shuffled(own.graph):
             raise ModelError(reason)
+        fit, which = _found_on(average)
+        is_other = which == OTHER_ROWS
+        notes = [f"fitted by {steps} steps of Adam with {BATCH} swaps each, on the rows {which}"]
+        remedy = SIMPLER if is_other else SEEN if which == JUDGED_ROWS else HOLDS_THERE
         clean = _known_by_itself(average)
 
         def judged(other: ModelGraph) -> Control:

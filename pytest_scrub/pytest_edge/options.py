@@ -23,6 +23,8 @@ FOLDER = ".scrub"  # under pytest's root: one file for each claim that was refut
 CLAIM_PROPERTY = "scrub_claim"
 # the property of a test report that carries its verdict, as JSON
 VERDICT_PROPERTY = "scrub_verdict"
+# what a worker of pytest-xdist gives back where it left out some of what it collected
+DESELECTED = "scrub_deselected"
 
 MEMORY = "25%"  # of what is free when the first claim runs
 BASELINE = "main"  # the baseline without a name
@@ -140,7 +142,8 @@ OPTIONS = (
     Option(
         "compare-allow",
         allowed,
-        "what may be another than in the baseline: acceptance (which is easier to meet now), data",
+        "what may be another than in the baseline: acceptance (which is easier to meet now), data, "
+        "missing (claims that are not there any more)",
     ),
     Option(
         "cache",

@@ -25,6 +25,7 @@ from pytest_scrub.common.visible import natural
 from pytest_scrub.common.whole_files import require_writable, write_file
 from pytest_scrub.pytest_edge.options import (
     CLAIM_PROPERTY,
+    DESELECTED,
     FOLDER,
     VERDICT_PROPERTY,
     as_usage_error,
@@ -81,6 +82,7 @@ class Reporting:
         self._problems: list[str] = []
         self._written: list[str] = []
         self._reports: dict[str, dict[str, pytest.TestReport]] = {}
+        self._is_narrowed = False  # some of what was collected is left out
         self._collected: Sequence[str] = ()  # the ids of tests, in the order in which they run
 
     def pytest_configure(self) -> None:
@@ -137,6 +139,30 @@ class Reporting:
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
         """The same, from a worker."""
         self._collected = ids
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """That not all claims of the suite are run."""
+        self._is_narrowed |= bool(items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """The same, from a worker; one that died said nothing."""
+        self._is_narrowed |= DESELECTED in getattr(node, "workeroutput", {})
+
+    def _is_asked_for(self, test: str) -> bool:
+        """Whether this run would have run a claim, were it still there: nothing is left out, and
+        its file is among what was to be run."""
+        left_out = ("lf", "ignore", "ignore_glob", "deselect")
+        if (
+            self.interrupted
+            or self._is_narrowed
+            or option(self.config, "over")  # whose checkpoints are others
+            or any(self.config.getoption(name, None) for name in left_out)
+        ):
+            return False
+        file = Path(self.config.rootpath, test.partition("::")[0]).resolve()
+        here = self.config.invocation_params.dir
+        return any(file.is_relative_to(Path(here, one).resolve()) for one in self.config.args)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:
@@ -245,7 +271,9 @@ class Reporting:
 
             names = ("compare", "compare-fail", "compare-allow")
             name, limits, allowed = (option(self.config, one) for one in names)
-            self._comparison = compare(self.run, name, self._baseline, limits, allowed or ())
+            self._comparison = compare(
+                self.run, name, self._baseline, limits, allowed or (), self._is_asked_for
+            )
         if "GITHUB_STEP_SUMMARY" in os.environ and self._reports:
             self._write_step_summary(Path(os.environ["GITHUB_STEP_SUMMARY"]))
         if self._is_asked("save"):
@@ -407,6 +435,11 @@ class Reporting:
                     f"no claim of the baseline {compared.name!r} was compared, so this run fails; "
                     "run one that it has, or save the figures of claims with other names with "
                     f"--scrub-save={compared.name}"
+                )
+            if missing := len(compared.missing):
+                yield (
+                    f"{_claims(missing)} in the baseline {compared.name!r} and not in this run, so "
+                    "it fails"
                 )
             if moved := sum(claim.fails for claim in compared.claims):
                 yield (

@@ -207,6 +207,7 @@ class Scrub:
         evaluator = self.evaluator(hypothesis, metric)
         gap = evaluator.evaluate(swap_set) - evaluator.unscrubbed(swap_set.references)
         self.data.require_unchanged()
+        evaluator.store.require_stateless()
         return gap
 
     def explain(self, hypothesis: Node, metric: Any = None) -> Explanation:

@@ -35,8 +35,10 @@ from pytest_scrub.verdict import (
     ROUNDED,
     TOO_FEW,
     UNDECIDED,
+    UNKNOWN,
     UNTESTED,
     WEAK,
+    WHY_UNKNOWN,
     Attempt,
     Deciding,
     Estimate,
@@ -213,7 +215,8 @@ def story(verdict: Verdict) -> str:
         *(lines(found) for lines, found in beside if found),
         [f"{drawn}, seed {verdict.seed}; {verdict.interval_kind}"],
     ]
-    return "\n\n".join(map("\n".join, parts))
+    text = "\n\n".join(map("\n".join, parts))
+    return f"{text}\n{UNKNOWN}: {WHY_UNKNOWN}" if UNKNOWN in text else text
 
 
 def indirect_lines(verdicts: Iterable[Verdict]) -> list[str]:

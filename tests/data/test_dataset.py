@@ -113,6 +113,17 @@ def test_inputs_that_are_no_numbers_are_refused(inputs: Any) -> None:
         Dataset(inputs)
 
 
+@pytest.mark.parametrize("labels", [["yes", "no"], np.array(["yes", "no"]), [[1], [2, 3]]])
+def test_labels_that_are_no_numbers_are_refused_in_one_sentence(labels: Any) -> None:
+    """Which has all that torch says of them: its own error is not shown above."""
+    with pytest.raises(
+        DataError, match=r"^labels= is no tensor \(.+\); give numbers, in rows of one length$"
+    ) as refused:
+        Dataset(rows(2), labels=labels)
+    assert refused.value.__suppress_context__
+    assert refused.value.__cause__ is None
+
+
 def test_one_row_is_a_dataset() -> None:
     assert len(Dataset([[1, 2]])) == 1
 

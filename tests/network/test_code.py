@@ -7,6 +7,8 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -71,6 +73,54 @@ def test_a_function_whose_results_are_kept_is_known_by_what_it_computes() -> Non
 
     assert known(1) == known(1)
     assert known(1) != known(2)
+
+
+@pytest.mark.parametrize(
+    "imported",
+    [
+        "import of_mine.helper; return of_mine.helper.f(x)",
+        "import of_mine.helper as h; return (lambda: h.f(x))()",
+        "from of_mine import helper; return helper.f(x)",
+        "from of_mine.helper import f; return f(x)",
+        "from . import helper; return helper.f(x)",
+        "from .helper import f; return f(x)",
+        "from ..helper import f; return f(x)",
+    ],
+)
+def test_what_a_function_imports_as_it_runs_is_part_of_it(
+    imported: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The helper that it calls is nowhere among the globals of its module."""
+    package, helper = ModuleType("of_mine"), ModuleType("of_mine.helper")
+    package.helper = helper  # type: ignore[attr-defined]
+    for module in (package, helper):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    deeper = "from .." in imported
+    names: dict[str, Any] = {"__package__": "of_mine.deeper" if deeper else "of_mine"}
+    if deeper:
+        monkeypatch.setitem(sys.modules, "of_mine.deeper", ModuleType("of_mine.deeper"))
+    exec(f"def outer(x): {imported}", names)
+    found = []
+    for plus in (1, 1, 2):
+        exec(f"def f(x): return x + {plus}", vars(helper))
+        assert names["outer"](1) == 1 + plus
+        found.append(spelled([names["outer"]]))
+        assert [one.is_current() for one in found] == [False] * (len(found) - 1) + [True]
+    one, same, other = (each.digest for each in found)
+    assert one == same != other
+
+
+def test_an_installed_package_that_a_function_imports_as_it_runs_has_a_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def outer(x: object) -> str:
+        import json.decoder
+
+        return json.dumps(x, cls=json.decoder.JSONDecoder)  # type: ignore[type-var]
+
+    known = spelled([outer]).digest
+    monkeypatch.setattr("json.dumps", lambda x: "")
+    assert spelled([outer]).digest == known
 
 
 @only_in_full

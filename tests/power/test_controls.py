@@ -545,10 +545,26 @@ def test_rows_that_nothing_can_be_found_on_do_not_vouch_for_a_map(rows: int) -> 
     if rows == 1:
         assert anew.outcome == "held"
         assert "since on those of fitted_on= the claim is untested" in anew.note
+        assert "give fitted_on= rows on which the claim holds" in str(found)
+        assert "say so with fitted_on=" not in str(found)
     else:
         assert anew.outcome is None
         assert "which does not hold, so this says little" in anew.note
         assert "more rows there, or a simpler one, would tell" in str(found)
+
+
+def test_nothing_is_judged_on_other_rows_where_no_weights_are_to_be_shuffled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Which may take as long as the claim, and would tell nothing."""
+
+    def judged_there(_: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr("pytest_scrub.power.controls._found_on", judged_there)
+    monkeypatch.setattr("pytest_scrub.power.controls.why_not_shuffled", lambda _: "it is packed")
+    anew = fitted_anew(holds_the_bit(*of_known_bits(80, fitted_on=np.arange(80) < 40)))
+    assert (anew.outcome, anew.note) == (None, "it cannot be fitted: it is packed")
 
 
 @pytest.mark.parametrize("is_told", [True, False])

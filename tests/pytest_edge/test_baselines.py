@@ -437,21 +437,92 @@ def test_other_versions_are_named_once(two: Suite) -> None:
     assert "numpy" not in said
 
 
-def test_claims_of_one_side_alone_are_told_and_pass(two: Suite) -> None:
+ELSEWHERE = """
+    @claim(tolerance=0.5)
+    def test_elsewhere():
+        return output(module("A", agrees_on="a"))
+"""
+
+
+@pytest.fixture
+def renamed(two: Suite) -> Suite:
+    """A suite in which one claim is not what it was called, and one file is gone."""
+    two.write(ELSEWHERE, "test_other")
     two.run("--scrub-save")
-    two.write(
-        "@claim(tolerance=0.5)\ndef test_elsewhere():\n    return output(module('A', "
-        "agrees_on='a'))",
-        "test_other",
-    )
-    two.run("test_other.py", "--scrub-save")
+    (two.pytester.path / "test_other.py").unlink()
     two.write(CLAIMS.replace("test_refuted", "test_renamed"))
-    ran = two.run("test_claims.py", "--scrub-compare")
-    assert ran.result.ret == OK
+    return two
+
+
+@MODES
+def test_a_claim_that_is_not_there_any_more_fails(
+    renamed: Suite, mode: tuple[str, ...], alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of another name is held against nothing, whatever it says."""
+    summary = renamed.pytester.path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    ran = renamed.run("--scrub-compare", *mode, alone=alone)
+    assert ran.outcomes == {"passed": 1, "xfailed": 1}
+    assert ran.result.ret == FAILED
     said = compared(ran.text)
     assert "test_claims.py::test_renamed: not in the baseline" in said
+    assert "2 claims of the baseline 'main' not there any more" in said
+    for text in (said, summary.read_text()):
+        assert re.search(r"test_claims.py::test_refuted \(in \S+test_refuted\S+.json\)", text)
+        assert re.search(r"test_other.py::test_elsewhere \(in \S+.json\)", text)
+        assert "compare with --scrub-compare-allow=missing" in text
+    assert (
+        "ERROR: 2 claims were in the baseline 'main' and not in this run, so it fails" in ran.text
+    )
+    allowed = renamed.run("--scrub-compare", "--scrub-compare-allow=missing", *mode, alone=alone)
+    assert allowed.result.ret == OK
+    said = compared(allowed.text)
     assert "test_claims.py::test_refuted: in the baseline, but not in this run" in said
-    assert "test_elsewhere" not in said  # its file was not run
+    assert "test_other.py::test_elsewhere: in the baseline, but not in this run" in said
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "mode"),
+    [
+        ("-k=held", "-n0"),
+        ("test_claims.py::test_held", "-n0"),
+        ("--deselect=test_claims.py::test_renamed", "-n0"),
+        ("--ignore=elsewhere", "-n0"),
+        ("-m=not slow", "-n0"),
+        ("--lf", "-n0"),
+        pytest.param("-k=held", "-n2", marks=only_in_full),
+    ],
+)
+def test_a_run_of_some_claims_misses_none(renamed: Suite, narrowed: str, mode: str) -> None:
+    claims = CLAIMS.replace("test_refuted", "test_renamed")
+    renamed.write(claims.replace("    @claim", "    @pytest.mark.slow\n    @claim", 1))
+    renamed.pytester.makeini("[pytest]\nmarkers = slow")
+    if narrowed == "--lf":
+        renamed.write("def test_fails(): assert 0", "test_other")
+        assert renamed.run().result.ret == FAILED
+    ran = renamed.run(narrowed, "--scrub-compare", mode, alone=mode == "-n2")
+    is_compared = narrowed not in ("-m=not slow", "--lf")  # which run none of the baseline
+    assert ("nothing to compare" in ran.text) != is_compared
+    assert ran.result.ret == (OK if is_compared else FAILED)
+    assert "any more" not in ran.text
+
+
+def test_a_claim_of_a_file_that_was_not_to_be_run_is_not_missed(two: Suite) -> None:
+    two.write(ELSEWHERE, "test_other")
+    two.run("--scrub-save")
+    ran = two.run("test_claims.py", "--scrub-compare")
+    assert ran.result.ret == OK
+    assert "test_elsewhere" not in compared(ran.text)
+
+
+def test_a_file_that_skips_itself_as_it_is_collected_does_not_hide_its_claims(two: Suite) -> None:
+    two.write(ELSEWHERE, "test_other")
+    two.run("--scrub-save")
+    two.write("\n    pytest.importorskip('there_is_no_such_package')" + ELSEWHERE, "test_other")
+    ran = two.run("--scrub-compare")
+    assert ran.outcomes == {"passed": 1, "xfailed": 1, "skipped": 1}
+    assert ran.result.ret == FAILED
+    assert "1 claim of the baseline 'main' not there any more" in compared(ran.text)
 
 
 def test_a_quiet_run_tells_what_fails(two: Suite) -> None:
@@ -508,7 +579,7 @@ def test_malformed_limits(two: Suite, limits: str, said: str) -> None:
 @pytest.mark.parametrize("given", ["tolerance", "data,", "all"])
 def test_malformed_allowances(two: Suite, given: str) -> None:
     word = given.removeprefix("data,")
-    said = f"takes acceptance and data, one or both, not {word!r}"
+    said = f"takes acceptance, data, missing, one or more of them, not {word!r}"
     assert said in stderr(two, "--scrub-compare", f"--scrub-compare-allow={given}")
 
 

@@ -29,7 +29,7 @@ from pytest_scrub.statistics import average
 from pytest_scrub.statistics.sampling import BATCH, BURN_IN
 from pytest_scrub.swaps.space import SwapSpace
 from pytest_scrub.swaps.swap_set import SwapSet, joined
-from pytest_scrub.verdict import Estimate
+from pytest_scrub.verdict import WHY_UNKNOWN, Estimate
 from tests.sizes import few_in_quick
 
 ROWS = 1000
@@ -144,6 +144,7 @@ def test_few_draws_of_a_metric_without_bounds_decide_nothing(samples: int, optio
     )
     assert "30 have to, or none of 3000; draw more, with samples=" in str(found)
     assert "[?, ?]" in str(found).splitlines()[0]
+    assert str(found).splitlines()[-1] == f"[?, ?]: {WHY_UNKNOWN}"
     assert "straddles" not in str(found)
 
 
@@ -152,10 +153,9 @@ def test_a_metric_without_bounds_that_never_changes_takes_3000_draws() -> None:
     assert verdict(metric=idle, samples=2999).undecided == "too few draws"
     held = verdict(metric=idle)
     assert (held.average, held.samples, held.gap) == ("held", 3000, Estimate(0, 0, 0))
-    assert (
-        verdict(metric=replace(idle, lower=0, upper=20), tolerance=2.0, samples=300).average
-        == "held"
-    )
+    bounded = verdict(metric=replace(idle, lower=0, upper=20), tolerance=2.0, samples=300)
+    assert bounded.average == "held"
+    assert WHY_UNKNOWN not in str(bounded)
     for alone in (node.alone for node in held.nodes):
         assert alone is not None
         assert not alone.is_known  # the table has fewer draws

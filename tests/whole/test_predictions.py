@@ -522,10 +522,14 @@ def test_a_prediction_that_equals_others_by_chance_is_refused():
 
 
 def test_a_prediction_cannot_write_which_rows_are_swapped():
-    """They are the swap set's own: what it wrote there would be what is evaluated."""
+    """Neither the swap set's own, which would be what is evaluated, nor those that it is given,
+    whose features it would read of others."""
     rows = np.array([0, 1])
-    FeatureValues(data(), rows).rows[:] = 0
-    assert rows.tolist() == [0, 1]
+    given = FeatureValues(data(), rows)
+    with pytest.raises(ValueError, match="read-only"):
+        given.rows[:] = 0
+    assert rows.flags.writeable
+    assert given.rows.tolist() == rows.tolist() == [0, 1]
 
 
 def test_labels_of_fresh_rows_are_not_made_up():

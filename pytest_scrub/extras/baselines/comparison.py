@@ -19,7 +19,7 @@ decided a change where the seeds differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ from pytest_scrub.extras.baselines.limits import (
     DATA,
     EXPLAINED,
     GAP,
+    MISSING,
     NULL,
     POWER,
     WORST,
@@ -225,6 +226,7 @@ class Comparison:
     - `name`: of the baseline.
     - `claims`: those that are in both; `beside`: what is in one of them alone, and what the figures
       were made with that differs now, in words.
+    - `missing`: claims of the baseline that were to be run, and are not there any more.
     - `confidence`: of the interval of each difference.
     - `is_empty`: whether nothing was compared, though there is something to compare with: a gate
       that nobody went through.
@@ -233,13 +235,14 @@ class Comparison:
     name: str
     claims: tuple[ClaimComparison, ...]
     beside: tuple[str, ...]
+    missing: tuple[str, ...]
     confidence: float
     is_empty: bool
 
     @property
     def fails(self) -> bool:
         """Whether the run fails by it."""
-        return self.is_empty or any(claim.fails for claim in self.claims)
+        return bool(self.is_empty or self.missing) or any(claim.fails for claim in self.claims)
 
 
 def compare(
@@ -248,6 +251,7 @@ def compare(
     baselines: Mapping[str, Baseline],
     limits: Limits,
     allowed: Collection[str] = (),
+    asked: Callable[[str], bool] = lambda test: False,
 ) -> Comparison:
     """What moved in a run.
 
@@ -256,7 +260,9 @@ def compare(
     - `name`, `baselines`: the baseline, claim to what was saved of it.
     - `limits`: how far each figure may move; a share is one of what the figure was, that of a gap
       one of the claim's tolerance where that is larger.
-    - `allowed`: what may be another than it was: `"acceptance"`, `"data"`.
+    - `allowed`: what may be another than it was: `"acceptance"`, `"data"`; and whether claims of
+      the baseline may be `"missing"`.
+    - `asked`: whether a claim, were it still there, would have been run.
     """
     here = {one.test: one for one in run.claims if one.result != INTERRUPTED}
     verdicts = {test: one.verdict for test, one in here.items() if one.verdict is not None}
@@ -275,11 +281,14 @@ def compare(
             old, changed = baselines[test], ("it has no verdict now",)
             was = result_of(old.outcome, old.average)
             claims.append(ClaimComparison(test, was, one.outcome, changed=changed))
-    files = {_file(one.test) for one in run.claims}
+    files, ran = {_file(one.test) for one in run.claims}, {one.test for one in run.claims}
+    missing = [test for test in sorted(baselines) if test not in ran and asked(test)]
     in_one = {
         "not in the baseline": [test for test in verdicts if test not in baselines],
         "in the baseline, but not in this run": [
-            test for test in sorted(baselines) if test not in here and _file(test) in files
+            test
+            for test in sorted(baselines)
+            if test not in here and (test in missing or _file(test) in files)
         ],
         "in the baseline, but skipped by its mark": [
             test for test, one in here.items() if test in baselines and one.is_marked
@@ -294,7 +303,8 @@ def compare(
     if versions := "; ".join(_other_versions(pairs.values(), run.versions)):
         beside.append(f"other versions than the baseline's: {versions}")
     is_empty = bool(baselines) and not claims
-    return Comparison(name, tuple(claims), tuple(beside), confidence, is_empty)
+    gone = () if MISSING in allowed else tuple(missing)
+    return Comparison(name, tuple(claims), tuple(beside), gone, confidence, is_empty)
 
 
 def _file(test: str) -> str:

@@ -198,7 +198,12 @@ class Baseline:
 def texts(run: Run) -> dict[str, str]:
     """File name to content, for every claim of a run that has a verdict."""
     kept = [Baseline.of(verdict, run.versions) for verdict in run.judged]
-    return {path_for(Path(), one.claim).name: one.to_json() for one in kept}
+    return {file_of(one.claim): one.to_json() for one in kept}
+
+
+def file_of(claim: str) -> str:
+    """The name of its file."""
+    return path_for(Path(), claim).name
 
 
 def load(folder: Path) -> dict[str, Baseline]:

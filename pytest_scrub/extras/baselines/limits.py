@@ -16,8 +16,8 @@ FIGURES = (GAP, ACCURACY, NULL, EXPLAINED, WORST, POWER)
 GATING = (GAP, ACCURACY)
 ALL = "all"
 # what may be allowed to be another than it was
-ACCEPTANCE, DATA = "acceptance", "data"
-ALLOWED = (ACCEPTANCE, DATA)
+ACCEPTANCE, DATA, MISSING = "acceptance", "data", "missing"
+ALLOWED = (ACCEPTANCE, DATA, MISSING)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def allowed(text: str) -> frozenset[str]:
     words = [word.strip() for word in text.split(",")]
     for word in words:
         if word not in ALLOWED:
-            raise ValueError(f"takes {' and '.join(ALLOWED)}, one or both, not {word!r}")
+            raise ValueError(f"takes {', '.join(ALLOWED)}, one or more of them, not {word!r}")
     return frozenset(words)
 
 

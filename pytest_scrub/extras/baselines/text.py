@@ -13,7 +13,8 @@ from pytest_scrub.extras.baselines.comparison import (
     Comparison,
     FigureChange,
 )
-from pytest_scrub.extras.baselines.files import Refuted
+from pytest_scrub.extras.baselines.files import Refuted, file_of
+from pytest_scrub.extras.baselines.limits import MISSING
 from pytest_scrub.reports.terminal import table_lines
 from pytest_scrub.verdict import Estimate
 
@@ -75,10 +76,28 @@ def conclusion_lines(comparison: Comparison) -> Iterator[tuple[bool, str]]:
             True,
             f"if that is meant, save the new figures with --scrub-save={comparison.name}{allow}",
         )
+    yield from _missing_lines(comparison)
     moved = [one for claim in comparison.claims for one in claim.figures if one.verdict == MOVED]
     if shown := sum(not one.gates for one in moved):
         figures = f"{shown} figure{'s' * (shown != 1)} moved that {'are' if shown > 1 else 'is'}"
         yield False, f"{figures} only shown; --scrub-compare-fail=all:0 fails by each"
+
+
+def _missing_lines(comparison: Comparison) -> Iterator[tuple[bool, str]]:
+    """Claims of the baseline that nobody runs any more, and what to do."""
+    if not (missing := comparison.missing):
+        return
+    yield (
+        True,
+        f"{len(missing)} claim{'s' * (len(missing) > 1)} of the baseline {comparison.name!r} not "
+        "there any more, though all of the suite was to be run:",
+    )
+    yield from ((True, visible(f"  {test} (in {file_of(test)})")) for test in missing)
+    yield (
+        True,
+        f"if that is meant, delete {'these files' if len(missing) > 1 else 'this file'} of the "
+        f"baseline, or compare with --scrub-compare-allow={MISSING}",
+    )
 
 
 def _reasons(claim: ClaimComparison) -> Iterator[str]:

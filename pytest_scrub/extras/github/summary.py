@@ -23,11 +23,11 @@ from pytest_scrub.reports.run import (
     Run,
 )
 from pytest_scrub.reports.terminal import story, worst_found
-from pytest_scrub.verdict import UNDECIDED, UNTESTED, WEAK
+from pytest_scrub.verdict import UNDECIDED, UNKNOWN, UNTESTED, WEAK, WHY_UNKNOWN
 
 # bytes of a step's summary; GitHub shows nothing of one that is larger than 1 MiB
 ROOM = 1024 * 1024 - 4096
-NOTE = 200  # bytes for saying what is left out
+NOTE = 300  # bytes for saying what is left out, and why an interval is not known
 FAILURES = (FAILED, ERROR)
 COLUMNS = ("claim", "verdict", "gap on average", "tolerance", "recovered", "worst found", "power")
 OVER = ("checkpoint", "verdict", "gap on average", "accepted", "explained")
@@ -105,7 +105,8 @@ def step_summary(run: Run, room: int = ROOM) -> str:
             else:
                 left_out[kind] += 1
     rows, *others = kept.values()
-    body = _table(COLUMNS, rows) + "".join(text for texts in others for text in texts)
+    unknown = f"{UNKNOWN}: {WHY_UNKNOWN}.\n\n" if any(UNKNOWN in row for row in rows) else ""
+    body = _table(COLUMNS, rows) + unknown + "".join(text for texts in others for text in texts)
     missing = ", ".join(f"{count} {kind}" for kind, count in left_out.items())
     note = f"\nLeft out, as GitHub shows no more: {missing}.\n" if missing else ""
     return f"{head}{body}{note}\n"

@@ -4,6 +4,7 @@ text."""
 from __future__ import annotations
 
 import html
+import math
 import re
 import shlex
 from dataclasses import replace
@@ -32,10 +33,13 @@ from pytest_scrub.verdict import (
     HELD,
     REFUTED,
     UNDECIDED,
+    UNKNOWN,
     UNTESTED,
     WEAK,
+    WHY_UNKNOWN,
     Circuit,
     CircuitNode,
+    Estimate,
     Verdict,
 )
 from tests.example_verdicts import claimed as example
@@ -155,6 +159,13 @@ def test_the_summary_has_counts_figures_texts_and_diagrams(verdict: Verdict) -> 
     assert text.count("```text\nclaim refuted") == 1  # of what failed, and of nothing else
     assert text.count("```mermaid\nflowchart BT") == 3
     assert "pytest t.py::bad --scrub-seed=0\n```" in text
+
+
+def test_an_interval_that_is_not_known_says_why(verdict: Verdict) -> None:
+    few = replace(verdict, gap=Estimate(0.0, -math.inf, math.inf))
+    text = step_summary(a_run(claimed(few, FAILED, UNDECIDED)))
+    assert f"</table>\n\n{UNKNOWN}: {WHY_UNKNOWN}.\n" in text
+    assert WHY_UNKNOWN not in step_summary(a_run(claimed(verdict, PASSED)))
 
 
 def test_every_cell_is_inert(verdict: Verdict) -> None:
