@@ -23,7 +23,7 @@ def require_stateless(graph: ModelGraph, dataset: Dataset, state: State) -> None
     it did: answers that it remembers no swap changes, and after some runs it may compute something
     else.
 
-    - `state`: of the network after it was run on `proof_inputs`.
+    - `state`: of the network after its proof, which mostly ends with a run on the same inputs.
 
     What it keeps of its last run alone, and of inputs of another length or number, is no memory of
     what it was run on.
@@ -33,7 +33,7 @@ def require_stateless(graph: ModelGraph, dataset: Dataset, state: State) -> None
         raise ModelError(said)
     if state.is_untouched():
         return
-    inputs = proof_inputs(graph, dataset)
+    inputs = dataset.batch(graph.proof_rows(dataset.inputs))
     graph.run(inputs)
     if state.is_current():
         return
@@ -46,11 +46,6 @@ def require_stateless(graph: ModelGraph, dataset: Dataset, state: State) -> None
     )
     _keeping.update(dict.fromkeys(modules, said))
     raise ModelError(said)
-
-
-def proof_inputs(graph: ModelGraph, dataset: Dataset) -> dict[str, Tensor]:
-    """What a network is proved on."""
-    return dataset.batch(graph.proof_rows(dataset.inputs))
 
 
 def _keeps_nothing_of(graph: ModelGraph, inputs: Inputs, others: Inputs | None) -> bool:

@@ -437,10 +437,9 @@ class HookGraph(ModuleGraph):
         if two is not None:
             with torch.no_grad():
                 self._prove_hooks({name: tensor[two] for name, tensor in inputs.items()})
-        with torch.no_grad():
-            if self._standing:
+        if self._standing:
+            with torch.no_grad():
                 self._prove_dictionaries(inputs)
-            self.run(inputs)  # as what it keeps of the last run is compared later
 
     def _prove_dictionaries(self, inputs: Inputs) -> None:
         """**Raises** `ModelError` where one is not at what its hook shows; see `HookedStanding`."""

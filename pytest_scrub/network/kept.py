@@ -1,18 +1,18 @@
-"""What a module returned and keeps as well, where others may read it.
+"""What a module returned, and keeps or returned elsewhere as well, where others may read it.
 
 A swap of what it returns has to reach them: what is read from there would seem not to matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pytest_scrub.network.code import HELD, UNREAD
-from pytest_scrub.network.places import Item, items_of
+from pytest_scrub.network.places import Item, items_of, with_item
 
 
 def keeps(module: nn.Module, returned: Any) -> bool:
@@ -39,6 +39,28 @@ def keep_instead(module: nn.Module, returned: Any, now: Any) -> Callable[[], Non
                 holder[key] = was
 
     return put_back
+
+
+def everywhere(returned: Any, now: Any) -> Any:
+    """What is exchanged in what a module returned, put also where else the same tensor stands in
+    it."""
+    then, new = items_of(returned), items_of(now)
+    exchanged = {_address(was): new[item] for item, was in then.items() if new[item] is not was}
+    exchanged.pop(None, None)
+    return _with(now, exchanged)
+
+
+def _with(passing: Any, exchanged: Mapping[Any, Tensor]) -> Any:
+    if isinstance(passing, Tensor):
+        new = exchanged.get(_address(passing))
+        return (
+            passing if new is None or new.numel() != passing.numel() else new.reshape(passing.shape)
+        )
+    for item, part in items_of(passing).items():
+        other = _with(part, exchanged)
+        if other is not part:
+            passing = with_item(passing, item, other)
+    return passing
 
 
 def _kept(module: nn.Module, returned: Any) -> Iterator[tuple[Any, Any, Item]]:

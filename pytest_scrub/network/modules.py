@@ -39,7 +39,7 @@ from pytest_scrub.network.graph import (
     recomputing,
     same_numbers,
 )
-from pytest_scrub.network.kept import keep_instead, keeps
+from pytest_scrub.network.kept import everywhere, keep_instead, keeps
 from pytest_scrub.network.packed import packed_in, scales_of
 from pytest_scrub.network.placement import Fetch, devices_of, home_of, kept_elsewhere
 from pytest_scrub.network.places import (
@@ -259,6 +259,8 @@ class ModuleGraph(ModelGraph):
                     new = hook(part.name, value.to(home))
                     if new is not None:
                         now = part.place.exchanged(now, new.to(value.device), value)
+            if now is not passing and point.end == OUT:
+                now = everywhere(passing, now)
             if now is not passing and point in self._keeping:
                 put_back.append(keep_instead(self._modules[point.path], passing, now))
             return None if now is passing else now

@@ -62,7 +62,7 @@ class Place(NamedTuple):
             parts = self._parts(whole).clone()
             parts[..., self.part[0], :] = new
             new = parts.reshape(whole.shape)
-        return new if self.item is None else _with_item(passing, self.item, new)
+        return new if self.item is None else with_item(passing, self.item, new)
 
     def _parts(self, value: Tensor) -> Tensor:
         """`[rows, positions, parts, width]`, whether heads have a dimension of their own or not."""
@@ -150,7 +150,8 @@ def tensors_of(passing: Any) -> tuple[Item, ...]:
     return tuple(key for key, item in items_of(passing).items() if isinstance(item, Tensor))
 
 
-def _with_item(passing: Any, item: Item, new: Tensor) -> Any:
+def with_item(passing: Any, item: Item, new: Any) -> Any:
+    """A copy of what a module returned or was called with, one item of it exchanged."""
     if isinstance(passing, tuple):
         items = tuple(new if key == item else old for key, old in enumerate(passing))
         # a named tuple takes them one by one

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
 
 from pytest_scrub import (
     ANYTHING,
@@ -111,6 +112,59 @@ def test_a_part_that_is_read_from_where_it_keeps_its_value_matters(
         metric=zero_one_error(), tolerance=0.1, samples=300, adversaries=(),
     )  # fmt: skip
     assert found.outcome == "refuted"
+
+
+class Returning(nn.Module):
+    def __init__(self, made: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.made = made
+
+    def forward(self, x: Tensor) -> Any:
+        return self.made(1.0 * x)
+
+
+class ReadingElsewhere(Reading):
+    """From another item of what a part returned."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        differ = (self.read(self.part(tokens[:, 0])) - tokens[:, 1]).abs()
+        return 9 * torch.stack([1 - differ, differ], -1)
+
+
+@pytest.mark.parametrize(
+    ("made", "read"),
+    [
+        (lambda out: (out, out), lambda found: found[1]),
+        (lambda out: (out, [2 * out, out]), lambda found: found[1][-1]),
+        (lambda out: {"last": out, "all": (out,)}, lambda found: found["all"][0]),
+        (lambda out: (out, out[:, None]), lambda found: found[1][:, 0]),
+        (
+            lambda out: BaseModelOutput(out[:, None], hidden_states=(0 * out, out[:, None])),
+            lambda found: found.hidden_states[-1][:, 0],
+        ),
+    ],
+    ids=["pair", "list", "dictionary", "view", "hidden states"],
+)
+def test_a_part_that_is_read_from_another_item_that_is_the_same_tensor_matters(
+    made: Any, read: Any
+) -> None:
+    model = ReadingElsewhere(Returning(made), read)
+    found = check(
+        output(module("part", agrees_on=ANYTHING), rest=EXACT),
+        ModuleGraph(model.eval()), Dataset(ROWS, labels=LABELS),
+        metric=zero_one_error(), tolerance=0.1, samples=300, adversaries=(),
+    )  # fmt: skip
+    assert found.outcome == "refuted"
+
+
+def test_items_that_are_the_same_tensor_can_be_told_apart_by_name() -> None:
+    """What is put in for one of them is not put in for the other, which has its own."""
+    model = ReadingElsewhere(Returning(lambda out: (out, out)), lambda found: found[1])
+    graph, inputs = ModuleGraph(model.eval()), {"tokens": ROWS[:4]}
+    graph.prove(inputs)
+    put = {"part": torch.zeros(4), "part(item=1)": ROWS[:4, 1]}
+    found = graph.run_with(inputs, put, lambda name, _: put[name])
+    assert found[:, 1].tolist() == [0, 0, 0, 0]  # as the second is all that is read
 
 
 class Table(nn.Module):
