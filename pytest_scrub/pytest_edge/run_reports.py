@@ -436,7 +436,7 @@ class Reporting:
                     "run one that it has, or save the figures of claims with other names with "
                     f"--scrub-save={compared.name}"
                 )
-            if missing := len(compared.missing):
+            elif missing := len(compared.missing):
                 yield (
                     f"{_claims(missing)} in the baseline {compared.name!r} and not in this run, so "
                     "it fails"
