@@ -33,6 +33,7 @@ from pytest_scrub.tree.nodes import Node
 from pytest_scrub.verdict import Control
 from tests.power.test_refuted import ROWS, judged
 from tests.reference.recoding import WIDTH, Coupling, Inverse, Reads, that_knows_bits
+from tests.sizes import few_in_quick, only_in_full
 
 
 class Network(nn.Module):
@@ -179,6 +180,7 @@ def test_a_claim_that_holds_on_half_of_all_shuffles_is_weak_whatever_is_drawn() 
     assert "1 of 2 do, or may do, as well; this is the nearest" in "".join(map(str, found))
 
 
+@few_in_quick(2)
 @pytest.mark.parametrize(
     ("weights", "at_least", "nearest", "drawn"),
     [(HALF, 55.0, 48.0, None), ([3.0, 1.0], 15.0, 12.0, None), ([4.0, 1.0], 60.0, 16.0, 7)],
@@ -341,6 +343,7 @@ def test_in_few_dimensions_no_random_subspace_is_nearly_the_claims_own() -> None
         assert (found.average, spaces.outcome) == ("held", "refuted")
 
 
+@only_in_full
 def test_of_all_dimensions_that_are_named_no_part_is_nearly_where_it_was() -> None:
     """Of two dimensions, each of which is claimed by itself, every turn is again all of them."""
     (asked,) = questions("equality: both pairs as it is")
@@ -530,6 +533,7 @@ def test_a_map_speaks_for_itself_only_on_rows_that_it_was_not_found_on() -> None
     assert "say so with fitted_on=" in str(found)
 
 
+@few_in_quick(1)
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("rows", [1, 6])
 def test_rows_that_nothing_can_be_found_on_do_not_vouch_for_a_map(rows: int) -> None:
@@ -567,6 +571,7 @@ def test_nothing_is_judged_on_other_rows_where_no_weights_are_to_be_shuffled(
     assert (anew.outcome, anew.note) == (None, "it cannot be fitted: it is packed")
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("is_told", [True, False])
 def test_a_map_without_weights_is_weak(is_told: bool) -> None:
     model, data = of_known_bits(80, **({"fitted_on": np.arange(80) < 40} if is_told else {}))
@@ -651,6 +656,7 @@ def in_a_subspace(tokens: int, width: int, name: str = "claim", **which: Any) ->
     )  # fmt: skip
 
 
+@few_in_quick(1)
 @pytest.mark.parametrize("which", [{}, {"fitted_on": [4]}], ids=["seen", "one other"])
 def test_a_subspace_that_is_found_as_well_on_shuffled_weights_is_weak(which: Any) -> None:
     """Nothing can be found on one row, where nothing is exchanged: it does not switch it off."""

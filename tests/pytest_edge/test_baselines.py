@@ -374,6 +374,7 @@ def test_changed_data_are_named(two: Suite) -> None:
     assert "the data changed" in compared(ran.text)
 
 
+@few_in_quick(1)
 @MODES
 def test_a_claim_that_accepts_more_fails_unless_that_is_allowed(
     two: Suite, mode: tuple[str, ...], alone: bool
@@ -454,6 +455,7 @@ def renamed(two: Suite) -> Suite:
     return two
 
 
+@few_in_quick(1)
 @MODES
 def test_a_claim_that_is_not_there_any_more_fails(
     renamed: Suite, mode: tuple[str, ...], alone: bool, monkeypatch: pytest.MonkeyPatch
