@@ -227,6 +227,7 @@ def test_networks_that_lose_no_more_than_a_claim_accepts_say_nothing_against_it(
     assert exchanged_half("right", weights, tolerance=1.0, controls=True).outcome == "weak"
 
 
+@only_in_full
 def test_a_claim_that_changes_nothing_is_not_weak_by_shuffles_that_nothing_reaches() -> None:
     """In a fifth of them nobody reads what is claimed, so it holds there by its null as well."""
     (asked,) = questions("compiled, many: head 0.0 counts by its keys")
@@ -321,6 +322,7 @@ def test_an_alignment_that_others_of_its_width_are_not_is_held() -> None:
     assert spaces.accuracy < 0.9
 
 
+@only_in_full
 @pytest.mark.usefixtures("few_steps")
 def test_in_few_dimensions_no_random_subspace_is_nearly_the_claims_own() -> None:
     """As every now and then one of three dimensions is, which then holds the answer as well."""

@@ -11,7 +11,7 @@ import yaml
 
 from tests.data.test_prompts import trained
 from tests.pytest_edge.conftest import Suite
-from tests.sizes import few_in_quick, only_in_full
+from tests.sizes import only_in_full
 
 FILES = ("conftest.py", "test_claims.py", ".github/workflows/claims.yml")
 
@@ -46,7 +46,7 @@ def test_what_is_written_runs(suite: Suite, kind: str, held: str, refuted: str) 
     assert refuted in outcomes["refuted"]
 
 
-@few_in_quick(1)
+@only_in_full
 @pytest.mark.parametrize("kind", ["hugging-face", "transformer-lens"])
 def test_a_transformer_of_ones_own_is_claimed_about(
     suite: Suite, kind: str, monkeypatch: pytest.MonkeyPatch

@@ -129,7 +129,7 @@ PLACES = [
 NETWORKS = ["native", "gemma2", "olmo2", "granite"]
 
 
-QUICK = [("raw_attn1", "native"), ("sae_mid1", "native")]
+QUICK = [("sae_mid1", "native")]
 
 
 @pytest.mark.parametrize(

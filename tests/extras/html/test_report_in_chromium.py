@@ -471,9 +471,8 @@ def test_the_circuit_is_copied_and_saved_as_it_is_seen(
     assert seen.problems == []
 
 
-@pytest.mark.parametrize(
-    ("scheme", "width"), [pytest.param("light", 1280, marks=only_in_full), ("dark", 390)]
-)
+@only_in_full
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 def test_attention_of_both_inputs_is_seen(
     tmp_path: Path, browser: Any, scheme: str, width: int
 ) -> None:
