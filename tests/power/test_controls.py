@@ -477,6 +477,7 @@ def holds_the_bit(model: nn.Module, data: Dataset) -> Verdict:
     )  # fmt: skip
 
 
+@only_in_full
 @pytest.mark.usefixtures("few_steps")
 def test_a_map_that_is_not_linear_of_random_weights_is_weak_by_its_controls() -> None:
     model, data = learnt_by_heart()

@@ -243,7 +243,8 @@ def test_a_rerun_computes_the_last_layer_where_it_is_read(
     assert taken["heads of a rerun are computed where they are read"]
 
 
-@pytest.mark.parametrize("kind", ["native", pytest.param("llama", marks=only_in_full)])
+@only_in_full
+@pytest.mark.parametrize("kind", ["native", "llama"])
 def test_activations_in_files(taken: Taken, kind: str, tmp_path: Path) -> None:
     agree(
         kind, lambda graph, dataset: ActivationStore(graph, dataset, Memory(0, tmp_path)), 3 * CASES

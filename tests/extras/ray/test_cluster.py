@@ -67,6 +67,7 @@ def test_a_process_that_has_joined_stays_where_it_is(cluster: str) -> None:
     assert ray.is_initialized()
 
 
+@only_in_full
 def test_a_cluster_without_processors(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
