@@ -156,9 +156,7 @@ class Spelled:
     def is_current(self) -> bool:
         """Whether all that was read is the very same, which takes a fraction of the time of
         spelling it; False also where something was exchanged for its equal."""
-        return all(_are_same(read(value), found) for read, value, found in self._parts) and all(
-            _text(value) == text for value, text in self._texts
-        )
+        return next(self.changed(), None) is None
 
     def held(self) -> Iterator[tuple[Any, Sequence[Any]]]:
         """Each object that was read, and what it held."""

@@ -15,6 +15,7 @@ from pytest_scrub import (
     EXACT,
     Dataset,
     ModuleGraph,
+    Verdict,
     check,
     module,
     output,
@@ -23,6 +24,15 @@ from pytest_scrub import (
 
 ROWS = torch.randint(0, 2, (80, 2), generator=torch.Generator().manual_seed(0)).float()
 LABELS = (ROWS[:, 0] != ROWS[:, 1]).long()
+
+
+def without_the_part(model: nn.Module) -> Verdict:
+    """The claim that the part does not matter."""
+    return check(
+        output(module("part", agrees_on=ANYTHING), rest=EXACT),
+        ModuleGraph(model.eval()), Dataset(ROWS, labels=LABELS),
+        metric=zero_one_error(), tolerance=0.1, samples=300, adversaries=(),
+    )  # fmt: skip
 
 
 class Keeping(nn.Module):
@@ -106,12 +116,7 @@ def test_a_part_that_is_read_from_where_it_keeps_its_value_matters(
     model = Reading(part, read)
     if is_around:
         model = Reading(Around(part), lambda around: read(around.inner))
-    found = check(
-        output(module("part", agrees_on=ANYTHING), rest=EXACT),
-        ModuleGraph(model.eval()), Dataset(ROWS, labels=LABELS),
-        metric=zero_one_error(), tolerance=0.1, samples=300, adversaries=(),
-    )  # fmt: skip
-    assert found.outcome == "refuted"
+    assert without_the_part(model).outcome == "refuted"
 
 
 class Returning(nn.Module):
@@ -149,12 +154,7 @@ def test_a_part_that_is_read_from_another_item_that_is_the_same_tensor_matters(
     made: Any, read: Any
 ) -> None:
     model = ReadingElsewhere(Returning(made), read)
-    found = check(
-        output(module("part", agrees_on=ANYTHING), rest=EXACT),
-        ModuleGraph(model.eval()), Dataset(ROWS, labels=LABELS),
-        metric=zero_one_error(), tolerance=0.1, samples=300, adversaries=(),
-    )  # fmt: skip
-    assert found.outcome == "refuted"
+    assert without_the_part(model).outcome == "refuted"
 
 
 def test_items_that_are_the_same_tensor_can_be_told_apart_by_name() -> None:

@@ -283,13 +283,13 @@ def compare(
             claims.append(ClaimComparison(test, was, one.outcome, changed=changed))
     files, ran = {_file(one.test) for one in run.claims}, {one.test for one in run.claims}
     missing = tuple(test for test in sorted(baselines) if test not in ran and asked(test))
-    let_go = missing if MISSING in allowed else ()
+    gone = () if MISSING in allowed else missing
     in_one = {
         "not in the baseline": [test for test in verdicts if test not in baselines],
         "in the baseline, but not in this run": [
             test
             for test in sorted(baselines)
-            if test in let_go or (test not in here and test not in missing and _file(test) in files)
+            if test not in here and test not in gone and (test in missing or _file(test) in files)
         ],
         "in the baseline, but skipped by its mark": [
             test for test, one in here.items() if test in baselines and one.is_marked
@@ -304,7 +304,6 @@ def compare(
     if versions := "; ".join(_other_versions(pairs.values(), run.versions)):
         beside.append(f"other versions than the baseline's: {versions}")
     is_empty = bool(baselines) and not claims
-    gone = () if let_go else missing
     return Comparison(name, tuple(claims), tuple(beside), gone, confidence, is_empty)
 
 
